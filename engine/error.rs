@@ -1,0 +1,231 @@
+//! Why something could not be loaded or run. Every message names the thing at fault and, where there is one, the way out.
+
+use std::path::PathBuf;
+
+/// The crate's result type.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a model could not be loaded or run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No adapter of this machine fits what was asked for.
+    #[error("no GPU adapter {wanted}; this machine has: {found}")]
+    Adapter {
+        /// What was asked for, in words.
+        wanted: String,
+        /// The adapters there are, or a hint on how to install one.
+        found: String,
+    },
+    /// The adapter was found but would not open.
+    #[error("cannot open the adapter {adapter}: {reason}")]
+    Device {
+        /// The adapter's name.
+        adapter: String,
+        /// The driver's words.
+        reason: String,
+    },
+    /// The device stopped answering; every buffer on it is gone.
+    #[error("the GPU {adapter} was lost: {reason}; load the model again")]
+    DeviceLost {
+        /// The adapter's name.
+        adapter: String,
+        /// The driver's words.
+        reason: String,
+    },
+    /// The device has no room for a buffer.
+    #[error("the GPU {adapter} has no room for {what} ({bytes} bytes); use a smaller model or a shorter context")]
+    OutOfMemory {
+        /// The adapter's name.
+        adapter: String,
+        /// What was to be allocated.
+        what: String,
+        /// Its size.
+        bytes: u64,
+    },
+    /// Something is larger than the adapter allows.
+    #[error("{what} needs {needed} {unit}, and the GPU {adapter} allows {limit}; {hint}")]
+    Limit {
+        /// The adapter's name.
+        adapter: String,
+        /// What is too large.
+        what: String,
+        /// What it needs.
+        needed: u64,
+        /// What there is.
+        limit: u64,
+        /// What is counted.
+        unit: &'static str,
+        /// The way out.
+        hint: &'static str,
+    },
+    /// wgpu refused a command: a fault of this crate, or of a shader edited by the user.
+    #[error("{what}: {reason}")]
+    Gpu {
+        /// The kernel or operation.
+        what: String,
+        /// wgpu's words.
+        reason: String,
+    },
+    /// An operation was given a tensor that does not fit.
+    #[error("{op}: {tensor} is {got:?}, expected {expected:?}")]
+    Shape {
+        /// The operation.
+        op: &'static str,
+        /// The operand.
+        tensor: &'static str,
+        /// Its shape.
+        got: Vec<usize>,
+        /// The shape it should have.
+        expected: Vec<usize>,
+    },
+    /// A file could not be read.
+    #[error("cannot read {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// A model was named that is nowhere to be found.
+    #[error("no model {name:?}: {reason}")]
+    NoModel {
+        /// The name as given.
+        name: String,
+        /// Where it was looked for and what to do.
+        reason: String,
+    },
+    /// A file is damaged, cut off, or lies about its own contents.
+    #[error("{path}: {reason}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and where.
+        reason: String,
+    },
+    /// The hyper-parameters are missing, inconsistent or out of range.
+    #[error("{path}: {field}: {reason}")]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// The key at fault.
+        field: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The architecture is not one this crate runs.
+    #[error("{path}: model type {model_type:?} is not supported; supported: {supported}")]
+    UnknownFamily {
+        /// The file.
+        path: PathBuf,
+        /// The type it names.
+        model_type: String,
+        /// The types there are.
+        supported: String,
+    },
+    /// A tensor the model needs is not in the file.
+    #[error("{path}: no tensor {name:?}")]
+    MissingTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor's shape is not what the hyper-parameters say.
+    #[error("{path}: tensor {name:?} is {got:?}, the configuration says {expected:?}")]
+    TensorShape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        got: Vec<usize>,
+        /// The shape it should have.
+        expected: Vec<usize>,
+    },
+    /// A tensor's element type is not one this crate reads.
+    #[error("{path}: tensor {name:?} has element type {got}; supported: {supported}")]
+    TensorType {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its type.
+        got: String,
+        /// The types there are.
+        supported: &'static str,
+    },
+    /// The tokenizer could not be built or used.
+    #[error("{path}: tokenizer: {reason}")]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The chat template is missing or fails.
+    #[error("chat template: {reason}")]
+    Template {
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// A download failed.
+    #[error("cannot download {repo}: {reason}")]
+    Hub {
+        /// The repository.
+        repo: String,
+        /// What happened and what to do.
+        reason: String,
+    },
+    /// Draft and target speak different token languages.
+    #[error(
+        "the draft's tokenizer is not the target's: token {id} is {draft:?} in the draft and {target:?} in the target"
+    )]
+    TokenizerMismatch {
+        /// The first id they disagree on.
+        id: u32,
+        /// The draft's token.
+        draft: String,
+        /// The target's token.
+        target: String,
+    },
+    /// A parallel draft was asked of a model that names no mask token.
+    #[error(
+        "the draft {draft} names no mask token (`pard_token` in its config.json): name one with --mask-token, or use it with --method vsd"
+    )]
+    NoMaskToken {
+        /// The draft.
+        draft: String,
+    },
+    /// A token id lies outside the vocabulary.
+    #[error("{what} {id} is outside the vocabulary of {vocab} tokens")]
+    TokenRange {
+        /// Whose id it is.
+        what: &'static str,
+        /// The id.
+        id: u32,
+        /// The vocabulary's size.
+        vocab: usize,
+    },
+    /// The prompt holds no token.
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+    /// The prompt leaves no room for an answer.
+    #[error(
+        "the prompt has {tokens} tokens and the context holds {context}; shorten it or ask for a longer context (-c)"
+    )]
+    ContextFull {
+        /// The prompt's length.
+        tokens: usize,
+        /// The context's length.
+        context: usize,
+    },
+    /// An option is out of range.
+    #[error("{option}: {reason}")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+}

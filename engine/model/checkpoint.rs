@@ -1,0 +1,82 @@
+//! A model's tensors, whatever file they lie in.
+//! The interchange is f32 row by row: every stored type widens into it exactly, and only a few rows exist at a time.
+
+use std::ops::Range;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// The element type a tensor is stored in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoredType {
+    /// 16-bit brain float.
+    Bf16,
+    /// IEEE half precision.
+    F16,
+    /// IEEE single precision.
+    F32,
+    /// Blocks of quantised values, named as llama.cpp names them (`Q4_1`).
+    Quantised(&'static str),
+}
+
+/// What a file says of one tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// The name Hugging Face gives it (`model.layers.0.mlp.up_proj.weight`), whatever the file calls it.
+    pub name: String,
+    /// Its shape, outermost first.
+    pub shape: Vec<usize>,
+    /// How it is stored.
+    pub stored: StoredType,
+    /// Its size in the file.
+    pub bytes: u64,
+}
+
+/// A model's tensors, read on demand.
+pub trait Checkpoint: Send + Sync {
+    /// The file or folder, for messages.
+    fn path(&self) -> &Path;
+
+    /// All tensors, sorted by name.
+    fn tensors(&self) -> &[TensorInfo];
+
+    /// Writes rows `rows` of the matrix `name` (a vector is a matrix of one row) to `out`, widened to f32.
+    ///
+    /// **Shapes**: `out` is `rows.len() * columns` long.
+    /// **Errors**: [`Error::MissingTensor`], or [`Error::Damaged`] if the rows lie outside the tensor.
+    fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<()>;
+
+    /// What the file says of `name`, if it holds it.
+    fn find(&self, name: &str) -> Option<&TensorInfo> {
+        let tensors = self.tensors();
+        tensors.binary_search_by(|tensor| tensor.name.as_str().cmp(name)).ok().map(|index| &tensors[index])
+    }
+
+    /// What the file says of `name`, which must have the shape `expected`.
+    ///
+    /// **Errors**: [`Error::MissingTensor`], [`Error::TensorShape`].
+    fn expect(&self, name: &str, expected: &[usize]) -> Result<&TensorInfo> {
+        let info = self
+            .find(name)
+            .ok_or_else(|| Error::MissingTensor { path: self.path().to_owned(), name: name.to_owned() })?;
+        if info.shape == expected {
+            return Ok(info);
+        }
+        Err(Error::TensorShape {
+            path: self.path().to_owned(),
+            name: name.to_owned(),
+            got: info.shape.clone(),
+            expected: expected.to_owned(),
+        })
+    }
+
+    /// The whole vector `name`, which must be `len` long.
+    ///
+    /// **Errors**: as [`Checkpoint::expect`] and [`Checkpoint::read_rows`].
+    fn read_vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        self.expect(name, &[len])?;
+        let mut values = vec![0.0; len];
+        self.read_rows(name, 0..1, &mut values)?;
+        Ok(values)
+    }
+}
