@@ -2,7 +2,9 @@
 #![warn(missing_docs)]
 
 pub mod error;
+pub mod gpu;
 pub mod model;
+pub mod ops;
 pub mod text;
 
 pub use error::{Error, Result};

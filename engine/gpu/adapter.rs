@@ -1,0 +1,190 @@
+//! Which adapters this machine has, what each can do, and which one is chosen.
+//! wgpu's own `HighPerformance` may pick the integrated card and its environment helper panics on a wrong name, so
+//! adapters are listed, scored and filtered here; `WGPU_BACKEND` and `WGPU_ADAPTER_NAME` are honoured.
+
+use crate::error::{Error, Result};
+
+/// Which adapter is wanted. The default takes the best one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AdapterQuery {
+    /// An index into [`adapters`]'s list, or a part of the adapter's name in any case.
+    pub device: Option<String>,
+    /// `vulkan`, `metal` or `dx12`.
+    pub backend: Option<String>,
+}
+
+/// What one adapter is and offers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdapterReport {
+    /// Its place in the list.
+    pub index: usize,
+    /// The driver's name for it.
+    pub name: String,
+    /// `vulkan`, `metal` or `dx12`.
+    pub backend: String,
+    /// `discrete`, `integrated`, `virtual`, `software` or `other`.
+    pub kind: &'static str,
+    /// The driver and its version.
+    pub driver: String,
+    /// The largest storage binding, in bytes.
+    pub largest_binding: u64,
+    /// The largest buffer, in bytes.
+    pub largest_buffer: u64,
+    /// Workgroup memory, in bytes.
+    pub workgroup_memory: u32,
+    /// Invocations a workgroup may have.
+    pub workgroup_size: u32,
+    /// Whether shaders may compute in f16.
+    pub f16: bool,
+    /// The narrowest and widest subgroup, if shaders may use subgroups.
+    pub subgroups: Option<(u32, u32)>,
+    /// The shapes of cooperative matrices, as `m x n x k, inputs -> sums`.
+    pub cooperative_matrices: Vec<String>,
+    /// Whether passes can be timed, and each kernel inside them.
+    pub timestamps: &'static str,
+    /// Whether this adapter is the one that would be used.
+    pub chosen: bool,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// All adapters, the chosen one marked.
+///
+/// **Errors**: [`Error::Adapter`] if nothing matches, with the list; [`Error::Option`] for an unknown backend.
+pub fn adapters(query: &AdapterQuery) -> Result<Vec<AdapterReport>> {
+    let found = Found::enumerate(query)?;
+    let chosen = found.choose(query).ok();
+    Ok(found
+        .adapters
+        .iter()
+        .enumerate()
+        .map(|(index, adapter)| report(index, adapter, chosen.as_ref().filter(|(at, _)| *at == index)))
+        .collect())
+}
+
+/// The adapter that `query` asks for.
+pub(super) fn choose(query: &AdapterQuery) -> Result<wgpu::Adapter> {
+    let mut found = Found::enumerate(query)?;
+    let (index, _) = found.choose(query)?;
+    Ok(found.adapters.swap_remove(index))
+}
+
+struct Found {
+    adapters: Vec<wgpu::Adapter>,
+}
+
+impl Found {
+    fn enumerate(query: &AdapterQuery) -> Result<Found> {
+        let backends = match query.backend.as_deref() {
+            None => wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12,
+            Some("vulkan") => wgpu::Backends::VULKAN,
+            Some("metal") => wgpu::Backends::METAL,
+            Some("dx12") => wgpu::Backends::DX12,
+            Some(other) => {
+                return Err(Error::Option {
+                    option: "backend",
+                    reason: format!("{other:?} is unknown; there are vulkan, metal and dx12"),
+                });
+            }
+        };
+        // An explicit backend outranks the environment's.
+        let backends = if query.backend.is_none() { backends.with_env() } else { backends };
+        let descriptor =
+            wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() };
+        let instance = wgpu::Instance::new(descriptor);
+        Ok(Found { adapters: pollster::block_on(instance.enumerate_adapters(backends)) })
+    }
+
+    /// The chosen adapter's index and the reason.
+    fn choose(&self, query: &AdapterQuery) -> Result<(usize, String)> {
+        let named = query.device.clone().or_else(|| std::env::var("WGPU_ADAPTER_NAME").ok());
+        let best = |candidates: &mut dyn Iterator<Item = usize>| candidates.max_by_key(|&at| self.score(at));
+        let Some(named) = named else {
+            let index = best(&mut (0..self.adapters.len())).ok_or_else(|| self.none("of any kind".to_owned()))?;
+            return Ok((index, format!("the most capable kind here ({})", kind(&self.adapters[index].get_info()))));
+        };
+        if let Ok(index) = named.parse::<usize>()
+            && index < self.adapters.len()
+        {
+            return Ok((index, format!("asked for by its index {index}")));
+        }
+        let matches = |at: &usize| self.name(*at).to_lowercase().contains(&named.to_lowercase());
+        let index = best(&mut (0..self.adapters.len()).filter(matches))
+            .ok_or_else(|| self.none(format!("with the index or name {named:?}")))?;
+        Ok((index, format!("asked for by the name {named:?}")))
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.adapters[index].get_info().name
+    }
+
+    /// Kinds by expected speed; among equals the first listed wins, and native backends outrank translated ones.
+    fn score(&self, index: usize) -> (u32, u32, std::cmp::Reverse<usize>) {
+        let info = self.adapters[index].get_info();
+        let kind = match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => 4,
+            wgpu::DeviceType::IntegratedGpu => 3,
+            wgpu::DeviceType::VirtualGpu => 2,
+            wgpu::DeviceType::Other => 1,
+            wgpu::DeviceType::Cpu => 0,
+        };
+        let backend = u32::from(matches!(info.backend, wgpu::Backend::Vulkan | wgpu::Backend::Metal));
+        (kind, backend, std::cmp::Reverse(index))
+    }
+
+    fn none(&self, wanted: String) -> Error {
+        let found: Vec<String> = (0..self.adapters.len()).map(|at| format!("{at}: {}", self.name(at))).collect();
+        let found = if found.is_empty() {
+            "none. Install the graphics driver; on Debian or Ubuntu without a GPU: apt-get install \
+             mesa-vulkan-drivers libvulkan1"
+                .to_owned()
+        } else {
+            found.join("; ")
+        };
+        Error::Adapter { wanted, found }
+    }
+}
+
+fn kind(info: &wgpu::AdapterInfo) -> &'static str {
+    match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => "discrete",
+        wgpu::DeviceType::IntegratedGpu => "integrated",
+        wgpu::DeviceType::VirtualGpu => "virtual",
+        wgpu::DeviceType::Cpu => "software",
+        wgpu::DeviceType::Other => "other",
+    }
+}
+
+fn report(index: usize, adapter: &wgpu::Adapter, chosen: Option<&(usize, String)>) -> AdapterReport {
+    let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+    let cooperative_matrices = adapter
+        .cooperative_matrix_properties()
+        .iter()
+        .map(|p| format!("{}x{}x{}, {:?} -> {:?}", p.m_size, p.n_size, p.k_size, p.ab_type, p.cr_type))
+        .collect();
+    AdapterReport {
+        index,
+        name: info.name.clone(),
+        backend: info.backend.to_str().to_owned(),
+        kind: kind(&info),
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+        largest_binding: limits.max_storage_buffer_binding_size,
+        largest_buffer: limits.max_buffer_size,
+        workgroup_memory: limits.max_compute_workgroup_storage_size,
+        workgroup_size: limits.max_compute_invocations_per_workgroup,
+        f16: features.contains(wgpu::Features::SHADER_F16),
+        subgroups: features
+            .contains(wgpu::Features::SUBGROUP)
+            .then_some((info.subgroup_min_size, info.subgroup_max_size)),
+        cooperative_matrices,
+        timestamps: if features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES) {
+            "inside passes"
+        } else if features.contains(wgpu::Features::TIMESTAMP_QUERY) {
+            "around passes"
+        } else {
+            "none"
+        },
+        chosen: chosen.is_some(),
+        reason: chosen.map(|(_, reason)| reason.clone()).unwrap_or_default(),
+    }
+}

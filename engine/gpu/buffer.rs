@@ -1,0 +1,145 @@
+//! Memory on the device.
+
+use super::device::Device;
+use crate::error::{Error, Result};
+
+/// A block of device memory. Fresh buffers hold zeros.
+pub struct Buffer {
+    raw: wgpu::Buffer,
+    label: String,
+}
+
+impl Buffer {
+    /// A buffer of `bytes` bytes (rounded up to 16) that kernels read and write.
+    ///
+    /// **Errors**: [`Error::Limit`] if no kernel could bind it, [`Error::OutOfMemory`] if the device has no room.
+    pub fn storage(device: &Device, label: &str, bytes: u64) -> Result<Buffer> {
+        let limit = device.largest_binding();
+        if bytes > limit {
+            return Err(Error::Limit {
+                adapter: device.name(),
+                what: label.to_owned(),
+                needed: bytes,
+                limit,
+                unit: "bytes in one binding",
+                hint: "use a shorter context, or a smaller model",
+            });
+        }
+        Buffer::create(device, label, bytes, wgpu::BufferUsages::STORAGE)
+    }
+
+    /// A storage buffer that holds `values`.
+    ///
+    /// **Errors**: as [`Buffer::storage`].
+    pub fn with_values<T: bytemuck::NoUninit>(device: &Device, label: &str, values: &[T]) -> Result<Buffer> {
+        let buffer = Buffer::storage(device, label, size_of_val(values) as u64)?;
+        buffer.write(device, 0, values);
+        Ok(buffer)
+    }
+
+    /// A uniform buffer that holds `parameters`.
+    ///
+    /// **Errors**: [`Error::OutOfMemory`].
+    pub fn uniform<T: bytemuck::NoUninit>(device: &Device, label: &str, parameters: &T) -> Result<Buffer> {
+        let buffer = Buffer::create(device, label, size_of::<T>() as u64, wgpu::BufferUsages::UNIFORM)?;
+        buffer.write(device, 0, std::slice::from_ref(parameters));
+        Ok(buffer)
+    }
+
+    fn create(device: &Device, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<Buffer> {
+        let size = bytes.next_multiple_of(16).max(16);
+        let scope = device.raw().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let raw = device.raw().create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size,
+            usage: usage | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        if pollster::block_on(scope.pop()).is_some() {
+            return Err(Error::OutOfMemory { adapter: device.name(), what: label.to_owned(), bytes: size });
+        }
+        Ok(Buffer { raw, label: label.to_owned() })
+    }
+
+    /// Copies `values` to the buffer from byte `offset` on; they are there for every later submit.
+    pub fn write<T: bytemuck::NoUninit>(&self, device: &Device, offset: u64, values: &[T]) {
+        device.queue().write_buffer(&self.raw, offset, bytemuck::cast_slice(values));
+    }
+
+    /// Waits for the device and reads `count` values from byte `offset` on.
+    ///
+    /// **Errors**: as [`Device::check`].
+    pub fn read<T: bytemuck::AnyBitPattern>(&self, device: &Device, offset: u64, count: usize) -> Result<Vec<T>> {
+        let bytes = ((count * size_of::<T>()) as u64).next_multiple_of(4);
+        let readback = Readback::new(device, bytes)?;
+        let mut encoder = device.raw().create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(&self.raw, offset, &readback.raw, 0, bytes);
+        device.queue().submit([encoder.finish()]);
+        readback.read(device, count)
+    }
+
+    /// Its size in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.raw.size()
+    }
+
+    /// Its name in messages and captures.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    pub(super) fn raw(&self) -> &wgpu::Buffer {
+        &self.raw
+    }
+}
+
+/// Host-visible memory that results are copied to.
+pub struct Readback {
+    raw: wgpu::Buffer,
+}
+
+impl Readback {
+    /// Room for `bytes` bytes.
+    ///
+    /// **Errors**: as [`Device::check`].
+    pub fn new(device: &Device, bytes: u64) -> Result<Readback> {
+        let raw = device.raw().create_buffer(&wgpu::BufferDescriptor {
+            label: Some("readback"),
+            size: bytes.next_multiple_of(16).max(16),
+            usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
+            mapped_at_creation: false,
+        });
+        device.check("allocating a readback buffer")?;
+        Ok(Readback { raw })
+    }
+
+    /// Waits for all submitted work and returns the first `count` values.
+    ///
+    /// **Errors**: as [`Device::check`].
+    pub fn read<T: bytemuck::AnyBitPattern>(&self, device: &Device, count: usize) -> Result<Vec<T>> {
+        let bytes = ((count * size_of::<T>()) as u64).next_multiple_of(4);
+        let slice = self.raw.slice(..bytes);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        slice.map_async(wgpu::MapMode::Read, move |outcome| {
+            // The receiver is gone only if the wait below failed, which is reported there.
+            let _ = sender.send(outcome);
+        });
+        device.wait()?;
+        let refused = |reason: String| Error::Gpu { what: "reading results back".to_owned(), reason };
+        receiver
+            .try_recv()
+            .map_err(|_| refused("the mapping never completed".to_owned()))?
+            .map_err(|error| refused(error.to_string()))?;
+        let values = {
+            let view = slice.get_mapped_range().map_err(|error| refused(error.to_string()))?;
+            let bytes: &[u8] = &view;
+            bytes.chunks_exact(size_of::<T>()).take(count).map(bytemuck::pod_read_unaligned).collect()
+        };
+        self.raw.unmap();
+        Ok(values)
+    }
+
+    pub(super) fn raw(&self) -> &wgpu::Buffer {
+        &self.raw
+    }
+}

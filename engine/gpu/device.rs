@@ -1,0 +1,160 @@
+//! One open adapter: its queue, its limits, its compiled kernels, and whether it still answers.
+//! wgpu reports errors through callbacks and panics where nobody listens; here they are kept and returned by the next
+//! call that can fail.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::adapter::{self, AdapterQuery};
+use super::kernel::Kernel;
+use super::plan::Plan;
+use crate::error::{Error, Result};
+
+/// An open adapter. Cloning is cheap; all clones are the same device.
+#[derive(Clone)]
+pub struct Device {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    info: wgpu::AdapterInfo,
+    limits: wgpu::Limits,
+    faults: Arc<Mutex<Faults>>,
+    kernels: Mutex<HashMap<String, Arc<Kernel>>>,
+}
+
+/// The first thing that went wrong; what follows it is usually its echo.
+#[derive(Default)]
+struct Faults {
+    lost: Option<String>,
+    refused: Option<String>,
+    out_of_memory: bool,
+}
+
+impl Device {
+    /// Opens the adapter that `query` asks for, with all the limits it offers.
+    ///
+    /// **Errors**: [`Error::Adapter`] if there is none, [`Error::Device`] if it does not open.
+    pub fn open(query: &AdapterQuery) -> Result<Device> {
+        let adapter = adapter::choose(query)?;
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("pard"),
+            required_limits: adapter.limits(),
+            memory_hints: wgpu::MemoryHints::Performance,
+            ..Default::default()
+        };
+        let info = adapter.get_info();
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .map_err(|error| Error::Device { adapter: info.name.clone(), reason: error.to_string() })?;
+        Ok(Device::from_wgpu(device, queue))
+    }
+
+    /// Takes over a device that the application has opened itself. Its error callbacks are replaced.
+    pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Device {
+        let faults = Arc::new(Mutex::new(Faults::default()));
+        let (on_error, on_loss) = (faults.clone(), faults.clone());
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            let mut faults = lock(&on_error);
+            faults.out_of_memory |= matches!(error, wgpu::Error::OutOfMemory { .. });
+            faults.refused.get_or_insert_with(|| error.to_string());
+        }));
+        device.set_device_lost_callback(move |reason, message| {
+            // Dropping the device is reported here as well, and is no fault.
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                lock(&on_loss).lost.get_or_insert(message);
+            }
+        });
+        let (info, limits) = (device.adapter_info(), device.limits());
+        Device { inner: Arc::new(Inner { device, queue, info, limits, faults, kernels: Mutex::default() }) }
+    }
+
+    /// The adapter's name and driver, as shown to users.
+    pub fn name(&self) -> String {
+        let info = &self.inner.info;
+        format!("{} ({}, {} {})", info.name, info.backend.to_str(), info.driver, info.driver_info)
+    }
+
+    /// Whether the adapter computes on the CPU.
+    pub fn is_software(&self) -> bool {
+        self.inner.info.device_type == wgpu::DeviceType::Cpu
+    }
+
+    /// The largest buffer that can be bound to a kernel, in bytes.
+    pub fn largest_binding(&self) -> u64 {
+        self.inner.limits.max_storage_buffer_binding_size.min(self.inner.limits.max_buffer_size)
+    }
+
+    /// Workgroup memory, in bytes.
+    pub fn workgroup_memory(&self) -> u32 {
+        self.inner.limits.max_compute_workgroup_storage_size
+    }
+
+    /// The numeric plan for this class of adapter.
+    pub fn default_plan(&self) -> Plan {
+        Plan::for_device(self)
+    }
+
+    /// The kernel made of the shader files `files` with `constants`, compiled at most once.
+    ///
+    /// **Errors**: [`Error::Gpu`] with the compiler's words.
+    pub fn kernel(&self, files: &[&'static str], constants: &[(&'static str, u32)]) -> Result<Arc<Kernel>> {
+        let key = format!("{files:?} {constants:?}");
+        if let Some(kernel) = lock(&self.inner.kernels).get(&key) {
+            return Ok(kernel.clone());
+        }
+        let kernel = Arc::new(Kernel::compile(self, files, constants)?);
+        lock(&self.inner.kernels).insert(key, kernel.clone());
+        Ok(kernel)
+    }
+
+    /// Reports what went wrong since the last call, if anything did.
+    ///
+    /// **Errors**: [`Error::DeviceLost`], [`Error::OutOfMemory`] or [`Error::Gpu`]; `what` names the work at hand.
+    pub fn check(&self, what: &str) -> Result<()> {
+        let mut faults = lock(&self.inner.faults);
+        if let Some(reason) = &faults.lost {
+            return Err(Error::DeviceLost { adapter: self.name(), reason: reason.clone() });
+        }
+        let Some(reason) = faults.refused.take() else { return Ok(()) };
+        if std::mem::take(&mut faults.out_of_memory) {
+            return Err(Error::OutOfMemory { adapter: self.name(), what: what.to_owned(), bytes: 0 });
+        }
+        Err(Error::Gpu { what: what.to_owned(), reason })
+    }
+
+    /// Waits until all work that was submitted is done.
+    ///
+    /// **Errors**: as [`Device::check`].
+    pub fn wait(&self) -> Result<()> {
+        let polled = self.inner.device.poll(wgpu::PollType::wait_indefinitely());
+        self.check("waiting for the GPU")?;
+        polled
+            .map(drop)
+            .map_err(|error| Error::Gpu { what: "waiting for the GPU".to_owned(), reason: error.to_string() })
+    }
+
+    /// Makes the device unusable, as a driver reset would; everything on it then reports [`Error::DeviceLost`].
+    pub fn destroy(&self) {
+        lock(&self.inner.faults).lost.get_or_insert_with(|| "it was destroyed".to_owned());
+        self.inner.device.destroy();
+    }
+
+    pub(super) fn raw(&self) -> &wgpu::Device {
+        &self.inner.device
+    }
+
+    pub(super) fn queue(&self) -> &wgpu::Queue {
+        &self.inner.queue
+    }
+
+    pub(super) fn limits(&self) -> &wgpu::Limits {
+        &self.inner.limits
+    }
+}
+
+/// A fault in another thread must not hide the device's own.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,17 @@
+//! Everything that names wgpu: adapters, the device, buffers, kernels and passes. No other part of the crate does.
+
+mod adapter;
+mod buffer;
+mod device;
+mod kernel;
+mod pass;
+mod plan;
+mod shaders;
+
+pub use adapter::{AdapterQuery, AdapterReport, adapters};
+pub use buffer::{Buffer, Readback};
+pub use device::Device;
+pub use kernel::{Kernel, compose};
+pub use pass::{Dispatch, Grid, Pass};
+pub use plan::{CacheFormat, Plan};
+pub use shaders::{names as shader_names, source as shader_source};

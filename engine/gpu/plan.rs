@@ -1,0 +1,65 @@
+//! The numeric plan: every choice that decides the bits of a result. It is fixed per adapter and never depends on how
+//! many rows run together, so that AR, VSD and PARD write the same tokens.
+
+use super::device::Device;
+
+/// How keys and values are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CacheFormat {
+    /// Half precision; values beyond 65504 are clamped.
+    #[default]
+    F16,
+    /// Single precision, twice the memory.
+    F32,
+}
+
+impl CacheFormat {
+    /// Bytes of one value.
+    pub fn bytes(self) -> usize {
+        match self {
+            CacheFormat::F16 => 2,
+            CacheFormat::F32 => 4,
+        }
+    }
+
+    /// Its name in options and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            CacheFormat::F16 => "f16",
+            CacheFormat::F32 => "f32",
+        }
+    }
+}
+
+/// The choices that decide the bits of a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// Weight rows that lie interleaved in memory, one per lane: the width of a subgroup.
+    pub lanes: u32,
+    /// Parts into which a dot product is cut; they are summed in order. More parts keep a wide GPU busy with few rows.
+    pub slices: u32,
+    /// Keys per part of an attention row; the parts lie at fixed absolute positions.
+    pub key_split: u32,
+    /// How keys and values are kept.
+    pub cache: CacheFormat,
+}
+
+impl Plan {
+    /// The plan for `device`'s class of adapter.
+    pub(super) fn for_device(device: &Device) -> Plan {
+        let software = device.is_software();
+        Plan {
+            lanes: if software { 8 } else { 32 },
+            slices: if software { 1 } else { 8 },
+            key_split: 256,
+            cache: CacheFormat::F16,
+        }
+    }
+}
+
+impl std::fmt::Display for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Plan { lanes, slices, key_split, cache } = self;
+        write!(f, "plain, {lanes} lanes, {slices} slices, keys split at {key_split}, {} cache", cache.name())
+    }
+}

@@ -1,0 +1,61 @@
+//! The largest logit of each row: shaders/argmax.wgsl and shaders/argmax_merge.wgsl.
+
+use super::Tensor;
+use crate::error::{Error, Result};
+use crate::gpu::{Buffer, Device, Dispatch, Pass};
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct ArgmaxParams {
+    vocab: u32,
+    limit: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct ArgmaxMergeParams {
+    sections: u32,
+}
+
+/// Logits that one workgroup looks through.
+const SECTION: usize = 2048;
+
+/// A choice per row, with its operands bound.
+pub struct Argmax {
+    candidates: Dispatch,
+    merge: Dispatch,
+    sections: u32,
+}
+
+impl Argmax {
+    /// `choices[step.first_choice + r] = argmax(logits[r, ..limit])`, the lowest index among equals, for the step's
+    /// output rows.
+    ///
+    /// Shapes: `logits` is `[rows, vocab]`, `choices` holds u32; `limit` is at most `vocab`.
+    /// Errors: [`Error::Shape`] if they do not fit.
+    pub fn new(device: &Device, step: &Buffer, logits: &Tensor, limit: usize, choices: &Buffer) -> Result<Argmax> {
+        if limit == 0 || limit > logits.width {
+            let expected = vec![logits.rows, logits.width];
+            return Err(Error::Shape { op: "argmax", tensor: "limit", got: vec![logits.rows, limit], expected });
+        }
+        let sections = limit.div_ceil(SECTION);
+        let candidates = Buffer::storage(device, "argmax candidates", (logits.rows * sections * 8) as u64)?;
+        let params = ArgmaxParams { vocab: logits.width as u32, limit: limit as u32 };
+        let params = Buffer::uniform(device, "argmax params", &params)?;
+        let merge_params = ArgmaxMergeParams { sections: sections as u32 };
+        let merge_params = Buffer::uniform(device, "argmax_merge params", &merge_params)?;
+        let kernel = device.kernel(&["argmax"], &[("SECTION", SECTION as u32)])?;
+        let merge = device.kernel(&["argmax_merge", "shared/step"], &[])?;
+        Ok(Argmax {
+            candidates: kernel.dispatch(device, &[&params, &logits.buffer, &candidates], [1, 1, 1])?,
+            merge: merge.dispatch(device, &[&merge_params, step, &candidates, choices], [1, 1, 1])?,
+            sections: sections as u32,
+        })
+    }
+
+    /// Records the choice for `rows` rows, which must be the step's `outputs`.
+    pub fn encode(&self, pass: &mut Pass, rows: usize) {
+        self.candidates.encode_over(pass, [self.sections, rows as u32, 1]);
+        self.merge.encode(pass);
+    }
+}

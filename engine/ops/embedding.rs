@@ -1,0 +1,55 @@
+//! `y[r] = W[ids[r]]`: shaders/embedding.wgsl.
+
+use super::matrix::{Matrix, PIECE};
+use super::{MOST_ROWS, Tensor};
+use crate::error::Result;
+use crate::gpu::{Buffer, Device, Dispatch, Pass, Plan};
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct EmbeddingParams {
+    pieces: u32,
+    rows_out: u32,
+    first_out: u32,
+    vocab: u32,
+}
+
+/// An embedding table with its ids and output bound.
+pub struct Embedding {
+    parts: Vec<Dispatch>,
+    workgroups: u32,
+}
+
+impl Embedding {
+    /// `y[r] = W[ids[r]]`.
+    ///
+    /// Shapes: `W` is `[vocab, width]`, `ids` is `[rows]` of u32, `y` is `[rows, width]`.
+    /// Errors: [`crate::Error::Shape`] if they do not fit.
+    pub fn new(device: &Device, plan: &Plan, weights: &Matrix, ids: &Buffer, y: &Tensor) -> Result<Embedding> {
+        y.expect("embedding", "y", MOST_ROWS, weights.columns())?;
+        let pieces = (weights.columns() / PIECE) as u32;
+        let files = ["embedding", "shared/eight", weights.format().file()];
+        let kernel = device.kernel(&files, &[("LANES", plan.lanes)])?;
+        let parts = weights
+            .parts()
+            .map(|(buffer, first, rows)| {
+                let params = EmbeddingParams {
+                    pieces,
+                    rows_out: rows as u32,
+                    first_out: first as u32,
+                    vocab: weights.rows() as u32,
+                };
+                let params = Buffer::uniform(device, "embedding params", &params)?;
+                kernel.dispatch(device, &[&params, ids, buffer, &y.buffer], [1, 1, 1])
+            })
+            .collect::<Result<_>>()?;
+        Ok(Embedding { parts, workgroups: pieces.div_ceil(64) })
+    }
+
+    /// Records the look-up for `rows` rows.
+    pub fn encode(&self, pass: &mut Pass, rows: usize) {
+        for part in &self.parts {
+            part.encode_over(pass, [self.workgroups, rows as u32, 1]);
+        }
+    }
+}

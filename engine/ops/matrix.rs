@@ -1,0 +1,222 @@
+//! Weight matrices on the device.
+//!
+//! They lie interleaved: the 8-value piece `p` of `lanes` neighbouring rows is contiguous, so lanes that each own a row
+//! read side by side and nothing is ever summed across lanes. Plain rows with a reduction across lanes were the
+//! alternative; those read x once per lane instead of once per subgroup, which is where many rows spend their time.
+//! A matrix larger than one binding is split by rows into parts.
+
+use crate::error::{Error, Result};
+use crate::gpu::{Buffer, Device, Pass, Plan};
+
+/// How weights are kept on the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WeightFormat {
+    /// 16-bit brain float.
+    Bf16,
+    /// IEEE half precision.
+    F16,
+    /// IEEE single precision.
+    F32,
+}
+
+impl WeightFormat {
+    pub(super) fn file(self) -> &'static str {
+        match self {
+            WeightFormat::Bf16 => "weights/bf16",
+            WeightFormat::F16 => "weights/f16",
+            WeightFormat::F32 => "weights/f32",
+        }
+    }
+
+    /// Bytes of one weight.
+    pub fn bytes(self) -> usize {
+        match self {
+            WeightFormat::Bf16 | WeightFormat::F16 => 2,
+            WeightFormat::F32 => 4,
+        }
+    }
+
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            WeightFormat::Bf16 => "bf16",
+            WeightFormat::F16 => "f16",
+            WeightFormat::F32 => "f32",
+        }
+    }
+
+    /// Writes `values` in this format to `out`, rounding to nearest where it is narrower.
+    fn encode(self, values: &[f32], out: &mut [u8]) {
+        let sixteen = |out: &mut [u8], convert: fn(f32) -> u16| {
+            for (value, bytes) in values.iter().zip(out.as_chunks_mut::<2>().0) {
+                *bytes = convert(*value).to_le_bytes();
+            }
+        };
+        match self {
+            WeightFormat::Bf16 => sixteen(out, |value| half::bf16::from_f32(value).to_bits()),
+            WeightFormat::F16 => sixteen(out, |value| half::f16::from_f32(value).to_bits()),
+            WeightFormat::F32 => {
+                for (value, bytes) in values.iter().zip(out.as_chunks_mut::<4>().0) {
+                    *bytes = value.to_le_bytes();
+                }
+            }
+        }
+    }
+}
+
+/// Where a matrix's rows come from while it is uploaded: writes the rows of a range, widened to f32.
+pub type MatrixSource<'a> = dyn Fn(std::ops::Range<usize>, &mut [f32]) -> Result<()> + Sync + 'a;
+
+/// A weight matrix `[rows, columns]` on the device.
+pub struct Matrix {
+    parts: Vec<Part>,
+    rows: usize,
+    columns: usize,
+    format: WeightFormat,
+    lanes: u32,
+}
+
+struct Part {
+    buffer: Buffer,
+    first: usize,
+    rows: usize,
+}
+
+/// Weight rows per lane in the widest variant; matrices are padded to whole groups of `lanes` times this.
+pub(super) const MOST_BLOCKS: usize = 4;
+/// Weights per piece.
+pub(super) const PIECE: usize = 8;
+/// Bytes uploaded between two submits: wgpu stages a copy of everything written until the next one.
+const UPLOAD_BYTES: usize = 64 << 20;
+
+impl Matrix {
+    /// Uploads a matrix whose rows `source` gives, on all cores, in pieces that bound the memory in flight.
+    ///
+    /// **Errors**: those of `source`; [`Error::Shape`] if `columns` is no multiple of 8; [`Error::OutOfMemory`].
+    pub fn upload(
+        device: &Device,
+        plan: &Plan,
+        label: &str,
+        format: WeightFormat,
+        [rows, columns]: [usize; 2],
+        source: &MatrixSource,
+    ) -> Result<Matrix> {
+        if columns == 0 || rows == 0 || !columns.is_multiple_of(PIECE) {
+            let expected = vec![rows.max(1), columns.next_multiple_of(PIECE).max(PIECE)];
+            return Err(Error::Shape { op: "matmul", tensor: "weights", got: vec![rows, columns], expected });
+        }
+        let group = plan.lanes as usize * MOST_BLOCKS;
+        let group_bytes = group * columns * format.bytes();
+        let most_groups = (device.largest_binding() / group_bytes as u64) as usize;
+        if most_groups == 0 {
+            return Err(Error::Limit {
+                adapter: device.name(),
+                what: format!("{group} rows of {label}"),
+                needed: group_bytes as u64,
+                limit: device.largest_binding(),
+                unit: "bytes in one binding",
+                hint: "use a smaller model",
+            });
+        }
+        let mut parts = Vec::new();
+        for first in (0..rows).step_by(most_groups * group) {
+            let part_rows = (rows - first).min(most_groups * group);
+            let groups = part_rows.div_ceil(group);
+            let buffer = Buffer::storage(device, label, (groups * group_bytes) as u64)?;
+            let upload_groups = (UPLOAD_BYTES / group_bytes).max(1);
+            for at in (0..groups).step_by(upload_groups) {
+                let count = upload_groups.min(groups - at);
+                let interleaved = interleave(
+                    plan.lanes as usize,
+                    format,
+                    first + at * group..(first + part_rows).min(first + (at + count) * group),
+                    columns,
+                    source,
+                )?;
+                buffer.write(device, (at * group_bytes) as u64, &interleaved);
+                Pass::submit(device, None, |_| Ok(()))?;
+                device.wait()?;
+            }
+            parts.push(Part { buffer, first, rows: part_rows });
+        }
+        Ok(Matrix { parts, rows, columns, format, lanes: plan.lanes })
+    }
+
+    /// Output width.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Input width.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// How the weights are kept.
+    pub fn format(&self) -> WeightFormat {
+        self.format
+    }
+
+    /// Device memory it takes.
+    pub fn bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.buffer.bytes()).sum()
+    }
+
+    pub(super) fn lanes(&self) -> u32 {
+        self.lanes
+    }
+
+    /// The parts' buffers, first rows and row counts.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&Buffer, usize, usize)> {
+        self.parts.iter().map(|part| (&part.buffer, part.first, part.rows))
+    }
+}
+
+/// Reads rows `range` and lays them out for `lanes` lanes; the rows missing from the last group are zeros.
+fn interleave(
+    lanes: usize,
+    format: WeightFormat,
+    range: std::ops::Range<usize>,
+    columns: usize,
+    source: &MatrixSource,
+) -> Result<Vec<u8>> {
+    let group = lanes * MOST_BLOCKS;
+    let mut out = vec![0u8; range.len().next_multiple_of(group) * columns * format.bytes()];
+    let block_bytes = lanes * columns * format.bytes();
+    let piece_bytes = PIECE * format.bytes();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let blocks_each = (out.len() / block_bytes).div_ceil(threads);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = out
+            .chunks_mut(blocks_each * block_bytes)
+            .enumerate()
+            .map(|(worker, share)| {
+                let range = range.clone();
+                scope.spawn(move || -> Result<()> {
+                    let mut values = vec![0.0f32; lanes * columns];
+                    let mut encoded = vec![0u8; columns * format.bytes()];
+                    for (at, block) in share.chunks_mut(block_bytes).enumerate() {
+                        let first = range.start + (worker * blocks_each + at) * lanes;
+                        let rows = lanes.min(range.end.saturating_sub(first));
+                        if rows == 0 {
+                            break;
+                        }
+                        source(first..first + rows, &mut values[..rows * columns])?;
+                        for (lane, row) in values[..rows * columns].chunks(columns).enumerate() {
+                            format.encode(row, &mut encoded);
+                            for (piece, bytes) in encoded.chunks(piece_bytes).enumerate() {
+                                let start = (piece * lanes + lane) * piece_bytes;
+                                block[start..start + piece_bytes].copy_from_slice(bytes);
+                            }
+                        }
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })?;
+    Ok(out)
+}

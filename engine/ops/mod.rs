@@ -1,0 +1,89 @@
+//! One file per kernel: it checks the operands' shapes, binds them once, and records the dispatch as often as asked.
+//! Ops know buffers and shapes, not models.
+
+mod argmax;
+mod attention;
+mod embedding;
+mod matmul;
+mod matrix;
+mod rms_norm;
+mod rope;
+mod round;
+mod swiglu;
+
+pub use argmax::Argmax;
+pub use attention::{Attention, AttentionScratch};
+pub use embedding::Embedding;
+pub use matmul::{Finish, Matmul, RowSet};
+pub use matrix::{Matrix, MatrixSource, WeightFormat};
+pub use rms_norm::RmsNorm;
+pub use rope::{AttentionShape, KvCache, Rope, RopeGains};
+pub use round::{Accept, Inputs, RoundBuffers, RoundParams, Session, Whose};
+pub use swiglu::Swiglu;
+
+use crate::error::{Error, Result};
+use crate::gpu::{Buffer, Device};
+
+/// What the rows of a pass are. It decides their kernels; their number never does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Prompt rows, many at once.
+    Prompt,
+    /// Rows of a round of decoding, 1..=32 of them.
+    Round,
+}
+
+/// The most rows that a row kernel takes: twice the longest draft.
+pub const MOST_ROWS: usize = 32;
+
+/// Rows of f32 activations, `[rows, width]`, row-major. `rows` is the room there is; passes may use fewer.
+pub struct Tensor {
+    /// The values.
+    pub buffer: Buffer,
+    /// Room, in rows.
+    pub rows: usize,
+    /// Values in a row.
+    pub width: usize,
+}
+
+impl Tensor {
+    /// Zeros.
+    ///
+    /// **Errors**: as [`Buffer::storage`].
+    pub fn new(device: &Device, label: &str, rows: usize, width: usize) -> Result<Tensor> {
+        let buffer = Buffer::storage(device, label, (rows * width * size_of::<f32>()) as u64)?;
+        Ok(Tensor { buffer, rows, width })
+    }
+
+    /// Checks the width and the room.
+    fn expect(&self, op: &'static str, tensor: &'static str, rows: usize, width: usize) -> Result<()> {
+        if self.width == width && self.rows >= rows {
+            return Ok(());
+        }
+        Err(Error::Shape { op, tensor, got: vec![self.rows, self.width], expected: vec![rows, width] })
+    }
+}
+
+/// What one forward pass works on, as shaders/shared/step.wgsl lays it out. All counts are rows.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct Step {
+    /// Position of row 0.
+    pub start: u32,
+    /// Rows of the pass.
+    pub rows: u32,
+    /// The first row whose next token is wanted.
+    pub first_output: u32,
+    /// How many rows from there on are wanted.
+    pub outputs: u32,
+    /// Where their choices go.
+    pub first_choice: u32,
+}
+
+/// Checks a vector's length.
+fn expect_len<T>(op: &'static str, tensor: &'static str, values: &[T], len: usize) -> Result<()> {
+    if values.len() == len {
+        return Ok(());
+    }
+    Err(Error::Shape { op, tensor, got: vec![values.len()], expected: vec![len] })
+}

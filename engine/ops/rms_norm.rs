@@ -1,0 +1,51 @@
+//! `y[r] = x[r] / √(mean(x[r]²) + ε) · gain`: shaders/rms_norm.wgsl.
+
+use super::{MOST_ROWS, RowSet, Tensor, expect_len};
+use crate::error::{Error, Result};
+use crate::gpu::{Buffer, Device, Dispatch, Pass};
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct RmsNormParams {
+    pieces: u32,
+    epsilon: f32,
+}
+
+/// A normalisation with its operands bound.
+pub struct RmsNorm {
+    dispatch: Dispatch,
+}
+
+impl RmsNorm {
+    /// `y[r] = x[r] / √(mean(x[r]²) + ε) · gain`. With [`RowSet::Outputs`], row 0 of `y` is row `step.first_output` of `x`.
+    ///
+    /// Shapes: `x`, `y` are `[rows, width]`, `gain` is `[width]`; `width` is a multiple of 4.
+    /// Errors: [`Error::Shape`] if they do not fit.
+    /// Source: arXiv:1910.07467.
+    pub fn new(
+        device: &Device,
+        step: &Buffer,
+        [x, y]: [&Tensor; 2],
+        gain: &[f32],
+        epsilon: f32,
+        row_set: RowSet,
+    ) -> Result<RmsNorm> {
+        if !x.width.is_multiple_of(4) {
+            let expected = vec![x.rows, x.width.next_multiple_of(4)];
+            return Err(Error::Shape { op: "rms_norm", tensor: "x", got: vec![x.rows, x.width], expected });
+        }
+        expect_len("rms_norm", "gain", gain, x.width)?;
+        y.expect("rms_norm", "y", MOST_ROWS, x.width)?;
+        let kernel = device.kernel(&["rms_norm", "shared/step"], &[row_set.constant()])?;
+        let params = RmsNormParams { pieces: (x.width / 4) as u32, epsilon };
+        let params = Buffer::uniform(device, "rms_norm params", &params)?;
+        let gain = Buffer::with_values(device, "gain", gain)?;
+        let dispatch = kernel.dispatch(device, &[&params, step, &x.buffer, &gain, &y.buffer], [1, 1, 1])?;
+        Ok(RmsNorm { dispatch })
+    }
+
+    /// Records the normalisation of `rows` rows (of the row set).
+    pub fn encode(&self, pass: &mut Pass, rows: usize) {
+        self.dispatch.encode_over(pass, [rows as u32, 1, 1]);
+    }
+}

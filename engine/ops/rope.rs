@@ -1,0 +1,141 @@
+//! Rotation of q and k, and k and v into the cache: shaders/rope.wgsl. Also the cache itself.
+
+use super::{MOST_ROWS, Tensor, expect_len};
+use crate::error::Result;
+use crate::gpu::{Buffer, CacheFormat, Device, Dispatch, Pass, Plan};
+
+/// Positions whose keys lie side by side; attention's lanes, one a key.
+pub(super) const KEY_TILE: usize = 64;
+
+/// The keys and values of one layer for one sequence. How many of them are valid is the session's business.
+pub struct KvCache {
+    /// `[kv_heads, capacity / 64, head_dim / 8, 64, 8]`.
+    pub(super) keys: Buffer,
+    /// `[kv_heads, capacity, head_dim]`.
+    pub(super) values: Buffer,
+    pub(super) capacity: usize,
+    pub(super) format: CacheFormat,
+}
+
+impl KvCache {
+    /// Room for at least `positions` positions.
+    ///
+    /// Errors: [`crate::Error::Limit`] or [`crate::Error::OutOfMemory`] if it is too large for the device.
+    pub fn new(device: &Device, plan: &Plan, shape: &AttentionShape, positions: usize) -> Result<KvCache> {
+        let capacity = positions.next_multiple_of(KEY_TILE);
+        let bytes = KvCache::bytes(plan, shape, positions) / 2;
+        Ok(KvCache {
+            keys: Buffer::storage(device, "key cache", bytes)?,
+            values: Buffer::storage(device, "value cache", bytes)?,
+            capacity,
+            format: plan.cache,
+        })
+    }
+
+    /// Device memory that a cache of `positions` positions takes.
+    pub fn bytes(plan: &Plan, shape: &AttentionShape, positions: usize) -> u64 {
+        let capacity = positions.next_multiple_of(KEY_TILE);
+        2 * (shape.kv_heads * capacity * shape.head_dim * plan.cache.bytes()) as u64
+    }
+}
+
+/// The heads of an attention layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttentionShape {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Width of a head, a multiple of 16.
+    pub head_dim: usize,
+}
+
+impl AttentionShape {
+    pub(super) fn constants(&self) -> [(&'static str, u32); 4] {
+        [
+            ("HEADS", self.heads as u32),
+            ("KV_HEADS", self.kv_heads as u32),
+            ("HEAD_DIM", self.head_dim as u32),
+            ("KEY_TILE", KEY_TILE as u32),
+        ]
+    }
+
+    /// Width of q, k and v together.
+    pub fn qkv_width(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+}
+
+/// Gains of the normalisation of every head of q and k, `[head_dim]` each (Qwen3).
+#[derive(Clone, Copy)]
+pub struct RopeGains<'a> {
+    /// For q.
+    pub query: &'a [f32],
+    /// For k.
+    pub key: &'a [f32],
+    /// The normalisation's epsilon.
+    pub epsilon: f32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct RopeParams {
+    capacity: u32,
+    epsilon: f32,
+}
+
+/// Rotation and cache append with their operands bound.
+pub struct Rope {
+    dispatch: Dispatch,
+    workgroups: u32,
+}
+
+impl Rope {
+    /// Rotates q and k by the angles of their positions, q into `query`, k and v into the cache; with `gains`, each
+    /// head of q and k is normalised first.
+    ///
+    /// Shapes: `angles` is `[positions, 2, head_dim / 2]` of f32 (cosines, then sines) for every position of the cache;
+    /// `qkv` is `[rows, (heads + 2 · kv_heads) · head_dim]`, `query` is `[rows, heads · head_dim]`.
+    /// Errors: [`crate::Error::Shape`] if they do not fit.
+    /// Source: arXiv:2104.09864, in the pairing of Hugging Face's checkpoints.
+    pub fn new(
+        device: &Device,
+        step: &Buffer,
+        shape: &AttentionShape,
+        angles: &Buffer,
+        [qkv, query]: [&Tensor; 2],
+        cache: &KvCache,
+        gains: Option<RopeGains>,
+    ) -> Result<Rope> {
+        qkv.expect("rope", "qkv", MOST_ROWS, shape.qkv_width())?;
+        query.expect("rope", "query", MOST_ROWS, shape.heads * shape.head_dim)?;
+        let params = RopeParams { capacity: cache.capacity as u32, epsilon: gains.map_or(0.0, |gains| gains.epsilon) };
+        let params = Buffer::uniform(device, "rope params", &params)?;
+        let mut operands = vec![&params, step, angles, &qkv.buffer, &cache.keys, &cache.values, &query.buffer];
+        let gain_buffers = match gains {
+            None => vec![],
+            Some(gains) => {
+                expect_len("rope", "query gain", gains.query, shape.head_dim)?;
+                expect_len("rope", "key gain", gains.key, shape.head_dim)?;
+                vec![
+                    Buffer::with_values(device, "query gain", gains.query)?,
+                    Buffer::with_values(device, "key gain", gains.key)?,
+                ]
+            }
+        };
+        operands.extend(&gain_buffers);
+        let write = match cache.format {
+            CacheFormat::F16 => "cache/write_f16",
+            CacheFormat::F32 => "cache/write_f32",
+        };
+        let norm = if gains.is_some() { "rope_norm/heads" } else { "rope_norm/none" };
+        let kernel = device.kernel(&["rope", "shared/eight", "shared/step", write, norm], &shape.constants())?;
+        let items = shape.qkv_width() / 16;
+        Ok(Rope { dispatch: kernel.dispatch(device, &operands, [1, 1, 1])?, workgroups: items.div_ceil(64) as u32 })
+    }
+
+    /// Records it for `rows` rows.
+    pub fn encode(&self, pass: &mut Pass, rows: usize) {
+        self.dispatch.encode_over(pass, [self.workgroups, rows as u32, 1]);
+    }
+}

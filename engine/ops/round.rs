@@ -1,0 +1,111 @@
+//! The bookkeeping of a round, on the device: shaders/inputs.wgsl and shaders/accept.wgsl.
+
+use crate::error::Result;
+use crate::gpu::{Buffer, Device, Dispatch, Pass};
+
+/// What a session keeps between rounds, as shaders/shared/round.wgsl lays it out.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct Session {
+    /// Committed tokens, the prompt's included.
+    pub tokens: u32,
+    /// Rows of the target's caches that hold committed tokens.
+    pub target_rows: u32,
+    /// Likewise the draft's.
+    pub draft_rows: u32,
+}
+
+/// One pass's constants, as shaders/shared/round.wgsl lays them out.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct RoundParams {
+    /// K, at most 16.
+    pub drafts: u32,
+    /// The draft's mask token.
+    pub mask: u32,
+    /// 1 if one draft pass proposes all K, 0 if each takes a pass.
+    pub parallel: u32,
+    /// Which of those passes this is.
+    pub pass_index: u32,
+    /// Rows to feed: as many as are needed, or more.
+    pub rows: u32,
+}
+
+/// The buffers that rounds work on. All hold u32, but for the session.
+#[derive(Clone, Copy)]
+pub struct RoundBuffers<'a> {
+    /// One [`Session`].
+    pub session: &'a Buffer,
+    /// Committed tokens, with room for the context and a round beyond it.
+    pub tokens: &'a Buffer,
+    /// d1 .. dK.
+    pub proposals: &'a Buffer,
+    /// t0 .. tK.
+    pub choices: &'a Buffer,
+    /// How many tokens the round committed, and which: `1 + 17`.
+    pub record: &'a Buffer,
+}
+
+/// Whose rows are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Whose {
+    /// The draft's.
+    Draft,
+    /// The target's: the newest committed token and the proposals.
+    Target,
+}
+
+/// The rows of a forward pass, with its operands bound.
+pub struct Inputs {
+    dispatch: Dispatch,
+}
+
+impl Inputs {
+    /// `ids[r]` = the token at position `start + r`: committed, a proposal, or the mask; and the step that says where.
+    ///
+    /// Errors: [`crate::Error::Gpu`].
+    /// Source: arXiv:2504.18583.
+    pub fn new(
+        device: &Device,
+        whose: Whose,
+        params: RoundParams,
+        buffers: RoundBuffers,
+        step: &Buffer,
+        ids: &Buffer,
+    ) -> Result<Inputs> {
+        let verify = u32::from(whose == Whose::Target);
+        let kernel = device.kernel(&["inputs", "shared/step", "shared/round"], &[("VERIFY", verify)])?;
+        let params = Buffer::uniform(device, "inputs params", &params)?;
+        let operands = [&params, buffers.session, buffers.tokens, buffers.proposals, step, ids];
+        Ok(Inputs { dispatch: kernel.dispatch(device, &operands, [1, 1, 1])? })
+    }
+
+    /// Records it.
+    pub fn encode(&self, pass: &mut Pass) {
+        self.dispatch.encode(pass);
+    }
+}
+
+/// The end of a round, with its operands bound.
+pub struct Accept {
+    dispatch: Dispatch,
+}
+
+impl Accept {
+    /// Commits the proposals that agree with the target's choices, and the target's next token.
+    ///
+    /// Errors: [`crate::Error::Gpu`].
+    /// Source: arXiv:2211.17192, for greedy decoding.
+    pub fn new(device: &Device, params: RoundParams, buffers: RoundBuffers) -> Result<Accept> {
+        let kernel = device.kernel(&["accept", "shared/round"], &[])?;
+        let params = Buffer::uniform(device, "accept params", &params)?;
+        let RoundBuffers { session, tokens, proposals, choices, record } = buffers;
+        let operands = [&params, proposals, choices, session, tokens, record];
+        Ok(Accept { dispatch: kernel.dispatch(device, &operands, [1, 1, 1])? })
+    }
+
+    /// Records it.
+    pub fn encode(&self, pass: &mut Pass) {
+        self.dispatch.encode(pass);
+    }
+}

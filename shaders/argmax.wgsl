@@ -1,0 +1,37 @@
+// The largest logit of each row and where it is, first half: one candidate per section of SECTION logits.
+// Among equals the lowest index wins, as in PyTorch and candle.
+//
+// Dispatch: x over sections, y over rows.
+struct ArgmaxParams { vocab: u32, limit: u32 }                            // width of a row; ids that may be chosen
+@group(0) @binding(0) var<uniform> params: ArgmaxParams;
+@group(0) @binding(1) var<storage, read> logits: array<f32>;              // [rows, vocab]
+@group(0) @binding(2) var<storage, read_write> candidates: array<vec2<u32>>;  // [rows, sections]: bits of the logit, id
+
+var<workgroup> best_value: array<f32, 64>;
+var<workgroup> best_index: array<u32, 64>;
+
+@compute @workgroup_size(64)
+fn argmax(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let first = group.x * SECTION;
+    let end = min(first + SECTION, params.limit);
+    var value = -3.4028234e38;
+    var index = first;
+    for (var i = first + lane; i < end; i += 64u) {
+        let logit = logits[group.y * params.vocab + i];
+        if logit > value { value = logit; index = i; }
+    }
+    best_value[lane] = value;
+    best_index[lane] = index;
+    workgroupBarrier();
+    if lane == 0u {
+        for (var i = 1u; i < 64u; i++) {
+            let other = best_value[i];
+            if other > value || (other == value && best_index[i] < index) { value = other; index = best_index[i]; }
+        }
+        candidates[group.y * groups.x + group.x] = vec2(bitcast<u32>(value), index);
+    }
+}

@@ -1,0 +1,20 @@
+// The largest logit of each row, second half: the best candidate of all sections becomes the row's choice.
+//
+// Dispatch: one workgroup; an invocation a row.
+struct ArgmaxMergeParams { sections: u32 }
+@group(0) @binding(0) var<uniform> params: ArgmaxMergeParams;
+@group(0) @binding(1) var<storage, read> step: Step;
+@group(0) @binding(2) var<storage, read> candidates: array<vec2<u32>>;    // [rows, sections]: bits of the logit, id
+@group(0) @binding(3) var<storage, read_write> choices: array<u32>;       // from step.first_choice on, one a row
+
+@compute @workgroup_size(32)
+fn argmax_merge(@builtin(local_invocation_index) row: u32) {
+    if row >= step.outputs { return; }
+    var best = candidates[row * params.sections];
+    for (var i = 1u; i < params.sections; i++) {
+        let other = candidates[row * params.sections + i];
+        // Sections come in the order of their ids, so the earlier of two equals is the lower id.
+        if bitcast<f32>(other.x) > bitcast<f32>(best.x) { best = other; }
+    }
+    choices[step.first_choice + row] = best.y;
+}

@@ -1,0 +1,33 @@
+// Merges the parts of `attention`, in order: with m the largest of both,
+//   sum = sum * exp(m_sum - m) + part * exp(m_part - m), likewise l; out = sum / l.
+//
+// Constants: HEADS, HEAD_DIM, SPLIT.
+// Dispatch: x over HEADS * HEAD_DIM / 2 in workgroups of 64, y over rows.
+struct AttentionParams { capacity: u32, splits: u32, scale: f32 }
+@group(0) @binding(0) var<uniform> params: AttentionParams;
+@group(0) @binding(1) var<storage, read> step: Step;
+@group(0) @binding(2) var<storage, read> parts: array<vec2<f32>>;         // [rows, HEADS, splits, HEAD_DIM]
+@group(0) @binding(3) var<storage, read> sums: array<vec2<f32>>;          // [rows, HEADS, splits]: m, l
+@group(0) @binding(4) var<storage, read_write> out: array<vec2<f32>>;     // [rows, HEADS * HEAD_DIM]
+
+const CHUNKS: u32 = HEAD_DIM / 2u;
+const LOWEST: f32 = -3.0e38;
+
+@compute @workgroup_size(64)
+fn attention_merge(@builtin(global_invocation_id) at: vec3<u32>) {
+    if at.x >= HEADS * CHUNKS { return; }
+    let head = at.y * HEADS + at.x / CHUNKS;
+    let dims = at.x % CHUNKS;
+    let last = (step.start + at.y) / SPLIT;
+    var state = vec2(LOWEST, 0.0);
+    var sum = vec2(0.0);
+    for (var split = 0u; split <= last; split++) {
+        let part = sums[head * params.splits + split];
+        let m = max(state.x, part.x);
+        let kept = exp(state.x - m);
+        let added = exp(part.x - m);
+        sum = sum * kept + parts[(head * params.splits + split) * CHUNKS + dims] * added;
+        state = vec2(m, state.y * kept + part.y * added);
+    }
+    out[at.y * HEADS * CHUNKS + at.x] = sum / state.y;
+}

@@ -1,0 +1,65 @@
+// Few rows times a matrix: y[m, o] = sum over d of x[m, d] * w[o, d], for ROWS rows at once.
+// Each weight is read once for all rows. A lane owns whole weight rows, so nothing is summed across lanes and the order
+// of a sum is the same for every ROWS and BLOCKS; only SLICES cuts it, and the slices are added in order.
+// Weights lie interleaved (see engine/ops/matmul.rs): piece p (8 values) of LANES neighbouring weight rows is contiguous.
+//
+// Constants: ROWS rows of x, a bound; BLOCKS weight rows per lane; LANES; SLICES; OUTPUT_ROWS 1 if rows are `outputs`.
+// Dispatch: one workgroup for every BLOCKS * LANES weight rows, in x and y.
+struct MatmulParams {
+    pieces: u32,     // depth / 8
+    rows_out: u32,   // weight rows in this part of the matrix
+    first_out: u32,  // the part's first row in the whole matrix
+    stride: u32,     // width of y
+}
+@group(0) @binding(0) var<uniform> params: MatmulParams;
+@group(0) @binding(1) var<storage, read> step: Step;
+@group(0) @binding(3) var<storage, read> x: array<vec4<f32>>;    // [rows, depth]
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;    // [rows, stride]
+
+var<workgroup> gathered: array<f32, SLICES * LANES>;
+
+@compute @workgroup_size(LANES, SLICES)
+fn matmul_rows(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_id) local: vec3<u32>,
+) {
+    let lane = local.x;
+    let block = (group.x + group.y * groups.x) * BLOCKS;
+    if block * LANES >= params.rows_out { return; }
+    var rows = step.rows;
+    if OUTPUT_ROWS != 0u { rows = step.outputs; }
+
+    var sums: array<array<f32, BLOCKS>, ROWS>;
+    for (var piece = local.y; piece < params.pieces; piece += SLICES) {
+        var w: array<Eight, BLOCKS>;
+        for (var b = 0u; b < BLOCKS; b++) {
+            w[b] = weight8(((block + b) * params.pieces + piece) * LANES + lane);
+        }
+        for (var m = 0u; m < ROWS; m++) {
+            let at = (m * params.pieces + piece) * 2u;
+            let v = Eight(x[at], x[at + 1u]);
+            for (var b = 0u; b < BLOCKS; b++) {
+                sums[m][b] = dot_add(w[b], v, sums[m][b]);
+            }
+        }
+    }
+
+    for (var m = 0u; m < ROWS; m++) {
+        for (var b = 0u; b < BLOCKS; b++) {
+            var sum = sums[m][b];
+            if SLICES > 1u {
+                workgroupBarrier();
+                gathered[local.y * LANES + lane] = sum;
+                workgroupBarrier();
+                sum = gathered[lane];
+                for (var s = 1u; s < SLICES; s++) { sum += gathered[s * LANES + lane]; }
+            }
+            let row = (block + b) * LANES + lane;
+            if local.y == 0u && m < rows && row < params.rows_out {
+                let out = params.first_out + row;
+                finish(m * params.stride + out, out, sum);
+            }
+        }
+    }
+}

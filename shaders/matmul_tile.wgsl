@@ -1,0 +1,56 @@
+// Many rows times a matrix, for the prompt: y[m, o] = sum over d of x[m, d] * w[o, d].
+// Each invocation holds ROWS x BLOCKS sums in registers. The lanes of a subgroup share a row of x and read neighbouring
+// weight rows; the TILES invocations above one another share the weights through the cache.
+// A sum has one order whatever the rows, so the result does not depend on how a prompt is cut into chunks.
+//
+// Constants: ROWS rows of x per invocation; BLOCKS weight rows per lane; LANES; TILES row groups per workgroup.
+// Dispatch: x and y over weight rows as in matmul_rows; z over ROWS * TILES rows of x.
+struct MatmulParams {
+    pieces: u32,     // depth / 8
+    rows_out: u32,   // weight rows in this part of the matrix
+    first_out: u32,  // the part's first row in the whole matrix
+    stride: u32,     // width of y
+}
+@group(0) @binding(0) var<uniform> params: MatmulParams;
+@group(0) @binding(1) var<storage, read> step: Step;
+@group(0) @binding(3) var<storage, read> x: array<vec4<f32>>;    // [rows, depth]
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;    // [rows, stride]
+
+@compute @workgroup_size(LANES, TILES)
+fn matmul_tile(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_id) local: vec3<u32>,
+) {
+    let lane = local.x;
+    let block = (group.x + group.y * groups.x) * BLOCKS;
+    let first = (group.z * TILES + local.y) * ROWS;
+    if block * LANES >= params.rows_out || first >= step.rows { return; }
+    let last = step.rows - 1u;
+
+    var sums: array<array<f32, BLOCKS>, ROWS>;
+    for (var piece = 0u; piece < params.pieces; piece++) {
+        var w: array<Eight, BLOCKS>;
+        for (var b = 0u; b < BLOCKS; b++) {
+            w[b] = weight8(((block + b) * params.pieces + piece) * LANES + lane);
+        }
+        for (var m = 0u; m < ROWS; m++) {
+            // Rows past the end repeat the last one: their sums are thrown away.
+            let at = (min(first + m, last) * params.pieces + piece) * 2u;
+            let v = Eight(x[at], x[at + 1u]);
+            for (var b = 0u; b < BLOCKS; b++) {
+                sums[m][b] = dot_add(w[b], v, sums[m][b]);
+            }
+        }
+    }
+
+    for (var m = 0u; m < ROWS; m++) {
+        for (var b = 0u; b < BLOCKS; b++) {
+            let row = (block + b) * LANES + lane;
+            if first + m <= last && row < params.rows_out {
+                let out = params.first_out + row;
+                finish((first + m) * params.stride + out, out, sums[m][b]);
+            }
+        }
+    }
+}
