@@ -148,10 +148,6 @@ impl Device {
     pub(super) fn queue(&self) -> &wgpu::Queue {
         &self.inner.queue
     }
-
-    pub(super) fn limits(&self) -> &wgpu::Limits {
-        &self.inner.limits
-    }
 }
 
 /// A fault in another thread must not hide the device's own.

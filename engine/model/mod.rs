@@ -2,3 +2,9 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod rotary;
+mod sequence;
+mod transformer;
+
+pub use sequence::Sequence;
+pub use transformer::{Progress, Transformer, WeightChoice, attention_shape, expected_matrices};

@@ -1,0 +1,272 @@
+//! One sequence on a model: its caches, its scratch, and the forward pass with every operand bound.
+
+use std::sync::Arc;
+
+use super::rotary;
+use super::transformer::{LayerWeights, Transformer};
+use crate::error::{Error, Result};
+use crate::gpu::{Buffer, Device, Pass, Plan};
+use crate::ops::{
+    Argmax, Attention, AttentionScratch, Embedding, Finish, KvCache, MOST_ROWS, Matmul, RmsNorm, Role, Rope, RopeGains,
+    RowSet, Step, Swiglu, Tensor,
+};
+
+/// Most rows of a prompt that run in one submit.
+const MOST_PROMPT_ROWS: usize = 512;
+/// Multiplications that one submit may ask for: drivers reset a GPU that works on one for two seconds.
+const SUBMIT_MULTIPLICATIONS: u64 = 250_000_000_000;
+
+/// A model's forward pass for one sequence.
+pub struct Sequence {
+    model: Arc<Transformer>,
+    step: Buffer,
+    ids: Buffer,
+    embedding: Embedding,
+    layers: Vec<Layer>,
+    final_norm: RmsNorm,
+    head: Matmul,
+    logits: Tensor,
+    argmax: Argmax,
+    prompt_rows: usize,
+    positions: usize,
+}
+
+/// One decoder layer (pre-norm, grouped-query attention, SwiGLU).
+struct Layer {
+    attention_norm: RmsNorm,
+    qkv: Matmul,
+    rope: Rope,
+    attention: Attention,
+    output: Matmul,
+    feed_forward_norm: RmsNorm,
+    gate_up: Matmul,
+    swiglu: Swiglu,
+    down: Matmul,
+}
+
+/// Activations, shared by all layers: one layer is done before the next begins.
+struct Activations {
+    hidden: Tensor,
+    normed: Tensor,
+    qkv: Tensor,
+    query: Tensor,
+    attended: Tensor,
+    gate_up: Tensor,
+    gated: Tensor,
+    scratch: AttentionScratch,
+    angles: Buffer,
+}
+
+impl Sequence {
+    /// Binds `model` to caches for `positions` positions. The choice of each output row goes to `choices`, from among
+    /// the first `limit` ids.
+    ///
+    /// Errors: [`Error::Limit`] or [`Error::OutOfMemory`] if the caches do not fit the device.
+    pub fn new(model: &Arc<Transformer>, positions: usize, limit: usize, choices: &Buffer) -> Result<Sequence> {
+        let (device, plan, config) = (model.device.clone(), model.plan, &model.config);
+        let affordable = SUBMIT_MULTIPLICATIONS / model.multiplications_per_row().max(1);
+        let prompt_rows = affordable.clamp(MOST_ROWS as u64, MOST_PROMPT_ROWS as u64) as usize;
+        let a = Activations::new(model, prompt_rows, positions)?;
+        let step = Buffer::storage(&device, "step", size_of::<Step>() as u64)?;
+        let ids = Buffer::storage(&device, "ids", (prompt_rows.max(2 * MOST_ROWS) * 4) as u64)?;
+        let layers = model
+            .layers
+            .iter()
+            .map(|weights| Layer::new(model, weights, &step, &a, positions))
+            .collect::<Result<_>>()?;
+        let logits = Tensor::new(&device, "logits", MOST_ROWS, config.vocab_size)?;
+
+        Ok(Sequence {
+            embedding: Embedding::new(&device, &plan, &model.embedding, &ids, &a.hidden)?,
+            layers,
+            final_norm: RmsNorm::new(
+                &device,
+                &step,
+                [&a.hidden, &a.normed],
+                &model.final_norm,
+                config.norm_epsilon as f32,
+                RowSet::Outputs,
+            )?,
+            head: Matmul::new(
+                &device,
+                &plan,
+                &step,
+                model.head(),
+                [&a.normed, &logits],
+                Finish::Store,
+                RowSet::Outputs,
+            )?,
+            argmax: Argmax::new(&device, &step, &logits, limit, choices)?,
+            logits,
+            model: model.clone(),
+            step,
+            ids,
+            prompt_rows,
+            positions,
+        })
+    }
+
+    /// The model it runs.
+    pub fn model(&self) -> &Arc<Transformer> {
+        &self.model
+    }
+
+    /// Device memory that caches for `positions` positions take.
+    pub fn cache_bytes(plan: &Plan, config: &super::config::Config, positions: usize) -> u64 {
+        let shape = super::transformer::attention_shape(config);
+        config.layers as u64 * KvCache::bytes(plan, &shape, positions)
+    }
+
+    /// Where a pass's step is written (by [`crate::ops::Inputs`]).
+    pub fn step(&self) -> &Buffer {
+        &self.step
+    }
+
+    /// Where a pass's token ids are written.
+    pub fn ids(&self) -> &Buffer {
+        &self.ids
+    }
+
+    /// Records the decoder for `rows` rows, all at positions before `end`; the step and ids are on the device already.
+    ///   h = W_embed[ids];  for each layer:
+    ///   n = RMSNorm(h);  h += Wₒ · Attention(RoPE(W_q·n), RoPE(W_k·n), W_v·n)
+    ///   n = RMSNorm(h);  h += W_down · (SiLU(W_gate·n) ⊙ (W_up·n))
+    ///
+    /// Errors: [`Error::Gpu`] if a kernel does not compile.
+    pub fn forward(&self, pass: &mut Pass, role: Role, rows: usize, end: usize) -> Result<()> {
+        self.embedding.encode(pass, rows);
+        for layer in &self.layers {
+            layer.attention_norm.encode(pass, rows);
+            layer.qkv.encode(pass, role, rows)?;
+            layer.rope.encode(pass, rows);
+            layer.attention.encode(pass, role, rows, end)?;
+            layer.output.encode(pass, role, rows)?;
+            layer.feed_forward_norm.encode(pass, rows);
+            layer.gate_up.encode(pass, role, rows)?;
+            layer.swiglu.encode(pass, rows);
+            layer.down.encode(pass, role, rows)?;
+        }
+        Ok(())
+    }
+
+    /// Records the choice of each of the step's `outputs` output rows: argmax(W_head · RMSNorm(h)).
+    ///
+    /// Errors: [`Error::Gpu`] if a kernel does not compile.
+    pub fn choose(&self, pass: &mut Pass, outputs: usize) -> Result<()> {
+        self.final_norm.encode(pass, outputs);
+        self.head.encode(pass, Role::Round, outputs)?;
+        self.argmax.encode(pass, outputs);
+        Ok(())
+    }
+
+    /// Runs `tokens` at positions `start..` as prompt rows, in chunks that bound the work of one submit. It waits after
+    /// each chunk and stops early if `keep_going` says so.
+    ///
+    /// Errors: [`Error::ContextFull`] if they do not fit the caches; as [`Device::check`].
+    pub fn prefill(&self, tokens: &[u32], start: usize, keep_going: &dyn Fn() -> bool) -> Result<()> {
+        for (chunk, at) in tokens.chunks(self.prompt_rows).zip((start..).step_by(self.prompt_rows)) {
+            self.run(Role::Prompt, chunk, at, 0)?;
+            self.device().wait()?;
+            if !keep_going() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs `tokens` at positions `start..` in one pass; the last `outputs` of them get logits and choices.
+    ///
+    /// Errors: [`Error::ContextFull`] if they do not fit the caches, [`Error::Option`] if they are more rows than one
+    /// pass takes, [`Error::TokenRange`]; as [`Device::check`].
+    pub fn run(&self, role: Role, tokens: &[u32], start: usize, outputs: usize) -> Result<()> {
+        let most = if role == Role::Prompt { self.prompt_rows } else { MOST_ROWS };
+        if tokens.is_empty() || tokens.len() > most || outputs > tokens.len().min(MOST_ROWS) {
+            return Err(Error::Option {
+                option: "rows",
+                reason: format!("{} rows with {outputs} outputs; one pass takes 1 to {most}", tokens.len()),
+            });
+        }
+        let end = start + tokens.len();
+        if end > self.positions {
+            return Err(Error::ContextFull { tokens: end, context: self.positions });
+        }
+        let vocab = self.model.config.vocab_size;
+        if let Some(&id) = tokens.iter().find(|&&id| id as usize >= vocab) {
+            return Err(Error::TokenRange { what: "token", id, vocab });
+        }
+        let device = self.device();
+        let first_output = (tokens.len() - outputs) as u32;
+        let step = Step {
+            start: start as u32,
+            rows: tokens.len() as u32,
+            first_output,
+            outputs: outputs as u32,
+            first_choice: 0,
+        };
+        self.step.write(device, 0, &[step]);
+        self.ids.write(device, 0, tokens);
+        Pass::submit(device, None, |pass| {
+            self.forward(pass, role, tokens.len(), end)?;
+            if outputs > 0 { self.choose(pass, outputs) } else { Ok(()) }
+        })
+    }
+
+    /// The logits of the last pass's first `outputs` output rows, `[outputs, vocab]`.
+    ///
+    /// Errors: as [`Device::check`].
+    pub fn logits(&self, outputs: usize) -> Result<Vec<f32>> {
+        self.logits.buffer.read(self.device(), 0, outputs * self.logits.width)
+    }
+
+    fn device(&self) -> &Device {
+        &self.model.device
+    }
+}
+
+impl Activations {
+    fn new(model: &Transformer, rows: usize, positions: usize) -> Result<Activations> {
+        let (device, config, shape) = (&model.device, &model.config, model.attention_shape());
+        let tensor = |label, width| Tensor::new(device, label, rows, width);
+        let capacity = positions.next_multiple_of(64);
+        Ok(Activations {
+            hidden: tensor("hidden", config.hidden_size)?,
+            normed: tensor("normed", config.hidden_size)?,
+            qkv: tensor("qkv", shape.qkv_width())?,
+            query: tensor("query", config.query_size())?,
+            attended: tensor("attended", config.query_size())?,
+            gate_up: tensor("gate_up", 2 * config.feed_forward_size)?,
+            gated: tensor("gated", config.feed_forward_size)?,
+            scratch: AttentionScratch::new(device, &model.plan, &shape, positions)?,
+            angles: Buffer::with_values(device, "rotary angles", &rotary::angles(config, capacity))?,
+        })
+    }
+}
+
+impl Layer {
+    fn new(
+        model: &Transformer,
+        weights: &LayerWeights,
+        step: &Buffer,
+        a: &Activations,
+        positions: usize,
+    ) -> Result<Layer> {
+        let (device, plan, shape) = (&model.device, &model.plan, model.attention_shape());
+        let epsilon = model.config.norm_epsilon as f32;
+        let norm = |gain| RmsNorm::new(device, step, [&a.hidden, &a.normed], gain, epsilon, RowSet::All);
+        let matmul = |matrix, x, y, finish| Matmul::new(device, plan, step, matrix, [x, y], finish, RowSet::All);
+        let cache = KvCache::new(device, plan, &shape, positions)?;
+        let bias = weights.qkv_bias.as_deref().map_or(Finish::Store, Finish::Bias);
+        let gains = weights.head_norm.as_ref().map(|[query, key]| RopeGains { query, key, epsilon });
+        Ok(Layer {
+            attention_norm: norm(&weights.attention_norm)?,
+            qkv: matmul(&weights.qkv, &a.normed, &a.qkv, bias)?,
+            rope: Rope::new(device, step, &shape, &a.angles, [&a.qkv, &a.query], &cache, gains)?,
+            attention: Attention::new(device, plan, step, &shape, &cache, &a.scratch, [&a.query, &a.attended])?,
+            output: matmul(&weights.output, &a.attended, &a.hidden, Finish::Add)?,
+            feed_forward_norm: norm(&weights.feed_forward_norm)?,
+            gate_up: matmul(&weights.gate_up, &a.normed, &a.gate_up, Finish::Store)?,
+            swiglu: Swiglu::new(device, &a.gate_up, &a.gated)?,
+            down: matmul(&weights.down, &a.gated, &a.hidden, Finish::Add)?,
+        })
+    }
+}

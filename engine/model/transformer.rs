@@ -1,0 +1,249 @@
+//! A model's weights on the device. They are shared by every sequence that runs on them.
+
+use std::ops::Range;
+
+use super::checkpoint::{Checkpoint, StoredType};
+use super::config::Config;
+use crate::error::Result;
+use crate::gpu::{Device, Plan};
+use crate::ops::{AttentionShape, Matrix, WeightFormat};
+
+/// How F32 checkpoints are kept on the device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum WeightChoice {
+    /// As stored where that is 16 bits; quantised and F32 tensors become BF16.
+    #[default]
+    Compact,
+    /// All in F32.
+    F32,
+}
+
+/// A decoder's weights, and the hyper-parameters that go with them.
+pub struct Transformer {
+    pub(super) device: Device,
+    pub(super) plan: Plan,
+    pub(super) config: Config,
+    pub(super) embedding: Matrix,
+    pub(super) layers: Vec<LayerWeights>,
+    pub(super) final_norm: Vec<f32>,
+    head: Option<Matrix>,
+    notices: Vec<String>,
+}
+
+/// One layer. Matrices that read the same rows are one matrix: q, k and v; gate and up.
+pub(super) struct LayerWeights {
+    pub attention_norm: Vec<f32>,
+    pub qkv: Matrix,
+    pub qkv_bias: Option<Vec<f32>>,
+    /// Gains for q and k.
+    pub head_norm: Option<[Vec<f32>; 2]>,
+    pub output: Matrix,
+    pub feed_forward_norm: Vec<f32>,
+    pub gate_up: Matrix,
+    pub down: Matrix,
+}
+
+/// Reports bytes done and bytes in all while weights are uploaded.
+pub type Progress<'a> = dyn Fn(u64, u64) + 'a;
+
+impl Transformer {
+    /// Uploads the weights of `checkpoint`, which must be those that `config` describes.
+    ///
+    /// **Errors**: [`crate::Error::MissingTensor`] or [`crate::Error::TensorShape`] before anything is uploaded;
+    /// [`crate::Error::OutOfMemory`], [`crate::Error::Limit`].
+    pub fn upload(
+        device: &Device,
+        plan: &Plan,
+        config: &Config,
+        checkpoint: &dyn Checkpoint,
+        choice: WeightChoice,
+        progress: &Progress,
+    ) -> Result<Transformer> {
+        config.check(checkpoint.path())?;
+        let mut loader = Loader { device, plan, checkpoint, choice, progress, total: 0, done: 0, notices: Vec::new() };
+        loader.total = loader.check_all(config)?;
+        let hidden = config.hidden_size;
+        let [queries, keys] = [config.query_size(), config.key_value_size()];
+        let embedding = loader.matrix(&["model.embed_tokens.weight"], &[config.vocab_size], hidden)?;
+        let head = match config.tied_head {
+            true => None,
+            false => Some(loader.matrix(&["lm_head.weight"], &[config.vocab_size], hidden)?),
+        };
+        let layers = (0..config.layers)
+            .map(|layer| {
+                let name = |part: &str| format!("model.layers.{layer}.{part}");
+                let [q, k, v] = ["q", "k", "v"].map(|part| name(&format!("self_attn.{part}_proj.weight")));
+                let qkv_bias = config.qkv_bias.then(|| {
+                    let parts = [("q", queries), ("k", keys), ("v", keys)];
+                    let read = |(part, len)| checkpoint.read_vector(&name(&format!("self_attn.{part}_proj.bias")), len);
+                    parts.map(read).into_iter().collect::<Result<Vec<_>>>().map(|parts| parts.concat())
+                });
+                let head_norm = config.head_norm.then(|| -> Result<_> {
+                    Ok([
+                        checkpoint.read_vector(&name("self_attn.q_norm.weight"), config.head_dim)?,
+                        checkpoint.read_vector(&name("self_attn.k_norm.weight"), config.head_dim)?,
+                    ])
+                });
+                let ffn = config.feed_forward_size;
+                Ok(LayerWeights {
+                    attention_norm: checkpoint.read_vector(&name("input_layernorm.weight"), hidden)?,
+                    qkv: loader.matrix(&[&q, &k, &v], &[queries, keys, keys], hidden)?,
+                    qkv_bias: qkv_bias.transpose()?,
+                    head_norm: head_norm.transpose()?,
+                    output: loader.matrix(&[&name("self_attn.o_proj.weight")], &[hidden], queries)?,
+                    feed_forward_norm: checkpoint.read_vector(&name("post_attention_layernorm.weight"), hidden)?,
+                    gate_up: loader.matrix(
+                        &[&name("mlp.gate_proj.weight"), &name("mlp.up_proj.weight")],
+                        &[ffn, ffn],
+                        hidden,
+                    )?,
+                    down: loader.matrix(&[&name("mlp.down_proj.weight")], &[hidden], ffn)?,
+                })
+            })
+            .collect::<Result<_>>()?;
+        let final_norm = checkpoint.read_vector("model.norm.weight", hidden)?;
+        let notices = loader.notices;
+        let (device, plan, config) = (device.clone(), *plan, config.clone());
+        Ok(Transformer { device, plan, config, embedding, layers, final_norm, head, notices })
+    }
+
+    /// The device that holds the weights.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The hyper-parameters.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The numeric plan that the weights were laid out for.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// What a user may want to know of the upload, such as a change of precision.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
+    }
+
+    /// Device memory that the weights take.
+    pub fn bytes(&self) -> u64 {
+        let layers = self.layers.iter().flat_map(|l| [&l.qkv, &l.output, &l.gate_up, &l.down]);
+        layers.chain([&self.embedding]).chain(&self.head).map(Matrix::bytes).sum()
+    }
+
+    /// Multiplications that one row costs outside attention.
+    pub(super) fn multiplications_per_row(&self) -> u64 {
+        let layers = self.layers.iter().flat_map(|l| [&l.qkv, &l.output, &l.gate_up, &l.down]);
+        layers.chain([self.head()]).map(|matrix| (matrix.rows() * matrix.columns()) as u64).sum()
+    }
+
+    pub(super) fn head(&self) -> &Matrix {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    pub(super) fn attention_shape(&self) -> AttentionShape {
+        attention_shape(&self.config)
+    }
+}
+
+/// The heads that `config` describes.
+pub fn attention_shape(config: &Config) -> AttentionShape {
+    AttentionShape { heads: config.heads, kv_heads: config.kv_heads, head_dim: config.head_dim }
+}
+
+/// The matrices that `config` asks for, with their shapes: a model is checked as a whole before any upload.
+pub fn expected_matrices(config: &Config) -> Vec<(String, [usize; 2])> {
+    let hidden = config.hidden_size;
+    let [queries, keys, ffn] = [config.query_size(), config.key_value_size(), config.feed_forward_size];
+    let mut expected = vec![("model.embed_tokens.weight".to_owned(), [config.vocab_size, hidden])];
+    if !config.tied_head {
+        expected.push(("lm_head.weight".to_owned(), [config.vocab_size, hidden]));
+    }
+    for layer in 0..config.layers {
+        for (part, shape) in [
+            ("self_attn.q_proj", [queries, hidden]),
+            ("self_attn.k_proj", [keys, hidden]),
+            ("self_attn.v_proj", [keys, hidden]),
+            ("self_attn.o_proj", [hidden, queries]),
+            ("mlp.gate_proj", [ffn, hidden]),
+            ("mlp.up_proj", [ffn, hidden]),
+            ("mlp.down_proj", [hidden, ffn]),
+        ] {
+            expected.push((format!("model.layers.{layer}.{part}.weight"), shape));
+        }
+    }
+    expected
+}
+
+struct Loader<'a> {
+    device: &'a Device,
+    plan: &'a Plan,
+    checkpoint: &'a dyn Checkpoint,
+    choice: WeightChoice,
+    progress: &'a Progress<'a>,
+    total: u64,
+    done: u64,
+    notices: Vec<String>,
+}
+
+impl Loader<'_> {
+    /// Checks every matrix's name and shape; returns the weights' number.
+    fn check_all(&self, config: &Config) -> Result<u64> {
+        expected_matrices(config).iter().try_fold(0, |sum, (name, shape)| {
+            self.checkpoint.expect(name, shape)?;
+            Ok(sum + (shape[0] * shape[1]) as u64)
+        })
+    }
+
+    /// One matrix made of the tensors `names`, one below the other, `rows` high and `columns` wide.
+    fn matrix(&mut self, names: &[&str], rows: &[usize], columns: usize) -> Result<Matrix> {
+        let format = self.format(names)?;
+        let total: usize = rows.iter().sum();
+        let checkpoint = self.checkpoint;
+        let read = |range: Range<usize>, out: &mut [f32]| {
+            let mut first = 0;
+            for (name, &height) in names.iter().zip(rows) {
+                let [start, end] = [range.start.max(first), range.end.min(first + height)];
+                if start < end {
+                    let target = &mut out[(start - range.start) * columns..(end - range.start) * columns];
+                    checkpoint.read_rows(name, start - first..end - first, target)?;
+                }
+                first += height;
+            }
+            Ok(())
+        };
+        let matrix = Matrix::upload(self.device, self.plan, names[0], format, [total, columns], &read)?;
+        self.done += (total * columns) as u64;
+        (self.progress)(self.done, self.total);
+        Ok(matrix)
+    }
+
+    /// The format that keeps every one of `names` as exactly as the choice allows.
+    fn format(&mut self, names: &[&str]) -> Result<WeightFormat> {
+        if self.choice == WeightChoice::F32 {
+            return Ok(WeightFormat::F32);
+        }
+        let mut formats = Vec::new();
+        for name in names {
+            let info = self.checkpoint.find(name).ok_or_else(|| crate::Error::MissingTensor {
+                path: self.checkpoint.path().to_owned(),
+                name: (*name).to_owned(),
+            })?;
+            formats.push(match info.stored {
+                StoredType::Bf16 | StoredType::Quantised(_) => WeightFormat::Bf16,
+                StoredType::F16 => WeightFormat::F16,
+                StoredType::F32 => {
+                    let notice = "F32 weights are rounded to BF16; --weights f32 keeps them".to_owned();
+                    if !self.notices.contains(&notice) {
+                        self.notices.push(notice);
+                    }
+                    WeightFormat::Bf16
+                }
+            });
+        }
+        // Only F32 holds BF16 and F16 values both.
+        Ok(if formats.windows(2).all(|pair| pair[0] == pair[1]) { formats[0] } else { WeightFormat::F32 })
+    }
+}
