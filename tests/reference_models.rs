@@ -35,7 +35,7 @@ fn candle_and_the_oracles_agree_on_every_family() {
             for (position, (got, expected)) in got.iter().zip(&expected).enumerate() {
                 assert_eq!(got.len(), recipe.config.vocab_size);
                 let error = relative_error(got, &narrowed(expected));
-                // candle's rotary angles are f32 products, off by position · 2^-24: some 1e-6 of a logit at these lengths.
+                // candle's rotary angles are f32 products, off by position · 2^-24: some 1e-6 of the logits here.
                 assert!(error <= 2e-5, "{family:?}, seed {seed}, position {position}: {error:e}");
             }
         }

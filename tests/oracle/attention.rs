@@ -26,11 +26,11 @@ pub struct AttentionShape {
 ///
 /// **Shapes**: `q` and the result `[rows, heads, head_dim]`; `keys` and `values` `[kv_heads, positions, head_dim]`.
 /// **Bound**: with `w` the true weights and `o` the output, a weight's relative error η reaches the numerator as
-/// `Σ wη|v|` and the denominator as `|o|·Σ wη`; both sums round as dot products (Higham, section 3.1), their quotient is
-/// 2.5 ULP. η itself: the score's own error (a dot product, a scale, and possibly log2 e, folded into it); the
+/// `Σ wη|v|` and the denominator as `|o|·Σ wη`; both sums round as dot products (Higham, section 3.1), their quotient
+/// is 2.5 ULP. η itself: the score's own error (a dot product, a scale, and possibly log2 e, folded into it); the
 /// subtraction of the maximum, |a| roundings for a score `a` below it; exp or exp2, 3 + 3|a| ULP; and 4 + 1 roundings
-/// (exp, product) for each rescaling, twice the tiles to allow for a merge of splits. It is capped by what holds for any
-/// weights: the output is a mean of the values.
+/// (exp, product) for each rescaling, twice the tiles to allow for a merge of splits. It is capped by what holds for
+/// any weights: the output is a mean of the values.
 /// **Source**: Vaswani et al. 2017, arXiv:1706.03762; Ainslie et al. 2023, arXiv:2305.13245 (grouped queries).
 pub fn attention<Q: Real, K: Real>(shape: AttentionShape, q: &[Q], keys: &[K], values: &[K]) -> Expected {
     let AttentionShape { rows, heads, kv_heads, head_dim, positions, start, key_tile } = shape;

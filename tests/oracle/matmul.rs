@@ -5,8 +5,8 @@ use crate::comparison::{dot_bound, flushed};
 
 /// `y[row, out] = Σ x[row, i]·weight[out, i] (+ bias[out]) (+ residual[row, out])`.
 ///
-/// **Shapes**: `x` `[rows, depth]`, `weight` `[out, depth]` as widened to f32, `bias` `[out]`, `residual` and the result
-/// `[rows, out]`.
+/// **Shapes**: `x` `[rows, depth]`, `weight` `[out, depth]` as widened to f32, `bias` `[out]`, `residual` and the
+/// result `[rows, out]`.
 /// **Bound**: that of one dot product (Higham, section 3.1), in which bias and residual are two more terms; a subnormal
 /// operand may be read as zero, which takes its whole term away.
 pub fn matmul<X: Real>(

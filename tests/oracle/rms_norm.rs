@@ -6,9 +6,9 @@ use crate::comparison::{FLUSH, ROUNDOFF, gamma};
 /// `y[row] = x[row] / √(mean(x[row]²) + eps) · gain`.
 ///
 /// **Shapes**: `x` and the result `[rows, width]`, `gain` `[width]`.
-/// **Bound**: the mean square is a dot product of positive terms (γₙ relative, Higham section 3.1), its division and the
-/// epsilon add 4 roundings (a division is 2.5 ULP in WGSL); the square root halves a relative error; `inverseSqrt` is
-/// 2 ULP, `1 / sqrt` 5; two multiplications follow. Subnormal squares and inputs may be flushed.
+/// **Bound**: the mean square is a dot product of positive terms (γₙ relative, Higham section 3.1), its division and
+/// the epsilon add 4 roundings (a division is 2.5 ULP in WGSL); the square root halves a relative error;
+/// `inverseSqrt` is 2 ULP, `1 / sqrt` 5; two multiplications follow. Subnormal squares and inputs may be flushed.
 /// **Source**: Zhang & Sennrich 2019, arXiv:1910.07467; epsilon as in Llama.
 pub fn rms_norm<X: Real>(x: &[X], gain: &[f32], eps: f32) -> Expected {
     let width = gain.len() as f64;
