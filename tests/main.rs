@@ -1,1 +1,8 @@
+//! One binary for all tests, so that wgpu and candle are linked once.
 
+mod comparison;
+mod oracle;
+mod oracle_bounds;
+mod reference_models;
+mod speculative_rule;
+mod support;

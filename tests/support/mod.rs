@@ -1,0 +1,6 @@
+//! What the tests stand on: random numbers, small models made from a seed, and a second implementation to agree with.
+
+pub mod candle_reference;
+pub mod random;
+pub mod tiny_model;
+pub mod tiny_tokenizer;

@@ -1,0 +1,256 @@
+//! Small models of each family with random weights, written as Hugging Face folders.
+//! Shapes are chosen to be unlike each other: a q width unlike hidden, odd vocabularies, grouped queries. Weights have
+//! deviation 1/√depth, so that activations stay near 1; keys are sharper, so that the text depends on the context.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use half::bf16;
+use pard_engine::model::config::{Config, Family, RopeScaling};
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
+
+use super::random::Random;
+use super::tiny_tokenizer;
+
+/// What to make. Start from one of the three functions and change fields.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    /// Names the weights.
+    pub seed: u64,
+    /// The sizes and the family's terms.
+    pub config: Config,
+    /// Whether a tied head is stored all the same, as some published models do.
+    pub duplicate_head: bool,
+    /// Files the weights are split over; more than one come with an index.
+    pub shards: usize,
+}
+
+/// A tensor as stored: BF16 values, widened.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    /// Outermost first.
+    pub shape: Vec<usize>,
+    /// Row by row.
+    pub values: Vec<f32>,
+}
+
+/// All tensors by their Hugging Face names.
+pub type Tensors = BTreeMap<String, Stored>;
+
+impl Recipe {
+    /// Llama 3.1: llama3 rope scaling whose three regions all hold frequencies; an untied head.
+    pub fn llama(seed: u64) -> Self {
+        let rope_scaling =
+            RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 64.0 };
+        let config = Config { rope_scaling, rope_theta: 500_000.0, ..Self::base(Family::Llama) };
+        Self { seed, config, duplicate_head: false, shards: 1 }
+    }
+
+    /// Qwen2: a bias on q, k and v; a tied head.
+    pub fn qwen2(seed: u64) -> Self {
+        let config = Config {
+            hidden_size: 192,
+            heads: 6,
+            kv_heads: 2,
+            vocab_size: 320,
+            tied_head: true,
+            qkv_bias: true,
+            ..Self::base(Family::Qwen2)
+        };
+        Self { seed, config, duplicate_head: false, shards: 1 }
+    }
+
+    /// Qwen3: q and k normalised per head, heads wider than hidden / heads, a tied head that is stored twice.
+    pub fn qwen3(seed: u64) -> Self {
+        let config = Config {
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 64,
+            vocab_size: 311,
+            tied_head: true,
+            head_norm: true,
+            ..Self::base(Family::Qwen3)
+        };
+        Self { seed, config, duplicate_head: true, shards: 2 }
+    }
+
+    /// One of each family.
+    pub fn each_family(seed: u64) -> [Self; 3] {
+        [Self::llama(seed), Self::qwen2(seed), Self::qwen3(seed)]
+    }
+
+    fn base(family: Family) -> Config {
+        Config {
+            family,
+            hidden_size: 96,
+            layers: 3,
+            heads: 3,
+            kv_heads: 1,
+            head_dim: 32,
+            feed_forward_size: 136,
+            vocab_size: 307,
+            norm_epsilon: 1e-6,
+            rope_theta: 1e6,
+            rope_scaling: RopeScaling::None,
+            rope_factors: Vec::new(),
+            tied_head: false,
+            qkv_bias: false,
+            head_norm: false,
+            context: 512,
+            mask_token: None,
+        }
+    }
+
+    /// Writes the folder, tokenizer included, and returns its tensors.
+    pub fn write(&self, folder: &Path) -> Tensors {
+        self.config.check(folder).expect("a recipe the engine accepts");
+        let tensors = self.tensors();
+        write_safetensors(folder, &tensors, self.shards);
+        write_json(&folder.join("config.json"), &self.config_json());
+        tiny_tokenizer::write(folder);
+        tensors
+    }
+
+    /// The weights, in a fixed order of draws.
+    fn tensors(&self) -> Tensors {
+        let config = &self.config;
+        let (hidden, head_dim) = (config.hidden_size, config.head_dim);
+        let (query, key_value, inner) = (config.query_size(), config.key_value_size(), config.feed_forward_size);
+        let mut random = Random::new(self.seed);
+        let mut tensors = Tensors::new();
+        let mut draw = |name: String, shape: &[usize], mean: f32, deviation: f32| {
+            let len = shape.iter().product();
+            let values = (0..len).map(|_| bf16::from_f32(mean + deviation * random.normal()).to_f32()).collect();
+            tensors.insert(name, Stored { shape: shape.to_vec(), values });
+        };
+        let by_depth = |depth: usize| 1.0 / (depth as f32).sqrt();
+        // A tied embedding must make logits near 1 as a head; the norms make its scale as an input irrelevant.
+        let embedding_deviation = if config.tied_head { by_depth(hidden) } else { 1.0 };
+        draw("model.embed_tokens.weight".to_owned(), &[config.vocab_size, hidden], 0.0, embedding_deviation);
+        for layer in 0..config.layers {
+            let name = |part: &str| format!("model.layers.{layer}.{part}");
+            for norm in ["input_layernorm", "post_attention_layernorm"] {
+                draw(name(&format!("{norm}.weight")), &[hidden], 1.0, 0.2);
+            }
+            for (matrix, out, depth, sharpness) in [
+                ("self_attn.q_proj", query, hidden, 2.0),
+                ("self_attn.k_proj", key_value, hidden, 2.0),
+                ("self_attn.v_proj", key_value, hidden, 1.0),
+                ("self_attn.o_proj", hidden, query, 2.0),
+                ("mlp.gate_proj", inner, hidden, 1.0),
+                ("mlp.up_proj", inner, hidden, 1.0),
+                ("mlp.down_proj", hidden, inner, 3.0),
+            ] {
+                draw(name(&format!("{matrix}.weight")), &[out, depth], 0.0, sharpness * by_depth(depth));
+                if config.qkv_bias && ["q_proj", "k_proj", "v_proj"].iter().any(|part| matrix.ends_with(part)) {
+                    draw(name(&format!("{matrix}.bias")), &[out], 0.0, 0.5);
+                }
+            }
+            if config.head_norm {
+                for norm in ["q_norm", "k_norm"] {
+                    draw(name(&format!("self_attn.{norm}.weight")), &[head_dim], 1.5, 0.3);
+                }
+            }
+        }
+        draw("model.norm.weight".to_owned(), &[hidden], 1.0, 0.2);
+        if !config.tied_head {
+            draw("lm_head.weight".to_owned(), &[config.vocab_size, hidden], 0.0, by_depth(hidden));
+        } else if self.duplicate_head {
+            let embedding = tensors["model.embed_tokens.weight"].clone();
+            tensors.insert("lm_head.weight".to_owned(), embedding);
+        }
+        tensors
+    }
+
+    fn config_json(&self) -> Value {
+        let config = &self.config;
+        let (model_type, architecture) = match config.family {
+            Family::Llama => ("llama", "LlamaForCausalLM"),
+            Family::Qwen2 => ("qwen2", "Qwen2ForCausalLM"),
+            Family::Qwen3 => ("qwen3", "Qwen3ForCausalLM"),
+        };
+        let rope_scaling = match config.rope_scaling {
+            RopeScaling::None => Value::Null,
+            RopeScaling::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => json!({
+                "rope_type": "llama3",
+                "factor": factor,
+                "low_freq_factor": low_freq_factor,
+                "high_freq_factor": high_freq_factor,
+                "original_max_position_embeddings": original_context as u64,
+            }),
+            RopeScaling::Factors => panic!("config.json has no form for divisors per frequency"),
+        };
+        let mut json = json!({
+            "architectures": [architecture],
+            "model_type": model_type,
+            "hidden_size": config.hidden_size,
+            "intermediate_size": config.feed_forward_size,
+            "num_hidden_layers": config.layers,
+            "num_attention_heads": config.heads,
+            "num_key_value_heads": config.kv_heads,
+            "vocab_size": config.vocab_size,
+            "rms_norm_eps": config.norm_epsilon,
+            "rope_theta": config.rope_theta,
+            "rope_scaling": rope_scaling,
+            "max_position_embeddings": config.context,
+            "tie_word_embeddings": config.tied_head,
+            "hidden_act": "silu",
+            "torch_dtype": "bfloat16",
+            "bos_token_id": tiny_tokenizer::special_id(0),
+            "eos_token_id": tiny_tokenizer::special_id(2),
+        });
+        if config.family != Family::Llama {
+            json["use_sliding_window"] = json!(false);
+            json["sliding_window"] = Value::Null;
+            json["max_window_layers"] = json!(config.layers);
+        }
+        if config.family != Family::Qwen2 {
+            json["head_dim"] = json!(config.head_dim);
+            json["attention_bias"] = json!(config.qkv_bias);
+        }
+        if let Some(mask) = config.mask_token {
+            json["spd_type"] = json!("pard");
+            json["pard_token"] = json!(mask);
+        }
+        json
+    }
+}
+
+/// Writes `value` indented, as Hugging Face does.
+pub fn write_json(path: &Path, value: &Value) {
+    let text = serde_json::to_string_pretty(value).expect("JSON of plain values");
+    std::fs::write(path, text).unwrap_or_else(|error| panic!("writing {}: {error}", path.display()));
+}
+
+/// Writes `tensors` as BF16, in one file, or in `shards` files with an index.
+fn write_safetensors(folder: &Path, tensors: &Tensors, shards: usize) {
+    let named: Vec<(&String, &Stored)> = tensors.iter().collect();
+    let mut weight_map = serde_json::Map::new();
+    for (shard, part) in named.chunks(named.len().div_ceil(shards)).enumerate() {
+        let file = match shards {
+            1 => "model.safetensors".to_owned(),
+            _ => format!("model-{:05}-of-{shards:05}.safetensors", shard + 1),
+        };
+        let bytes: Vec<Cow<[u8]>> = part.iter().map(|(_, stored)| Cow::Owned(to_bf16(&stored.values))).collect();
+        let views = part.iter().zip(&bytes).map(|((name, stored), bytes)| {
+            let view = TensorView::new(Dtype::BF16, stored.shape.clone(), bytes).expect("a shape of this length");
+            (name.as_str(), view)
+        });
+        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        let serialised = safetensors::serialize(views, Some(metadata)).expect("serialising");
+        std::fs::write(folder.join(&file), serialised).expect("writing safetensors");
+        weight_map.extend(part.iter().map(|(name, _)| ((*name).clone(), json!(file))));
+    }
+    if shards > 1 {
+        let total_size: usize = tensors.values().map(|stored| 2 * stored.values.len()).sum();
+        let index = json!({ "metadata": { "total_size": total_size }, "weight_map": weight_map });
+        write_json(&folder.join("model.safetensors.index.json"), &index);
+    }
+}
+
+fn to_bf16(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect()
+}
