@@ -1,6 +1,8 @@
 //! What the tests stand on: random numbers, small models made from a seed, and a second implementation to agree with.
 
 pub mod candle_reference;
+pub mod gpu;
+pub mod memory;
 pub mod random;
 pub mod tiny_model;
 pub mod tiny_tokenizer;

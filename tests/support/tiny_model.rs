@@ -114,7 +114,7 @@ impl Recipe {
     }
 
     /// The weights, in a fixed order of draws.
-    fn tensors(&self) -> Tensors {
+    pub fn tensors(&self) -> Tensors {
         let config = &self.config;
         let (hidden, head_dim) = (config.hidden_size, config.head_dim);
         let (query, key_value, inner) = (config.query_size(), config.key_value_size(), config.feed_forward_size);

@@ -1,0 +1,176 @@
+//! Whole forward passes of a model's shape with random weights: T(rows) for 1..=32 rows, and a prompt.
+//!
+//!     cargo bench --bench forward -- [smollm2|qwen3-0.6b|llama3-8b] [--context N]
+//!
+//! Weights are made from a seed, so that nothing is downloaded; times do not depend on their values. All row counts are
+//! interleaved and the median is reported, since machines are noisy.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use pard_engine::Result;
+use pard_engine::gpu::{AdapterQuery, Buffer, Device};
+use pard_engine::model::checkpoint::{Checkpoint, StoredType, TensorInfo};
+use pard_engine::model::config::{Config, Family, RopeScaling};
+use pard_engine::model::{Sequence, Transformer, WeightChoice, expected_matrices};
+use pard_engine::ops::{MOST_ROWS, Role};
+
+/// Tensors whose values are hashed from their place.
+struct Random {
+    infos: Vec<TensorInfo>,
+}
+
+impl Random {
+    fn new(config: &Config) -> Random {
+        let mut shapes: Vec<(String, Vec<usize>)> =
+            expected_matrices(config).into_iter().map(|(name, shape)| (name, shape.to_vec())).collect();
+        shapes.push(("model.norm.weight".to_owned(), vec![config.hidden_size]));
+        for layer in 0..config.layers {
+            for norm in ["input_layernorm", "post_attention_layernorm"] {
+                shapes.push((format!("model.layers.{layer}.{norm}.weight"), vec![config.hidden_size]));
+            }
+            for norm in ["q_norm", "k_norm"].iter().filter(|_| config.head_norm) {
+                shapes.push((format!("model.layers.{layer}.self_attn.{norm}.weight"), vec![config.head_dim]));
+            }
+        }
+        shapes.sort();
+        let info = |(name, shape): (String, Vec<usize>)| {
+            let bytes = 2 * shape.iter().product::<usize>() as u64;
+            TensorInfo { name, shape, stored: StoredType::Bf16, bytes }
+        };
+        Random { infos: shapes.into_iter().map(info).collect() }
+    }
+}
+
+impl Checkpoint for Random {
+    fn path(&self) -> &Path {
+        Path::new("random weights")
+    }
+
+    fn tensors(&self) -> &[TensorInfo] {
+        &self.infos
+    }
+
+    fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
+        let mut state =
+            name.bytes().fold(rows.start as u64 + 1, |hash, byte| (hash ^ u64::from(byte)) * 0x100_0000_01b3);
+        for value in out {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            *value = ((state >> 40) as f32 / (1 << 24) as f32 - 0.5) * 0.1;
+        }
+        Ok(())
+    }
+}
+
+fn shape(name: &str) -> Option<Config> {
+    let smollm2 = Config {
+        family: Family::Llama,
+        hidden_size: 576,
+        layers: 30,
+        heads: 9,
+        kv_heads: 3,
+        head_dim: 64,
+        feed_forward_size: 1536,
+        vocab_size: 49152,
+        norm_epsilon: 1e-5,
+        rope_theta: 1e5,
+        rope_scaling: RopeScaling::None,
+        rope_factors: vec![],
+        tied_head: true,
+        qkv_bias: false,
+        head_norm: false,
+        context: 8192,
+        mask_token: None,
+    };
+    match name {
+        "smollm2" => Some(smollm2),
+        "qwen3-0.6b" => Some(Config {
+            family: Family::Qwen3,
+            hidden_size: 1024,
+            layers: 28,
+            heads: 16,
+            kv_heads: 8,
+            head_dim: 128,
+            feed_forward_size: 3072,
+            vocab_size: 151936,
+            head_norm: true,
+            ..smollm2
+        }),
+        "llama3-8b" => Some(Config {
+            hidden_size: 4096,
+            layers: 32,
+            heads: 32,
+            kv_heads: 8,
+            head_dim: 128,
+            feed_forward_size: 14336,
+            vocab_size: 128256,
+            tied_head: false,
+            ..smollm2
+        }),
+        _ => None,
+    }
+}
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let name = arguments.first().map_or("smollm2", String::as_str);
+    let Some(config) = shape(name) else {
+        eprintln!("no shape {name:?}; there are smollm2, qwen3-0.6b and llama3-8b");
+        std::process::exit(2);
+    };
+    let device = Device::open(&AdapterQuery::default())?;
+    let plan = device.default_plan();
+    let begin = Instant::now();
+    let weights = Random::new(&config);
+    let model = Arc::new(Transformer::upload(&device, &plan, &config, &weights, WeightChoice::Compact, &|_, _| ())?);
+    println!("{name} on {}; {plan}; {:.1} s to upload", device.name(), begin.elapsed().as_secs_f64());
+    let choices = Buffer::storage(&device, "choices", 4 * MOST_ROWS as u64)?;
+    let sequence = Sequence::new(&model, 1024, config.vocab_size, &choices)?;
+    let time = |role, rows: usize, outputs| -> Result<f64> {
+        let tokens: Vec<u32> = (0..rows as u32).map(|id| id * 7919 % config.vocab_size as u32).collect();
+        let begin = Instant::now();
+        sequence.run(role, &tokens, 128, outputs)?;
+        device.wait()?;
+        Ok(begin.elapsed().as_secs_f64())
+    };
+    let median = |mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    };
+
+    let counts = [1, 2, 3, 4, 5, 6, 8, 9, 12, 13, 16, 17, 24, 32];
+    for rows in counts {
+        let begin = Instant::now();
+        time(Role::Round, rows, rows)?;
+        eprintln!("first pass of {rows} rows, kernels compiled: {:.2} s", begin.elapsed().as_secs_f64());
+    }
+    let mut times = vec![Vec::new(); counts.len()];
+    for _ in 0..7 {
+        for (at, &rows) in counts.iter().enumerate() {
+            times[at].push(time(Role::Round, rows, rows)?);
+        }
+    }
+    let medians: Vec<f64> = times.into_iter().map(median).collect();
+    println!(
+        "weights {:.0} MB, {:.1} GB/s at one row",
+        model.bytes() as f64 / 1e6,
+        model.bytes() as f64 / medians[0] / 1e9
+    );
+    println!("| rows | ms | T(rows) / T(1) |\n|---|---|---|");
+    for (rows, seconds) in counts.iter().zip(&medians) {
+        println!("| {rows} | {:.2} | {:.2} |", seconds * 1e3, seconds / medians[0]);
+    }
+    let prompt = 256;
+    time(Role::Prompt, prompt, 0)?;
+    let seconds = median((0..3).map(|_| time(Role::Prompt, prompt, 0)).collect::<Result<_>>()?);
+    let matrices: usize = expected_matrices(&config).iter().skip(1).map(|(_, shape)| shape[0] * shape[1]).sum();
+    println!(
+        "prompt of {prompt}: {:.1} ms, {:.0} tokens/s, {:.1} GFLOP/s",
+        seconds * 1e3,
+        prompt as f64 / seconds,
+        2.0 * (matrices * prompt) as f64 / seconds / 1e9
+    );
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! A checkpoint that lies in memory, for tests that have no business with files.
+
+use std::ops::Range;
+use std::path::Path;
+
+use pard_engine::model::checkpoint::{Checkpoint, StoredType, TensorInfo};
+use pard_engine::{Error, Result};
+
+use super::tiny_model::Tensors;
+
+/// Tensors that report themselves as BF16, which their values fit.
+pub struct Memory {
+    tensors: Tensors,
+    infos: Vec<TensorInfo>,
+}
+
+impl Memory {
+    pub fn new(tensors: Tensors) -> Self {
+        let info = |(name, stored): (&String, &super::tiny_model::Stored)| TensorInfo {
+            name: name.clone(),
+            shape: stored.shape.clone(),
+            stored: StoredType::Bf16,
+            bytes: 2 * stored.values.len() as u64,
+        };
+        let infos = tensors.iter().map(info).collect();
+        Self { tensors, infos }
+    }
+}
+
+impl Checkpoint for Memory {
+    fn path(&self) -> &Path {
+        Path::new("memory")
+    }
+
+    fn tensors(&self) -> &[TensorInfo] {
+        &self.infos
+    }
+
+    fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
+        let stored = self
+            .tensors
+            .get(name)
+            .ok_or_else(|| Error::MissingTensor { path: self.path().to_owned(), name: name.to_owned() })?;
+        let width = *stored.shape.last().expect("a tensor has a shape");
+        out.copy_from_slice(&stored.values[rows.start * width..rows.end * width]);
+        Ok(())
+    }
+}
