@@ -27,3 +27,8 @@ fn open_good(bytes: &[u8]) -> (NamedTempFile, Gguf) {
     let (file, gguf) = open(bytes);
     (file, gguf.unwrap_or_else(|error| panic!("{error}")))
 }
+
+/// Says so where a test has nothing to work on; straight to standard error, past the test runner's capture.
+fn skipped(reason: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {reason}");
+}

@@ -16,7 +16,7 @@ use super::tokenizer::{assert_same, ids};
 fn path_in(variable: &str) -> Option<PathBuf> {
     let path = std::env::var_os(variable).map(PathBuf::from);
     if path.is_none() {
-        eprintln!("SKIPPED: {variable} names no file");
+        super::skipped(&format!("{variable} names no file"));
     }
     path
 }

@@ -158,7 +158,7 @@ fn every_known_split_builds_and_loses_nothing() {
 fn shared_tokenizer(name: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/tokenizers").join(name).join("tokenizer.json");
     if !path.exists() {
-        eprintln!("SKIPPED: no real tokenizer at {}", path.display());
+        super::skipped(&format!("no real tokenizer at {}", path.display()));
         return None;
     }
     Some(path)
