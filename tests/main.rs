@@ -2,6 +2,7 @@
 
 mod comparison;
 mod forward;
+mod gguf;
 mod oracle;
 mod oracle_bounds;
 mod reference_models;

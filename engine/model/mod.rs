@@ -8,3 +8,4 @@ mod transformer;
 
 pub use sequence::Sequence;
 pub use transformer::{Progress, Transformer, WeightChoice, attention_shape, expected_matrices};
+pub mod gguf;

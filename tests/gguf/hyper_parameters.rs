@@ -1,0 +1,152 @@
+//! Hyper-parameters from metadata.
+
+use pard_engine::model::config::{Config, Family, RopeScaling};
+use pard_engine::{Error, Result};
+
+use super::open_good;
+use super::writer::{Value, Writer, element, small_llama};
+
+fn config(writer: &Writer) -> Result<Config> {
+    open_good(&writer.bytes()).1.config()
+}
+
+/// `writer` with `llama.` keys renamed.
+fn as_architecture(mut writer: Writer, architecture: &str) -> Writer {
+    for (key, _) in &mut writer.keys {
+        if let Some(rest) = key.strip_prefix("llama.") {
+            *key = format!("{architecture}.{rest}");
+        }
+    }
+    writer.key("general.architecture", architecture)
+}
+
+#[test]
+fn all_fields_are_read() {
+    let expected = Config {
+        family: Family::Llama,
+        hidden_size: 64,
+        layers: 2,
+        heads: 2,
+        kv_heads: 1,
+        head_dim: 32,
+        feed_forward_size: 96,
+        vocab_size: 266,
+        norm_epsilon: 1e-5,
+        rope_theta: 100_000.0,
+        rope_scaling: RopeScaling::None,
+        rope_factors: Vec::new(),
+        tied_head: true,
+        qkv_bias: false,
+        head_norm: false,
+        context: 128,
+        mask_token: None,
+    };
+    assert_eq!(config(&small_llama()).expect("a configuration"), expected);
+    let version_2 = Writer { version: 2, ..small_llama() };
+    assert_eq!(config(&version_2).expect("a configuration"), expected);
+    let mistral = config(&as_architecture(small_llama(), "mistral")).expect("a configuration");
+    assert_eq!(mistral.family, Family::Llama);
+}
+
+#[test]
+fn what_a_family_has_shows_in_its_tensors() {
+    let qwen2 = as_architecture(small_llama(), "qwen2")
+        .counting("blk.0.attn_q.bias", &[64])
+        .counting("output.weight", &[266, 64]);
+    let qwen2 = config(&qwen2).expect("a configuration");
+    assert_eq!((qwen2.family, qwen2.qkv_bias, qwen2.head_norm, qwen2.tied_head), (Family::Qwen2, true, false, false));
+
+    let qwen3 = as_architecture(small_llama(), "qwen3")
+        .key("qwen3.attention.key_length", 48)
+        .key("qwen3.attention.value_length", 48)
+        .without("qwen3.rope.dimension_count")
+        .counting("blk.0.attn_q_norm.weight", &[48]);
+    let qwen3 = config(&qwen3).expect("a configuration");
+    assert_eq!((qwen3.family, qwen3.qkv_bias, qwen3.head_norm), (Family::Qwen3, false, true));
+    assert_eq!((qwen3.head_dim, qwen3.query_size(), qwen3.hidden_size), (48, 96, 64));
+}
+
+#[test]
+fn missing_optional_keys_have_llama_cpps_defaults() {
+    let writer = small_llama().without("llama.attention.head_count_kv").without("llama.rope.freq_base");
+    // Without one, there are as many key-value heads as heads, and the tensors agree.
+    let mut writer = writer;
+    writer.tensors.retain(|tensor| !tensor.name.contains("attn_k"));
+    let config = config(&writer).expect("a configuration");
+    assert_eq!((config.kv_heads, config.rope_theta), (2, 10_000.0));
+}
+
+#[test]
+fn one_value_per_layer_is_read_if_all_agree() {
+    let same = small_llama().key("llama.feed_forward_length", Value::I32s(vec![96, 96]));
+    assert_eq!(config(&same).expect("a configuration").feed_forward_size, 96);
+    let different = small_llama().key("llama.feed_forward_length", Value::I32s(vec![96, 64]));
+    assert_fault(&different, "llama.feed_forward_length", "differs between layers");
+}
+
+#[test]
+fn rope_scaling_is_read() {
+    let linear = small_llama().key("llama.rope.scaling.type", "linear").key("llama.rope.scaling.factor", 4.0);
+    assert_eq!(config(&linear).expect("a configuration").rope_scaling, RopeScaling::Linear { factor: 4.0 });
+    let untyped = small_llama().key("llama.rope.scale_linear", 2.0);
+    assert_eq!(config(&untyped).expect("a configuration").rope_scaling, RopeScaling::Linear { factor: 2.0 });
+    let one = small_llama().key("llama.rope.scaling.type", "linear").key("llama.rope.scaling.factor", 1.0);
+    assert_eq!(config(&one).expect("a configuration").rope_scaling, RopeScaling::None);
+
+    let bytes: Vec<u8> = (1..=16).flat_map(|factor| (factor as f32).to_le_bytes()).collect();
+    let factors = small_llama().tensor("rope_freqs.weight", &[16], element::F32, bytes);
+    let read = config(&factors).expect("a configuration");
+    assert_eq!(read.rope_scaling, RopeScaling::Factors);
+    assert_eq!(read.rope_factors, (1..=16).map(|factor| factor as f32).collect::<Vec<_>>());
+
+    let both = factors.key("llama.rope.scaling.type", "linear").key("llama.rope.scaling.factor", 4.0);
+    assert_fault(&both, "llama.rope.scaling.type", "rope_freqs.weight");
+    let yarn = small_llama().key("llama.rope.scaling.type", "yarn").key("llama.rope.scaling.factor", 4.0);
+    assert_fault(&yarn, "llama.rope.scaling.type", "\"yarn\" is not supported");
+    let zero = small_llama().counting("rope_freqs.weight", &[16]);
+    assert_fault(&zero, "rope_freqs.weight", "0 is not a positive number");
+    let short = small_llama().counting("rope_freqs.weight", &[15]);
+    assert!(matches!(config(&short), Err(Error::TensorShape { .. })));
+    let long = small_llama().counting("rope_factors_long.weight", &[16]);
+    assert_fault(&long, "rope_factors_long.weight", "not supported");
+}
+
+#[test]
+fn every_missing_or_wrong_key_is_named() {
+    for key in [
+        "llama.block_count",
+        "llama.context_length",
+        "llama.embedding_length",
+        "llama.feed_forward_length",
+        "llama.attention.layer_norm_rms_epsilon",
+    ] {
+        assert_fault(&small_llama().without(key), key, "missing");
+        assert_fault(&small_llama().key(key, "many"), key, "Text");
+    }
+    assert_fault(
+        &small_llama().key("llama.block_count", Value::Raw(5, (-3i32).to_le_bytes().to_vec())),
+        "llama.block_count",
+        "negative",
+    );
+    assert_fault(&small_llama().key("llama.block_count", 0), "num_hidden_layers", "0");
+    assert_fault(&small_llama().key("llama.rope.dimension_count", 16), "llama.rope.dimension_count", "16");
+    assert_fault(&small_llama().key("llama.attention.value_length", 64), "llama.attention.value_length", "64");
+    assert_fault(&small_llama().key("llama.expert_count", 8), "llama.expert_count", "experts");
+    assert_fault(&small_llama().key("llama.embedding_length", 63), "llama.attention.head_count", "63");
+}
+
+#[test]
+fn an_unknown_architecture_lists_the_known_ones() {
+    let message = config(&as_architecture(small_llama(), "gpt2")).expect_err("a fault").to_string();
+    assert!(message.contains("gpt2") && message.contains("qwen3"), "{message}");
+}
+
+fn assert_fault(writer: &Writer, field: &str, words: &str) {
+    match config(writer) {
+        Err(Error::Config { field: got, reason, .. }) => {
+            assert_eq!(got, field, "{reason}");
+            assert!(reason.contains(words), "{field}: {reason}");
+        }
+        other => panic!("{field}: {other:?}"),
+    }
+}
