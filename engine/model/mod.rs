@@ -2,10 +2,18 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod files;
+#[cfg(feature = "hub")]
+mod hub;
+pub mod hugging_face;
+mod json;
 pub mod rotary;
+pub mod safetensors;
 mod sequence;
+pub mod source;
 mod transformer;
 
+pub use files::ModelFiles;
 pub use sequence::Sequence;
 pub use transformer::{Progress, Transformer, WeightChoice, attention_shape, expected_matrices};
 pub mod gguf;

@@ -1,1 +1,12 @@
 //! Between text and tokens: tokenizer, chat template, streaming decoder.
+
+mod pieces;
+mod python;
+pub mod stop;
+pub mod stream;
+pub mod template;
+pub mod tokenizer;
+
+pub use stream::TextStream;
+pub use template::{ChatTemplate, Message, Rendering};
+pub use tokenizer::{Special, Tokenizer};

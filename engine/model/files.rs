@@ -1,0 +1,161 @@
+//! A model as it lies on the disk, whatever its format: hyper-parameters, tensors, tokenizer, chat template.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::checkpoint::Checkpoint;
+use super::config::Config;
+use super::hugging_face;
+use super::json::{self, Object};
+use super::safetensors::Safetensors;
+use crate::error::{Error, Result};
+use crate::text::{ChatTemplate, Tokenizer};
+
+/// All that a model's files say.
+pub struct ModelFiles {
+    /// What to call it: the repository's name, or the folder's or file's.
+    pub name: String,
+    /// The folder or file.
+    pub path: PathBuf,
+    /// The hyper-parameters, checked.
+    pub config: Config,
+    /// The tensors.
+    pub checkpoint: Box<dyn Checkpoint>,
+    /// The tokenizer, held against the hyper-parameters.
+    pub tokenizer: Tokenizer,
+    /// The chat template's source; a model need not have one.
+    pub chat_template: Option<String>,
+    /// The variables `bos_token`, `eos_token` and the like of the template.
+    pub special_tokens: BTreeMap<String, String>,
+    /// The tokens that end an answer, ascending.
+    pub stop_tokens: Vec<u32>,
+}
+
+impl ModelFiles {
+    /// Opens a folder in Hugging Face form or a GGUF file.
+    ///
+    /// **Errors**: [`Error::NoModel`]; [`Error::Io`]; [`Error::Damaged`]; [`Error::Config`]; [`Error::UnknownFamily`];
+    /// [`Error::Tokenizer`]; each names the file at fault.
+    pub fn open(path: &Path) -> Result<ModelFiles> {
+        if path.is_dir() { open_folder(path) } else { open_gguf(path) }
+    }
+
+    /// The chat template, compiled.
+    ///
+    /// **Errors**: [`Error::Template`] if the model has none or it does not compile.
+    pub fn chat_template(&self) -> Result<ChatTemplate> {
+        let source = self.chat_template.as_deref().ok_or_else(|| Error::Template {
+            reason: format!("{} has none; it is a plain text model: use it with --raw", self.name),
+        })?;
+        ChatTemplate::new(source, self.special_tokens.clone())
+    }
+}
+
+fn open_gguf(path: &Path) -> Result<ModelFiles> {
+    Err(Error::NoModel { name: path.display().to_string(), reason: "GGUF files are not read yet".to_owned() })
+}
+
+fn open_folder(folder: &Path) -> Result<ModelFiles> {
+    let (config_path, tokenizer_path) = (folder.join("config.json"), folder.join("tokenizer.json"));
+    let missing = |reason: &str| Err(Error::NoModel { name: folder.display().to_string(), reason: reason.to_owned() });
+    if !config_path.is_file() {
+        return missing(
+            "the folder holds no config.json; a model folder holds config.json, tokenizer.json, *.safetensors",
+        );
+    }
+    if !tokenizer_path.is_file() {
+        return missing(
+            "the folder holds no tokenizer.json; where there is a tokenizer.model, `AutoTokenizer.from_pretrained(folder)\
+             .save_pretrained(folder)` of the Python package transformers writes it",
+        );
+    }
+    let config_json = json::read(&config_path)?;
+    let config = hugging_face::parse_config(&config_path, &config_json)?;
+    let checkpoint = Safetensors::open(folder)?;
+    let tokenizer = Tokenizer::from_file(&tokenizer_path)?.for_vocab(config.vocab_size)?;
+
+    let tokenizer_config_path = folder.join("tokenizer_config.json");
+    let tokenizer_config = json::read_if_present(&tokenizer_config_path)?;
+    let special_tokens = match &tokenizer_config {
+        Some(json) => special_tokens(&Object::of(&tokenizer_config_path, json)?)?,
+        None => BTreeMap::new(),
+    };
+    let template_path = folder.join("chat_template.jinja");
+    let chat_template = match (std::fs::read_to_string(&template_path), &tokenizer_config) {
+        (Ok(source), _) => Some(source),
+        (Err(source), _) if source.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::Io { path: template_path, source });
+        }
+        (_, Some(json)) => template_source(&Object::of(&tokenizer_config_path, json)?)?,
+        (_, None) => None,
+    };
+
+    let generation_path = folder.join("generation_config.json");
+    let mut stop_tokens = match json::read_if_present(&generation_path)? {
+        Some(json) => Object::of(&generation_path, &json)?.tokens("eos_token_id")?,
+        None => Vec::new(),
+    };
+    if stop_tokens.is_empty() {
+        stop_tokens = Object::of(&config_path, &config_json)?.tokens("eos_token_id")?;
+    }
+    stop_tokens.extend(special_tokens.get("eos_token").and_then(|token| tokenizer.id(token)));
+    stop_tokens.sort_unstable();
+    stop_tokens.dedup();
+
+    Ok(ModelFiles {
+        name: folder_name(folder),
+        path: folder.to_owned(),
+        config,
+        checkpoint: Box::new(checkpoint),
+        tokenizer,
+        chat_template,
+        special_tokens,
+        stop_tokens,
+    })
+}
+
+/// The special tokens a template may write. Each is a string, or an object with its `content`.
+fn special_tokens(tokenizer_config: &Object) -> Result<BTreeMap<String, String>> {
+    let mut tokens = BTreeMap::new();
+    for name in ["bos_token", "eos_token", "pad_token", "unk_token"] {
+        let token = match tokenizer_config.get(name) {
+            None => continue,
+            Some(Value::String(token)) => Some(token.as_str()),
+            Some(token) => token.get("content").and_then(Value::as_str),
+        };
+        let token = token.ok_or_else(|| tokenizer_config.fault(name, "is neither a string nor has a `content`"))?;
+        tokens.insert(name.to_owned(), token.to_owned());
+    }
+    Ok(tokens)
+}
+
+/// The template of a `tokenizer_config.json`: a string, or a list of named ones of which `default` counts.
+fn template_source(tokenizer_config: &Object) -> Result<Option<String>> {
+    const KEY: &str = "chat_template";
+    let named = match tokenizer_config.get(KEY) {
+        None => return Ok(None),
+        Some(Value::String(source)) => return Ok(Some(source.clone())),
+        Some(Value::Array(named)) => named,
+        Some(_) => return Err(tokenizer_config.fault(KEY, "is neither a string nor a list of named templates")),
+    };
+    let default = named.iter().find(|template| template.get("name").is_some_and(|name| name == "default"));
+    let chosen = default.or(named.first().filter(|_| named.len() == 1));
+    match chosen.and_then(|template| template.get("template")).and_then(Value::as_str) {
+        Some(source) => Ok(Some(source.to_owned())),
+        None => Err(tokenizer_config.fault(KEY, "is a list without a template named `default`")),
+    }
+}
+
+/// `owner/name` for a folder of the hub's cache (`models--owner--name/snapshots/revision`), else the folder's own name.
+fn folder_name(folder: &Path) -> String {
+    let name_of = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let snapshots = folder.parent().filter(|parent| parent.ends_with("snapshots"));
+    let repository = snapshots
+        .and_then(Path::parent)
+        .and_then(name_of)
+        .and_then(|name| name.strip_prefix("models--").map(|name| name.replacen("--", "/", 1)));
+    let whole = || folder.canonicalize().ok().as_deref().and_then(name_of);
+    repository.or_else(|| name_of(folder)).or_else(whole).unwrap_or_else(|| folder.display().to_string())
+}

@@ -1,0 +1,181 @@
+//! `config.json` of a Hugging Face folder → [`Config`].
+//! What this crate cannot compute exactly (other activations, windowed attention, other scalings) is refused here,
+//! by name, rather than computed wrongly later. Absent keys take the defaults of `transformers`.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::config::{Config, Family, RopeScaling};
+use super::json::{self, Object};
+use crate::error::Result;
+
+/// Reads and checks a `config.json`.
+///
+/// **Errors**: [`Error::Io`]; [`Error::Damaged`] if it is not JSON; [`Error::UnknownFamily`]; [`Error::Config`], which
+/// names the key.
+pub fn read_config(path: &Path) -> Result<Config> {
+    parse_config(path, &json::read(path)?)
+}
+
+/// As [`read_config`], from JSON at hand; `path` is for messages.
+///
+/// A model with a sliding attention window is read with its context cut to that window: within it, windowed and full
+/// attention are the same.
+///
+/// **Errors**: [`Error::UnknownFamily`], [`Error::Config`], [`Error::Damaged`].
+pub fn parse_config(path: &Path, json: &Value) -> Result<Config> {
+    let keys = Object::of(path, json)?;
+    let model_type = keys.required("model_type", keys.text("model_type")?)?;
+    let family = Family::from_model_type(path, model_type)?;
+    refuse_unsupported(&keys, family, model_type)?;
+
+    let size = |key: &str| keys.required(key, keys.size(key)?);
+    let hidden_size = size("hidden_size")?;
+    let heads = size("num_attention_heads")?;
+    let layers = size("num_hidden_layers")?;
+    let (rope_theta, rope_scaling) = rope(&keys)?;
+    let context = size("max_position_embeddings")?;
+    let config = Config {
+        family,
+        hidden_size,
+        layers,
+        heads,
+        kv_heads: keys.size("num_key_value_heads")?.unwrap_or(heads),
+        head_dim: head_dim(&keys, family, hidden_size, heads)?,
+        feed_forward_size: size("intermediate_size")?,
+        vocab_size: size("vocab_size")?,
+        norm_epsilon: keys.number("rms_norm_eps")?.unwrap_or(1e-6),
+        rope_theta,
+        rope_scaling,
+        rope_factors: Vec::new(),
+        tied_head: keys.flag("tie_word_embeddings")?,
+        qkv_bias: family == Family::Qwen2,
+        head_norm: family == Family::Qwen3,
+        context: window(&keys, model_type, layers)?.map_or(context, |window| context.min(window)),
+        mask_token: mask_token(&keys)?,
+    };
+    config.check(path)?;
+    Ok(config)
+}
+
+fn refuse_unsupported(keys: &Object, family: Family, model_type: &str) -> Result<()> {
+    if keys.get("quantization_config").is_some() {
+        return Err(keys.fault(
+            "quantization_config",
+            "quantised safetensors are not supported; use the BF16, F16 or F32 model, or a GGUF file",
+        ));
+    }
+    let activation = keys.text("hidden_act")?.unwrap_or("silu");
+    if !matches!(activation, "silu" | "swish") {
+        return Err(keys.fault("hidden_act", format!("{activation:?} is not supported; supported: silu")));
+    }
+    // Qwen2 has its biases on q, k and v whatever this key says, and Mistral has none.
+    let honours_attention_bias = model_type == "llama" || family == Family::Qwen3;
+    if honours_attention_bias && keys.flag("attention_bias")? {
+        return Err(
+            keys.fault("attention_bias", "true puts a bias on o_proj as well as on q, k and v, which is not supported")
+        );
+    }
+    if keys.flag("mlp_bias")? {
+        return Err(keys.fault("mlp_bias", "a bias in the feed-forward layer is not supported"));
+    }
+    Ok(())
+}
+
+fn head_dim(keys: &Object, family: Family, hidden_size: usize, heads: usize) -> Result<usize> {
+    if let Some(head_dim) = keys.size("head_dim")? {
+        return Ok(head_dim);
+    }
+    if family == Family::Qwen3 {
+        return Ok(128);
+    }
+    match hidden_size.checked_rem(heads) {
+        Some(0) => Ok(hidden_size / heads),
+        Some(_) => {
+            Err(keys
+                .fault("num_attention_heads", format!("hidden_size {hidden_size} does not divide by {heads} heads")))
+        }
+        None => Err(keys.fault("num_attention_heads", "0 heads")),
+    }
+}
+
+/// The base and the scaling of the rotary frequencies. Newer files keep both in `rope_parameters`.
+fn rope(keys: &Object) -> Result<(f64, RopeScaling)> {
+    let newer = keys.object("rope_parameters", "rope_parameters.")?;
+    let older = keys.object("rope_scaling", "rope_scaling.")?;
+    let mut theta = keys.number("rope_theta")?;
+    if let Some(newer) = &newer {
+        theta = newer.number("rope_theta")?.or(theta);
+    }
+    let scaling = match newer.or(older) {
+        Some(scaling) => rope_scaling(keys, &scaling)?,
+        None => RopeScaling::None,
+    };
+    for (object, key) in newer.iter().chain([keys]).map(|object| (object, "partial_rotary_factor")) {
+        if object.number(key)?.is_some_and(|factor| factor != 1.0) {
+            return Err(object.fault(key, "rotating only a part of each head is not supported"));
+        }
+    }
+    Ok((theta.unwrap_or(10_000.0), scaling))
+}
+
+fn rope_scaling(keys: &Object, scaling: &Object) -> Result<RopeScaling> {
+    let kind = match scaling.text("rope_type")? {
+        Some(kind) => Some(kind),
+        None => scaling.text("type")?,
+    };
+    let positive = |key: &str| {
+        let number = scaling.required(key, scaling.number(key)?)?;
+        match number.is_finite() && number > 0.0 {
+            true => Ok(number),
+            false => Err(scaling.fault(key, format!("{number} is not a positive number"))),
+        }
+    };
+    match kind {
+        None | Some("default") => Ok(RopeScaling::None),
+        Some("linear") => Ok(RopeScaling::Linear { factor: positive("factor")? }),
+        Some("llama3") => {
+            let original = "original_max_position_embeddings";
+            let original_context = match keys.number(original)? {
+                Some(context) if scaling.get(original).is_none() && context > 0.0 => context,
+                _ => positive(original)?,
+            };
+            let (low_freq_factor, high_freq_factor) = (positive("low_freq_factor")?, positive("high_freq_factor")?);
+            if low_freq_factor >= high_freq_factor {
+                let reason = format!("{high_freq_factor} is not above low_freq_factor, {low_freq_factor}");
+                return Err(scaling.fault("high_freq_factor", reason));
+            }
+            Ok(RopeScaling::Llama3 { factor: positive("factor")?, low_freq_factor, high_freq_factor, original_context })
+        }
+        Some(other) => {
+            Err(scaling.fault("rope_type", format!("{other:?} is not supported; supported: default, linear, llama3")))
+        }
+    }
+}
+
+/// The attention window, if any layer has one.
+fn window(keys: &Object, model_type: &str, layers: usize) -> Result<Option<usize>> {
+    let windowed = match keys.get("layer_types") {
+        // Newer files say it layer by layer.
+        Some(Value::Array(types)) => types.iter().any(|kind| kind == "sliding_attention"),
+        Some(_) => return Err(keys.fault("layer_types", "expected a list")),
+        None if model_type == "mistral" => true,
+        None if model_type.starts_with("qwen") => {
+            let full_layers = keys.size("max_window_layers")?.unwrap_or(0);
+            keys.flag("use_sliding_window")? && full_layers < layers
+        }
+        None => false,
+    };
+    Ok(keys.size("sliding_window")?.filter(|_| windowed))
+}
+
+/// The mask token of a parallel draft. PARD writes `pard_token`; other engines read the other two as well.
+fn mask_token(keys: &Object) -> Result<Option<u32>> {
+    for key in ["pard_token", "mask_token_id", "ptd_token_id"] {
+        if let Some(token) = keys.token(key)? {
+            return Ok(Some(token));
+        }
+    }
+    Ok(None)
+}

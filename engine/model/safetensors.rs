@@ -1,0 +1,306 @@
+//! Safetensors files as a [`Checkpoint`]: one file, or shards with an index, memory-mapped.
+//! Headers are checked by the `safetensors` crate; here they are held against the file's real length and the index.
+//! Tensors of a type we do not read stay listed apart, so that one nobody asks for does no harm.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Component, Path, PathBuf};
+
+use half::{bf16, f16};
+use memmap2::Mmap;
+use safetensors::tensor::{Dtype, Metadata};
+
+use super::checkpoint::{Checkpoint, StoredType, TensorInfo};
+use super::json::{self, Object};
+use crate::error::{Error, Result};
+
+/// The one file of a model that is not sharded.
+pub const SINGLE_FILE: &str = "model.safetensors";
+/// The index of a model that is.
+pub const INDEX_FILE: &str = "model.safetensors.index.json";
+
+const SUPPORTED: &str = "BF16, F16, F32";
+
+/// The tensors of a Hugging Face folder.
+pub struct Safetensors {
+    folder: PathBuf,
+    shards: Vec<Mmap>,
+    /// Sorted by name; `places` has the same order.
+    tensors: Vec<TensorInfo>,
+    places: Vec<Place>,
+    /// Tensors we do not read, with their types.
+    unsupported: BTreeMap<String, String>,
+}
+
+/// Where a tensor's bytes lie.
+struct Place {
+    shard: usize,
+    bytes: Range<usize>,
+}
+
+/// What one file's header says of one tensor.
+struct Entry {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Range<usize>,
+}
+
+impl Safetensors {
+    /// Opens the tensors of `folder`: `model.safetensors`; else the shards that `model.safetensors.index.json` names;
+    /// else every `*.safetensors` file there is.
+    ///
+    /// **Errors**: [`Error::NoModel`] if there is none; [`Error::Damaged`] for a header that is cut off, overlaps or
+    /// lies, a shard the index names and the folder lacks, a tensor the index names and the shard lacks, a tensor that
+    /// is in two files; [`Error::Io`].
+    pub fn open(folder: &Path) -> Result<Safetensors> {
+        let (files, index) = list_files(folder)?;
+        let mut shards = Vec::with_capacity(files.len());
+        let mut found: BTreeMap<String, (usize, Entry)> = BTreeMap::new();
+        for (shard, file) in files.iter().enumerate() {
+            let (map, header) = map_file(file)?;
+            shards.push(map);
+            for (name, entry) in header {
+                // What the index does not place in this shard is not part of the model.
+                if index.as_ref().is_some_and(|index| index.get(&name) != Some(file)) {
+                    continue;
+                }
+                if let Some((other, _)) = found.get(&name) {
+                    let reason = format!("tensor {name:?} is also in {}", files[*other].display());
+                    return Err(damaged(file, reason));
+                }
+                found.insert(name, (shard, entry));
+            }
+        }
+        for (name, file) in index.iter().flatten() {
+            if !found.contains_key(name) {
+                return Err(damaged(file, format!("no tensor {name:?}, which {INDEX_FILE} says is here")));
+            }
+        }
+        let mut checkpoint = Safetensors {
+            folder: folder.to_owned(),
+            shards,
+            tensors: Vec::with_capacity(found.len()),
+            places: Vec::with_capacity(found.len()),
+            unsupported: BTreeMap::new(),
+        };
+        for (name, (shard, Entry { dtype, shape, bytes })) in found {
+            let Some(stored) = stored_type(dtype) else {
+                checkpoint.unsupported.insert(name, format!("{dtype:?}"));
+                continue;
+            };
+            checkpoint.tensors.push(TensorInfo { name, shape, stored, bytes: bytes.len() as u64 });
+            checkpoint.places.push(Place { shard, bytes });
+        }
+        Ok(checkpoint)
+    }
+
+    /// Which tensor `name` is, as an index into `tensors`.
+    fn locate(&self, name: &str) -> Result<usize> {
+        if let Ok(index) = self.tensors.binary_search_by(|tensor| tensor.name.as_str().cmp(name)) {
+            return Ok(index);
+        }
+        let (path, name) = (self.folder.clone(), name.to_owned());
+        Err(match self.unsupported.get(&name) {
+            Some(got) => Error::TensorType { path, name, got: got.clone(), supported: SUPPORTED },
+            None => Error::MissingTensor { path, name },
+        })
+    }
+}
+
+impl Checkpoint for Safetensors {
+    fn path(&self) -> &Path {
+        &self.folder
+    }
+
+    fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    fn expect(&self, name: &str, expected: &[usize]) -> Result<&TensorInfo> {
+        let info = &self.tensors[self.locate(name)?];
+        if info.shape == expected {
+            return Ok(info);
+        }
+        Err(Error::TensorShape {
+            path: self.folder.clone(),
+            name: name.to_owned(),
+            got: info.shape.clone(),
+            expected: expected.to_owned(),
+        })
+    }
+
+    fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
+        let index = self.locate(name)?;
+        let (info, place) = (&self.tensors[index], &self.places[index]);
+        let (row_count, columns) = match info.shape.as_slice() {
+            [] => (1, Some(1)),
+            [len] => (1, Some(*len)),
+            [rows, rest @ ..] => (*rows, rest.iter().try_fold(1usize, |product, &size| product.checked_mul(size))),
+        };
+        // Only a tensor without elements gets past the header's checks with such a shape.
+        let columns =
+            columns.ok_or_else(|| damaged(&self.folder, format!("tensor {name:?} has the shape {:?}", info.shape)))?;
+        if rows.start > rows.end || rows.end > row_count {
+            return Err(damaged(
+                &self.folder,
+                format!("rows {}..{} of tensor {name:?}, which has {row_count}", rows.start, rows.end),
+            ));
+        }
+        let wanted = rows.len() * columns;
+        if out.len() != wanted {
+            return Err(Error::Shape {
+                op: "read_rows",
+                tensor: "out",
+                got: vec![out.len()],
+                expected: vec![rows.len(), columns],
+            });
+        }
+        let element = element_size(info.stored);
+        let start = place.bytes.start + rows.start * columns * element;
+        let bytes = self.shards[place.shard]
+            .get(start..start + wanted * element)
+            .ok_or_else(|| damaged(&self.folder, format!("tensor {name:?} lies past the end of its file")))?;
+        widen(info.stored, bytes, out);
+        Ok(())
+    }
+}
+
+/// Every element of `bytes` as f32. The file aligns nothing, so elements are put together from their bytes.
+fn widen(stored: StoredType, bytes: &[u8], out: &mut [f32]) {
+    match stored {
+        StoredType::Bf16 => {
+            let (elements, _) = bytes.as_chunks::<2>();
+            out.iter_mut().zip(elements).for_each(|(out, &element)| *out = bf16::from_le_bytes(element).to_f32());
+        }
+        StoredType::F16 => {
+            let (elements, _) = bytes.as_chunks::<2>();
+            out.iter_mut().zip(elements).for_each(|(out, &element)| *out = f16::from_le_bytes(element).to_f32());
+        }
+        StoredType::F32 => {
+            let (elements, _) = bytes.as_chunks::<4>();
+            out.iter_mut().zip(elements).for_each(|(out, &element)| *out = f32::from_le_bytes(element));
+        }
+        StoredType::Quantised(_) => unreachable!("safetensors store no blocks"),
+    }
+}
+
+fn stored_type(dtype: Dtype) -> Option<StoredType> {
+    match dtype {
+        Dtype::BF16 => Some(StoredType::Bf16),
+        Dtype::F16 => Some(StoredType::F16),
+        Dtype::F32 => Some(StoredType::F32),
+        _ => None,
+    }
+}
+
+fn element_size(stored: StoredType) -> usize {
+    match stored {
+        StoredType::F32 => 4,
+        _ => 2,
+    }
+}
+
+/// Maps a file and checks its header.
+fn map_file(path: &Path) -> Result<(Mmap, Vec<(String, Entry)>)> {
+    let io = |source| Error::Io { path: path.to_owned(), source };
+    let file = File::open(path).map_err(io)?;
+    if file.metadata().map_err(io)?.len() < 8 {
+        return Err(damaged(path, "too short for a safetensors header; is the download complete?".to_owned()));
+    }
+    // SAFETY: the map is only read. Another process that shortens the file while it is mapped would end this one, as with
+    // every program that maps its models; Hugging Face's cache replaces files and does not rewrite them.
+    let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+    let header = read_header(path, &map)?;
+    Ok((map, header))
+}
+
+fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Entry)>> {
+    let fault = |reason: String| damaged(path, format!("damaged safetensors header: {reason}"));
+    let (length, rest) = bytes.split_first_chunk::<8>().ok_or_else(|| fault("no length".to_owned()))?;
+    let length = u64::from_le_bytes(*length);
+    let header = usize::try_from(length)
+        .ok()
+        .and_then(|length| rest.get(..length))
+        .ok_or_else(|| fault(format!("it claims {length} bytes of a file of {}; is it cut off?", bytes.len())))?;
+    let metadata: Metadata = serde_json::from_slice(header).map_err(|error| fault(error.to_string()))?;
+    // The crate's own reader adds the last offset to the header's length unchecked, so the lengths are compared here.
+    let (claimed, data_length) = (metadata.data_len(), rest.len() - header.len());
+    if claimed != data_length {
+        let reason = format!("it describes {claimed} bytes of tensors and {data_length} follow; is the file cut off?");
+        return Err(fault(reason));
+    }
+    let data_start = bytes.len() - data_length;
+    let entry = |info: &safetensors::tensor::TensorInfo| Entry {
+        dtype: info.dtype,
+        shape: info.shape.clone(),
+        bytes: data_start + info.data_offsets.0..data_start + info.data_offsets.1,
+    };
+    Ok(metadata.tensors().into_iter().map(|(name, info)| (name, entry(info))).collect())
+}
+
+/// Which shard holds each tensor.
+pub(super) type Index = BTreeMap<String, PathBuf>;
+
+/// The files that hold the tensors, and the index if there is one.
+pub(super) fn list_files(folder: &Path) -> Result<(Vec<PathBuf>, Option<Index>)> {
+    let single = folder.join(SINGLE_FILE);
+    if single.is_file() {
+        return Ok((vec![single], None));
+    }
+    let index_path = folder.join(INDEX_FILE);
+    if let Some(json) = json::read_if_present(&index_path)? {
+        let names = shard_names(&index_path, &json)?;
+        let index: Index = names.into_iter().map(|(tensor, shard)| (tensor, folder.join(shard))).collect();
+        let files: BTreeSet<PathBuf> = index.values().cloned().collect();
+        if let Some(missing) = files.iter().find(|file| !file.is_file()) {
+            let shard = missing.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            return Err(damaged(&index_path, format!("names the shard {shard:?}, which the folder does not hold")));
+        }
+        return Ok((files.into_iter().collect(), Some(index)));
+    }
+    let entries = std::fs::read_dir(folder).map_err(|source| Error::Io { path: folder.to_owned(), source })?;
+    let mut files: Vec<PathBuf> =
+        entries.flatten().map(|entry| entry.path()).filter(|path| is_safetensors(path)).collect();
+    files.sort();
+    if files.is_empty() {
+        return Err(Error::NoModel {
+            name: folder.display().to_string(),
+            reason: "the folder holds no *.safetensors file; other weight formats (*.bin, *.pth) are not read"
+                .to_owned(),
+        });
+    }
+    Ok((files, None))
+}
+
+fn is_safetensors(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "safetensors") && path.is_file()
+}
+
+/// The shard of each tensor, by an index's `weight_map`.
+///
+/// **Errors**: [`Error::Config`]; [`Error::Damaged`] for a shard outside the folder.
+pub(crate) fn shard_names(index_path: &Path, json: &serde_json::Value) -> Result<BTreeMap<String, String>> {
+    let index = Object::of(index_path, json)?;
+    let weight_map = index.required("weight_map", index.object("weight_map", "weight_map.")?)?;
+    let mut names = BTreeMap::new();
+    for tensor in weight_map.keys() {
+        let shard = weight_map.required(tensor, weight_map.text(tensor)?)?;
+        // An index comes with a download: it may not lead out of its own folder.
+        let inside = !shard.is_empty()
+            && !shard.contains(['\\', ':', '\0'])
+            && Path::new(shard).components().all(|component| matches!(component, Component::Normal(_)));
+        if !inside {
+            return Err(damaged(index_path, format!("the shard {shard:?} of {tensor:?} lies outside the folder")));
+        }
+        names.insert(tensor.to_owned(), shard.to_owned());
+    }
+    if names.is_empty() {
+        return Err(index.fault("weight_map", "names no tensor"));
+    }
+    Ok(names)
+}
+
+fn damaged(path: &Path, reason: String) -> Error {
+    Error::Damaged { path: path.to_owned(), reason }
+}

@@ -1,0 +1,181 @@
+//! What chat templates expect of Python and minijinja does not give: `json.dumps`, `strftime`.
+
+use std::fmt::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use minijinja::value::{Kwargs, Value, ValueKind};
+use minijinja::{Error, ErrorKind};
+
+/// `json.dumps(value, ensure_ascii=False, indent=indent)`, which is what Hugging Face puts in place of Jinja's `tojson`:
+/// nothing is escaped for HTML. The other arguments of `json.dumps` are refused.
+pub(super) fn tojson(value: &Value, arguments: Kwargs) -> Result<String, Error> {
+    let indent = arguments.get::<Option<usize>>("indent")?;
+    // The default, written out by some templates.
+    if arguments.get::<Option<bool>>("ensure_ascii")? == Some(true) {
+        return Err(unsupported("tojson(ensure_ascii=true)"));
+    }
+    arguments.assert_all_used()?;
+    if indent.is_some_and(|indent| indent > 16) {
+        return Err(unsupported("tojson with an indentation above 16"));
+    }
+    let mut json = String::new();
+    write_json(&mut json, value, indent, 1)?;
+    Ok(json)
+}
+
+fn write_json(out: &mut String, value: &Value, indent: Option<usize>, depth: usize) -> Result<(), Error> {
+    if depth > 64 {
+        return Err(unsupported("tojson of a value nested more than 64 deep"));
+    }
+    match value.kind() {
+        ValueKind::None => out.push_str("null"),
+        ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
+        ValueKind::Number => out.push_str(&value.to_string()),
+        ValueKind::String => write_json_string(out, value.as_str().unwrap_or_default()),
+        ValueKind::Map => {
+            let keys: Vec<Value> = value.try_iter()?.collect();
+            write_items(out, ('{', '}'), &keys, indent, depth, |out, key| {
+                write_json_string(out, &key.to_string());
+                out.push_str(": ");
+                write_json(out, &value.get_item(key)?, indent, depth + 1)
+            })?;
+        }
+        ValueKind::Seq | ValueKind::Iterable => {
+            let items: Vec<Value> = value.try_iter()?.collect();
+            write_items(out, ('[', ']'), &items, indent, depth, |out, item| write_json(out, item, indent, depth + 1))?;
+        }
+        kind => return Err(unsupported(&format!("tojson of {kind}"))),
+    }
+    Ok(())
+}
+
+fn write_items(
+    out: &mut String,
+    (open, close): (char, char),
+    items: &[Value],
+    indent: Option<usize>,
+    depth: usize,
+    mut write: impl FnMut(&mut String, &Value) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let new_line = |out: &mut String, depth: usize| {
+        if let Some(indent) = indent {
+            out.push('\n');
+            out.extend(std::iter::repeat_n(' ', indent * depth));
+        }
+    };
+    out.push(open);
+    for (position, item) in items.iter().enumerate() {
+        if position > 0 {
+            out.push_str(if indent.is_some() { "," } else { ", " });
+        }
+        new_line(out, depth);
+        write(out, item)?;
+    }
+    if !items.is_empty() {
+        new_line(out, depth - 1);
+    }
+    out.push(close);
+    Ok(())
+}
+
+fn write_json_string(out: &mut String, text: &str) {
+    out.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            control if control < ' ' => {
+                let _ = write!(out, "\\u{:04x}", control as u32);
+            }
+            other => out.push(other),
+        }
+    }
+    out.push('"');
+}
+
+/// `datetime.strftime` of `time` in UTC, since the standard library knows no time zones. Codes outside those that
+/// templates use are refused.
+pub(super) fn strftime(time: SystemTime, format: &str) -> Result<String, Error> {
+    const MONTHS: [&str; 12] = [
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
+    ];
+    const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
+    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil_date(days);
+    let (hour, minute) = (second / 3600, second / 60 % 60);
+    let (month_name, day_name) = (MONTHS[month as usize - 1], DAYS[(days % 7) as usize]);
+    let hour_of_twelve = (hour + 11) % 12 + 1;
+    let mut text = String::new();
+    let mut characters = format.chars();
+    while let Some(character) = characters.next() {
+        if character != '%' {
+            text.push(character);
+            continue;
+        }
+        // "%-d" is "%d" without its leading zero.
+        let (padding, code) = match characters.next() {
+            Some('-') => (1, characters.next()),
+            code => (2, code),
+        };
+        let mut number = |value: u64| write!(text, "{value:0padding$}");
+        let written = match code {
+            Some('Y') => write!(text, "{year}"),
+            Some('y') => number(year % 100),
+            Some('m') => number(month),
+            Some('d') => number(day),
+            Some('e') => write!(text, "{day:2}"),
+            Some('H') => number(hour),
+            Some('I') => number(hour_of_twelve),
+            Some('M') => number(minute),
+            Some('S') => number(second % 60),
+            Some('B') => write!(text, "{month_name}"),
+            Some('b' | 'h') => write!(text, "{}", &month_name[..3]),
+            Some('A') => write!(text, "{day_name}"),
+            Some('a') => write!(text, "{}", &day_name[..3]),
+            Some('p') => write!(text, "{}", if hour < 12 { "AM" } else { "PM" }),
+            Some('F') => write!(text, "{year}-{month:02}-{day:02}"),
+            Some('T') => write!(text, "{hour:02}:{minute:02}:{:02}", second % 60),
+            Some('Z') => write!(text, "UTC"),
+            Some('%') => write!(text, "%"),
+            _ => return Err(unsupported(&format!("strftime_now with the format {format:?}"))),
+        };
+        written.map_err(|_| unsupported("strftime_now"))?;
+    }
+    Ok(text)
+}
+
+/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar.
+/// The year is taken to begin in March, so that the leap day is its last (Howard Hinnant, "chrono-compatible low-level
+/// date algorithms").
+fn civil_date(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    (year, month, day)
+}
+
+fn unsupported(what: &str) -> Error {
+    Error::new(ErrorKind::InvalidOperation, format!("{what} is not supported"))
+}
