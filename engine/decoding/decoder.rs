@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::draft::Draft;
 use super::statistics::Statistics;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Pass, Readback};
@@ -49,15 +50,6 @@ pub struct DecoderOptions {
     pub drafts: usize,
     /// Tokens that prompt and answer may take together.
     pub context: usize,
-}
-
-/// The model that proposes, and its mask token if it is a parallel one.
-#[derive(Clone)]
-pub struct Draft {
-    /// The weights.
-    pub model: Arc<Transformer>,
-    /// What a parallel draft reads in place of tokens that are not known yet.
-    pub mask: Option<u32>,
 }
 
 /// One sequence being decoded.
@@ -108,9 +100,8 @@ impl Buffers {
 impl Decoder {
     /// A decoder for `target`, with caches of its own.
     ///
-    /// Errors: [`Error::Option`] if K is too large or the method lacks its draft, [`Error::NoMaskToken`],
-    /// [`Error::TokenRange`] for a mask outside the draft's vocabulary; [`Error::Limit`] or [`Error::OutOfMemory`] if
-    /// the caches do not fit.
+    /// Errors: [`Error::Option`] if K is too large or the method lacks its draft, [`Error::NoMaskToken`];
+    /// [`Error::Limit`] or [`Error::OutOfMemory`] if the caches do not fit.
     pub fn new(target: &Arc<Transformer>, draft: Option<&Draft>, mut options: DecoderOptions) -> Result<Decoder> {
         if options.drafts > MOST_DRAFTS {
             return Err(Error::Option {
@@ -140,15 +131,11 @@ impl Decoder {
                 });
             }
             (method, Some(draft)) => {
-                let draft_vocab = draft.model.config().vocab_size;
                 if method == Method::Pard {
-                    mask = draft.mask.ok_or_else(|| Error::NoMaskToken { draft: "model".to_owned() })?;
-                    if mask as usize >= draft_vocab {
-                        return Err(Error::TokenRange { what: "mask token", id: mask, vocab: draft_vocab });
-                    }
+                    mask = draft.mask.ok_or_else(|| Error::NoMaskToken { draft: draft.name.clone() })?;
                 }
                 // A padding id that the target does not have must not be proposed: it could not be fed.
-                let limit = draft_vocab.min(vocab);
+                let limit = draft.model.config().vocab_size.min(vocab);
                 Some(Sequence::new(&draft.model, positions, limit, &buffers.proposals)?)
             }
         };

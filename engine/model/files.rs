@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::checkpoint::Checkpoint;
 use super::config::Config;
+use super::gguf::Gguf;
 use super::hugging_face;
 use super::json::{self, Object};
 use super::safetensors::Safetensors;
@@ -54,7 +55,24 @@ impl ModelFiles {
 }
 
 fn open_gguf(path: &Path) -> Result<ModelFiles> {
-    Err(Error::NoModel { name: path.display().to_string(), reason: "GGUF files are not read yet".to_owned() })
+    let gguf = Gguf::open(path)?;
+    let config = gguf.config()?;
+    let tokenizer = Tokenizer::new(path, gguf.tokenizer()?)?.for_vocab(config.vocab_size)?;
+    let ids = gguf.special_tokens()?;
+    let named = [("bos_token", ids.begin), ("eos_token", ids.end)];
+    let special_tokens =
+        named.into_iter().filter_map(|(name, id)| Some((name.to_owned(), tokenizer.token(id?)?))).collect();
+    let file_stem = || path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    Ok(ModelFiles {
+        name: gguf.model_name().map_or_else(file_stem, str::to_owned),
+        path: path.to_owned(),
+        chat_template: gguf.chat_template().map(str::to_owned),
+        config,
+        tokenizer,
+        special_tokens,
+        stop_tokens: ids.stop,
+        checkpoint: Box::new(gguf),
+    })
 }
 
 fn open_folder(folder: &Path) -> Result<ModelFiles> {

@@ -3,10 +3,12 @@
 pub mod checkpoint;
 pub mod config;
 pub mod files;
+pub mod gguf;
 #[cfg(feature = "hub")]
 mod hub;
 pub mod hugging_face;
 mod json;
+mod loaded;
 pub mod rotary;
 pub mod safetensors;
 mod sequence;
@@ -14,6 +16,6 @@ pub mod source;
 mod transformer;
 
 pub use files::ModelFiles;
+pub use loaded::{LoadOptions, Model};
 pub use sequence::Sequence;
 pub use transformer::{Progress, Transformer, WeightChoice, attention_shape, expected_matrices};
-pub mod gguf;

@@ -1,0 +1,123 @@
+//! From rounds of tokens to a stream of text that knows when to end.
+
+use super::decoder::Decoder;
+use crate::error::Result;
+use crate::model::Model;
+use crate::text::TextStream;
+
+/// When an answer ends, beside the model's own stop tokens and the end of the context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Tokens of the answer.
+    pub max_tokens: usize,
+    /// Texts that end it; they are not part of it.
+    pub stop: Vec<String>,
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model wrote a stop token, or a stop string came up.
+    Stop,
+    /// The answer is as long as it may be.
+    Length,
+    /// The context is full.
+    Context,
+}
+
+impl FinishReason {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+            FinishReason::Context => "context",
+        }
+    }
+}
+
+/// An answer being written: an iterator over pieces of text, each of whole characters. Dropping it ends the answer.
+pub struct Generation<'a> {
+    decoder: &'a mut Decoder,
+    stop_tokens: &'a [u32],
+    stream: TextStream,
+    limits: Limits,
+    output: Vec<u32>,
+    finish: Option<FinishReason>,
+}
+
+impl<'a> Generation<'a> {
+    /// Reads `prompt` and stands ready to answer it. `keep_going` is asked between the prompt's chunks.
+    ///
+    /// **Errors**: those of [`Decoder::start`].
+    pub fn start(
+        decoder: &'a mut Decoder,
+        model: &'a Model,
+        prompt: &[u32],
+        limits: Limits,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<Generation<'a>> {
+        decoder.start(prompt, keep_going)?;
+        let stream = TextStream::continuing(&model.tokenizer).with_stop_strings(limits.stop.clone());
+        let finish = (limits.max_tokens == 0).then_some(FinishReason::Length);
+        Ok(Generation { decoder, stop_tokens: &model.stop_tokens, stream, limits, output: Vec::new(), finish })
+    }
+
+    /// The answer's tokens so far, a stop token at the end included.
+    pub fn output(&self) -> &[u32] {
+        &self.output
+    }
+
+    /// Why the answer ended, once it has.
+    pub fn finish_reason(&self) -> Option<FinishReason> {
+        self.finish
+    }
+
+    /// Runs one round and gives the text it made certain, which may be none.
+    fn round(&mut self) -> Result<String> {
+        let mut text = String::new();
+        for &token in self.decoder.round()? {
+            self.output.push(token);
+            if self.stop_tokens.contains(&token) {
+                self.finish = Some(FinishReason::Stop);
+                break;
+            }
+            text.extend(self.stream.push(token));
+            if self.stream.stopped().is_some() {
+                self.finish = Some(FinishReason::Stop);
+                break;
+            }
+            if self.output.len() == self.limits.max_tokens {
+                self.finish = Some(FinishReason::Length);
+                break;
+            }
+        }
+        if self.finish.is_none() && self.decoder.tokens().len() >= self.decoder.options().context {
+            self.finish = Some(FinishReason::Context);
+        }
+        if self.finish.is_some() {
+            text.extend(self.stream.flush());
+        }
+        Ok(text)
+    }
+}
+
+impl Iterator for Generation<'_> {
+    type Item = Result<String>;
+
+    /// The next text, after as many rounds as it takes to make some certain.
+    fn next(&mut self) -> Option<Result<String>> {
+        while self.finish.is_none() {
+            match self.round() {
+                Ok(text) if text.is_empty() => {}
+                Ok(text) => return Some(Ok(text)),
+                Err(error) => {
+                    // A device that failed once does not answer again.
+                    self.finish = Some(FinishReason::Stop);
+                    return Some(Err(error));
+                }
+            }
+        }
+        None
+    }
+}
