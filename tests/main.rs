@@ -1,6 +1,7 @@
 //! One binary for all tests, so that wgpu and candle are linked once.
 
 mod comparison;
+mod decoding;
 mod forward;
 mod gguf;
 mod oracle;

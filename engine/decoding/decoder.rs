@@ -226,9 +226,23 @@ impl Decoder {
         self.session
     }
 
+    /// The session as the device has it, which [`Decoder::session`] follows. Waits for the device.
+    ///
+    /// Errors: as [`Device::check`].
+    pub fn device_session(&self) -> Result<Session> {
+        Ok(self.buffers.session.read(&self.device, 0, 1)?[0])
+    }
+
     /// Counts and times since [`Decoder::start`].
     pub fn statistics(&self) -> &Statistics {
         &self.statistics
+    }
+
+    /// What the last round proposed, accepted or not: d1 .. dK.
+    ///
+    /// Errors: as [`Device::check`].
+    pub fn proposals(&self) -> Result<Vec<u32>> {
+        self.buffers.proposals.read(&self.device, 0, self.options.drafts)
     }
 
     /// The logits of the last round's verified rows, `[K + 1, vocab]`.

@@ -1,5 +1,7 @@
 //! Memory on the device.
 
+use std::sync::mpsc::RecvTimeoutError;
+
 use super::device::Device;
 use crate::error::{Error, Result};
 
@@ -124,12 +126,17 @@ impl Readback {
             // The receiver is gone only if the wait below failed, which is reported there.
             let _ = sender.send(outcome);
         });
-        device.wait()?;
         let refused = |reason: String| Error::Gpu { what: "reading results back".to_owned(), reason };
-        receiver
-            .try_recv()
-            .map_err(|_| refused("the mapping never completed".to_owned()))?
-            .map_err(|error| refused(error.to_string()))?;
+        // Whichever thread polls the device runs all callbacks, so ours may still be on its way in another one.
+        let outcome = loop {
+            device.wait()?;
+            match receiver.recv_timeout(std::time::Duration::from_millis(100)) {
+                Ok(outcome) => break outcome,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(refused("the mapping was dropped".to_owned())),
+            }
+        };
+        outcome.map_err(|error| refused(error.to_string()))?;
         let values = {
             let view = slice.get_mapped_range().map_err(|error| refused(error.to_string()))?;
             let bytes: &[u8] = &view;

@@ -77,7 +77,7 @@ impl Sequence {
         let logits = Tensor::new(&device, "logits", MOST_ROWS, config.vocab_size)?;
 
         Ok(Sequence {
-            embedding: Embedding::new(&device, &plan, &model.embedding, &ids, &a.hidden)?,
+            embedding: Embedding::new(&device, &model.embedding, &ids, &a.hidden)?,
             layers,
             final_norm: RmsNorm::new(
                 &device,
@@ -128,7 +128,7 @@ impl Sequence {
     }
 
     /// Records the decoder for `rows` rows, all at positions before `end`; the step and ids are on the device already.
-    ///   h = W_embed[ids];  for each layer:
+    ///   h = W_embed\[ids\];  for each layer:
     ///   n = RMSNorm(h);  h += Wₒ · Attention(RoPE(W_q·n), RoPE(W_k·n), W_v·n)
     ///   n = RMSNorm(h);  h += W_down · (SiLU(W_gate·n) ⊙ (W_up·n))
     ///

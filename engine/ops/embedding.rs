@@ -3,7 +3,7 @@
 use super::matrix::{Matrix, PIECE};
 use super::{MOST_ROWS, Tensor};
 use crate::error::Result;
-use crate::gpu::{Buffer, Device, Dispatch, Pass, Plan};
+use crate::gpu::{Buffer, Device, Dispatch, Pass};
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -25,11 +25,11 @@ impl Embedding {
     ///
     /// Shapes: `W` is `[vocab, width]`, `ids` is `[rows]` of u32, `y` is `[rows, width]`.
     /// Errors: [`crate::Error::Shape`] if they do not fit.
-    pub fn new(device: &Device, plan: &Plan, weights: &Matrix, ids: &Buffer, y: &Tensor) -> Result<Embedding> {
+    pub fn new(device: &Device, weights: &Matrix, ids: &Buffer, y: &Tensor) -> Result<Embedding> {
         y.expect("embedding", "y", MOST_ROWS, weights.columns())?;
         let pieces = (weights.columns() / PIECE) as u32;
         let files = ["embedding", "shared/eight", weights.format().file()];
-        let kernel = device.kernel(&files, &[("LANES", plan.lanes)])?;
+        let kernel = device.kernel(&files, &[("LANES", weights.lanes())])?;
         let parts = weights
             .parts()
             .map(|(buffer, first, rows)| {

@@ -57,7 +57,8 @@ pub struct Matmul {
     row_kernels: [OnceLock<Arc<Kernel>>; MOST_ROWS],
     tile_kernel: OnceLock<Arc<Kernel>>,
     files: [&'static str; 4],
-    plan: Plan,
+    lanes: u32,
+    slices: u32,
     row_set: RowSet,
 }
 
@@ -91,7 +92,8 @@ impl Matmul {
             row_kernels: Default::default(),
             tile_kernel: OnceLock::new(),
             files: ["shared/eight", "shared/step", weights.format().file(), finish],
-            plan: *plan,
+            lanes: weights.lanes(),
+            slices: plan.slices,
             row_set,
         };
         // All variants have the same bindings; any of them can make the bind group.
@@ -120,7 +122,7 @@ impl Matmul {
             Role::Prompt => (self.tile_kernel()?, MOST_BLOCKS as u32, (rows as u32).div_ceil(TILE_ROWS * TILES)),
         };
         for (dispatch, rows_out) in &self.parts {
-            let [x, y] = fold(rows_out.div_ceil(blocks * self.plan.lanes));
+            let [x, y] = fold(rows_out.div_ceil(blocks * self.lanes));
             dispatch.encode_with(pass, &kernel, [x, y, depth]);
         }
         Ok(())
@@ -141,16 +143,15 @@ impl Matmul {
         let constants = [
             ("ROWS", bound as u32),
             ("BLOCKS", self.blocks(rows)),
-            ("LANES", self.plan.lanes),
-            ("SLICES", self.plan.slices),
+            ("LANES", self.lanes),
+            ("SLICES", self.slices),
             self.row_set.constant(),
         ];
         self.compiled(&self.row_kernels[bound - 1], "matmul_rows", &constants)
     }
 
     fn tile_kernel(&self) -> Result<Arc<Kernel>> {
-        let constants =
-            [("ROWS", TILE_ROWS), ("BLOCKS", MOST_BLOCKS as u32), ("LANES", self.plan.lanes), ("TILES", TILES)];
+        let constants = [("ROWS", TILE_ROWS), ("BLOCKS", MOST_BLOCKS as u32), ("LANES", self.lanes), ("TILES", TILES)];
         self.compiled(&self.tile_kernel, "matmul_tile", &constants)
     }
 

@@ -162,6 +162,7 @@ impl Matrix {
         self.parts.iter().map(|part| part.buffer.bytes()).sum()
     }
 
+    /// Rows that lie interleaved.
     pub(super) fn lanes(&self) -> u32 {
         self.lanes
     }

@@ -27,3 +27,8 @@ pub fn upload(recipe: &Recipe, plan: &Plan) -> Arc<Transformer> {
         .expect("upload");
     Arc::new(model)
 }
+
+/// Whether the long sweeps were asked for.
+pub fn sweep() -> bool {
+    std::env::var_os("PARD_SWEEP").is_some()
+}

@@ -1,0 +1,215 @@
+//! The rounds on the device: AR, VSD and PARD write the same tokens, propose what the method says, and keep their
+//! caches in step. Small models of every family; real ones are in `real_model`.
+
+use std::sync::Arc;
+
+use pard_engine::Error;
+use pard_engine::decoding::{Decoder, DecoderOptions, Draft, MOST_DRAFTS, Method};
+use pard_engine::gpu::{Buffer, CacheFormat};
+use pard_engine::model::{Sequence, Transformer};
+use pard_engine::ops::Role;
+
+use crate::oracle::argmax::argmax;
+use crate::support::gpu::{device, plan, sweep, upload};
+use crate::support::random::Random;
+use crate::support::tiny_model::Recipe;
+
+const CONTEXT: usize = 128;
+const MASK: u32 = 5;
+
+fn draft(model: &Arc<Transformer>) -> Draft {
+    Draft { name: "draft".to_owned(), model: model.clone(), mask: Some(MASK) }
+}
+
+fn decoder(target: &Arc<Transformer>, draft: &Draft, method: Method, drafts: usize) -> Decoder {
+    let options = DecoderOptions { method, drafts, context: CONTEXT };
+    Decoder::new(target, Some(draft), options).expect("a decoder")
+}
+
+/// Decodes at least `count` tokens and returns the first `count`.
+fn decode(decoder: &mut Decoder, prompt: &[u32], count: usize) -> Vec<u32> {
+    decoder.start(prompt, &|| true).expect("start");
+    while decoder.tokens().len() < prompt.len() + count {
+        decoder.round().expect("round");
+    }
+    decoder.tokens()[prompt.len()..prompt.len() + count].to_vec()
+}
+
+fn lengths() -> Vec<usize> {
+    if sweep() { (1..=MOST_DRAFTS).collect() } else { vec![1, 2, 5, 8, 16] }
+}
+
+#[test]
+fn every_method_writes_the_same_tokens() {
+    for recipe in Recipe::each_family(3) {
+        let vocab = recipe.config.vocab_size;
+        let target = upload(&recipe, &plan(CacheFormat::F16));
+        let stranger = upload(&Recipe { seed: 4, ..recipe.clone() }, &plan(CacheFormat::F16));
+        let prompts = [Random::new(1).indices(1, vocab), Random::new(2).indices(37, vocab)];
+        for prompt in prompts {
+            let alone = decode(&mut decoder(&target, &draft(&target), Method::Ar, 0), &prompt, 40);
+            for drafts in lengths() {
+                for method in [Method::Vsd, Method::Pard] {
+                    for (name, model) in [("itself", &target), ("a stranger", &stranger)] {
+                        let tokens = decode(&mut decoder(&target, &draft(model), method, drafts), &prompt, 40);
+                        let context = format!(
+                            "{:?}, {} with K = {drafts}, drafted by {name}, prompt of {}",
+                            recipe.config.family,
+                            method.name(),
+                            prompt.len()
+                        );
+                        assert_eq!(tokens, alone, "{context}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_perfect_draft_is_accepted_whole() {
+    let recipe = Recipe::qwen3(11);
+    let target = upload(&recipe, &plan(CacheFormat::F16));
+    for drafts in lengths() {
+        let mut decoder = decoder(&target, &draft(&target), Method::Vsd, drafts);
+        decoder.start(&[1, 2, 3], &|| true).expect("start");
+        for _ in 0..4 {
+            assert_eq!(decoder.round().expect("round").len(), drafts + 1, "K = {drafts}");
+        }
+        assert_eq!(decoder.statistics().accepted_per_position(), vec![1.0; drafts]);
+    }
+}
+
+/// An off-by-one in the draft's rows keeps the text right and only kills the acceptance, so the proposals themselves are
+/// held against a draft that is fed by hand: all known tokens and K - 1 masks, in caches of its own.
+#[test]
+fn a_parallel_draft_proposes_what_masks_after_the_known_tokens_predict() {
+    for recipe in Recipe::each_family(21) {
+        let vocab = recipe.config.vocab_size;
+        let model = upload(&recipe, &plan(CacheFormat::F32));
+        let prompt = Random::new(8).indices(20, vocab);
+        for drafts in [1, 4, 16] {
+            let mut decoder = decoder(&model, &draft(&model), Method::Pard, drafts);
+            decoder.start(&prompt, &|| true).expect("start");
+            for round in 0..6 {
+                let known = decoder.tokens().to_vec();
+                decoder.round().expect("round");
+                let expected = propose_by_hand(&model, &known, drafts);
+                assert_eq!(
+                    decoder.proposals().expect("proposals"),
+                    expected,
+                    "{:?}, K = {drafts}, round {round}",
+                    recipe.config.family
+                );
+            }
+        }
+    }
+}
+
+fn propose_by_hand(model: &Arc<Transformer>, known: &[u32], drafts: usize) -> Vec<u32> {
+    let choices = Buffer::storage(device(), "choices", 128).expect("a small buffer");
+    let vocab = model.config().vocab_size;
+    let sequence = Sequence::new(model, CONTEXT + 2 * MOST_DRAFTS, vocab, &choices).expect("a sequence");
+    let (&last, before) = known.split_last().expect("a known token");
+    sequence.prefill(before, 0, &|| true).expect("prefill");
+    let mut rows = vec![last];
+    rows.resize(drafts, MASK);
+    sequence.run(Role::Round, &rows, before.len(), drafts).expect("rows");
+    argmax(&sequence.logits(drafts).expect("logits"), vocab).into_iter().map(|id| id as u32).collect()
+}
+
+#[test]
+fn caches_keep_step_with_the_tokens() {
+    let recipe = Recipe::llama(5);
+    let target = upload(&recipe, &plan(CacheFormat::F16));
+    let stranger = upload(&Recipe { seed: 6, ..recipe.clone() }, &plan(CacheFormat::F16));
+    for model in [&target, &stranger] {
+        for method in [Method::Vsd, Method::Pard] {
+            let drafts = 4;
+            let mut decoder = decoder(&target, &draft(model), method, drafts);
+            decoder.start(&[9, 8, 7, 6], &|| true).expect("start");
+            for _ in 0..8 {
+                let before = decoder.tokens().len();
+                let committed = decoder.round().expect("round").len();
+                let session = decoder.session();
+                assert_eq!(session.tokens as usize, before + committed);
+                assert_eq!(session.target_rows as usize, before + committed - 1);
+                let draft_rows = match method {
+                    // All that was known when it drafted; its masks are forgotten.
+                    Method::Pard => before,
+                    // d1 .. d(K - 1) as well, as far as they were committed.
+                    _ => (before + drafts - 1).min(before + committed - 1),
+                };
+                assert_eq!(session.draft_rows as usize, draft_rows, "{}", method.name());
+                // The host follows by its own arithmetic; the device must have come to the same.
+                assert_eq!(decoder.device_session().expect("session"), session);
+            }
+        }
+    }
+}
+
+#[test]
+fn vocabularies_padded_to_different_lengths_are_compared_over_the_shared_part() {
+    let narrow = Recipe::qwen2(31);
+    let mut wide = narrow.clone();
+    wide.config.vocab_size += 24;
+    let [narrow, wide] = [&narrow, &wide].map(|recipe| upload(recipe, &plan(CacheFormat::F16)));
+    for (target, other) in [(&narrow, &wide), (&wide, &narrow)] {
+        let alone = decode(&mut decoder(target, &draft(target), Method::Ar, 0), &[3, 1, 4], 40);
+        for method in [Method::Vsd, Method::Pard] {
+            assert_eq!(decode(&mut decoder(target, &draft(other), method, 6), &[3, 1, 4], 40), alone);
+        }
+    }
+}
+
+#[test]
+fn a_full_context_ends_the_decoding_and_nothing_else() {
+    let target = upload(&Recipe::llama(41), &plan(CacheFormat::F16));
+    for (method, drafts) in [(Method::Ar, 0), (Method::Vsd, 16), (Method::Pard, 16)] {
+        let options = DecoderOptions { method, drafts, context: 20 };
+        let mut decoder = Decoder::new(&target, Some(&draft(&target)), options).expect("a decoder");
+        decoder.start(&[1; 19], &|| true).expect("one token still fits");
+        decoder.round().expect("a round that may run past the context");
+        assert!(matches!(decoder.round(), Err(Error::ContextFull { context: 20, .. })));
+        assert!(matches!(decoder.start(&[1; 20], &|| true), Err(Error::ContextFull { tokens: 20, context: 20 })));
+        // It starts anew after any of these.
+        let again = decode(&mut decoder, &[1; 4], 10);
+        assert_eq!(decode(&mut decoder, &[1; 4], 10), again);
+    }
+}
+
+#[test]
+fn what_cannot_be_decoded_is_refused_with_a_reason() {
+    let target = upload(&Recipe::llama(51), &plan(CacheFormat::F16));
+    let new = |draft: Option<&Draft>, method, drafts| {
+        Decoder::new(&target, draft, DecoderOptions { method, drafts, context: CONTEXT }).map(drop)
+    };
+    assert!(matches!(new(Some(&draft(&target)), Method::Pard, 17), Err(Error::Option { .. })));
+    assert!(matches!(new(None, Method::Vsd, 4), Err(Error::Option { .. })));
+    let maskless = Draft { mask: None, ..draft(&target) };
+    assert!(matches!(new(Some(&maskless), Method::Pard, 4), Err(Error::NoMaskToken { .. })));
+    assert!(new(Some(&maskless), Method::Vsd, 4).is_ok());
+    assert!(new(None, Method::Pard, 0).is_ok(), "K = 0 is plain AR");
+
+    let mut decoder = decoder(&target, &draft(&target), Method::Vsd, 4);
+    assert!(matches!(decoder.round(), Err(Error::EmptyPrompt)));
+    assert!(matches!(decoder.start(&[], &|| true), Err(Error::EmptyPrompt)));
+    assert!(matches!(decoder.start(&[1, 9999], &|| true), Err(Error::TokenRange { id: 9999, .. })));
+    assert!(matches!(decoder.start(&[9999, 1], &|| true), Err(Error::TokenRange { id: 9999, .. })));
+}
+
+#[test]
+fn a_lost_device_is_an_error_that_names_it() {
+    let lost = pard_engine::gpu::Device::open(&Default::default()).expect("an adapter");
+    let recipe = Recipe::llama(61);
+    let memory = crate::support::memory::Memory::new(recipe.tensors());
+    let plan = lost.default_plan();
+    let model = Transformer::upload(&lost, &plan, &recipe.config, &memory, Default::default(), &|_, _| ());
+    let model = Arc::new(model.expect("upload"));
+    let mut decoder = decoder(&model, &draft(&model), Method::Ar, 0);
+    decoder.start(&[1, 2, 3], &|| true).expect("start");
+    decoder.round().expect("round");
+    lost.destroy();
+    let error = decoder.round().expect_err("the device is gone").to_string();
+    assert!(error.contains("was lost"), "{error}");
+}
