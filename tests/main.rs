@@ -1,10 +1,16 @@
 //! One binary for all tests, so that wgpu and candle are linked once.
 
+mod chat_template;
 mod comparison;
 mod forward;
 mod gguf;
+#[cfg(feature = "hub")]
+mod hub;
+mod hugging_face;
 mod oracle;
 mod oracle_bounds;
 mod reference_models;
+mod source;
 mod speculative_rule;
 mod support;
+mod text;

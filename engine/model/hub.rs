@@ -11,7 +11,7 @@ use hf_hub::{Cache, Repo, RepoType};
 
 use super::json;
 use super::safetensors::{INDEX_FILE, SINGLE_FILE, shard_names};
-use super::source::{BY_HAND, Progress, REQUIRED, SourceOptions};
+use super::source::{BY_HAND, DownloadProgress, REQUIRED, SourceOptions};
 use crate::error::{Error, Result};
 
 /// Files that are taken if they are there.
@@ -186,7 +186,7 @@ struct Report<'a> {
     file: &'a str,
     done: u64,
     total: &'a mut u64,
-    progress: Option<&'a dyn Progress>,
+    progress: Option<&'a dyn DownloadProgress>,
 }
 
 impl Report<'_> {

@@ -17,7 +17,7 @@ pub const DEFAULT_MODEL_FILE: &str = "smollm2-135m-instruct-q4_1.gguf";
 pub(super) const REQUIRED: [&str; 2] = ["config.json", "tokenizer.json"];
 
 /// Learns how a download is getting on.
-pub trait Progress {
+pub trait DownloadProgress {
     /// `done` of the `total` bytes of `file` are here.
     fn report(&self, file: &str, done: u64, total: u64);
 }
@@ -35,7 +35,7 @@ pub struct SourceOptions<'a> {
     /// Whether nothing may be downloaded.
     pub offline: bool,
     /// Told of every download.
-    pub progress: Option<&'a dyn Progress>,
+    pub progress: Option<&'a dyn DownloadProgress>,
 }
 
 impl SourceOptions<'_> {
