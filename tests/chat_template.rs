@@ -56,7 +56,8 @@ fn pythons_methods_and_words_are_there() {
         ("{{ undefined_name is defined }}|{{ undefined_name }}|", "False||"),
         ("{{ tools is none }}{{ tools is defined }}{{ documents is none }}", "TrueTrueTrue"),
         (
-            "{% set ns = namespace(n=0) %}{% for i in range(9) %}{% if i == 3 %}{% break %}{% endif %}{% set ns.n = i %}{% endfor %}{{ ns.n }}",
+            "{% set ns = namespace(n=0) %}{% for i in range(9) %}{% if i == 3 %}{% break %}{% endif %}\
+             {% set ns.n = i %}{% endfor %}{{ ns.n }}",
             "2",
         ),
         ("{% macro f(x) %}<{{ x }}>{% endmacro %}{{ f('a') }}", "<a>"),
@@ -111,12 +112,8 @@ fn a_template_that_refuses_or_fails_says_why() {
         assert!(!refusal(source).is_empty());
     }
     // Neither time nor memory without bound.
-    refusal(
-        "{% for a in range(90000) %}{% for b in range(90000) %}{% for c in range(90000) %}{% endfor %}{% endfor %}{% endfor %}",
-    );
-    refusal(
-        "{% set ns = namespace(x='aaaaaaaaaaaaaaaa') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x }}",
-    );
+    refusal("{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}");
+    refusal("{% set ns = namespace(x='aaaa') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}");
     refusal("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}");
 }
 
@@ -132,7 +129,9 @@ fn thinking_is_passed_on_only_when_asked_for() {
 
 proptest! {
     #[test]
-    fn no_template_panics(source in "(\\{%|%\\}|\\{\\{|\\}\\}|for|in|if|else|end|messages|content|\\[|\\]|'|\\||-|[a-z .0-9:()]){0,24}") {
+    fn no_template_panics(
+        source in "(\\{%|%\\}|\\{\\{|\\}\\}|for|in|if|else|end|messages|content|\\[|\\]|'|\\||-|[a-z .0-9:()]){0,24}",
+    ) {
         if let Ok(template) = ChatTemplate::new(&source, special_tokens()) {
             let _ = template.render(&messages(&[("user", "a")]), ANSWER);
         }
@@ -173,8 +172,9 @@ fn qwen3s_template_renders_as_in_transformers() {
         ("assistant", "<think>\nlast\n</think>\n\ndone"),
     ]);
     let text = template.render(&talk, CLOSED).expect("rendering");
-    let expected = "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n\
-        <|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n<think>\nlast\n</think>\n\ndone<|im_end|>\n";
+    let expected = "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\na<|im_end|>\n\
+        <|im_start|>assistant\nb<|im_end|>\n<|im_start|>user\nc<|im_end|>\n\
+        <|im_start|>assistant\n<think>\nlast\n</think>\n\ndone<|im_end|>\n";
     assert_eq!(text, expected);
 }
 
@@ -184,6 +184,7 @@ fn llama3s_template_renders_as_in_transformers() {
     let text =
         template.render(&messages(&[("system", "Be terse. "), ("user", "  Hi\n there  ")]), ANSWER).expect("rendering");
     let expected = "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe terse.<|eot_id|>\
-        <|start_header_id|>user<|end_header_id|>\n\nHi\n there<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n";
+        <|start_header_id|>user<|end_header_id|>\n\nHi\n there<|eot_id|>\
+        <|start_header_id|>assistant<|end_header_id|>\n\n";
     assert_eq!(text, expected);
 }

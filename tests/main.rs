@@ -10,6 +10,7 @@ mod hugging_face;
 mod oracle;
 mod oracle_bounds;
 mod reference_models;
+mod safetensors;
 mod source;
 mod speculative_rule;
 mod support;

@@ -1,6 +1,6 @@
 //! Fetches a model from the Hugging Face hub into the hub's cache.
-//! The revision is looked up once and all files are taken from it; `refs/main` moves there last, so that a download that
-//! was broken off is never taken for a model. The next one goes on where it stopped.
+//! The revision is looked up once and all files are taken from it; `refs/main` moves there last, so that a download
+//! that was broken off is never taken for a model. The next one goes on where it stopped.
 
 use std::fs;
 use std::path::{Path, PathBuf};
