@@ -12,8 +12,8 @@ use crate::error::Result;
 
 /// Reads and checks a `config.json`.
 ///
-/// **Errors**: [`crate::Error::Io`]; [`crate::Error::Damaged`] if it is not JSON; [`crate::Error::UnknownFamily`]; [`crate::Error::Config`], which
-/// names the key.
+/// **Errors**: [`crate::Error::Io`]; [`crate::Error::Damaged`] if it is not JSON; [`crate::Error::UnknownFamily`];
+/// [`crate::Error::Config`], which names the key.
 pub fn read_config(path: &Path) -> Result<Config> {
     parse_config(path, &json::read(path)?)
 }
