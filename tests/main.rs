@@ -1,11 +1,18 @@
 //! One binary for all tests, so that wgpu and candle are linked once.
 
+mod chat_template;
 mod comparison;
 mod decoding;
 mod forward;
 mod gguf;
+#[cfg(feature = "hub")]
+mod hub;
+mod hugging_face;
 mod oracle;
 mod oracle_bounds;
 mod reference_models;
+mod safetensors;
+mod source;
 mod speculative_rule;
 mod support;
+mod text;

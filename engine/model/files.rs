@@ -85,8 +85,9 @@ fn open_folder(folder: &Path) -> Result<ModelFiles> {
     }
     if !tokenizer_path.is_file() {
         return missing(
-            "the folder holds no tokenizer.json; where there is a tokenizer.model, `AutoTokenizer.from_pretrained(folder)\
-             .save_pretrained(folder)` of the Python package transformers writes it",
+            "the folder holds no tokenizer.json; where there is a tokenizer.model, \
+             `AutoTokenizer.from_pretrained(folder).save_pretrained(folder)` of the Python package \
+             transformers writes it",
         );
     }
     let config_json = json::read(&config_path)?;

@@ -1,6 +1,6 @@
 //! Fetches a model from the Hugging Face hub into the hub's cache.
-//! The revision is looked up once and all files are taken from it; `refs/main` moves there last, so that a download that
-//! was broken off is never taken for a model. The next one goes on where it stopped.
+//! The revision is looked up once and all files are taken from it; `refs/main` moves there last, so that a download
+//! that was broken off is never taken for a model. The next one goes on where it stopped.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use hf_hub::{Cache, Repo, RepoType};
 
 use super::json;
 use super::safetensors::{INDEX_FILE, SINGLE_FILE, shard_names};
-use super::source::{BY_HAND, Progress, REQUIRED, SourceOptions};
+use super::source::{BY_HAND, DownloadProgress, REQUIRED, SourceOptions};
 use crate::error::{Error, Result};
 
 /// Files that are taken if they are there.
@@ -186,7 +186,7 @@ struct Report<'a> {
     file: &'a str,
     done: u64,
     total: &'a mut u64,
-    progress: Option<&'a dyn Progress>,
+    progress: Option<&'a dyn DownloadProgress>,
 }
 
 impl Report<'_> {

@@ -12,8 +12,8 @@ use crate::error::Result;
 
 /// Reads and checks a `config.json`.
 ///
-/// **Errors**: [`Error::Io`]; [`Error::Damaged`] if it is not JSON; [`Error::UnknownFamily`]; [`Error::Config`], which
-/// names the key.
+/// **Errors**: [`crate::Error::Io`]; [`crate::Error::Damaged`] if it is not JSON; [`crate::Error::UnknownFamily`];
+/// [`crate::Error::Config`], which names the key.
 pub fn read_config(path: &Path) -> Result<Config> {
     parse_config(path, &json::read(path)?)
 }
@@ -23,7 +23,7 @@ pub fn read_config(path: &Path) -> Result<Config> {
 /// A model with a sliding attention window is read with its context cut to that window: within it, windowed and full
 /// attention are the same.
 ///
-/// **Errors**: [`Error::UnknownFamily`], [`Error::Config`], [`Error::Damaged`].
+/// **Errors**: [`crate::Error::UnknownFamily`], [`crate::Error::Config`], [`crate::Error::Damaged`].
 pub fn parse_config(path: &Path, json: &Value) -> Result<Config> {
     let keys = Object::of(path, json)?;
     let model_type = keys.required("model_type", keys.text("model_type")?)?;

@@ -208,8 +208,8 @@ fn map_file(path: &Path) -> Result<(Mmap, Vec<(String, Entry)>)> {
     if file.metadata().map_err(io)?.len() < 8 {
         return Err(damaged(path, "too short for a safetensors header; is the download complete?".to_owned()));
     }
-    // SAFETY: the map is only read. Another process that shortens the file while it is mapped would end this one, as with
-    // every program that maps its models; Hugging Face's cache replaces files and does not rewrite them.
+    // SAFETY: the map is only read. Another process that shortens the file while it is mapped would end this one, as
+    // with every program that maps its models; Hugging Face's cache replaces files and does not rewrite them.
     let map = unsafe { Mmap::map(&file) }.map_err(io)?;
     let header = read_header(path, &map)?;
     Ok((map, header))

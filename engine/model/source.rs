@@ -1,6 +1,6 @@
 //! From the name a user gives a model to a folder or file on this machine.
-//! A name is the default model's alias, a path, or a repository of the Hugging Face hub, which is looked for in the hub's
-//! own cache first, so that nothing another tool has fetched is fetched again.
+//! A name is the default model's alias, a path, or a repository of the Hugging Face hub, which is looked for in the
+//! hub's own cache first, so that nothing another tool has fetched is fetched again.
 
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
@@ -17,7 +17,7 @@ pub const DEFAULT_MODEL_FILE: &str = "smollm2-135m-instruct-q4_1.gguf";
 pub(super) const REQUIRED: [&str; 2] = ["config.json", "tokenizer.json"];
 
 /// Learns how a download is getting on.
-pub trait Progress {
+pub trait DownloadProgress {
     /// `done` of the `total` bytes of `file` are here.
     fn report(&self, file: &str, done: u64, total: u64);
 }
@@ -35,7 +35,7 @@ pub struct SourceOptions<'a> {
     /// Whether nothing may be downloaded.
     pub offline: bool,
     /// Told of every download.
-    pub progress: Option<&'a dyn Progress>,
+    pub progress: Option<&'a dyn DownloadProgress>,
 }
 
 impl SourceOptions<'_> {
@@ -44,9 +44,9 @@ impl SourceOptions<'_> {
         Self::from_variables(|name| std::env::var_os(name))
     }
 
-    /// As the environment variables given by `variable` say: `PARD_CACHE` for the default model, and for the hub those of
-    /// Hugging Face's own tools (`HF_HUB_CACHE`, `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_OFFLINE`,
-    /// `TRANSFORMERS_OFFLINE`).
+    /// As the environment variables given by `variable` say: `PARD_CACHE` for the default model, and for the hub those
+    /// of Hugging Face's own tools (`HF_HUB_CACHE`, `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`,
+    /// `HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE`).
     pub fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
         let path = |name: &str| set(name).map(PathBuf::from);
@@ -103,8 +103,8 @@ pub fn resolve(name: &str, options: &SourceOptions) -> Result<PathBuf> {
     } else {
         let here = std::env::current_dir().map(|folder| format!(" in {}", folder.display())).unwrap_or_default();
         format!(
-            "there is no such folder or file{here}; a model is a folder, a .gguf file, {DEFAULT_MODEL:?} or a repository \
-             of the Hugging Face hub (owner/name)"
+            "there is no such folder or file{here}; a model is a folder, a .gguf file, {DEFAULT_MODEL:?} or a \
+             repository of the Hugging Face hub (owner/name)"
         )
     };
     Err(no_model(name, reason))

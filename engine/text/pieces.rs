@@ -1,6 +1,6 @@
 //! The bytes one token stands for, whatever stands around it.
-//! The `tokenizers` crate decodes whole sequences; streamed text needs tokens one by one. Nearly every decoder in use is
-//! a map from token to bytes plus a rule for the beginning of the text, and that is what is taken apart here.
+//! The `tokenizers` crate decodes whole sequences; streamed text needs tokens one by one. Nearly every decoder in use
+//! is a map from token to bytes plus a rule for the beginning of the text, and that is what is taken apart here.
 
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::normalizers::replace::Replace;

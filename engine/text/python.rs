@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
-/// `json.dumps(value, ensure_ascii=False, indent=indent)`, which is what Hugging Face puts in place of Jinja's `tojson`:
+/// `json.dumps(value, ensure_ascii=False, indent=indent)`, which Hugging Face puts in place of Jinja's `tojson`:
 /// nothing is escaped for HTML. The other arguments of `json.dumps` are refused.
 pub(super) fn tojson(value: &Value, arguments: Kwargs) -> Result<String, Error> {
     let indent = arguments.get::<Option<usize>>("indent")?;

@@ -21,8 +21,8 @@ impl StopStrings {
             return String::new();
         }
         self.held.push_str(text);
-        // The one that is complete first ends the text, and of several that end together the longest, so that the result
-        // does not depend on how the text was cut into pieces.
+        // The one that is complete first ends the text, and of several that end together the longest, so that the
+        // result does not depend on how the text was cut into pieces.
         let matches = self.strings.iter().enumerate();
         let first =
             matches.filter_map(|(index, stop)| self.held.find(stop).map(|at| (at + stop.len(), at, index))).min();

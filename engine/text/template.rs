@@ -59,8 +59,8 @@ const NAME: &str = "chat";
 const FUEL: u64 = 10_000_000;
 
 impl ChatTemplate {
-    /// Compiles a template. `special_tokens` are the variables it may write, such as `bos_token`; one the model lacks is
-    /// left out.
+    /// Compiles a template. `special_tokens` are the variables it may write, such as `bos_token`; one the model lacks
+    /// is left out.
     ///
     /// **Errors**: [`Error::Template`].
     pub fn new(source: &str, special_tokens: BTreeMap<String, String>) -> Result<ChatTemplate> {
@@ -132,8 +132,8 @@ fn write_as_python(out: &mut Output, state: &mut State, value: &Value) -> std::r
     minijinja::escape_formatter(out, state, value)
 }
 
-/// `{% generation %}` marks the assistant's words for training and renders to its body. minijinja has no such block, and
-/// `{% if true %}` treats the white space around it alike.
+/// `{% generation %}` marks the assistant's words for training and renders to its body. minijinja has no such block,
+/// and `{% if true %}` treats the white space around it alike.
 fn without_generation_tags(source: &str) -> String {
     let mut text = String::with_capacity(source.len());
     let mut rest = source;

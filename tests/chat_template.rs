@@ -1,0 +1,190 @@
+//! Chat templates: rendered as transformers renders them.
+
+use std::collections::BTreeMap;
+
+use pard_engine::text::{ChatTemplate, Message, Rendering};
+use pard_engine::{Error, Result};
+use proptest::prelude::*;
+use serde_json::Value;
+
+use crate::text::beside;
+
+const ANSWER: Rendering = Rendering { add_generation_prompt: true, enable_thinking: None };
+const CLOSED: Rendering = Rendering { add_generation_prompt: false, enable_thinking: None };
+
+fn messages(turns: &[(&str, &str)]) -> Vec<Message> {
+    turns.iter().map(|&(role, content)| Message::new(role, content)).collect()
+}
+
+fn special_tokens() -> BTreeMap<String, String> {
+    BTreeMap::from([("bos_token".to_owned(), "<s>".to_owned()), ("eos_token".to_owned(), "</s>".to_owned())])
+}
+
+fn render(source: &str, turns: &[(&str, &str)]) -> Result<String> {
+    ChatTemplate::new(source, special_tokens())?.render(&messages(turns), ANSWER)
+}
+
+/// The value of one expression over a conversation of one turn.
+fn value(expression: &str) -> String {
+    render(expression, &[("user", " Hi \n")]).unwrap_or_else(|error| panic!("{expression}: {error}"))
+}
+
+#[test]
+fn blocks_take_their_line_with_them() {
+    let source = "
+{%- for message in messages %}
+    {% if message.role == 'user' %}
+U: {{ message.content }}
+    {% endif %}
+    {# a remark #}
+{% endfor %}
+  {{ bos_token }}{{ eos_token }}
+";
+    let text = render(source, &[("user", "a"), ("assistant", "b"), ("user", "c")]).expect("rendering");
+    assert_eq!(text, "U: a\nU: c\n  <s></s>");
+}
+
+#[test]
+fn pythons_methods_and_words_are_there() {
+    for (expression, expected) in [
+        ("{{ messages[0].content.strip() }}", "Hi"),
+        ("{{ messages[0]['content'] | trim }}", "Hi"),
+        ("{{ 'a</think>b'.split('</think>')[-1].lstrip('\\n') }}", "b"),
+        ("{{ 'abc'.startswith('ab') and 'abc'.endswith('bc') }}", "True"),
+        ("{{ none }} {{ true }} {{ false }}", "None True False"),
+        ("{{ 'abc'[::-1] }}{{ [1, 2, 3][::-1][0] }}", "cba3"),
+        ("{{ undefined_name is defined }}|{{ undefined_name }}|", "False||"),
+        ("{{ tools is none }}{{ tools is defined }}{{ documents is none }}", "TrueTrueTrue"),
+        (
+            "{% set ns = namespace(n=0) %}{% for i in range(9) %}{% if i == 3 %}{% break %}{% endif %}\
+             {% set ns.n = i %}{% endfor %}{{ ns.n }}",
+            "2",
+        ),
+        ("{% macro f(x) %}<{{ x }}>{% endmacro %}{{ f('a') }}", "<a>"),
+        ("{{ {'a': 1}.get('b', 'no') }}{% for k, v in {'a': 1}.items() %}{{ k }}{{ v }}{% endfor %}", "noa1"),
+        ("{{ 'x' if add_generation_prompt else 'y' }}{{ 'system' in ['user'] }}", "xFalse"),
+        ("a {%- generation -%} b {%- endgeneration -%} c", "abc"),
+        ("{% generation %}b{% endgeneration %}", "b"),
+        ("{{ '<b>&' }}", "<b>&"),
+    ] {
+        assert_eq!(value(expression), expected, "{expression}");
+    }
+}
+
+#[test]
+fn json_is_pythons() {
+    for (expression, expected) in [
+        (r#"{{ {"a": [1, 2.5, true, none], "b": {}} | tojson }}"#, r#"{"a": [1, 2.5, true, null], "b": {}}"#),
+        (r#"{{ "<é 🦀'\"\\\n\t" | tojson }}"#, r#""<é 🦀'\"\\\n\t""#),
+        (r#"{{ [] | tojson }}{{ [{"a": 1}, []] | tojson(indent=2) }}"#, "[][\n  {\n    \"a\": 1\n  },\n  []\n]"),
+        (r#"{{ "é" | tojson(ensure_ascii=False) }}"#, "\"é\""),
+    ] {
+        assert_eq!(value(expression), expected, "{expression}");
+    }
+}
+
+#[test]
+fn the_date_is_todays() {
+    let text = value("{{ strftime_now('%d %b %Y|%Y-%m-%d|%-d %B, %A %H:%M:%S %%') }}");
+    let parts: Vec<&str> = text.split('|').collect();
+    let (year, month) = (&parts[1][..4], &parts[1][5..7]);
+    assert!(year.parse::<u32>().is_ok_and(|year| (2024..2200).contains(&year)), "{text}");
+    assert!(month.parse::<u32>().is_ok_and(|month| (1..=12).contains(&month)), "{text}");
+    assert!(parts[0].ends_with(year) && parts[0].starts_with(&parts[1][8..10]), "{text}");
+    assert!(parts[2].ends_with('%'), "{text}");
+}
+
+#[test]
+fn a_template_that_refuses_or_fails_says_why() {
+    let refusal = |source: &str| match render(source, &[("user", "a")]) {
+        Err(Error::Template { reason }) => reason,
+        other => panic!("{source}: {other:?}"),
+    };
+    assert_eq!(refusal("{{ raise_exception('Roles must alternate!') }}"), "the template says: Roles must alternate!");
+    for source in [
+        "{% if %}",
+        "{{ messages.nothing.more }}",
+        "{{ 1 / 0 }}",
+        "{% unknown %}",
+        "{{ strftime_now('%Q') }}",
+        "{{ nothing() }}",
+    ] {
+        assert!(!refusal(source).is_empty());
+    }
+    // Neither time nor memory without bound.
+    refusal("{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}");
+    refusal("{% set ns = namespace(x='aaaa') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}");
+    refusal("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}");
+}
+
+#[test]
+fn thinking_is_passed_on_only_when_asked_for() {
+    let source = "{% if enable_thinking is defined %}{{ enable_thinking }}{% else %}unsaid{% endif %}";
+    let template = ChatTemplate::new(source, BTreeMap::new()).expect("a template");
+    for (enable_thinking, expected) in [(None, "unsaid"), (Some(true), "True"), (Some(false), "False")] {
+        let text = template.render(&[], Rendering { enable_thinking, ..ANSWER }).expect("rendering");
+        assert_eq!(text, expected);
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_template_panics(
+        source in "(\\{%|%\\}|\\{\\{|\\}\\}|for|in|if|else|end|messages|content|\\[|\\]|'|\\||-|[a-z .0-9:()]){0,24}",
+    ) {
+        if let Ok(template) = ChatTemplate::new(&source, special_tokens()) {
+            let _ = template.render(&messages(&[("user", "a")]), ANSWER);
+        }
+    }
+
+    #[test]
+    fn contents_come_through_unchanged(content in ".{0,40}") {
+        prop_assert_eq!(render("{{ messages[0].content }}", &[("user", &content)]).unwrap(), content);
+    }
+}
+
+/// A real template from beside the project.
+fn real(folder: &str) -> Option<ChatTemplate> {
+    let path = beside(&format!("tokenizers/{folder}/tokenizer_config.json"))?;
+    let config: Value = serde_json::from_slice(&std::fs::read(path).expect("reading")).expect("JSON");
+    let tokens = ["bos_token", "eos_token"]
+        .into_iter()
+        .filter_map(|name| Some((name.to_owned(), config[name].as_str()?.to_owned())));
+    let source = config["chat_template"].as_str().expect("a template");
+    Some(ChatTemplate::new(source, tokens.collect()).expect("compiling"))
+}
+
+#[test]
+fn qwen3s_template_renders_as_in_transformers() {
+    let Some(template) = real("qwen3") else { return };
+    let question = messages(&[("user", "Who are you?")]);
+    let asked = "<|im_start|>user\nWho are you?<|im_end|>\n<|im_start|>assistant\n";
+    for (enable_thinking, extra) in [(None, ""), (Some(true), ""), (Some(false), "<think>\n\n</think>\n\n")] {
+        let text = template.render(&question, Rendering { enable_thinking, ..ANSWER }).expect("rendering");
+        assert_eq!(text, format!("{asked}{extra}"));
+    }
+    // Earlier thoughts are dropped, the last answer's are kept.
+    let talk = messages(&[
+        ("system", "s"),
+        ("user", "a"),
+        ("assistant", "<think>\nhmm\n</think>\n\nb"),
+        ("user", "c"),
+        ("assistant", "<think>\nlast\n</think>\n\ndone"),
+    ]);
+    let text = template.render(&talk, CLOSED).expect("rendering");
+    let expected = "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\na<|im_end|>\n\
+        <|im_start|>assistant\nb<|im_end|>\n<|im_start|>user\nc<|im_end|>\n\
+        <|im_start|>assistant\n<think>\nlast\n</think>\n\ndone<|im_end|>\n";
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn llama3s_template_renders_as_in_transformers() {
+    let Some(template) = real("llama3_1") else { return };
+    let text =
+        template.render(&messages(&[("system", "Be terse. "), ("user", "  Hi\n there  ")]), ANSWER).expect("rendering");
+    let expected = "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe terse.<|eot_id|>\
+        <|start_header_id|>user<|end_header_id|>\n\nHi\n there<|eot_id|>\
+        <|start_header_id|>assistant<|end_header_id|>\n\n";
+    assert_eq!(text, expected);
+}

@@ -1,0 +1,305 @@
+//! Downloads, from a hub of our own on the loopback interface that answers as Hugging Face's does.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use pard_engine::Error;
+use pard_engine::model::ModelFiles;
+use pard_engine::model::source::{DownloadProgress, SourceOptions, resolve};
+use serde_json::json;
+
+use crate::support::tiny_model::Recipe;
+
+const REVISION: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// What the hub does to one file.
+#[derive(Clone, Copy, PartialEq)]
+enum Fault {
+    /// Answers with this status.
+    Status(u16),
+    /// Sends so many bytes, then closes the connection.
+    Breaks(usize),
+    /// The same, without having said how long the file is.
+    BreaksSilently(usize),
+}
+
+/// A hub with one repository, `owner/tiny`.
+#[derive(Default)]
+struct Hub {
+    files: BTreeMap<String, Vec<u8>>,
+    faults: BTreeMap<String, Fault>,
+    /// Answers to questions about the repository itself.
+    status: Option<u16>,
+    /// Each request: the file, the range asked for, the key shown.
+    requests: Vec<(String, Option<String>, Option<String>)>,
+}
+
+type Shared = Arc<Mutex<Hub>>;
+
+/// Starts the hub; it ends with the test process.
+fn serve(hub: Hub) -> (String, Shared) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+    let shared = Arc::new(Mutex::new(hub));
+    let hub = Arc::clone(&shared);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // A client that goes away is no fault of the hub's.
+            let _ = answer(stream, &hub);
+        }
+    });
+    (endpoint, shared)
+}
+
+fn answer(mut stream: TcpStream, hub: &Shared) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let request = lines.next().unwrap_or(Ok(String::new()))?;
+    let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+    let mut headers = BTreeMap::new();
+    for line in lines {
+        let line = line?;
+        if line.is_empty() {
+            break;
+        }
+        if let Some((name, value)) = line.split_once(": ") {
+            headers.insert(name.to_lowercase(), value.to_owned());
+        }
+    }
+    let mut hub = hub.lock().expect("the hub");
+    let key = headers.get("authorization").cloned();
+    let refuse = |stream: &mut TcpStream, status: u16| {
+        write!(stream, "HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    };
+    if path.starts_with("/api/models/owner/tiny") {
+        hub.requests.push(("info".to_owned(), None, key));
+        if let Some(status) = hub.status {
+            return refuse(&mut stream, status);
+        }
+        let siblings: Vec<_> = hub.files.keys().map(|name| json!({ "rfilename": name })).collect();
+        let body = json!({ "sha": REVISION, "siblings": siblings }).to_string();
+        return write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+    }
+    let Some(file) = path.strip_prefix(&format!("/owner/tiny/resolve/{REVISION}/")).map(str::to_owned) else {
+        return refuse(&mut stream, 404);
+    };
+    let range = headers.get("range").cloned();
+    hub.requests.push((file.clone(), range.clone(), key));
+    let fault = hub.faults.get(&file).copied();
+    let Some(bytes) = hub.files.get(&file) else { return refuse(&mut stream, 404) };
+    if let Some(Fault::Status(status)) = fault {
+        return refuse(&mut stream, status);
+    }
+    let range = range.unwrap_or_default();
+    let (start, end) = range.strip_prefix("bytes=").and_then(|range| range.split_once('-')).unwrap_or(("0", ""));
+    let start: usize = start.parse().unwrap_or(0);
+    let end = end.parse::<usize>().map_or(bytes.len(), |last| bytes.len().min(last + 1));
+    if start >= bytes.len() {
+        return refuse(&mut stream, 416);
+    }
+    let probe = end - start == 1 && bytes.len() > 1;
+    let sent = match fault {
+        Some(Fault::Breaks(sent) | Fault::BreaksSilently(sent)) if !probe => sent.min(end - start),
+        _ => end - start,
+    };
+    write!(
+        stream,
+        "HTTP/1.1 206 Partial\r\nContent-Range: bytes {start}-{}/{}\r\nETag: \"etag-{file}\"\r\n\
+         X-Repo-Commit: {REVISION}\r\nConnection: close\r\n",
+        end - 1,
+        bytes.len()
+    )?;
+    if !matches!(fault, Some(Fault::BreaksSilently(_))) || probe {
+        write!(stream, "Content-Length: {}\r\n", end - start)?;
+    }
+    write!(stream, "\r\n")?;
+    stream.write_all(&bytes[start..start + sent])
+}
+
+/// A hub that holds a model of this recipe.
+fn with_model(recipe: &Recipe) -> Hub {
+    let folder = tempfile::tempdir().expect("a folder");
+    recipe.write(folder.path());
+    let mut hub = Hub::default();
+    for entry in std::fs::read_dir(folder.path()).expect("reading").flatten() {
+        let name = entry.file_name().into_string().expect("a name");
+        hub.files.insert(name, std::fs::read(entry.path()).expect("reading"));
+    }
+    // Things that are not to be taken.
+    hub.files.insert("README.md".to_owned(), b"read me".to_vec());
+    hub.files.insert("pytorch_model.bin".to_owned(), vec![0; 64]);
+    hub
+}
+
+/// A machine whose caches lie in `home`.
+fn options<'a>(home: &Path, endpoint: &str) -> SourceOptions<'a> {
+    let mut options = SourceOptions::from_variables(|_| None);
+    options.hub_cache = Some(home.join("hub"));
+    options.endpoint = endpoint.to_owned();
+    options
+}
+
+fn refusal(result: pard_engine::Result<PathBuf>) -> String {
+    match result {
+        Err(Error::Hub { repo, reason }) if repo == "owner/tiny" => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn requested(hub: &Shared) -> Vec<String> {
+    hub.lock().expect("the hub").requests.iter().map(|(file, ..)| file.clone()).collect()
+}
+
+#[derive(Default)]
+struct Log(Mutex<Vec<(String, u64, u64)>>);
+
+impl DownloadProgress for Log {
+    fn report(&self, file: &str, done: u64, total: u64) {
+        self.0.lock().expect("the log").push((file.to_owned(), done, total));
+    }
+}
+
+#[test]
+fn a_model_is_downloaded_once_and_whole() {
+    let home = tempfile::tempdir().expect("a folder");
+    let mut model = with_model(&Recipe::qwen3(4));
+    model.files.insert("chat_template.jinja".to_owned(), b"hello".to_vec());
+    let sizes: BTreeMap<String, u64> =
+        model.files.iter().map(|(name, bytes)| (name.clone(), bytes.len() as u64)).collect();
+    let (endpoint, hub) = serve(model);
+    let log = Log::default();
+    let mut options = options(home.path(), &endpoint);
+    options.progress = Some(&log);
+    options.token = Some("secret".to_owned());
+    let folder = resolve("owner/tiny", &options).expect("downloading");
+    let files = ModelFiles::open(&folder).expect("opening");
+    assert_eq!((files.name.as_str(), files.chat_template.as_deref()), ("owner/tiny", Some("hello")));
+
+    let mut taken = requested(&hub);
+    taken.sort();
+    taken.dedup();
+    let expected = [
+        "chat_template.jinja",
+        "config.json",
+        "generation_config.json",
+        "info",
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+        "model.safetensors.index.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ];
+    assert_eq!(taken, expected);
+    for (file, _, key) in &hub.lock().expect("the hub").requests {
+        assert_eq!(key.as_deref(), Some("Bearer secret"), "{file}");
+    }
+    for file in expected.iter().filter(|file| **file != "info") {
+        let log = log.0.lock().expect("the log");
+        let last = log.iter().rfind(|(name, ..)| name == file).expect("a report");
+        assert_eq!((last.1, last.2), (sizes[*file], sizes[*file]), "{file}");
+    }
+    // Now it is in the cache, and nobody is asked.
+    let before = requested(&hub).len();
+    options.offline = true;
+    assert_eq!(resolve("owner/tiny", &options).expect("the cache"), folder);
+    assert_eq!(requested(&hub).len(), before);
+}
+
+#[test]
+fn a_download_that_broke_off_goes_on_where_it_stopped() {
+    for fault in [Fault::Breaks(1000), Fault::BreaksSilently(1000)] {
+        let home = tempfile::tempdir().expect("a folder");
+        let mut model = with_model(&Recipe::llama(4));
+        model.faults.insert("model.safetensors".to_owned(), fault);
+        let (endpoint, hub) = serve(model);
+        let options = options(home.path(), &endpoint);
+        let message = refusal(resolve("owner/tiny", &options));
+        assert!(message.contains("again"), "{message}");
+        // What is there is not taken for a model.
+        let offline = SourceOptions {
+            offline: true,
+            hub_cache: options.hub_cache.clone(),
+            ..SourceOptions::from_variables(|_| None)
+        };
+        assert!(matches!(resolve("owner/tiny", &offline), Err(Error::NoModel { .. })));
+
+        hub.lock().expect("the hub").faults.clear();
+        hub.lock().expect("the hub").requests.clear();
+        let folder = resolve("owner/tiny", &options).expect("the second time");
+        ModelFiles::open(&folder).expect("opening");
+        let hub = hub.lock().expect("the hub");
+        let last = hub.requests.last().expect("a request");
+        assert_eq!(last.0, "model.safetensors");
+        if fault == Fault::Breaks(1000) {
+            assert_eq!(last.1.as_deref(), Some("bytes=1000-"));
+        }
+        assert!(!hub.requests.iter().any(|(file, ..)| file == "tokenizer.json"), "fetched twice");
+    }
+}
+
+#[test]
+fn each_refusal_says_what_to_do() {
+    for (status, words) in [
+        (401, &["401", "gated", "HF_TOKEN"][..]),
+        (403, &["403", "gated", "HF_TOKEN"]),
+        (404, &["404", "no such repository"]),
+        (429, &["429", "wait"]),
+        (500, &["500"]),
+    ] {
+        let home = tempfile::tempdir().expect("a folder");
+        let (endpoint, hub) = serve(with_model(&Recipe::llama(4)));
+        hub.lock().expect("the hub").status = Some(status);
+        let options = options(home.path(), &endpoint);
+        let message = refusal(resolve("owner/tiny", &options));
+        assert!(words.iter().all(|word| message.contains(word)), "{status}: {message}");
+        // The hub describes gated repositories to everybody and refuses their files.
+        hub.lock().expect("the hub").status = None;
+        hub.lock().expect("the hub").faults.insert("config.json".to_owned(), Fault::Status(status));
+        let message = refusal(resolve("owner/tiny", &options));
+        assert!(words.iter().all(|word| message.contains(word)), "{status}: {message}");
+    }
+}
+
+#[test]
+fn without_a_network_the_error_says_which_files_to_place_where() {
+    let home = tempfile::tempdir().expect("a folder");
+    // A port that was free a moment ago.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+    drop(listener);
+    let message = refusal(resolve("owner/tiny", &options(home.path(), &endpoint)));
+    for word in ["cannot reach", "config.json", "tokenizer.json", "*.safetensors", "folder", "owner/tiny"] {
+        assert!(message.contains(word), "{word}: {message}");
+    }
+}
+
+#[test]
+fn a_repository_without_a_model_of_ours_says_what_it_lacks() {
+    for (removed, added, word) in [
+        ("config.json", "q4.gguf", "GGUF"),
+        ("tokenizer.json", "tokenizer.model", "tokenizer.json"),
+        ("model.safetensors", "x", "*.safetensors"),
+    ] {
+        let home = tempfile::tempdir().expect("a folder");
+        let mut model = with_model(&Recipe::llama(4));
+        model.files.remove(removed);
+        model.files.insert(added.to_owned(), vec![0; 16]);
+        let (endpoint, _hub) = serve(model);
+        let message = refusal(resolve("owner/tiny", &options(home.path(), &endpoint)));
+        assert!(message.contains(word), "{removed}: {message}");
+    }
+}
+
+#[test]
+fn an_index_cannot_lead_a_download_out_of_the_cache() {
+    let home = tempfile::tempdir().expect("a folder");
+    let mut model = with_model(&Recipe::qwen3(4));
+    let index = json!({ "weight_map": { "w": "../../../../escaped.safetensors" } }).to_string();
+    model.files.insert("model.safetensors.index.json".to_owned(), index.into_bytes());
+    let (endpoint, hub) = serve(model);
+    let error = resolve("owner/tiny", &options(home.path(), &endpoint)).expect_err("outside");
+    assert!(matches!(error, Error::Damaged { .. }) && error.to_string().contains("outside the folder"), "{error}");
+    assert!(!requested(&hub).iter().any(|file| file.contains("..")));
+}

@@ -1,0 +1,194 @@
+//! Naming a model: alias, path, the hub's cache, the hub.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use pard_engine::Error;
+use pard_engine::model::source::{DEFAULT_MODEL, DEFAULT_MODEL_FILE, SourceOptions, resolve};
+
+use crate::support::tiny_model::Recipe;
+
+/// Options of a machine that has nothing but `folder`, and no network.
+fn offline(folder: &Path) -> SourceOptions<'static> {
+    let mut options = SourceOptions::from_variables(|_| None);
+    options.cache = Some(folder.join("pard"));
+    options.hub_cache = Some(folder.join("hub"));
+    options.offline = true;
+    options
+}
+
+fn options_of(variables: &[(&str, &str)]) -> SourceOptions<'static> {
+    SourceOptions::from_variables(|name| {
+        variables.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+    })
+}
+
+fn reason(result: pard_engine::Result<PathBuf>) -> String {
+    match result {
+        Err(Error::NoModel { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A repository in the hub's cache, as Hugging Face's tools lay it out.
+fn cached(hub_cache: &Path, name: &str, recipe: &Recipe) -> PathBuf {
+    let repository = hub_cache.join(format!("models--{}", name.replace('/', "--")));
+    let snapshot = repository.join("snapshots").join("0123abc");
+    std::fs::create_dir_all(&snapshot).expect("a folder");
+    std::fs::create_dir_all(repository.join("refs")).expect("a folder");
+    std::fs::write(repository.join("refs").join("main"), "0123abc").expect("writing");
+    recipe.write(&snapshot);
+    snapshot
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn places_follow_the_environment() {
+    let home = ("HOME", "/home/user");
+    let plain = options_of(&[home]);
+    assert_eq!(plain.cache.as_deref(), Some(Path::new("/home/user/.cache/pard")));
+    assert_eq!(plain.hub_cache.as_deref(), Some(Path::new("/home/user/.cache/huggingface/hub")));
+    assert_eq!((plain.endpoint.as_str(), plain.offline), ("https://huggingface.co", false));
+
+    let xdg = options_of(&[home, ("XDG_CACHE_HOME", "/xdg")]);
+    assert_eq!(xdg.cache.as_deref(), Some(Path::new("/xdg/pard")));
+    assert_eq!(xdg.hub_cache.as_deref(), Some(Path::new("/xdg/huggingface/hub")));
+
+    let own = options_of(&[
+        home,
+        ("PARD_CACHE", "/p"),
+        ("HF_HOME", "/hf"),
+        ("HF_ENDPOINT", "https://mirror/"),
+        ("HF_TOKEN", " key\n"),
+    ]);
+    assert_eq!(own.cache.as_deref(), Some(Path::new("/p")));
+    assert_eq!(own.hub_cache.as_deref(), Some(Path::new("/hf/hub")));
+    assert_eq!((own.endpoint.as_str(), own.token.as_deref()), ("https://mirror", Some("key")));
+    let hub = options_of(&[home, ("HF_HOME", "/hf"), ("HF_HUB_CACHE", "/hub")]);
+    assert_eq!(hub.hub_cache.as_deref(), Some(Path::new("/hub")));
+
+    for (name, value, offline) in [
+        ("HF_HUB_OFFLINE", "1", true),
+        ("TRANSFORMERS_OFFLINE", "true", true),
+        ("HF_HUB_OFFLINE", "0", false),
+        ("HF_HUB_OFFLINE", "", false),
+    ] {
+        assert_eq!(options_of(&[home, (name, value)]).offline, offline, "{name}={value}");
+    }
+    let homeless = options_of(&[]);
+    assert_eq!((&homeless.cache, &homeless.hub_cache), (&None, &None));
+    assert!(reason(resolve(DEFAULT_MODEL, &homeless)).contains("PARD_CACHE"));
+    assert!(reason(resolve("owner/name", &homeless)).contains("HF_HOME"));
+}
+
+#[test]
+fn the_token_is_read_from_its_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("token"), "secret\n").expect("writing");
+    let home = folder.path().to_str().expect("a name");
+    assert_eq!(options_of(&[("HF_HOME", home)]).token.as_deref(), Some("secret"));
+    assert_eq!(options_of(&[("HF_HOME", home), ("HF_TOKEN", "other")]).token.as_deref(), Some("other"));
+}
+
+#[test]
+fn the_default_model_lies_in_the_cache_or_is_to_be_fetched() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = offline(folder.path());
+    let message = reason(resolve(DEFAULT_MODEL, &options));
+    assert!(
+        message.contains("./run demo") && message.contains("./run model") && message.contains(DEFAULT_MODEL_FILE),
+        "{message}"
+    );
+    let file = folder.path().join("pard").join(DEFAULT_MODEL_FILE);
+    std::fs::create_dir(folder.path().join("pard")).expect("a folder");
+    std::fs::write(&file, "GGUF").expect("writing");
+    assert_eq!(resolve(DEFAULT_MODEL, &options).expect("the file"), file);
+}
+
+#[test]
+fn a_path_is_itself() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = offline(folder.path());
+    let file = folder.path().join("model.gguf");
+    std::fs::write(&file, "GGUF").expect("writing");
+    for path in [folder.path(), &file] {
+        assert_eq!(resolve(path.to_str().expect("a name"), &options).expect("a path"), path);
+    }
+}
+
+#[test]
+fn a_name_that_is_nowhere_says_where_it_was_looked_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = offline(folder.path());
+    let here = std::env::current_dir().expect("a folder").display().to_string();
+    for name in [
+        "",
+        "nothing",
+        "./nothing",
+        "../no/thing",
+        "a/b/c",
+        "owner/model.gguf",
+        "/",
+        "owner/",
+        "/name",
+        "a//b",
+        "own er/x",
+        "owner/..",
+        "-a/b",
+        "~/x",
+        "a\\b",
+    ] {
+        if Path::new(name).exists() {
+            continue;
+        }
+        let message = reason(resolve(name, &options));
+        assert!(message.contains(&here) || Path::new(name).is_absolute(), "{name}: {message}");
+    }
+    let message = reason(resolve("owner/name", &options));
+    let hub_cache = folder.path().join("hub").display().to_string();
+    assert!(
+        message.contains(&hub_cache) && message.contains("HF_HUB_OFFLINE") && message.contains("tokenizer.json"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_repository_in_the_hubs_cache_needs_no_network() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = offline(folder.path());
+    let hub_cache = folder.path().join("hub");
+    let snapshot = cached(&hub_cache, "owner/Tiny-1.5B_x", &Recipe::qwen3(2));
+    assert_eq!(resolve("owner/Tiny-1.5B_x", &options).expect("the snapshot"), snapshot);
+    // Broken off: a shard, then the tokenizer, is not there.
+    let shard = snapshot.join("model-00002-of-00002.safetensors");
+    std::fs::remove_file(&shard).expect("removing");
+    assert!(reason(resolve("owner/Tiny-1.5B_x", &options)).contains("model-00002-of-00002.safetensors"));
+    std::fs::remove_file(snapshot.join("tokenizer.json")).expect("removing");
+    assert!(reason(resolve("owner/Tiny-1.5B_x", &options)).contains("lacks tokenizer.json"));
+}
+
+#[test]
+fn a_cached_repository_of_one_gguf_file_is_that_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = offline(folder.path());
+    let snapshot = cached(&folder.path().join("hub"), "owner/name", &Recipe::llama(2));
+    for file in std::fs::read_dir(&snapshot).expect("reading").flatten() {
+        std::fs::remove_file(file.path()).expect("removing");
+    }
+    std::fs::write(snapshot.join("q4.gguf"), "GGUF").expect("writing");
+    assert_eq!(resolve("owner/name", &options).expect("the file"), snapshot.join("q4.gguf"));
+    std::fs::write(snapshot.join("q8.gguf"), "GGUF").expect("writing");
+    assert!(reason(resolve("owner/name", &options)).contains("lacks config.json"));
+}
+
+#[test]
+fn a_revision_cannot_lead_out_of_the_cache() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = offline(folder.path());
+    let hub_cache = folder.path().join("hub");
+    cached(&hub_cache, "owner/name", &Recipe::llama(2));
+    for revision in ["../snapshots/0123abc", "..", "", "/", "."] {
+        std::fs::write(hub_cache.join("models--owner--name/refs/main"), revision).expect("writing");
+        assert!(reason(resolve("owner/name", &options)).contains("neither"), "{revision}");
+    }
+}
