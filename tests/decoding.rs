@@ -115,7 +115,7 @@ fn propose_by_hand(model: &Arc<Transformer>, known: &[u32], drafts: usize) -> Ve
     let mut rows = vec![last];
     rows.resize(drafts, MASK);
     sequence.run(Role::Round, &rows, before.len(), drafts).expect("rows");
-    argmax(&sequence.logits(drafts).expect("logits"), vocab).into_iter().map(|id| id as u32).collect()
+    argmax(&sequence.logits(drafts).expect("logits"), vocab)
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod hub;
 mod hugging_face;
 mod oracle;
 mod oracle_bounds;
+mod real_model;
 mod reference_models;
 mod safetensors;
 mod source;

@@ -164,7 +164,7 @@ impl Recipe {
         tensors
     }
 
-    fn config_json(&self) -> Value {
+    pub fn config_json(&self) -> Value {
         let config = &self.config;
         let (model_type, architecture) = match config.family {
             Family::Llama => ("llama", "LlamaForCausalLM"),
@@ -226,7 +226,7 @@ pub fn write_json(path: &Path, value: &Value) {
 }
 
 /// Writes `tensors` as BF16, in one file, or in `shards` files with an index.
-fn write_safetensors(folder: &Path, tensors: &Tensors, shards: usize) {
+pub fn write_safetensors(folder: &Path, tensors: &Tensors, shards: usize) {
     let named: Vec<(&String, &Stored)> = tensors.iter().collect();
     let mut weight_map = serde_json::Map::new();
     for (shard, part) in named.chunks(named.len().div_ceil(shards)).enumerate() {

@@ -1,0 +1,216 @@
+//! The default model, SmolLM2-135M-Instruct, as users get it: its logits against candle's, its greedy tokens against
+//! llama.cpp's, and the three methods against each other. `./run model` fetches it.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+
+use half::bf16;
+use pard_engine::decoding::{Decoder, DecoderOptions, Draft, FinishReason, Generation, Limits, MOST_DRAFTS, Method};
+use pard_engine::gpu::{Buffer, CacheFormat};
+use pard_engine::model::source::{self, SourceOptions};
+use pard_engine::model::{LoadOptions, Model, ModelFiles, Sequence};
+use pard_engine::ops::{MOST_ROWS, Role};
+use pard_engine::text::{Message, Rendering};
+use serde_json::Value;
+
+use crate::comparison::relative_error;
+use crate::oracle::argmax::argmax;
+use crate::support::candle_reference::CandleModel;
+use crate::support::gpu::{device, sweep};
+use crate::support::tiny_model::{Recipe, Stored, Tensors, write_json, write_safetensors};
+
+const PROMPTS: [&str; 10] = [
+    "Write a Python function that reverses a string.",
+    "What is the capital of France, and what is it known for?",
+    "A train travels 60 miles in 1.5 hours. What is its speed?",
+    "Explain photosynthesis to a child.",
+    "List five fruits in alphabetical order.",
+    "Write a haiku about the sea.",
+    "Translate 'good morning' into Spanish, French and German.",
+    "What does the SQL statement SELECT DISTINCT do?",
+    "Tom has 3 boxes of 12 eggs and breaks 5. How many are left?",
+    "Give me a short recipe for pancakes.",
+];
+
+fn path() -> PathBuf {
+    source::resolve("smollm2", &SourceOptions::from_env()).expect("the default model; `./run model` fetches it")
+}
+
+fn load(cache: CacheFormat) -> Model {
+    let files = ModelFiles::open(&path()).expect("the default model opens");
+    Model::upload(device(), files, LoadOptions { cache, ..LoadOptions::default() }, &|_, _| ()).expect("upload")
+}
+
+/// Shared by the tests that do not care for the cache's format.
+fn model() -> &'static Model {
+    static MODEL: LazyLock<Model> = LazyLock::new(|| load(CacheFormat::F16));
+    &MODEL
+}
+
+fn sequence(model: &Model, positions: usize) -> Sequence {
+    let choices = Buffer::storage(device(), "choices", 4 * MOST_ROWS as u64).expect("a small buffer");
+    let vocab = model.transformer.config().vocab_size;
+    Sequence::new(&model.transformer, positions, vocab, &choices).expect("a sequence")
+}
+
+fn chat(model: &Model, prompt: &str) -> Vec<u32> {
+    model.chat_tokens(&[Message::new("user", prompt)], Rendering::default()).expect("the template renders")
+}
+
+/// The model as a Hugging Face folder of the BF16 values that the engine runs on.
+fn write_folder(folder: &Path) {
+    let files = ModelFiles::open(&path()).expect("the default model opens");
+    let mut tensors = Tensors::new();
+    for info in files.checkpoint.tensors() {
+        let width = *info.shape.last().expect("a shape");
+        let rows = info.shape.iter().product::<usize>() / width;
+        let mut values = vec![0.0; rows * width];
+        files.checkpoint.read_rows(&info.name, 0..rows, &mut values).expect("rows");
+        if info.shape.len() > 1 {
+            values.iter_mut().for_each(|value| *value = bf16::from_f32(*value).to_f32());
+        }
+        tensors.insert(info.name.clone(), Stored { shape: info.shape.clone(), values });
+    }
+    write_safetensors(folder, &tensors, 1);
+    let recipe = Recipe { seed: 0, config: files.config.clone(), duplicate_head: false, shards: 1 };
+    write_json(&folder.join("config.json"), &recipe.config_json());
+}
+
+#[test]
+fn logits_agree_with_candle() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write_folder(folder.path());
+    let mut candle = CandleModel::load(folder.path());
+    const DECODED: usize = 200;
+    for (cache, bound) in [(CacheFormat::F32, 1e-4), (CacheFormat::F16, 5e-3)] {
+        let model = load(cache);
+        let sequence = sequence(&model, 512);
+        let vocab = model.transformer.config().vocab_size;
+        let mut tokens = chat(&model, PROMPTS[0]);
+        let prompt = tokens.len();
+        let mut seen: Vec<(usize, Vec<f32>)> = Vec::new();
+
+        // The prompt, with logits of its last rows as prompt rows give them.
+        sequence.run(Role::Prompt, &tokens, 0, 8).expect("prompt");
+        let logits = sequence.logits(8).expect("logits");
+        seen.extend(logits.chunks(vocab).enumerate().map(|(row, logits)| (prompt - 8 + row, logits.to_vec())));
+        let mut next = argmax(&logits[7 * vocab..], vocab)[0];
+        for _ in 0..DECODED {
+            tokens.push(next);
+            sequence.run(Role::Round, &tokens[tokens.len() - 1..], tokens.len() - 1, 1).expect("a row");
+            next = argmax(&sequence.logits(1).expect("logits"), vocab)[0];
+        }
+        seen.push((tokens.len() - 1, sequence.logits(1).expect("logits")));
+        // A verify of 13 rows, most of them wrong guesses.
+        let first = tokens.len();
+        tokens.extend(std::iter::once(next).chain(200..212));
+        sequence.run(Role::Round, &tokens[first..], first, 13).expect("rows");
+        let logits = sequence.logits(13).expect("logits");
+        seen.extend(logits.chunks(vocab).enumerate().map(|(row, logits)| (first + row, logits.to_vec())));
+
+        let positions: Vec<usize> = seen.iter().map(|(position, _)| *position).collect();
+        let expected = candle.logits(&tokens, &positions);
+        for ((position, actual), expected) in seen.iter().zip(&expected) {
+            let error = relative_error(actual, expected);
+            println!("{cache:?} cache, position {position}: relative error {error:.1e}");
+            assert!(error <= bound, "{cache:?} cache, position {position}: {error:e} is above {bound:e}");
+        }
+    }
+}
+
+#[test]
+fn greedy_tokens_agree_with_llama_cpp() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../shared/models/golden/SmolLM2-135M-Instruct.llamacpp_greedy.jsonl");
+    let Ok(lines) = std::fs::read_to_string(&golden) else {
+        println!("SKIPPED greedy_tokens_agree_with_llama_cpp: no {}", golden.display());
+        return;
+    };
+    let model = model();
+    let vocab = model.transformer.config().vocab_size;
+    let (mut positions, mut agreed) = (0, 0);
+    for line in lines.lines() {
+        let json: Value = serde_json::from_str(line).expect("a line of JSON");
+        let ids = |key: &str| -> Vec<u32> {
+            json[key].as_array().expect("ids").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
+        };
+        let (prompt, output) = (ids("prompt_ids"), ids("output_ids"));
+        let tokens = [prompt.clone(), output.clone()].concat();
+        let sequence = sequence(model, tokens.len());
+        let first = prompt.len() - 1;
+        sequence.prefill(&tokens[..first], 0, &|| true).expect("prefill");
+        // Teacher-forced: every row is fed the reference's own prefix.
+        for (chunk, reference) in output.chunks(MOST_ROWS).enumerate() {
+            let start = first + chunk * MOST_ROWS;
+            sequence.run(Role::Round, &tokens[start..start + reference.len()], start, reference.len()).expect("rows");
+            let logits = sequence.logits(reference.len()).expect("logits");
+            for (row, &theirs) in logits.chunks(vocab).zip(reference) {
+                let ours = argmax(row, vocab)[0];
+                let gap = row[ours as usize] - row[theirs as usize];
+                positions += 1;
+                agreed += usize::from(ours == theirs);
+                assert!(gap <= 0.3, "token {ours} is {gap} above the reference's {theirs}: more than a near tie");
+            }
+        }
+    }
+    println!("{agreed} of {positions} greedy tokens as llama.cpp's");
+    assert_eq!(positions, 255);
+    assert!(agreed >= 245, "only {agreed} of {positions} greedy tokens are llama.cpp's");
+}
+
+#[test]
+fn every_method_writes_the_same_text() {
+    let model = model();
+    let draft = Draft::new(model, model, Some(0)).expect("a model drafts for itself");
+    let (prompts, count) = if sweep() { (&PROMPTS[..], 64) } else { (&PROMPTS[..2], 24) };
+    let drafts: Vec<usize> = if sweep() { (1..=MOST_DRAFTS).collect() } else { vec![4, 12] };
+    let prompts: Vec<Vec<u32>> = prompts.iter().map(|prompt| chat(model, prompt)).collect();
+    let decode = |method, drafts| -> Vec<Vec<u32>> {
+        let options = DecoderOptions { method, drafts, context: 512 };
+        let mut decoder = Decoder::new(&model.transformer, Some(&draft), options).expect("a decoder");
+        let answer = |prompt: &Vec<u32>| {
+            decoder.start(prompt, &|| true).expect("start");
+            while decoder.tokens().len() < prompt.len() + count {
+                decoder.round().expect("round");
+            }
+            if method == Method::Vsd {
+                assert_eq!(decoder.statistics().tokens_per_round(), (drafts + 1) as f64, "K = {drafts}");
+            }
+            if method == Method::Pard {
+                // The last known row is no mask: its proposal is the target's own choice.
+                assert_eq!(decoder.statistics().accepted_per_position()[0], 1.0, "K = {drafts}");
+            }
+            decoder.tokens()[prompt.len()..prompt.len() + count].to_vec()
+        };
+        prompts.iter().map(answer).collect()
+    };
+    let alone = decode(Method::Ar, 0);
+    for drafts in drafts {
+        for method in [Method::Vsd, Method::Pard] {
+            assert_eq!(decode(method, drafts), alone, "{} with K = {drafts}", method.name());
+        }
+    }
+}
+
+#[test]
+fn an_answer_ends_where_it_should() {
+    let model = model();
+    let options = DecoderOptions { method: Method::Ar, drafts: 0, context: 256 };
+    let mut decoder = Decoder::new(&Arc::clone(&model.transformer), None, options).expect("a decoder");
+    let mut answer = |prompt: &str, max_tokens, stop: &[&str]| {
+        let limits = Limits { max_tokens, stop: stop.iter().map(|&stop| stop.to_owned()).collect() };
+        let prompt = chat(model, prompt);
+        let mut generation =
+            Generation::start(&mut decoder, model, &prompt, limits, &|| true).expect("an answer begins");
+        let text: String = generation.by_ref().map(|piece| piece.expect("a piece")).collect();
+        (text, generation.output().to_vec(), generation.finish_reason().expect("it ended"))
+    };
+    let (text, tokens, reason) = answer("What is 2 + 2?", 60, &[]);
+    assert_eq!(reason, FinishReason::Stop, "{text:?}");
+    assert!(text.contains('4') && !text.contains("<|im_end|>"), "{text:?}");
+    assert!(model.stop_tokens.contains(tokens.last().expect("a token")));
+    let (_, tokens, reason) = answer("Tell me a story.", 7, &[]);
+    assert_eq!((tokens.len(), reason), (7, FinishReason::Length));
+    let (text, _, reason) = answer("Count from one to nine in digits.", 60, &["5"]);
+    assert!(reason == FinishReason::Stop && !text.contains('5'), "{text:?}");
+}
