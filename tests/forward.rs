@@ -1,48 +1,98 @@
-//! The forward pass on the device against the f64 one: every family, as a prompt, token by token, and as a verify.
+//! The forward pass on the device against two others: the f64 one, and candle's on the CPU. Every family, as a prompt,
+//! token by token, and as a verify of 13 rows, with both cache formats.
+
+use std::path::Path;
 
 use pard_engine::gpu::{Buffer, CacheFormat};
 use pard_engine::model::Sequence;
-use pard_engine::ops::Role;
+use pard_engine::ops::{MOST_ROWS, Role};
 
 use crate::comparison::relative_error;
 use crate::oracle;
+use crate::support::candle_reference;
 use crate::support::gpu::{device, plan, upload};
 use crate::support::random::Random;
 use crate::support::tiny_model::Recipe;
 
 /// Positions of the caches; two parts of attention's keys and a bit.
 const POSITIONS: usize = 600;
+/// The cache formats, and how far logits may be from the reference: ‖out - ref‖ / ‖ref‖.
+const BARS: [(CacheFormat, f64); 2] = [(CacheFormat::F32, 1e-4), (CacheFormat::F16, 5e-3)];
 
-fn sequence(recipe: &Recipe, cache: CacheFormat) -> Sequence {
-    let model = upload(recipe, &plan(cache));
-    let choices = Buffer::storage(device(), "choices", 128).expect("a small buffer");
-    Sequence::new(&model, POSITIONS, recipe.config.vocab_size, &choices).expect("a small model fits")
+/// A model's forward pass, and what it was seen to say where.
+struct Run {
+    context: String,
+    sequence: Sequence,
+    vocab: usize,
+    seen: Vec<(usize, Vec<f32>)>,
+}
+
+impl Run {
+    fn new(recipe: &Recipe, cache: CacheFormat) -> Self {
+        let model = upload(recipe, &plan(cache));
+        let choices = Buffer::storage(device(), "choices", 4 * MOST_ROWS as u64).expect("a small buffer");
+        let vocab = recipe.config.vocab_size;
+        let sequence = Sequence::new(&model, POSITIONS, vocab, &choices).expect("a small model fits");
+        let context = format!("{:?}, {cache:?} cache", recipe.config.family);
+        Self { context, sequence, vocab, seen: Vec::new() }
+    }
+
+    /// Runs `tokens[start..end]` and keeps the logits of the last `outputs` of them.
+    fn rows(&mut self, role: Role, tokens: &[u32], start: usize, end: usize, outputs: usize) {
+        self.sequence.run(role, &tokens[start..end], start, outputs).expect("rows");
+        let logits = self.sequence.logits(outputs).expect("logits");
+        self.seen.extend((end - outputs..end).zip(logits.chunks(self.vocab).map(<[f32]>::to_vec)));
+    }
+
+    fn check(&self, position: usize, actual: &[f32], expected: &[f32], bar: f64) {
+        let error = relative_error(actual, expected);
+        assert!(error <= bar, "{}, position {position}: {error:e} is above {bar:e}", self.context);
+    }
 }
 
 #[test]
 fn logits_agree_with_f64_in_every_family() {
     for recipe in Recipe::each_family(1) {
-        for (cache, bound) in [(CacheFormat::F32, 1e-4), (CacheFormat::F16, 5e-3)] {
-            let sequence = sequence(&recipe, cache);
-            let vocab = recipe.config.vocab_size;
-            let tokens = Random::new(7).indices(40, vocab);
-            let expected = oracle::transformer::logits(&recipe.config, &recipe.tensors(), &tokens);
-            // The first 26 as a prompt, one alone, then 13 at once.
-            sequence.prefill(&tokens[..26], 0, &|| true).expect("prefill");
-            for (first, rows) in [(26, 1), (27, 13)] {
-                sequence.run(Role::Round, &tokens[first..first + rows], first, rows).expect("rows");
-                let logits = sequence.logits(rows).expect("logits");
-                for (row, actual) in logits.chunks(vocab).enumerate() {
-                    let expected: Vec<f32> = expected[first + row].iter().map(|&value| value as f32).collect();
-                    let error = relative_error(actual, &expected);
-                    assert!(
-                        error <= bound,
-                        "{:?}, {cache:?} cache, position {}: relative error {error:e} above {bound:e}",
-                        recipe.config.family,
-                        first + row
-                    );
-                }
+        let tokens = Random::new(7).indices(40, recipe.config.vocab_size);
+        let expected = oracle::transformer::logits(&recipe.config, &recipe.tensors(), &tokens);
+        for (cache, bar) in BARS {
+            let mut run = Run::new(&recipe, cache);
+            run.rows(Role::Prompt, &tokens, 0, 26, 8);
+            run.rows(Role::Round, &tokens, 26, 27, 1);
+            run.rows(Role::Round, &tokens, 27, 40, 13);
+            for (position, actual) in &run.seen {
+                let expected: Vec<f32> = expected[*position].iter().map(|&value| value as f32).collect();
+                run.check(*position, actual, &expected, bar);
             }
         }
     }
+}
+
+#[test]
+fn logits_agree_with_candle_after_200_decoded_tokens() {
+    for recipe in Recipe::each_family(2) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        recipe.write(folder.path());
+        // Two parts of attention's keys: 256 lies within the verified rows.
+        let tokens = Random::new(8).indices(263, recipe.config.vocab_size);
+        let expected = candle(folder.path(), &tokens);
+        for (cache, bar) in BARS {
+            let mut run = Run::new(&recipe, cache);
+            run.rows(Role::Prompt, &tokens, 0, 50, 4);
+            for position in 50..249 {
+                run.rows(Role::Round, &tokens, position, position + 1, 0);
+            }
+            run.rows(Role::Round, &tokens, 249, 250, 1);
+            run.rows(Role::Round, &tokens, 250, 263, 13);
+            for ((position, actual), expected) in run.seen.iter().zip(&expected) {
+                run.check(*position, actual, expected, bar);
+            }
+        }
+    }
+}
+
+/// candle's logits where the test above looks.
+fn candle(folder: &Path, tokens: &[u32]) -> Vec<Vec<f32>> {
+    let positions: Vec<usize> = (46..50).chain(249..263).collect();
+    candle_reference::logits(folder, tokens, &positions)
 }

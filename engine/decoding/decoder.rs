@@ -14,7 +14,7 @@ use super::statistics::Statistics;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Pass, Readback};
 use crate::model::{Sequence, Transformer};
-use crate::ops::{Accept, Inputs, Role, RoundBuffers, RoundParams, Session, Whose};
+use crate::ops::{Accept, Inputs, Role, RoundBuffers, RoundParams, Session, Whose, check_row_invariance};
 
 /// The longest draft.
 pub const MOST_DRAFTS: usize = 16;
@@ -101,7 +101,8 @@ impl Decoder {
     /// A decoder for `target`, with caches of its own.
     ///
     /// Errors: [`Error::Option`] if K is too large or the method lacks its draft, [`Error::NoMaskToken`];
-    /// [`Error::Limit`] or [`Error::OutOfMemory`] if the caches do not fit.
+    /// [`Error::Gpu`] if this driver's rounding depends on the number of rows; [`Error::Limit`] or
+    /// [`Error::OutOfMemory`] if the caches do not fit.
     pub fn new(target: &Arc<Transformer>, draft: Option<&Draft>, mut options: DecoderOptions) -> Result<Decoder> {
         if options.drafts > MOST_DRAFTS {
             return Err(Error::Option {
@@ -116,6 +117,9 @@ impl Decoder {
             options = DecoderOptions { method: Method::Ar, drafts: 0, ..options };
         }
         let device = target.device().clone();
+        if options.method != Method::Ar {
+            check_row_invariance(&device, target.plan(), options.drafts + 1)?;
+        }
         let buffers = Buffers::new(&device, options.context)?;
         // A round looks at most K + 1 rows past the committed tokens, and a draft's window is 2 K rows.
         let positions = options.context + 2 * MOST_DRAFTS;

@@ -9,6 +9,7 @@ mod matrix;
 mod rms_norm;
 mod rope;
 mod round;
+mod self_check;
 mod swiglu;
 
 pub use argmax::Argmax;
@@ -19,6 +20,7 @@ pub use matrix::{Matrix, MatrixSource, WeightFormat};
 pub use rms_norm::RmsNorm;
 pub use rope::{AttentionShape, KvCache, Rope, RopeGains};
 pub use round::{Accept, Inputs, RoundBuffers, RoundParams, Session, Whose};
+pub use self_check::check_row_invariance;
 pub use swiglu::Swiglu;
 
 use crate::error::{Error, Result};
