@@ -1,5 +1,7 @@
 //! One binary for all tests, so that wgpu and candle are linked once.
 
+#[cfg(feature = "cli")]
+mod cli;
 mod comparison;
 mod forward;
 mod gguf;
