@@ -1,1 +1,37 @@
-fn main() {}
+//! The command `pard`: arguments and printing; the work is the engine's.
+//! Exit codes: 0 done (a closed pipe is no fault), 1 failed, 2 bad usage, 130 ended by Ctrl-C.
+
+mod answer;
+mod args;
+mod bench;
+mod devices;
+mod generate;
+mod inspect;
+mod interrupt;
+mod load;
+mod output;
+mod prompt;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Arguments, Command};
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Generate(arguments) => generate::run(&arguments),
+        Command::Devices(arguments) => devices::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::note(&format!("error: {}", output::one_line(&error)));
+            let is_usage = matches!(error.downcast_ref(), Some(pard_engine::Error::Option { .. }));
+            ExitCode::from(if is_usage { 2 } else { 1 })
+        }
+    }
+}

@@ -1,6 +1,8 @@
 //! One binary for all tests, so that wgpu and candle are linked once.
 
 mod chat_template;
+#[cfg(feature = "cli")]
+mod cli;
 mod comparison;
 mod decoding;
 mod forward;

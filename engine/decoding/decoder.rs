@@ -166,6 +166,29 @@ impl Decoder {
         &self.options
     }
 
+    /// Compiles the kernels of every round there can be, by running them on token 0. They are compiled on first use
+    /// otherwise, which no measurement wants. The decoder has to be started anew.
+    ///
+    /// Errors: [`Error::Gpu`] if a kernel does not compile; as [`Device::check`].
+    pub fn warm_up(&mut self) -> Result<()> {
+        self.tokens.clear();
+        let drafts = self.options.drafts;
+        let (draft_rows, outputs) = match self.options.method {
+            Method::Ar => (0..=0, 0),
+            Method::Vsd => (1..=2, 1),
+            Method::Pard => (drafts..=2 * drafts, drafts),
+        };
+        if let Some(draft) = &self.draft {
+            draft.run(Role::Prompt, &[0], 0, 0)?;
+            for rows in draft_rows {
+                draft.run(Role::Round, &vec![0; rows], 0, outputs)?;
+            }
+        }
+        self.target.run(Role::Prompt, &[0], 0, 0)?;
+        self.target.run(Role::Round, &vec![0; drafts + 1], 0, drafts + 1)?;
+        self.device.wait()
+    }
+
     /// Forgets what came before and reads `prompt`: all of it but the last token, which is a row of the first round.
     /// Stops early if `keep_going` says so; the decoder then has to be started anew.
     ///

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::model::config::Config;
 use crate::model::{Model, Transformer};
+use crate::text::Tokenizer;
 
 /// A draft: its weights, and its mask token if it is a parallel one.
 #[derive(Clone)]
@@ -19,15 +21,23 @@ pub struct Draft {
 impl Draft {
     /// `draft` as the draft of `target`. Its mask token is `mask`, or else the one its configuration names.
     ///
+    /// **Errors**: those of [`Draft::check`].
+    pub fn new(draft: &Model, target: &Model, mask: Option<u32>) -> Result<Draft> {
+        let mask = Draft::check(draft.transformer.config(), &draft.tokenizer, &target.tokenizer, mask)?;
+        Ok(Draft { name: draft.name.clone(), model: draft.transformer.clone(), mask })
+    }
+
+    /// What the files alone say of a draft, before anything is uploaded: whether it can draft for a model whose tokenizer
+    /// is `target`, and its mask token.
+    ///
     /// **Errors**: [`Error::TokenizerMismatch`] if the two do not share a token language; [`Error::TokenRange`] if the
     /// mask lies outside the draft's vocabulary.
-    pub fn new(draft: &Model, target: &Model, mask: Option<u32>) -> Result<Draft> {
-        let config = draft.transformer.config();
+    pub fn check(config: &Config, tokenizer: &Tokenizer, target: &Tokenizer, mask: Option<u32>) -> Result<Option<u32>> {
         let mask = mask.or(config.mask_token);
         if let Some(id) = mask.filter(|&id| id as usize >= config.vocab_size) {
             return Err(Error::TokenRange { what: "mask token", id, vocab: config.vocab_size });
         }
-        draft.tokenizer.check_target(&target.tokenizer, mask)?;
-        Ok(Draft { name: draft.name.clone(), model: draft.transformer.clone(), mask })
+        tokenizer.check_target(target, mask)?;
+        Ok(mask)
     }
 }

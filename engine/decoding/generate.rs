@@ -23,6 +23,8 @@ pub enum FinishReason {
     Length,
     /// The context is full.
     Context,
+    /// The caller ended it.
+    Cancelled,
 }
 
 impl FinishReason {
@@ -32,6 +34,7 @@ impl FinishReason {
             FinishReason::Stop => "stop",
             FinishReason::Length => "length",
             FinishReason::Context => "context",
+            FinishReason::Cancelled => "cancelled",
         }
     }
 }
@@ -42,12 +45,15 @@ pub struct Generation<'a> {
     stop_tokens: &'a [u32],
     stream: TextStream,
     limits: Limits,
+    /// Tokens that the context has room for after the prompt.
+    room: usize,
     output: Vec<u32>,
     finish: Option<FinishReason>,
 }
 
 impl<'a> Generation<'a> {
-    /// Reads `prompt` and stands ready to answer it. `keep_going` is asked between the prompt's chunks.
+    /// Reads `prompt` and stands ready to answer it. `keep_going` is asked between the prompt's chunks; where it said no,
+    /// the answer is cancelled before it begins.
     ///
     /// **Errors**: those of [`Decoder::start`].
     pub fn start(
@@ -59,8 +65,13 @@ impl<'a> Generation<'a> {
     ) -> Result<Generation<'a>> {
         decoder.start(prompt, keep_going)?;
         let stream = TextStream::continuing(&model.tokenizer).with_stop_strings(limits.stop.clone());
-        let finish = (limits.max_tokens == 0).then_some(FinishReason::Length);
-        Ok(Generation { decoder, stop_tokens: &model.stop_tokens, stream, limits, output: Vec::new(), finish })
+        let room = decoder.options().context - prompt.len();
+        let finish = match limits.max_tokens {
+            _ if !keep_going() => Some(FinishReason::Cancelled),
+            0 => Some(FinishReason::Length),
+            _ => None,
+        };
+        Ok(Generation { decoder, stop_tokens: &model.stop_tokens, stream, limits, room, output: Vec::new(), finish })
     }
 
     /// The answer's tokens so far, a stop token at the end included.
@@ -73,9 +84,23 @@ impl<'a> Generation<'a> {
         self.finish
     }
 
-    /// Runs one round and gives the text it made certain, which may be none.
-    fn round(&mut self) -> Result<String> {
+    /// Ends the answer here and gives the text that was held back.
+    pub fn cancel(&mut self) -> String {
+        if self.finish.is_some() {
+            return String::new();
+        }
+        self.finish = Some(FinishReason::Cancelled);
+        self.stream.flush().unwrap_or_default()
+    }
+
+    /// Runs one round and gives the text it made certain, which may be none. An answer that has ended gets no round.
+    ///
+    /// **Errors**: those of [`Decoder::round`].
+    pub fn round(&mut self) -> Result<String> {
         let mut text = String::new();
+        if self.finish.is_some() {
+            return Ok(text);
+        }
         for &token in self.decoder.round()? {
             self.output.push(token);
             if self.stop_tokens.contains(&token) {
@@ -91,9 +116,11 @@ impl<'a> Generation<'a> {
                 self.finish = Some(FinishReason::Length);
                 break;
             }
-        }
-        if self.finish.is_none() && self.decoder.tokens().len() >= self.decoder.options().context {
-            self.finish = Some(FinishReason::Context);
+            // A round may commit more than fits; what AR would not have written is dropped.
+            if self.output.len() == self.room {
+                self.finish = Some(FinishReason::Context);
+                break;
+            }
         }
         if self.finish.is_some() {
             text.extend(self.stream.flush());

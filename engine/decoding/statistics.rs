@@ -46,3 +46,18 @@ impl Statistics {
         self.committed_tokens as f64 / self.decode.as_secs_f64().max(1e-9)
     }
 }
+
+impl std::ops::AddAssign<&Statistics> for Statistics {
+    /// Adds another answer's counts and times.
+    fn add_assign(&mut self, other: &Statistics) {
+        self.prompt_tokens += other.prompt_tokens;
+        self.committed_tokens += other.committed_tokens;
+        self.rounds += other.rounds;
+        self.accepted.resize(self.accepted.len().max(other.accepted.len()), 0);
+        for (sum, count) in self.accepted.iter_mut().zip(&other.accepted) {
+            *sum += count;
+        }
+        self.prefill += other.prefill;
+        self.decode += other.decode;
+    }
+}

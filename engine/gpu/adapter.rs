@@ -53,12 +53,12 @@ pub struct AdapterReport {
 /// **Errors**: [`Error::Adapter`] if nothing matches, with the list; [`Error::Option`] for an unknown backend.
 pub fn adapters(query: &AdapterQuery) -> Result<Vec<AdapterReport>> {
     let found = Found::enumerate(query)?;
-    let chosen = found.choose(query).ok();
+    let chosen = found.choose(query)?;
     Ok(found
         .adapters
         .iter()
         .enumerate()
-        .map(|(index, adapter)| report(index, adapter, chosen.as_ref().filter(|(at, _)| *at == index)))
+        .map(|(index, adapter)| report(index, adapter, Some(&chosen).filter(|(at, _)| *at == index)))
         .collect())
 }
 

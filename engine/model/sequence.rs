@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::rotary;
 use super::transformer::{LayerWeights, Transformer};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Device, Pass, Plan};
+use crate::gpu::{Buffer, CacheFormat, Device, Pass};
 use crate::ops::{
     Argmax, Attention, AttentionScratch, Embedding, Finish, KvCache, MOST_ROWS, Matmul, RmsNorm, Role, Rope, RopeGains,
     RowSet, Step, Swiglu, Tensor,
@@ -112,9 +112,9 @@ impl Sequence {
     }
 
     /// Device memory that caches for `positions` positions take.
-    pub fn cache_bytes(plan: &Plan, config: &super::config::Config, positions: usize) -> u64 {
+    pub fn cache_bytes(format: CacheFormat, config: &super::config::Config, positions: usize) -> u64 {
         let shape = super::transformer::attention_shape(config);
-        config.layers as u64 * KvCache::bytes(plan, &shape, positions)
+        (config.layers as u64).saturating_mul(KvCache::bytes(format, &shape, positions))
     }
 
     /// Where a pass's step is written (by [`crate::ops::Inputs`]).

@@ -107,6 +107,17 @@ impl Transformer {
         Ok(Transformer { device, plan, config, embedding, layers, final_norm, head, notices })
     }
 
+    /// Device memory that the weights of `checkpoint` will take, the padding of the device's layout aside. It takes no
+    /// device to know.
+    ///
+    /// **Errors**: [`crate::Error::MissingTensor`] or [`crate::Error::TensorShape`], as an upload would.
+    pub fn expected_bytes(config: &Config, checkpoint: &dyn Checkpoint, choice: WeightChoice) -> Result<u64> {
+        expected_matrices(config).iter().try_fold(0, |sum, (name, shape)| {
+            let format = format(choice, checkpoint.expect(name, shape)?.stored);
+            Ok(sum + (shape[0] * shape[1] * format.bytes()) as u64)
+        })
+    }
+
     /// The device that holds the weights.
     pub fn device(&self) -> &Device {
         &self.device
@@ -222,28 +233,29 @@ impl Loader<'_> {
 
     /// The format that keeps every one of `names` as exactly as the choice allows.
     fn format(&mut self, names: &[&str]) -> Result<WeightFormat> {
-        if self.choice == WeightChoice::F32 {
-            return Ok(WeightFormat::F32);
-        }
         let mut formats = Vec::new();
         for name in names {
             let info = self.checkpoint.find(name).ok_or_else(|| crate::Error::MissingTensor {
                 path: self.checkpoint.path().to_owned(),
                 name: (*name).to_owned(),
             })?;
-            formats.push(match info.stored {
-                StoredType::Bf16 | StoredType::Quantised(_) => WeightFormat::Bf16,
-                StoredType::F16 => WeightFormat::F16,
-                StoredType::F32 => {
-                    let notice = "F32 weights are rounded to BF16; --weights f32 keeps them".to_owned();
-                    if !self.notices.contains(&notice) {
-                        self.notices.push(notice);
-                    }
-                    WeightFormat::Bf16
-                }
-            });
+            let format = format(self.choice, info.stored);
+            let notice = "F32 weights are rounded to BF16; --weights f32 keeps them".to_owned();
+            if info.stored == StoredType::F32 && format != WeightFormat::F32 && !self.notices.contains(&notice) {
+                self.notices.push(notice);
+            }
+            formats.push(format);
         }
         // Only F32 holds BF16 and F16 values both.
         Ok(if formats.windows(2).all(|pair| pair[0] == pair[1]) { formats[0] } else { WeightFormat::F32 })
+    }
+}
+
+/// The format that keeps a tensor of type `stored` as exactly as the choice allows.
+fn format(choice: WeightChoice, stored: StoredType) -> WeightFormat {
+    match (choice, stored) {
+        (WeightChoice::F32, _) => WeightFormat::F32,
+        (WeightChoice::Compact, StoredType::F16) => WeightFormat::F16,
+        (WeightChoice::Compact, StoredType::Bf16 | StoredType::Quantised(_) | StoredType::F32) => WeightFormat::Bf16,
     }
 }

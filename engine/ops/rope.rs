@@ -23,7 +23,7 @@ impl KvCache {
     /// Errors: [`crate::Error::Limit`] or [`crate::Error::OutOfMemory`] if it is too large for the device.
     pub fn new(device: &Device, plan: &Plan, shape: &AttentionShape, positions: usize) -> Result<KvCache> {
         let capacity = positions.next_multiple_of(KEY_TILE);
-        let bytes = KvCache::bytes(plan, shape, positions) / 2;
+        let bytes = KvCache::bytes(plan.cache, shape, positions) / 2;
         Ok(KvCache {
             keys: Buffer::storage(device, "key cache", bytes)?,
             values: Buffer::storage(device, "value cache", bytes)?,
@@ -33,9 +33,9 @@ impl KvCache {
     }
 
     /// Device memory that a cache of `positions` positions takes.
-    pub fn bytes(plan: &Plan, shape: &AttentionShape, positions: usize) -> u64 {
+    pub fn bytes(format: CacheFormat, shape: &AttentionShape, positions: usize) -> u64 {
         let capacity = positions.next_multiple_of(KEY_TILE);
-        2 * (shape.kv_heads * capacity * shape.head_dim * plan.cache.bytes()) as u64
+        2 * (shape.kv_heads * capacity * shape.head_dim * format.bytes()) as u64
     }
 }
 

@@ -1,0 +1,231 @@
+//! The command line's arguments.
+
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, value_parser};
+use pard_engine::decoding::{MOST_DRAFTS, Method};
+use pard_engine::gpu::{AdapterQuery, CacheFormat};
+use pard_engine::model::source::DEFAULT_MODEL;
+use pard_engine::model::{LoadOptions, WeightChoice};
+use pard_engine::{Error, Result};
+
+/// Language models on any GPU, by parallel-draft speculative decoding.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true, propagate_version = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Write the answer to a prompt
+    Generate(GenerateArguments),
+    /// Time the decoding methods side by side and compare their tokens
+    Bench(BenchArguments),
+    /// List the adapters and say which one would be used
+    Devices(DevicesArguments),
+    /// Show what a model is made of and the memory it needs
+    Inspect(InspectArguments),
+}
+
+#[derive(Args)]
+pub struct GenerateArguments {
+    /// The prompt; without -p and --file it is read from standard input
+    #[arg(short, long, value_name = "TEXT", conflicts_with = "file")]
+    pub prompt: Option<String>,
+    /// Read the prompt from a file (`-`: standard input); one line end at its end is dropped
+    #[arg(short, long, value_name = "PATH")]
+    pub file: Option<PathBuf>,
+    #[command(flatten)]
+    pub style: StyleArguments,
+    #[command(flatten)]
+    pub models: ModelArguments,
+    /// Who proposes tokens [default: pard if the draft has a mask token, else vsd; ar without a draft]
+    #[arg(long, value_parser = one_of(&METHODS))]
+    pub method: Option<Method>,
+    /// Tokens of the answer at most
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 256)]
+    pub max_tokens: usize,
+    /// End the answer before this text; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// Print one JSON object in place of the text
+    #[arg(long)]
+    pub json: bool,
+    /// Print no notices, progress and statistics
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+#[derive(Args)]
+pub struct BenchArguments {
+    /// Prompts, a JSON object a line with `prompt`, `messages`, `turns` (the first is taken) or `data` [default: a
+    /// built-in set]
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub prompts: Option<PathBuf>,
+    /// Take the first N prompts only
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+    #[command(flatten)]
+    pub style: StyleArguments,
+    #[command(flatten)]
+    pub models: ModelArguments,
+    /// The methods, separated by commas [default: all that the draft allows]
+    #[arg(long, value_delimiter = ',', value_parser = one_of(&METHODS))]
+    pub methods: Vec<Method>,
+    /// Tokens of each answer at most
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
+    pub max_tokens: usize,
+    /// Print one JSON object in place of the table
+    #[arg(long)]
+    pub json: bool,
+    /// Print no notices and progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+#[derive(Args)]
+pub struct DevicesArguments {
+    #[command(flatten)]
+    pub device: DeviceArguments,
+    /// Print a JSON array
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct InspectArguments {
+    /// `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
+    pub model: String,
+    #[command(flatten)]
+    pub memory: MemoryArguments,
+    /// List every tensor
+    #[arg(long)]
+    pub tensors: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How a prompt becomes the model's.
+#[derive(Args)]
+pub struct StyleArguments {
+    /// Put the prompt into the model's chat template [default where there is one]
+    #[arg(long, conflicts_with = "raw")]
+    pub chat: bool,
+    /// Continue the prompt as plain text
+    #[arg(long, conflicts_with_all = ["system", "thinking"])]
+    pub raw: bool,
+    /// What the model is told before the prompt
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Whether the model may think first, where its template knows of it
+    #[arg(long, value_name = "on|off", value_parser = one_of(&[("on", true), ("off", false)]))]
+    pub thinking: Option<bool>,
+}
+
+/// Which models, and where they run.
+#[derive(Args)]
+pub struct ModelArguments {
+    /// The model: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
+    #[arg(short, long, default_value = DEFAULT_MODEL)]
+    pub model: String,
+    /// The model that proposes tokens, named likewise
+    #[arg(short, long, value_name = "MODEL")]
+    pub draft: Option<String>,
+    /// The draft's mask token, for PARD; its config.json may name one
+    #[arg(long, value_name = "ID", requires = "draft")]
+    pub mask_token: Option<u32>,
+    /// Tokens proposed per round, 0 (none) to 16 [default: 8 with a draft]
+    #[arg(short = 'k', long, value_name = "K", value_parser = value_parser!(u8).range(..=MOST_DRAFTS as i64))]
+    pub draft_len: Option<u8>,
+    #[command(flatten)]
+    pub memory: MemoryArguments,
+    #[command(flatten)]
+    pub device: DeviceArguments,
+}
+
+/// What decides how much memory a model takes.
+#[derive(Args)]
+pub struct MemoryArguments {
+    /// Tokens that prompt and answer may take together [default: what the model was made for, 4096 at most]
+    #[arg(short, long, value_name = "TOKENS", value_parser = value_parser!(u32).range(2..=1 << 24))]
+    pub context: Option<u32>,
+    /// Weights on the device: 16 bits, or all in f32
+    #[arg(long, default_value = "compact", value_parser = one_of(&[("compact", WeightChoice::Compact), ("f32", WeightChoice::F32)]))]
+    pub weights: WeightChoice,
+    /// Keys and values on the device
+    #[arg(long, default_value = "f16", value_parser = one_of(&[("f16", CacheFormat::F16), ("f32", CacheFormat::F32)]))]
+    pub cache: CacheFormat,
+}
+
+#[derive(Args)]
+pub struct DeviceArguments {
+    /// The adapter: its index or a part of its name, as `pard devices` lists them
+    #[arg(long, value_name = "INDEX|NAME")]
+    pub device: Option<String>,
+    /// vulkan, metal or dx12
+    #[arg(long)]
+    pub backend: Option<String>,
+}
+
+/// The longest context that is taken unless a longer one is asked for.
+const USUAL_CONTEXT: usize = 4096;
+/// K where there is a draft and nothing was said.
+const USUAL_DRAFTS: usize = 8;
+
+const METHODS: [(&str, Method); 3] = [("ar", Method::Ar), ("vsd", Method::Vsd), ("pard", Method::Pard)];
+
+/// One of the named values.
+fn one_of<T>(choices: &'static [(&'static str, T)]) -> impl TypedValueParser<Value = T>
+where
+    T: Copy + Send + Sync + 'static,
+{
+    let value_of = |name: String| choices.iter().find(|(known, _)| *known == name).map(|&(_, value)| value);
+    PossibleValuesParser::new(choices.iter().map(|&(name, _)| name))
+        .try_map(move |name| value_of(name).ok_or("it is not one of the choices"))
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("it must be 1 at least".to_owned()),
+        Ok(count) => Ok(count),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+impl DeviceArguments {
+    pub fn query(&self) -> AdapterQuery {
+        AdapterQuery { device: self.device.clone(), backend: self.backend.clone() }
+    }
+}
+
+impl MemoryArguments {
+    pub fn load_options(&self) -> LoadOptions {
+        LoadOptions { weights: self.weights, cache: self.cache }
+    }
+
+    /// The context for a model that was made for `trained` tokens.
+    pub fn context(&self, trained: usize) -> usize {
+        self.context.map_or(trained.min(USUAL_CONTEXT), |tokens| tokens as usize)
+    }
+}
+
+impl ModelArguments {
+    /// K.
+    pub fn drafts(&self) -> usize {
+        self.draft_len.map_or(if self.draft.is_some() { USUAL_DRAFTS } else { 0 }, usize::from)
+    }
+
+    /// Refuses speculation for which no draft was named.
+    ///
+    /// **Errors**: [`Error::Option`], of which `option` is the one that asks for it.
+    pub fn check_draft(&self, option: &'static str, speculates: bool) -> Result<()> {
+        match self.draft {
+            None if speculates => Err(Error::Option { option, reason: "it needs a draft model (-d)".to_owned() }),
+            _ => Ok(()),
+        }
+    }
+}

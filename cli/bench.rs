@@ -1,0 +1,135 @@
+//! `pard bench`: the decoding methods side by side on the same prompts, and whether they write the same tokens.
+//! Methods take turns on each prompt, so that a machine that slows down slows all of them.
+
+mod report;
+
+use std::process::ExitCode;
+
+use pard_engine::Error;
+use pard_engine::decoding::{FinishReason, Limits, Method};
+
+use crate::answer::{Answer, answer};
+use crate::args::BenchArguments;
+use crate::interrupt;
+use crate::load::{self, Files};
+use crate::output::{self, Talk};
+use crate::prompt::{self, Prompt};
+
+use report::{Report, Run};
+
+/// Two prompts each of code, maths and chat.
+const BUILT_IN: [&str; 6] = [
+    "Write a Python function `is_palindrome(text)` that ignores case and everything that is not a letter.",
+    "Write a Rust function that returns the second largest number of a slice, or `None` if there is none.",
+    "A baker sells 24 loaves in the morning and half as many in the afternoon, at 3 dollars each. How much does she \
+     earn in five days? Explain step by step.",
+    "What is the sum of all whole numbers from 1 to 60 that are divisible by 4? Show how you get there.",
+    "My sister has just moved to a new town and feels lonely. Suggest five ways in which she could meet people.",
+    "Explain to a child of eight why the sky is blue and the evening sun is red.",
+];
+
+/// Length of the answer that is not counted.
+const WARM_UP_TOKENS: usize = 8;
+
+/// Runs the command.
+pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
+    let talk = Talk::unless(arguments.quiet);
+    let (prompts, files) = (read_prompts(arguments)?, open(arguments, talk)?);
+    let methods = methods(arguments, &files)?;
+    let context = load::context(&arguments.models, &files, talk);
+    let prompts = encode(&prompts, arguments, &files, context)?;
+    let draft_name = files.draft().map(|draft| draft.name.clone());
+    let models = files.upload(&arguments.models, talk)?;
+    let mut runs = methods
+        .iter()
+        .map(|&method| Ok(Run::new(models.decoder(method, arguments.models.drafts(), context)?)))
+        .collect::<pard_engine::Result<Vec<_>>>()?;
+
+    interrupt::listen()?;
+    let bar = talk.bar("answering".to_owned(), "{msg} {wide_bar} {pos}/{len}");
+    bar.set_length(((prompts.len() + 1) * runs.len()) as u64);
+    let mut done = 0;
+    let ask = |runs: &mut [Run], tokens: &[u32], max_tokens: usize| -> anyhow::Result<Vec<Answer>> {
+        let answer_next = |run: &mut Run| {
+            bar.inc(1);
+            let limits = Limits { max_tokens, stop: Vec::new() };
+            answer(&mut run.decoder, &models.target, tokens, limits, |_| Ok(()))
+        };
+        runs.iter_mut().map(answer_next).collect()
+    };
+    // Not counted: kernels are compiled when they are first used.
+    for run in &mut runs {
+        run.decoder.warm_up()?;
+    }
+    ask(&mut runs, &prompts[0].1, WARM_UP_TOKENS.min(arguments.max_tokens))?;
+    for (_, tokens) in &prompts {
+        let answers = ask(&mut runs, tokens, arguments.max_tokens)?;
+        if answers.iter().any(|answer| answer.finish == FinishReason::Cancelled) {
+            break;
+        }
+        for (run, answer) in runs.iter_mut().zip(answers) {
+            run.count(answer);
+        }
+        done += 1;
+    }
+    bar.finish_and_clear();
+
+    let draft = draft_name.as_deref();
+    let report = Report { models: &models, draft, context, prompts: &prompts[..done], runs: &runs };
+    match arguments.json {
+        true => output::print(&report.as_json().to_string())?,
+        false => output::print(&report.as_text())?,
+    }
+    if done < prompts.len() {
+        output::note(&format!("ended by Ctrl-C after {done} of {} prompts", prompts.len()));
+        return Ok(interrupt::exit_code());
+    }
+    Ok(if report.is_lossless() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn read_prompts(arguments: &BenchArguments) -> anyhow::Result<Vec<Prompt>> {
+    let mut prompts = match &arguments.prompts {
+        Some(path) => prompt::read_lines(path)?,
+        None => BUILT_IN.map(|text| Prompt::Text(text.to_owned())).to_vec(),
+    };
+    prompts.truncate(arguments.limit.map_or(usize::MAX, |limit| limit as usize));
+    Ok(prompts)
+}
+
+fn open(arguments: &BenchArguments, talk: Talk) -> anyhow::Result<Files> {
+    let speculates = |&method: &Method| method != Method::Ar;
+    arguments.models.check_draft("--methods", arguments.methods.iter().any(speculates))?;
+    arguments.models.check_draft("--draft-len", arguments.models.drafts() > 0)?;
+    let wants_draft = arguments.methods.is_empty() || arguments.methods.iter().any(speculates);
+    Ok(Files::open(&arguments.models, wants_draft && arguments.models.drafts() > 0, talk)?)
+}
+
+/// Those asked for, AR first, or all that the draft allows.
+fn methods(arguments: &BenchArguments, files: &Files) -> pard_engine::Result<Vec<Method>> {
+    let mut methods = arguments.methods.clone();
+    if methods.is_empty() {
+        return Ok(files.methods());
+    }
+    methods.sort_by_key(|&method| method as u8);
+    methods.dedup();
+    methods.iter().try_for_each(|&method| files.check(method))?;
+    Ok(methods)
+}
+
+/// Every prompt with its tokens; all are checked before any is answered.
+fn encode<'a>(
+    prompts: &'a [Prompt],
+    arguments: &BenchArguments,
+    files: &Files,
+    context: usize,
+) -> anyhow::Result<Vec<(&'a Prompt, Vec<u32>)>> {
+    let encoded = prompts.iter().enumerate().map(|(index, prompt)| {
+        let fits = |tokens: Vec<u32>| match tokens.len() < context {
+            true => Ok((prompt, tokens)),
+            false => Err(Error::ContextFull { tokens: tokens.len(), context }),
+        };
+        let tokens = prompt.tokens(&files.target, &arguments.style).and_then(fits);
+        tokens.map_err(|error| anyhow::Error::from(error).context(format!("prompt {}", index + 1)))
+    });
+    encoded.collect()
+}

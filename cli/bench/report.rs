@@ -1,0 +1,192 @@
+//! What the bench has to say: speeds, acceptance, and whether the tokens are AR's.
+
+use pard_engine::decoding::{Decoder, Method, Statistics};
+use serde_json::{Value, json};
+
+use crate::answer::{Answer, joined, statistics_json, tokens_per_second};
+use crate::load::Models;
+use crate::output;
+use crate::prompt::Prompt;
+
+/// One method's answers.
+pub struct Run {
+    pub decoder: Decoder,
+    statistics: Statistics,
+    output_tokens: usize,
+    outputs: Vec<Vec<u32>>,
+}
+
+impl Run {
+    pub fn new(decoder: Decoder) -> Run {
+        Run { decoder, statistics: Statistics::default(), output_tokens: 0, outputs: Vec::new() }
+    }
+
+    /// Adds the answer to the next prompt.
+    pub fn count(&mut self, answer: Answer) {
+        self.statistics += &answer.statistics;
+        self.output_tokens += answer.output.len();
+        self.outputs.push(answer.output);
+    }
+
+    fn method(&self) -> Method {
+        self.decoder.options().method
+    }
+
+    fn tokens_per_second(&self) -> f64 {
+        tokens_per_second(self.output_tokens, &self.statistics)
+    }
+}
+
+/// Where an answer first differs from AR's.
+struct Difference {
+    prompt: usize,
+    position: usize,
+}
+
+/// All runs over the same prompts.
+pub struct Report<'a> {
+    pub models: &'a Models,
+    pub draft: Option<&'a str>,
+    pub context: usize,
+    pub prompts: &'a [(&'a Prompt, Vec<u32>)],
+    pub runs: &'a [Run],
+}
+
+impl Report<'_> {
+    /// Whether every method wrote AR's tokens.
+    pub fn is_lossless(&self) -> bool {
+        self.runs.iter().all(|run| self.difference(run).is_none())
+    }
+
+    /// The report as one JSON object.
+    pub fn as_json(&self) -> Value {
+        let run = |run: &Run| {
+            let difference = self.difference(run);
+            let place = difference.as_ref().map(|at| json!({ "prompt": at.prompt, "position": at.position }));
+            let report = json!({
+                "method": run.method().name(),
+                "k": run.decoder.options().drafts,
+                "output_tokens": run.output_tokens,
+                "speed_up": self.speed_up(run),
+                "identical": self.reference().map(|_| difference.is_none()),
+                "first_difference": place,
+            });
+            joined(report, statistics_json(run.output_tokens, &run.statistics))
+        };
+        json!({
+            "target": self.models.target.name,
+            "draft": self.draft,
+            "prompts": self.prompts.len(),
+            "prompt_tokens": self.prompt_tokens(),
+            "methods": self.runs.iter().map(run).collect::<Vec<_>>(),
+            "plan": self.models.plan(self.context),
+        })
+    }
+
+    /// The report as tables.
+    pub fn as_text(&self) -> String {
+        let mut parts = vec![self.heading(), self.speeds()];
+        parts.extend(self.acceptance());
+        parts.extend(self.verdict());
+        parts.join("\n\n")
+    }
+
+    fn heading(&self) -> String {
+        let transformer = &self.models.target.transformer;
+        let drafted = match self.draft {
+            None => String::new(),
+            Some(name) => format!(", drafted for by {name}, K = {}", self.most_drafts()),
+        };
+        let (prompts, tokens) = (self.prompts.len(), self.prompt_tokens());
+        format!(
+            "{}{drafted}; {prompts} prompts of {tokens} tokens in all\n{}; {}",
+            self.models.target.name,
+            transformer.device().name(),
+            transformer.plan(),
+        )
+    }
+
+    fn speeds(&self) -> String {
+        let heading =
+            ["method", "tokens/s", "speed-up", "rounds", "tokens/round", "tokens", "prompt s", "decode s", "identical"];
+        let row = |run: &Run| {
+            let statistics = &run.statistics;
+            let identical = match (run.method(), self.reference(), self.difference(run)) {
+                (Method::Ar, ..) | (_, None, _) => "-",
+                (_, Some(_), None) => "yes",
+                (_, Some(_), Some(_)) => "NO",
+            };
+            vec![
+                run.method().name().to_owned(),
+                format!("{:.2}", run.tokens_per_second()),
+                self.speed_up(run).map_or("-".to_owned(), |ratio| format!("{ratio:.2}")),
+                statistics.rounds.to_string(),
+                format!("{:.2}", statistics.tokens_per_round()),
+                run.output_tokens.to_string(),
+                format!("{:.2}", statistics.prefill.as_secs_f64()),
+                format!("{:.2}", statistics.decode.as_secs_f64()),
+                identical.to_owned(),
+            ]
+        };
+        let rows: Vec<_> =
+            std::iter::once(heading.map(str::to_owned).to_vec()).chain(self.runs.iter().map(row)).collect();
+        output::table(&rows)
+    }
+
+    /// How often the proposal at each position was accepted, for methods that propose.
+    fn acceptance(&self) -> Option<String> {
+        let speculative: Vec<&Run> = self.runs.iter().filter(|run| run.method() != Method::Ar).collect();
+        let row = |name: &str, cells: Vec<String>| [vec![name.to_owned()], cells].concat();
+        let positions = (1..=self.most_drafts()).map(|position| position.to_string()).collect();
+        let mut rows = vec![row("accepted at", positions)];
+        rows.extend(speculative.iter().map(|run| {
+            let shares = run.statistics.accepted_per_position();
+            row(run.method().name(), shares.iter().map(|share| format!("{share:.2}")).collect())
+        }));
+        (!speculative.is_empty()).then(|| output::table(&rows))
+    }
+
+    /// In words, whether the tokens are AR's.
+    fn verdict(&self) -> Option<String> {
+        if self.reference().is_none() || self.runs.len() < 2 {
+            return None;
+        }
+        let difference = |run: &Run| {
+            let Difference { prompt, position } = self.difference(run)?;
+            let shown: String = self.prompts[prompt].0.text().chars().take(60).collect();
+            let (name, number) = (run.method().name(), prompt + 1);
+            Some(format!("{name} differs from ar in prompt {number} ({shown:?}) at token {position} of the answer"))
+        };
+        let differences: Vec<String> = self.runs.iter().filter_map(difference).collect();
+        Some(match differences.is_empty() {
+            true => "The tokens of all methods are identical.".to_owned(),
+            false => differences.join("\n"),
+        })
+    }
+
+    fn prompt_tokens(&self) -> usize {
+        self.prompts.iter().map(|(_, tokens)| tokens.len()).sum()
+    }
+
+    /// K, or 0 where nobody proposes.
+    fn most_drafts(&self) -> usize {
+        self.runs.iter().map(|run| run.decoder.options().drafts).max().unwrap_or(0)
+    }
+
+    /// AR's run, which the others are held against.
+    fn reference(&self) -> Option<&Run> {
+        self.runs.iter().find(|run| run.method() == Method::Ar)
+    }
+
+    fn speed_up(&self, run: &Run) -> Option<f64> {
+        Some(run.tokens_per_second() / self.reference()?.tokens_per_second())
+    }
+
+    /// Where the tokens of `run` first differ from AR's, if they do.
+    fn difference(&self, run: &Run) -> Option<Difference> {
+        let mut pairs = run.outputs.iter().zip(&self.reference()?.outputs).enumerate();
+        let (prompt, (own, reference)) = pairs.find(|(_, (own, reference))| own != reference)?;
+        let position = own.iter().zip(reference).take_while(|(own, reference)| own == reference).count();
+        Some(Difference { prompt, position })
+    }
+}

@@ -1,0 +1,180 @@
+//! `pard inspect`: what a model's files say, and the memory it will need. It needs no GPU.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use pard_engine::decoding::MOST_DRAFTS;
+use pard_engine::model::checkpoint::{StoredType, TensorInfo};
+use pard_engine::model::config::RopeScaling;
+use pard_engine::model::{ModelFiles, Sequence, Transformer};
+use serde_json::{Map, Value, json};
+
+use crate::args::InspectArguments;
+use crate::load;
+use crate::output::{self, Talk};
+
+/// Runs the command.
+pub fn run(arguments: &InspectArguments) -> anyhow::Result<ExitCode> {
+    let files = load::open(&arguments.model, Talk::Freely)?;
+    let memory = Memory::of(&files, arguments)?;
+    match arguments.json {
+        true => output::print(&as_json(&files, &memory, arguments.tensors).to_string())?,
+        false => output::print(&as_text(&files, &memory, arguments.tensors))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Bytes on the device.
+struct Memory {
+    context: usize,
+    weights: u64,
+    caches: u64,
+}
+
+impl Memory {
+    fn of(files: &ModelFiles, arguments: &InspectArguments) -> pard_engine::Result<Memory> {
+        let (config, memory) = (&files.config, &arguments.memory);
+        let context = memory.context(config.context);
+        Ok(Memory {
+            context,
+            weights: Transformer::expected_bytes(config, &*files.checkpoint, memory.weights)?,
+            // A round looks past the context's end by two drafts at most.
+            caches: Sequence::cache_bytes(memory.cache, config, context + 2 * MOST_DRAFTS),
+        })
+    }
+}
+
+/// How many tensors there are of one type, their weights and their bytes in the file.
+#[derive(Default)]
+struct Share {
+    tensors: usize,
+    weights: u64,
+    bytes: u64,
+}
+
+fn by_type(tensors: &[TensorInfo]) -> BTreeMap<&'static str, Share> {
+    let mut shares: BTreeMap<&'static str, Share> = BTreeMap::new();
+    for tensor in tensors {
+        let share = shares.entry(type_name(tensor.stored)).or_default();
+        share.tensors += 1;
+        share.weights += weights(tensor);
+        share.bytes += tensor.bytes;
+    }
+    shares
+}
+
+fn type_name(stored: StoredType) -> &'static str {
+    match stored {
+        StoredType::Bf16 => "BF16",
+        StoredType::F16 => "F16",
+        StoredType::F32 => "F32",
+        StoredType::Quantised(name) => name,
+    }
+}
+
+fn weights(tensor: &TensorInfo) -> u64 {
+    tensor.shape.iter().fold(1, |product: u64, &length| product.saturating_mul(length as u64))
+}
+
+/// Weights of the model; a tied head that is stored all the same counts once.
+fn parameters(files: &ModelFiles) -> u64 {
+    let is_copy = |tensor: &&TensorInfo| files.config.tied_head && tensor.name == "lm_head.weight";
+    files.checkpoint.tensors().iter().filter(|tensor| !is_copy(tensor)).map(weights).sum()
+}
+
+fn rope_scaling(scaling: RopeScaling) -> String {
+    match scaling {
+        RopeScaling::None => "none".to_owned(),
+        RopeScaling::Linear { factor } => format!("linear, factor {factor}"),
+        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => format!(
+            "llama3, factor {factor}, low {low_freq_factor}, high {high_freq_factor}, original context {original_context}"
+        ),
+        RopeScaling::Factors => "a factor per frequency".to_owned(),
+    }
+}
+
+/// The hyper-parameters, under the names of `config.json`.
+fn hyper_parameters(files: &ModelFiles) -> Vec<(&'static str, Value)> {
+    let config = &files.config;
+    vec![
+        ("family", format!("{:?}", config.family).to_lowercase().into()),
+        ("hidden_size", config.hidden_size.into()),
+        ("num_hidden_layers", config.layers.into()),
+        ("num_attention_heads", config.heads.into()),
+        ("num_key_value_heads", config.kv_heads.into()),
+        ("head_dim", config.head_dim.into()),
+        ("intermediate_size", config.feed_forward_size.into()),
+        ("vocab_size", config.vocab_size.into()),
+        ("max_position_embeddings", config.context.into()),
+        ("rms_norm_eps", config.norm_epsilon.into()),
+        ("rope_theta", config.rope_theta.into()),
+        ("rope_scaling", rope_scaling(config.rope_scaling).into()),
+        ("tie_word_embeddings", config.tied_head.into()),
+        ("qkv_bias", config.qkv_bias.into()),
+        ("head_norm", config.head_norm.into()),
+        ("pard_token", config.mask_token.into()),
+    ]
+}
+
+fn as_text(files: &ModelFiles, memory: &Memory, list: bool) -> String {
+    let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let token = |&id: &u32| format!("{id} {}", files.tokenizer.token(id).unwrap_or_default());
+    let mut rows = vec![("name", files.name.clone()), ("path", files.path.display().to_string())];
+    let given = hyper_parameters(files).into_iter().filter(|(_, value)| !value.is_null());
+    rows.extend(given.map(|(name, value)| (name, plain(&value))));
+    rows.extend([
+        ("stop tokens", files.stop_tokens.iter().map(token).collect::<Vec<_>>().join(", ")),
+        ("chat template", if files.chat_template.is_some() { "yes" } else { "no" }.to_owned()),
+        ("parameters", format!("{:.1} million", parameters(files) as f64 / 1e6)),
+    ]);
+    for (name, share) in by_type(files.checkpoint.tensors()) {
+        let count = format!("{} of {name}, {} in the file", share.tensors, output::bytes(share.bytes));
+        rows.push(("tensors", count));
+    }
+    rows.extend([
+        ("weights on the GPU", output::bytes(memory.weights)),
+        ("caches on the GPU", format!("{} for {} tokens", output::bytes(memory.caches), memory.context)),
+    ]);
+    let mut lines: Vec<String> = rows.iter().map(|(name, value)| format!("{name:<24} {value}")).collect();
+    if list {
+        let heading = ["tensor", "type", "shape"].map(str::to_owned).to_vec();
+        let row = |tensor: &TensorInfo| {
+            vec![tensor.name.clone(), type_name(tensor.stored).to_owned(), format!("{:?}", tensor.shape)]
+        };
+        let table: Vec<Vec<String>> =
+            std::iter::once(heading).chain(files.checkpoint.tensors().iter().map(row)).collect();
+        lines.extend([String::new(), output::table(&table)]);
+    }
+    lines.join("\n")
+}
+
+fn as_json(files: &ModelFiles, memory: &Memory, list: bool) -> Value {
+    let share = |(name, share): (&'static str, Share)| {
+        let counts = json!({ "tensors": share.tensors, "parameters": share.weights, "bytes": share.bytes });
+        (name.to_owned(), counts)
+    };
+    let named: Map<String, Value> =
+        hyper_parameters(files).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let mut report = json!({
+        "name": files.name,
+        "path": files.path.display().to_string(),
+        "config": named,
+        "stop_tokens": files.stop_tokens,
+        "chat_template": files.chat_template.is_some(),
+        "parameters": parameters(files),
+        "tensors": by_type(files.checkpoint.tensors()).into_iter().map(share).collect::<Map<_, _>>(),
+        "memory": { "context": memory.context, "weight_bytes": memory.weights, "cache_bytes": memory.caches },
+    });
+    if list {
+        let tensor = |tensor: &TensorInfo| {
+            json!({
+                "name": tensor.name,
+                "type": type_name(tensor.stored),
+                "shape": tensor.shape,
+                "bytes": tensor.bytes,
+            })
+        };
+        report["tensor_list"] = files.checkpoint.tensors().iter().map(tensor).collect();
+    }
+    report
+}

@@ -1,0 +1,97 @@
+//! What is written where: answers and reports to standard output, everything else to standard error.
+
+use std::io::{self, Write};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
+
+/// Whether notices and progress are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Talk {
+    /// They are.
+    Freely,
+    /// They are not.
+    Quiet,
+}
+
+impl Talk {
+    /// As `--quiet` says.
+    pub fn unless(quiet: bool) -> Talk {
+        if quiet { Talk::Quiet } else { Talk::Freely }
+    }
+
+    /// Writes a notice.
+    pub fn note(self, line: &str) {
+        if self == Talk::Freely {
+            note(line);
+        }
+    }
+
+    /// A progress bar in the form `template`. It shows on a terminal only and leaves nothing behind.
+    pub fn bar(self, message: String, template: &str) -> ProgressBar {
+        let target = match self {
+            Talk::Freely => ProgressDrawTarget::stderr(),
+            Talk::Quiet => ProgressDrawTarget::hidden(),
+        };
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::with_draw_target(None, target).with_finish(ProgressFinish::AndClear);
+        bar.with_message(message).with_style(style)
+    }
+}
+
+/// Writes a line to standard error. That nobody reads it is no fault.
+pub fn note(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Writes `text` and a line's end to standard output.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}")?;
+    out.flush()
+}
+
+/// Whether `error` only says that nobody reads our output any more.
+pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// The error and its causes on one line. Some messages hold their cause already; it is not said twice.
+pub fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(|cause| cause.to_string()) {
+        if line.is_empty() {
+            line = cause;
+        } else if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// `bytes` in the unit that suits them.
+pub fn bytes(bytes: u64) -> String {
+    let units = [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
+    match units.iter().find(|(size, _)| bytes as f64 >= *size) {
+        Some((size, unit)) => format!("{:.1} {unit}", bytes as f64 / size),
+        None => format!("{bytes} B"),
+    }
+}
+
+/// Columns under their headings: the first to the left, the others to the right.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let cell = |row: &Vec<String>, column: usize| row.get(column).cloned().unwrap_or_default();
+    let width = |column| rows.iter().map(|row| cell(row, column).chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = widths.iter().enumerate().map(|(column, &width)| match column {
+            0 => format!("{:<width$}", cell(row, column)),
+            _ => format!("{:>width$}", cell(row, column)),
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,135 @@
+//! Prompts: where they come from and how they become tokens.
+
+use std::io::{self, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use pard_engine::model::ModelFiles;
+use pard_engine::text::{Message, Rendering, Special};
+use pard_engine::{Error, Result};
+use serde_json::Value;
+
+use crate::args::{GenerateArguments, StyleArguments};
+use crate::output;
+
+/// What is to be answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prompt {
+    /// A text: what the user says, or the beginning of a plain text.
+    Text(String),
+    /// A conversation.
+    Chat(Vec<Message>),
+}
+
+impl Prompt {
+    /// The text, or the last message's, for reports.
+    pub fn text(&self) -> &str {
+        match self {
+            Prompt::Text(text) => text,
+            Prompt::Chat(messages) => messages.last().map_or("", |message| &message.content),
+        }
+    }
+
+    /// The tokens that the model of `files` is to answer.
+    ///
+    /// **Errors**: [`Error::EmptyPrompt`]; [`Error::Template`]; as [`pard_engine::text::Tokenizer::encode`].
+    pub fn tokens(&self, files: &ModelFiles, style: &StyleArguments) -> Result<Vec<u32>> {
+        // Asking for what only a template can do asks for the template.
+        let wants_chat = style.chat || style.system.is_some() || style.thinking.is_some();
+        let mut messages = match self {
+            Prompt::Text(text) if text.is_empty() => return Err(Error::EmptyPrompt),
+            Prompt::Text(text) if style.raw || !(wants_chat || files.chat_template.is_some()) => {
+                let tokens = files.tokenizer.encode(text, Special::Add)?;
+                return if tokens.is_empty() { Err(Error::EmptyPrompt) } else { Ok(tokens) };
+            }
+            Prompt::Text(text) => vec![Message::new("user", text)],
+            Prompt::Chat(_) if style.raw => {
+                let reason = "the prompt is a conversation, which only the chat template can render".to_owned();
+                return Err(Error::Option { option: "--raw", reason });
+            }
+            Prompt::Chat(messages) => messages.clone(),
+        };
+        if let Some(system) = &style.system {
+            messages.retain(|message| message.role != "system");
+            messages.insert(0, Message::new("system", system));
+        }
+        let rendering = Rendering { enable_thinking: style.thinking, ..Rendering::default() };
+        // The template writes the special tokens itself.
+        files.tokenizer.encode(&files.chat_template()?.render(&messages, rendering)?, Special::Keep)
+    }
+}
+
+/// The prompt that the arguments name.
+pub fn read(arguments: &GenerateArguments) -> anyhow::Result<Prompt> {
+    if let Some(text) = &arguments.prompt {
+        return Ok(Prompt::Text(text.clone()));
+    }
+    let (name, bytes) = match arguments.file.as_deref().filter(|path| *path != Path::new("-")) {
+        Some(path) => (path.display().to_string(), read_file(path)?),
+        None => {
+            if io::stdin().is_terminal() {
+                output::note("reading the prompt from standard input; end it with Ctrl-D (Windows: Ctrl-Z, Enter)");
+            }
+            let mut bytes = Vec::new();
+            let path = || PathBuf::from("standard input");
+            io::stdin().lock().read_to_end(&mut bytes).map_err(|source| Error::Io { path: path(), source })?;
+            ("standard input".to_owned(), bytes)
+        }
+    };
+    let mut text = utf8(&name, bytes)?;
+    if text.ends_with('\n') {
+        text.truncate(text.len() - if text.ends_with("\r\n") { 2 } else { 1 });
+    }
+    Ok(Prompt::Text(text))
+}
+
+/// The prompts of a JSON-lines file.
+pub fn read_lines(path: &Path) -> anyhow::Result<Vec<Prompt>> {
+    let text = utf8(&path.display().to_string(), read_file(path)?)?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let prompts: Vec<Prompt> = lines
+        .map(|(index, line)| {
+            let fault = |reason: String| anyhow::anyhow!("{}:{}: {reason}", path.display(), index + 1);
+            let json: Value = serde_json::from_str(line).map_err(|error| fault(format!("not JSON: {error}")))?;
+            of_json(&json).ok_or_else(|| {
+                fault(
+                    "it has no `prompt` (text), `messages` (list), `turns` (list) or `data` (text or list)".to_owned(),
+                )
+            })
+        })
+        .collect::<anyhow::Result<_>>()?;
+    anyhow::ensure!(!prompts.is_empty(), "{}: it holds no prompts", path.display());
+    Ok(prompts)
+}
+
+/// The prompt of one line. Of several turns the first is taken: the later ones answer what the model said.
+fn of_json(json: &Value) -> Option<Prompt> {
+    ["prompt", "messages", "turns", "data"].iter().find_map(|key| json.get(key)).and_then(of_value)
+}
+
+fn of_value(value: &Value) -> Option<Prompt> {
+    match value {
+        Value::String(text) if !text.is_empty() => Some(Prompt::Text(text.clone())),
+        Value::Array(items) => match items.first()? {
+            Value::Object(_) => {
+                let mut messages: Vec<Message> = serde_json::from_value(value.clone()).ok()?;
+                // What comes after the last thing the user says is the recorded answer.
+                let last = messages.iter().rposition(|message| message.role == "user")?;
+                messages.truncate(last + 1);
+                Some(Prompt::Chat(messages))
+            }
+            first => of_value(first),
+        },
+        _ => None,
+    }
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })
+}
+
+fn utf8(name: &str, bytes: Vec<u8>) -> anyhow::Result<String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        anyhow::anyhow!("{name} is not UTF-8: byte {at} (0x{:02x}) begins no character", error.as_bytes()[at])
+    })
+}
