@@ -9,6 +9,7 @@ mod forward;
 mod gguf;
 #[cfg(feature = "hub")]
 mod hub;
+mod hub_snapshot;
 mod hugging_face;
 mod oracle;
 mod oracle_bounds;
