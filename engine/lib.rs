@@ -1,4 +1,29 @@
-//! Parallel-draft speculative decoding (PARD, arXiv:2504.18583) on any GPU, through wgpu and hand-written WGSL.
+//! Language models on any GPU through wgpu and hand-written WGSL, with parallel-draft speculative decoding (PARD,
+//! arXiv:2504.18583): a draft proposes K tokens in one forward pass, the target checks them in one more, and the text is
+//! exactly what the target alone would write.
+//!
+//! ```no_run
+//! use pard_engine::{Decoder, DecoderOptions, Device, Draft, Generation, Limits, Message, Method, Model};
+//!
+//! # fn main() -> pard_engine::Result<()> {
+//! let device = Device::open(&Default::default())?;
+//! let target = Model::load(&device, "Qwen/Qwen3-4B", Default::default())?;
+//! let draft = Model::load(&device, "amd/PARD-Qwen3-0.6B", Default::default())?;
+//! let draft = Draft::new(&draft, &target, None)?;
+//! let options = DecoderOptions { method: Method::Pard, drafts: 8, context: 4096 };
+//! let mut decoder = Decoder::new(&target.transformer, Some(&draft), options)?;
+//! let prompt = target.chat_tokens(&[Message::new("user", "Who are you?")], Default::default())?;
+//! let limits = Limits { max_tokens: 256, stop: vec![] };
+//! for piece in Generation::start(&mut decoder, &target, &prompt, limits, &|| true)? {
+//!     print!("{}", piece?);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The layers, from below: [`gpu`] is all that names wgpu; [`ops`] are the kernels, one file each; [`model`] reads files
+//! and holds the forward pass; [`decoding`] runs the rounds; [`text`] stands between text and tokens. None reaches up.
+//! The crate never prints, never exits, and does not panic on input: every [`Error`] names the thing at fault.
 #![warn(missing_docs)]
 
 pub mod decoding;
@@ -8,4 +33,12 @@ pub mod model;
 pub mod ops;
 pub mod text;
 
+pub use decoding::{Decoder, DecoderOptions, Draft, FinishReason, Generation, Limits, Method, Statistics};
 pub use error::{Error, Result};
+pub use gpu::Device;
+pub use model::{LoadOptions, Model};
+pub use text::{Message, Rendering};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
