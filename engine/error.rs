@@ -34,14 +34,12 @@ pub enum Error {
         reason: String,
     },
     /// The device has no room for a buffer.
-    #[error("the GPU {adapter} has no room for {what} ({bytes} bytes); use a smaller model or a shorter context")]
+    #[error("the GPU {adapter} has no room for {what}; use a smaller model or a shorter context")]
     OutOfMemory {
         /// The adapter's name.
         adapter: String,
-        /// What was to be allocated.
+        /// What was to be allocated, or the work at hand.
         what: String,
-        /// Its size.
-        bytes: u64,
     },
     /// Something is larger than the adapter allows.
     #[error("{what} needs {needed} {unit}, and the GPU {adapter} allows {limit}; {hint}")]

@@ -3,7 +3,7 @@
 // Dispatch: one workgroup; an invocation a row.
 struct ArgmaxMergeParams { sections: u32 }
 @group(0) @binding(0) var<uniform> params: ArgmaxMergeParams;
-@group(0) @binding(1) var<storage, read> step: Step;
+@group(0) @binding(1) var<uniform> step: Step;
 @group(0) @binding(2) var<storage, read> candidates: array<vec2<u32>>;    // [rows, sections]: bits of the logit, id
 @group(0) @binding(3) var<storage, read_write> choices: array<u32>;       // from step.first_choice on, one a row
 

@@ -10,7 +10,7 @@
 // Dispatch: x key-value heads, y pairs / PAIRS, z parts (1 with SERIAL).
 struct AttentionParams { capacity: u32, splits: u32, scale: f32 }         // splits: parts the scratch has room for
 @group(0) @binding(0) var<uniform> params: AttentionParams;
-@group(0) @binding(1) var<storage, read> step: Step;
+@group(0) @binding(1) var<uniform> step: Step;
 @group(0) @binding(2) var<storage, read> query: array<vec4<f32>>;         // [rows, HEADS * HEAD_DIM]
 @group(0) @binding(5) var<storage, read_write> out: array<vec2<f32>>;     // SERIAL: [rows, HEADS * HEAD_DIM], else
                                                                           // [rows, HEADS, splits, HEAD_DIM]

@@ -12,7 +12,7 @@ struct MatmulParams {
     stride: u32,     // width of y
 }
 @group(0) @binding(0) var<uniform> params: MatmulParams;
-@group(0) @binding(1) var<storage, read> step: Step;
+@group(0) @binding(1) var<uniform> step: Step;
 @group(0) @binding(3) var<storage, read> x: array<vec4<f32>>;    // [rows, depth]
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;    // [rows, stride]
 

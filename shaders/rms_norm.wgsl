@@ -5,7 +5,7 @@
 // Dispatch: one workgroup per row.
 struct RmsNormParams { pieces: u32, epsilon: f32 }
 @group(0) @binding(0) var<uniform> params: RmsNormParams;                 // pieces = width / 4
-@group(0) @binding(1) var<storage, read> step: Step;
+@group(0) @binding(1) var<uniform> step: Step;
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;             // [rows, width]
 @group(0) @binding(3) var<storage, read> gain: array<vec4<f32>>;          // [width]
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;       // [rows, width]

@@ -8,7 +8,7 @@
 // Dispatch: x over (HEADS + 2 * KV_HEADS) * HEAD_DIM / 16 in workgroups of 64, y over rows.
 struct RopeParams { capacity: u32, epsilon: f32 }                         // positions in the cache, a multiple of KEY_TILE
 @group(0) @binding(0) var<uniform> params: RopeParams;
-@group(0) @binding(1) var<storage, read> step: Step;
+@group(0) @binding(1) var<uniform> step: Step;
 @group(0) @binding(2) var<storage, read> angles: array<vec4<f32>>;        // [positions, 2, HEAD_DIM / 2]: cos, sin
 @group(0) @binding(3) var<storage, read> qkv: array<vec4<f32>>;           // [rows, (HEADS + 2 * KV_HEADS) * HEAD_DIM]
 @group(0) @binding(6) var<storage, read_write> query: array<vec4<f32>>;   // [rows, HEADS * HEAD_DIM]

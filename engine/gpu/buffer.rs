@@ -30,6 +30,14 @@ impl Buffer {
         Buffer::create(device, label, bytes, wgpu::BufferUsages::STORAGE)
     }
 
+    /// A small storage buffer that other kernels read as a uniform: what one kernel decides and all later ones go by.
+    /// Compilers know a uniform to be the same for all invocations, so that it may decide over a barrier.
+    ///
+    /// **Errors**: [`Error::OutOfMemory`].
+    pub fn shared<T>(device: &Device, label: &str) -> Result<Buffer> {
+        Buffer::create(device, label, size_of::<T>() as u64, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM)
+    }
+
     /// A storage buffer that holds `values`.
     ///
     /// **Errors**: as [`Buffer::storage`].
@@ -58,7 +66,7 @@ impl Buffer {
             mapped_at_creation: false,
         });
         if pollster::block_on(scope.pop()).is_some() {
-            return Err(Error::OutOfMemory { adapter: device.name(), what: label.to_owned(), bytes: size });
+            return Err(Error::OutOfMemory { adapter: device.name(), what: format!("{label} ({size} bytes)") });
         }
         Ok(Buffer { raw, label: label.to_owned() })
     }

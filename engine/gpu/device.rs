@@ -119,7 +119,7 @@ impl Device {
         }
         let Some(reason) = faults.refused.take() else { return Ok(()) };
         if std::mem::take(&mut faults.out_of_memory) {
-            return Err(Error::OutOfMemory { adapter: self.name(), what: what.to_owned(), bytes: 0 });
+            return Err(Error::OutOfMemory { adapter: self.name(), what: what.to_owned() });
         }
         Err(Error::Gpu { what: what.to_owned(), reason })
     }

@@ -67,7 +67,7 @@ impl Sequence {
         let affordable = SUBMIT_MULTIPLICATIONS / model.multiplications_per_row().max(1);
         let prompt_rows = affordable.clamp(MOST_ROWS as u64, MOST_PROMPT_ROWS as u64) as usize;
         let a = Activations::new(model, prompt_rows, positions)?;
-        let step = Buffer::storage(&device, "step", size_of::<Step>() as u64)?;
+        let step = Buffer::shared::<Step>(&device, "step")?;
         let ids = Buffer::storage(&device, "ids", (prompt_rows.max(2 * MOST_ROWS) * 4) as u64)?;
         let layers = model
             .layers

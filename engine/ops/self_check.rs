@@ -22,7 +22,7 @@ pub fn check_row_invariance(device: &Device, plan: &Plan, rows: usize) -> Result
     let y = Tensor::new(device, "self-check y", super::MOST_ROWS, WIDTH)?;
     let values: Vec<f32> = (0..super::MOST_ROWS * DEPTH).map(|index| value(index + 17)).collect();
     x.buffer.write(device, 0, &values);
-    let step = Buffer::storage(device, "self-check step", size_of::<Step>() as u64)?;
+    let step = Buffer::shared::<Step>(device, "self-check step")?;
     let matmul = Matmul::new(device, plan, &step, &weights, [&x, &y], Finish::Store, RowSet::All)?;
     let first_row = |rows: usize| -> Result<Vec<u32>> {
         step.write(device, 0, &[Step { rows: rows as u32, ..Step::default() }]);
