@@ -303,7 +303,7 @@ fn bench_compares_the_methods_on_prompts_of_every_form() {
 
     let table = pard(&[&arguments[..], &["--limit", "1", "--methods", "vsd,ar"]].concat());
     assert_eq!(table.code, Some(0), "{}", table.stderr);
-    for part in ["1 prompts", "speed-up", "accepted at", "ar ", "vsd ", "tokens of all methods are identical"] {
+    for part in ["1 prompt of", "speed-up", "accepted at", "ar ", "vsd ", "tokens of all methods are identical"] {
         assert!(table.stdout.contains(part), "no {part:?} in {}", table.stdout);
     }
     assert!(!table.stdout.contains("pard "), "{}", table.stdout);

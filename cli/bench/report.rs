@@ -98,8 +98,9 @@ impl Report<'_> {
             Some(name) => format!(", drafted for by {name}, K = {}", self.most_drafts()),
         };
         let (prompts, tokens) = (self.prompts.len(), self.prompt_tokens());
+        let plural = if prompts == 1 { "" } else { "s" };
         format!(
-            "{}{drafted}; {prompts} prompts of {tokens} tokens in all\n{}; {}",
+            "{}{drafted}; {prompts} prompt{plural} of {tokens} tokens in all\n{}; {}",
             self.models.target.name,
             transformer.device().name(),
             transformer.plan(),
