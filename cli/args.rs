@@ -151,7 +151,7 @@ pub struct ModelArguments {
 #[derive(Args)]
 pub struct MemoryArguments {
     /// Tokens that prompt and answer may take together [default: what the model was made for, 4096 at most]
-    #[arg(short, long, value_name = "TOKENS", value_parser = value_parser!(u32).range(2..=1 << 24))]
+    #[arg(short, long, value_name = "TOKENS", value_parser = value_parser!(u32).range(2..=pard_engine::decoding::MOST_CONTEXT as i64))]
     pub context: Option<u32>,
     /// Weights on the device: 16 bits, or all in f32
     #[arg(long, default_value = "compact", value_parser = one_of(&[("compact", WeightChoice::Compact), ("f32", WeightChoice::F32)]))]

@@ -39,7 +39,7 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     let context = load::context(&arguments.models, &files, talk);
     let prompts = encode(&prompts, arguments, &files, context)?;
     let draft_name = files.draft().map(|draft| draft.name.clone());
-    let models = files.upload(&arguments.models, talk)?;
+    let models = files.upload(&arguments.models, context, talk)?;
     let mut runs = methods
         .iter()
         .map(|&method| Ok(Run::new(models.decoder(method, arguments.models.drafts(), context)?)))

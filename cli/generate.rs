@@ -33,7 +33,7 @@ pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
         return Err(Error::ContextFull { tokens: tokens.len(), context }.into());
     }
 
-    let models = files.upload(models, talk)?;
+    let models = files.upload(models, context, talk)?;
     let mut decoder = models.decoder(method, drafts, context)?;
     interrupt::listen()?;
     let limits = Limits { max_tokens: arguments.max_tokens, stop: arguments.stop.clone() };

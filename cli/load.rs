@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 use pard_engine::decoding::{Decoder, DecoderOptions, Draft, Method};
 use pard_engine::gpu::Device;
 use pard_engine::model::source::{self, DownloadProgress, SourceOptions};
-use pard_engine::model::{Model, ModelFiles};
+use pard_engine::model::{Model, ModelFiles, Sequence};
 use pard_engine::{Error, Result};
 use serde_json::{Value, json};
 
@@ -78,16 +78,20 @@ impl Files {
         }
     }
 
-    /// Opens the device and uploads the models; one that drafts for itself is uploaded once.
-    pub fn upload(self, arguments: &ModelArguments, talk: Talk) -> Result<Models> {
+    /// Opens the device, checks that caches for `context` tokens can be had, and uploads the models; one that drafts for itself is uploaded once.
+    pub fn upload(self, arguments: &ModelArguments, context: usize, talk: Talk) -> Result<Models> {
         let device = Device::open(&arguments.device.query())?;
+        let options = arguments.memory.load_options();
+        for files in [Some(&self.target), self.draft()].into_iter().flatten() {
+            Sequence::check(&device, &options.plan(&device), &files.config, Decoder::positions(context))?;
+        }
         let upload = |files: ModelFiles| -> Result<Model> {
             let bar = talk.bar(format!("loading {}", files.name), "{msg} {wide_bar} {percent:>3} %");
             let report = |done, total| {
                 bar.set_length(total);
                 bar.set_position(done);
             };
-            let model = Model::upload(&device, files, arguments.memory.load_options(), &report)?;
+            let model = Model::upload(&device, files, options, &report)?;
             bar.finish_and_clear();
             let weights = &model.transformer;
             talk.note(&format!("{}: {} on {}", model.name, output::bytes(weights.bytes()), device.name()));

@@ -19,6 +19,9 @@ use crate::ops::{Accept, Inputs, Role, RoundBuffers, RoundParams, Session, Whose
 /// The longest draft.
 pub const MOST_DRAFTS: usize = 16;
 
+/// The longest context: beyond any model's, and small enough that no size computed from it overflows.
+pub const MOST_CONTEXT: usize = 1 << 24;
+
 /// Who proposes tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
@@ -110,8 +113,9 @@ impl Decoder {
                 reason: format!("{} is above the supported {MOST_DRAFTS}", options.drafts),
             });
         }
-        if options.context < 2 {
-            return Err(Error::Option { option: "context", reason: "it must hold two tokens at least".to_owned() });
+        if !(2..=MOST_CONTEXT).contains(&options.context) {
+            let reason = format!("{} is not between 2 and {MOST_CONTEXT} tokens", options.context);
+            return Err(Error::Option { option: "context", reason });
         }
         if options.drafts == 0 || options.method == Method::Ar {
             options = DecoderOptions { method: Method::Ar, drafts: 0, ..options };
@@ -121,8 +125,7 @@ impl Decoder {
             check_row_invariance(&device, target.plan(), options.drafts + 1)?;
         }
         let buffers = Buffers::new(&device, options.context)?;
-        // A round looks at most K + 1 rows past the committed tokens, and a draft's window is 2 K rows.
-        let positions = options.context + 2 * MOST_DRAFTS;
+        let positions = Decoder::positions(options.context);
         let vocab = target.config().vocab_size;
         let target_sequence = Sequence::new(target, positions, vocab, &buffers.choices)?;
         let mut mask = 0;
@@ -159,6 +162,12 @@ impl Decoder {
             tokens: Vec::new(),
             statistics: Statistics::default(),
         })
+    }
+
+    /// The cache rows that a context of `context` tokens takes: a round looks at most K + 1 rows past the committed
+    /// tokens, and a draft's window is 2 K rows.
+    pub fn positions(context: usize) -> usize {
+        context + 2 * MOST_DRAFTS
     }
 
     /// How it works: AR if K is 0, whatever was asked for.

@@ -25,6 +25,8 @@ pub enum FinishReason {
     Context,
     /// The caller ended it.
     Cancelled,
+    /// A round failed; the iterator gave the error.
+    Failed,
 }
 
 impl FinishReason {
@@ -35,6 +37,7 @@ impl FinishReason {
             FinishReason::Length => "length",
             FinishReason::Context => "context",
             FinishReason::Cancelled => "cancelled",
+            FinishReason::Failed => "failed",
         }
     }
 }
@@ -140,7 +143,7 @@ impl Iterator for Generation<'_> {
                 Ok(text) => return Some(Ok(text)),
                 Err(error) => {
                     // A device that failed once does not answer again.
-                    self.finish = Some(FinishReason::Stop);
+                    self.finish = Some(FinishReason::Failed);
                     return Some(Err(error));
                 }
             }

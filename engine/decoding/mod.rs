@@ -5,7 +5,7 @@ mod draft;
 mod generate;
 mod statistics;
 
-pub use decoder::{Decoder, DecoderOptions, MOST_DRAFTS, Method};
+pub use decoder::{Decoder, DecoderOptions, MOST_CONTEXT, MOST_DRAFTS, Method};
 pub use draft::Draft;
 pub use generate::{FinishReason, Generation, Limits};
 pub use statistics::Statistics;

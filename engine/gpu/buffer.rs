@@ -16,18 +16,26 @@ impl Buffer {
     ///
     /// **Errors**: [`Error::Limit`] if no kernel could bind it, [`Error::OutOfMemory`] if the device has no room.
     pub fn storage(device: &Device, label: &str, bytes: u64) -> Result<Buffer> {
-        let limit = device.largest_binding();
-        if bytes > limit {
-            return Err(Error::Limit {
-                adapter: device.name(),
-                what: label.to_owned(),
-                needed: bytes,
-                limit,
-                unit: "bytes in one binding",
-                hint: "use a shorter context, or a smaller model",
-            });
-        }
+        Buffer::check(device, label, bytes)?;
         Buffer::create(device, label, bytes, wgpu::BufferUsages::STORAGE)
+    }
+
+    /// Whether a kernel could bind `bytes` bytes.
+    ///
+    /// **Errors**: [`Error::Limit`].
+    pub fn check(device: &Device, label: &str, bytes: u64) -> Result<()> {
+        let limit = device.largest_binding();
+        if bytes <= limit {
+            return Ok(());
+        }
+        Err(Error::Limit {
+            adapter: device.name(),
+            what: label.to_owned(),
+            needed: bytes,
+            limit,
+            unit: "bytes in one binding",
+            hint: "use a shorter context (-c), or a smaller model",
+        })
     }
 
     /// A small storage buffer that other kernels read as a uniform: what one kernel decides and all later ones go by.

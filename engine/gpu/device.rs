@@ -73,7 +73,7 @@ impl Device {
     /// The adapter's name and driver, as shown to users.
     pub fn name(&self) -> String {
         let info = &self.inner.info;
-        format!("{} ({}, {} {})", info.name, info.backend.to_str(), info.driver, info.driver_info)
+        format!("{}, {}, {} {}", info.name, info.backend.to_str(), info.driver, info.driver_info).trim().to_owned()
     }
 
     /// Whether the adapter computes on the CPU.

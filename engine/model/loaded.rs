@@ -7,7 +7,7 @@ use super::files::ModelFiles;
 use super::source::{self, SourceOptions};
 use super::transformer::{Progress, Transformer, WeightChoice};
 use crate::error::Result;
-use crate::gpu::{CacheFormat, Device};
+use crate::gpu::{CacheFormat, Device, Plan};
 use crate::text::{ChatTemplate, Message, Rendering, Special, Tokenizer};
 
 /// How a model is loaded. The default keeps weights as stored and caches in 16 bits.
@@ -17,6 +17,13 @@ pub struct LoadOptions {
     pub weights: WeightChoice,
     /// How keys and values are kept.
     pub cache: CacheFormat,
+}
+
+impl LoadOptions {
+    /// The numeric plan of a model that is loaded so.
+    pub fn plan(&self, device: &Device) -> Plan {
+        Plan { cache: self.cache, ..device.default_plan() }
+    }
 }
 
 /// A model on a device.
@@ -47,7 +54,7 @@ impl Model {
     ///
     /// **Errors**: those of [`Transformer::upload`].
     pub fn upload(device: &Device, files: ModelFiles, options: LoadOptions, progress: &Progress) -> Result<Model> {
-        let plan = crate::gpu::Plan { cache: options.cache, ..device.default_plan() };
+        let plan = options.plan(device);
         let transformer =
             Transformer::upload(device, &plan, &files.config, &*files.checkpoint, options.weights, progress)?;
         Ok(Model {

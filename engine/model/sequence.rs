@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::config::Config;
 use super::rotary;
-use super::transformer::{LayerWeights, Transformer};
+use super::transformer::{LayerWeights, Transformer, attention_shape};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, CacheFormat, Device, Pass};
+use crate::gpu::{Buffer, CacheFormat, Device, Pass, Plan};
 use crate::ops::{
     Argmax, Attention, AttentionScratch, Embedding, Finish, KvCache, MOST_ROWS, Matmul, RmsNorm, Role, Rope, RopeGains,
     RowSet, Step, Swiglu, Tensor,
@@ -111,9 +112,18 @@ impl Sequence {
         &self.model
     }
 
+    /// Whether the caches and scratch for `positions` positions could be bound, which is known before any upload.
+    ///
+    /// Errors: [`Error::Limit`].
+    pub fn check(device: &Device, plan: &Plan, config: &Config, positions: usize) -> Result<()> {
+        let shape = attention_shape(config);
+        KvCache::check(device, plan, &shape, positions)?;
+        AttentionScratch::check(device, plan, &shape, positions)
+    }
+
     /// Device memory that caches for `positions` positions take.
-    pub fn cache_bytes(format: CacheFormat, config: &super::config::Config, positions: usize) -> u64 {
-        let shape = super::transformer::attention_shape(config);
+    pub fn cache_bytes(format: CacheFormat, config: &Config, positions: usize) -> u64 {
+        let shape = attention_shape(config);
         (config.layers as u64).saturating_mul(KvCache::bytes(format, &shape, positions))
     }
 

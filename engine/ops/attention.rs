@@ -20,6 +20,9 @@ struct AttentionParams {
 /// Pairs of (row, query head) that one workgroup takes, few to many. The pairs share the keys and values that it reads.
 const PAIRS: [u32; 3] = [4, 8, 16];
 
+/// The scratch's larger half, in messages.
+const PARTS: &str = "attention parts";
+
 /// Memory that the parts of one pass are written to. Layers run one after the other and share it.
 pub struct AttentionScratch {
     parts: Buffer,
@@ -32,13 +35,29 @@ impl AttentionScratch {
     ///
     /// Errors: [`crate::Error::Limit`] if the context is too long for one binding.
     pub fn new(device: &Device, plan: &Plan, shape: &AttentionShape, positions: usize) -> Result<AttentionScratch> {
-        let splits = positions.next_multiple_of(KEY_TILE).div_ceil(plan.key_split as usize);
-        let pairs = MOST_ROWS * shape.heads * splits;
+        let [parts, sums] = Self::bytes(plan, shape, positions);
         Ok(AttentionScratch {
-            parts: Buffer::storage(device, "attention parts", (pairs * shape.head_dim * 4) as u64)?,
-            sums: Buffer::storage(device, "attention sums", (pairs * 8) as u64)?,
-            splits,
+            parts: Buffer::storage(device, PARTS, parts)?,
+            sums: Buffer::storage(device, "attention sums", sums)?,
+            splits: Self::splits(plan, positions),
         })
+    }
+
+    /// Whether `new` would find room in one binding.
+    ///
+    /// Errors: [`crate::Error::Limit`].
+    pub fn check(device: &Device, plan: &Plan, shape: &AttentionShape, positions: usize) -> Result<()> {
+        Buffer::check(device, PARTS, Self::bytes(plan, shape, positions)[0])
+    }
+
+    fn splits(plan: &Plan, positions: usize) -> usize {
+        positions.next_multiple_of(KEY_TILE).div_ceil(plan.key_split as usize)
+    }
+
+    /// The sizes of the parts and of their sums.
+    fn bytes(plan: &Plan, shape: &AttentionShape, positions: usize) -> [u64; 2] {
+        let pairs = (MOST_ROWS * shape.heads * Self::splits(plan, positions)) as u64;
+        [pairs * shape.head_dim as u64 * 4, pairs * 8]
     }
 }
 

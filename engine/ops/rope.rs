@@ -7,6 +7,9 @@ use crate::gpu::{Buffer, CacheFormat, Device, Dispatch, Pass, Plan};
 /// Positions whose keys lie side by side; attention's lanes, one a key.
 pub(super) const KEY_TILE: usize = 64;
 
+/// The cache's first half, in messages.
+const KEYS: &str = "key cache";
+
 /// The keys and values of one layer for one sequence. How many of them are valid is the session's business.
 pub struct KvCache {
     /// `[kv_heads, capacity / 64, head_dim / 8, 64, 8]`.
@@ -25,11 +28,18 @@ impl KvCache {
         let capacity = positions.next_multiple_of(KEY_TILE);
         let bytes = KvCache::bytes(plan.cache, shape, positions) / 2;
         Ok(KvCache {
-            keys: Buffer::storage(device, "key cache", bytes)?,
+            keys: Buffer::storage(device, KEYS, bytes)?,
             values: Buffer::storage(device, "value cache", bytes)?,
             capacity,
             format: plan.cache,
         })
+    }
+
+    /// Whether `new` would find room in one binding.
+    ///
+    /// Errors: [`crate::Error::Limit`].
+    pub fn check(device: &Device, plan: &Plan, shape: &AttentionShape, positions: usize) -> Result<()> {
+        Buffer::check(device, KEYS, KvCache::bytes(plan.cache, shape, positions) / 2)
     }
 
     /// Device memory that a cache of `positions` positions takes.
