@@ -47,10 +47,7 @@ impl ModelFiles {
     ///
     /// **Errors**: [`Error::Template`] if the model has none or it does not compile.
     pub fn chat_template(&self) -> Result<ChatTemplate> {
-        let source = self.chat_template.as_deref().ok_or_else(|| Error::Template {
-            reason: format!("{} has none; it is a plain text model: use it with --raw", self.name),
-        })?;
-        ChatTemplate::new(source, self.special_tokens.clone())
+        ChatTemplate::of_model(&self.name, self.chat_template.as_deref(), &self.special_tokens)
     }
 }
 

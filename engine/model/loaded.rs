@@ -83,15 +83,9 @@ impl Model {
     ///
     /// **Errors**: [`crate::Error::Template`] if there is none or it fails; as [`Model::text_tokens`].
     pub fn chat_tokens(&self, messages: &[Message], rendering: Rendering) -> Result<Vec<u32>> {
-        let text = self.chat_template()?.render(messages, rendering)?;
+        let template = ChatTemplate::of_model(&self.name, self.chat_template.as_deref(), &self.special_tokens)?;
+        let text = template.render(messages, rendering)?;
         // The template writes the special tokens itself.
         self.tokenizer.encode(&text, Special::Keep)
-    }
-
-    fn chat_template(&self) -> Result<ChatTemplate> {
-        let source = self.chat_template.as_deref().ok_or_else(|| crate::Error::Template {
-            reason: format!("{} has none; it is a plain text model: use it with --raw", self.name),
-        })?;
-        ChatTemplate::new(source, self.special_tokens.clone())
     }
 }
