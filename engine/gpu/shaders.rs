@@ -28,6 +28,7 @@ shaders![
     "rope_norm/heads",
     "rope_norm/none",
     "shared/eight",
+    "shared/matmul",
     "shared/round",
     "shared/step",
     "swiglu",

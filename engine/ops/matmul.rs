@@ -52,7 +52,8 @@ pub struct Matmul {
     /// The variants for 1..=32 rows, compiled on first use, and the tile kernel.
     row_kernels: [OnceLock<Arc<Kernel>>; MOST_ROWS],
     tile_kernel: OnceLock<Arc<Kernel>>,
-    files: [&'static str; 4],
+    /// The formats' pieces: how weights are read, and what becomes of a sum.
+    files: [&'static str; 2],
     lanes: u32,
     slices: u32,
     row_set: RowSet,
@@ -87,7 +88,7 @@ impl Matmul {
             parts: Vec::new(),
             row_kernels: Default::default(),
             tile_kernel: OnceLock::new(),
-            files: ["shared/eight", "shared/step", weights.format().file(), finish],
+            files: [weights.format().file(), finish],
             lanes: weights.lanes(),
             slices: plan.slices,
             row_set,
@@ -170,8 +171,9 @@ impl Matmul {
         if let Some(kernel) = slot.get() {
             return Ok(kernel.clone());
         }
-        let [eight, step, weights, finish] = self.files;
-        let kernel = self.device.kernel(&[name, eight, step, weights, finish], constants)?;
+        let [weights, finish] = self.files;
+        let files = [name, "shared/matmul", "shared/eight", "shared/step", weights, finish];
+        let kernel = self.device.kernel(&files, constants)?;
         Ok(slot.get_or_init(|| kernel).clone())
     }
 }
