@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::adapter::{self, AdapterQuery};
-use super::kernel::Kernel;
+use super::kernel::{Composition, Kernel};
 use super::plan::Plan;
 use crate::error::{Error, Result};
 
@@ -22,7 +22,7 @@ struct Inner {
     info: wgpu::AdapterInfo,
     limits: wgpu::Limits,
     faults: Arc<Mutex<Faults>>,
-    kernels: Mutex<HashMap<String, Arc<Kernel>>>,
+    kernels: Mutex<HashMap<Composition, Arc<Kernel>>>,
 }
 
 /// The first thing that went wrong; what follows it is usually its echo.
@@ -100,13 +100,20 @@ impl Device {
     ///
     /// **Errors**: [`Error::Gpu`] with the compiler's words.
     pub fn kernel(&self, files: &[&'static str], constants: &[(&'static str, u32)]) -> Result<Arc<Kernel>> {
-        let key = format!("{files:?} {constants:?}");
-        if let Some(kernel) = lock(&self.inner.kernels).get(&key) {
+        let composition = Composition { files: files.to_vec(), constants: constants.to_vec() };
+        if let Some(kernel) = lock(&self.inner.kernels).get(&composition) {
             return Ok(kernel.clone());
         }
         let kernel = Arc::new(Kernel::compile(self, files, constants)?);
-        lock(&self.inner.kernels).insert(key, kernel.clone());
+        lock(&self.inner.kernels).insert(composition, kernel.clone());
         Ok(kernel)
+    }
+
+    /// What the kernels compiled so far are made of, in order.
+    pub fn compositions(&self) -> Vec<Composition> {
+        let mut compositions: Vec<Composition> = lock(&self.inner.kernels).keys().cloned().collect();
+        compositions.sort();
+        compositions
     }
 
     /// Reports what went wrong since the last call, if anything did.

@@ -19,6 +19,15 @@ pub struct Kernel {
     bindings: Vec<Binding>,
 }
 
+/// What a kernel is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Composition {
+    /// Shader files, named as in [`super::shader_names`]; the first one names the kernel.
+    pub files: Vec<&'static str>,
+    /// The prelude.
+    pub constants: Vec<(&'static str, u32)>,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Binding {
     index: u32,

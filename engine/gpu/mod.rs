@@ -11,7 +11,7 @@ mod shaders;
 pub use adapter::{AdapterQuery, AdapterReport, adapters};
 pub use buffer::{Buffer, Readback};
 pub use device::Device;
-pub use kernel::{Kernel, compose};
+pub use kernel::{Composition, Kernel, compose};
 pub use pass::{Dispatch, Grid, Pass};
 pub use plan::{CacheFormat, Plan};
 pub use shaders::{names as shader_names, source as shader_source};
