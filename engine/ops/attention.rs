@@ -25,8 +25,10 @@ const PARTS: &str = "attention parts";
 
 /// Memory that the parts of one pass are written to. Layers run one after the other and share it.
 pub struct AttentionScratch {
-    parts: Buffer,
-    sums: Buffer,
+    /// Weighted sums of values, `[rows, heads, splits, head_dim]`.
+    pub parts: Buffer,
+    /// Largest scores and sums of exponentials, `[rows, heads, splits, 2]`.
+    pub sums: Buffer,
     splits: usize,
 }
 

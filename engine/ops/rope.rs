@@ -12,10 +12,10 @@ const KEYS: &str = "key cache";
 
 /// The keys and values of one layer for one sequence. How many of them are valid is the session's business.
 pub struct KvCache {
-    /// `[kv_heads, capacity / 64, head_dim / 8, 64, 8]`.
-    pub(super) keys: Buffer,
+    /// `[kv_heads, capacity / 64, head_dim / 8, 64, 8]`, with the capacity a multiple of 64.
+    pub keys: Buffer,
     /// `[kv_heads, capacity, head_dim]`.
-    pub(super) values: Buffer,
+    pub values: Buffer,
     pub(super) capacity: usize,
     pub(super) format: CacheFormat,
 }
