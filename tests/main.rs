@@ -1,5 +1,7 @@
 //! One binary for all tests, so that wgpu and candle are linked once.
 
+mod batch_invariance;
+mod bindings;
 mod chat_template;
 #[cfg(feature = "cli")]
 mod cli;
@@ -11,11 +13,13 @@ mod gguf;
 mod hub;
 mod hub_snapshot;
 mod hugging_face;
+mod ops;
 mod oracle;
 mod oracle_bounds;
 mod real_model;
 mod reference_models;
 mod safetensors;
+mod shaders;
 mod source;
 mod speculative_rule;
 mod support;

@@ -6,22 +6,22 @@ use crate::oracle::accept::accept;
 use crate::oracle::speculative::{Proposer, Token, ToyDecoder, ToyModel};
 
 const VOCAB: u32 = 7;
-const MASK: Token = VOCAB;
+pub const MASK: Token = VOCAB;
 const NEW_TOKENS: usize = 60;
 
 /// How often a draft foresees the target's token.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Quality {
+pub enum Quality {
     Perfect,
     MostlyRight,
     Arbitrary,
     AlwaysWrong,
 }
 
-const QUALITIES: [Quality; 4] = [Quality::Perfect, Quality::MostlyRight, Quality::Arbitrary, Quality::AlwaysWrong];
+pub const QUALITIES: [Quality; 4] = [Quality::Perfect, Quality::MostlyRight, Quality::Arbitrary, Quality::AlwaysWrong];
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Method {
+pub enum Method {
     Vsd,
     Pard,
 }
@@ -34,13 +34,13 @@ fn hash(seed: u64, tokens: &[Token]) -> u64 {
 }
 
 /// The target: every token so far and its position matter, so that no stale or missing row goes unseen.
-fn target_next(seed: u64, tokens: &[Token]) -> Token {
+pub fn target_next(seed: u64, tokens: &[Token]) -> Token {
     assert!(tokens.iter().all(|&token| token < VOCAB), "a mask reached the target: {tokens:?}");
     (hash(seed, tokens) % u64::from(VOCAB)) as Token
 }
 
 /// A draft of some quality; after j masks it predicts j tokens further on, as a parallel draft does.
-fn draft_next(seed: u64, quality: Quality, tokens: &[Token]) -> Token {
+pub fn draft_next(seed: u64, quality: Quality, tokens: &[Token]) -> Token {
     let real = tokens.iter().position(|&token| token == MASK).unwrap_or(tokens.len());
     assert!(tokens[real..].iter().all(|&token| token == MASK), "a mask row was left in the cache: {tokens:?}");
     let mut text = tokens[..real].to_vec();
@@ -57,7 +57,7 @@ fn draft_next(seed: u64, quality: Quality, tokens: &[Token]) -> Token {
     }
 }
 
-fn decoder<'a>(seed: u64, method: Method, quality: Quality, draft_len: usize, prompt: &[Token]) -> ToyDecoder<'a> {
+pub fn decoder<'a>(seed: u64, method: Method, quality: Quality, draft_len: usize, prompt: &[Token]) -> ToyDecoder<'a> {
     let draft = ToyModel::new(move |tokens| draft_next(seed, quality, tokens));
     let proposer = match method {
         Method::Vsd => Proposer::Chain(draft),
@@ -66,7 +66,7 @@ fn decoder<'a>(seed: u64, method: Method, quality: Quality, draft_len: usize, pr
     ToyDecoder::new(ToyModel::new(move |tokens| target_next(seed, tokens)), proposer, draft_len, prompt)
 }
 
-fn prompt(seed: u64) -> Vec<Token> {
+pub fn prompt(seed: u64) -> Vec<Token> {
     (0..=seed % 4).map(|position| (hash(seed, &[position as u32]) % u64::from(VOCAB)) as Token).collect()
 }
 

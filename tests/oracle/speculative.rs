@@ -8,7 +8,7 @@ use super::accept::accept;
 pub type Token = u32;
 
 /// The greedy choice after some tokens.
-type Next<'a> = Box<dyn Fn(&[Token]) -> Token + 'a>;
+pub type Next<'a> = Box<dyn Fn(&[Token]) -> Token + 'a>;
 
 /// A model that is a function from the tokens so far to the next one.
 pub struct ToyModel<'a> {

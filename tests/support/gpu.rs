@@ -32,3 +32,26 @@ pub fn upload(recipe: &Recipe, plan: &Plan) -> Arc<Transformer> {
 pub fn sweep() -> bool {
     std::env::var_os("PARD_SWEEP").is_some()
 }
+
+/// The adapter under test, opened anew with bindings of `bytes` at most, as adapters of other makes have them.
+pub fn device_with_binding_limit(bytes: u64) -> Device {
+    let backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    let descriptor = wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() };
+    let instance = wgpu::Instance::new(descriptor);
+    for adapter in pollster::block_on(instance.enumerate_adapters(backends)) {
+        let required_limits = wgpu::Limits { max_storage_buffer_binding_size: bytes, ..adapter.limits() };
+        let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
+        let Ok((raw, queue)) = pollster::block_on(adapter.request_device(&descriptor)) else { continue };
+        let opened = Device::from_wgpu(raw, queue);
+        if opened.name() == device().name() {
+            return opened;
+        }
+    }
+    panic!("{} cannot be opened twice", device().name());
+}
+
+/// A device that does nothing but check what it is asked for, under the limits that every WebGPU adapter has.
+pub fn noop() -> Device {
+    let (raw, queue) = wgpu::Device::noop(&wgpu::DeviceDescriptor::default());
+    Device::from_wgpu(raw, queue)
+}

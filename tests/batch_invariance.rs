@@ -1,0 +1,220 @@
+//! A row's result is the same, bit for bit, however many rows run with it, and a prompt's however it is cut: what makes
+//! AR, VSD and PARD write the same text. First every kernel, then whole models, under the plan of this adapter and under
+//! those of the GPU classes.
+
+use pard_engine::gpu::{Buffer, CacheFormat, Plan};
+use pard_engine::model::Sequence;
+use pard_engine::ops::{AttentionShape, MOST_ROWS, Role, RopeGains};
+
+use crate::ops::attention::Layer;
+use crate::ops::matmul::{ENDINGS, FORMATS, GPU_PLANS, Product};
+use crate::ops::{embedding, matmul, rms_norm, rope, row_counts, same_bits, swiglu};
+use crate::support::gpu::{device, plan, sweep, upload};
+use crate::support::random::Random;
+use crate::support::tiny_model::Recipe;
+
+/// This adapter's plan with either cache, and the others.
+fn plans() -> Vec<Plan> {
+    [plan(CacheFormat::F16), plan(CacheFormat::F32)].into_iter().chain(GPU_PLANS).collect()
+}
+
+/// Each of `MOST_ROWS` rows alone, against the first rows of every count together. `rows(first, count)` runs some.
+fn rows_alone_and_together(context: &str, width: usize, rows: impl Fn(usize, usize) -> Vec<f32>) {
+    let alone: Vec<f32> = (0..MOST_ROWS).flat_map(|row| rows(row, 1)).collect();
+    for count in row_counts() {
+        same_bits(&format!("{context}, {count} rows"), &rows(0, count), &alone[..count * width]);
+        // Others beside it, and another place among them.
+        let first = MOST_ROWS - count;
+        same_bits(&format!("{context}, {count} rows from {first}"), &rows(first, count), &alone[first * width..]);
+    }
+}
+
+/// `values` as rows of `width`: those from `first` on.
+fn some(values: &[f32], width: usize, first: usize, count: usize) -> &[f32] {
+    &values[first * width..(first + count) * width]
+}
+
+#[test]
+fn matmul_rows_do_not_depend_on_each_other() {
+    let mut random = Random::new(81);
+    for (index, plan) in plans().into_iter().enumerate() {
+        let variants: Vec<_> = FORMATS.iter().flat_map(|&format| ENDINGS.map(|ending| (format, ending))).collect();
+        let some_variants = [[0, 5], [4, 8], [2, 6], [7, 3], [1, 5]];
+        let chosen = if sweep() { (0..9).collect() } else { some_variants[index].to_vec() };
+        for (format, ending) in chosen.into_iter().map(|at| variants[at]) {
+            let (outputs, depth) = (65, 136);
+            let product = Product::new(device(), plan, format, [outputs, depth], ending, &mut random);
+            let x = random.normals(MOST_ROWS * depth, 1.0);
+            let residual = random.normals(MOST_ROWS * outputs, 1.0);
+            let context = format!("matmul, {format:?}, {ending:?}, {plan}");
+            rows_alone_and_together(&context, outputs, |first, count| {
+                let [x, residual] = [some(&x, depth, first, count), some(&residual, outputs, first, count)];
+                product.run(Role::Round, x, residual)
+            });
+        }
+    }
+}
+
+#[test]
+fn attention_rows_do_not_depend_on_each_other() {
+    let mut random = Random::new(82);
+    for (index, plan) in plans().into_iter().enumerate() {
+        let shapes = [(3, 64), (1, 32), (7, 64), (16, 32), (2, 128)];
+        let chosen = if sweep() { shapes.to_vec() } else { vec![shapes[index]] };
+        for (group, head_dim) in chosen {
+            let shape = AttentionShape { heads: group, kv_heads: 1, head_dim };
+            let layer = Layer::new(device(), plan, shape, 600, &mut random);
+            let width = group * head_dim;
+            let query = random.normals(MOST_ROWS * width, 2.0);
+            // Among these rows are the last of one part and the first of the next.
+            for start in [0, 48, 240, 500] {
+                let context = format!("attention, {shape:?}, {plan}, from {start}");
+                rows_alone_and_together(&context, width, |first, count| {
+                    layer.run(Role::Round, some(&query, width, first, count), start + first)
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_of_the_other_kernels_do_not_depend_on_each_other() {
+    let mut random = Random::new(83);
+    let width = 136;
+    let (x, gain) = (random.normals(MOST_ROWS * 2 * width, 1.0), random.normals(width, 1.0));
+    rows_alone_and_together("rms_norm", width, |first, count| {
+        rms_norm::run(device(), some(&x, width, first, count), &gain, 1e-5, None)
+    });
+    rows_alone_and_together("rms_norm of outputs", width, |first, count| {
+        rms_norm::run(device(), &x[..(first + count) * width], &gain, 1e-5, Some(first))
+    });
+    rows_alone_and_together("swiglu", width, |first, count| {
+        swiglu::run(device(), width, some(&x, 2 * width, first, count))
+    });
+    let ids = random.indices(MOST_ROWS, 33);
+    for format in FORMATS {
+        let values = matmul::values_in(format, &mut random, 33 * width, 1.0);
+        let table = matmul::upload(device(), &device().default_plan(), format, [33, width], &values);
+        rows_alone_and_together("embedding", width, |first, count| {
+            embedding::run(device(), &table, &ids[first..first + count])
+        });
+    }
+}
+
+#[test]
+fn rotated_rows_do_not_depend_on_each_other() {
+    let mut random = Random::new(84);
+    let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 64 };
+    let (start, width) = (40, shape.qkv_width());
+    let angles = rope::Angles::random(&mut random, start + MOST_ROWS, 64);
+    let qkv = random.normals(MOST_ROWS * width, 1.0);
+    let gain = random.normals(64, 1.0);
+    for cache in [CacheFormat::F16, CacheFormat::F32] {
+        for gains in [None, Some(RopeGains { query: &gain, key: &gain, epsilon: 1e-6 })] {
+            let context = format!("rope, {cache:?}, normed {}", gains.is_some());
+            rows_alone_and_together(&context, (4 + 2 + 2) * 64, |first, count| {
+                let at = start + first;
+                let got = rope::run(device(), &plan(cache), shape, &angles, some(&qkv, width, first, count), at, gains);
+                let cached = |values: &[f32], row: usize| -> Vec<f32> {
+                    (0..2).flat_map(|head| some(values, 64, head * got.capacity + at + row, 1).to_vec()).collect()
+                };
+                let query = |row| some(&got.query, 4 * 64, row, 1).to_vec();
+                (0..count)
+                    .flat_map(|row| [query(row), cached(&got.keys, row), cached(&got.values, row)].concat())
+                    .collect()
+            });
+        }
+    }
+}
+
+#[test]
+fn prompt_kernels_give_the_same_bits_however_a_prompt_is_cut() {
+    let mut random = Random::new(85);
+    for (index, plan) in plans().into_iter().enumerate() {
+        let pieces = [1, 7, 33, 8, 21];
+        let rows: usize = pieces.iter().sum();
+        let (outputs, depth) = (65, 136);
+        let product =
+            Product::new(device(), plan, FORMATS[index % 3], [outputs, depth], ENDINGS[index % 3], &mut random);
+        let [x, residual] = [depth, outputs].map(|width| random.normals(rows * width, 1.0));
+        let shape = AttentionShape { heads: 3, kv_heads: 1, head_dim: 64 };
+        let layer = Layer::new(device(), plan, shape, 300, &mut random);
+        let query = random.normals(rows * 3 * 64, 2.0);
+        let run = |first: usize, count: usize| {
+            let [part, before] = [some(&x, depth, first, count), some(&residual, outputs, first, count)];
+            let projected = product.run(Role::Prompt, part, before);
+            (projected, layer.run(Role::Prompt, some(&query, 3 * 64, first, count), 200 + first))
+        };
+        let whole = run(0, rows);
+        let mut parts = (Vec::new(), Vec::new());
+        let mut first = 0;
+        for count in pieces {
+            let (projected, attended) = run(first, count);
+            parts.0.extend(projected);
+            parts.1.extend(attended);
+            first += count;
+        }
+        same_bits(&format!("matmul, {plan}"), &parts.0, &whole.0);
+        same_bits(&format!("attention, {plan}"), &parts.1, &whole.1);
+    }
+}
+
+/// Models of all families under plans that turn; in a sweep under all plans.
+fn every_model(mut case: impl FnMut(&str, &Recipe, &dyn Fn() -> Sequence)) {
+    for (index, recipe) in Recipe::each_family(4).into_iter().enumerate() {
+        for (turn, plan) in plans().into_iter().enumerate() {
+            if !sweep() && turn > 0 && turn % 3 != index {
+                continue;
+            }
+            let model = upload(&recipe, &plan);
+            let sequence = || {
+                let choices = Buffer::storage(device(), "choices", 128).expect("a small buffer");
+                Sequence::new(&model, 600, recipe.config.vocab_size, &choices).expect("a small model fits")
+            };
+            case(&format!("{:?}, {plan}", recipe.config.family), &recipe, &sequence);
+        }
+    }
+}
+
+/// The logits of `rows` rows from `first` on, in one pass.
+fn logits(sequence: &Sequence, tokens: &[u32], first: usize, rows: usize) -> Vec<f32> {
+    sequence.run(Role::Round, &tokens[first..first + rows], first, rows).expect("rows");
+    sequence.logits(rows).expect("logits")
+}
+
+#[test]
+fn logits_of_rows_at_once_are_those_one_by_one() {
+    every_model(|context, recipe, sequence| {
+        // The rows cross a part of attention's keys under every plan.
+        let (prompt, rows) = (250, if sweep() { MOST_ROWS } else { 13 });
+        let tokens = Random::new(91).indices(prompt + rows + 1, recipe.config.vocab_size);
+        let [single, whole] = [sequence(), sequence()];
+        for sequence in [&single, &whole] {
+            sequence.prefill(&tokens[..prompt], 0, &|| true).expect("prefill");
+        }
+        let one_by_one: Vec<f32> = (0..rows).flat_map(|row| logits(&single, &tokens, prompt + row, 1)).collect();
+        same_bits(context, &logits(&whole, &tokens, prompt, rows), &one_by_one);
+        // And once more in two pieces, over rows that were fed before; then what follows them all.
+        let cut = rows / 3;
+        let pieces = [logits(&whole, &tokens, prompt, cut), logits(&whole, &tokens, prompt + cut, rows - cut)].concat();
+        same_bits(&format!("{context}, in two pieces"), &pieces, &one_by_one);
+        let next = [&single, &whole].map(|sequence| logits(sequence, &tokens, prompt + rows, 1));
+        same_bits(&format!("{context}, the row after"), &next[0], &next[1]);
+    });
+}
+
+#[test]
+fn logits_do_not_depend_on_how_the_prompt_was_cut() {
+    every_model(|context, recipe, sequence| {
+        let tokens = Random::new(92).indices(300, recipe.config.vocab_size);
+        let [whole, cut] = [sequence(), sequence()];
+        whole.prefill(&tokens[..290], 0, &|| true).expect("prefill");
+        let mut first = 0;
+        for rows in [1, 7, 56, 33, 64, 95, 34] {
+            cut.prefill(&tokens[first..first + rows], first, &|| true).expect("prefill");
+            first += rows;
+        }
+        let next = [&whole, &cut].map(|sequence| logits(sequence, &tokens, 290, 10));
+        same_bits(context, &next[1], &next[0]);
+    });
+}

@@ -1,0 +1,125 @@
+//! Everything that binds and dispatches, on wgpu's `noop` backend: no GPU, but all of its checks, under the limits that
+//! every WebGPU adapter has. And what the ops refuse before they reach the device.
+
+use std::sync::Arc;
+
+use pard_engine::gpu::{Buffer, CacheFormat, Device, Plan};
+use pard_engine::model::{Sequence, Transformer, WeightChoice};
+use pard_engine::ops::{
+    Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Finish, KvCache, MOST_ROWS, Matmul, Matrix,
+    RmsNorm, Role, Rope, RopeGains, RowSet, Step, Swiglu, Tensor, WeightFormat,
+};
+use pard_engine::{Error, Result};
+
+use crate::ops::matmul::GPU_PLANS;
+use crate::support::every_op::build_and_record;
+use crate::support::gpu::noop;
+use crate::support::memory::Memory;
+use crate::support::random::Random;
+use crate::support::tiny_model::Recipe;
+
+#[test]
+fn every_op_builds_and_records_without_a_gpu() {
+    let device = noop();
+    for plan in [device.default_plan()].into_iter().chain(GPU_PLANS) {
+        build_and_record(&device, &plan);
+    }
+}
+
+#[test]
+fn every_family_builds_and_runs_without_a_gpu() {
+    let device = noop();
+    for recipe in Recipe::each_family(1) {
+        let memory = Memory::new(recipe.tensors());
+        let tokens = Random::new(2).indices(100, recipe.config.vocab_size);
+        for plan in [device.default_plan()].into_iter().chain(GPU_PLANS) {
+            for choice in [WeightChoice::Compact, WeightChoice::F32] {
+                let model = Transformer::upload(&device, &plan, &recipe.config, &memory, choice, &|_, _| ());
+                let model = Arc::new(model.expect("upload"));
+                let choices = Buffer::storage(&device, "choices", 128).expect("a small buffer");
+                let sequence = Sequence::new(&model, 600, recipe.config.vocab_size, &choices).expect("bindings");
+                sequence.prefill(&tokens, 0, &|| true).expect("prompt rows");
+                for rows in [1, 2, 9, MOST_ROWS] {
+                    sequence.run(Role::Round, &tokens[..rows], 100, rows).expect("rows of a round");
+                }
+                device.wait().expect("nothing was refused");
+            }
+        }
+    }
+}
+
+/// A refusal names the op and the operand at fault.
+fn refused<T>(outcome: Result<T>, op: &str, tensor: &str) {
+    match outcome.map(drop) {
+        Err(Error::Shape { op: got_op, tensor: got_tensor, .. }) => assert_eq!((got_op, got_tensor), (op, tensor)),
+        other => panic!("{op}: {tensor}: {other:?}"),
+    }
+}
+
+#[test]
+fn operands_that_do_not_fit_are_refused() {
+    let device = &noop();
+    let plan = &Plan { cache: CacheFormat::F16, ..device.default_plan() };
+    let tensor = |rows, width| Tensor::new(device, "rows", rows, width).expect("a small tensor");
+    let buffer = |bytes| Buffer::storage(device, "words", bytes).expect("a small buffer");
+    let step = Buffer::shared::<Step>(device, "step").expect("a small buffer");
+    let (ids, rows) = (buffer(256), MOST_ROWS);
+    let upload = |shape| Matrix::upload(device, plan, "weights", WeightFormat::Bf16, shape, &|_, _| Ok(()));
+    for shape in [[8, 12], [8, 0], [0, 8]] {
+        refused(upload(shape), "matmul", "weights");
+    }
+    let matrix = upload([24, 16]).expect("a small matrix");
+    refused(Embedding::new(device, &matrix, &ids, &tensor(rows, 24)), "embedding", "y");
+    refused(Embedding::new(device, &matrix, &ids, &tensor(rows - 1, 16)), "embedding", "y");
+
+    let matmul =
+        |x: &Tensor, y: &Tensor, finish: Finish| Matmul::new(device, plan, &step, &matrix, [x, y], finish, RowSet::All);
+    refused(matmul(&tensor(rows, 24), &tensor(rows, 24), Finish::Store), "matmul", "x");
+    refused(matmul(&tensor(rows - 1, 16), &tensor(rows, 24), Finish::Store), "matmul", "x");
+    refused(matmul(&tensor(rows, 16), &tensor(rows, 16), Finish::Store), "matmul", "y");
+    refused(matmul(&tensor(rows, 16), &tensor(rows, 24), Finish::Bias(&[0.0; 16])), "matmul", "bias");
+
+    let norm = |x: &Tensor, y: &Tensor, gain: &[f32]| RmsNorm::new(device, &step, [x, y], gain, 1e-5, RowSet::All);
+    refused(norm(&tensor(rows, 6), &tensor(rows, 6), &[1.0; 6]), "rms_norm", "x");
+    refused(norm(&tensor(rows, 16), &tensor(rows, 16), &[1.0; 12]), "rms_norm", "gain");
+    refused(norm(&tensor(rows, 16), &tensor(rows, 20), &[1.0; 16]), "rms_norm", "y");
+    refused(Swiglu::new(device, &tensor(rows, 24), &tensor(rows, 16)), "swiglu", "x");
+    refused(Swiglu::new(device, &tensor(rows, 12), &tensor(rows, 6)), "swiglu", "y");
+    for limit in [0, 17] {
+        refused(Argmax::new(device, &step, &tensor(rows, 16), limit, &ids), "argmax", "limit");
+    }
+
+    let shape = AttentionShape { heads: 2, kv_heads: 1, head_dim: 32 };
+    let cache = KvCache::new(device, plan, &shape, 100).expect("a small cache");
+    let scratch = AttentionScratch::new(device, plan, &shape, 100).expect("small scratch");
+    let angles = buffer(128 * 32 * 4);
+    let rope = |qkv: &Tensor, query: &Tensor, gains: Option<RopeGains>| {
+        Rope::new(device, &step, &shape, &angles, [qkv, query], &cache, gains)
+    };
+    let (qkv, query) = (tensor(rows, 128), tensor(rows, 64));
+    refused(rope(&query, &query, None), "rope", "qkv");
+    refused(rope(&qkv, &qkv, None), "rope", "query");
+    let (short, right) = ([1.0; 16], [1.0; 32]);
+    let gains = |query, key| Some(RopeGains { query, key, epsilon: 1e-6 });
+    refused(rope(&qkv, &query, gains(&short, &right)), "rope", "query gain");
+    refused(rope(&qkv, &query, gains(&right, &short)), "rope", "key gain");
+    let attention =
+        |query: &Tensor, out: &Tensor| Attention::new(device, plan, &step, &shape, &cache, &scratch, [query, out]);
+    refused(attention(&qkv, &query), "attention", "query");
+    refused(attention(&query, &qkv), "attention", "out");
+}
+
+/// wgpu reports a wrong binding; a kernel must not be dispatched with one.
+#[test]
+fn wrong_bindings_are_refused() {
+    let device = &noop();
+    let kernel = device.kernel(&["swiglu"], &[]).expect("a kernel");
+    let buffer = Buffer::storage(device, "rows", 64).expect("a small buffer");
+    let params = Buffer::uniform(device, "params", &1u32).expect("a small buffer");
+    assert!(kernel.bind(device, &[&params, &buffer]).is_err(), "a buffer is missing");
+    assert!(kernel.bind(device, &[&buffer, &buffer, &buffer]).is_err(), "not a uniform");
+    assert!(kernel.bind(device, &[&params, &params, &buffer]).is_err(), "not a storage buffer");
+    assert!(kernel.bind(device, &[&params, &buffer, &buffer]).is_ok());
+    let unknown = Device::kernel(device, &["no such file"], &[]);
+    assert!(matches!(unknown.map(drop), Err(Error::Gpu { what, .. }) if what.contains("no such file")));
+}

@@ -1,0 +1,103 @@
+//! `argmax` and `argmax_merge` on the device.
+
+use pard_engine::gpu::Device;
+use pard_engine::ops::{Argmax, Step};
+
+use super::{POISON, row_counts, step, submit, tensor, words};
+use crate::oracle::argmax::argmax;
+use crate::support::gpu::device;
+use crate::support::random::Random;
+
+/// Around one, two and many sections of 2048, and odd ones.
+const VOCABS: [usize; 10] = [1, 2, 63, 65, 307, 2047, 2048, 2049, 4099, 10007];
+
+/// The choices of all rows of `logits`, `[rows, vocab]`, among the first `limit` ids.
+pub fn run(device: &Device, logits: &[f32], vocab: usize, limit: usize, first_choice: usize) -> Vec<u32> {
+    let rows = logits.len() / vocab;
+    let step_values = Step { outputs: rows as u32, first_choice: first_choice as u32, rows: 7, ..Step::default() };
+    let (step, choices) = (step(device, step_values), words(device, 64, &[]));
+    let logits = tensor(device, 32, vocab, logits);
+    let op = Argmax::new(device, &step, &logits, limit, &choices).expect("shapes that fit");
+    submit(device, |pass| op.encode(pass, rows));
+    let all: Vec<u32> = choices.read(device, 0, 64).expect("reading back");
+    let beyond = all[..first_choice].iter().chain(&all[first_choice + rows..]);
+    assert!(beyond.copied().all(|choice| choice == POISON), "a choice that nobody asked for: {all:?}");
+    all[first_choice..][..rows].to_vec()
+}
+
+fn limited(logits: &[f32], vocab: usize, limit: usize) -> Vec<u32> {
+    let kept: Vec<f32> = logits.chunks(vocab).flat_map(|row| &row[..limit]).copied().collect();
+    argmax(&kept, limit)
+}
+
+fn agrees(context: &str, logits: &[f32], vocab: usize, limit: usize, first_choice: usize) {
+    let (got, expected) = (run(device(), logits, vocab, limit, first_choice), limited(logits, vocab, limit));
+    assert_eq!(got, expected, "{context}, {limit} of {vocab} ids, {}", device().name());
+}
+
+#[test]
+fn argmax_is_the_largest_logit_of_every_row() {
+    let mut random = Random::new(41);
+    for vocab in VOCABS {
+        for rows in row_counts() {
+            agrees("random", &random.normals(rows * vocab, 3.0), vocab, vocab, rows % 5);
+            let negative: Vec<f32> = random.normals(rows * vocab, 3.0).iter().map(|x| -1e3 - x.abs()).collect();
+            agrees("negative", &negative, vocab, vocab, 0);
+        }
+    }
+}
+
+#[test]
+fn the_lowest_of_equals_wins() {
+    let mut random = Random::new(42);
+    for vocab in VOCABS {
+        agrees("all equal", &vec![-2.5; 3 * vocab], vocab, vocab, 0);
+        agrees("all zero", &vec![0.0; 3 * vocab], vocab, vocab, 0);
+        for rows in [1, 8, 32] {
+            // Few distinct values: hundreds of equals, within lanes, across lanes and across sections.
+            let few: Vec<f32> = (0..rows * vocab).map(|_| random.below(3) as f32 - 5.0).collect();
+            agrees("few values", &few, vocab, vocab, 0);
+            let signs: Vec<f32> = (0..rows * vocab).map(|_| if random.below(2) == 0 { 0.0 } else { -0.0 }).collect();
+            agrees("zeros of both signs", &signs, vocab, vocab, 0);
+        }
+    }
+}
+
+#[test]
+fn the_largest_is_found_wherever_it_stands() {
+    let vocab = 4099;
+    for places in [[0, 1, 63, 64], [65, 127, 2047, 2048], [2049, 2111, 4095, 4096], [4097, 4098, 4000, 3000]] {
+        let mut logits = vec![-7.0; 4 * vocab];
+        for (row, place) in places.into_iter().enumerate() {
+            logits[row * vocab + place] = -6.5;
+        }
+        assert_eq!(run(device(), &logits, vocab, vocab, 0), places.map(|place| place as u32));
+    }
+}
+
+#[test]
+fn ids_at_or_past_the_limit_are_never_chosen() {
+    let mut random = Random::new(43);
+    for (vocab, limit) in [(307, 1), (307, 306), (2049, 2048), (4099, 2048), (4099, 2049), (4099, 4098), (10007, 5000)]
+    {
+        for rows in [1, 13, 32] {
+            let mut logits = random.normals(rows * vocab, 1.0);
+            for row in logits.chunks_mut(vocab) {
+                row[limit..].iter_mut().for_each(|logit| *logit += 100.0);
+            }
+            agrees("limited", &logits, vocab, limit, 3);
+        }
+    }
+}
+
+/// What a sampler's mask or a broken model may leave: infinities must not hide a number.
+#[test]
+fn extreme_logits_are_ordered_too() {
+    let lowest = f32::MIN;
+    agrees("largest", &[lowest, f32::MAX, 0.0, f32::MAX], 4, 4, 0);
+    agrees("lowest of all", &[lowest, lowest, lowest], 3, 3, 0);
+    agrees("tiny", &[-1.0, 1e-30, 1e-31, -1e-30], 4, 4, 0);
+    let mut logits = vec![f32::NEG_INFINITY; 3000];
+    logits[2500] = -1e30;
+    agrees("minus infinity", &logits, 3000, 3000, 0);
+}

@@ -1,0 +1,236 @@
+//! `attention` and `attention_merge` on the device.
+
+use pard_engine::gpu::{Buffer, CacheFormat, Device, Plan};
+use pard_engine::ops::{Attention, AttentionScratch, AttentionShape, KvCache, Role, Step};
+
+use super::rope::key_index;
+use super::{compare, output, poison, read, step, submit, tensor};
+use crate::oracle::attention::{self as oracle, attention, half_rounded};
+use crate::support::gpu::{device, plan, sweep};
+use crate::support::random::Random;
+
+/// A filled cache and scratch of one shape.
+pub struct Layer<'a> {
+    pub device: &'a Device,
+    pub plan: Plan,
+    pub shape: AttentionShape,
+    /// `[kv_heads, positions, head_dim]`, as the cache holds them.
+    pub keys: Vec<f32>,
+    pub values: Vec<f32>,
+    positions: usize,
+    cache: KvCache,
+    scratch: AttentionScratch,
+}
+
+impl<'a> Layer<'a> {
+    /// Keys and values of deviation 1 for `positions` positions.
+    pub fn new(device: &'a Device, plan: Plan, shape: AttentionShape, positions: usize, random: &mut Random) -> Self {
+        let len = shape.kv_heads * positions * shape.head_dim;
+        Self::of(device, plan, shape, positions, random.normals(len, 1.0), random.normals(len, 1.0))
+    }
+
+    /// Given keys and values.
+    pub fn of(
+        device: &'a Device,
+        plan: Plan,
+        shape: AttentionShape,
+        positions: usize,
+        keys: Vec<f32>,
+        values: Vec<f32>,
+    ) -> Self {
+        let rounded = |values: Vec<f32>| match plan.cache {
+            CacheFormat::F16 => half_rounded(&values),
+            CacheFormat::F32 => values,
+        };
+        let cache = KvCache::new(device, &plan, &shape, positions).expect("a small cache");
+        let scratch = AttentionScratch::new(device, &plan, &shape, positions).expect("small scratch");
+        Self { device, plan, shape, keys: rounded(keys), values: rounded(values), positions, cache, scratch }
+    }
+
+    /// The kernel's rows for `query`, `[rows, heads, head_dim]`, at positions `start..`. What no row may look at is NaN:
+    /// later positions, the scratch, the rows beyond.
+    pub fn run(&self, role: Role, query: &[f32], start: usize) -> Vec<f32> {
+        let rows = query.len() / (self.shape.heads * self.shape.head_dim);
+        self.run_until(role, query, start, start + rows)
+    }
+
+    /// The same with a later end than need be, as the host knows it when rounds are in flight.
+    fn run_until(&self, role: Role, query: &[f32], start: usize, end: usize) -> Vec<f32> {
+        let (device, width) = (self.device, self.shape.heads * self.shape.head_dim);
+        let rows = query.len() / width;
+        self.fill(start + rows);
+        poison(device, &self.scratch.parts);
+        poison(device, &self.scratch.sums);
+        let step = step(device, Step { start: start as u32, rows: rows as u32, ..Step::default() });
+        let (query, out) = (tensor(device, rows.max(32), width, query), output(device, rows, width));
+        let op = Attention::new(device, &self.plan, &step, &self.shape, &self.cache, &self.scratch, [&query, &out])
+            .expect("shapes that fit");
+        submit(device, |pass| op.encode(pass, role, rows, end).expect("a kernel that compiles"));
+        read(device, "attention", &out, rows)
+    }
+
+    /// Writes the first `filled` positions, and NaN to the rest.
+    fn fill(&self, filled: usize) {
+        let (shape, head_dim) = (self.shape, self.shape.head_dim);
+        let capacity = self.positions.next_multiple_of(64);
+        let len = shape.kv_heads * capacity * head_dim;
+        let (mut keys, mut values) = (vec![f32::NAN; len], vec![f32::NAN; len]);
+        for head in 0..shape.kv_heads {
+            for position in 0..filled {
+                for dim in 0..head_dim {
+                    let at = (head * self.positions + position) * head_dim + dim;
+                    keys[key_index(shape, capacity, head, position, dim)] = self.keys[at];
+                    values[(head * capacity + position) * head_dim + dim] = self.values[at];
+                }
+            }
+        }
+        self.write(&self.cache.keys, &keys);
+        self.write(&self.cache.values, &values);
+    }
+
+    fn write(&self, buffer: &Buffer, values: &[f32]) {
+        match self.plan.cache {
+            CacheFormat::F32 => buffer.write(self.device, 0, values),
+            CacheFormat::F16 => {
+                let halves: Vec<u16> = values.iter().map(|&value| half::f16::from_f32(value).to_bits()).collect();
+                buffer.write(self.device, 0, &halves);
+            }
+        }
+    }
+
+    fn agrees(&self, role: Role, rows: usize, start: usize, sharpness: f32, random: &mut Random) {
+        let query = random.normals(rows * self.shape.heads * self.shape.head_dim, sharpness);
+        self.agrees_for(role, &query, start, &format!("sharpness {sharpness}"));
+    }
+
+    fn agrees_for(&self, role: Role, query: &[f32], start: usize, what: &str) {
+        let AttentionShape { heads, kv_heads, head_dim } = self.shape;
+        let rows = query.len() / (heads * head_dim);
+        let key_tile = self.plan.key_split as usize;
+        let shape =
+            oracle::AttentionShape { rows, heads, kv_heads, head_dim, positions: self.positions, start, key_tile };
+        let expected = attention(shape, query, &self.keys, &self.values);
+        let context = format!("{role:?}, {shape:?}, {}, {what}", self.plan);
+        compare(self.device, "attention", &context, &self.run(role, query, start), &expected);
+    }
+}
+
+/// Query heads per key-value head, key-value heads, head width.
+const SHAPES: [(usize, usize, usize); 8] =
+    [(1, 2, 32), (2, 1, 48), (3, 2, 64), (5, 1, 80), (7, 1, 96), (8, 1, 128), (16, 1, 64), (4, 1, 256)];
+
+fn shape((group, kv_heads, head_dim): (usize, usize, usize)) -> AttentionShape {
+    AttentionShape { heads: group * kv_heads, kv_heads, head_dim }
+}
+
+/// Rows and starts: within a tile of 64, to its edge and past it; the same for a part of 256; several parts.
+const ROUNDS: [(usize, usize); 9] =
+    [(1, 0), (2, 0), (1, 63), (3, 62), (5, 64), (13, 250), (1, 255), (2, 511), (8, 600)];
+
+#[test]
+fn rounds_agree_with_f64() {
+    let mut random = Random::new(61);
+    for (index, spec) in SHAPES.into_iter().enumerate() {
+        for (turn, cache) in [CacheFormat::F16, CacheFormat::F32].into_iter().enumerate() {
+            if !sweep() && index % 2 == turn && index > 2 {
+                continue;
+            }
+            let layer = Layer::new(device(), plan(cache), shape(spec), 700, &mut random);
+            for (rows, start) in ROUNDS {
+                layer.agrees(Role::Round, rows, start, 1.0, &mut random);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_group_and_row_count_agrees_with_f64() {
+    let mut random = Random::new(62);
+    for group in 1..=16 {
+        // Few constants make few kernels: other groups in the usual set come with the shapes above.
+        if !sweep() && ![1, 6, 16].contains(&group) {
+            continue;
+        }
+        let layer = Layer::new(device(), plan(CacheFormat::F16), shape((group, 1, 32)), 300, &mut random);
+        for rows in super::row_counts() {
+            layer.agrees(Role::Round, rows, 300 - 32 - rows, 1.0, &mut random);
+            layer.agrees(Role::Round, rows, 0, 1.0, &mut random);
+        }
+    }
+}
+
+#[test]
+fn prompts_agree_with_f64() {
+    let mut random = Random::new(63);
+    for (index, spec) in SHAPES.into_iter().enumerate() {
+        for (turn, cache) in [CacheFormat::F16, CacheFormat::F32].into_iter().enumerate() {
+            if !sweep() && index % 2 != turn {
+                continue;
+            }
+            let layer = Layer::new(device(), plan(cache), shape(spec), 600, &mut random);
+            for (rows, start) in [(1, 0), (2, 63), (33, 0), (70, 0), (17, 250), (5, 254), (9, 510), (40, 530)] {
+                layer.agrees(Role::Prompt, rows, start, 1.0, &mut random);
+            }
+        }
+    }
+}
+
+#[test]
+fn other_splits_agree_with_f64() {
+    let mut random = Random::new(64);
+    for key_split in [64, 128] {
+        let plan = Plan { key_split, ..plan(CacheFormat::F16) };
+        let layer = Layer::new(device(), plan, shape((3, 2, 64)), 700, &mut random);
+        for (rows, start) in ROUNDS {
+            layer.agrees(Role::Round, rows, start, 1.0, &mut random);
+        }
+        for (rows, start) in [(70, 0), (5, 126), (9, 510)] {
+            layer.agrees(Role::Prompt, rows, start, 1.0, &mut random);
+        }
+    }
+}
+
+#[test]
+fn sharp_flat_and_large_attention_agrees_with_f64() {
+    let mut random = Random::new(65);
+    let spec = shape((3, 2, 64));
+    for cache in [CacheFormat::F16, CacheFormat::F32] {
+        let positions = 600;
+        let len = spec.kv_heads * positions * spec.head_dim;
+        for role in [Role::Round, Role::Prompt] {
+            let layer = Layer::new(device(), plan(cache), spec, positions, &mut random);
+            // Scores of some hundreds, of which one key takes all; scores of 0, which all share.
+            for sharpness in [0.0, 1e-20, 30.0, 1e3] {
+                layer.agrees(role, 5, 590, sharpness, &mut random);
+            }
+            for (key, value) in [(0.0, 1.0), (1e-4, 1e-4), (100.0, 6e4)] {
+                let (keys, values) = (random.normals(len, key), random.normals(len, value / 6.0));
+                let layer = Layer::of(device(), plan(cache), spec, positions, keys, values);
+                layer.agrees(role, 3, 513, 1.0, &mut random);
+            }
+            // The key that takes all stands first, last, and at the edges of parts.
+            for place in [0, 255, 256, 511, 512, 592] {
+                let mut keys = random.normals(len, 0.1);
+                for head in keys.chunks_mut(positions * spec.head_dim) {
+                    head[place * spec.head_dim..][..spec.head_dim].fill(20.0);
+                }
+                let layer = Layer::of(device(), plan(cache), spec, positions, keys, random.normals(len, 1.0));
+                let query = vec![1.0; 3 * spec.heads * spec.head_dim];
+                layer.agrees_for(role, &query, 590, &format!("the key at {place}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_end_later_than_need_be_changes_nothing() {
+    let mut random = Random::new(66);
+    let layer = Layer::new(device(), plan(CacheFormat::F16), shape((3, 2, 64)), 700, &mut random);
+    for (rows, start) in [(1, 0), (5, 64), (13, 250)] {
+        let query = random.normals(rows * 6 * 64, 1.0);
+        let expected = layer.run(Role::Round, &query, start);
+        for end in [start + rows + 32, 513, 700] {
+            super::same_bits("a later end", &layer.run_until(Role::Round, &query, start, end), &expected);
+        }
+    }
+}

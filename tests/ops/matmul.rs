@@ -1,0 +1,300 @@
+//! `matmul_rows` and `matmul_tile` on the device.
+
+use pard_engine::Error;
+use pard_engine::gpu::{CacheFormat, Device, Plan};
+use pard_engine::ops::{Finish, Matmul, Matrix, Role, RowSet, Step, WeightFormat};
+
+use super::{OUTPUTS, ROW_COUNTS, WIDTHS, compare, output, read, row_counts, same_bits, step, submit, tensor};
+use crate::oracle::matmul::matmul;
+use crate::support::gpu::{device, device_with_binding_limit, sweep};
+use crate::support::random::Random;
+
+/// All of them.
+pub const FORMATS: [WeightFormat; 3] = [WeightFormat::Bf16, WeightFormat::F16, WeightFormat::F32];
+
+/// Plans of the GPU classes, which the software adapter can run as well.
+pub const GPU_PLANS: [Plan; 3] = [
+    Plan { lanes: 32, slices: 8, key_split: 256, cache: CacheFormat::F16 },
+    Plan { lanes: 32, slices: 4, key_split: 128, cache: CacheFormat::F32 },
+    Plan { lanes: 8, slices: 4, key_split: 64, cache: CacheFormat::F16 },
+];
+
+/// [`Finish`] without its operands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    Store,
+    Add,
+    Bias,
+}
+
+/// All of them.
+pub const ENDINGS: [Ending; 3] = [Ending::Store, Ending::Add, Ending::Bias];
+
+/// Numbers that `format` holds exactly.
+pub fn values_in(format: WeightFormat, random: &mut Random, len: usize, deviation: f32) -> Vec<f32> {
+    let rounded = |value: f32| match format {
+        WeightFormat::Bf16 => half::bf16::from_f32(value).to_f32(),
+        WeightFormat::F16 => half::f16::from_f32(value).to_f32(),
+        WeightFormat::F32 => value,
+    };
+    random.normals(len, deviation).into_iter().map(rounded).collect()
+}
+
+/// Uploads `values`, `[rows, columns]`.
+pub fn upload(device: &Device, plan: &Plan, format: WeightFormat, shape: [usize; 2], values: &[f32]) -> Matrix {
+    let source = |range: std::ops::Range<usize>, out: &mut [f32]| {
+        out.copy_from_slice(&values[range.start * shape[1]..range.end * shape[1]]);
+        Ok(())
+    };
+    Matrix::upload(device, plan, "weights", format, shape, &source).expect("a small matrix")
+}
+
+/// A product ready to run, and what it should give.
+pub struct Product<'a> {
+    pub device: &'a Device,
+    pub plan: Plan,
+    pub matrix: Matrix,
+    pub values: Vec<f32>,
+    pub bias: Vec<f32>,
+    pub ending: Ending,
+    pub row_set: RowSet,
+}
+
+impl<'a> Product<'a> {
+    /// Random weights of deviation 1.
+    pub fn new(
+        device: &'a Device,
+        plan: Plan,
+        format: WeightFormat,
+        [outputs, depth]: [usize; 2],
+        ending: Ending,
+        random: &mut Random,
+    ) -> Self {
+        let values = values_in(format, random, outputs * depth, 1.0);
+        Self::of(device, plan, format, [outputs, depth], ending, values, random.normals(outputs, 1.0))
+    }
+
+    /// Given weights and bias.
+    pub fn of(
+        device: &'a Device,
+        plan: Plan,
+        format: WeightFormat,
+        shape: [usize; 2],
+        ending: Ending,
+        values: Vec<f32>,
+        bias: Vec<f32>,
+    ) -> Self {
+        let matrix = upload(device, &plan, format, shape, &values);
+        Self { device, plan, matrix, values, bias, ending, row_set: RowSet::All }
+    }
+
+    /// The kernel's rows for `x`, `[rows, depth]`; `residual`, `[rows, outputs]`, is there before an `Add`.
+    pub fn run(&self, role: Role, x: &[f32], residual: &[f32]) -> Vec<f32> {
+        let (device, outputs, depth) = (self.device, self.matrix.rows(), self.matrix.columns());
+        let rows = x.len() / depth;
+        // The count that is not meant is another number.
+        let step_values = match self.row_set {
+            RowSet::All => Step { rows: rows as u32, outputs: rows as u32 + 3, ..Step::default() },
+            RowSet::Outputs => Step { rows: 40, first_output: 5, outputs: rows as u32, ..Step::default() },
+        };
+        let step = step(device, step_values);
+        let x = tensor(device, rows.max(32), depth, x);
+        let y = output(device, rows, outputs);
+        let finish = match self.ending {
+            Ending::Store => Finish::Store,
+            Ending::Bias => Finish::Bias(&self.bias),
+            Ending::Add => {
+                y.buffer.write(device, 0, residual);
+                Finish::Add
+            }
+        };
+        let op = Matmul::new(device, &self.plan, &step, &self.matrix, [&x, &y], finish, self.row_set)
+            .expect("shapes that fit");
+        submit(device, |pass| op.encode(pass, role, rows).expect("a kernel that compiles"));
+        read(device, "matmul", &y, rows)
+    }
+
+    /// Compares the kernel with the oracle, for rows of the given magnitude.
+    fn agrees(&self, role: Role, rows: usize, magnitude: f32, random: &mut Random) {
+        let (outputs, depth) = (self.matrix.rows(), self.matrix.columns());
+        let x = random.normals(rows * depth, magnitude);
+        let residual = random.normals(rows * outputs, magnitude);
+        self.agrees_for(role, &x, &residual, &format!("magnitude {magnitude}"));
+    }
+
+    fn agrees_for(&self, role: Role, x: &[f32], residual: &[f32], what: &str) {
+        let (outputs, depth) = (self.matrix.rows(), self.matrix.columns());
+        let bias = (self.ending == Ending::Bias).then_some(self.bias.as_slice());
+        let before = (self.ending == Ending::Add).then_some(residual);
+        let expected = matmul(x, &self.values, depth, bias, before);
+        let context = format!(
+            "{role:?}, {} rows, [{outputs}, {depth}], {:?}, {:?}, {:?}, {}, {what}",
+            x.len() / depth,
+            self.matrix.format(),
+            self.ending,
+            self.row_set,
+            self.plan
+        );
+        compare(self.device, "matmul", &context, &self.run(role, x, residual), &expected);
+    }
+}
+
+/// Every shape with some of the variants, turning; in a sweep with all of them.
+fn every_case(mut case: impl FnMut([usize; 2], WeightFormat, Ending, usize)) {
+    let shapes = OUTPUTS.iter().flat_map(|&outputs| WIDTHS.map(|depth| [outputs, depth]));
+    for (index, shape) in shapes.enumerate() {
+        if sweep() {
+            for format in FORMATS {
+                ENDINGS.iter().for_each(|&ending| case(shape, format, ending, index));
+            }
+        } else {
+            case(shape, FORMATS[index % 3], ENDINGS[index / 3 % 3], index);
+        }
+    }
+}
+
+#[test]
+fn rows_agree_with_f64_over_odd_shapes() {
+    let mut random = Random::new(51);
+    let plan = device().default_plan();
+    every_case(|shape, format, ending, index| {
+        let product = Product::new(device(), plan, format, shape, ending, &mut random);
+        let rows = if sweep() { row_counts() } else { vec![ROW_COUNTS[index % 8]] };
+        rows.into_iter().for_each(|rows| product.agrees(Role::Round, rows, 1.0, &mut random));
+    });
+}
+
+#[test]
+fn every_row_count_format_and_ending_agrees_with_f64() {
+    let mut random = Random::new(52);
+    let plan = device().default_plan();
+    for (index, rows) in row_counts().into_iter().enumerate() {
+        for turn in 0..if sweep() { 9 } else { 3 } {
+            let (format, ending) = (FORMATS[turn % 3], ENDINGS[(index + turn + turn / 3) % 3]);
+            Product::new(device(), plan, format, [65, 136], ending, &mut random).agrees(
+                Role::Round,
+                rows,
+                1.0,
+                &mut random,
+            );
+        }
+    }
+}
+
+#[test]
+fn prompts_agree_with_f64_over_odd_shapes() {
+    let mut random = Random::new(53);
+    let plan = device().default_plan();
+    every_case(|shape, format, ending, index| {
+        let product = Product::new(device(), plan, format, shape, ending, &mut random);
+        let all = [1, 7, 15, 16, 17, 31, 33, 70];
+        let rows = if sweep() { all.to_vec() } else { vec![all[index % 8], all[(index + 3) % 8]] };
+        rows.into_iter().for_each(|rows| product.agrees(Role::Prompt, rows, 1.0, &mut random));
+    });
+}
+
+#[test]
+fn output_rows_are_counted_by_the_steps_outputs() {
+    let mut random = Random::new(54);
+    let plan = device().default_plan();
+    for (rows, ending) in [(1, Ending::Store), (5, Ending::Add), (13, Ending::Store), (32, Ending::Bias)] {
+        let product = Product::new(device(), plan, WeightFormat::Bf16, [307, 72], ending, &mut random);
+        Product { row_set: RowSet::Outputs, ..product }.agrees(Role::Round, rows, 1.0, &mut random);
+    }
+}
+
+#[test]
+fn plans_of_the_gpu_classes_agree_with_f64() {
+    let mut random = Random::new(55);
+    for (index, plan) in GPU_PLANS.into_iter().enumerate() {
+        // Fewer pieces than slices, as many, and no multiple of them.
+        for (turn, depth) in [8, 24, 64, 72, 576].into_iter().enumerate() {
+            let (format, ending) = (FORMATS[(index + turn) % 3], ENDINGS[turn % 3]);
+            let product = Product::new(device(), plan, format, [257, depth], ending, &mut random);
+            let rows = if sweep() { row_counts() } else { vec![[1, 2, 13, 5, 32][turn]] };
+            rows.into_iter().for_each(|rows| product.agrees(Role::Round, rows, 1.0, &mut random));
+            product.agrees(Role::Prompt, 33, 1.0, &mut random);
+        }
+    }
+}
+
+#[test]
+fn tiny_large_and_equal_values_agree_with_f64() {
+    let mut random = Random::new(56);
+    let (shape, rows) = ([33, 136], 3);
+    let plan = device().default_plan();
+    for role in [Role::Round, Role::Prompt] {
+        for ending in ENDINGS {
+            for (format, weight, magnitude) in [
+                (WeightFormat::Bf16, 1e-15, 1e-25),
+                (WeightFormat::Bf16, 1e15, 1e15),
+                (WeightFormat::Bf16, 1e-3, 1e10),
+                (WeightFormat::F16, 1e4, 1e-15),
+                (WeightFormat::F32, 1e-30, 1e-5),
+                (WeightFormat::F32, 1e18, 1e15),
+            ] {
+                let values = values_in(format, &mut random, shape[0] * shape[1], weight);
+                let bias = random.normals(shape[0], weight * magnitude);
+                let product = Product::of(device(), plan, format, shape, ending, values, bias);
+                product.agrees(role, rows, magnitude, &mut random);
+            }
+            for value in [0.0, 1.0, -3.0] {
+                let [values, bias] = [shape[0] * shape[1], shape[0]].map(|len| vec![value; len]);
+                let product = Product::of(device(), plan, WeightFormat::F16, shape, ending, values, bias);
+                let [x, residual] = [rows * shape[1], rows * shape[0]].map(|len| vec![value; len]);
+                product.agrees_for(role, &x, &residual, &format!("all {value}"));
+                let random_x = random.normals(rows * shape[1], 1.0);
+                product.agrees_for(role, &random_x, &residual, &format!("weights all {value}"));
+            }
+        }
+    }
+}
+
+/// Half-precision weights below 2^-14 are subnormal, and models do have them: no driver may take them for zeros.
+#[test]
+fn half_precision_subnormals_count() {
+    let mut random = Random::new(57);
+    let plan = device().default_plan();
+    let values: Vec<f32> = (1..=16 * 40).map(|bits| half::f16::from_bits(bits).to_f32()).collect();
+    let product = Product::of(device(), plan, WeightFormat::F16, [16, 40], Ending::Store, values, vec![]);
+    product.agrees(Role::Round, 2, 1.0, &mut random);
+    product.agrees(Role::Prompt, 2, 1.0, &mut random);
+}
+
+#[test]
+fn a_matrix_in_parts_gives_the_same_bits() {
+    let limited = device_with_binding_limit(50_000);
+    let shape = [257, 136];
+    for (format, ending) in FORMATS.into_iter().zip(ENDINGS) {
+        let plan = device().default_plan();
+        let product = |device| Product::new(device, plan, format, shape, ending, &mut Random::new(58));
+        let (parts, whole) = (product(&limited), product(device()));
+        assert!(parts.matrix.bytes() > limited.largest_binding(), "in parts");
+        let mut random = Random::new(59);
+        for (role, rows) in [(Role::Round, 2), (Role::Round, 13), (Role::Prompt, 33)] {
+            let (x, residual) = (random.normals(rows * shape[1], 1.0), random.normals(rows * shape[0], 1.0));
+            parts.agrees_for(role, &x, &residual, "in parts");
+            same_bits("in parts", &parts.run(role, &x, &residual), &whole.run(role, &x, &residual));
+        }
+    }
+}
+
+#[test]
+fn a_matrix_whose_smallest_part_is_too_large_is_refused() {
+    let limited = device_with_binding_limit(4096);
+    let refused = Matrix::upload(&limited, &limited.default_plan(), "wide", WeightFormat::F32, [64, 1000], &|_, _| {
+        panic!("nothing may be read")
+    });
+    assert!(matches!(refused.map(drop), Err(Error::Limit { limit: 4096, .. })));
+}
+
+/// A grid holds 65,535 workgroups in x; more are folded into y. One lane makes that many of a small matrix.
+#[test]
+fn more_workgroups_than_a_grid_is_wide() {
+    let plan = Plan { lanes: 1, ..device().default_plan() };
+    let mut random = Random::new(60);
+    let shape = [4 * 65_535 + 9, 8];
+    let product = Product::new(device(), plan, WeightFormat::Bf16, shape, Ending::Store, &mut random);
+    product.agrees(Role::Round, 2, 1.0, &mut random);
+    product.agrees(Role::Prompt, 2, 1.0, &mut random);
+}

@@ -1,0 +1,50 @@
+//! `swiglu` on the device.
+
+use pard_engine::gpu::Device;
+use pard_engine::ops::Swiglu;
+
+use super::{compare, output, read, row_counts, submit, tensor};
+use crate::oracle::swiglu::swiglu;
+use crate::support::gpu::device;
+use crate::support::random::Random;
+
+const WIDTHS: [usize; 9] = [4, 8, 24, 136, 252, 256, 260, 1000, 1536];
+
+/// The kernel's rows for `gate_up`, `[rows, 2 · width]`.
+pub fn run(device: &Device, width: usize, gate_up: &[f32]) -> Vec<f32> {
+    let rows = gate_up.len() / (2 * width);
+    let (x, y) = (tensor(device, rows.max(32), 2 * width, gate_up), output(device, rows, width));
+    let op = Swiglu::new(device, &x, &y).expect("shapes that fit");
+    submit(device, |pass| op.encode(pass, rows));
+    read(device, "swiglu", &y, rows)
+}
+
+#[test]
+fn swiglu_agrees_with_f64() {
+    let mut random = Random::new(21);
+    for width in WIDTHS {
+        for rows in row_counts().into_iter().chain([100]) {
+            for magnitude in [1e-30, 1e-3, 1.0, 8.0, 60.0] {
+                let gate_up = random.normals(rows * 2 * width, magnitude);
+                let context = format!("[{rows}, {width}], magnitude {magnitude}");
+                compare(device(), "swiglu", &context, &run(device(), width, &gate_up), &swiglu(&gate_up, width));
+            }
+        }
+    }
+}
+
+/// exp(-gate) leaves f32 at a gate of -88.7; silu is 0 long before a gate of -110.
+#[test]
+fn gates_far_from_zero_neither_overflow_nor_lose_their_sign() {
+    let gates =
+        [0.0, -0.0, -1.0, -20.0, -80.0, -86.9, -87.0, -87.1, -88.0, -88.8, -89.0, -95.0, -104.0, -1e3, -1e6, 1e6];
+    for up in [1.0, -1.0, 1e-20, 1e6, -1e6] {
+        let gate_up: Vec<f32> = gates.into_iter().chain([up; 16]).collect();
+        let actual = run(device(), gates.len(), &gate_up);
+        compare(device(), "swiglu", &format!("up {up}, gates {gates:?}"), &actual, &swiglu(&gate_up, gates.len()));
+    }
+    let extreme = [-1e30, -3e38, 1e30, 3e38, 1.0, 1.0, 1.0, 1.0];
+    let actual = run(device(), 4, &extreme);
+    assert!(actual[..2].iter().all(|y| y.abs() <= 1e-35), "{actual:?}");
+    assert_eq!(actual[2..], [1e30, 3e38]);
+}

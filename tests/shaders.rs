@@ -1,0 +1,201 @@
+//! The shaders without a device: whatever the ops compose is valid WGSL for any WebGPU adapter and translates for
+//! Vulkan, Metal and DirectX; no file is unused or forgotten; host structs lie as the shaders read them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use naga::back::{hlsl, msl, spv};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use pard_engine::gpu::{Composition, compose, shader_names, shader_source};
+use pard_engine::ops::{RoundParams, Session, Step};
+
+use crate::ops::matmul::GPU_PLANS;
+use crate::support::every_op::build_and_record;
+use crate::support::gpu::noop;
+
+/// What the ops really compile, as the device that compiled it says.
+fn compositions() -> Vec<Composition> {
+    let device = noop();
+    for plan in [device.default_plan()].into_iter().chain(GPU_PLANS) {
+        build_and_record(&device, &plan);
+    }
+    let mut compositions = device.compositions();
+    // The noop adapter counts as software; a GPU's products are tiled otherwise.
+    let gpu_tiles: &[(&str, &[(&str, u32)])] =
+        &[("matmul_rows", &[("BLOCKS", 1)]), ("matmul_tile", &[("ROWS", 8), ("TILES", 4)])];
+    for (kernel, tiles) in gpu_tiles {
+        let software = compositions.iter().filter(|composition| composition.files[0] == *kernel);
+        let gpu: Vec<Composition> = software
+            .cloned()
+            .map(|mut composition| {
+                for (name, value) in &mut composition.constants {
+                    *value = tiles.iter().find(|(tile, _)| tile == name).map_or(*value, |&(_, size)| size);
+                }
+                composition
+            })
+            .collect();
+        assert!(!gpu.is_empty(), "no {kernel}");
+        compositions.extend(gpu);
+    }
+    compositions.sort();
+    compositions.dedup();
+    compositions
+}
+
+fn parse(composition: &Composition) -> naga::Module {
+    let text = compose(&composition.files, &composition.constants).expect("known files");
+    naga::front::wgsl::parse_str(&text)
+        .unwrap_or_else(|error| panic!("{composition:?}\n{}", error.emit_to_string(&text)))
+}
+
+/// Checks it against what WebGPU has without any extension: that much half precision belongs to it.
+fn validate(composition: &Composition, module: &naga::Module) -> ModuleInfo {
+    Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32)
+        .validate(module)
+        .unwrap_or_else(|error| panic!("{composition:?}\n{error:?}"))
+}
+
+#[test]
+fn every_composition_is_valid_and_translates_everywhere() {
+    let compositions = compositions();
+    assert!(compositions.len() > 500, "{} compositions: some op was not driven", compositions.len());
+    for composition in &compositions {
+        let module = parse(composition);
+        let info = validate(composition, &module);
+        let entry_points: Vec<&str> = module.entry_points.iter().map(|entry| entry.name.as_str()).collect();
+        assert_eq!(entry_points, [composition.files[0]], "one entry point, named like the file");
+        translate(composition, &module, &info);
+    }
+}
+
+fn translate(composition: &Composition, module: &naga::Module, info: &ModuleInfo) {
+    let fault = |language: &str, error: &dyn std::fmt::Debug| -> ! { panic!("{composition:?}: {language}: {error:?}") };
+    let words =
+        spv::write_vec(module, info, &spv::Options::default(), None).unwrap_or_else(|error| fault("SPIR-V", &error));
+    assert_eq!(words[0], 0x0723_0203, "SPIR-V begins with its magic number");
+    let options = msl::Options { lang_version: (2, 4), ..Default::default() };
+    let (text, translated) = msl::write_string(module, info, &options, &msl::PipelineOptions::default())
+        .unwrap_or_else(|error| fault("MSL", &error));
+    let named = translated.entry_point_names.into_iter().collect::<Result<Vec<_>, _>>();
+    let named = named.unwrap_or_else(|error| fault("MSL", &error));
+    assert!(text.contains(&named[0]));
+    let options = hlsl::Options { shader_model: hlsl::ShaderModel::V6_0, ..Default::default() };
+    let (mut text, pipeline) = (String::new(), hlsl::PipelineOptions::default());
+    let translated = hlsl::Writer::new(&mut text, &options, &pipeline)
+        .write(module, info, None)
+        .unwrap_or_else(|error| fault("HLSL", &error));
+    let named = translated.entry_point_names.into_iter().collect::<Result<Vec<_>, _>>();
+    assert!(text.contains(&named.unwrap_or_else(|error| fault("HLSL", &error))[0]));
+}
+
+#[test]
+fn every_file_is_used_and_none_is_forgotten() {
+    let named: BTreeSet<String> = shader_names().map(str::to_owned).collect();
+    let used: BTreeSet<String> =
+        compositions().iter().flat_map(|composition| &composition.files).map(|&file| file.to_owned()).collect();
+    assert_eq!(used, named, "files of the table that no op uses");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let mut on_disk = BTreeSet::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("shaders/") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = path.strip_prefix(&root).expect("below shaders/").with_extension("");
+            let name = name.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
+            assert_eq!(path.extension().and_then(|extension| extension.to_str()), Some("wgsl"), "{name}");
+            let text = std::fs::read_to_string(&path).expect("WGSL");
+            assert_eq!(shader_source(&name), Some(text.as_str()), "{name} as the crate has it");
+            on_disk.insert(name);
+        }
+    }
+    assert_eq!(on_disk, named, "files of shaders/ that the table lacks");
+}
+
+/// A field's name, type and offset.
+type Field = (String, &'static str, u32);
+
+/// The structs of `module` by name, with their fields.
+fn shader_structs(module: &naga::Module) -> BTreeMap<String, Vec<Field>> {
+    let mut structs = BTreeMap::new();
+    for (_, ty) in module.types.iter() {
+        let (Some(name), naga::TypeInner::Struct { members, .. }) = (&ty.name, &ty.inner) else { continue };
+        let fields = members.iter().map(|member| {
+            let kind = match module.types[member.ty].inner {
+                naga::TypeInner::Scalar(naga::Scalar::U32) => "u32",
+                naga::TypeInner::Scalar(naga::Scalar::F32) => "f32",
+                _ => "another type",
+            };
+            (member.name.clone().expect("a named field"), kind, member.offset)
+        });
+        structs.insert(name.clone(), fields.collect());
+    }
+    structs
+}
+
+/// The `#[repr(C)]` structs of engine/ops, read from its text, since most are private: fields of 4 bytes, in order.
+fn host_structs() -> BTreeMap<String, Vec<Field>> {
+    let mut structs = BTreeMap::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("engine/ops");
+    for entry in std::fs::read_dir(folder).expect("engine/ops") {
+        let text = std::fs::read_to_string(entry.expect("an entry").path()).expect("Rust");
+        for part in text.split("#[repr(C)]").skip(1) {
+            let (head, body) = part.split_once('{').expect("a struct's body");
+            let name = head.split_whitespace().last().expect("a struct's name");
+            let body = body.split_once('}').expect("a struct's end").0;
+            let fields = body.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//"));
+            let fields = fields.enumerate().map(|(index, line)| {
+                let (field, kind) = line.trim_end_matches(',').split_once(": ").expect("a field");
+                let kind = ["u32", "f32"].into_iter().find(|&known| known == kind);
+                let kind = kind.unwrap_or_else(|| panic!("{name}: {line}: this test knows fields of 4 bytes only"));
+                (field.trim_start_matches("pub ").to_owned(), kind, 4 * index as u32)
+            });
+            structs.insert(name.to_owned(), fields.collect());
+        }
+    }
+    structs
+}
+
+#[test]
+fn host_structs_lie_as_the_shaders_read_them() {
+    let host = host_structs();
+    let mut seen = BTreeSet::new();
+    for composition in compositions() {
+        let module = parse(&composition);
+        let shader = shader_structs(&module);
+        for (name, fields) in &shader {
+            if let Some(expected) = host.get(name) {
+                assert_eq!(fields, expected, "{name} of {:?}", composition.files);
+                seen.insert(name.clone());
+            }
+        }
+        for (_, variable) in module.global_variables.iter() {
+            if variable.space == naga::AddressSpace::Uniform {
+                let name = module.types[variable.ty].name.as_deref().expect("a uniform is a struct");
+                assert!(host.contains_key(name), "{name} of {:?} has no struct on the host", composition.files);
+            }
+        }
+    }
+    assert_eq!(seen, host.into_keys().collect(), "structs of the host that no shader reads");
+}
+
+/// The reading of Rust text above, against the compiler, for the structs that can be named here.
+#[test]
+fn host_structs_are_read_as_the_compiler_lays_them_out() {
+    let host = host_structs();
+    macro_rules! laid_out {
+        ($name:ident: $($field:ident),*) => {
+            let offsets: Vec<(&str, usize)> = vec![$((stringify!($field), std::mem::offset_of!($name, $field))),*];
+            let read: Vec<(&str, usize)> =
+                host[stringify!($name)].iter().map(|(field, _, offset)| (field.as_str(), *offset as usize)).collect();
+            assert_eq!(read, offsets, stringify!($name));
+            assert_eq!(size_of::<$name>(), 4 * offsets.len(), stringify!($name));
+        };
+    }
+    laid_out!(Step: start, rows, first_output, outputs, first_choice);
+    laid_out!(Session: tokens, target_rows, draft_rows);
+    laid_out!(RoundParams: drafts, mask, parallel, pass_index, rows);
+}

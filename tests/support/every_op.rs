@@ -1,0 +1,114 @@
+//! Builds and records every op in every variant that a model can lead to: what the tests of shaders and bindings run.
+
+use pard_engine::gpu::{Buffer, CacheFormat, Device, Pass, Plan};
+use pard_engine::ops::{
+    Accept, Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Finish, Inputs, KvCache, MOST_ROWS, Matmul,
+    Matrix, RmsNorm, Role, Rope, RopeGains, RoundBuffers, RoundParams, RowSet, Step, Swiglu, Tensor, WeightFormat,
+    Whose,
+};
+
+/// Shapes of published models, and the extremes that a configuration may have.
+const SHAPES: [AttentionShape; 8] = [
+    AttentionShape { heads: 9, kv_heads: 3, head_dim: 64 },
+    AttentionShape { heads: 14, kv_heads: 2, head_dim: 64 },
+    AttentionShape { heads: 16, kv_heads: 8, head_dim: 128 },
+    AttentionShape { heads: 32, kv_heads: 32, head_dim: 80 },
+    AttentionShape { heads: 16, kv_heads: 1, head_dim: 256 },
+    AttentionShape { heads: 1, kv_heads: 1, head_dim: 32 },
+    AttentionShape { heads: 3, kv_heads: 1, head_dim: 48 },
+    AttentionShape { heads: 64, kv_heads: 1, head_dim: 96 },
+];
+
+/// Everything, on `device`. Each op is recorded for every number of rows that has a kernel of its own.
+pub fn build_and_record(device: &Device, plan: &Plan) {
+    let built = Pass::submit(device, None, |pass| {
+        for format in [WeightFormat::Bf16, WeightFormat::F16, WeightFormat::F32] {
+            products(device, plan, format, pass)?;
+        }
+        for cache in [CacheFormat::F16, CacheFormat::F32] {
+            for shape in SHAPES {
+                attention(device, &Plan { cache, ..*plan }, shape, pass)?;
+            }
+        }
+        rows(device, pass)?;
+        rounds(device, pass)
+    });
+    built.unwrap_or_else(|error| panic!("{}: {error}", device.name()));
+    device.wait().unwrap_or_else(|error| panic!("{}: {error}", device.name()));
+}
+
+fn step(device: &Device) -> pard_engine::Result<Buffer> {
+    Buffer::shared::<Step>(device, "step")
+}
+
+/// `embedding`, `matmul_rows` and `matmul_tile`.
+fn products(device: &Device, plan: &Plan, format: WeightFormat, pass: &mut Pass) -> pard_engine::Result<()> {
+    let [outputs, depth] = [65, 72];
+    let zeros = |_: std::ops::Range<usize>, out: &mut [f32]| {
+        out.fill(0.0);
+        Ok(())
+    };
+    let matrix = Matrix::upload(device, plan, "weights", format, [outputs, depth], &zeros)?;
+    let (x, y) = (Tensor::new(device, "x", 100, depth)?, Tensor::new(device, "y", 100, outputs)?);
+    let ids = Buffer::storage(device, "ids", 400)?;
+    Embedding::new(device, &matrix, &ids, &x)?.encode(pass, 100);
+    let (step, bias) = (step(device)?, vec![0.0; outputs]);
+    for finish in [Finish::Store, Finish::Add, Finish::Bias(&bias)] {
+        for row_set in [RowSet::All, RowSet::Outputs] {
+            let op = Matmul::new(device, plan, &step, &matrix, [&x, &y], finish, row_set)?;
+            (1..=MOST_ROWS).try_for_each(|rows| op.encode(pass, Role::Round, rows))?;
+            if row_set == RowSet::All {
+                op.encode(pass, Role::Prompt, 100)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `rope`, `attention` and `attention_merge`.
+fn attention(device: &Device, plan: &Plan, shape: AttentionShape, pass: &mut Pass) -> pard_engine::Result<()> {
+    let positions = 300;
+    let width = shape.heads * shape.head_dim;
+    let step = step(device)?;
+    let angles = Buffer::storage(device, "angles", (320 * shape.head_dim * 4) as u64)?;
+    let cache = KvCache::new(device, plan, &shape, positions)?;
+    let scratch = AttentionScratch::new(device, plan, &shape, positions)?;
+    let tensor = |width| Tensor::new(device, "rows", 100, width);
+    let (qkv, query, out) = (tensor(shape.qkv_width())?, tensor(width)?, tensor(width)?);
+    let gain = vec![1.0; shape.head_dim];
+    for gains in [None, Some(RopeGains { query: &gain, key: &gain, epsilon: 1e-6 })] {
+        Rope::new(device, &step, &shape, &angles, [&qkv, &query], &cache, gains)?.encode(pass, 100);
+    }
+    let op = Attention::new(device, plan, &step, &shape, &cache, &scratch, [&query, &out])?;
+    (1..=MOST_ROWS).try_for_each(|rows| op.encode(pass, Role::Round, rows, positions))?;
+    op.encode(pass, Role::Prompt, 100, positions)
+}
+
+/// `rms_norm`, `swiglu`, `argmax` and `argmax_merge`.
+fn rows(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
+    let step = step(device)?;
+    let tensor = |width| Tensor::new(device, "rows", MOST_ROWS, width);
+    let (x, y, wide) = (tensor(136)?, tensor(136)?, tensor(272)?);
+    for row_set in [RowSet::All, RowSet::Outputs] {
+        RmsNorm::new(device, &step, [&x, &y], &[1.0; 136], 1e-6, row_set)?.encode(pass, MOST_ROWS);
+    }
+    Swiglu::new(device, &wide, &y)?.encode(pass, MOST_ROWS);
+    let choices = Buffer::storage(device, "choices", 128)?;
+    Argmax::new(device, &step, &tensor(4099)?, 4097, &choices)?.encode(pass, MOST_ROWS);
+    Ok(())
+}
+
+/// `inputs` and `accept`.
+fn rounds(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
+    let words = || Buffer::storage(device, "words", 512);
+    let [session, tokens, proposals, choices, record] = [words()?, words()?, words()?, words()?, words()?];
+    let buffers =
+        RoundBuffers { session: &session, tokens: &tokens, proposals: &proposals, choices: &choices, record: &record };
+    let (step, ids) = (step(device)?, words()?);
+    let params = RoundParams { drafts: 8, mask: 5, parallel: 1, pass_index: 0, rows: 9 };
+    for whose in [Whose::Draft, Whose::Target] {
+        Inputs::new(device, whose, params, buffers, &step, &ids)?.encode(pass);
+    }
+    Accept::new(device, params, buffers)?.encode(pass);
+    Ok(())
+}
