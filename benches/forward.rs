@@ -5,6 +5,8 @@
 //! Weights are made from a seed, so that nothing is downloaded; times do not depend on their values. All row counts are
 //! interleaved and the median is reported, since machines are noisy.
 
+mod shapes;
+
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use std::time::Instant;
 use pard_engine::Result;
 use pard_engine::gpu::{AdapterQuery, Buffer, Device};
 use pard_engine::model::checkpoint::{Checkpoint, StoredType, TensorInfo};
-use pard_engine::model::config::{Config, Family, RopeScaling};
+use pard_engine::model::config::Config;
 use pard_engine::model::{Sequence, Transformer, WeightChoice, expected_matrices};
 use pard_engine::ops::{MOST_ROWS, Role};
 
@@ -64,60 +66,11 @@ impl Checkpoint for Random {
     }
 }
 
-fn shape(name: &str) -> Option<Config> {
-    let smollm2 = Config {
-        family: Family::Llama,
-        hidden_size: 576,
-        layers: 30,
-        heads: 9,
-        kv_heads: 3,
-        head_dim: 64,
-        feed_forward_size: 1536,
-        vocab_size: 49152,
-        norm_epsilon: 1e-5,
-        rope_theta: 1e5,
-        rope_scaling: RopeScaling::None,
-        rope_factors: vec![],
-        tied_head: true,
-        qkv_bias: false,
-        head_norm: false,
-        context: 8192,
-        mask_token: None,
-    };
-    match name {
-        "smollm2" => Some(smollm2),
-        "qwen3-0.6b" => Some(Config {
-            family: Family::Qwen3,
-            hidden_size: 1024,
-            layers: 28,
-            heads: 16,
-            kv_heads: 8,
-            head_dim: 128,
-            feed_forward_size: 3072,
-            vocab_size: 151936,
-            head_norm: true,
-            ..smollm2
-        }),
-        "llama3-8b" => Some(Config {
-            hidden_size: 4096,
-            layers: 32,
-            heads: 32,
-            kv_heads: 8,
-            head_dim: 128,
-            feed_forward_size: 14336,
-            vocab_size: 128256,
-            tied_head: false,
-            ..smollm2
-        }),
-        _ => None,
-    }
-}
-
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let name = arguments.first().map_or("smollm2", String::as_str);
-    let Some(config) = shape(name) else {
-        eprintln!("no shape {name:?}; there are smollm2, qwen3-0.6b and llama3-8b");
+    let Some(config) = shapes::shape(name) else {
+        eprintln!("no shape {name:?}; there are {}", shapes::NAMES.join(", "));
         std::process::exit(2);
     };
     let device = Device::open(&AdapterQuery::default())?;

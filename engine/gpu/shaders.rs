@@ -12,6 +12,7 @@ shaders![
     "argmax_merge",
     "attention",
     "attention_merge",
+    "bandwidth",
     "cache/read_f16",
     "cache/read_f32",
     "cache/write_f16",

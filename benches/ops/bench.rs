@@ -1,0 +1,225 @@
+//! How a kernel is timed: as many dispatches in one submit as take a while, several submits, those of comparable cases
+//! taking turns, and the median of them, since machines are noisy. A time includes recording and submitting its
+//! dispatch; `accept`, one invocation, shows how little or much that is.
+
+use std::time::Instant;
+
+use pard_engine::Result;
+use pard_engine::gpu::{AdapterQuery, Buffer, Device, Dispatch, Pass, Plan};
+use pard_engine::ops::{MOST_ROWS, Step, Tensor};
+
+use crate::comparison;
+use crate::oracle::Expected;
+use crate::support::random::Random;
+
+/// What no cache holds: four times the largest of the devices we know (an H200 has 50 MB, a desktop CPU 32 MB).
+const COLD_BYTES: u64 = 256 << 20;
+/// Copies of something small: no model has more layers.
+const MOST_COPIES: u64 = 256;
+/// How long one submit should take at least, in seconds.
+const SUBMIT_SECONDS: f64 = 0.02;
+/// The most dispatches in one submit.
+pub const MOST_REPETITIONS: usize = 1 << 16;
+/// Timed submits of each case.
+const SUBMITS: usize = 7;
+/// Places that an invocation of `bandwidth` reads in turns.
+const STREAMS: u32 = 4;
+
+/// Rows of a chunk of a prompt.
+pub const PROMPT_ROWS: usize = 256;
+
+/// How many copies of `bytes` it takes that the first is in no cache when its turn comes again.
+pub fn cold_copies(bytes: u64) -> usize {
+    COLD_BYTES.div_ceil(bytes).min(MOST_COPIES) as usize
+}
+
+/// Records the repetition of the given number.
+pub type Record<'a> = Box<dyn Fn(&mut Pass, usize) -> Result<()> + 'a>;
+
+/// Records the same whichever repetition it is.
+pub fn each<'a>(record: impl Fn(&mut Pass) + 'a) -> Record<'a> {
+    Box::new(move |pass, _| {
+        record(pass);
+        Ok(())
+    })
+}
+
+/// One kernel on one shape.
+pub struct Case<'a> {
+    /// The shader's name.
+    pub kernel: &'static str,
+    /// The shape, but for its rows.
+    pub what: String,
+    /// Rows of activations.
+    pub rows: usize,
+    /// What the operation must read and write, were nothing read twice.
+    pub bytes: usize,
+    /// Additions and multiplications.
+    pub flops: usize,
+    /// What is written to the device before each submit, and where.
+    pub state: (&'a Buffer, Vec<u8>),
+    /// Records one dispatch.
+    pub record: Record<'a>,
+}
+
+/// The device under test and the yardstick.
+pub struct Bench {
+    pub device: Device,
+    pub plan: Plan,
+    /// The step that all cases share.
+    pub step: Buffer,
+    filter: String,
+    yardstick: Yardstick,
+}
+
+/// Buffers that are only read.
+struct Yardstick {
+    source_bytes: u64,
+    sums: Buffer,
+    reads: Vec<Dispatch>,
+}
+
+impl Yardstick {
+    fn new(device: &Device, plan: &Plan) -> Result<Yardstick> {
+        // A CPU's prefetcher likes long streams, a GPU many workgroups.
+        let steps = if device.is_software() { 64 } else { 8 };
+        let invocations = u64::from(plan.lanes * plan.slices);
+        let group_bytes = invocations * 16 * u64::from(STREAMS * steps);
+        let source_bytes = device.largest_binding().min(128 << 20) / group_bytes * group_bytes;
+        let groups = source_bytes / group_bytes;
+        let mut random = Random::new(1);
+        let constants = [("STREAMS", STREAMS), ("STEPS", steps), ("LANES", plan.lanes), ("SLICES", plan.slices)];
+        let kernel = device.kernel(&["bandwidth"], &constants)?;
+        let sums = Buffer::storage(device, "sums", groups * invocations * 4)?;
+        let mut reads = Vec::new();
+        for _ in 0..cold_copies(source_bytes) {
+            let words: Vec<u64> = (0..source_bytes / 8).map(|_| random.bits()).collect();
+            let source = Buffer::with_values(device, "source", &words)?;
+            let read = kernel.dispatch(device, &[&source, &sums], [groups as u32, 1, 1])?;
+            Pass::submit(device, None, |pass| {
+                read.encode(pass);
+                Ok(())
+            })?;
+            reads.push(read);
+            let actual: Vec<u32> = sums.read(device, 0, (groups * invocations) as usize)?;
+            let expected = words.iter().fold(0, |sum, word| sum ^ *word as u32 ^ (*word >> 32) as u32);
+            assert_eq!(actual.iter().fold(0, |sum, word| sum ^ word), expected, "bandwidth");
+        }
+        Ok(Yardstick { source_bytes, sums, reads })
+    }
+
+    fn case(&self) -> Case<'_> {
+        Case {
+            kernel: "bandwidth",
+            what: format!("{} x {} MiB", self.reads.len(), self.source_bytes >> 20),
+            rows: 0,
+            bytes: self.source_bytes as usize,
+            flops: 0,
+            state: (&self.sums, vec![]),
+            record: Box::new(|pass, repetition| {
+                self.reads[repetition % self.reads.len()].encode(pass);
+                Ok(())
+            }),
+        }
+    }
+}
+
+impl Bench {
+    /// The best adapter. `filter` is a part of the names of the kernels that are wanted.
+    pub fn open(filter: String) -> Result<Bench> {
+        let device = Device::open(&AdapterQuery::default())?;
+        let plan = device.default_plan();
+        let step = Buffer::storage(&device, "step", size_of::<Step>() as u64)?;
+        Ok(Bench { yardstick: Yardstick::new(&device, &plan)?, plan, device, step, filter })
+    }
+
+    /// Whether `kernel` is to be timed.
+    pub fn wants(&self, kernel: &str) -> bool {
+        kernel.contains(&self.filter)
+    }
+
+    /// Prints the head of the table, and the yardstick.
+    pub fn begin(&self) -> Result<()> {
+        println!("| kernel | case | rows | µs | min..max | GB/s | of bandwidth | GFLOP/s |");
+        println!("|---|---|--:|--:|--:|--:|--:|--:|");
+        self.time(&[self.yardstick.case()])
+    }
+
+    /// The step of `rows` rows from position `start` on, as a case's state.
+    pub fn at(&self, start: usize, rows: usize) -> (&Buffer, Vec<u8>) {
+        let (start, rows) = (start as u32, rows as u32);
+        let step = Step { start, rows, first_output: 0, outputs: rows, first_choice: 0 };
+        (&self.step, bytemuck::bytes_of(&step).to_vec())
+    }
+
+    /// `values` as rows of `width`, with as much room as the ops ask for.
+    pub fn tensor(&self, width: usize, values: &[f32]) -> Result<Tensor> {
+        let tensor = Tensor::new(&self.device, "input", MOST_ROWS.max(values.len() / width), width)?;
+        tensor.buffer.write(&self.device, 0, values);
+        Ok(tensor)
+    }
+
+    /// What `case` leaves in the first `count` values of `output`, which holds NaN before.
+    pub fn result<T: bytemuck::AnyBitPattern>(&self, case: &Case, output: &Buffer, count: usize) -> Result<Vec<T>> {
+        output.write(&self.device, 0, &vec![u32::MAX; output.bytes() as usize / 4]);
+        self.submit(case, 0, 1)?;
+        output.read(&self.device, 0, count)
+    }
+
+    /// Stops the bench unless `actual` is within the bounds of as many first elements of `expected`.
+    pub fn check(&self, case: &Case, actual: &[f32], expected: &Expected) {
+        let context = format!("{}, {} rows, {}", case.what, case.rows, self.device.name());
+        let (values, bound) = (&expected.values[..actual.len()], &expected.bound[..actual.len()]);
+        comparison::check(case.kernel, &context, actual, values, bound);
+    }
+
+    /// Times `cases` in turns and prints a row for each.
+    pub fn time(&self, cases: &[Case]) -> Result<()> {
+        let yardstick = self.yardstick.case();
+        let turns: Vec<&Case> = std::iter::once(&yardstick).chain(cases).collect();
+        let mut counts = vec![1; turns.len()];
+        for (case, count) in turns.iter().zip(&mut counts) {
+            while self.submit(case, 0, *count)? < SUBMIT_SECONDS && *count < MOST_REPETITIONS {
+                *count *= 2;
+            }
+        }
+        let mut seconds = vec![Vec::new(); turns.len()];
+        for turn in 0..SUBMITS {
+            for ((case, &count), seconds) in turns.iter().zip(&counts).zip(&mut seconds) {
+                seconds.push(self.submit(case, turn * count, count)? / count as f64);
+            }
+        }
+        for seconds in &mut seconds {
+            seconds.sort_by(f64::total_cmp);
+        }
+        let bandwidth = yardstick.bytes as f64 / seconds[0][SUBMITS / 2];
+        for (case, seconds) in turns.iter().zip(&seconds).skip(1) {
+            let (least, median, most) = (seconds[0], seconds[SUBMITS / 2], seconds[SUBMITS - 1]);
+            let rows = if case.rows == 0 { "-".to_owned() } else { case.rows.to_string() };
+            let flops =
+                if case.flops == 0 { "-".to_owned() } else { format!("{:.2}", case.flops as f64 / median / 1e9) };
+            let rate = case.bytes as f64 / median;
+            println!(
+                "| {} | {} | {rows} | {:.1} | {:.1}..{:.1} | {:.2} | {:.0} % | {flops} |",
+                case.kernel,
+                case.what,
+                median * 1e6,
+                least * 1e6,
+                most * 1e6,
+                rate / 1e9,
+                100.0 * rate / bandwidth,
+            );
+        }
+        Ok(())
+    }
+
+    /// Seconds for `count` repetitions in one submit.
+    fn submit(&self, case: &Case, first: usize, count: usize) -> Result<f64> {
+        let (buffer, state) = &case.state;
+        buffer.write(&self.device, 0, state);
+        let begin = Instant::now();
+        Pass::submit(&self.device, None, |pass| (first..first + count).try_for_each(|at| (case.record)(pass, at)))?;
+        self.device.wait()?;
+        Ok(begin.elapsed().as_secs_f64())
+    }
+}

@@ -1,0 +1,96 @@
+//! `matmul_rows` and `matmul_tile`: every matrix of a layer and the head in BF16, the largest of a layer in each format.
+
+use std::ops::Range;
+
+use pard_engine::Result;
+use pard_engine::model::config::Config;
+use pard_engine::ops::{Finish, MOST_ROWS, Matmul, Matrix, Role, RowSet, Tensor, WeightFormat};
+
+use crate::bench::{Bench, Case, PROMPT_ROWS, cold_copies};
+use crate::oracle;
+use crate::support::random::Random;
+
+/// Rows of a verification of 0 to 31 drafts.
+const ROW_COUNTS: [usize; 7] = [1, 2, 4, 8, 13, 16, 32];
+/// Weight rows whose products are checked.
+const CHECKED: usize = 32;
+
+/// Both kernels on every matrix of `config`.
+pub fn all(bench: &Bench, config: &Config) -> Result<()> {
+    let hidden = config.hidden_size;
+    let matrices = [
+        ("qkv", [config.query_size() + 2 * config.key_value_size(), hidden]),
+        ("output", [hidden, config.query_size()]),
+        ("gate_up", [2 * config.feed_forward_size, hidden]),
+        ("down", [hidden, config.feed_forward_size]),
+        ("head", [config.vocab_size, hidden]),
+    ];
+    for (name, shape) in matrices {
+        product(bench, name, shape, WeightFormat::Bf16)?;
+        if name == "gate_up" {
+            product(bench, name, shape, WeightFormat::F16)?;
+            product(bench, name, shape, WeightFormat::F32)?;
+        }
+    }
+    Ok(())
+}
+
+/// Weight rows: integers of 8 bits over 1024, which every format holds exactly.
+pub fn weights(rows: Range<usize>, out: &mut [f32]) -> Result<()> {
+    let columns = out.len() / rows.len();
+    for (row, out) in rows.zip(out.chunks_mut(columns)) {
+        let mut random = Random::new(row as u64);
+        for eight in out.chunks_mut(8) {
+            for (value, byte) in eight.iter_mut().zip(random.bits().to_le_bytes()) {
+                *value = f32::from(byte as i8) / 1024.0;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn product(bench: &Bench, name: &str, [outputs, depth]: [usize; 2], format: WeightFormat) -> Result<()> {
+    let rounds = ROW_COUNTS.map(|rows| ("matmul_rows", Role::Round, rows));
+    // The head is never asked for a whole prompt.
+    let prompt = (name != "head").then_some(("matmul_tile", Role::Prompt, PROMPT_ROWS));
+    let wanted: Vec<_> = rounds.into_iter().chain(prompt).filter(|(kernel, ..)| bench.wants(kernel)).collect();
+    let Some(most) = wanted.iter().map(|&(.., rows)| rows).max() else { return Ok(()) };
+
+    let device = &bench.device;
+    let input = Random::new(2).normals(most * depth, 1.0);
+    let (x, y) = (bench.tensor(depth, &input)?, Tensor::new(device, "output", most.max(MOST_ROWS), outputs)?);
+    let matmuls = (0..cold_copies((outputs * depth * format.bytes()) as u64))
+        .map(|_| {
+            let matrix = Matrix::upload(device, &bench.plan, name, format, [outputs, depth], &weights)?;
+            Matmul::new(device, &bench.plan, &bench.step, &matrix, [&x, &y], Finish::Store, RowSet::All)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let cases: Vec<Case> = wanted
+        .into_iter()
+        .map(|(kernel, role, rows)| Case {
+            kernel,
+            what: format!("{name} {outputs} x {depth}, {}", format.name()),
+            rows,
+            bytes: outputs * depth * format.bytes() + rows * (depth + outputs) * 4,
+            flops: 2 * outputs * depth * rows,
+            state: bench.at(0, rows),
+            record: Box::new({
+                let matmuls = &matmuls;
+                move |pass, repetition| matmuls[repetition % matmuls.len()].encode(pass, role, rows)
+            }),
+        })
+        .collect();
+
+    let checked: Vec<usize> = (0..CHECKED).map(|at| at * (outputs - 1) / (CHECKED - 1)).collect();
+    let mut rows_checked = vec![0.0; CHECKED * depth];
+    for (&row, out) in checked.iter().zip(rows_checked.chunks_mut(depth)) {
+        weights(row..row + 1, out)?;
+    }
+    let expected = oracle::matmul::matmul(&input, &rows_checked, depth, None, None);
+    for case in &cases {
+        let all: Vec<f32> = bench.result(case, &y.buffer, case.rows * outputs)?;
+        let actual: Vec<f32> = all.chunks(outputs).flat_map(|row| checked.iter().map(|&at| row[at])).collect();
+        bench.check(case, &actual, &expected);
+    }
+    bench.time(&cases)
+}

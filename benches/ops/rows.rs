@@ -1,0 +1,176 @@
+//! The kernels that take each row by itself: `embedding`, `rms_norm`, `rope`, `swiglu` and `argmax`.
+
+use pard_engine::Result;
+use pard_engine::gpu::Buffer;
+use pard_engine::model::config::Config;
+use pard_engine::ops::{
+    Argmax, AttentionShape, Embedding, KvCache, MOST_ROWS, Matrix, RmsNorm, Rope, RopeGains, RowSet, Swiglu, Tensor,
+    WeightFormat,
+};
+
+use crate::bench::{Bench, Case, PROMPT_ROWS, each};
+use crate::matmul::weights;
+use crate::oracle;
+use crate::support::random::Random;
+
+/// A token, a verification, a chunk of a prompt.
+const ROW_COUNTS: [usize; 3] = [1, 9, PROMPT_ROWS];
+
+/// Rows of the embedding table in BF16.
+pub fn embedding(bench: &Bench, config: &Config) -> Result<()> {
+    if !bench.wants("embedding") {
+        return Ok(());
+    }
+    let (device, width, vocab) = (&bench.device, config.hidden_size, config.vocab_size);
+    let table = Matrix::upload(device, &bench.plan, "table", WeightFormat::Bf16, [vocab, width], &weights)?;
+    let ids = Random::new(4).indices(PROMPT_ROWS, vocab);
+    let id_buffer = Buffer::with_values(device, "ids", &ids)?;
+    let y = Tensor::new(device, "y", PROMPT_ROWS, width)?;
+    let op = &Embedding::new(device, &table, &id_buffer, &y)?;
+    let cases = ROW_COUNTS.map(|rows| Case {
+        kernel: "embedding",
+        what: format!("{vocab} x {width}, bf16"),
+        rows,
+        bytes: rows * width * (2 + 4),
+        flops: 0,
+        state: bench.at(0, rows),
+        record: each(move |pass| op.encode(pass, rows)),
+    });
+    // The oracle's table holds only the rows that are asked for.
+    let mut rows = vec![0.0; PROMPT_ROWS * width];
+    for (&id, out) in ids.iter().zip(rows.chunks_mut(width)) {
+        weights(id as usize..id as usize + 1, out)?;
+    }
+    let in_order: Vec<u32> = (0..PROMPT_ROWS as u32).collect();
+    let expected = oracle::embedding::embedding(&rows, width, &in_order);
+    for case in &cases {
+        bench.check(case, &bench.result(case, &y.buffer, case.rows * width)?, &expected);
+    }
+    bench.time(&cases)
+}
+
+/// The residual stream.
+pub fn rms_norm(bench: &Bench, config: &Config) -> Result<()> {
+    if !bench.wants("rms_norm") {
+        return Ok(());
+    }
+    let (width, epsilon) = (config.hidden_size, config.norm_epsilon as f32);
+    let mut random = Random::new(5);
+    let (input, gain) = (random.normals(PROMPT_ROWS * width, 1.0), random.normals(width, 1.0));
+    let (x, y) = (bench.tensor(width, &input)?, Tensor::new(&bench.device, "y", PROMPT_ROWS, width)?);
+    let op = &RmsNorm::new(&bench.device, &bench.step, [&x, &y], &gain, epsilon, RowSet::All)?;
+    let cases = ROW_COUNTS.map(|rows| Case {
+        kernel: "rms_norm",
+        what: format!("width {width}"),
+        rows,
+        bytes: rows * width * 8 + width * 4,
+        flops: 4 * rows * width,
+        state: bench.at(0, rows),
+        record: each(move |pass| op.encode(pass, rows)),
+    });
+    let expected = oracle::rms_norm::rms_norm(&input, &gain, epsilon);
+    for case in &cases {
+        bench.check(case, &bench.result(case, &y.buffer, case.rows * width)?, &expected);
+    }
+    bench.time(&cases)
+}
+
+/// q, k and v, with and without the norm of heads. Queries are checked here, keys and values where attention reads them.
+pub fn rope(bench: &Bench, config: &Config) -> Result<()> {
+    if !bench.wants("rope") {
+        return Ok(());
+    }
+    let (device, plan, epsilon) = (&bench.device, &bench.plan, config.norm_epsilon as f32);
+    let &Config { heads, kv_heads, head_dim, .. } = config;
+    let shape = AttentionShape { heads, kv_heads, head_dim };
+    let (start, positions) = (700, 1024);
+    let mut random = Random::new(6);
+    let input = random.normals(PROMPT_ROWS * shape.qkv_width(), 1.0);
+    let [query, key] = [0, 1].map(|_| random.normals(head_dim, 1.0));
+    let turns = random.normals(positions * head_dim / 2, 3.0);
+    let cos: Vec<f32> = turns.iter().map(|angle| angle.cos()).collect();
+    let sin: Vec<f32> = turns.iter().map(|angle| angle.sin()).collect();
+    let both = cos.chunks(head_dim / 2).zip(sin.chunks(head_dim / 2));
+    let angles = Buffer::with_values(device, "angles", &both.flat_map(|(a, b)| [a, b].concat()).collect::<Vec<_>>())?;
+    let qkv = bench.tensor(shape.qkv_width(), &input)?;
+    let width = config.query_size();
+    let out = Tensor::new(device, "query", PROMPT_ROWS, width)?;
+    let cache = KvCache::new(device, plan, &shape, positions)?;
+    let queries: Vec<f32> = input.chunks(shape.qkv_width()).flat_map(|row| &row[..width]).copied().collect();
+    let at: Vec<u32> = (start as u32..).take(PROMPT_ROWS).collect();
+    for (what, gains) in [("heads", None), ("normalised heads", Some(RopeGains { query: &query, key: &key, epsilon }))]
+    {
+        let op = &Rope::new(device, &bench.step, &shape, &angles, [&qkv, &out], &cache, gains)?;
+        let turned = width + config.key_value_size();
+        let cases = ROW_COUNTS.map(|rows| Case {
+            kernel: "rope",
+            what: format!("{heads} + 2 x {kv_heads} {what} of {head_dim}"),
+            rows,
+            bytes: rows
+                * (4 * (shape.qkv_width() + width + head_dim) + 2 * config.key_value_size() * plan.cache.bytes()),
+            flops: rows * turned * if gains.is_some() { 7 } else { 3 },
+            state: bench.at(start, rows),
+            record: each(move |pass| op.encode(pass, rows)),
+        });
+        let norm = gains.map(|gains| (gains.query, epsilon));
+        let expected = oracle::rope::rope(&queries, heads, head_dim, &at, (&cos, &sin), norm);
+        for case in &cases {
+            bench.check(case, &bench.result(case, &out.buffer, case.rows * width)?, &expected);
+        }
+        bench.time(&cases)?;
+    }
+    Ok(())
+}
+
+/// The feed-forward layer's gate.
+pub fn swiglu(bench: &Bench, config: &Config) -> Result<()> {
+    if !bench.wants("swiglu") {
+        return Ok(());
+    }
+    let width = config.feed_forward_size;
+    let input = Random::new(7).normals(PROMPT_ROWS * 2 * width, 1.0);
+    let (x, y) = (bench.tensor(2 * width, &input)?, Tensor::new(&bench.device, "y", PROMPT_ROWS, width)?);
+    let op = &Swiglu::new(&bench.device, &x, &y)?;
+    let cases = ROW_COUNTS.map(|rows| Case {
+        kernel: "swiglu",
+        what: format!("width {width}"),
+        rows,
+        bytes: rows * width * 12,
+        flops: 5 * rows * width,
+        state: bench.at(0, rows),
+        record: each(move |pass| op.encode(pass, rows)),
+    });
+    let expected = oracle::swiglu::swiglu(&input, width);
+    for case in &cases {
+        bench.check(case, &bench.result(case, &y.buffer, case.rows * width)?, &expected);
+    }
+    bench.time(&cases)
+}
+
+/// The choice among the head's logits.
+pub fn argmax(bench: &Bench, config: &Config) -> Result<()> {
+    let kernel = "argmax + argmax_merge";
+    if !bench.wants(kernel) {
+        return Ok(());
+    }
+    let (device, vocab) = (&bench.device, config.vocab_size);
+    let input = Random::new(8).normals(MOST_ROWS * vocab, 1.0);
+    let logits = bench.tensor(vocab, &input)?;
+    let choices = Buffer::storage(device, "choices", MOST_ROWS as u64 * 4)?;
+    let op = &Argmax::new(device, &bench.step, &logits, vocab, &choices)?;
+    let cases = [1, 9, MOST_ROWS].map(|rows| Case {
+        kernel,
+        what: format!("vocabulary of {vocab}"),
+        rows,
+        bytes: rows * vocab * 4,
+        flops: 0,
+        state: bench.at(0, rows),
+        record: each(move |pass| op.encode(pass, rows)),
+    });
+    let expected = oracle::argmax::argmax(&input, vocab);
+    for case in &cases {
+        let actual: Vec<u32> = bench.result(case, &choices, case.rows)?;
+        assert_eq!(actual, expected[..case.rows], "{kernel}, {} rows", case.rows);
+    }
+    bench.time(&cases)
+}

@@ -1,0 +1,8 @@
+//! What the oracles stand on, as the tests have it.
+
+#[path = "../../tests/support/random.rs"]
+pub mod random;
+#[path = "../../tests/support/tiny_model.rs"]
+pub mod tiny_model;
+#[path = "../../tests/support/tiny_tokenizer.rs"]
+pub mod tiny_tokenizer;
