@@ -10,7 +10,7 @@ struct SwigluParams { pieces: u32 }                                       // wid
 fn swiglu(@builtin(global_invocation_id) at: vec3<u32>) {
     if at.x >= params.pieces { return; }
     let source = at.y * params.pieces * 2u + at.x;
-    // Clamped where silu is 0 in f32 anyway: exp must not overflow, since a shader may assume that nothing does.
+    // Clamped where silu is -1e-36 and smaller: exp must not overflow, since a shader may assume that nothing does.
     let gate = max(x[source], vec4(-87.0));
     y[at.y * params.pieces + at.x] = gate / (1.0 + exp(-gate)) * x[source + params.pieces];
 }

@@ -32,7 +32,7 @@ fn attention(bench: &Bench, config: &Config, context: usize, wanted: &[(&'static
     let scratch = AttentionScratch::new(device, plan, &shape, context)?;
     // Either cache format holds these as they are.
     let cached = half_rounded(&random.normals(context * shape.qkv_width(), 1.0));
-    let cache_bytes = KvCache::bytes(plan, &shape, context);
+    let cache_bytes = KvCache::bytes(plan.cache, &shape, context);
     let attentions = filled_caches(bench, &shape, context, &cached, cold_copies(cache_bytes))?
         .iter()
         .map(|cache| Attention::new(device, plan, &bench.step, &shape, cache, &scratch, [&query, &out]))

@@ -3,7 +3,7 @@
 use pard_engine::gpu::Device;
 use pard_engine::ops::{Argmax, Step};
 
-use super::{POISON, row_counts, step, submit, tensor, words};
+use super::{POISON, input, row_counts, step, submit, words};
 use crate::oracle::argmax::argmax;
 use crate::support::gpu::device;
 use crate::support::random::Random;
@@ -16,7 +16,7 @@ pub fn run(device: &Device, logits: &[f32], vocab: usize, limit: usize, first_ch
     let rows = logits.len() / vocab;
     let step_values = Step { outputs: rows as u32, first_choice: first_choice as u32, rows: 7, ..Step::default() };
     let (step, choices) = (step(device, step_values), words(device, 64, &[]));
-    let logits = tensor(device, 32, vocab, logits);
+    let logits = input(device, vocab, logits);
     let op = Argmax::new(device, &step, &logits, limit, &choices).expect("shapes that fit");
     submit(device, |pass| op.encode(pass, rows));
     let all: Vec<u32> = choices.read(device, 0, 64).expect("reading back");

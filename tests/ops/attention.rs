@@ -4,7 +4,7 @@ use pard_engine::gpu::{Buffer, CacheFormat, Device, Plan};
 use pard_engine::ops::{Attention, AttentionScratch, AttentionShape, KvCache, Role, Step};
 
 use super::rope::key_index;
-use super::{compare, output, poison, read, step, submit, tensor};
+use super::{compare, input, output, poison, read, step, submit};
 use crate::oracle::attention::{self as oracle, attention, half_rounded};
 use crate::support::gpu::{device, plan, sweep};
 use crate::support::random::Random;
@@ -62,7 +62,7 @@ impl<'a> Layer<'a> {
         poison(device, &self.scratch.parts);
         poison(device, &self.scratch.sums);
         let step = step(device, Step { start: start as u32, rows: rows as u32, ..Step::default() });
-        let (query, out) = (tensor(device, rows.max(32), width, query), output(device, rows, width));
+        let (query, out) = (input(device, width, query), output(device, rows, width));
         let op = Attention::new(device, &self.plan, &step, &self.shape, &self.cache, &self.scratch, [&query, &out])
             .expect("shapes that fit");
         submit(device, |pass| op.encode(pass, role, rows, end).expect("a kernel that compiles"));

@@ -4,7 +4,7 @@ use pard_engine::Error;
 use pard_engine::gpu::{CacheFormat, Device, Plan};
 use pard_engine::ops::{Finish, Matmul, Matrix, Role, RowSet, Step, WeightFormat};
 
-use super::{OUTPUTS, ROW_COUNTS, WIDTHS, compare, output, read, row_counts, same_bits, step, submit, tensor};
+use super::{OUTPUTS, ROW_COUNTS, WIDTHS, compare, input, output, read, row_counts, same_bits, step, submit};
 use crate::oracle::matmul::matmul;
 use crate::support::gpu::{device, device_with_binding_limit, sweep};
 use crate::support::random::Random;
@@ -98,7 +98,7 @@ impl<'a> Product<'a> {
             RowSet::Outputs => Step { rows: 40, first_output: 5, outputs: rows as u32, ..Step::default() },
         };
         let step = step(device, step_values);
-        let x = tensor(device, rows.max(32), depth, x);
+        let x = input(device, depth, x);
         let y = output(device, rows, outputs);
         let finish = match self.ending {
             Ending::Store => Finish::Store,

@@ -22,6 +22,9 @@ use crate::support::gpu::sweep;
 /// Bits that are NaN as an f32 and as two half-precision numbers, and no token either.
 pub const POISON: u32 = u32::MAX;
 
+/// Another NaN, for the rows of inputs that no result may depend on: what is computed from it is not `POISON` again.
+const BEYOND: u32 = 0x7fc0_0bad;
+
 /// Row counts of the usual set: those that K of 1, 2, 4 and 8 lead to, and the ends.
 pub const ROW_COUNTS: [usize; 8] = [1, 2, 3, 5, 8, 13, 17, MOST_ROWS];
 
@@ -49,17 +52,24 @@ pub fn words(device: &Device, room: usize, values: &[u32]) -> Buffer {
     buffer
 }
 
-/// Room for `rows` rows that begins with `values`; the rest is NaN.
-pub fn tensor(device: &Device, rows: usize, width: usize, values: &[f32]) -> Tensor {
-    let tensor = Tensor::new(device, "tensor", rows, width).expect("a small tensor");
-    poison(device, &tensor.buffer);
+/// Rows that hold `values`, and NaN in the room beyond them.
+pub fn input(device: &Device, width: usize, values: &[f32]) -> Tensor {
+    let tensor = room(device, values.len() / width, width);
+    tensor.buffer.write(device, 0, &vec![BEYOND; tensor.rows * width]);
     tensor.buffer.write(device, 0, values);
     tensor
 }
 
-/// Room for `rows` rows, or for as many as ops ask for.
+/// Poisoned room for `rows` rows.
 pub fn output(device: &Device, rows: usize, width: usize) -> Tensor {
-    tensor(device, rows.max(MOST_ROWS), width, &[])
+    let tensor = room(device, rows, width);
+    poison(device, &tensor.buffer);
+    tensor
+}
+
+/// For `rows` rows, or as many as ops ask for, and one that nobody may touch.
+fn room(device: &Device, rows: usize, width: usize) -> Tensor {
+    Tensor::new(device, "rows", rows.max(MOST_ROWS) + 1, width).expect("a small tensor")
 }
 
 /// The first `rows` rows, after checking that nothing was written beyond them.

@@ -3,7 +3,7 @@
 use pard_engine::gpu::{Buffer, CacheFormat, Device, Plan};
 use pard_engine::ops::{AttentionShape, KvCache, Rope, RopeGains, Step};
 
-use super::{POISON, compare, output, poison, read, row_counts, step, submit, tensor};
+use super::{POISON, compare, input, output, poison, read, row_counts, step, submit};
 use crate::comparison::flushed;
 use crate::oracle::Expected;
 use crate::oracle::rope::rope;
@@ -68,7 +68,7 @@ pub fn run(
     poison(device, &cache.values);
     let angles = Buffer::with_values(device, "angles", &angles.interleaved(shape.head_dim)).expect("a small table");
     let step = step(device, Step { start: start as u32, rows: rows as u32, ..Step::default() });
-    let qkv = tensor(device, rows.max(32), shape.qkv_width(), qkv);
+    let qkv = input(device, shape.qkv_width(), qkv);
     let query = output(device, rows, shape.heads * shape.head_dim);
     let op = Rope::new(device, &step, &shape, &angles, [&qkv, &query], &cache, gains).expect("shapes that fit");
     submit(device, |pass| op.encode(pass, rows));

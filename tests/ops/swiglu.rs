@@ -3,7 +3,7 @@
 use pard_engine::gpu::Device;
 use pard_engine::ops::Swiglu;
 
-use super::{compare, output, read, row_counts, submit, tensor};
+use super::{compare, input, output, read, row_counts, submit};
 use crate::oracle::swiglu::swiglu;
 use crate::support::gpu::device;
 use crate::support::random::Random;
@@ -13,7 +13,7 @@ const WIDTHS: [usize; 9] = [4, 8, 24, 136, 252, 256, 260, 1000, 1536];
 /// The kernel's rows for `gate_up`, `[rows, 2 · width]`.
 pub fn run(device: &Device, width: usize, gate_up: &[f32]) -> Vec<f32> {
     let rows = gate_up.len() / (2 * width);
-    let (x, y) = (tensor(device, rows.max(32), 2 * width, gate_up), output(device, rows, width));
+    let (x, y) = (input(device, 2 * width, gate_up), output(device, rows, width));
     let op = Swiglu::new(device, &x, &y).expect("shapes that fit");
     submit(device, |pass| op.encode(pass, rows));
     read(device, "swiglu", &y, rows)

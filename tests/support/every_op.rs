@@ -31,10 +31,17 @@ pub fn build_and_record(device: &Device, plan: &Plan) {
             }
         }
         rows(device, pass)?;
-        rounds(device, pass)
+        rounds(device, pass)?;
+        yardstick(device, plan)
     });
     built.unwrap_or_else(|error| panic!("{}: {error}", device.name()));
     device.wait().unwrap_or_else(|error| panic!("{}: {error}", device.name()));
+}
+
+/// `bandwidth`, which is no op: the benches dispatch it themselves.
+fn yardstick(device: &Device, plan: &Plan) -> pard_engine::Result<()> {
+    let constants = [("STREAMS", 4), ("STEPS", 8), ("LANES", plan.lanes), ("SLICES", plan.slices)];
+    device.kernel(&["bandwidth"], &constants).map(drop)
 }
 
 fn step(device: &Device) -> pard_engine::Result<Buffer> {
