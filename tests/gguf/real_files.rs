@@ -31,6 +31,7 @@ fn json(folder: &Path, name: &str) -> Json {
 }
 
 #[test]
+#[ignore = "by hand: holds the file PARD_TEST_GGUF against the folder PARD_TEST_FOLDER that was made from it"]
 fn weights_are_the_folders() {
     let Some((gguf, folder)) = files() else { return };
     let bytes = std::fs::read(folder.join("model.safetensors")).expect("weights");
@@ -58,6 +59,7 @@ fn weights_are_the_folders() {
 }
 
 #[test]
+#[ignore = "by hand: holds the file PARD_TEST_GGUF against the folder PARD_TEST_FOLDER that was made from it"]
 fn hyper_parameters_are_the_folders() {
     let Some((gguf, folder)) = files() else { return };
     let (config, expected) = (gguf.config().expect("a configuration"), json(&folder, "config.json"));
@@ -78,6 +80,7 @@ fn hyper_parameters_are_the_folders() {
 }
 
 #[test]
+#[ignore = "by hand: holds the file PARD_TEST_GGUF against the folder PARD_TEST_FOLDER that was made from it"]
 fn the_tokenizer_is_the_folders() {
     let Some((gguf, folder)) = files() else { return };
     assert_same(&gguf, &Tokenizer::from_file(folder.join("tokenizer.json")).expect("a tokenizer"));
@@ -90,6 +93,7 @@ fn the_tokenizer_is_the_folders() {
 }
 
 #[test]
+#[ignore = "by hand: holds the tokens of PARD_TEST_GGUF against those recorded in PARD_TEST_IDS"]
 fn recorded_prompts_have_the_recorded_ids() {
     let (Some((gguf, _)), Some(recorded)) = (files(), path_in("PARD_TEST_IDS")) else { return };
     let tokenizer = gguf.tokenizer().expect("a tokenizer");
