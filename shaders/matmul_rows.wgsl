@@ -1,7 +1,7 @@
 // Few rows times a matrix: y[m, o] = sum over d of x[m, d] * w[o, d], for ROWS rows at once.
 // Each weight is read once for all rows. A lane owns whole weight rows, so nothing is summed across lanes and the order
 // of a sum is the same for every ROWS and BLOCKS; only SLICES cuts it, and the slices are added in order.
-// Weights lie interleaved (see engine/ops/matmul.rs): piece p (8 values) of LANES neighbouring weight rows is contiguous.
+// Weights lie interleaved (see engine/ops/matrix.rs): piece p (8 values) of LANES neighbouring weight rows is contiguous.
 //
 // Constants: ROWS rows of x, a bound; BLOCKS weight rows per lane; LANES; SLICES; OUTPUT_ROWS 1 if rows are `outputs`.
 // Dispatch: one workgroup for every BLOCKS * LANES weight rows, in x and y.
