@@ -11,6 +11,7 @@ mod rope;
 mod round;
 mod self_check;
 mod swiglu;
+mod yardstick;
 
 pub use argmax::Argmax;
 pub use attention::{Attention, AttentionScratch};
@@ -22,6 +23,7 @@ pub use rope::{AttentionShape, KvCache, Rope, RopeGains};
 pub use round::{Accept, Inputs, RoundBuffers, RoundParams, Session, Whose};
 pub use self_check::check_row_invariance;
 pub use swiglu::Swiglu;
+pub use yardstick::{COLD_BYTES, Rates, Yardstick};
 
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device};
