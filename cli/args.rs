@@ -28,6 +28,8 @@ pub enum Command {
     Bench(BenchArguments),
     /// Show where the time goes, kernel by kernel
     Profile(ProfileArguments),
+    /// Measure the row kernels on this adapter and keep the fastest for each number of rows
+    Tune(TuneArguments),
     /// List the adapters and say which one would be used
     Devices(DevicesArguments),
     /// Show what a model is made of and the memory it needs
@@ -125,6 +127,26 @@ pub struct ProfileArguments {
     #[arg(long)]
     pub separate_passes: bool,
     /// Print one JSON object in place of the tables
+    #[arg(long)]
+    pub json: bool,
+    /// Print no notices and progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+#[derive(Args)]
+pub struct TuneArguments {
+    /// The model: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
+    #[arg(short, long, default_value = DEFAULT_MODEL)]
+    pub model: String,
+    #[command(flatten)]
+    pub memory: MemoryArguments,
+    #[command(flatten)]
+    pub device: DeviceArguments,
+    /// Forget what was measured before, and measure nothing
+    #[arg(long)]
+    pub forget: bool,
+    /// Print one JSON object in place of the table
     #[arg(long)]
     pub json: bool,
     /// Print no notices and progress
@@ -273,7 +295,7 @@ impl DeviceArguments {
 
 impl MemoryArguments {
     pub fn load_options(&self) -> LoadOptions {
-        LoadOptions { weights: self.weights, cache: self.cache }
+        LoadOptions { weights: self.weights, cache: self.cache, ignore_tuning: false }
     }
 
     /// The context for a model that was made for `trained` tokens.

@@ -3,14 +3,11 @@
 // Dao et al. 2023 ("Flash-Decoding"): the keys are cut at multiples of SPLIT, whatever the row. A part yields its
 // largest score m, its sum l of exp(score - m) and its weighted sum of values; parts are merged in order. A row sees the
 // same parts in the same order whoever runs beside it, and keys beyond its position are skipped, not multiplied by 0.
-// With SERIAL the workgroup walks all parts itself (prompts); else each part is a workgroup, and `attention_merge`
-// merges them (few rows).
+// With SERIAL the workgroup walks all parts itself (prompts, and where there is but one part); else each part is a
+// workgroup, and `attention_merge` merges them.
 //
 // Constants: HEADS, KV_HEADS, HEAD_DIM, KEY_TILE (= 64), SPLIT, PAIRS, SERIAL.
 // Dispatch: x key-value heads, y pairs / PAIRS, z parts (1 with SERIAL).
-struct AttentionParams { capacity: u32, splits: u32, scale: f32 }         // splits: parts the scratch has room for
-@group(0) @binding(0) var<uniform> params: AttentionParams;
-@group(0) @binding(1) var<uniform> step: Step;
 @group(0) @binding(2) var<storage, read> query: array<vec4<f32>>;         // [rows, HEADS * HEAD_DIM]
 @group(0) @binding(5) var<storage, read_write> out: array<vec2<f32>>;     // SERIAL: [rows, HEADS * HEAD_DIM], else
                                                                           // [rows, HEADS, splits, HEAD_DIM]
@@ -23,7 +20,6 @@ const TEAMS: u32 = max(1u, 64u / CHUNKS);              // chunks are spread over
 const TEAM_PAIRS: u32 = (PAIRS + TEAMS - 1u) / TEAMS;
 const CHUNK_STEPS: u32 = (CHUNKS + 63u) / 64u;
 const PARTIALS: u32 = 8u;                              // lanes that reduce one pair's scores
-const LOWEST: f32 = -3.0e38;                           // below every score; shaders may assume no infinity
 
 var<workgroup> scores: array<f32, PAIRS * SPLIT>;      // then exp(score - m)
 var<workgroup> gathered: array<f32, PAIRS * PARTIALS>;
@@ -57,6 +53,10 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
 
     let chunk = lane % CHUNKS;
     let team = lane / CHUNKS;
+    var queries: array<u32, PAIRS>;                                  // where each pair's query begins, in pieces of 4
+    for (var p = 0u; p < PAIRS; p++) {
+        queries[p] = query_index(min(first + p, first + pairs - 1u), kv_head) * PIECES * 2u;
+    }
     var state: array<vec2<f32>, PAIRS>;                              // SERIAL: the merged m and l so far
     var sum: array<array<vec2<f32>, CHUNK_STEPS>, TEAM_PAIRS>;       // SERIAL: the merged values so far
     for (var p = 0u; p < PAIRS; p++) { state[p] = vec2(LOWEST, 0.0); }
@@ -71,7 +71,7 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
             for (var piece = 0u; piece < PIECES; piece++) {
                 let k = read_key8(at + piece * KEY_TILE);
                 for (var p = 0u; p < PAIRS; p++) {
-                    let q = (query_index(min(first + p, first + pairs - 1u), kv_head) * PIECES + piece) * 2u;
+                    let q = queries[p] + piece * 2u;
                     dots[p] = dot_add(Eight(query[q], query[q + 1u]), k, dots[p]);
                 }
             }
@@ -118,9 +118,19 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
             let dims = chunk + c * 64u;
             if team < TEAMS && dims < CHUNKS {
                 var part: array<vec2<f32>, TEAM_PAIRS>;
+                // Rows ascend: what the first pair sees, all do.
+                let least = visible(first, split);
                 let most = visible(first + pairs - 1u, split);
-                for (var k = 0u; k < most; k++) {
-                    let v = read_value2((kv_head * params.capacity + split * SPLIT + k) * CHUNKS + dims);
+                let values_at = (kv_head * params.capacity + split * SPLIT) * CHUNKS + dims;
+                for (var k = 0u; k < least; k++) {
+                    let v = read_value2(values_at + k * CHUNKS);
+                    for (var t = 0u; t < TEAM_PAIRS; t++) {
+                        let p = min(t * TEAMS + team, PAIRS - 1u);
+                        part[t] = fma(vec2(scores[p * SPLIT + k]), v, part[t]);
+                    }
+                }
+                for (var k = least; k < most; k++) {
+                    let v = read_value2(values_at + k * CHUNKS);
                     for (var t = 0u; t < TEAM_PAIRS; t++) {
                         let p = t * TEAMS + team;
                         if p < pairs && k < visible(first + p, split) {

@@ -3,15 +3,11 @@
 //
 // Constants: HEADS, HEAD_DIM, SPLIT.
 // Dispatch: x over HEADS * HEAD_DIM / 2 in workgroups of 64, y over rows.
-struct AttentionParams { capacity: u32, splits: u32, scale: f32 }
-@group(0) @binding(0) var<uniform> params: AttentionParams;
-@group(0) @binding(1) var<uniform> step: Step;
 @group(0) @binding(2) var<storage, read> parts: array<vec2<f32>>;         // [rows, HEADS, splits, HEAD_DIM]
 @group(0) @binding(3) var<storage, read> sums: array<vec2<f32>>;          // [rows, HEADS, splits]: m, l
 @group(0) @binding(4) var<storage, read_write> out: array<vec2<f32>>;     // [rows, HEADS * HEAD_DIM]
 
 const CHUNKS: u32 = HEAD_DIM / 2u;
-const LOWEST: f32 = -3.0e38;
 
 @compute @workgroup_size(64)
 fn attention_merge(@builtin(global_invocation_id) at: vec3<u32>) {

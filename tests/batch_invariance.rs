@@ -4,11 +4,13 @@
 
 use pard_engine::gpu::{Buffer, CacheFormat, Plan};
 use pard_engine::model::Sequence;
-use pard_engine::ops::{AttentionShape, MOST_ROWS, Role, RopeGains};
+use pard_engine::ops::{
+    AttentionShape, Finish, MOST_ROWS, Matmul, Matrix, Role, RopeGains, RowSet, Step, Variant, WeightFormat,
+};
 
 use crate::ops::attention::Layer;
 use crate::ops::matmul::{ENDINGS, FORMATS, GPU_PLANS, Product};
-use crate::ops::{embedding, matmul, rms_norm, rope, row_counts, same_bits, swiglu};
+use crate::ops::{embedding, input, matmul, output, read, rms_norm, rope, row_counts, same_bits, submit, swiglu};
 use crate::support::gpu::{device, plan, sweep, upload};
 use crate::support::random::Random;
 use crate::support::tiny_model::Recipe;
@@ -51,6 +53,45 @@ fn matmul_rows_do_not_depend_on_each_other() {
                 let [x, residual] = [some(&x, depth, first, count), some(&residual, outputs, first, count)];
                 product.run(Role::Round, x, residual)
             });
+        }
+    }
+}
+
+/// A measured table may choose any variant for any number of rows.
+#[test]
+fn every_variant_of_a_product_gives_the_same_bits() {
+    let mut random = Random::new(86);
+    for plan in [device().default_plan()].into_iter().chain(GPU_PLANS.into_iter().take(1)) {
+        for (pair, finish) in [(1, Finish::Store), (2, Finish::Swiglu)] {
+            let (outputs, depth) = (65, 136);
+            let values = random.normals(2 * outputs * depth, 0.2);
+            let source = |range: std::ops::Range<usize>, out: &mut [f32]| {
+                out.copy_from_slice(&values[range.start * depth..range.end * depth]);
+                Ok(())
+            };
+            let upload = if pair == 1 { Matrix::upload } else { Matrix::upload_pair };
+            let weights = upload(device(), &plan, "weights", WeightFormat::Bf16, [outputs, depth], &source);
+            let x = input(device(), depth, &random.normals(MOST_ROWS * depth, 1.0));
+            let y = output(device(), MOST_ROWS, outputs);
+            let step = Buffer::shared::<Step>(device(), "step").expect("a small buffer");
+            let op = Matmul::new(device(), &plan, &step, &weights.expect("weights"), [&x, &y], finish, RowSet::All)
+                .expect("shapes that fit");
+            let run = |variant: Option<Variant>, rows: usize| {
+                step.write(device(), 0, &[Step { rows: rows as u32, ..Step::default() }]);
+                y.buffer.write(device(), 0, &vec![f32::NAN; MOST_ROWS * outputs]);
+                submit(device(), |pass| match variant {
+                    Some(variant) => op.encode_as(pass, variant, rows).expect("a kernel that compiles"),
+                    None => op.encode(pass, Role::Round, rows).expect("a kernel that compiles"),
+                });
+                read(device(), "matmul", &y, rows)
+            };
+            let usual = run(None, MOST_ROWS);
+            for rows in if sweep() { (1..=MOST_ROWS).collect() } else { vec![1, 2, 7, 12, 13, 32] } {
+                for variant in Variant::candidates(device(), rows, pair) {
+                    let context = format!("{variant:?}, {rows} rows, {plan}");
+                    same_bits(&context, &run(Some(variant), rows), &usual[..rows * outputs]);
+                }
+            }
         }
     }
 }

@@ -157,8 +157,8 @@ impl Part {
         let kernel_seconds: f64 = dispatches.iter().map(|dispatch| seconds(dispatch)).sum();
         // What a pass reads of weights and caches comes round again after all the rest of it.
         let stored: u64 = dispatches.iter().filter(|d| d.work.stored).map(|d| d.work.bytes).sum();
-        // Attention sees more keys every round; the last round's stand for all.
-        let is_same = |a: &Work, b: &Work| a.rows == b.rows && (a.shape == b.shape || a.shape[0] != 1 && a.bytes < 2 * b.bytes && b.bytes < 2 * a.bytes);
+        // Attention sees a few more keys every round; the last round's work stands for all.
+        let is_same = |a: &Work, b: &Work| a.rows == b.rows && a.shape == b.shape;
         let mut groups: Vec<(&'static str, Work, Vec<f64>)> = Vec::new();
         for dispatch in dispatches {
             match groups.iter_mut().find(|(kernel, work, _)| *kernel == dispatch.kernel && is_same(work, &dispatch.work)) {

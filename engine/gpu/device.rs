@@ -52,7 +52,7 @@ impl Device {
     /// **Errors**: as [`Device::open`].
     pub fn open_with(query: &AdapterQuery, shaders: Shaders) -> Result<Device> {
         let adapter = adapter::choose(query)?;
-        let timestamps = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES | wgpu::Features::SHADER_INT64;
+        let timestamps = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("pard"),
             required_features: adapter.features() & timestamps,
@@ -105,6 +105,12 @@ impl Device {
     /// The largest buffer that can be bound to a kernel, in bytes.
     pub fn largest_binding(&self) -> u64 {
         self.inner.limits.max_storage_buffer_binding_size.min(self.inner.limits.max_buffer_size)
+    }
+
+    /// The most of a buffer that kernels read as a uniform, in bytes: what the adapter allows, but 64 KiB at most.
+    pub fn largest_uniform(&self) -> u64 {
+        const ENOUGH: u64 = 64 << 10;
+        self.inner.limits.max_uniform_buffer_binding_size.min(ENOUGH)
     }
 
     /// Workgroup memory, in bytes.

@@ -1,11 +1,13 @@
 //! A model ready to run: its weights on a device, and what turns text into its tokens and back.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::files::ModelFiles;
 use super::source::{self, SourceOptions};
 use super::transformer::{Progress, Transformer, WeightChoice};
+use super::tuning::Tuning;
 use crate::error::Result;
 use crate::gpu::{CacheFormat, Device, Plan};
 use crate::text::{ChatTemplate, Message, Rendering, Special, Tokenizer};
@@ -17,6 +19,8 @@ pub struct LoadOptions {
     pub weights: WeightChoice,
     /// How keys and values are kept.
     pub cache: CacheFormat,
+    /// Whether what was measured of this model on this adapter and kept in the user's cache is left unused.
+    pub ignore_tuning: bool,
 }
 
 impl LoadOptions {
@@ -32,6 +36,8 @@ pub struct Model {
     pub name: String,
     /// Its weights, shared by all decoders that run it.
     pub transformer: Arc<Transformer>,
+    /// What was measured of it on this adapter, if anything was.
+    pub tuning: Option<Tuning>,
     /// Between text and tokens.
     pub tokenizer: Tokenizer,
     /// The tokens that end an answer.
@@ -55,16 +61,27 @@ impl Model {
     /// **Errors**: those of [`Transformer::upload`].
     pub fn upload(device: &Device, files: ModelFiles, options: LoadOptions, progress: &Progress) -> Result<Model> {
         let plan = options.plan(device);
-        let transformer =
+        let mut transformer =
             Transformer::upload(device, &plan, &files.config, &*files.checkpoint, options.weights, progress)?;
+        let folder = Model::tuning_folder().filter(|_| !options.ignore_tuning);
+        let tuning = folder.and_then(|folder| Tuning::load(&folder, &transformer));
+        if let Some(tuning) = &tuning {
+            tuning.apply(&mut transformer);
+        }
         Ok(Model {
             name: files.name,
             transformer: Arc::new(transformer),
+            tuning,
             tokenizer: files.tokenizer,
             stop_tokens: files.stop_tokens,
             chat_template: files.chat_template,
             special_tokens: files.special_tokens,
         })
+    }
+
+    /// Where tables of measurements are kept, if there is a place for caches.
+    pub fn tuning_folder() -> Option<PathBuf> {
+        SourceOptions::from_env().cache.map(|cache| cache.join("tuning"))
     }
 
     /// Whether the model comes with a chat template.

@@ -1,6 +1,6 @@
 //! Causal attention over the cache: shaders/attention.wgsl and shaders/attention_merge.wgsl.
-//! Few rows: each part of the keys is a workgroup, and the parts are merged by a second kernel. Prompts: a workgroup
-//! walks all parts itself, since rows alone fill the device and the parts' scratch would be large.
+//! Few rows: each part of the keys is a workgroup, and the parts, if there are several, are merged by a second kernel.
+//! Prompts: a workgroup walks all parts itself, since rows alone fill the device and the parts' scratch would be large.
 
 use std::sync::{Arc, OnceLock};
 
@@ -66,12 +66,12 @@ impl AttentionScratch {
 /// One layer's attention with its operands bound.
 pub struct Attention {
     device: Device,
-    round: Dispatch,
+    parts: Dispatch,
     merge: Dispatch,
-    prompt: Dispatch,
-    round_kernels: [OnceLock<Arc<Kernel>>; PAIRS.len()],
-    prompt_kernel: Arc<Kernel>,
-    files: [&'static str; 4],
+    whole: Dispatch,
+    /// By pairs; those that write parts, and those that walk them all.
+    kernels: [[OnceLock<Arc<Kernel>>; PAIRS.len()]; 2],
+    files: [&'static str; 5],
     shape: AttentionShape,
     plan: Plan,
 }
@@ -104,20 +104,19 @@ impl Attention {
             CacheFormat::F16 => "cache/read_f16",
             CacheFormat::F32 => "cache/read_f32",
         };
-        let files = ["attention", "shared/eight", "shared/step", read];
-        let most_pairs = PAIRS[PAIRS.len() - 1];
-        let prompt_kernel = kernel(device, plan, shape, &files, Self::most_pairs(device, plan, most_pairs), true)?;
+        let files = ["attention", "shared/attention", "shared/eight", "shared/step", read];
+        // All variants have the same bindings; any of them can make the bind groups.
+        let kernel = kernel(device, plan, shape, &files, Self::most_pairs(device, plan, PAIRS[0]), true)?;
         let merge_constants =
             [("HEADS", shape.heads as u32), ("HEAD_DIM", shape.head_dim as u32), ("SPLIT", plan.key_split)];
-        let merge = device.kernel(&["attention_merge", "shared/step"], &merge_constants)?;
+        let merge = device.kernel(&["attention_merge", "shared/attention", "shared/step"], &merge_constants)?;
         let operands = |target| [&params, step, &query.buffer, &cache.keys, &cache.values, target, &scratch.sums];
         Ok(Attention {
             device: device.clone(),
-            round: prompt_kernel.dispatch(device, &operands(&scratch.parts), [1, 1, 1])?,
-            prompt: prompt_kernel.dispatch(device, &operands(&out.buffer), [1, 1, 1])?,
+            parts: kernel.dispatch(device, &operands(&scratch.parts), [1, 1, 1])?,
+            whole: kernel.dispatch(device, &operands(&out.buffer), [1, 1, 1])?,
             merge: merge.dispatch(device, &[&params, step, &scratch.parts, &scratch.sums, &out.buffer], [1, 1, 1])?,
-            round_kernels: Default::default(),
-            prompt_kernel,
+            kernels: Default::default(),
             files,
             shape: *shape,
             plan: *plan,
@@ -130,24 +129,25 @@ impl Attention {
     pub fn encode(&self, pass: &mut Pass, role: Role, rows: usize, end: usize) -> Result<()> {
         let AttentionShape { heads, kv_heads, .. } = self.shape;
         let pairs = (rows * heads / kv_heads) as u32;
-        if role == Role::Prompt {
-            let per_workgroup = Self::most_pairs(&self.device, &self.plan, PAIRS[PAIRS.len() - 1]);
-            let grid = [kv_heads as u32, pairs.div_ceil(per_workgroup), 1];
-            self.prompt.encode_with(pass, &self.prompt_kernel, grid, self.work(rows, end, 0));
-            return Ok(());
-        }
         let variant = PAIRS.iter().position(|&most| pairs <= most).unwrap_or(PAIRS.len() - 1);
         let per_workgroup = Self::most_pairs(&self.device, &self.plan, PAIRS[variant]);
-        let kernel = match self.round_kernels[variant].get() {
+        let splits = (end as u32).div_ceil(self.plan.key_split);
+        // A single part needs no merge, whose result for it is the part's own, bit for bit.
+        let serial = role == Role::Prompt || splits <= 1;
+        let slot = &self.kernels[usize::from(serial)][variant];
+        let kernel = match slot.get() {
             Some(kernel) => kernel,
             None => {
-                let made = kernel(&self.device, &self.plan, &self.shape, &self.files, per_workgroup, false)?;
-                self.round_kernels[variant].get_or_init(|| made)
+                let made = kernel(&self.device, &self.plan, &self.shape, &self.files, per_workgroup, serial)?;
+                slot.get_or_init(|| made)
             }
         };
-        let splits = (end as u32).div_ceil(self.plan.key_split);
-        let grid = [kv_heads as u32, pairs.div_ceil(per_workgroup), splits];
-        self.round.encode_with(pass, kernel, grid, self.work(rows, end, splits as usize));
+        let grid = [kv_heads as u32, pairs.div_ceil(per_workgroup), if serial { 1 } else { splits }];
+        if serial {
+            self.whole.encode_with(pass, kernel, grid, self.work(rows, end, 0));
+            return Ok(());
+        }
+        self.parts.encode_with(pass, kernel, grid, self.work(rows, end, splits as usize));
         let width = self.shape.heads * self.shape.head_dim;
         let part_bytes = rows * splits as usize * 4 * (width + 2 * heads);
         let work = Work::of(rows, [heads, splits as usize], part_bytes + 4 * rows * width, 2 * part_bytes / 4);
@@ -162,8 +162,10 @@ impl Attention {
         let width = heads * head_dim;
         let cache_bytes = 2 * kv_heads * head_dim * end * self.plan.cache.bytes();
         let out_bytes = 4 * rows * if splits == 0 { width } else { splits * (width + 2 * heads) };
+        // Keys as the report groups them: they grow by a few every round.
+        let keys = end.next_multiple_of(self.plan.key_split as usize);
         let scores = (rows * end).saturating_sub(rows * (rows - 1) / 2);
-        Work::of(rows, [heads, end], cache_bytes + 4 * rows * width + out_bytes, 4 * width * scores).stored()
+        Work::of(rows, [heads, keys], cache_bytes + 4 * rows * width + out_bytes, 4 * width * scores).stored()
     }
 
     /// `pairs`, or as many as the device's workgroup memory has room for.

@@ -6,6 +6,7 @@ use pard_engine::ops::{Finish, Matmul, Matrix, Role, RowSet, Step, WeightFormat}
 
 use super::{OUTPUTS, ROW_COUNTS, WIDTHS, compare, input, output, read, row_counts, same_bits, step, submit};
 use crate::oracle::matmul::matmul;
+use crate::oracle::swiglu::swiglu;
 use crate::support::gpu::{device, device_with_binding_limit, sweep};
 use crate::support::random::Random;
 
@@ -245,6 +246,46 @@ fn tiny_large_and_equal_values_agree_with_f64() {
                 product.agrees_for(role, &x, &residual, &format!("all {value}"));
                 let random_x = random.normals(rows * shape[1], 1.0);
                 product.agrees_for(role, &random_x, &residual, &format!("weights all {value}"));
+            }
+        }
+    }
+}
+
+/// Two products and what becomes of them: the products' errors reach the result through silu's slope, 1.1 at most, and
+/// through the product with the other.
+#[test]
+fn gate_and_up_agree_with_f64() {
+    let mut random = Random::new(61);
+    let plans = [device().default_plan()].into_iter().chain(GPU_PLANS);
+    for (turn, (plan, outputs)) in plans.zip([65, 136, 31, 257]).enumerate() {
+        for (format, depth) in FORMATS.into_iter().zip([72, 136, 8]) {
+            let values = values_in(format, &mut random, 2 * outputs * depth, 0.3);
+            let source = |range: std::ops::Range<usize>, out: &mut [f32]| {
+                out.copy_from_slice(&values[range.start * depth..range.end * depth]);
+                Ok(())
+            };
+            let weights = Matrix::upload_pair(device(), &plan, "weights", format, [outputs, depth], &source);
+            let weights = weights.expect("a small matrix");
+            assert_eq!((weights.outputs(), weights.rows()), (outputs, 2 * outputs));
+            for (role, rows) in [(Role::Round, 1), (Role::Round, 2 + turn), (Role::Round, 32), (Role::Prompt, 33)] {
+                let x = random.normals(rows * depth, 1.0);
+                let (input, y) = (input(device(), depth, &x), output(device(), rows, outputs));
+                let step = step(device(), Step { rows: rows as u32, ..Step::default() });
+                let op = Matmul::new(device(), &plan, &step, &weights, [&input, &y], Finish::Swiglu, RowSet::All)
+                    .expect("shapes that fit");
+                submit(device(), |pass| op.encode(pass, role, rows).expect("a kernel that compiles"));
+                let products = matmul(&x, &values, depth, None, None);
+                let mut expected = swiglu(&products.values, outputs);
+                for (row, bounds) in expected.bound.chunks_mut(outputs).enumerate() {
+                    for (out, bound) in bounds.iter_mut().enumerate() {
+                        let [gate, up] = [0, outputs].map(|half| row * 2 * outputs + half + out);
+                        let [gate_error, up_error] = [gate, up].map(|at| products.bound[at]);
+                        let [gate, up] = [gate, up].map(|at| products.values[at].abs());
+                        *bound += 1.1 * gate_error * (up + up_error) + gate * up_error;
+                    }
+                }
+                let context = format!("{role:?}, {rows} rows, [{outputs}, {depth}], {format:?}, {plan}");
+                compare(device(), "swiglu", &context, &read(device(), "swiglu", &y, rows), &expected);
             }
         }
     }
