@@ -38,7 +38,7 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     let methods = methods(arguments, &files)?;
     let context = load::context(&arguments.models, &files, talk);
     let prompts = encode(&prompts, arguments, &files, context)?;
-    let draft_name = files.draft().map(|draft| draft.name.clone());
+    let draft_name = files.draft().map(|draft| draft.name().to_owned());
     let models = files.upload(&arguments.models, context, talk)?;
     let mut runs = methods
         .iter()
@@ -128,7 +128,7 @@ fn encode<'a>(
             true => Ok((prompt, tokens)),
             false => Err(Error::ContextFull { tokens: tokens.len(), context }),
         };
-        let tokens = prompt.tokens(&files.target, &arguments.style).and_then(fits);
+        let tokens = prompt.tokens(&files.target.text, &arguments.style).and_then(fits);
         tokens.map_err(|error| anyhow::Error::from(error).context(format!("prompt {}", index + 1)))
     });
     encoded.collect()

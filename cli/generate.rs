@@ -27,7 +27,7 @@ pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
     let files = Files::open(models, !plain, talk)?;
     let method = arguments.method.filter(|_| !plain).or(files.methods().last().copied()).unwrap_or(Method::Ar);
     files.check(method)?;
-    let tokens = prompt.tokens(&files.target, &arguments.style)?;
+    let tokens = prompt.tokens(&files.target.text, &arguments.style)?;
     let context = load::context(models, &files, talk);
     if tokens.len() >= context {
         return Err(Error::ContextFull { tokens: tokens.len(), context }.into());

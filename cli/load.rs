@@ -43,7 +43,7 @@ impl Files {
         }
         if let Some(draft) = files.draft() {
             files.mask_token =
-                Draft::check(&draft.config, &draft.tokenizer, &files.target.tokenizer, arguments.mask_token)?;
+                Draft::check(&draft.config, &draft.text.tokenizer, &files.target.text.tokenizer, arguments.mask_token)?;
         }
         Ok(files)
     }
@@ -70,7 +70,7 @@ impl Files {
     pub fn check(&self, method: Method) -> Result<()> {
         match self.draft() {
             _ if self.methods().contains(&method) => Ok(()),
-            Some(draft) => Err(Error::NoMaskToken { draft: draft.name.clone() }),
+            Some(draft) => Err(Error::NoMaskToken { draft: draft.name().to_owned() }),
             None => {
                 let reason = format!("{} needs a draft that proposes tokens (-d, -k)", method.name());
                 Err(Error::Option { option: "method", reason })
@@ -86,7 +86,7 @@ impl Files {
             Sequence::check(&device, &options.plan(&device), &files.config, Decoder::positions(context))?;
         }
         let upload = |files: ModelFiles| -> Result<Model> {
-            let bar = talk.bar(format!("loading {}", files.name), "{msg} {wide_bar} {percent:>3} %");
+            let bar = talk.bar(format!("loading {}", files.name()), "{msg} {wide_bar} {percent:>3} %");
             let report = |done, total| {
                 bar.set_length(total);
                 bar.set_position(done);
@@ -94,9 +94,9 @@ impl Files {
             let model = Model::upload(&device, files, options, &report)?;
             bar.finish_and_clear();
             let weights = &model.transformer;
-            talk.note(&format!("{}: {} on {}", model.name, output::bytes(weights.bytes()), device.name()));
+            talk.note(&format!("{}: {} on {}", model.name(), output::bytes(weights.bytes()), device.name()));
             for notice in weights.notices() {
-                talk.note(&format!("{}: {notice}", model.name));
+                talk.note(&format!("{}: {notice}", model.name()));
             }
             Ok(model)
         };
@@ -143,7 +143,7 @@ pub fn context(arguments: &ModelArguments, files: &Files, talk: Talk) -> usize {
     if context > trained {
         talk.note(&format!(
             "{} was made for contexts of {trained} tokens; what it writes past those may make no sense",
-            files.target.name
+            files.target.name()
         ));
     }
     context

@@ -74,7 +74,7 @@ impl Report<'_> {
             joined(report, statistics_json(run.output_tokens, &run.statistics))
         };
         json!({
-            "target": self.models.target.name,
+            "target": self.models.target.name(),
             "draft": self.draft,
             "prompts": self.prompts.len(),
             "prompt_tokens": self.prompt_tokens(),
@@ -101,7 +101,7 @@ impl Report<'_> {
         let plural = if prompts == 1 { "" } else { "s" };
         format!(
             "{}{drafted}; {prompts} prompt{plural} of {tokens} tokens in all\n{}; {}",
-            self.models.target.name,
+            self.models.target.name(),
             transformer.device().name(),
             transformer.plan(),
         )
