@@ -1,7 +1,10 @@
 //! `pard bench`: the decoding methods side by side on the same prompts, and whether they write the same tokens.
-//! Methods take turns on each prompt, so that a machine that slows down slows all of them.
+//! Methods take turns on each prompt, so that a machine that slows down slows all of them. With `--pp` or `--tg` it times
+//! reading and writing alone ([`throughput`]).
 
 mod report;
+mod samples;
+mod throughput;
 
 use std::process::ExitCode;
 
@@ -9,7 +12,7 @@ use pard_engine::Error;
 use pard_engine::decoding::{FinishReason, Limits, Method};
 
 use crate::answer::{Answer, answer};
-use crate::args::BenchArguments;
+use crate::args::{BenchArguments, Format};
 use crate::interrupt;
 use crate::load::{self, Files};
 use crate::output::{self, Talk};
@@ -33,6 +36,17 @@ const WARM_UP_TOKENS: usize = 8;
 
 /// Runs the command.
 pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
+    if !arguments.tests.is_empty() {
+        return throughput::run(arguments);
+    }
+    let json = match arguments.format() {
+        None => false,
+        Some(Format::Json) => true,
+        Some(Format::Markdown | Format::Csv) => {
+            let reason = "md and csv are forms of the tests of raw speed (--pp, --tg)".to_owned();
+            return Err(Error::Option { option: "--output", reason }.into());
+        }
+    };
     let talk = Talk::unless(arguments.quiet);
     let (prompts, files) = (read_prompts(arguments)?, open(arguments, talk)?);
     let methods = methods(arguments, &files)?;
@@ -76,7 +90,7 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
 
     let draft = draft_name.as_deref();
     let report = Report { models: &models, draft, context, prompts: &prompts[..done], runs: &runs };
-    match arguments.json {
+    match json {
         true => output::print(&report.as_json().to_string())?,
         false => output::print(&report.as_text())?,
     }

@@ -77,7 +77,7 @@ fn weights(tensor: &TensorInfo) -> u64 {
 }
 
 /// Weights of the model; a tied head that is stored all the same counts once.
-fn parameters(files: &ModelFiles) -> u64 {
+pub fn parameters(files: &ModelFiles) -> u64 {
     let is_copy = |tensor: &&TensorInfo| files.config.tied_head && tensor.name == "lm_head.weight";
     files.checkpoint.tensors().iter().filter(|tensor| !is_copy(tensor)).map(weights).sum()
 }

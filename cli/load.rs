@@ -78,6 +78,16 @@ impl Files {
         }
     }
 
+    /// Says so if `context` is longer than the target was made for.
+    pub fn note_long_context(&self, context: usize, talk: Talk) {
+        let (name, trained) = (self.target.name(), self.target.config.context);
+        if context > trained {
+            talk.note(&format!(
+                "{name} was made for contexts of {trained} tokens; what it writes past those may make no sense"
+            ));
+        }
+    }
+
     /// Opens the device, checks that caches for `context` tokens can be had, and uploads the models; one that drafts for itself is uploaded once.
     pub fn upload(self, arguments: &ModelArguments, context: usize, talk: Talk) -> Result<Models> {
         let device = Device::open(&arguments.device.query())?;
@@ -138,14 +148,8 @@ impl Models {
 
 /// The context that `arguments` ask for; a longer one than the model was made for is worth a word.
 pub fn context(arguments: &ModelArguments, files: &Files, talk: Talk) -> usize {
-    let trained = files.target.config.context;
-    let context = arguments.memory.context(trained);
-    if context > trained {
-        talk.note(&format!(
-            "{} was made for contexts of {trained} tokens; what it writes past those may make no sense",
-            files.target.name()
-        ));
-    }
+    let context = arguments.memory.context(files.target.config.context);
+    files.note_long_context(context, talk);
     context
 }
 

@@ -76,6 +76,11 @@ impl Device {
         format!("{}, {}, {} {}", info.name, info.backend.to_str(), info.driver, info.driver_info).trim().to_owned()
     }
 
+    /// The interface it is driven through: `vulkan`, `metal` or `dx12`.
+    pub fn backend(&self) -> &'static str {
+        self.inner.info.backend.to_str()
+    }
+
     /// Whether the adapter computes on the CPU.
     pub fn is_software(&self) -> bool {
         self.inner.info.device_type == wgpu::DeviceType::Cpu

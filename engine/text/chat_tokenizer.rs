@@ -53,4 +53,9 @@ impl ChatTokenizer {
         // The template writes the special tokens itself.
         self.tokenizer.encode(&self.chat_template()?.render(messages, rendering)?, Special::Keep)
     }
+
+    /// The token that begins a text, if the model has one.
+    pub fn begin_token(&self) -> Option<u32> {
+        self.tokenizer.id(self.special_tokens.get("bos_token")?)
+    }
 }
