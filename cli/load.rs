@@ -43,7 +43,7 @@ impl Files {
         }
         if let Some(draft) = files.draft() {
             files.mask_token =
-                Draft::check(&draft.config, &draft.tokenizer, &files.target.tokenizer, arguments.mask_token)?;
+                Draft::check(&draft.config, &draft.text.tokenizer, &files.target.text.tokenizer, arguments.mask_token)?;
         }
         Ok(files)
     }
@@ -70,11 +70,21 @@ impl Files {
     pub fn check(&self, method: Method) -> Result<()> {
         match self.draft() {
             _ if self.methods().contains(&method) => Ok(()),
-            Some(draft) => Err(Error::NoMaskToken { draft: draft.name.clone() }),
+            Some(draft) => Err(Error::NoMaskToken { draft: draft.name().to_owned() }),
             None => {
                 let reason = format!("{} needs a draft that proposes tokens (-d, -k)", method.name());
                 Err(Error::Option { option: "method", reason })
             }
+        }
+    }
+
+    /// Says so if `context` is longer than the target was made for.
+    pub fn note_long_context(&self, context: usize, talk: Talk) {
+        let (name, trained) = (self.target.name(), self.target.config.context);
+        if context > trained {
+            talk.note(&format!(
+                "{name} was made for contexts of {trained} tokens; what it writes past those may make no sense"
+            ));
         }
     }
 
@@ -111,7 +121,7 @@ impl Files {
 
 /// Uploads a model, with a progress bar.
 pub fn upload(device: &Device, files: ModelFiles, options: LoadOptions, talk: Talk) -> Result<Model> {
-    let bar = talk.bar(format!("loading {}", files.name), "{msg} {wide_bar} {percent:>3} %");
+    let bar = talk.bar(format!("loading {}", files.name()), "{msg} {wide_bar} {percent:>3} %");
     let report = |done, total| {
         bar.set_length(total);
         bar.set_position(done);
@@ -119,9 +129,9 @@ pub fn upload(device: &Device, files: ModelFiles, options: LoadOptions, talk: Ta
     let model = Model::upload(device, files, options, &report)?;
     bar.finish_and_clear();
     let weights = &model.transformer;
-    talk.note(&format!("{}: {} on {}", model.name, output::bytes(weights.bytes()), device.name()));
+    talk.note(&format!("{}: {} on {}", model.name(), output::bytes(weights.bytes()), device.name()));
     for notice in weights.notices() {
-        talk.note(&format!("{}: {notice}", model.name));
+        talk.note(&format!("{}: {notice}", model.name()));
     }
     Ok(model)
 }
@@ -171,14 +181,8 @@ impl Models {
 
 /// The context that `arguments` ask for; a longer one than the model was made for is worth a word.
 pub fn context(arguments: &ModelArguments, files: &Files, talk: Talk) -> usize {
-    let trained = files.target.config.context;
-    let context = arguments.memory.context(trained);
-    if context > trained {
-        talk.note(&format!(
-            "{} was made for contexts of {trained} tokens; what it writes past those may make no sense",
-            files.target.name
-        ));
-    }
+    let context = arguments.memory.context(files.target.config.context);
+    files.note_long_context(context, talk);
     context
 }
 

@@ -62,7 +62,7 @@ fn as_json(model: &Model, tuning: &Tuning) -> serde_json::Value {
     let variants: Vec<_> =
         tuning.variants().map(|(shape, variants)| json!({ "shape": shape, "variants": variants })).collect();
     json!({
-        "model": model.name,
+        "model": model.name(),
         "adapter": model.transformer.device().name(),
         "kernels": model.transformer.plan().to_string(),
         "pass_seconds": seconds(tuning),
@@ -98,7 +98,7 @@ fn as_text(model: &Model, tuning: &Tuning) -> String {
     format!(
         "{}: {} of weights, read at {:.2} GB/s by a pass of one row\n{}; {}\n\n{}\n\nunder each matrix: rows held in \
          registers x weight rows per lane, u where the rows are read as a uniform",
-        model.name,
+        model.name(),
         output::bytes(model.transformer.bytes()),
         model.transformer.bytes() as f64 / seconds[0] / 1e9,
         model.transformer.device().name(),

@@ -256,7 +256,7 @@ impl Report<'_> {
     /// The report as one JSON object.
     pub fn as_json(&self) -> Value {
         json!({
-            "target": self.models.target.name,
+            "target": self.models.target.name(),
             "draft": self.models.draft.as_ref().map(|draft| &draft.name),
             "plan": self.models.plan(self.context),
             "read_bytes_per_second": self.rates.read,
@@ -272,7 +272,7 @@ impl Report<'_> {
         let heading = format!(
             "{}{drafted}\n{}; {}\nmeasured here: memory is read at {:.2} GB/s, f32 is multiplied and added at {:.1} \
              GFLOP/s\n* a cache may hold what it reads and writes",
-            self.models.target.name,
+            self.models.target.name(),
             transformer.device().name(),
             transformer.plan(),
             self.rates.read / 1e9,

@@ -97,6 +97,11 @@ impl Device {
         format!("{}, {}, {} {}", info.name, info.backend.to_str(), info.driver, info.driver_info).trim().to_owned()
     }
 
+    /// The interface it is driven through: `vulkan`, `metal` or `dx12`.
+    pub fn backend(&self) -> &'static str {
+        self.inner.info.backend.to_str()
+    }
+
     /// Whether the adapter computes on the CPU.
     pub fn is_software(&self) -> bool {
         self.inner.info.device_type == wgpu::DeviceType::Cpu
@@ -110,7 +115,7 @@ impl Device {
     /// The most of a buffer that kernels read as a uniform, in bytes: what the adapter allows, but 64 KiB at most.
     pub fn largest_uniform(&self) -> u64 {
         const ENOUGH: u64 = 64 << 10;
-        self.inner.limits.max_uniform_buffer_binding_size.min(ENOUGH)
+        self.inner.limits.max_uniform_buffer_binding_size.min(ENOUGH).min(self.largest_binding()) / 16 * 16
     }
 
     /// Workgroup memory, in bytes.
