@@ -8,14 +8,13 @@
 //
 // Constants: HEADS, KV_HEADS, HEAD_DIM, KEY_TILE (= 64), SPLIT, PAIRS, SERIAL.
 // Dispatch: x key-value heads, y pairs / PAIRS, z parts (1 with SERIAL).
-@group(0) @binding(2) var<storage, read> query: array<vec4<f32>>;         // [rows, HEADS * HEAD_DIM]
-@group(0) @binding(5) var<storage, read_write> out: array<vec2<f32>>;     // SERIAL: [rows, HEADS * HEAD_DIM], else
+@group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;     // SERIAL: [rows, HEADS * HEAD_DIM], else
                                                                           // [rows, HEADS, splits, HEAD_DIM]
 @group(0) @binding(6) var<storage, read_write> sums: array<vec2<f32>>;    // [rows, HEADS, splits]: m, l
 
 const GROUP: u32 = HEADS / KV_HEADS;
 const PIECES: u32 = HEAD_DIM / 8u;
-const CHUNKS: u32 = HEAD_DIM / 2u;                     // pairs of dimensions
+const CHUNKS: u32 = HEAD_DIM / 4u;                     // dimensions in fours
 const TEAMS: u32 = max(1u, 64u / CHUNKS);              // chunks are spread over lanes; what is left splits the pairs
 const TEAM_PAIRS: u32 = (PAIRS + TEAMS - 1u) / TEAMS;
 const CHUNK_STEPS: u32 = (CHUNKS + 63u) / 64u;
@@ -58,7 +57,7 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         queries[p] = query_index(min(first + p, first + pairs - 1u), kv_head) * PIECES * 2u;
     }
     var state: array<vec2<f32>, PAIRS>;                              // SERIAL: the merged m and l so far
-    var sum: array<array<vec2<f32>, CHUNK_STEPS>, TEAM_PAIRS>;       // SERIAL: the merged values so far
+    var sum: array<array<vec4<f32>, CHUNK_STEPS>, TEAM_PAIRS>;       // SERIAL: the merged values so far
     for (var p = 0u; p < PAIRS; p++) { state[p] = vec2(LOWEST, 0.0); }
 
     for (; split < end; split++) {
@@ -113,28 +112,28 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         }
         workgroupBarrier();
 
-        // Values: a lane a pair of dimensions, for every pair of its team.
+        // Values: a lane four dimensions, for every pair of its team.
         for (var c = 0u; c < CHUNK_STEPS; c++) {
             let dims = chunk + c * 64u;
             if team < TEAMS && dims < CHUNKS {
-                var part: array<vec2<f32>, TEAM_PAIRS>;
+                var part: array<vec4<f32>, TEAM_PAIRS>;
                 // Rows ascend: what the first pair sees, all do.
                 let least = visible(first, split);
                 let most = visible(first + pairs - 1u, split);
                 let values_at = (kv_head * params.capacity + split * SPLIT) * CHUNKS + dims;
                 for (var k = 0u; k < least; k++) {
-                    let v = read_value2(values_at + k * CHUNKS);
+                    let v = read_value4(values_at + k * CHUNKS);
                     for (var t = 0u; t < TEAM_PAIRS; t++) {
                         let p = min(t * TEAMS + team, PAIRS - 1u);
-                        part[t] = fma(vec2(scores[p * SPLIT + k]), v, part[t]);
+                        part[t] = fma(vec4(scores[p * SPLIT + k]), v, part[t]);
                     }
                 }
                 for (var k = least; k < most; k++) {
-                    let v = read_value2(values_at + k * CHUNKS);
+                    let v = read_value4(values_at + k * CHUNKS);
                     for (var t = 0u; t < TEAM_PAIRS; t++) {
                         let p = t * TEAMS + team;
                         if p < pairs && k < visible(first + p, split) {
-                            part[t] = fma(vec2(scores[p * SPLIT + k]), v, part[t]);
+                            part[t] = fma(vec4(scores[p * SPLIT + k]), v, part[t]);
                         }
                     }
                 }

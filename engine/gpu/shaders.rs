@@ -34,6 +34,8 @@ shaders![
     "matmul_rows",
     "matmul_tile",
     "multiply",
+    "query/storage",
+    "query/uniform",
     "rms_norm",
     "rope",
     "rope_norm/heads",
