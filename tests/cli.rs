@@ -1,6 +1,7 @@
 //! The command `pard` end to end, on small models with random weights.
 
 mod bench;
+mod profile;
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! How many tokens to propose, round by round. A round of K proposals commits 1 + Σ Π a tokens, a the chance that the
 //! proposal at each position is accepted once those before it are; it takes a pass over K + 1 rows and the draft's. The K
-//! with the most tokens per second is taken, 0 included. Evidence fades, so that speculation which stopped paying is
-//! tried again now and then.
+//! with the most tokens per second is taken, 0 included. Speculation that stopped paying rests and is tried again, each
+//! time after a longer rest: the draft has to read what was written meanwhile, so that trying is not free.
 
 use super::options::{MOST_DRAFTS, Method};
 use crate::model::PassCost;
@@ -34,26 +34,43 @@ pub struct Pace {
     /// For each position, how often a proposal was checked and how often it was accepted; old evidence counts less.
     checked: [f64; MOST_DRAFTS],
     accepted: [f64; MOST_DRAFTS],
+    /// Rounds until speculation is tried again, and how long the next rest will be.
+    resting: usize,
+    next_rest: usize,
+    /// Rounds in a row that speculated.
+    streak: usize,
 }
 
 /// What the first proposal's chance is taken for at first, and how many checks that opinion is worth. A later position
 /// is first taken to be as good as the one before it.
 const PRIOR: f64 = 0.8;
-const PRIOR_WEIGHT: f64 = 2.0;
-/// What evidence is worth after one more check, and after a round without any.
+const PRIOR_WEIGHT: f64 = 1.0;
+/// What evidence is worth after one more check, and after a rest.
 const FADING: f64 = 0.95;
-const IDLE_FADING: f64 = 0.98;
+const RESTED: f64 = 0.2;
+/// The shortest and the longest rest, in rounds; speculation that lasted for as many rounds as the shortest is trusted as
+/// at first.
+const SHORT_REST: usize = 16;
+const LONG_REST: usize = 1024;
 /// What speculation has to promise over AR: times are not that exact.
 const MARGIN: f64 = 1.02;
 
 impl Pace {
     pub fn new(method: Method, costs: Costs) -> Pace {
-        Pace { method, costs, checked: [0.0; MOST_DRAFTS], accepted: [0.0; MOST_DRAFTS] }
+        Pace {
+            method,
+            costs,
+            checked: [0.0; MOST_DRAFTS],
+            accepted: [0.0; MOST_DRAFTS],
+            resting: 0,
+            next_rest: SHORT_REST,
+            streak: 0,
+        }
     }
 
     /// The K that promises the most tokens per second.
     pub fn choose(&self) -> usize {
-        self.best(&self.chances())
+        if self.resting > 0 { 0 } else { self.best(&self.chances()) }
     }
 
     /// Whether speculation pays by now.
@@ -70,12 +87,25 @@ impl Pace {
     /// Takes note of a round of `drafts` proposals of which `accepted` were accepted.
     pub fn observe(&mut self, drafts: usize, accepted: usize) {
         if drafts == 0 {
-            self.checked.iter_mut().chain(&mut self.accepted).for_each(|count| *count *= IDLE_FADING);
+            self.streak = 0;
+            self.resting = self.resting.saturating_sub(1);
+            if self.resting == 0 {
+                self.checked.iter_mut().chain(&mut self.accepted).for_each(|count| *count *= RESTED);
+            }
+            return;
         }
         // What follows a refused proposal was not checked.
         for position in 0..drafts.min(accepted + 1) {
             self.checked[position] = self.checked[position] * FADING + 1.0;
             self.accepted[position] = self.accepted[position] * FADING + f64::from(u8::from(position < accepted));
+        }
+        self.streak += 1;
+        if self.streak >= SHORT_REST {
+            self.next_rest = SHORT_REST;
+        }
+        if self.best(&self.chances()) == 0 {
+            self.resting = self.next_rest;
+            self.next_rest = (2 * self.next_rest).min(LONG_REST);
         }
     }
 

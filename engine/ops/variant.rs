@@ -43,10 +43,13 @@ impl Variant {
         in_registers.retain(|&held| held > 0 && (held >= 4 || held >= rows));
         in_registers.sort_unstable();
         in_registers.dedup();
-        let uniforms: &[bool] = if device.is_software() { &[false, true] } else { &[false] };
+        // A CPU gains nothing by many small workgroups, a GPU nothing by uniforms.
+        let software = device.is_software();
+        let (uniforms, block_counts): (&[bool], &[u32]) =
+            if software { (&[false, true], &[2, 4]) } else { (&[false], &[1, 2, 4]) };
         let mut candidates = Vec::new();
         for rows in in_registers {
-            for blocks in [1, 2, 4].into_iter().filter(|&blocks| blocks >= pair) {
+            for blocks in block_counts.iter().copied().filter(|&blocks| blocks >= pair) {
                 candidates.extend(uniforms.iter().map(|&uniform| Variant { rows, blocks, uniform }));
             }
         }
