@@ -79,8 +79,7 @@ fn as_text(model: &Model, tuning: &Tuning) -> String {
     let heading = heading.chain(shapes.iter().map(|([rows, columns], _)| format!("{rows} x {columns}")));
     let mut table = vec![heading.collect::<Vec<_>>()];
     for (index, time) in seconds.iter().enumerate() {
-        let mut row =
-            vec![(index + 1).to_string(), format!("{:.2}", time * 1e3), format!("{:.2}", time / seconds[0])];
+        let mut row = vec![(index + 1).to_string(), format!("{:.2}", time * 1e3), format!("{:.2}", time / seconds[0])];
         row.extend(shapes.iter().map(|(_, variants)| {
             let variant = variants[index];
             let uniform = if variant.uniform { "u" } else { "" };

@@ -10,7 +10,9 @@ use pard_engine::ops::{
 
 use crate::ops::attention::Layer;
 use crate::ops::matmul::{ENDINGS, FORMATS, GPU_PLANS, Product};
-use crate::ops::{embedding, input, matmul, output, poison, read, rms_norm, rope, row_counts, same_bits, submit, swiglu};
+use crate::ops::{
+    embedding, input, matmul, output, poison, read, rms_norm, rope, row_counts, same_bits, submit, swiglu,
+};
 use crate::support::gpu::{device, plan, sweep, upload};
 use crate::support::random::Random;
 use crate::support::tiny_model::Recipe;

@@ -83,14 +83,14 @@ fn running_ahead_and_choosing_k_write_the_same_tokens() {
         let prompt = Random::new(9).indices(21, recipe.config.vocab_size);
         let alone = decode(&mut decoder(&target, &draft(&target), Method::Ar, 0), &prompt, 60);
         for run_ahead in [false, true] {
-            let ahead = |method, drafts| DecoderOptions { method, drafts, context: CONTEXT, run_ahead: Some(run_ahead) };
+            let ahead =
+                |method, drafts| DecoderOptions { method, drafts, context: CONTEXT, run_ahead: Some(run_ahead) };
             let plain = Decoder::new(&target, None, ahead(Method::Ar, Drafts::Fixed(0)));
             assert_eq!(decode(&mut plain.expect("a decoder"), &prompt, 60), alone, "AR, ahead: {run_ahead}");
             for method in [Method::Vsd, Method::Pard] {
                 for model in [&target, &stranger] {
-                    let new = |drafts| {
-                        Decoder::new(&target, Some(&draft(model)), ahead(method, drafts)).expect("a decoder")
-                    };
+                    let new =
+                        |drafts| Decoder::new(&target, Some(&draft(model)), ahead(method, drafts)).expect("a decoder");
                     for drafts in [1, 3, 16] {
                         let tokens = decode(&mut new(Drafts::Fixed(drafts)), &prompt, 60);
                         assert_eq!(tokens, alone, "{}, K = {drafts}, ahead: {run_ahead}", method.name());

@@ -122,7 +122,9 @@ impl Kernel {
                     offset: 0,
                     // Of a buffer larger than a uniform can be, the shader reads the beginning.
                     size: match binding.kind {
-                        wgpu::BufferBindingType::Uniform => NonZeroU64::new(buffer.bytes().min(device.largest_uniform())),
+                        wgpu::BufferBindingType::Uniform => {
+                            NonZeroU64::new(buffer.bytes().min(device.largest_uniform()))
+                        }
                         wgpu::BufferBindingType::Storage { .. } => None,
                     },
                 }),

@@ -92,7 +92,11 @@ impl Transformer {
                     head_norm: head_norm.transpose()?,
                     output: loader.matrix(&[&name("self_attn.o_proj.weight")], &[hidden], queries)?,
                     feed_forward_norm: checkpoint.read_vector(&name("post_attention_layernorm.weight"), hidden)?,
-                    gate_up: loader.gate_up(&[&name("mlp.gate_proj.weight"), &name("mlp.up_proj.weight")], ffn, hidden)?,
+                    gate_up: loader.gate_up(
+                        &[&name("mlp.gate_proj.weight"), &name("mlp.up_proj.weight")],
+                        ffn,
+                        hidden,
+                    )?,
                     down: loader.matrix(&[&name("mlp.down_proj.weight")], &[hidden], ffn)?,
                 })
             })

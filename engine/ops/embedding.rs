@@ -46,12 +46,7 @@ impl Embedding {
                 kernel.dispatch(device, &[&params, ids, &part.buffer, &y.buffer], [1, 1, 1])
             })
             .collect::<Result<_>>()?;
-        Ok(Embedding {
-            parts,
-            workgroups: pieces.div_ceil(64),
-            width: y.width,
-            value_bytes: weights.format().bytes(),
-        })
+        Ok(Embedding { parts, workgroups: pieces.div_ceil(64), width: y.width, value_bytes: weights.format().bytes() })
     }
 
     /// Records the look-up for `rows` rows.

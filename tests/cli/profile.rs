@@ -93,7 +93,8 @@ fn check_trace(path: &Path, report: &Value) {
         }
     }
     let rounds = [1.0, 3.0, 1.0, 3.0];
-    let expected: f64 = list(report, "phases").iter().zip(rounds).map(|(phase, n)| n * number(phase, "dispatches")).sum();
+    let expected: f64 =
+        list(report, "phases").iter().zip(rounds).map(|(phase, n)| n * number(phase, "dispatches")).sum();
     assert_eq!(kernels, expected);
 }
 
@@ -120,7 +121,9 @@ fn edited_shaders_are_taken_from_a_folder() {
     let target = name(&MODELS.target);
     let profile = |folder: &Path| {
         Ended::of(
-            command(&["profile", "-m", target, "--rounds", "1", "--shaders", name(folder)]).output().expect("running pard"),
+            command(&["profile", "-m", target, "--rounds", "1", "--shaders", name(folder)])
+                .output()
+                .expect("running pard"),
         )
     };
     let edited = folder("edited-shaders");
@@ -163,7 +166,8 @@ fn a_tuned_model_writes_the_same_tokens() {
     assert_eq!((&after["plan"]["tuned"], &after["output_ids"]), (&json!(true), &untuned["output_ids"]));
 
     // A table that cannot be read, or that was measured for something else, counts for nothing.
-    let file = std::fs::read_dir(cache.join("tuning")).expect("a folder").next().expect("a file").expect("a file").path();
+    let file =
+        std::fs::read_dir(cache.join("tuning")).expect("a folder").next().expect("a file").expect("a file").path();
     let text = std::fs::read_to_string(&file).expect("a table");
     for broken in [text[..text.len() / 2].to_owned(), text.replacen("\"engine\": \"", "\"engine\": \"0.0.0-", 1)] {
         std::fs::write(&file, broken).expect("a table");

@@ -3,8 +3,8 @@
 use pard_engine::gpu::{Buffer, CacheFormat, Device, Pass, Plan};
 use pard_engine::ops::{
     Accept, Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Finish, Inputs, KvCache, MOST_ROWS, Matmul,
-    Matrix, RmsNorm, Role, Rope, RopeGains, RoundBuffers, RoundParams, RowSet, Step, Tensor, WeightFormat,
-    Variant, Whose, Yardstick,
+    Matrix, RmsNorm, Role, Rope, RopeGains, RoundBuffers, RoundParams, RowSet, Step, Tensor, Variant, WeightFormat,
+    Whose, Yardstick,
 };
 
 /// Shapes of published models, and the extremes that a configuration may have.
