@@ -1,7 +1,7 @@
 // Root-mean-square normalisation: y[r] = x[r] / sqrt(mean(x[r]^2) + eps) * gain.
 // Zhang & Sennrich 2019, arXiv:1910.07467; eps as in Llama.
 //
-// Constants: OUTPUT_ROWS 1 if x starts at the first row whose output is wanted.
+// Constants: LANES per row, a power of two; OUTPUT_ROWS 1 if x starts at the first row whose output is wanted.
 // Dispatch: one workgroup per row.
 struct RmsNormParams { pieces: u32, epsilon: f32 }
 @group(0) @binding(0) var<uniform> params: RmsNormParams;                 // pieces = width / 4
@@ -10,21 +10,21 @@ struct RmsNormParams { pieces: u32, epsilon: f32 }
 @group(0) @binding(3) var<storage, read> gain: array<vec4<f32>>;          // [width]
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;       // [rows, width]
 
-var<workgroup> gathered: array<f32, 64>;
+var<workgroup> gathered: array<f32, LANES>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn rms_norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let out = group.x * params.pieces;
     var source = out;
     if OUTPUT_ROWS != 0u { source += step.first_output * params.pieces; }
 
     var squares = vec4(0.0);
-    for (var i = lane; i < params.pieces; i += 64u) {
+    for (var i = lane; i < params.pieces; i += LANES) {
         let v = x[source + i];
         squares = fma(v, v, squares);
     }
     gathered[lane] = (squares.x + squares.y) + (squares.z + squares.w);
-    for (var half = 32u; half > 0u; half /= 2u) {
+    for (var half = LANES / 2u; half > 0u; half /= 2u) {
         workgroupBarrier();
         if lane < half { gathered[lane] += gathered[lane + half]; }
     }
@@ -32,7 +32,7 @@ fn rms_norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
     let mean = gathered[0] / f32(4u * params.pieces);
     let scale = 1.0 / sqrt(mean + params.epsilon);
 
-    for (var i = lane; i < params.pieces; i += 64u) {
+    for (var i = lane; i < params.pieces; i += LANES) {
         y[out + i] = x[source + i] * scale * gain[i];
     }
 }
