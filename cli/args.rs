@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, value_parser};
 use pard_engine::decoding::{MOST_DRAFTS, Method};
-use pard_engine::gpu::{AdapterQuery, CacheFormat};
+use pard_engine::gpu::{AdapterQuery, CacheFormat, ProductChoice};
 use pard_engine::model::source::DEFAULT_MODEL;
 use pard_engine::model::{LoadOptions, WeightChoice};
 use pard_engine::{Error, Result};
@@ -147,7 +147,7 @@ pub struct ModelArguments {
     pub device: DeviceArguments,
 }
 
-/// What decides how much memory a model takes.
+/// What decides how much memory a model takes, and what runs it.
 #[derive(Args)]
 pub struct MemoryArguments {
     /// Tokens that prompt and answer may take together [default: what the model was made for, 4096 at most]
@@ -159,6 +159,9 @@ pub struct MemoryArguments {
     /// Keys and values on the device
     #[arg(long, default_value = "f16", value_parser = one_of(&[("f16", CacheFormat::F16), ("f32", CacheFormat::F32)]))]
     pub cache: CacheFormat,
+    /// What multiplies matrices: ordinary instructions, or the adapter's matrix units where it has some
+    #[arg(long, default_value = "plain", value_parser = one_of(&PRODUCTS))]
+    pub products: ProductChoice,
 }
 
 #[derive(Args)]
@@ -177,6 +180,9 @@ const USUAL_CONTEXT: usize = 4096;
 const USUAL_DRAFTS: usize = 8;
 
 const METHODS: [(&str, Method); 3] = [("ar", Method::Ar), ("vsd", Method::Vsd), ("pard", Method::Pard)];
+
+const PRODUCTS: [(&str, ProductChoice); 2] =
+    [("plain", ProductChoice::Plain), ("cooperative", ProductChoice::Cooperative)];
 
 /// One of the named values.
 fn one_of<T>(choices: &'static [(&'static str, T)]) -> impl TypedValueParser<Value = T>
@@ -204,7 +210,7 @@ impl DeviceArguments {
 
 impl MemoryArguments {
     pub fn load_options(&self) -> LoadOptions {
-        LoadOptions { weights: self.weights, cache: self.cache }
+        LoadOptions { weights: self.weights, cache: self.cache, products: self.products }
     }
 
     /// The context for a model that was made for `trained` tokens.

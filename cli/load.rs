@@ -82,8 +82,9 @@ impl Files {
     pub fn upload(self, arguments: &ModelArguments, context: usize, talk: Talk) -> Result<Models> {
         let device = Device::open(&arguments.device.query())?;
         let options = arguments.memory.load_options();
+        let plan = options.plan(&device)?;
         for files in [Some(&self.target), self.draft()].into_iter().flatten() {
-            Sequence::check(&device, &options.plan(&device), &files.config, Decoder::positions(context))?;
+            Sequence::check(&device, &plan, &files.config, Decoder::positions(context))?;
         }
         let upload = |files: ModelFiles| -> Result<Model> {
             let bar = talk.bar(format!("loading {}", files.name), "{msg} {wide_bar} {percent:>3} %");

@@ -7,22 +7,27 @@ use super::files::ModelFiles;
 use super::source::{self, SourceOptions};
 use super::transformer::{Progress, Transformer, WeightChoice};
 use crate::error::Result;
-use crate::gpu::{CacheFormat, Device, Plan};
+use crate::gpu::{CacheFormat, Device, Plan, ProductChoice, Products};
 use crate::text::{ChatTemplate, Message, Rendering, Special, Tokenizer};
 
-/// How a model is loaded. The default keeps weights as stored and caches in 16 bits.
+/// How a model is loaded. The default keeps weights as stored and caches in 16 bits, and multiplies by plain kernels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LoadOptions {
     /// How weights are kept on the device.
     pub weights: WeightChoice,
     /// How keys and values are kept.
     pub cache: CacheFormat,
+    /// What multiplies matrices.
+    pub products: ProductChoice,
 }
 
 impl LoadOptions {
     /// The numeric plan of a model that is loaded so.
-    pub fn plan(&self, device: &Device) -> Plan {
-        Plan { cache: self.cache, ..device.default_plan() }
+    ///
+    /// **Errors**: those of [`Products::of`].
+    pub fn plan(&self, device: &Device) -> Result<Plan> {
+        let products = Products::of(self.products, device)?;
+        Ok(Plan { cache: self.cache, products, ..device.default_plan() })
     }
 }
 
@@ -44,7 +49,7 @@ impl Model {
     /// Finds the model `name` (the alias `smollm2`, a folder, a GGUF file, a repository of the Hugging Face hub) as the
     /// environment says, and uploads it.
     ///
-    /// **Errors**: those of [`source::resolve`], [`ModelFiles::open`] and [`Transformer::upload`].
+    /// **Errors**: those of [`source::resolve`], [`ModelFiles::open`] and [`Model::upload`].
     pub fn load(device: &Device, name: &str, options: LoadOptions) -> Result<Model> {
         let path = source::resolve(name, &SourceOptions::from_env())?;
         Model::upload(device, ModelFiles::open(&path)?, options, &|_, _| ())
@@ -52,9 +57,9 @@ impl Model {
 
     /// Uploads a model whose files are open.
     ///
-    /// **Errors**: those of [`Transformer::upload`].
+    /// **Errors**: those of [`LoadOptions::plan`] and [`Transformer::upload`].
     pub fn upload(device: &Device, files: ModelFiles, options: LoadOptions, progress: &Progress) -> Result<Model> {
-        let plan = options.plan(device);
+        let plan = options.plan(device)?;
         let transformer =
             Transformer::upload(device, &plan, &files.config, &*files.checkpoint, options.weights, progress)?;
         Ok(Model {

@@ -1,9 +1,11 @@
 //! `y[m] = W · x[m]`: shaders/matmul_rows.wgsl for up to 32 rows, shaders/matmul_tile.wgsl for prompts.
+//! A plan of cooperative products has one kernel for both, in engine/ops/cooperative.rs.
 //! Which of the two a row meets depends on its role, never on how many rows there are; the row kernels' variants differ
 //! in how many rows and weights they hold in registers, and not in a single rounding.
 
 use std::sync::{Arc, OnceLock};
 
+use super::cooperative::Cooperative;
 use super::matrix::{MOST_BLOCKS, Matrix, PIECE};
 use super::{MOST_ROWS, Role, Tensor, expect_len};
 use crate::error::Result;
@@ -57,6 +59,8 @@ pub struct Matmul {
     lanes: u32,
     slices: u32,
     row_set: RowSet,
+    /// Takes the place of all of these kernels where the plan says so.
+    cooperative: Option<Cooperative>,
 }
 
 impl Matmul {
@@ -92,10 +96,14 @@ impl Matmul {
             lanes: weights.lanes(),
             slices: plan.slices,
             row_set,
+            cooperative: Cooperative::new(device, plan, weights, finish, row_set),
         };
         // All variants have the same bindings; any of them can make the bind group.
-        let kernel = op.row_kernel(1)?;
-        for (buffer, first, rows) in weights.parts() {
+        let kernel = match &op.cooperative {
+            None => op.row_kernel(1)?,
+            Some(cooperative) => cooperative.kernel(Role::Round, 1)?,
+        };
+        for ((buffer, first, rows), scales) in weights.parts().zip(weights.scales()) {
             let params = MatmulParams {
                 pieces: (weights.columns() / PIECE) as u32,
                 rows_out: rows as u32,
@@ -105,6 +113,7 @@ impl Matmul {
             let params = Buffer::uniform(device, "matmul params", &params)?;
             let mut operands = vec![&params, step, buffer, &x.buffer, &y.buffer];
             operands.extend(&bias);
+            operands.extend(scales);
             op.parts.push((kernel.dispatch(device, &operands, [1, 1, 1])?, rows as u32));
         }
         Ok(op)
@@ -114,6 +123,9 @@ impl Matmul {
     ///
     /// Errors: [`crate::Error::Gpu`] if a variant does not compile.
     pub fn encode(&self, pass: &mut Pass, role: Role, rows: usize) -> Result<()> {
+        if let Some(cooperative) = &self.cooperative {
+            return cooperative.encode(pass, &self.parts, role, rows);
+        }
         let (kernel, blocks, depth) = match role {
             Role::Round => (self.row_kernel(rows)?, self.blocks(rows), 1),
             Role::Prompt => {

@@ -1,12 +1,12 @@
-//! `matmul_rows` and `matmul_tile` on the device.
+//! `matmul_rows`, `matmul_tile` and `matmul_cooperative` on the device.
 
 use pard_engine::Error;
-use pard_engine::gpu::{CacheFormat, Device, Plan};
+use pard_engine::gpu::{CacheFormat, Device, Plan, Products};
 use pard_engine::ops::{Finish, Matmul, Matrix, Role, RowSet, Step, WeightFormat};
 
 use super::{OUTPUTS, ROW_COUNTS, WIDTHS, compare, input, output, read, row_counts, same_bits, step, submit};
 use crate::oracle::matmul::matmul;
-use crate::support::gpu::{device, device_with_binding_limit, sweep};
+use crate::support::gpu::{cooperative_plan, device, device_with_binding_limit, sweep};
 use crate::support::random::Random;
 
 /// All of them.
@@ -14,9 +14,9 @@ pub const FORMATS: [WeightFormat; 3] = [WeightFormat::Bf16, WeightFormat::F16, W
 
 /// Plans of the GPU classes, which the software adapter can run as well.
 pub const GPU_PLANS: [Plan; 3] = [
-    Plan { lanes: 32, slices: 8, key_split: 256, cache: CacheFormat::F16 },
-    Plan { lanes: 32, slices: 4, key_split: 128, cache: CacheFormat::F32 },
-    Plan { lanes: 8, slices: 4, key_split: 64, cache: CacheFormat::F16 },
+    Plan { lanes: 32, slices: 8, key_split: 256, cache: CacheFormat::F16, products: Products::Plain },
+    Plan { lanes: 32, slices: 4, key_split: 128, cache: CacheFormat::F32, products: Products::Plain },
+    Plan { lanes: 8, slices: 4, key_split: 64, cache: CacheFormat::F16, products: Products::Plain },
 ];
 
 /// [`Finish`] without its operands.
@@ -126,7 +126,12 @@ impl<'a> Product<'a> {
         let (outputs, depth) = (self.matrix.rows(), self.matrix.columns());
         let bias = (self.ending == Ending::Bias).then_some(self.bias.as_slice());
         let before = (self.ending == Ending::Add).then_some(residual);
-        let expected = matmul(x, &self.values, depth, bias, before);
+        let mut expected = matmul(x, &self.values, depth, bias, before);
+        if self.plan.products != Products::Plain {
+            // Each term is up to three products, all of them added up; what two halves of f16 leave out of a value,
+            // 2^-22 of it, is less than the roundings of the shortest sum, of 8 terms.
+            expected.bound.iter_mut().for_each(|bound| *bound *= 3.0);
+        }
         let context = format!(
             "{role:?}, {} rows, [{outputs}, {depth}], {:?}, {:?}, {:?}, {}, {what}",
             x.len() / depth,
@@ -155,8 +160,11 @@ fn every_case(mut case: impl FnMut([usize; 2], WeightFormat, Ending, usize)) {
 
 #[test]
 fn rows_agree_with_f64_over_odd_shapes() {
+    rows_over_odd_shapes(device().default_plan());
+}
+
+fn rows_over_odd_shapes(plan: Plan) {
     let mut random = Random::new(51);
-    let plan = device().default_plan();
     every_case(|shape, format, ending, index| {
         let product = Product::new(device(), plan, format, shape, ending, &mut random);
         let rows = if sweep() { row_counts() } else { vec![ROW_COUNTS[index % 8]] };
@@ -166,8 +174,11 @@ fn rows_agree_with_f64_over_odd_shapes() {
 
 #[test]
 fn every_row_count_format_and_ending_agrees_with_f64() {
+    every_row_count_format_and_ending(device().default_plan());
+}
+
+fn every_row_count_format_and_ending(plan: Plan) {
     let mut random = Random::new(52);
-    let plan = device().default_plan();
     for (index, rows) in row_counts().into_iter().enumerate() {
         for turn in 0..if sweep() { 9 } else { 3 } {
             let (format, ending) = (FORMATS[turn % 3], ENDINGS[(index + turn + turn / 3) % 3]);
@@ -183,8 +194,11 @@ fn every_row_count_format_and_ending_agrees_with_f64() {
 
 #[test]
 fn prompts_agree_with_f64_over_odd_shapes() {
+    prompts_over_odd_shapes(device().default_plan());
+}
+
+fn prompts_over_odd_shapes(plan: Plan) {
     let mut random = Random::new(53);
-    let plan = device().default_plan();
     every_case(|shape, format, ending, index| {
         let product = Product::new(device(), plan, format, shape, ending, &mut random);
         let all = [1, 7, 15, 16, 17, 31, 33, 70];
@@ -195,8 +209,11 @@ fn prompts_agree_with_f64_over_odd_shapes() {
 
 #[test]
 fn output_rows_are_counted_by_the_steps_outputs() {
+    output_rows(device().default_plan());
+}
+
+fn output_rows(plan: Plan) {
     let mut random = Random::new(54);
-    let plan = device().default_plan();
     for (rows, ending) in [(1, Ending::Store), (5, Ending::Add), (13, Ending::Store), (32, Ending::Bias)] {
         let product = Product::new(device(), plan, WeightFormat::Bf16, [307, 72], ending, &mut random);
         Product { row_set: RowSet::Outputs, ..product }.agrees(Role::Round, rows, 1.0, &mut random);
@@ -220,9 +237,12 @@ fn plans_of_the_gpu_classes_agree_with_f64() {
 
 #[test]
 fn tiny_large_and_equal_values_agree_with_f64() {
+    tiny_large_and_equal_values(device().default_plan());
+}
+
+fn tiny_large_and_equal_values(plan: Plan) {
     let mut random = Random::new(56);
     let (shape, rows) = ([33, 136], 3);
-    let plan = device().default_plan();
     for role in [Role::Round, Role::Prompt] {
         for ending in ENDINGS {
             for (format, weight, magnitude) in [
@@ -253,8 +273,11 @@ fn tiny_large_and_equal_values_agree_with_f64() {
 /// Half-precision weights below 2^-14 are subnormal, and models do have them: no driver may take them for zeros.
 #[test]
 fn half_precision_subnormals_count() {
+    half_precision_subnormals(device().default_plan());
+}
+
+fn half_precision_subnormals(plan: Plan) {
     let mut random = Random::new(57);
-    let plan = device().default_plan();
     let values: Vec<f32> = (1..=16 * 40).map(|bits| half::f16::from_bits(bits).to_f32()).collect();
     let product = Product::of(device(), plan, WeightFormat::F16, [16, 40], Ending::Store, values, vec![]);
     product.agrees(Role::Round, 2, 1.0, &mut random);
@@ -263,10 +286,13 @@ fn half_precision_subnormals_count() {
 
 #[test]
 fn a_matrix_in_parts_gives_the_same_bits() {
+    a_matrix_in_parts(device().default_plan());
+}
+
+fn a_matrix_in_parts(plan: Plan) {
     let limited = device_with_binding_limit(50_000);
     let shape = [257, 136];
     for (format, ending) in FORMATS.into_iter().zip(ENDINGS) {
-        let plan = device().default_plan();
         let product = |device| Product::new(device, plan, format, shape, ending, &mut Random::new(58));
         let (parts, whole) = (product(&limited), product(device()));
         assert!(parts.matrix.bytes() > limited.largest_binding(), "in parts");
@@ -291,10 +317,61 @@ fn a_matrix_whose_smallest_part_is_too_large_is_refused() {
 /// A grid holds 65,535 workgroups in x; more are folded into y. One lane makes that many of a small matrix.
 #[test]
 fn more_workgroups_than_a_grid_is_wide() {
-    let plan = Plan { lanes: 1, ..device().default_plan() };
+    a_grid_in_two_dimensions(device().default_plan());
+}
+
+fn a_grid_in_two_dimensions(plan: Plan) {
+    let plan = Plan { lanes: 1, ..plan };
     let mut random = Random::new(60);
-    let shape = [4 * 65_535 + 9, 8];
+    // Cooperative products take 32 weight rows a workgroup at any number of lanes.
+    let rows_each = if plan.products == Products::Plain { 4 } else { 32 };
+    let shape = [rows_each * 65_535 + 9, 8];
     let product = Product::new(device(), plan, WeightFormat::Bf16, shape, Ending::Store, &mut random);
     product.agrees(Role::Round, 2, 1.0, &mut random);
     product.agrees(Role::Prompt, 2, 1.0, &mut random);
+}
+
+#[test]
+fn cooperative_products_agree_with_f64() {
+    let Some(plan) = cooperative_plan("cooperative products against f64") else { return };
+    rows_over_odd_shapes(plan);
+    every_row_count_format_and_ending(plan);
+    prompts_over_odd_shapes(plan);
+    output_rows(plan);
+    tiny_large_and_equal_values(plan);
+    half_precision_subnormals(plan);
+    a_matrix_in_parts(plan);
+    a_grid_in_two_dimensions(plan);
+    rows_of_unlike_magnitudes(plan);
+    // Weights interleaved as on a GPU.
+    let mut random = Random::new(61);
+    for (format, ending) in FORMATS.into_iter().zip(ENDINGS) {
+        let product = Product::new(device(), Plan { lanes: 32, ..plan }, format, [257, 136], ending, &mut random);
+        product.agrees(Role::Round, 13, 1.0, &mut random);
+        product.agrees(Role::Prompt, 33, 1.0, &mut random);
+    }
+}
+
+/// Rows of weights, and rows of x in turn, that differ by a factor of 10^30: each has a scale of its own.
+fn rows_of_unlike_magnitudes(plan: Plan) {
+    let mut random = Random::new(62);
+    let (outputs, depth, rows) = (33, 136, 9);
+    let factor = |row: usize| [1e-15f32, 1.0, 1e15][row % 3];
+    for (format, ending) in [(WeightFormat::Bf16, Ending::Store), (WeightFormat::F32, Ending::Add)] {
+        let mut values = random.normals(outputs * depth, 1.0);
+        for (row, values) in values.chunks_mut(depth).enumerate() {
+            values.iter_mut().for_each(|value| *value *= factor(row));
+        }
+        if format == WeightFormat::Bf16 {
+            values.iter_mut().for_each(|value| *value = half::bf16::from_f32(*value).to_f32());
+        }
+        let product = Product::of(device(), plan, format, [outputs, depth], ending, values, vec![]);
+        let mut x = random.normals(rows * depth, 1.0);
+        for (row, x) in x.chunks_mut(depth).enumerate() {
+            x.iter_mut().for_each(|value| *value *= factor(row + 1));
+        }
+        let residual = random.normals(rows * outputs, 1.0);
+        product.agrees_for(Role::Round, &x, &residual, "rows of unlike magnitudes");
+        product.agrees_for(Role::Prompt, &x, &residual, "rows of unlike magnitudes");
+    }
 }

@@ -1,0 +1,202 @@
+enable f16;
+enable wgpu_cooperative_matrix;
+
+// Rows times a matrix by the adapter's matrix units: y[m, o] = sum over d of x[m, d] * w[o, d]. The same kernel serves a
+// round's rows, 1 to 32, and a prompt's, for any number of rows at the same sums in the same order.
+//
+// The units multiply f16 and add in f32; three things make that as exact as f32 arithmetic:
+// - Range: each row of weights, and each row of x within a chunk of CHUNK columns, is scaled by the power of two that
+//   brings its largest value to 2^14. What f16 can only hold as a subnormal is then below 2^-28 of the largest value, and
+//   its rounding below 2^-39: too little to matter even if a unit takes it for zero. Scaling and its undoing are exact.
+// - Precision: x is cut in two halves, high = f16(x) and low = f16(x - high), which together keep 22 bits; both are
+//   multiplied. BF16 and F16 weights are whole in one half; F32 weights take two (WEIGHT_HALVES).
+// - Sums: a unit may truncate where f32 rounds. It adds up one chunk only; chunks are added in f32, from first to last.
+//
+// Each workgroup computes ROWS x OUTS sums. It stages PARTS chunks at a time, in f16, in workgroup memory; its subgroups
+// share out the tiles. How much is staged at a time, and by whom, changes no bit.
+//
+// Constants: ROW_TILES and OUT_TILES, tiles of x rows and of weight rows; CHUNK, PARTS, THREADS, LANES, WEIGHT_HALVES;
+// OUTPUT_ROWS 1 if rows are `outputs`. TILE is the side of a cooperative matrix.
+// Dispatch: x and y over OUTS weight rows, z over ROWS rows of x.
+
+@group(0) @binding(6) var<storage, read> scales: array<f32>;     // [rows_out], powers of two
+
+const ROWS: u32 = ROW_TILES * TILE;
+const OUTS: u32 = OUT_TILES * TILE;
+const CHUNK_PIECES: u32 = CHUNK / 8u;
+const STAGED_PIECES: u32 = PARTS * CHUNK_PIECES;
+// From one staged row to the next: 16 bytes more than a chunk, so that rows lie on different memory banks.
+const STRIDE: u32 = CHUNK + 8u;
+const X_LEN: u32 = PARTS * ROWS * STRIDE;
+const WEIGHTS_LEN: u32 = PARTS * OUTS * STRIDE;
+// What an invocation stages and sums up.
+const X_EACH: u32 = ROWS * STAGED_PIECES / THREADS;
+const WEIGHTS_EACH: u32 = OUTS * STAGED_PIECES / THREADS;
+const SUMS_EACH: u32 = ROWS * OUTS / THREADS;
+
+var<workgroup> staged_x: array<f16, 2u * X_LEN>;                 // [half, part, row, STRIDE]
+var<workgroup> staged_weights: array<f16, WEIGHT_HALVES * WEIGHTS_LEN>;
+var<workgroup> products: array<f32, PARTS * ROWS * OUTS>;        // [part, row, out]
+var<workgroup> largest: array<atomic<u32>, PARTS * ROWS>;        // bits of the largest magnitude
+var<workgroup> unscale: array<f32, PARTS * ROWS>;
+
+// Eight weights of weight row `row`, scaled; zeros beyond the matrix.
+fn scaled_weights(row: u32, piece: u32) -> Eight {
+    if row >= params.rows_out || piece >= params.pieces { return Eight(vec4(0.0), vec4(0.0)); }
+    let w = weight8((row / LANES * params.pieces + piece) * LANES + row % LANES);
+    let scale = scales[row];
+    return Eight(w.low * scale, w.high * scale);
+}
+
+fn magnitude(v: Eight) -> u32 {
+    // As integers, magnitudes keep their order, and NaN is the largest.
+    let bits = max(bitcast<vec4<u32>>(abs(v.low)), bitcast<vec4<u32>>(abs(v.high)));
+    return max(max(bits.x, bits.y), max(bits.z, bits.w));
+}
+
+// The exponent's bits of the power of two that brings a value of these bits to [2^14, 2^15).
+fn scale_bits(bits: u32) -> u32 {
+    return min(127u + 14u + 127u - (bits >> 23u), 253u);
+}
+
+fn power_of_two(bits: u32) -> f32 {
+    return bitcast<f32>(bits << 23u);
+}
+
+fn stage_x(at: u32, v: vec4<f32>) {
+    let high = vec4<f16>(v);
+    let low = vec4<f16>(v - vec4<f32>(high));
+    staged_x[at] = high.x;
+    staged_x[at + 1u] = high.y;
+    staged_x[at + 2u] = high.z;
+    staged_x[at + 3u] = high.w;
+    staged_x[X_LEN + at] = low.x;
+    staged_x[X_LEN + at + 1u] = low.y;
+    staged_x[X_LEN + at + 2u] = low.z;
+    staged_x[X_LEN + at + 3u] = low.w;
+}
+
+fn stage_weights(at: u32, v: vec4<f32>) {
+    let high = vec4<f16>(v);
+    staged_weights[at] = high.x;
+    staged_weights[at + 1u] = high.y;
+    staged_weights[at + 2u] = high.z;
+    staged_weights[at + 3u] = high.w;
+    if WEIGHT_HALVES == 2u {
+        let low = vec4<f16>(v - vec4<f32>(high));
+        staged_weights[WEIGHTS_LEN + at] = low.x;
+        staged_weights[WEIGHTS_LEN + at + 1u] = low.y;
+        staged_weights[WEIGHTS_LEN + at + 2u] = low.z;
+        staged_weights[WEIGHTS_LEN + at + 3u] = low.w;
+    }
+}
+
+@compute @workgroup_size(THREADS)
+fn matmul_cooperative(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(num_subgroups) subgroups: u32,
+) {
+    let first_out = (group.x + group.y * groups.x) * OUTS;
+    let first = group.z * ROWS;
+    let rows = select(step.rows, step.outputs, OUTPUT_ROWS != 0u);
+    // Two steps, for naga does not see that a disjunction of uniform conditions is uniform.
+    if first_out >= params.rows_out { return; }
+    if first >= rows { return; }
+    let chunks = (params.pieces + CHUNK_PIECES - 1u) / CHUNK_PIECES;
+
+    for (var i = local; i < PARTS * ROWS; i += THREADS) { atomicStore(&largest[i], 0u); }
+    // The next weights are on their way from memory while the last ones are multiplied.
+    var ahead: array<Eight, WEIGHTS_EACH>;
+    for (var i = 0u; i < WEIGHTS_EACH; i++) {
+        let at = i * THREADS + local;
+        ahead[i] = scaled_weights(first_out + at % OUTS, at / OUTS);
+    }
+    workgroupBarrier();
+
+    var sums: array<f32, SUMS_EACH>;
+    for (var chunk = 0u; chunk < chunks; chunk += PARTS) {
+        let parts = min(PARTS, chunks - chunk);
+
+        var v: array<Eight, X_EACH>;
+        for (var i = 0u; i < X_EACH; i++) {
+            let at = i * THREADS + local;
+            let row = at / STAGED_PIECES;
+            let piece = chunk * CHUNK_PIECES + at % STAGED_PIECES;
+            v[i] = Eight(vec4(0.0), vec4(0.0));
+            if first + row < rows && piece < params.pieces {
+                let begin = ((first + row) * params.pieces + piece) * 2u;
+                v[i] = Eight(x[begin], x[begin + 1u]);
+            }
+            atomicMax(&largest[at % STAGED_PIECES / CHUNK_PIECES * ROWS + row], magnitude(v[i]));
+        }
+        workgroupBarrier();
+
+        for (var i = 0u; i < X_EACH; i++) {
+            let at = i * THREADS + local;
+            let row = at % STAGED_PIECES / CHUNK_PIECES * ROWS + at / STAGED_PIECES;
+            let piece = at % CHUNK_PIECES;
+            let bits = scale_bits(atomicLoad(&largest[row]));
+            if piece == 0u { unscale[row] = power_of_two(254u - bits); }
+            let scale = power_of_two(bits);
+            stage_x(row * STRIDE + piece * 8u, v[i].low * scale);
+            stage_x(row * STRIDE + piece * 8u + 4u, v[i].high * scale);
+        }
+        for (var i = 0u; i < WEIGHTS_EACH; i++) {
+            let at = i * THREADS + local;
+            let piece = at / OUTS;
+            let staged = (piece / CHUNK_PIECES * OUTS + at % OUTS) * STRIDE + piece % CHUNK_PIECES * 8u;
+            stage_weights(staged, ahead[i].low);
+            stage_weights(staged + 4u, ahead[i].high);
+            ahead[i] = scaled_weights(first_out + at % OUTS, (chunk + PARTS) * CHUNK_PIECES + piece);
+        }
+        workgroupBarrier();
+
+        for (var i = local; i < PARTS * ROWS; i += THREADS) { atomicStore(&largest[i], 0u); }
+        for (var item = subgroup; item < parts * OUT_TILES; item += subgroups) {
+            let part = item / OUT_TILES;
+            let tile = item % OUT_TILES;
+            let depth = min(CHUNK, (params.pieces - (chunk + part) * CHUNK_PIECES) * 8u);
+            var tiles: array<Sums, ROW_TILES>;
+            for (var d = 0u; d < depth; d += TILE) {
+                let begin = (part * OUTS + tile * TILE) * STRIDE + d;
+                let w = coopLoad<Right>(&staged_weights[begin], STRIDE);
+                for (var r = 0u; r < ROW_TILES; r++) {
+                    let at = (part * ROWS + r * TILE) * STRIDE + d;
+                    let high = coopLoadT<Left>(&staged_x[at], STRIDE);
+                    let low = coopLoadT<Left>(&staged_x[X_LEN + at], STRIDE);
+                    tiles[r] = coopMultiplyAdd(high, w, tiles[r]);
+                    tiles[r] = coopMultiplyAdd(low, w, tiles[r]);
+                    if WEIGHT_HALVES == 2u {
+                        let w_low = coopLoad<Right>(&staged_weights[WEIGHTS_LEN + begin], STRIDE);
+                        tiles[r] = coopMultiplyAdd(high, w_low, tiles[r]);
+                    }
+                }
+            }
+            for (var r = 0u; r < ROW_TILES; r++) {
+                coopStoreT(tiles[r], &products[(part * ROWS + r * TILE) * OUTS + tile * TILE], OUTS);
+            }
+        }
+        workgroupBarrier();
+
+        for (var i = 0u; i < SUMS_EACH; i++) {
+            let at = i * THREADS + local;
+            for (var part = 0u; part < parts; part++) {
+                sums[i] = fma(products[part * ROWS * OUTS + at], unscale[part * ROWS + at / OUTS], sums[i]);
+            }
+        }
+    }
+
+    for (var i = 0u; i < SUMS_EACH; i++) {
+        let at = i * THREADS + local;
+        let row = first + at / OUTS;
+        let weight_row = first_out + at % OUTS;
+        if row < rows && weight_row < params.rows_out {
+            let out = params.first_out + weight_row;
+            let unscaled = sums[i] * power_of_two(254u - (bitcast<u32>(scales[weight_row]) >> 23u));
+            finish(row * params.stride + out, out, unscaled);
+        }
+    }
+}
