@@ -63,9 +63,16 @@ fn power_of_two(bits: u32) -> f32 {
     return bitcast<f32>(bits << 23u);
 }
 
+// The nearest values of 11 bits, which f16 holds. By their bits: a compiler may take f32(f16(v)) for v, and then finds
+// the other half to be zero.
+fn upper_half(v: vec4<f32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>((bitcast<vec4<u32>>(v) + 0x1000u) & vec4(0xffffe000u));
+}
+
 fn stage_x(at: u32, v: vec4<f32>) {
-    let high = vec4<f16>(v);
-    let low = vec4<f16>(v - vec4<f32>(high));
+    let upper = upper_half(v);
+    let high = vec4<f16>(upper);
+    let low = vec4<f16>(v - upper);
     staged_x[at] = high.x;
     staged_x[at + 1u] = high.y;
     staged_x[at + 2u] = high.z;
@@ -77,13 +84,14 @@ fn stage_x(at: u32, v: vec4<f32>) {
 }
 
 fn stage_weights(at: u32, v: vec4<f32>) {
-    let high = vec4<f16>(v);
+    let upper = upper_half(v);
+    let high = vec4<f16>(upper);
     staged_weights[at] = high.x;
     staged_weights[at + 1u] = high.y;
     staged_weights[at + 2u] = high.z;
     staged_weights[at + 3u] = high.w;
     if WEIGHT_HALVES == 2u {
-        let low = vec4<f16>(v - vec4<f32>(high));
+        let low = vec4<f16>(v - upper);
         staged_weights[WEIGHTS_LEN + at] = low.x;
         staged_weights[WEIGHTS_LEN + at + 1u] = low.y;
         staged_weights[WEIGHTS_LEN + at + 2u] = low.z;
