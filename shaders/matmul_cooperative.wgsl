@@ -13,7 +13,7 @@ enable wgpu_cooperative_matrix;
 // - Sums: a unit may truncate where f32 rounds. It adds up one chunk only; chunks are added in f32, from first to last.
 //
 // Each workgroup computes ROWS x OUTS sums. It stages PARTS chunks at a time, in f16, in workgroup memory; its subgroups
-// share out the tiles. How much is staged at a time, and by whom, changes no bit.
+// share out the tiles. How much is staged at a time, and who multiplies which tile, changes no bit.
 //
 // Constants: ROW_TILES and OUT_TILES, tiles of x rows and of weight rows; CHUNK, PARTS, THREADS, LANES, WEIGHT_HALVES;
 // OUTPUT_ROWS 1 if rows are `outputs`. TILE is the side of a cooperative matrix.
@@ -29,16 +29,19 @@ const STAGED_PIECES: u32 = PARTS * CHUNK_PIECES;
 const STRIDE: u32 = CHUNK + 8u;
 const X_LEN: u32 = PARTS * ROWS * STRIDE;
 const WEIGHTS_LEN: u32 = PARTS * OUTS * STRIDE;
-// What an invocation stages and sums up.
+// What an invocation stages and sums up. Counted loops, so that a compiler can unroll them and have all loads in flight.
 const X_EACH: u32 = ROWS * STAGED_PIECES / THREADS;
 const WEIGHTS_EACH: u32 = OUTS * STAGED_PIECES / THREADS;
 const SUMS_EACH: u32 = ROWS * OUTS / THREADS;
 
+const_assert CHUNK_PIECES == 8u && ROWS * STAGED_PIECES % THREADS == 0u;
+const_assert OUTS * STAGED_PIECES % THREADS == 0u && ROWS * OUTS % THREADS == 0u;
+
 var<workgroup> staged_x: array<f16, 2u * X_LEN>;                 // [half, part, row, STRIDE]
 var<workgroup> staged_weights: array<f16, WEIGHT_HALVES * WEIGHTS_LEN>;
 var<workgroup> products: array<f32, PARTS * ROWS * OUTS>;        // [part, row, out]
-var<workgroup> largest: array<atomic<u32>, PARTS * ROWS>;        // bits of the largest magnitude
-var<workgroup> unscale: array<f32, PARTS * ROWS>;
+// What takes the scale off the products, [side, part, row]: one side is read while the other is written.
+var<workgroup> unscale: array<f32, 2u * PARTS * ROWS>;
 
 // Eight weights of weight row `row`, scaled; zeros beyond the matrix.
 fn scaled_weights(row: u32, piece: u32) -> Eight {
@@ -52,6 +55,13 @@ fn magnitude(v: Eight) -> u32 {
     // As integers, magnitudes keep their order, and NaN is the largest.
     let bits = max(bitcast<vec4<u32>>(abs(v.low)), bitcast<vec4<u32>>(abs(v.high)));
     return max(max(bits.x, bits.y), max(bits.z, bits.w));
+}
+
+// The largest among the eight invocations that stage a chunk of a row, neighbours in a subgroup.
+fn largest_of_eight(bits: u32) -> u32 {
+    var m = max(bits, subgroupShuffleXor(bits, 1u));
+    m = max(m, subgroupShuffleXor(m, 2u));
+    return max(m, subgroupShuffleXor(m, 4u));
 }
 
 // The exponent's bits of the power of two that brings a value of these bits to [2^14, 2^15).
@@ -115,84 +125,67 @@ fn matmul_cooperative(
     if first >= rows { return; }
     let chunks = (params.pieces + CHUNK_PIECES - 1u) / CHUNK_PIECES;
 
-    for (var i = local; i < PARTS * ROWS; i += THREADS) { atomicStore(&largest[i], 0u); }
-    // The next weights are on their way from memory while the last ones are multiplied.
-    var ahead: array<Eight, WEIGHTS_EACH>;
-    for (var i = 0u; i < WEIGHTS_EACH; i++) {
-        let at = i * THREADS + local;
-        ahead[i] = scaled_weights(first_out + at % OUTS, at / OUTS);
-    }
-    workgroupBarrier();
 
     var sums: array<f32, SUMS_EACH>;
     for (var chunk = 0u; chunk < chunks; chunk += PARTS) {
         let parts = min(PARTS, chunks - chunk);
-
-        var v: array<Eight, X_EACH>;
-        for (var i = 0u; i < X_EACH; i++) {
-            let at = i * THREADS + local;
-            let row = at / STAGED_PIECES;
-            let piece = chunk * CHUNK_PIECES + at % STAGED_PIECES;
-            v[i] = Eight(vec4(0.0), vec4(0.0));
-            if first + row < rows && piece < params.pieces {
-                let begin = ((first + row) * params.pieces + piece) * 2u;
-                v[i] = Eight(x[begin], x[begin + 1u]);
-            }
-            atomicMax(&largest[at % STAGED_PIECES / CHUNK_PIECES * ROWS + row], magnitude(v[i]));
-        }
-        workgroupBarrier();
+        let side = chunk / PARTS % 2u * PARTS * ROWS;
 
         for (var i = 0u; i < X_EACH; i++) {
             let at = i * THREADS + local;
-            let row = at % STAGED_PIECES / CHUNK_PIECES * ROWS + at / STAGED_PIECES;
             let piece = at % CHUNK_PIECES;
-            let bits = scale_bits(atomicLoad(&largest[row]));
-            if piece == 0u { unscale[row] = power_of_two(254u - bits); }
+            let part = at / CHUNK_PIECES % PARTS;
+            let row = at / STAGED_PIECES;
+            let from_piece = (chunk + part) * CHUNK_PIECES + piece;
+            var v = Eight(vec4(0.0), vec4(0.0));
+            if first + row < rows && from_piece < params.pieces {
+                let begin = ((first + row) * params.pieces + from_piece) * 2u;
+                v = Eight(x[begin], x[begin + 1u]);
+            }
+            let bits = scale_bits(largest_of_eight(magnitude(v)));
             let scale = power_of_two(bits);
-            stage_x(row * STRIDE + piece * 8u, v[i].low * scale);
-            stage_x(row * STRIDE + piece * 8u + 4u, v[i].high * scale);
+            let to = part * ROWS + row;
+            stage_x(to * STRIDE + piece * 8u, v.low * scale);
+            stage_x(to * STRIDE + piece * 8u + 4u, v.high * scale);
+            if piece == 0u { unscale[side + to] = power_of_two(254u - bits); }
         }
         for (var i = 0u; i < WEIGHTS_EACH; i++) {
             let at = i * THREADS + local;
             let piece = at / OUTS;
             let staged = (piece / CHUNK_PIECES * OUTS + at % OUTS) * STRIDE + piece % CHUNK_PIECES * 8u;
-            stage_weights(staged, ahead[i].low);
-            stage_weights(staged + 4u, ahead[i].high);
-            ahead[i] = scaled_weights(first_out + at % OUTS, (chunk + PARTS) * CHUNK_PIECES + piece);
+            let w = scaled_weights(first_out + at % OUTS, chunk * CHUNK_PIECES + piece);
+            stage_weights(staged, w.low);
+            stage_weights(staged + 4u, w.high);
         }
         workgroupBarrier();
 
-        for (var i = local; i < PARTS * ROWS; i += THREADS) { atomicStore(&largest[i], 0u); }
-        for (var item = subgroup; item < parts * OUT_TILES; item += subgroups) {
-            let part = item / OUT_TILES;
-            let tile = item % OUT_TILES;
+        for (var item = subgroup; item < parts * OUT_TILES * ROW_TILES; item += subgroups) {
+            let part = item / (OUT_TILES * ROW_TILES);
+            let tile = item / ROW_TILES % OUT_TILES * TILE;
+            let row = item % ROW_TILES * TILE;
             let depth = min(CHUNK, (params.pieces - (chunk + part) * CHUNK_PIECES) * 8u);
-            var tiles: array<Sums, ROW_TILES>;
+            var sum: Sums;
             for (var d = 0u; d < depth; d += TILE) {
-                let begin = (part * OUTS + tile * TILE) * STRIDE + d;
-                let w = coopLoad<Right>(&staged_weights[begin], STRIDE);
-                for (var r = 0u; r < ROW_TILES; r++) {
-                    let at = (part * ROWS + r * TILE) * STRIDE + d;
-                    let high = coopLoadT<Left>(&staged_x[at], STRIDE);
-                    let low = coopLoadT<Left>(&staged_x[X_LEN + at], STRIDE);
-                    tiles[r] = coopMultiplyAdd(high, w, tiles[r]);
-                    tiles[r] = coopMultiplyAdd(low, w, tiles[r]);
-                    if WEIGHT_HALVES == 2u {
-                        let w_low = coopLoad<Right>(&staged_weights[WEIGHTS_LEN + begin], STRIDE);
-                        tiles[r] = coopMultiplyAdd(high, w_low, tiles[r]);
-                    }
+                let w_at = (part * OUTS + tile) * STRIDE + d;
+                let x_at = (part * ROWS + row) * STRIDE + d;
+                let w = coopLoad<Right>(&staged_weights[w_at], STRIDE);
+                let high = coopLoadT<Left>(&staged_x[x_at], STRIDE);
+                let low = coopLoadT<Left>(&staged_x[X_LEN + x_at], STRIDE);
+                sum = coopMultiplyAdd(high, w, sum);
+                sum = coopMultiplyAdd(low, w, sum);
+                if WEIGHT_HALVES == 2u {
+                    let w_low = coopLoad<Right>(&staged_weights[WEIGHTS_LEN + w_at], STRIDE);
+                    sum = coopMultiplyAdd(high, w_low, sum);
                 }
             }
-            for (var r = 0u; r < ROW_TILES; r++) {
-                coopStoreT(tiles[r], &products[(part * ROWS + r * TILE) * OUTS + tile * TILE], OUTS);
-            }
+            coopStoreT(sum, &products[(part * ROWS + row) * OUTS + tile], OUTS);
         }
         workgroupBarrier();
 
-        for (var i = 0u; i < SUMS_EACH; i++) {
-            let at = i * THREADS + local;
-            for (var part = 0u; part < parts; part++) {
-                sums[i] = fma(products[part * ROWS * OUTS + at], unscale[part * ROWS + at / OUTS], sums[i]);
+        for (var part = 0u; part < parts; part++) {
+            for (var i = 0u; i < SUMS_EACH; i++) {
+                let at = part * ROWS * OUTS + i * THREADS + local;
+                sums[i] = fma(products[at], unscale[side + at / OUTS], sums[i]);
             }
         }
     }

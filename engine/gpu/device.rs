@@ -182,7 +182,8 @@ const COOPERATIVE: wgpu::Features =
 
 /// The side of the largest cooperative matrices of f16 with f32 sums that shaders can name and `adapter` has.
 fn cooperative_tile(adapter: &wgpu::Adapter) -> Option<u32> {
-    if !adapter.features().contains(COOPERATIVE) {
+    // Eight neighbours in a subgroup work together.
+    if !adapter.features().contains(COOPERATIVE) || adapter.get_info().subgroup_min_size < 8 {
         return None;
     }
     let offered = adapter.cooperative_matrix_properties();

@@ -5,14 +5,16 @@
 use std::sync::{Arc, OnceLock};
 
 use super::matmul::fold;
-use super::matrix::{Matrix, WeightFormat};
+use super::matrix::{Matrix, PIECE, WeightFormat};
 use super::{MOST_ROWS, Role, RowSet};
 use crate::error::Result;
 use crate::gpu::{Device, Dispatch, Kernel, Pass, Plan, Products};
 
-/// Columns that are summed up in the matrix unit, under one scale, before f32 takes over. More spare traffic between the
-/// two, fewer fit into workgroup memory.
-const CHUNK: u32 = 64;
+/// Columns that are summed up in the matrix unit, under one scale, before f32 takes over: eight pieces, whose scale eight
+/// invocations find among themselves.
+const CHUNK: u32 = 8 * PIECE as u32;
+/// Weight rows of one workgroup.
+const OUTS: u32 = 32;
 /// Rows of a prompt in one workgroup.
 const PROMPT_ROWS: u32 = 32;
 
@@ -107,17 +109,20 @@ impl Cooperative {
             Role::Round => (rows as u32).div_ceil(self.tile).max(1),
             Role::Prompt => PROMPT_ROWS / self.tile,
         };
-        // A software adapter's invocations are a loop in one thread; on a GPU they hide each other's waits for memory.
-        let threads = if self.device.is_software() { 32 } else { 128 };
-        let mut share = Share { row_tiles, out_tiles: 32 / self.tile, parts: 1, threads };
-        while !self.device.is_software() && share.parts < 4 {
-            let more = Share { parts: 2 * share.parts, ..share };
-            if self.workgroup_bytes(more) > self.device.workgroup_memory() {
-                break;
-            }
-            share = more;
+        let mut share = Share { row_tiles, out_tiles: OUTS / self.tile, parts: 1, threads: 32 };
+        // A software adapter's invocations take turns; a GPU's hide each other's waits for memory.
+        if self.device.is_software() {
+            return share;
         }
-        share
+        for parts in [2, 4] {
+            let more = Share { parts, ..share };
+            if self.workgroup_bytes(more) <= self.device.workgroup_memory() {
+                share = more;
+            }
+        }
+        // All invocations stage equally many pieces of x.
+        let staged_pieces = share.row_tiles * self.tile * share.parts * (CHUNK / PIECE as u32);
+        Share { threads: if staged_pieces.is_multiple_of(128) { 128 } else { 64 }, ..share }
     }
 
     /// Workgroup memory that the shader declares.
