@@ -1,14 +1,16 @@
 //! The command line's arguments.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, value_parser};
-use pard_engine::decoding::{MOST_DRAFTS, Method};
-use pard_engine::gpu::{AdapterQuery, CacheFormat, ProductChoice};
+use pard_engine::decoding::{Drafts, MOST_DRAFTS, Method};
+use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, ProductChoice, Shaders};
 use pard_engine::model::source::DEFAULT_MODEL;
 use pard_engine::model::{LoadOptions, WeightChoice};
 use pard_engine::{Error, Result};
+
+use crate::output::Talk;
 
 /// Language models on any GPU, by parallel-draft speculative decoding.
 #[derive(Parser)]
@@ -24,6 +26,8 @@ pub enum Command {
     Generate(GenerateArguments),
     /// Time the decoding methods side by side and compare their tokens
     Bench(BenchArguments),
+    /// Show where the time goes, kernel by kernel
+    Profile(ProfileArguments),
     /// List the adapters and say which one would be used
     Devices(DevicesArguments),
     /// Show what a model is made of and the memory it needs
@@ -45,6 +49,12 @@ pub struct GenerateArguments {
     /// Who proposes tokens [default: pard if the draft has a mask token, else vsd; ar without a draft]
     #[arg(long, value_parser = one_of(&METHODS))]
     pub method: Option<Method>,
+    /// Tokens proposed per round: 0 (none) to 16, or `auto`, as many as pay best [default: auto with a draft]
+    #[arg(short = 'k', long, value_name = "K|auto", value_parser = drafts)]
+    pub draft_len: Option<Drafts>,
+    /// Submit a round before the last one's tokens are known [default: on GPUs]
+    #[arg(long, value_name = "on|off", value_parser = one_of(&[("on", true), ("off", false)]))]
+    pub run_ahead: Option<bool>,
     /// Tokens of the answer at most
     #[arg(short = 'n', long, value_name = "N", default_value_t = 256)]
     pub max_tokens: usize,
@@ -72,6 +82,12 @@ pub struct BenchArguments {
     pub style: StyleArguments,
     #[command(flatten)]
     pub models: ModelArguments,
+    /// Tokens proposed per round: 0 to 16 or `auto`; several, separated by commas, are compared [default: auto]
+    #[arg(short = 'k', long, value_name = "K|auto", value_delimiter = ',', value_parser = drafts)]
+    pub draft_len: Vec<Drafts>,
+    /// Submit a round before the last one's tokens are known [default: on GPUs]
+    #[arg(long, value_name = "on|off", value_parser = one_of(&[("on", true), ("off", false)]))]
+    pub run_ahead: Option<bool>,
     /// The methods, separated by commas [default: all that the draft allows]
     #[arg(long, value_delimiter = ',', value_parser = one_of(&METHODS))]
     pub methods: Vec<Method>,
@@ -79,6 +95,36 @@ pub struct BenchArguments {
     #[arg(short = 'n', long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
     pub max_tokens: usize,
     /// Print one JSON object in place of the table
+    #[arg(long)]
+    pub json: bool,
+    /// Print no notices and progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+#[derive(Args)]
+pub struct ProfileArguments {
+    #[command(flatten)]
+    pub models: ModelArguments,
+    /// Tokens proposed per round, 0 (none) to 16
+    #[arg(short = 'k', long, value_name = "K", default_value_t = 8, value_parser = value_parser!(u8).range(..=MOST_DRAFTS as i64))]
+    pub draft_len: u8,
+    /// Tokens of the prompt, which has no meaning
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = value_parser!(u32).range(2..))]
+    pub prompt_tokens: u32,
+    /// Rounds that are timed
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = value_parser!(u32).range(1..))]
+    pub rounds: u32,
+    /// Write a trace that Perfetto and Chrome show
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// Take kernels from this folder where it holds them (matmul_rows.wgsl, weights/bf16.wgsl), without a rebuild
+    #[arg(long, value_name = "DIR")]
+    pub shaders: Option<PathBuf>,
+    /// Give each kernel a pass of its own, as adapters without timestamps inside passes need it
+    #[arg(long)]
+    pub separate_passes: bool,
+    /// Print one JSON object in place of the tables
     #[arg(long)]
     pub json: bool,
     /// Print no notices and progress
@@ -127,7 +173,7 @@ pub struct StyleArguments {
 }
 
 /// Which models, and where they run.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct ModelArguments {
     /// The model: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
     #[arg(short, long, default_value = DEFAULT_MODEL)]
@@ -138,9 +184,6 @@ pub struct ModelArguments {
     /// The draft's mask token, for PARD; its config.json may name one
     #[arg(long, value_name = "ID", requires = "draft")]
     pub mask_token: Option<u32>,
-    /// Tokens proposed per round, 0 (none) to 16 [default: 8 with a draft]
-    #[arg(short = 'k', long, value_name = "K", value_parser = value_parser!(u8).range(..=MOST_DRAFTS as i64))]
-    pub draft_len: Option<u8>,
     #[command(flatten)]
     pub memory: MemoryArguments,
     #[command(flatten)]
@@ -148,7 +191,7 @@ pub struct ModelArguments {
 }
 
 /// What decides how much memory a model takes, and what runs it.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct MemoryArguments {
     /// Tokens that prompt and answer may take together [default: what the model was made for, 4096 at most]
     #[arg(short, long, value_name = "TOKENS", value_parser = value_parser!(u32).range(2..=pard_engine::decoding::MOST_CONTEXT as i64))]
@@ -164,7 +207,7 @@ pub struct MemoryArguments {
     pub products: ProductChoice,
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct DeviceArguments {
     /// The adapter: its index or a part of its name, as `pard devices` lists them
     #[arg(long, value_name = "INDEX|NAME")]
@@ -176,8 +219,6 @@ pub struct DeviceArguments {
 
 /// The longest context that is taken unless a longer one is asked for.
 const USUAL_CONTEXT: usize = 4096;
-/// K where there is a draft and nothing was said.
-const USUAL_DRAFTS: usize = 8;
 
 const METHODS: [(&str, Method); 3] = [("ar", Method::Ar), ("vsd", Method::Vsd), ("pard", Method::Pard)];
 
@@ -194,6 +235,14 @@ where
         .try_map(move |name| value_of(name).ok_or("it is not one of the choices"))
 }
 
+fn drafts(text: &str) -> Result<Drafts, String> {
+    match text.parse() {
+        _ if text == "auto" => Ok(Drafts::Auto),
+        Ok(count) if count <= MOST_DRAFTS => Ok(Drafts::Fixed(count)),
+        _ => Err(format!("it is neither a number from 0 to {MOST_DRAFTS} nor `auto`")),
+    }
+}
+
 fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("it must be 1 at least".to_owned()),
@@ -205,6 +254,26 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 impl DeviceArguments {
     pub fn query(&self) -> AdapterQuery {
         AdapterQuery { device: self.device.clone(), backend: self.backend.clone() }
+    }
+
+    /// Opens the adapter.
+    ///
+    /// **Errors**: those of [`Device::open`].
+    pub fn open(&self) -> Result<Device> {
+        Device::open(&self.query())
+    }
+
+    /// Opens the adapter, with the edited kernels that `folder` holds.
+    ///
+    /// **Errors**: those of [`Device::open`] and [`Shaders::from_folder`].
+    pub fn open_with(&self, folder: Option<&Path>, talk: Talk) -> Result<Device> {
+        let Some(folder) = folder else { return self.open() };
+        let shaders = Shaders::from_folder(folder)?;
+        match shaders.edited().join(", ") {
+            none if none.is_empty() => talk.note(&format!("no shader of {} differs from ours", folder.display())),
+            names => talk.note(&format!("edited shaders: {names}")),
+        }
+        Device::open_with(&self.query(), shaders)
     }
 }
 
@@ -220,9 +289,9 @@ impl MemoryArguments {
 }
 
 impl ModelArguments {
-    /// K.
-    pub fn drafts(&self) -> usize {
-        self.draft_len.map_or(if self.draft.is_some() { USUAL_DRAFTS } else { 0 }, usize::from)
+    /// K where nothing was said.
+    pub fn usual_drafts(&self) -> Drafts {
+        if self.draft.is_some() { Drafts::Auto } else { Drafts::Fixed(0) }
     }
 
     /// Refuses speculation for which no draft was named.

@@ -6,7 +6,7 @@ mod report;
 use std::process::ExitCode;
 
 use pard_engine::Error;
-use pard_engine::decoding::{FinishReason, Limits, Method};
+use pard_engine::decoding::{DecoderOptions, Drafts, FinishReason, Limits, Method};
 
 use crate::answer::{Answer, answer};
 use crate::args::BenchArguments;
@@ -39,10 +39,14 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     let context = load::context(&arguments.models, &files, talk);
     let prompts = encode(&prompts, arguments, &files, context)?;
     let draft_name = files.draft().map(|draft| draft.name.clone());
-    let models = files.upload(&arguments.models, context, talk)?;
-    let mut runs = methods
-        .iter()
-        .map(|&method| Ok(Run::new(models.decoder(method, arguments.models.drafts(), context)?)))
+    let device = arguments.models.device.open()?;
+    let models = files.upload(&device, &arguments.models, context, talk)?;
+    let mut runs = configurations(&methods, &lengths(arguments))
+        .into_iter()
+        .map(|(method, drafts)| {
+            let options = DecoderOptions { method, drafts, context, run_ahead: arguments.run_ahead };
+            Ok(Run::new(models.decoder(options)?))
+        })
         .collect::<pard_engine::Result<Vec<_>>>()?;
 
     interrupt::listen()?;
@@ -60,6 +64,7 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     // Not counted: kernels are compiled when they are first used.
     for run in &mut runs {
         run.decoder.warm_up()?;
+        models.prepare(&mut run.decoder, talk)?;
     }
     ask(&mut runs, &prompts[0].1, WARM_UP_TOKENS.min(arguments.max_tokens))?;
     for (_, tokens) in &prompts {
@@ -99,9 +104,33 @@ fn read_prompts(arguments: &BenchArguments) -> anyhow::Result<Vec<Prompt>> {
 fn open(arguments: &BenchArguments, talk: Talk) -> anyhow::Result<Files> {
     let speculates = |&method: &Method| method != Method::Ar;
     arguments.models.check_draft("--methods", arguments.methods.iter().any(speculates))?;
-    arguments.models.check_draft("--draft-len", arguments.models.drafts() > 0)?;
+    let proposes = lengths(arguments).iter().any(|drafts| drafts.most() > 0);
+    arguments.models.check_draft("--draft-len", proposes)?;
     let wants_draft = arguments.methods.is_empty() || arguments.methods.iter().any(speculates);
-    Ok(Files::open(&arguments.models, wants_draft && arguments.models.drafts() > 0, talk)?)
+    Ok(Files::open(&arguments.models, wants_draft && proposes, talk)?)
+}
+
+/// Every K that was asked for.
+fn lengths(arguments: &BenchArguments) -> Vec<Drafts> {
+    match arguments.draft_len.is_empty() {
+        true => vec![arguments.models.usual_drafts()],
+        false => arguments.draft_len.clone(),
+    }
+}
+
+/// Every method with every K; AR, which proposes nothing, once.
+fn configurations(methods: &[Method], lengths: &[Drafts]) -> Vec<(Method, Drafts)> {
+    let mut configurations = Vec::new();
+    for &method in methods {
+        for &drafts in lengths {
+            let plain = method == Method::Ar || drafts.most() == 0;
+            let configuration = if plain { (Method::Ar, Drafts::Fixed(0)) } else { (method, drafts) };
+            if !configurations.contains(&configuration) {
+                configurations.push(configuration);
+            }
+        }
+    }
+    configurations
 }
 
 /// Those asked for, AR first, or all that the draft allows.

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use pard_engine::Error;
-use pard_engine::decoding::{Decoder, Limits, Method};
+use pard_engine::decoding::{Decoder, DecoderOptions, Drafts, Limits, Method, Speculation, Statistics};
 use serde_json::json;
 
 use crate::answer::{Answer, answer, joined, statistics_json, tokens_per_second};
@@ -15,9 +15,10 @@ use crate::{interrupt, output, prompt};
 
 /// Runs the command.
 pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
-    let (models, drafts) = (&arguments.models, arguments.models.drafts());
-    let plain = drafts == 0 || arguments.method == Some(Method::Ar);
-    let speculates = arguments.method.is_some_and(|method| method != Method::Ar) && models.draft_len != Some(0);
+    let models = &arguments.models;
+    let drafts = arguments.draft_len.unwrap_or(models.usual_drafts());
+    let plain = drafts.most() == 0 || arguments.method == Some(Method::Ar);
+    let speculates = arguments.method.is_some_and(|method| method != Method::Ar) && arguments.draft_len != Some(Drafts::Fixed(0));
     models.check_draft("--method", speculates)?;
     models.check_draft("--draft-len", !plain)?;
     let talk = Talk::unless(arguments.quiet);
@@ -33,8 +34,9 @@ pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
         return Err(Error::ContextFull { tokens: tokens.len(), context }.into());
     }
 
-    let models = files.upload(models, context, talk)?;
-    let mut decoder = models.decoder(method, drafts, context)?;
+    let models = files.upload(&models.device.open()?, models, context, talk)?;
+    let mut decoder = models.decoder(DecoderOptions { method, drafts, context, run_ahead: arguments.run_ahead })?;
+    models.prepare(&mut decoder, talk)?;
     interrupt::listen()?;
     let limits = Limits { max_tokens: arguments.max_tokens, stop: arguments.stop.clone() };
     let mut shown = false;
@@ -59,7 +61,8 @@ pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
             "prompt_ids": tokens,
             "output_ids": answer.output,
             "method": decoder.options().method.name(),
-            "k": decoder.options().drafts,
+            "k": decoder.options().drafts.to_string(),
+            "mean_k": answer.statistics.mean_drafts(),
             "finish_reason": answer.finish.name(),
             "plan": models.plan(context),
         });
@@ -75,6 +78,9 @@ fn summary(decoder: &Decoder, answer: &Answer) -> String {
     let seconds = |time: std::time::Duration| time.as_secs_f64();
     let method = match options.method {
         Method::Ar => "ar".to_owned(),
+        method if options.drafts == Drafts::Auto => {
+            format!("{}, K = auto{}", method.name(), choice(decoder, statistics))
+        }
         method => format!("{}, K = {}", method.name(), options.drafts),
     };
     format!(
@@ -88,4 +94,15 @@ fn summary(decoder: &Decoder, answer: &Answer) -> String {
         statistics.tokens_per_round(),
         answer.finish.name(),
     )
+}
+
+/// What choosing K led to, and why speculation was off where it was.
+fn choice(decoder: &Decoder, statistics: &Statistics) -> String {
+    let why = match decoder.speculation() {
+        None | Some(Speculation::Pays) => "",
+        Some(Speculation::TooSlow) => ": it cannot pay here, since a draft and a pass over several rows cost too much",
+        Some(Speculation::TooRarelyAccepted) => ": too few proposals were accepted to pay",
+    };
+    let (mean, off, rounds) = (statistics.mean_drafts(), statistics.plain_rounds(), statistics.rounds);
+    format!(" (mean {mean:.1}; speculation off in {off} of {rounds} rounds{why})")
 }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
-use pard_engine::decoding::{Decoder, DecoderOptions, Draft, Method};
+use pard_engine::decoding::{Decoder, DecoderOptions, Draft, Drafts, Method};
 use pard_engine::gpu::Device;
 use pard_engine::model::source::{self, DownloadProgress, SourceOptions};
 use pard_engine::model::{Model, ModelFiles, Sequence};
@@ -78,13 +78,13 @@ impl Files {
         }
     }
 
-    /// Opens the device, checks that caches for `context` tokens can be had, and uploads the models; one that drafts for itself is uploaded once.
-    pub fn upload(self, arguments: &ModelArguments, context: usize, talk: Talk) -> Result<Models> {
-        let device = Device::open(&arguments.device.query())?;
+    /// Checks that caches for `context` tokens can be had, and uploads the models; one that drafts for itself is uploaded
+    /// once.
+    pub fn upload(self, device: &Device, arguments: &ModelArguments, context: usize, talk: Talk) -> Result<Models> {
         let options = arguments.memory.load_options();
-        let plan = options.plan(&device)?;
+        let plan = options.plan(device)?;
         for files in [Some(&self.target), self.draft()].into_iter().flatten() {
-            Sequence::check(&device, &plan, &files.config, Decoder::positions(context))?;
+            Sequence::check(device, &plan, &files.config, Decoder::positions(context))?;
         }
         let upload = |files: ModelFiles| -> Result<Model> {
             let bar = talk.bar(format!("loading {}", files.name), "{msg} {wide_bar} {percent:>3} %");
@@ -92,7 +92,7 @@ impl Files {
                 bar.set_length(total);
                 bar.set_position(done);
             };
-            let model = Model::upload(&device, files, options, &report)?;
+            let model = Model::upload(device, files, options, &report)?;
             bar.finish_and_clear();
             let weights = &model.transformer;
             talk.note(&format!("{}: {} on {}", model.name, output::bytes(weights.bytes()), device.name()));
@@ -120,8 +120,18 @@ pub struct Models {
 
 impl Models {
     /// A decoder with caches of its own.
-    pub fn decoder(&self, method: Method, drafts: usize, context: usize) -> Result<Decoder> {
-        Decoder::new(&self.target.transformer, self.draft.as_ref(), DecoderOptions { method, drafts, context })
+    pub fn decoder(&self, options: DecoderOptions) -> Result<Decoder> {
+        Decoder::new(&self.target.transformer, self.draft.as_ref(), options)
+    }
+
+    /// Tells a decoder that chooses K what passes cost: as measured before on this device, or else anew.
+    pub fn prepare(&self, decoder: &mut Decoder, talk: Talk) -> Result<()> {
+        if decoder.options().drafts == Drafts::Auto {
+            talk.note("measuring what passes of several rows cost here, to choose K");
+            let costs = decoder.measure_costs()?;
+            decoder.set_costs(costs);
+        }
+        Ok(())
     }
 
     /// What a report says of how the numbers came about.

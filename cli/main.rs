@@ -10,6 +10,7 @@ mod inspect;
 mod interrupt;
 mod load;
 mod output;
+mod profile;
 mod prompt;
 
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ use args::{Arguments, Command};
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Generate(arguments) => generate::run(&arguments),
+        Command::Profile(arguments) => profile::run(&arguments),
         Command::Devices(arguments) => devices::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),

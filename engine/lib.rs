@@ -10,7 +10,7 @@
 //! let target = Model::load(&device, "Qwen/Qwen3-4B", Default::default())?;
 //! let draft = Model::load(&device, "amd/PARD-Qwen3-0.6B", Default::default())?;
 //! let draft = Draft::new(&draft, &target, None)?;
-//! let options = DecoderOptions { method: Method::Pard, drafts: 8, context: 4096 };
+//! let options = DecoderOptions { method: Method::Pard, ..DecoderOptions::default() };
 //! let mut decoder = Decoder::new(&target.transformer, Some(&draft), options)?;
 //! let prompt = target.chat_tokens(&[Message::new("user", "Who are you?")], Default::default())?;
 //! let limits = Limits { max_tokens: 256, stop: vec![] };
@@ -33,7 +33,7 @@ pub mod model;
 pub mod ops;
 pub mod text;
 
-pub use decoding::{Decoder, DecoderOptions, Draft, FinishReason, Generation, Limits, Method, Statistics};
+pub use decoding::{Decoder, DecoderOptions, Draft, Drafts, FinishReason, Generation, Limits, Method, Statistics};
 pub use error::{Error, Result};
 pub use gpu::Device;
 pub use model::{LoadOptions, Model};

@@ -23,11 +23,13 @@ fn accept() {
     session.tokens = known + accepted + 1u;
     // The target has seen everything committed but the newest token; rows of rejected proposals are overwritten.
     session.target_rows = known + accepted;
+    // A draft that proposed nothing has read nothing.
+    if params.drafts == 0u { return; }
     if params.parallel != 0u {
         // The draft forgets its mask rows.
         session.draft_rows = known;
     } else {
         // An autoregressive draft has seen d1 .. d(K - 1), of which `accepted` at most are committed.
-        session.draft_rows = min(known + max(params.drafts, 1u) - 1u, known + accepted);
+        session.draft_rows = min(known + params.drafts - 1u, known + accepted);
     }
 }

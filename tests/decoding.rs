@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use pard_engine::Error;
-use pard_engine::decoding::{Decoder, DecoderOptions, Draft, MOST_DRAFTS, Method};
+use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, Drafts, MOST_DRAFTS, Method, PassCost, Speculation};
 use pard_engine::gpu::{Buffer, CacheFormat};
 use pard_engine::model::{Sequence, Transformer};
 use pard_engine::ops::Role;
@@ -21,8 +21,12 @@ fn draft(model: &Arc<Transformer>) -> Draft {
     Draft { name: "draft".to_owned(), model: model.clone(), mask: Some(MASK) }
 }
 
+fn options(method: Method, drafts: usize, context: usize) -> DecoderOptions {
+    DecoderOptions { method, drafts: Drafts::Fixed(drafts), context, run_ahead: None }
+}
+
 fn decoder(target: &Arc<Transformer>, draft: &Draft, method: Method, drafts: usize) -> Decoder {
-    let options = DecoderOptions { method, drafts, context: CONTEXT };
+    let options = options(method, drafts, CONTEXT);
     Decoder::new(target, Some(draft), options).expect("a decoder")
 }
 
@@ -166,7 +170,7 @@ fn vocabularies_padded_to_different_lengths_are_compared_over_the_shared_part() 
 fn a_full_context_ends_the_decoding_and_nothing_else() {
     let target = upload(&Recipe::llama(41), &plan(CacheFormat::F16));
     for (method, drafts) in [(Method::Ar, 0), (Method::Vsd, 16), (Method::Pard, 16)] {
-        let options = DecoderOptions { method, drafts, context: 20 };
+        let options = options(method, drafts, 20);
         let mut decoder = Decoder::new(&target, Some(&draft(&target)), options).expect("a decoder");
         decoder.start(&[1; 19], &|| true).expect("one token still fits");
         decoder.round().expect("a round that may run past the context");
@@ -182,7 +186,7 @@ fn a_full_context_ends_the_decoding_and_nothing_else() {
 fn what_cannot_be_decoded_is_refused_with_a_reason() {
     let target = upload(&Recipe::llama(51), &plan(CacheFormat::F16));
     let new = |draft: Option<&Draft>, method, drafts| {
-        Decoder::new(&target, draft, DecoderOptions { method, drafts, context: CONTEXT }).map(drop)
+        Decoder::new(&target, draft, options(method, drafts, CONTEXT)).map(drop)
     };
     assert!(matches!(new(Some(&draft(&target)), Method::Pard, 17), Err(Error::Option { .. })));
     assert!(matches!(new(None, Method::Vsd, 4), Err(Error::Option { .. })));

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use half::bf16;
-use pard_engine::decoding::{Decoder, DecoderOptions, Draft, FinishReason, Generation, Limits, MOST_DRAFTS, Method};
+use pard_engine::decoding::{
+    Decoder, DecoderOptions, Draft, Drafts, FinishReason, Generation, Limits, MOST_DRAFTS, Method,
+};
 use pard_engine::gpu::{Buffer, CacheFormat};
 use pard_engine::model::source::{self, SourceOptions};
 use pard_engine::model::{LoadOptions, Model, ModelFiles, Sequence};
@@ -166,7 +168,7 @@ fn every_method_writes_the_same_text() {
     let drafts: Vec<usize> = if sweep() { (1..=MOST_DRAFTS).collect() } else { vec![4, 12] };
     let prompts: Vec<Vec<u32>> = prompts.iter().map(|prompt| chat(model, prompt)).collect();
     let decode = |method, drafts| -> Vec<Vec<u32>> {
-        let options = DecoderOptions { method, drafts, context: 512 };
+        let options = DecoderOptions { method, drafts: Drafts::Fixed(drafts), context: 512, run_ahead: None };
         let mut decoder = Decoder::new(&model.transformer, Some(&draft), options).expect("a decoder");
         let answer = |prompt: &Vec<u32>| {
             decoder.start(prompt, &|| true).expect("start");
@@ -195,7 +197,7 @@ fn every_method_writes_the_same_text() {
 #[test]
 fn an_answer_ends_where_it_should() {
     let model = model();
-    let options = DecoderOptions { method: Method::Ar, drafts: 0, context: 256 };
+    let options = DecoderOptions { method: Method::Ar, context: 256, ..DecoderOptions::default() };
     let mut decoder = Decoder::new(&Arc::clone(&model.transformer), None, options).expect("a decoder");
     let mut answer = |prompt: &str, max_tokens, stop: &[&str]| {
         let limits = Limits { max_tokens, stop: stop.iter().map(|&stop| stop.to_owned()).collect() };

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
-use pard_engine::gpu::{Composition, Plan, Products, compose, shader_names, shader_source};
+use pard_engine::gpu::{Composition, Plan, Products, Shaders, compose, shader_names, shader_source};
 use pard_engine::ops::{RoundParams, Session, Step};
 
 use crate::ops::matmul::GPU_PLANS;
@@ -51,7 +51,7 @@ fn compositions() -> Vec<Composition> {
 }
 
 fn parse(composition: &Composition) -> naga::Module {
-    let text = compose(&composition.files, &composition.constants).expect("known files");
+    let text = compose(&Shaders::default(), &composition.files, &composition.constants).expect("known files");
     naga::front::wgsl::parse_str(&text)
         .unwrap_or_else(|error| panic!("{composition:?}\n{}", error.emit_to_string(&text)))
 }

@@ -65,7 +65,8 @@ impl Report<'_> {
             let place = difference.as_ref().map(|at| json!({ "prompt": at.prompt, "position": at.position }));
             let report = json!({
                 "method": run.method().name(),
-                "k": run.decoder.options().drafts,
+                "k": run.decoder.options().drafts.to_string(),
+                "mean_k": run.statistics.mean_drafts(),
                 "output_tokens": run.output_tokens,
                 "speed_up": self.speed_up(run),
                 "identical": self.reference().map(|_| difference.is_none()),
@@ -95,7 +96,7 @@ impl Report<'_> {
         let transformer = &self.models.target.transformer;
         let drafted = match self.draft {
             None => String::new(),
-            Some(name) => format!(", drafted for by {name}, K = {}", self.most_drafts()),
+            Some(name) => format!(", drafted for by {name}"),
         };
         let (prompts, tokens) = (self.prompts.len(), self.prompt_tokens());
         let plural = if prompts == 1 { "" } else { "s" };
@@ -109,7 +110,7 @@ impl Report<'_> {
 
     fn speeds(&self) -> String {
         let heading =
-            ["method", "tokens/s", "speed-up", "rounds", "tokens/round", "tokens", "prompt s", "decode s", "identical"];
+            ["method", "K", "mean K", "tokens/s", "speed-up", "rounds", "tokens/round", "tokens", "prompt s", "decode s", "identical"];
         let row = |run: &Run| {
             let statistics = &run.statistics;
             let identical = match (run.method(), self.reference(), self.difference(run)) {
@@ -119,6 +120,8 @@ impl Report<'_> {
             };
             vec![
                 run.method().name().to_owned(),
+                run.decoder.options().drafts.to_string(),
+                format!("{:.1}", statistics.mean_drafts()),
                 format!("{:.2}", run.tokens_per_second()),
                 self.speed_up(run).map_or("-".to_owned(), |ratio| format!("{ratio:.2}")),
                 statistics.rounds.to_string(),
@@ -142,7 +145,8 @@ impl Report<'_> {
         let mut rows = vec![row("accepted at", positions)];
         rows.extend(speculative.iter().map(|run| {
             let shares = run.statistics.accepted_per_position();
-            row(run.method().name(), shares.iter().map(|share| format!("{share:.2}")).collect())
+            let name = format!("{}, K = {}", run.method().name(), run.decoder.options().drafts);
+            row(&name, shares.iter().map(|share| format!("{share:.2}")).collect())
         }));
         (!speculative.is_empty()).then(|| output::table(&rows))
     }
@@ -156,7 +160,7 @@ impl Report<'_> {
             let Difference { prompt, position } = self.difference(run)?;
             let shown: String = self.prompts[prompt].0.text().chars().take(60).collect();
             let (name, number) = (run.method().name(), prompt + 1);
-            Some(format!("{name} differs from ar in prompt {number} ({shown:?}) at token {position} of the answer"))
+            Some(format!("{name}, K = {} differs from ar in prompt {number} ({shown:?}) at token {position} of the answer", run.decoder.options().drafts))
         };
         let differences: Vec<String> = self.runs.iter().filter_map(difference).collect();
         Some(match differences.is_empty() {
@@ -169,9 +173,9 @@ impl Report<'_> {
         self.prompts.iter().map(|(_, tokens)| tokens.len()).sum()
     }
 
-    /// K, or 0 where nobody proposes.
+    /// The longest draft of all rounds.
     fn most_drafts(&self) -> usize {
-        self.runs.iter().map(|run| run.decoder.options().drafts).max().unwrap_or(0)
+        self.runs.iter().map(|run| run.statistics.accepted_per_position().len()).max().unwrap_or(0)
     }
 
     /// AR's run, which the others are held against.

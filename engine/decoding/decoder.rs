@@ -5,99 +5,38 @@
 //! of them in one pass, as a chain. VSD (arXiv:2211.17192) takes K passes of the draft; AR has none. All three commit
 //! exactly what the target alone would, since a row's result does not depend on the rows beside it.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::draft::Draft;
+use super::options::{DecoderOptions, Drafts, MOST_DRAFTS, Method};
+use super::pace::{Costs, Pace, PassCost, Speculation};
+use super::rounds::{Choices, Outlook, Rounds};
 use super::statistics::Statistics;
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Device, Pass, Readback};
+use crate::gpu::Device;
 use crate::model::{Sequence, Transformer};
-use crate::ops::{Accept, Inputs, Role, RoundBuffers, RoundParams, Session, Whose, check_row_invariance};
-
-/// The longest draft.
-pub const MOST_DRAFTS: usize = 16;
-
-/// The longest context: beyond any model's, and small enough that no size computed from it overflows.
-pub const MOST_CONTEXT: usize = 1 << 24;
-
-/// Who proposes tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Method {
-    /// Nobody: one token a round.
-    Ar,
-    /// An autoregressive draft, in K passes: vanilla speculative decoding.
-    Vsd,
-    /// A parallel draft, in one pass.
-    Pard,
-}
-
-impl Method {
-    /// Its name in options and reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Method::Ar => "ar",
-            Method::Vsd => "vsd",
-            Method::Pard => "pard",
-        }
-    }
-}
-
-/// How a decoder works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DecoderOptions {
-    /// Who proposes.
-    pub method: Method,
-    /// K: tokens proposed per round, 0 to [`MOST_DRAFTS`]; 0 is AR.
-    pub drafts: usize,
-    /// Tokens that prompt and answer may take together.
-    pub context: usize,
-}
+use crate::ops::{Role, Session, check_row_invariance};
 
 /// One sequence being decoded.
 pub struct Decoder {
     device: Device,
-    target: Sequence,
-    draft: Option<Sequence>,
-    mask: u32,
+    rounds: Rounds,
     options: DecoderOptions,
-    buffers: Buffers,
-    readback: Readback,
-    /// Bookkeeping kernels by what they are told, bound on first use.
-    inputs: HashMap<(Whose, RoundParams), Inputs>,
-    accept: Accept,
-    /// The device's session, one readback behind it.
+    run_ahead: bool,
+    /// Chooses K, if it is to be chosen and once costs are known.
+    pace: Option<Pace>,
+    /// Rounds that were submitted and not read back, oldest first, each with its K and its record's slot.
+    in_flight: VecDeque<(usize, usize)>,
+    next_slot: usize,
+    /// The device's session, as of the last round that was read back.
     session: Session,
+    /// K of that round.
+    last_drafts: usize,
     /// Committed tokens, the prompt's included.
     tokens: Vec<u32>,
     statistics: Statistics,
-}
-
-struct Buffers {
-    session: Buffer,
-    tokens: Buffer,
-    proposals: Buffer,
-    choices: Buffer,
-    record: Buffer,
-}
-
-impl Buffers {
-    fn new(device: &Device, context: usize) -> Result<Buffers> {
-        let words = |label, count: usize| Buffer::storage(device, label, 4 * count as u64);
-        Ok(Buffers {
-            session: Buffer::storage(device, "session", size_of::<Session>() as u64)?,
-            tokens: words("tokens", context + 2 * MOST_DRAFTS)?,
-            proposals: words("proposals", 2 * MOST_DRAFTS)?,
-            choices: words("choices", 2 * MOST_DRAFTS)?,
-            record: words("record", 2 + MOST_DRAFTS)?,
-        })
-    }
-
-    fn bound(&self) -> RoundBuffers<'_> {
-        let Buffers { session, tokens, proposals, choices, record } = self;
-        RoundBuffers { session, tokens, proposals, choices, record }
-    }
 }
 
 impl Decoder {
@@ -106,28 +45,16 @@ impl Decoder {
     /// Errors: [`Error::Option`] if K is too large or the method lacks its draft, [`Error::NoMaskToken`];
     /// [`Error::Gpu`] if this driver's rounding depends on the number of rows; [`Error::Limit`] or
     /// [`Error::OutOfMemory`] if the caches do not fit.
-    pub fn new(target: &Arc<Transformer>, draft: Option<&Draft>, mut options: DecoderOptions) -> Result<Decoder> {
-        if options.drafts > MOST_DRAFTS {
-            return Err(Error::Option {
-                option: "draft length",
-                reason: format!("{} is above the supported {MOST_DRAFTS}", options.drafts),
-            });
-        }
-        if !(2..=MOST_CONTEXT).contains(&options.context) {
-            let reason = format!("{} is not between 2 and {MOST_CONTEXT} tokens", options.context);
-            return Err(Error::Option { option: "context", reason });
-        }
-        if options.drafts == 0 || options.method == Method::Ar {
-            options = DecoderOptions { method: Method::Ar, drafts: 0, ..options };
-        }
+    pub fn new(target: &Arc<Transformer>, draft: Option<&Draft>, options: DecoderOptions) -> Result<Decoder> {
+        let options = options.checked()?;
         let device = target.device().clone();
         if options.method != Method::Ar {
-            check_row_invariance(&device, target.plan(), options.drafts + 1)?;
+            check_row_invariance(&device, target.plan(), options.drafts.most() + 1)?;
         }
-        let buffers = Buffers::new(&device, options.context)?;
+        let choices = Choices::new(&device)?;
         let positions = Decoder::positions(options.context);
         let vocab = target.config().vocab_size;
-        let target_sequence = Sequence::new(target, positions, vocab, &buffers.choices)?;
+        let target = Sequence::new(target, positions, vocab, &choices.target)?;
         let mut mask = 0;
         let draft = match (options.method, draft) {
             (Method::Ar, _) => None,
@@ -143,22 +70,19 @@ impl Decoder {
                 }
                 // A padding id that the target does not have must not be proposed: it could not be fed.
                 let limit = draft.model.config().vocab_size.min(vocab);
-                Some(Sequence::new(&draft.model, positions, limit, &buffers.proposals)?)
+                Some(Sequence::new(&draft.model, positions, limit, &choices.draft)?)
             }
         };
-        let parallel = u32::from(options.method == Method::Pard);
-        let params = RoundParams { drafts: options.drafts as u32, mask, parallel, pass_index: 0, rows: 0 };
         Ok(Decoder {
-            readback: Readback::new(&device, buffers.record.bytes())?,
-            accept: Accept::new(&device, params, buffers.bound())?,
+            rounds: Rounds::new(options.method, mask, options.context, choices, target, draft)?,
+            run_ahead: options.run_ahead.unwrap_or(!device.is_software()),
             device,
-            target: target_sequence,
-            draft,
-            mask,
             options,
-            buffers,
-            inputs: HashMap::new(),
+            pace: None,
+            in_flight: VecDeque::new(),
+            next_slot: 0,
             session: Session::default(),
+            last_drafts: 0,
             tokens: Vec::new(),
             statistics: Statistics::default(),
         })
@@ -175,26 +99,52 @@ impl Decoder {
         &self.options
     }
 
+    /// Says what passes cost, for choosing K. Without it they are measured at the first [`Decoder::start`].
+    pub fn set_costs(&mut self, costs: Costs) {
+        if self.options.drafts == Drafts::Auto {
+            self.pace = Some(Pace::new(self.options.method, costs));
+        }
+    }
+
+    /// Measures what passes cost. The decoder has to be started anew.
+    ///
+    /// Errors: as [`Device::check`].
+    pub fn measure_costs(&mut self) -> Result<Costs> {
+        self.forget()?;
+        let target = PassCost::measure(&self.rounds.target)?;
+        let draft = match &self.rounds.draft {
+            // A model that drafts for itself costs what it costs.
+            Some(draft) if Arc::ptr_eq(draft.model(), self.rounds.target.model()) => target.clone(),
+            Some(draft) => PassCost::measure(draft)?,
+            None => PassCost::from_points(&[]),
+        };
+        Ok(Costs { target, draft })
+    }
+
     /// Compiles the kernels of every round there can be, by running them on token 0. They are compiled on first use
     /// otherwise, which no measurement wants. The decoder has to be started anew.
     ///
     /// Errors: [`Error::Gpu`] if a kernel does not compile; as [`Device::check`].
     pub fn warm_up(&mut self) -> Result<()> {
-        self.tokens.clear();
-        let drafts = self.options.drafts;
-        let (draft_rows, outputs) = match self.options.method {
-            Method::Ar => (0..=0, 0),
-            Method::Vsd => (1..=2, 1),
-            Method::Pard => (drafts..=2 * drafts, drafts),
+        self.forget()?;
+        let shortest = if self.options.drafts == Drafts::Auto { 0 } else { self.options.drafts.most() };
+        let longest = self.options.drafts.most();
+        let draft_rows = match self.options.method {
+            Method::Ar => 0..=0,
+            Method::Vsd => 1..=2,
+            Method::Pard => shortest.max(1)..=2 * longest,
         };
-        if let Some(draft) = &self.draft {
+        if let Some(draft) = &self.rounds.draft {
             draft.run(Role::Prompt, &[0], 0, 0)?;
             for rows in draft_rows {
+                let outputs = if self.options.method == Method::Vsd { 1 } else { rows.min(longest) };
                 draft.run(Role::Round, &vec![0; rows], 0, outputs)?;
             }
         }
-        self.target.run(Role::Prompt, &[0], 0, 0)?;
-        self.target.run(Role::Round, &vec![0; drafts + 1], 0, drafts + 1)?;
+        self.rounds.target.run(Role::Prompt, &[0], 0, 0)?;
+        for drafts in shortest..=longest {
+            self.rounds.target.run(Role::Round, &vec![0; drafts + 1], 0, drafts + 1)?;
+        }
         self.device.wait()
     }
 
@@ -207,17 +157,22 @@ impl Decoder {
         if prompt.len() >= self.options.context {
             return Err(Error::ContextFull { tokens: prompt.len(), context: self.options.context });
         }
-        let vocab = self.target.model().config().vocab_size;
+        let vocab = self.rounds.target.model().config().vocab_size;
         if last as usize >= vocab {
             return Err(Error::TokenRange { what: "token", id: last, vocab });
+        }
+        self.forget()?;
+        if self.options.drafts == Drafts::Auto && self.pace.is_none() {
+            let costs = self.measure_costs()?;
+            self.set_costs(costs);
         }
         let begin = Instant::now();
         let rows = known.len() as u32;
         self.session = Session { tokens: prompt.len() as u32, target_rows: rows, draft_rows: rows };
-        self.buffers.session.write(&self.device, 0, &[self.session]);
-        self.buffers.tokens.write(&self.device, 0, prompt);
-        self.target.prefill(known, 0, keep_going)?;
-        if let Some(draft) = &self.draft
+        self.rounds.write_session(&self.session);
+        self.rounds.write_tokens(prompt);
+        self.rounds.target.prefill(known, 0, keep_going)?;
+        if let Some(draft) = &self.rounds.draft
             && keep_going()
         {
             draft.prefill(known, 0, keep_going)?;
@@ -240,15 +195,14 @@ impl Decoder {
             return Err(Error::ContextFull { tokens: self.tokens.len(), context: self.options.context });
         }
         let begin = Instant::now();
-        self.prepare()?;
-        Pass::submit(&self.device, Some((&self.buffers.record, &self.readback)), |pass| {
-            self.propose(pass)?; // d1 .. dK: one draft pass (PARD), K of them (VSD), or none (AR)
-            self.verify(pass)?; // t0 .. tK: one target pass
-            self.accept.encode(pass); // commit what agrees, and the target's own next
-            Ok(())
-        })?;
-        let committed = self.commit()?;
-        self.statistics.count(self.options.drafts, committed, begin.elapsed());
+        if self.in_flight.is_empty() {
+            self.submit()?;
+        }
+        if self.run_ahead && self.has_room_ahead() {
+            self.submit()?;
+        }
+        let committed = self.land()?;
+        self.statistics.count(self.last_drafts, committed, begin.elapsed());
         Ok(&self.tokens[self.tokens.len() - committed..])
     }
 
@@ -257,16 +211,17 @@ impl Decoder {
         &self.tokens
     }
 
-    /// What the device knows of the sequence's length and its caches.
+    /// What the device knows of the sequence's length and its caches, as of the last round.
     pub fn session(&self) -> Session {
         self.session
     }
 
-    /// The session as the device has it, which [`Decoder::session`] follows. Waits for the device.
+    /// The session as the device has it, which [`Decoder::session`] follows; a round that runs ahead is part of it. Waits
+    /// for the device.
     ///
     /// Errors: as [`Device::check`].
     pub fn device_session(&self) -> Result<Session> {
-        Ok(self.buffers.session.read(&self.device, 0, 1)?[0])
+        self.rounds.read_session()
     }
 
     /// Counts and times since [`Decoder::start`].
@@ -274,48 +229,83 @@ impl Decoder {
         &self.statistics
     }
 
-    /// What the last round proposed, accepted or not: d1 .. dK.
+    /// Whether speculation pays by now, if K is chosen round by round.
+    pub fn speculation(&self) -> Option<Speculation> {
+        self.pace.as_ref().map(Pace::speculation)
+    }
+
+    /// What the last round proposed, accepted or not: d1 .. dK; of the round that runs ahead, if one does.
     ///
     /// Errors: as [`Device::check`].
     pub fn proposals(&self) -> Result<Vec<u32>> {
-        self.buffers.proposals.read(&self.device, 0, self.options.drafts)
+        self.rounds.proposals.read(&self.device, 0, self.last_drafts)
     }
 
     /// The logits of the last round's verified rows, `[K + 1, vocab]`.
     ///
     /// Errors: as [`Device::check`].
     pub fn logits(&self) -> Result<Vec<f32>> {
-        self.target.logits(self.options.drafts + 1)
+        self.rounds.target.logits(self.last_drafts + 1)
     }
 
-    /// Records the draft's passes.
-    fn propose(&self, pass: &mut Pass) -> Result<()> {
-        let Some(draft) = &self.draft else { return Ok(()) };
-        for (params, outputs) in self.draft_passes() {
-            let start = match params.pass_index {
-                0 => self.session.draft_rows,
-                index => self.session.tokens - 1 + index,
-            };
-            self.inputs[&(Whose::Draft, params)].encode(pass);
-            draft.forward(pass, Role::Round, params.rows as usize, (start + params.rows) as usize)?;
-            draft.choose(pass, outputs)?;
+    /// Waits for rounds that nobody will ask for any more.
+    fn forget(&mut self) -> Result<()> {
+        self.tokens.clear();
+        if !self.in_flight.is_empty() {
+            self.in_flight.clear();
+            self.device.wait()?;
         }
         Ok(())
     }
 
-    /// Records the target's pass over the newest committed token and the proposals.
-    fn verify(&self, pass: &mut Pass) -> Result<()> {
-        let params = self.verify_params();
-        self.inputs[&(Whose::Target, params)].encode(pass);
-        let rows = params.rows as usize;
-        self.target.forward(pass, Role::Round, rows, self.session.target_rows as usize + rows)?;
-        self.target.choose(pass, self.options.drafts + 1)
+    /// What is known of the sequence after the rounds in flight.
+    fn outlook(&self) -> Outlook {
+        let begin = Outlook::of(&self.session);
+        self.in_flight.iter().fold(begin, |outlook, &(drafts, _)| outlook.after(self.options.method, drafts))
     }
 
-    /// Reads back what the round committed and follows the device's bookkeeping.
-    fn commit(&mut self) -> Result<usize> {
-        let record: Vec<u32> = self.readback.read(&self.device, 2 + self.options.drafts)?;
-        let (committed, drafts) = (record[0] as usize, self.options.drafts);
+    /// Whether one more round fits before the last is read back: within the context whatever that one commits, and
+    /// without a draft that has fallen behind.
+    fn has_room_ahead(&self) -> bool {
+        let outlook = self.outlook();
+        (outlook.tokens as usize) < self.options.context && !self.is_behind(outlook)
+    }
+
+    /// Whether the draft has to read more than a round's window first.
+    fn is_behind(&self, outlook: Outlook) -> bool {
+        outlook.unseen as usize > MOST_DRAFTS + 1
+    }
+
+    /// Submits a round.
+    fn submit(&mut self) -> Result<()> {
+        let drafts = match (&self.pace, self.options.drafts) {
+            (Some(pace), Drafts::Auto) => pace.choose(),
+            (_, drafts) => drafts.most(),
+        };
+        if drafts > 0 && self.is_behind(self.outlook()) {
+            self.catch_up()?;
+        }
+        self.rounds.submit(drafts, self.next_slot, self.outlook())?;
+        self.in_flight.push_back((drafts, self.next_slot));
+        self.next_slot = 1 - self.next_slot;
+        Ok(())
+    }
+
+    /// Lets the draft read what was committed while it was not asked. No round is in flight.
+    fn catch_up(&mut self) -> Result<()> {
+        let Some(draft) = &self.rounds.draft else { return Ok(()) };
+        let (first, known) = (self.session.draft_rows as usize, self.tokens.len() - 1);
+        draft.prefill(&self.tokens[first..known], first, &|| true)?;
+        self.session.draft_rows = known as u32;
+        self.rounds.write_session(&self.session);
+        Ok(())
+    }
+
+    /// Reads back what the oldest round in flight committed and follows the device's bookkeeping.
+    fn land(&mut self) -> Result<usize> {
+        let Some((drafts, slot)) = self.in_flight.pop_front() else { return Ok(0) };
+        let record = self.rounds.read(drafts, slot)?;
+        let committed = record[0] as usize;
         if committed == 0 || committed > drafts + 1 {
             return Err(Error::Gpu {
                 what: "round".to_owned(),
@@ -327,49 +317,14 @@ impl Decoder {
         self.session.tokens = known + record[0];
         self.session.target_rows = self.session.tokens - 1;
         self.session.draft_rows = match self.options.method {
+            _ if drafts == 0 => self.session.draft_rows,
             Method::Pard => known,
-            Method::Vsd | Method::Ar => (known + (drafts as u32).max(1) - 1).min(self.session.target_rows),
+            Method::Vsd | Method::Ar => (known + drafts as u32 - 1).min(self.session.target_rows),
         };
+        self.last_drafts = drafts;
+        if let Some(pace) = &mut self.pace {
+            pace.observe(drafts, committed - 1);
+        }
         Ok(committed)
-    }
-
-    /// The round's draft passes, and how many proposals each makes. Rows are exact: surplus ones cost time.
-    fn draft_passes(&self) -> Vec<(RoundParams, usize)> {
-        let drafts = self.options.drafts;
-        let unseen = self.session.tokens - self.session.draft_rows;
-        let params = RoundParams { drafts: drafts as u32, mask: self.mask, parallel: 0, pass_index: 0, rows: unseen };
-        match self.options.method {
-            Method::Ar => vec![],
-            Method::Pard => vec![(RoundParams { parallel: 1, rows: unseen + drafts as u32 - 1, ..params }, drafts)],
-            Method::Vsd => {
-                let later = |pass_index| (RoundParams { pass_index, rows: 1, ..params }, 1);
-                [(params, 1)].into_iter().chain((1..drafts as u32).map(later)).collect()
-            }
-        }
-    }
-
-    fn verify_params(&self) -> RoundParams {
-        let drafts = self.options.drafts as u32;
-        let unseen = self.session.tokens - self.session.target_rows;
-        RoundParams { drafts, mask: 0, parallel: 0, pass_index: 0, rows: unseen + drafts }
-    }
-
-    /// Binds the bookkeeping kernels that the next round needs.
-    fn prepare(&mut self) -> Result<()> {
-        let mut needed = vec![(Whose::Target, self.verify_params())];
-        needed.extend(self.draft_passes().into_iter().map(|(params, _)| (Whose::Draft, params)));
-        for key in needed {
-            if self.inputs.contains_key(&key) {
-                continue;
-            }
-            let (whose, params) = key;
-            let sequence = match (whose, &self.draft) {
-                (Whose::Draft, Some(draft)) => draft,
-                _ => &self.target,
-            };
-            let made = Inputs::new(&self.device, whose, params, self.buffers.bound(), sequence.step(), sequence.ids())?;
-            self.inputs.insert(key, made);
-        }
-        Ok(())
     }
 }

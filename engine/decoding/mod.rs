@@ -3,9 +3,14 @@
 mod decoder;
 mod draft;
 mod generate;
+mod options;
+mod pace;
+mod rounds;
 mod statistics;
 
-pub use decoder::{Decoder, DecoderOptions, MOST_CONTEXT, MOST_DRAFTS, Method};
+pub use decoder::Decoder;
 pub use draft::Draft;
 pub use generate::{FinishReason, Generation, Limits};
+pub use options::{DecoderOptions, Drafts, MOST_CONTEXT, MOST_DRAFTS, Method};
+pub use pace::{Costs, PassCost, Speculation};
 pub use statistics::Statistics;

@@ -11,7 +11,9 @@ pub struct Statistics {
     pub committed_tokens: usize,
     /// Rounds: target passes after the prompt.
     pub rounds: usize,
-    /// In how many rounds the i-th proposal was accepted.
+    /// In how many rounds there was an i-th proposal.
+    pub proposed: Vec<usize>,
+    /// In how many of those it was accepted.
     pub accepted: Vec<usize>,
     /// Time for the prompt.
     pub prefill: Duration,
@@ -25,10 +27,11 @@ impl Statistics {
         self.rounds += 1;
         self.committed_tokens += committed;
         self.decode += time;
-        self.accepted.resize(self.accepted.len().max(drafts), 0);
-        for accepted in &mut self.accepted[..committed - 1] {
-            *accepted += 1;
-        }
+        let positions = self.accepted.len().max(drafts);
+        self.proposed.resize(positions, 0);
+        self.accepted.resize(positions, 0);
+        self.proposed[..drafts].iter_mut().for_each(|count| *count += 1);
+        self.accepted[..committed - 1].iter_mut().for_each(|count| *count += 1);
     }
 
     /// Mean tokens a round commits, the target's own included: 1 without speculation, K + 1 at most.
@@ -36,9 +39,20 @@ impl Statistics {
         self.committed_tokens as f64 / self.rounds.max(1) as f64
     }
 
-    /// For each position of the draft, the share of rounds in which it was accepted.
+    /// For each position of the draft, the share of the rounds with such a proposal in which it was accepted.
     pub fn accepted_per_position(&self) -> Vec<f64> {
-        self.accepted.iter().map(|&count| count as f64 / self.rounds.max(1) as f64).collect()
+        let shares = self.accepted.iter().zip(&self.proposed);
+        shares.map(|(&accepted, &proposed)| accepted as f64 / proposed.max(1) as f64).collect()
+    }
+
+    /// Mean K of all rounds, those without proposals included.
+    pub fn mean_drafts(&self) -> f64 {
+        self.proposed.iter().sum::<usize>() as f64 / self.rounds.max(1) as f64
+    }
+
+    /// Rounds without proposals.
+    pub fn plain_rounds(&self) -> usize {
+        self.rounds - self.proposed.first().copied().unwrap_or(0)
     }
 
     /// Tokens committed per second of decoding, the prompt's time left out.
@@ -53,9 +67,9 @@ impl std::ops::AddAssign<&Statistics> for Statistics {
         self.prompt_tokens += other.prompt_tokens;
         self.committed_tokens += other.committed_tokens;
         self.rounds += other.rounds;
-        self.accepted.resize(self.accepted.len().max(other.accepted.len()), 0);
-        for (sum, count) in self.accepted.iter_mut().zip(&other.accepted) {
-            *sum += count;
+        for (sums, counts) in [(&mut self.proposed, &other.proposed), (&mut self.accepted, &other.accepted)] {
+            sums.resize(sums.len().max(counts.len()), 0);
+            sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
         }
         self.prefill += other.prefill;
         self.decode += other.decode;

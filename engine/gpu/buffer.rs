@@ -1,6 +1,8 @@
 //! Memory on the device.
 
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::TryRecvError;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::device::Device;
 use crate::error::{Error, Result};
@@ -92,7 +94,7 @@ impl Buffer {
         let readback = Readback::new(device, bytes)?;
         let mut encoder = device.raw().create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(&self.raw, offset, &readback.raw, 0, bytes);
-        device.queue().submit([encoder.finish()]);
+        readback.submitted(device.queue().submit([encoder.finish()]));
         readback.read(device, count)
     }
 
@@ -114,7 +116,13 @@ impl Buffer {
 /// Host-visible memory that results are copied to.
 pub struct Readback {
     raw: wgpu::Buffer,
+    /// The submit that last copied something here.
+    submission: Mutex<Option<wgpu::SubmissionIndex>>,
 }
+
+/// How long a GPU is asked again and again whether it is done before this thread goes to sleep: waking up costs more than
+/// a short round's rest. A software adapter needs the cores itself.
+const SPIN: Duration = Duration::from_millis(2);
 
 impl Readback {
     /// Room for `bytes` bytes.
@@ -128,10 +136,10 @@ impl Readback {
             mapped_at_creation: false,
         });
         device.check("allocating a readback buffer")?;
-        Ok(Readback { raw })
+        Ok(Readback { raw, submission: Mutex::default() })
     }
 
-    /// Waits for all submitted work and returns the first `count` values.
+    /// Waits for the submit that copies to this memory, not for later ones, and returns the first `count` values.
     ///
     /// **Errors**: as [`Device::check`].
     pub fn read<T: bytemuck::AnyBitPattern>(&self, device: &Device, count: usize) -> Result<Vec<T>> {
@@ -143,15 +151,19 @@ impl Readback {
             let _ = sender.send(outcome);
         });
         let refused = |reason: String| Error::Gpu { what: "reading results back".to_owned(), reason };
+        let submission = self.submission.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let begin = Instant::now();
+        let spins = !device.is_software();
         // Whichever thread polls the device runs all callbacks, so ours may still be on its way in another one.
         let outcome = loop {
-            device.wait()?;
-            match receiver.recv_timeout(std::time::Duration::from_millis(100)) {
+            match receiver.try_recv() {
                 Ok(outcome) => break outcome,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Err(refused("the mapping was dropped".to_owned())),
+                Err(TryRecvError::Empty) if spins && begin.elapsed() < SPIN => device.poll()?,
+                Err(TryRecvError::Empty) => device.wait_for(submission.clone())?,
+                Err(TryRecvError::Disconnected) => return Err(refused("the mapping was dropped".to_owned())),
             }
         };
+        device.profile_host("wait", begin);
         outcome.map_err(|error| refused(error.to_string()))?;
         let values = {
             let view = slice.get_mapped_range().map_err(|error| refused(error.to_string()))?;
@@ -160,6 +172,11 @@ impl Readback {
         };
         self.raw.unmap();
         Ok(values)
+    }
+
+    /// Notes the submit that copies to this memory.
+    pub(super) fn submitted(&self, submission: wgpu::SubmissionIndex) {
+        *self.submission.lock().unwrap_or_else(PoisonError::into_inner) = Some(submission);
     }
 
     pub(super) fn raw(&self) -> &wgpu::Buffer {

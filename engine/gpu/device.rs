@@ -4,10 +4,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::adapter::{self, AdapterQuery};
+use super::buffer::Readback;
 use super::kernel::{Composition, Kernel};
 use super::plan::Plan;
+use super::profile::{Profile, Profiler, Timer};
+use super::shaders::Shaders;
 use crate::error::{Error, Result};
 
 /// An open adapter. Cloning is cheap; all clones are the same device.
@@ -23,7 +27,9 @@ struct Inner {
     limits: wgpu::Limits,
     cooperative_tile: Option<u32>,
     faults: Arc<Mutex<Faults>>,
+    shaders: Shaders,
     kernels: Mutex<HashMap<Composition, Arc<Kernel>>>,
+    profiler: Mutex<Option<Profiler>>,
 }
 
 /// The first thing that went wrong; what follows it is usually its echo.
@@ -39,11 +45,22 @@ impl Device {
     ///
     /// **Errors**: [`Error::Adapter`] if there is none, [`Error::Device`] if it does not open.
     pub fn open(query: &AdapterQuery) -> Result<Device> {
+        Device::open_with(query, Shaders::default())
+    }
+
+    /// As [`Device::open`], with kernels from `shaders`.
+    ///
+    /// **Errors**: as [`Device::open`].
+    pub fn open_with(query: &AdapterQuery, shaders: Shaders) -> Result<Device> {
         let adapter = adapter::choose(query)?;
         let tile = cooperative_tile(&adapter);
+        let timestamps = wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES
+            | wgpu::Features::SHADER_INT64;
+        let cooperative = if tile.is_some() { COOPERATIVE } else { wgpu::Features::empty() };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("pard"),
-            required_features: if tile.is_some() { COOPERATIVE } else { wgpu::Features::empty() },
+            required_features: adapter.features() & (timestamps | cooperative),
             // SAFETY: the one experimental feature asked for is cooperative matrices. They are used by one kernel of
             // this crate, only where a user chose it, after a start-up check of its results, and all its accesses lie
             // inside arrays of sizes known at compile time.
@@ -55,17 +72,18 @@ impl Device {
         let info = adapter.get_info();
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
             .map_err(|error| Error::Device { adapter: info.name.clone(), reason: error.to_string() })?;
-        Ok(Device::new(device, queue, tile))
+        Ok(Device::new(device, queue, shaders, tile))
     }
 
-    /// Takes over a device that the application has opened itself. Its error callbacks are replaced. Only its adapter
-    /// would know the size of cooperative matrices, so it counts as having none, except on Metal, which has one size.
+    /// Takes over a device that the application has opened itself. Its error callbacks are replaced. Profiles need its
+    /// feature `TIMESTAMP_QUERY`. Only its adapter would know the size of cooperative matrices, so it counts as having
+    /// none, except on Metal, which has one size.
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Device {
         let is_known = device.adapter_info().backend == wgpu::Backend::Metal && device.features().contains(COOPERATIVE);
-        Device::new(device, queue, is_known.then_some(8))
+        Device::new(device, queue, Shaders::default(), is_known.then_some(8))
     }
 
-    fn new(device: wgpu::Device, queue: wgpu::Queue, cooperative_tile: Option<u32>) -> Device {
+    fn new(device: wgpu::Device, queue: wgpu::Queue, shaders: Shaders, cooperative_tile: Option<u32>) -> Device {
         let faults = Arc::new(Mutex::new(Faults::default()));
         let (on_error, on_loss) = (faults.clone(), faults.clone());
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
@@ -80,8 +98,9 @@ impl Device {
             }
         });
         let (info, limits) = (device.adapter_info(), device.limits());
-        let kernels = Mutex::default();
-        Device { inner: Arc::new(Inner { device, queue, info, limits, cooperative_tile, faults, kernels }) }
+        let (kernels, profiler) = (Mutex::default(), Mutex::default());
+        let inner = Inner { device, queue, info, limits, cooperative_tile, faults, shaders, kernels, profiler };
+        Device { inner: Arc::new(inner) }
     }
 
     /// The adapter's name and driver, as shown to users.
@@ -154,17 +173,81 @@ impl Device {
     ///
     /// **Errors**: as [`Device::check`].
     pub fn wait(&self) -> Result<()> {
-        let polled = self.inner.device.poll(wgpu::PollType::wait_indefinitely());
-        self.check("waiting for the GPU")?;
-        polled
-            .map(drop)
-            .map_err(|error| Error::Gpu { what: "waiting for the GPU".to_owned(), reason: error.to_string() })
+        let begin = Instant::now();
+        let waited = self.wait_for(None);
+        self.profile_host("wait", begin);
+        waited
+    }
+
+    /// Waits until `submission`, or all work there is, is done.
+    pub(super) fn wait_for(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        self.poll_as(wgpu::PollType::Wait { submission_index: submission, timeout: None })
+    }
+
+    /// Lets the device tell what is done by now.
+    pub(super) fn poll(&self) -> Result<()> {
+        self.poll_as(wgpu::PollType::Poll)
+    }
+
+    fn poll_as(&self, how: wgpu::PollType) -> Result<()> {
+        const WHAT: &str = "waiting for the GPU";
+        let polled = self.inner.device.poll(how);
+        self.check(WHAT)?;
+        polled.map(drop).map_err(|error| Error::Gpu { what: WHAT.to_owned(), reason: error.to_string() })
+    }
+
+    /// Times every dispatch from here on, and what the host does beside it. With `separate_passes` each kernel gets a pass
+    /// of its own, as it does anyhow on adapters that can only time whole passes.
+    ///
+    /// **Errors**: [`Error::Option`] if the adapter has no timestamps.
+    pub fn start_profile(&self, separate_passes: bool) -> Result<()> {
+        let features = self.inner.device.features();
+        if !features.contains(wgpu::Features::TIMESTAMP_QUERY) {
+            let reason = format!("{} has no timestamps", self.name());
+            return Err(Error::Option { option: "profile", reason });
+        }
+        let inside = features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES);
+        *lock(&self.inner.profiler) = Some(Profiler::new(separate_passes || !inside));
+        Ok(())
+    }
+
+    /// Ends the profile and gives what it recorded: nothing, if none was started.
+    ///
+    /// **Errors**: as [`Device::check`].
+    pub fn end_profile(&self) -> Result<Profile> {
+        let Some(mut profiler) = lock(&self.inner.profiler).take() else { return Ok(Profile::default()) };
+        profiler.collect(self, true)?;
+        Ok(profiler.finish(f64::from(self.inner.queue.get_timestamp_period()) * 1e-9))
     }
 
     /// Makes the device unusable, as a driver reset would; everything on it then reports [`Error::DeviceLost`].
     pub fn destroy(&self) {
         lock(&self.inner.faults).lost.get_or_insert_with(|| "it was destroyed".to_owned());
         self.inner.device.destroy();
+    }
+
+    /// The timer of the pass that is about to be recorded, if a profile is taken.
+    pub(super) fn timer(&self) -> Option<Timer> {
+        lock(&self.inner.profiler).as_ref().map(Profiler::timer)
+    }
+
+    pub(super) fn profile_host(&self, activity: &'static str, begin: Instant) {
+        if let Some(profiler) = lock(&self.inner.profiler).as_mut() {
+            profiler.host(activity, begin);
+        }
+    }
+
+    pub(super) fn profile_submit(&self, timer: Timer, readbacks: Vec<Readback>, begin: Instant) -> Result<()> {
+        // Taken out meanwhile: reading timestamps back waits, and waits are profiled.
+        let Some(mut profiler) = lock(&self.inner.profiler).take() else { return Ok(()) };
+        profiler.submitted(timer, readbacks, begin);
+        let collected = profiler.collect(self, false);
+        *lock(&self.inner.profiler) = Some(profiler);
+        collected
+    }
+
+    pub(super) fn shaders(&self) -> &Shaders {
+        &self.inner.shaders
     }
 
     pub(super) fn raw(&self) -> &wgpu::Device {

@@ -8,7 +8,7 @@ use wgpu::naga;
 use super::buffer::Buffer;
 use super::device::Device;
 use super::pass::{Dispatch, Grid};
-use super::shaders;
+use super::shaders::Shaders;
 use crate::error::{Error, Result};
 
 /// A compiled compute shader.
@@ -34,18 +34,18 @@ struct Binding {
     kind: wgpu::BufferBindingType,
 }
 
-/// The WGSL text of `files` under a prelude of `constants`. Files are named as in [`super::shader_names`]. The `enable`
-/// lines that a file may begin with come before everything else, as WGSL wants them.
+/// The WGSL text of `files` of `shaders` under a prelude of `constants`. Files are named as in [`super::shader_names`].
+/// The `enable` lines that a file may begin with come before everything else, as WGSL wants them.
 ///
 /// **Errors**: [`Error::Gpu`] if a file is unknown.
-pub fn compose(files: &[&str], constants: &[(&str, u32)]) -> Result<String> {
+pub fn compose(shaders: &Shaders, files: &[&str], constants: &[(&str, u32)]) -> Result<String> {
     let mut enabled = String::new();
     let mut text = String::new();
     for (name, value) in constants {
         text += &format!("const {name}: u32 = {value}u;\n");
     }
     for file in files {
-        let source = shaders::source(file).ok_or_else(|| Error::Gpu {
+        let source = shaders.source(file).ok_or_else(|| Error::Gpu {
             what: format!("shader {file}"),
             reason: "there is no such file in shaders/".to_owned(),
         })?;
@@ -66,7 +66,7 @@ impl Kernel {
     ) -> Result<Kernel> {
         let name = files[0];
         let refused = |reason: String| Error::Gpu { what: format!("shader {name}"), reason };
-        let text = compose(files, constants)?;
+        let text = compose(device.shaders(), files, constants)?;
         let module = naga::front::wgsl::parse_str(&text)
             .map_err(|error| refused(error.emit_to_string_with_path(&text, name)))?;
         let bindings = bindings(&module);

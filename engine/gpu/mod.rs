@@ -6,6 +6,7 @@ mod device;
 mod kernel;
 mod pass;
 mod plan;
+mod profile;
 mod shaders;
 
 pub use adapter::{AdapterQuery, AdapterReport, adapters};
@@ -14,4 +15,5 @@ pub use device::Device;
 pub use kernel::{Composition, Kernel, compose};
 pub use pass::{Dispatch, Grid, Pass};
 pub use plan::{CacheFormat, Plan, ProductChoice, Products};
-pub use shaders::{names as shader_names, source as shader_source};
+pub use profile::{DispatchTime, HostTime, Profile, Work};
+pub use shaders::{Shaders, names as shader_names, source as shader_source};

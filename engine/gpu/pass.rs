@@ -1,10 +1,12 @@
 //! Recording work: one encoder, one pass, one submit.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::buffer::{Buffer, Readback};
 use super::device::Device;
 use super::kernel::Kernel;
+use super::profile::{Timer, Work};
 use crate::error::Result;
 
 /// Workgroups in x, y and z.
@@ -22,25 +24,30 @@ impl Dispatch {
         Dispatch { kernel, group, grid }
     }
 
-    /// Records it over its own grid.
-    pub fn encode(&self, pass: &mut Pass) {
-        pass.dispatch(&self.kernel, &self.group, self.grid);
+    /// Records it over its own grid. `work` is what it has to do, for profiles.
+    pub fn encode(&self, pass: &mut Pass, work: Work) {
+        pass.dispatch(&self.kernel, &self.group, self.grid, work);
     }
 
     /// Records it over `grid` in place of its own.
-    pub fn encode_over(&self, pass: &mut Pass, grid: Grid) {
-        pass.dispatch(&self.kernel, &self.group, grid);
+    pub fn encode_over(&self, pass: &mut Pass, grid: Grid, work: Work) {
+        pass.dispatch(&self.kernel, &self.group, grid, work);
     }
 
     /// Records `kernel`, which has the same bindings, with these operands.
-    pub fn encode_with(&self, pass: &mut Pass, kernel: &Kernel, grid: Grid) {
-        pass.dispatch(kernel, &self.group, grid);
+    pub fn encode_with(&self, pass: &mut Pass, kernel: &Kernel, grid: Grid, work: Work) {
+        pass.dispatch(kernel, &self.group, grid, work);
     }
 }
 
 /// Work being recorded. The only caller of `dispatch_workgroups`.
 pub struct Pass {
-    raw: wgpu::ComputePass<'static>,
+    device: Device,
+    /// Open from the first dispatch on. It ends before its encoder.
+    raw: Option<wgpu::ComputePass<'static>>,
+    encoder: wgpu::CommandEncoder,
+    section: &'static str,
+    timer: Option<Timer>,
 }
 
 impl Pass {
@@ -52,25 +59,69 @@ impl Pass {
         copy: Option<(&Buffer, &Readback)>,
         record: impl FnOnce(&mut Pass) -> Result<()>,
     ) -> Result<()> {
-        let mut encoder = device.raw().create_command_encoder(&Default::default());
-        let mut pass = Pass { raw: encoder.begin_compute_pass(&Default::default()).forget_lifetime() };
-        let recorded = record(&mut pass);
-        drop(pass);
-        recorded?;
+        let begin = Instant::now();
+        let encoder = device.raw().create_command_encoder(&Default::default());
+        let mut pass = Pass { device: device.clone(), encoder, raw: None, section: "", timer: device.timer() };
+        record(&mut pass)?;
+        let Pass { mut encoder, raw, timer, .. } = pass;
+        drop(raw);
         if let Some((source, target)) = copy {
             encoder.copy_buffer_to_buffer(source.raw(), 0, target.raw(), 0, source.bytes());
         }
-        device.queue().submit([encoder.finish()]);
+        let timed = match timer {
+            Some(timer) => Some((timer.resolve(device, &mut encoder)?, timer)),
+            None => None,
+        };
+        let commands = encoder.finish();
+        device.profile_host("encode", begin);
+        let begin = Instant::now();
+        let submission = device.queue().submit([commands]);
+        device.profile_host("submit", begin);
+        if let Some((_, readback)) = copy {
+            readback.submitted(submission);
+        }
+        if let Some((readbacks, timer)) = timed {
+            device.profile_submit(timer, readbacks, begin)?;
+        }
         device.check("submitting work")
     }
 
-    fn dispatch(&mut self, kernel: &Kernel, group: &wgpu::BindGroup, grid: Grid) {
+    /// Names the part of the work that the dispatches from here on belong to, for profiles.
+    pub fn section(&mut self, name: &'static str) {
+        self.section = name;
+    }
+
+    fn dispatch(&mut self, kernel: &Kernel, group: &wgpu::BindGroup, grid: Grid, work: Work) {
         // An empty grid is legal and does nothing; some drivers warn about it.
         if grid.contains(&0) {
             return;
         }
-        self.raw.set_pipeline(kernel.pipeline());
-        self.raw.set_bind_group(0, group, &[]);
-        self.raw.dispatch_workgroups(grid[0], grid[1], grid[2]);
+        let [x, y, z] = grid;
+        let run = |raw: &mut wgpu::ComputePass| {
+            raw.set_pipeline(kernel.pipeline());
+            raw.set_bind_group(0, group, &[]);
+            raw.dispatch_workgroups(x, y, z);
+        };
+        let Pass { device, encoder, raw, section, timer } = self;
+        let mut begin_pass = |writes: Option<wgpu::ComputePassTimestampWrites>| {
+            let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: writes };
+            encoder.begin_compute_pass(&descriptor).forget_lifetime()
+        };
+        let Some(timer) = timer else {
+            return run(raw.get_or_insert_with(|| begin_pass(None)));
+        };
+        let separate = timer.separate_passes;
+        let (query_set, index) = timer.count(device.raw(), kernel.name(), section, work);
+        if separate {
+            return run(&mut begin_pass(Some(wgpu::ComputePassTimestampWrites {
+                query_set,
+                beginning_of_pass_write_index: Some(index),
+                end_of_pass_write_index: Some(index + 1),
+            })));
+        }
+        let raw = raw.get_or_insert_with(|| begin_pass(None));
+        raw.write_timestamp(query_set, index);
+        run(raw);
+        raw.write_timestamp(query_set, index + 1);
     }
 }

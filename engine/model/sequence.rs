@@ -216,6 +216,7 @@ impl Sequence {
         self.step.write(device, 0, &[step]);
         self.ids.write(device, 0, tokens);
         Pass::submit(device, None, |pass| {
+            pass.section(if role == Role::Prompt { "prefill" } else { "forward" });
             self.forward(pass, role, tokens.len(), end)?;
             if outputs > 0 { self.choose(pass, outputs) } else { Ok(()) }
         })

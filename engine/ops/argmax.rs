@@ -2,7 +2,7 @@
 
 use super::Tensor;
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Device, Dispatch, Pass};
+use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -24,7 +24,7 @@ const SECTION: usize = 2048;
 pub struct Argmax {
     candidates: Dispatch,
     merge: Dispatch,
-    sections: u32,
+    limit: usize,
 }
 
 impl Argmax {
@@ -49,13 +49,16 @@ impl Argmax {
         Ok(Argmax {
             candidates: kernel.dispatch(device, &[&params, &logits.buffer, &candidates], [1, 1, 1])?,
             merge: merge.dispatch(device, &[&merge_params, step, &candidates, choices], [1, 1, 1])?,
-            sections: sections as u32,
+            limit,
         })
     }
 
     /// Records the choice for `rows` rows, which must be the step's `outputs`.
     pub fn encode(&self, pass: &mut Pass, rows: usize) {
-        self.candidates.encode_over(pass, [self.sections, rows as u32, 1]);
-        self.merge.encode(pass);
+        let sections = self.limit.div_ceil(SECTION);
+        let work = Work::of(rows, [1, self.limit], rows * (4 * self.limit + 8 * sections), rows * self.limit);
+        self.candidates.encode_over(pass, [sections as u32, rows as u32, 1], work);
+        let work = Work::of(rows, [1, sections], rows * (8 * sections + 4), rows * sections);
+        self.merge.encode(pass, work);
     }
 }

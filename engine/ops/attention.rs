@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use super::rope::{KEY_TILE, KvCache};
 use super::{AttentionShape, MOST_ROWS, Role, Tensor};
 use crate::error::Result;
-use crate::gpu::{Buffer, CacheFormat, Device, Dispatch, Kernel, Pass, Plan};
+use crate::gpu::{Buffer, CacheFormat, Device, Dispatch, Kernel, Pass, Plan, Work};
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -128,12 +128,12 @@ impl Attention {
     ///
     /// Errors: [`crate::Error::Gpu`] if a variant does not compile.
     pub fn encode(&self, pass: &mut Pass, role: Role, rows: usize, end: usize) -> Result<()> {
-        let AttentionShape { heads, kv_heads, head_dim } = self.shape;
+        let AttentionShape { heads, kv_heads, .. } = self.shape;
         let pairs = (rows * heads / kv_heads) as u32;
         if role == Role::Prompt {
             let per_workgroup = Self::most_pairs(&self.device, &self.plan, PAIRS[PAIRS.len() - 1]);
             let grid = [kv_heads as u32, pairs.div_ceil(per_workgroup), 1];
-            self.prompt.encode_with(pass, &self.prompt_kernel, grid);
+            self.prompt.encode_with(pass, &self.prompt_kernel, grid, self.work(rows, end, 0));
             return Ok(());
         }
         let variant = PAIRS.iter().position(|&most| pairs <= most).unwrap_or(PAIRS.len() - 1);
@@ -146,9 +146,24 @@ impl Attention {
             }
         };
         let splits = (end as u32).div_ceil(self.plan.key_split);
-        self.round.encode_with(pass, kernel, [kv_heads as u32, pairs.div_ceil(per_workgroup), splits]);
-        self.merge.encode_over(pass, [((heads * head_dim / 2) as u32).div_ceil(64), rows as u32, 1]);
+        let grid = [kv_heads as u32, pairs.div_ceil(per_workgroup), splits];
+        self.round.encode_with(pass, kernel, grid, self.work(rows, end, splits as usize));
+        let width = self.shape.heads * self.shape.head_dim;
+        let part_bytes = rows * splits as usize * 4 * (width + 2 * heads);
+        let work = Work::of(rows, [heads, splits as usize], part_bytes + 4 * rows * width, 2 * part_bytes / 4);
+        self.merge.encode_over(pass, [((width / 2) as u32).div_ceil(64), rows as u32, 1], work);
         Ok(())
+    }
+
+    /// What the first kernel has to do. The keys are read once for all rows; the last row ends at `end`, each before it
+    /// sees one key less.
+    fn work(&self, rows: usize, end: usize, splits: usize) -> Work {
+        let AttentionShape { heads, kv_heads, head_dim } = self.shape;
+        let width = heads * head_dim;
+        let cache_bytes = 2 * kv_heads * head_dim * end * self.plan.cache.bytes();
+        let out_bytes = 4 * rows * if splits == 0 { width } else { splits * (width + 2 * heads) };
+        let scores = (rows * end).saturating_sub(rows * (rows - 1) / 2);
+        Work::of(rows, [heads, end], cache_bytes + 4 * rows * width + out_bytes, 4 * width * scores).stored()
     }
 
     /// `pairs`, or as many as the device's workgroup memory has room for.

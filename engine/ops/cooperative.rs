@@ -4,11 +4,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::matmul::fold;
 use super::matrix::{Matrix, PIECE, WeightFormat};
 use super::{MOST_ROWS, Role, RowSet};
 use crate::error::Result;
-use crate::gpu::{Device, Dispatch, Kernel, Pass, Plan, Products};
+use crate::gpu::{Device, Kernel, Plan, Products};
 
 /// Columns that are summed up in the matrix unit, under one scale, before f32 takes over: eight pieces, whose scale eight
 /// invocations find among themselves.
@@ -65,16 +64,11 @@ impl Cooperative {
         })
     }
 
-    /// Records the product for `rows` rows. `parts` are the matrix's, and the weight rows of each.
-    pub fn encode(&self, pass: &mut Pass, parts: &[(Dispatch, u32)], role: Role, rows: usize) -> Result<()> {
-        let kernel = self.kernel(role, rows)?;
+    /// The kernel for `rows` rows, the weight rows of one of its workgroups, and its workgroups over rows of x.
+    pub fn variant(&self, role: Role, rows: usize) -> Result<(Arc<Kernel>, u32, u32)> {
         let share = self.share(role, rows);
-        for (dispatch, rows_out) in parts {
-            let [x, y] = fold(rows_out.div_ceil(share.out_tiles * self.tile));
-            let z = (rows as u32).div_ceil(share.row_tiles * self.tile);
-            dispatch.encode_with(pass, &kernel, [x, y, z]);
-        }
-        Ok(())
+        let row_groups = (rows as u32).div_ceil(share.row_tiles * self.tile);
+        Ok((self.kernel(role, rows)?, share.out_tiles * self.tile, row_groups))
     }
 
     /// The kernel for `rows` rows, compiled on first use.

@@ -3,7 +3,7 @@
 use super::matrix::{Matrix, PIECE};
 use super::{MOST_ROWS, Tensor};
 use crate::error::Result;
-use crate::gpu::{Buffer, Device, Dispatch, Pass};
+use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -18,6 +18,8 @@ struct EmbeddingParams {
 pub struct Embedding {
     parts: Vec<Dispatch>,
     workgroups: u32,
+    width: usize,
+    value_bytes: usize,
 }
 
 impl Embedding {
@@ -43,13 +45,21 @@ impl Embedding {
                 kernel.dispatch(device, &[&params, ids, buffer, &y.buffer], [1, 1, 1])
             })
             .collect::<Result<_>>()?;
-        Ok(Embedding { parts, workgroups: pieces.div_ceil(64) })
+        Ok(Embedding {
+            parts,
+            workgroups: pieces.div_ceil(64),
+            width: y.width,
+            value_bytes: weights.format().bytes(),
+        })
     }
 
     /// Records the look-up for `rows` rows.
     pub fn encode(&self, pass: &mut Pass, rows: usize) {
+        // Of several parts each writes some of the rows.
+        let values = rows * self.width / self.parts.len();
+        let work = Work::of(rows, [1, self.width], values * (self.value_bytes + 4), 0).stored();
         for part in &self.parts {
-            part.encode_over(pass, [self.workgroups, rows as u32, 1]);
+            part.encode_over(pass, [self.workgroups, rows as u32, 1], work);
         }
     }
 }

@@ -9,7 +9,7 @@ use super::cooperative::Cooperative;
 use super::matrix::{MOST_BLOCKS, Matrix, PIECE};
 use super::{MOST_ROWS, Role, Tensor, expect_len};
 use crate::error::Result;
-use crate::gpu::{Buffer, Device, Dispatch, Kernel, Pass, Plan};
+use crate::gpu::{Buffer, Device, Dispatch, Kernel, Pass, Plan, Work};
 
 /// What becomes of a finished dot product.
 #[derive(Clone, Copy)]
@@ -56,6 +56,8 @@ pub struct Matmul {
     tile_kernel: OnceLock<Arc<Kernel>>,
     /// The formats' pieces: how weights are read, and what becomes of a sum.
     files: [&'static str; 2],
+    columns: usize,
+    weight_bytes: usize,
     lanes: u32,
     slices: u32,
     row_set: RowSet,
@@ -93,6 +95,8 @@ impl Matmul {
             row_kernels: Default::default(),
             tile_kernel: OnceLock::new(),
             files: [weights.format().file(), finish],
+            columns: weights.columns(),
+            weight_bytes: weights.format().bytes(),
             lanes: weights.lanes(),
             slices: plan.slices,
             row_set,
@@ -123,21 +127,28 @@ impl Matmul {
     ///
     /// Errors: [`crate::Error::Gpu`] if a variant does not compile.
     pub fn encode(&self, pass: &mut Pass, role: Role, rows: usize) -> Result<()> {
-        if let Some(cooperative) = &self.cooperative {
-            return cooperative.encode(pass, &self.parts, role, rows);
-        }
-        let (kernel, blocks, depth) = match role {
-            Role::Round => (self.row_kernel(rows)?, self.blocks(rows), 1),
-            Role::Prompt => {
+        let (kernel, outs, depth) = match (&self.cooperative, role) {
+            (Some(cooperative), _) => cooperative.variant(role, rows)?,
+            (None, Role::Round) => (self.row_kernel(rows)?, self.blocks(rows) * self.lanes, 1),
+            (None, Role::Prompt) => {
                 let [tile_rows, tiles] = self.tile();
-                (self.tile_kernel()?, MOST_BLOCKS as u32, (rows as u32).div_ceil(tile_rows * tiles))
+                let outs = MOST_BLOCKS as u32 * self.lanes;
+                (self.tile_kernel()?, outs, (rows as u32).div_ceil(tile_rows * tiles))
             }
         };
         for (dispatch, rows_out) in &self.parts {
-            let [x, y] = fold(rows_out.div_ceil(blocks * self.lanes));
-            dispatch.encode_with(pass, &kernel, [x, y, depth]);
+            let [x, y] = fold(rows_out.div_ceil(outs));
+            dispatch.encode_with(pass, &kernel, [x, y, depth], self.work(rows, *rows_out as usize));
         }
         Ok(())
+    }
+
+    /// What the product of `rows` rows with a part of `rows_out` weight rows has to do.
+    fn work(&self, rows: usize, rows_out: usize) -> Work {
+        let weights = rows_out * self.columns;
+        let reads_output = usize::from(self.files[1] == "finish/add");
+        let bytes = weights * self.weight_bytes + 4 * rows * (self.columns + rows_out * (1 + reads_output));
+        Work::of(rows, [rows_out, self.columns], bytes, 2 * rows * weights).stored()
     }
 
     /// Weight rows per lane: as many as the registers hold beside the rows' sums.

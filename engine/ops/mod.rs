@@ -12,6 +12,7 @@ mod rope;
 mod round;
 mod self_check;
 mod swiglu;
+mod yardstick;
 
 pub use argmax::Argmax;
 pub use attention::{Attention, AttentionScratch};
@@ -23,6 +24,7 @@ pub use rope::{AttentionShape, KvCache, Rope, RopeGains};
 pub use round::{Accept, Inputs, RoundBuffers, RoundParams, Session, Whose};
 pub use self_check::{check_products, check_row_invariance};
 pub use swiglu::Swiglu;
+pub use yardstick::{COLD_BYTES, Rates, Yardstick};
 
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device};

@@ -2,7 +2,7 @@
 
 use super::{MOST_ROWS, RowSet, Tensor, expect_len};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Device, Dispatch, Pass};
+use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -14,6 +14,7 @@ struct RmsNormParams {
 /// A normalisation with its operands bound.
 pub struct RmsNorm {
     dispatch: Dispatch,
+    width: usize,
 }
 
 impl RmsNorm {
@@ -41,11 +42,12 @@ impl RmsNorm {
         let params = Buffer::uniform(device, "rms_norm params", &params)?;
         let gain = Buffer::with_values(device, "gain", gain)?;
         let dispatch = kernel.dispatch(device, &[&params, step, &x.buffer, &gain, &y.buffer], [1, 1, 1])?;
-        Ok(RmsNorm { dispatch })
+        Ok(RmsNorm { dispatch, width: x.width })
     }
 
     /// Records the normalisation of `rows` rows (of the row set).
     pub fn encode(&self, pass: &mut Pass, rows: usize) {
-        self.dispatch.encode_over(pass, [rows as u32, 1, 1]);
+        let work = Work::of(rows, [1, self.width], 4 * (2 * rows + 1) * self.width, 4 * rows * self.width);
+        self.dispatch.encode_over(pass, [rows as u32, 1, 1], work);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{MOST_ROWS, Tensor, expect_len};
 use crate::error::Result;
-use crate::gpu::{Buffer, CacheFormat, Device, Dispatch, Pass, Plan};
+use crate::gpu::{Buffer, CacheFormat, Device, Dispatch, Pass, Plan, Work};
 
 /// Positions whose keys lie side by side; attention's lanes, one a key.
 pub(super) const KEY_TILE: usize = 64;
@@ -97,7 +97,8 @@ struct RopeParams {
 /// Rotation and cache append with their operands bound.
 pub struct Rope {
     dispatch: Dispatch,
-    workgroups: u32,
+    shape: AttentionShape,
+    cache: CacheFormat,
 }
 
 impl Rope {
@@ -140,12 +141,16 @@ impl Rope {
         };
         let norm = if gains.is_some() { "rope_norm/heads" } else { "rope_norm/none" };
         let kernel = device.kernel(&["rope", "shared/eight", "shared/step", write, norm], &shape.constants())?;
-        let items = shape.qkv_width() / 16;
-        Ok(Rope { dispatch: kernel.dispatch(device, &operands, [1, 1, 1])?, workgroups: items.div_ceil(64) as u32 })
+        let dispatch = kernel.dispatch(device, &operands, [1, 1, 1])?;
+        Ok(Rope { dispatch, shape: *shape, cache: cache.format })
     }
 
     /// Records it for `rows` rows.
     pub fn encode(&self, pass: &mut Pass, rows: usize) {
-        self.dispatch.encode_over(pass, [self.workgroups, rows as u32, 1]);
+        let AttentionShape { heads, kv_heads, head_dim } = self.shape;
+        let width = self.shape.qkv_width();
+        let row_bytes = 4 * width + 4 * heads * head_dim + 2 * kv_heads * head_dim * self.cache.bytes() + 4 * head_dim;
+        let work = Work::of(rows, [1, width], rows * row_bytes, 3 * rows * (heads + kv_heads) * head_dim);
+        self.dispatch.encode_over(pass, [(width / 16).div_ceil(64) as u32, rows as u32, 1], work);
     }
 }

@@ -1,7 +1,7 @@
 //! The bookkeeping of a round, on the device: shaders/inputs.wgsl and shaders/accept.wgsl.
 
 use crate::error::Result;
-use crate::gpu::{Buffer, Device, Dispatch, Pass};
+use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
 /// What a session keeps between rounds, as shaders/shared/round.wgsl lays it out.
 #[repr(C)]
@@ -58,6 +58,7 @@ pub enum Whose {
 /// The rows of a forward pass, with its operands bound.
 pub struct Inputs {
     dispatch: Dispatch,
+    rows: usize,
 }
 
 impl Inputs {
@@ -75,20 +76,22 @@ impl Inputs {
     ) -> Result<Inputs> {
         let verify = u32::from(whose == Whose::Target);
         let kernel = device.kernel(&["inputs", "shared/step", "shared/round"], &[("VERIFY", verify)])?;
+        let rows = params.rows as usize;
         let params = Buffer::uniform(device, "inputs params", &params)?;
         let operands = [&params, buffers.session, buffers.tokens, buffers.proposals, step, ids];
-        Ok(Inputs { dispatch: kernel.dispatch(device, &operands, [1, 1, 1])? })
+        Ok(Inputs { dispatch: kernel.dispatch(device, &operands, [1, 1, 1])?, rows })
     }
 
     /// Records it.
     pub fn encode(&self, pass: &mut Pass) {
-        self.dispatch.encode(pass);
+        self.dispatch.encode(pass, Work::of(self.rows, [1, 1], 8 * self.rows, 0));
     }
 }
 
 /// The end of a round, with its operands bound.
 pub struct Accept {
     dispatch: Dispatch,
+    drafts: usize,
 }
 
 impl Accept {
@@ -98,14 +101,15 @@ impl Accept {
     /// Source: arXiv:2211.17192, for greedy decoding.
     pub fn new(device: &Device, params: RoundParams, buffers: RoundBuffers) -> Result<Accept> {
         let kernel = device.kernel(&["accept", "shared/round"], &[])?;
+        let drafts = params.drafts as usize;
         let params = Buffer::uniform(device, "accept params", &params)?;
         let RoundBuffers { session, tokens, proposals, choices, record } = buffers;
         let operands = [&params, proposals, choices, session, tokens, record];
-        Ok(Accept { dispatch: kernel.dispatch(device, &operands, [1, 1, 1])? })
+        Ok(Accept { dispatch: kernel.dispatch(device, &operands, [1, 1, 1])?, drafts })
     }
 
     /// Records it.
     pub fn encode(&self, pass: &mut Pass) {
-        self.dispatch.encode(pass);
+        self.dispatch.encode(pass, Work::of(self.drafts + 1, [1, 1], 16 * (self.drafts + 1), 0));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{MOST_ROWS, Tensor};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Device, Dispatch, Pass};
+use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -13,7 +13,7 @@ struct SwigluParams {
 /// The feed-forward layer's gate with its operands bound.
 pub struct Swiglu {
     dispatch: Dispatch,
-    workgroups: u32,
+    width: usize,
 }
 
 impl Swiglu {
@@ -32,11 +32,12 @@ impl Swiglu {
         let kernel = device.kernel(&["swiglu"], &[])?;
         let params = Buffer::uniform(device, "swiglu params", &SwigluParams { pieces })?;
         let dispatch = kernel.dispatch(device, &[&params, &x.buffer, &y.buffer], [1, 1, 1])?;
-        Ok(Swiglu { dispatch, workgroups: pieces.div_ceil(64) })
+        Ok(Swiglu { dispatch, width: y.width })
     }
 
     /// Records the gate for `rows` rows.
     pub fn encode(&self, pass: &mut Pass, rows: usize) {
-        self.dispatch.encode_over(pass, [self.workgroups, rows as u32, 1]);
+        let work = Work::of(rows, [1, self.width], 12 * rows * self.width, 4 * rows * self.width);
+        self.dispatch.encode_over(pass, [((self.width / 4) as u32).div_ceil(64), rows as u32, 1], work);
     }
 }

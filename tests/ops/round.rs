@@ -140,7 +140,11 @@ fn accept_commits_what_the_oracle_accepts() {
                 assert_eq!(kept, accept(&proposals, &choices), "{context}");
                 assert_eq!(kept.len(), agreeing + 1, "{context}");
                 assert_eq!(state.tokens(), [committed, kept].concat(), "{context}");
-                let draft_rows = if parallel { known } else { (known + drafts.max(1) - 1).min(known + agreeing) };
+                let draft_rows = match drafts {
+                    0 => 0,
+                    _ if parallel => known,
+                    _ => (known + drafts - 1).min(known + agreeing),
+                };
                 let [tokens, target_rows, draft_rows] =
                     [known + agreeing + 1, known + agreeing, draft_rows].map(|count| count as u32);
                 assert_eq!(state.session(), Session { tokens, target_rows, draft_rows }, "{context}");

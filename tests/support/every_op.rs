@@ -4,7 +4,7 @@ use pard_engine::gpu::{Buffer, CacheFormat, Device, Pass, Plan};
 use pard_engine::ops::{
     Accept, Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Finish, Inputs, KvCache, MOST_ROWS, Matmul,
     Matrix, RmsNorm, Role, Rope, RopeGains, RoundBuffers, RoundParams, RowSet, Step, Swiglu, Tensor, WeightFormat,
-    Whose,
+    Whose, Yardstick,
 };
 
 /// Shapes of published models, and the extremes that a configuration may have.
@@ -38,10 +38,9 @@ pub fn build_and_record(device: &Device, plan: &Plan) {
     device.wait().unwrap_or_else(|error| panic!("{}: {error}", device.name()));
 }
 
-/// `bandwidth`, which is no op: the benches dispatch it themselves.
+/// `bandwidth` and `multiply`.
 fn yardstick(device: &Device, plan: &Plan) -> pard_engine::Result<()> {
-    let constants = [("STREAMS", 4), ("STEPS", 8), ("LANES", plan.lanes), ("SLICES", plan.slices)];
-    device.kernel(&["bandwidth"], &constants).map(drop)
+    Yardstick::new(device, plan, |index| index).map(drop)
 }
 
 fn step(device: &Device) -> pard_engine::Result<Buffer> {

@@ -1,0 +1,177 @@
+//! How many tokens to propose, round by round. A round of K proposals commits 1 + Σ Π a tokens, a the chance that the
+//! proposal at each position is accepted once those before it are; it takes a pass over K + 1 rows and the draft's. The K
+//! with the most tokens per second is taken, 0 included. Evidence fades, so that speculation which stopped paying is
+//! tried again now and then.
+
+use super::options::{MOST_DRAFTS, Method};
+use crate::error::Result;
+use crate::model::Sequence;
+use crate::ops::{MOST_ROWS, Role};
+
+/// What a pass of 1 to 32 rows takes, in seconds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PassCost {
+    seconds: [f64; MOST_ROWS],
+}
+
+/// Row counts that are measured where nothing is known; T(rows) is taken as straight between them.
+const MEASURED_ROWS: [usize; 5] = [1, 2, 4, 8, 16];
+/// Timed passes of each, after one that compiles the kernels.
+const REPETITIONS: usize = 2;
+
+impl PassCost {
+    /// From measured points (rows, seconds), straight between them and beyond the last one. Rows must ascend; without a
+    /// point nothing costs anything.
+    pub fn from_points(points: &[(usize, f64)]) -> PassCost {
+        let mut seconds = [0.0; MOST_ROWS];
+        for (index, seconds) in seconds.iter_mut().enumerate() {
+            let rows = index + 1;
+            let above = points.iter().position(|(at, _)| *at >= rows).unwrap_or(points.len().saturating_sub(1));
+            *seconds = match (above.checked_sub(1).map(|below| points[below]), points.get(above)) {
+                (Some((r0, t0)), Some(&(r1, t1))) => t0 + (t1 - t0) * (rows as f64 - r0 as f64) / (r1 - r0) as f64,
+                (None, Some(&(_, time))) => time,
+                _ => 0.0,
+            };
+        }
+        PassCost { seconds }
+    }
+
+    /// Measures passes of `sequence`, whose caches are overwritten. Takes as long as some twenty passes of 8 rows.
+    ///
+    /// Errors: those of [`Sequence::run`].
+    pub fn measure(sequence: &Sequence) -> Result<PassCost> {
+        let mut points = Vec::new();
+        for rows in MEASURED_ROWS {
+            let mut best = f64::INFINITY;
+            for repetition in 0..=REPETITIONS {
+                let begin = std::time::Instant::now();
+                sequence.run(Role::Round, &vec![0; rows], 0, rows)?;
+                sequence.model().device().wait()?;
+                if repetition > 0 {
+                    best = best.min(begin.elapsed().as_secs_f64());
+                }
+            }
+            points.push((rows, best));
+        }
+        Ok(PassCost::from_points(&points))
+    }
+
+    /// Seconds for `rows` rows; a fraction of a row costs its share.
+    pub fn of(&self, rows: f64) -> f64 {
+        let rows = rows.clamp(1.0, MOST_ROWS as f64);
+        let below = rows.floor() as usize;
+        let [low, high] = [below, (below + 1).min(MOST_ROWS)].map(|rows| self.seconds[rows - 1]);
+        low + (high - low) * (rows - below as f64)
+    }
+}
+
+/// What the passes of a target and its draft take.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Costs {
+    /// The target's.
+    pub target: PassCost,
+    /// The draft's.
+    pub draft: PassCost,
+}
+
+/// Whether speculation pays, and if not, why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speculation {
+    /// It does.
+    Pays,
+    /// Not even if every proposal were accepted: passes over several rows are too slow here, or the draft is.
+    TooSlow,
+    /// Too few proposals are accepted.
+    TooRarelyAccepted,
+}
+
+/// Chooses K.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    method: Method,
+    costs: Costs,
+    /// For each position, how often a proposal was checked and how often it was accepted; old evidence counts less.
+    checked: [f64; MOST_DRAFTS],
+    accepted: [f64; MOST_DRAFTS],
+}
+
+/// What the first proposal's chance is taken for at first, and how many checks that opinion is worth. A later position
+/// is first taken to be as good as the one before it.
+const PRIOR: f64 = 0.8;
+const PRIOR_WEIGHT: f64 = 2.0;
+/// What evidence is worth after one more check, and after a round without any.
+const FADING: f64 = 0.95;
+const IDLE_FADING: f64 = 0.98;
+/// What speculation has to promise over AR: times are not that exact.
+const MARGIN: f64 = 1.02;
+
+impl Pace {
+    pub fn new(method: Method, costs: Costs) -> Pace {
+        Pace { method, costs, checked: [0.0; MOST_DRAFTS], accepted: [0.0; MOST_DRAFTS] }
+    }
+
+    /// The K that promises the most tokens per second.
+    pub fn choose(&self) -> usize {
+        self.best(&self.chances())
+    }
+
+    /// Whether speculation pays by now.
+    pub fn speculation(&self) -> Speculation {
+        if self.choose() > 0 {
+            Speculation::Pays
+        } else if self.best(&[1.0; MOST_DRAFTS]) == 0 {
+            Speculation::TooSlow
+        } else {
+            Speculation::TooRarelyAccepted
+        }
+    }
+
+    /// Takes note of a round of `drafts` proposals of which `accepted` were accepted.
+    pub fn observe(&mut self, drafts: usize, accepted: usize) {
+        if drafts == 0 {
+            self.checked.iter_mut().chain(&mut self.accepted).for_each(|count| *count *= IDLE_FADING);
+        }
+        // What follows a refused proposal was not checked.
+        for position in 0..drafts.min(accepted + 1) {
+            self.checked[position] = self.checked[position] * FADING + 1.0;
+            self.accepted[position] = self.accepted[position] * FADING + f64::from(u8::from(position < accepted));
+        }
+    }
+
+    /// For each position the chance that its proposal is accepted if those before it are.
+    fn chances(&self) -> [f64; MOST_DRAFTS] {
+        let mut chances = [0.0; MOST_DRAFTS];
+        let mut before = PRIOR;
+        for (chance, (accepted, checked)) in chances.iter_mut().zip(self.accepted.iter().zip(&self.checked)) {
+            *chance = (accepted + PRIOR_WEIGHT * before) / (checked + PRIOR_WEIGHT);
+            before = *chance;
+        }
+        chances
+    }
+
+    fn best(&self, chances: &[f64; MOST_DRAFTS]) -> usize {
+        let (mut best, mut most) = (0, MARGIN / self.costs.target.of(1.0).max(1e-9));
+        let (mut tokens, mut all_accepted) = (1.0, 1.0);
+        for (position, chance) in chances.iter().enumerate() {
+            let drafts = position + 1;
+            all_accepted *= chance;
+            tokens += all_accepted;
+            let rate = tokens / self.seconds(drafts, tokens).max(1e-9);
+            if rate > most {
+                (best, most) = (drafts, rate);
+            }
+        }
+        best
+    }
+
+    /// What a round takes if rounds commit `tokens` tokens each.
+    fn seconds(&self, drafts: usize, tokens: f64) -> f64 {
+        let k = drafts as f64;
+        let draft = match self.method {
+            Method::Pard => self.costs.draft.of(tokens + k - 1.0),
+            // The first pass reads the last token, and after a fully accepted round the last proposal before it.
+            Method::Vsd | Method::Ar => k * self.costs.draft.of(1.0),
+        };
+        draft + self.costs.target.of(k + 1.0)
+    }
+}

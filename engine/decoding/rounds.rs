@@ -1,0 +1,209 @@
+//! The commands of a round. They depend on how many tokens are proposed and on how many rows the draft has to read, and
+//! not on which tokens were committed: ids, lengths and positions stay on the device.
+
+use std::collections::HashMap;
+
+use super::options::{MOST_DRAFTS, Method};
+use crate::error::Result;
+use crate::gpu::{Buffer, Device, Pass, Readback};
+use crate::model::Sequence;
+use crate::ops::{Accept, Inputs, Role, RoundBuffers, RoundParams, Session, Whose};
+
+/// What the host knows of the sequence when it records a round: exact where no round is in flight, bounds otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outlook {
+    /// Committed tokens, at most.
+    pub tokens: u32,
+    /// Committed tokens that the draft has not read, at most.
+    pub unseen: u32,
+}
+
+impl Outlook {
+    pub fn of(session: &Session) -> Outlook {
+        Outlook { tokens: session.tokens, unseen: session.tokens - session.draft_rows }
+    }
+
+    /// After a round of `drafts` proposals.
+    pub fn after(self, method: Method, drafts: usize) -> Outlook {
+        let unseen = match (drafts, method) {
+            (0, _) => self.unseen + 1,
+            // It has read all that was committed before the round; a serial draft its own proposals but the last as well.
+            (drafts, Method::Pard) => drafts as u32 + 1,
+            (_, Method::Ar | Method::Vsd) => 2,
+        };
+        Outlook { tokens: self.tokens + drafts as u32 + 1, unseen }
+    }
+}
+
+/// One sequence's target and draft, and the bookkeeping between them.
+pub struct Rounds {
+    device: Device,
+    method: Method,
+    mask: u32,
+    pub target: Sequence,
+    pub draft: Option<Sequence>,
+    session: Buffer,
+    tokens: Buffer,
+    pub proposals: Buffer,
+    /// One for each round that may be in flight.
+    records: [(Buffer, Readback); 2],
+    choices: Buffer,
+    /// Bookkeeping kernels by what they are told, bound on first use.
+    inputs: HashMap<(Whose, RoundParams), Inputs>,
+    accepts: HashMap<(usize, usize), Accept>,
+}
+
+/// The buffers that target and draft write their choices to, made before them.
+pub struct Choices {
+    pub target: Buffer,
+    pub draft: Buffer,
+}
+
+impl Choices {
+    pub fn new(device: &Device) -> Result<Choices> {
+        let words = |label| Buffer::storage(device, label, 4 * 2 * MOST_DRAFTS as u64);
+        Ok(Choices { target: words("choices")?, draft: words("proposals")? })
+    }
+}
+
+impl Rounds {
+    pub fn new(
+        method: Method,
+        mask: u32,
+        context: usize,
+        choices: Choices,
+        target: Sequence,
+        draft: Option<Sequence>,
+    ) -> Result<Rounds> {
+        let device = target.model().device().clone();
+        let words = |label, count: usize| Buffer::storage(&device, label, 4 * count as u64);
+        let record = || -> Result<_> {
+            let record = words("record", 2 + MOST_DRAFTS)?;
+            let readback = Readback::new(&device, record.bytes())?;
+            Ok((record, readback))
+        };
+        Ok(Rounds {
+            session: Buffer::storage(&device, "session", size_of::<Session>() as u64)?,
+            tokens: words("tokens", context + 2 * MOST_DRAFTS)?,
+            proposals: choices.draft,
+            records: [record()?, record()?],
+            choices: choices.target,
+            inputs: HashMap::new(),
+            accepts: HashMap::new(),
+            device,
+            method,
+            mask,
+            target,
+            draft,
+        })
+    }
+
+    /// Sets the device's bookkeeping.
+    pub fn write_session(&self, session: &Session) {
+        self.session.write(&self.device, 0, std::slice::from_ref(session));
+    }
+
+    /// The device's bookkeeping. Waits for the device.
+    pub fn read_session(&self) -> Result<Session> {
+        Ok(self.session.read(&self.device, 0, 1)?[0])
+    }
+
+    /// Sets the committed tokens.
+    pub fn write_tokens(&self, tokens: &[u32]) {
+        self.tokens.write(&self.device, 0, tokens);
+    }
+
+    /// Submits a round of `drafts` proposals, whose record goes to the slot `slot`.
+    pub fn submit(&mut self, drafts: usize, slot: usize, outlook: Outlook) -> Result<()> {
+        self.prepare(drafts, slot, outlook)?;
+        let (record, readback) = &self.records[slot];
+        Pass::submit(&self.device, Some((record, readback)), |pass| {
+            self.propose(pass, drafts, outlook)?; // d1 .. dK: one draft pass (PARD), K of them (VSD), or none (AR)
+            self.verify(pass, drafts, outlook)?; // t0 .. tK: one target pass
+            pass.section("accept");
+            self.accepts[&(drafts, slot)].encode(pass); // commit what agrees, and the target's own next
+            Ok(())
+        })
+    }
+
+    /// Waits for the round that was submitted to `slot`: how many tokens it committed, and which.
+    pub fn read(&self, drafts: usize, slot: usize) -> Result<Vec<u32>> {
+        self.records[slot].1.read(&self.device, 2 + drafts)
+    }
+
+    /// Records the draft's passes.
+    fn propose(&self, pass: &mut Pass, drafts: usize, outlook: Outlook) -> Result<()> {
+        let Some(draft) = &self.draft else { return Ok(()) };
+        pass.section("draft");
+        for (params, outputs) in self.draft_passes(drafts, outlook) {
+            let end = match params.pass_index {
+                0 => outlook.tokens - outlook.unseen + params.rows,
+                index => outlook.tokens + index,
+            };
+            self.inputs[&(Whose::Draft, params)].encode(pass);
+            draft.forward(pass, Role::Round, params.rows as usize, end as usize)?;
+            draft.choose(pass, outputs)?;
+        }
+        Ok(())
+    }
+
+    /// Records the target's pass over the newest committed token and the proposals.
+    fn verify(&self, pass: &mut Pass, drafts: usize, outlook: Outlook) -> Result<()> {
+        pass.section("verify");
+        self.inputs[&(Whose::Target, self.verify_params(drafts))].encode(pass);
+        self.target.forward(pass, Role::Round, drafts + 1, outlook.tokens as usize + drafts)?;
+        self.target.choose(pass, drafts + 1)
+    }
+
+    /// The round's draft passes, and how many proposals each makes. Surplus rows are harmless and cost time.
+    fn draft_passes(&self, drafts: usize, outlook: Outlook) -> Vec<(RoundParams, usize)> {
+        let (most, rows) = (drafts as u32, outlook.unseen);
+        let params = RoundParams { drafts: most, mask: self.mask, parallel: 0, pass_index: 0, rows };
+        match self.method {
+            _ if drafts == 0 => vec![],
+            Method::Ar => vec![],
+            Method::Pard => vec![(RoundParams { parallel: 1, rows: rows + most - 1, ..params }, drafts)],
+            Method::Vsd => {
+                let later = |pass_index| (RoundParams { pass_index, rows: 1, ..params }, 1);
+                [(params, 1)].into_iter().chain((1..most).map(later)).collect()
+            }
+        }
+    }
+
+    fn verify_params(&self, drafts: usize) -> RoundParams {
+        let drafts = drafts as u32;
+        RoundParams { drafts, mask: 0, parallel: 0, pass_index: 0, rows: drafts + 1 }
+    }
+
+    /// Binds the bookkeeping kernels that the round needs.
+    fn prepare(&mut self, drafts: usize, slot: usize, outlook: Outlook) -> Result<()> {
+        let mut needed = vec![(Whose::Target, self.verify_params(drafts))];
+        needed.extend(self.draft_passes(drafts, outlook).into_iter().map(|(params, _)| (Whose::Draft, params)));
+        let bound = |record| RoundBuffers {
+            session: &self.session,
+            tokens: &self.tokens,
+            proposals: &self.proposals,
+            choices: &self.choices,
+            record,
+        };
+        let buffers = bound(&self.records[slot].0);
+        for key in needed {
+            if self.inputs.contains_key(&key) {
+                continue;
+            }
+            let (whose, params) = key;
+            let sequence = match (whose, &self.draft) {
+                (Whose::Draft, Some(draft)) => draft,
+                _ => &self.target,
+            };
+            let made = Inputs::new(&self.device, whose, params, buffers, sequence.step(), sequence.ids())?;
+            self.inputs.insert(key, made);
+        }
+        if !self.accepts.contains_key(&(drafts, slot)) {
+            let parallel = u32::from(self.method == Method::Pard);
+            let params = RoundParams { parallel, ..self.verify_params(drafts) };
+            self.accepts.insert((drafts, slot), Accept::new(&self.device, params, buffers)?);
+        }
+        Ok(())
+    }
+}
