@@ -1,6 +1,6 @@
 //! One answer, and what is reported of it.
 
-use pard_engine::decoding::{Decoder, FinishReason, Generation, Limits, Statistics};
+use pard_engine::decoding::{Decoder, Drafts, FinishReason, Generation, Limits, Statistics};
 use pard_engine::model::Model;
 use serde_json::{Value, json};
 
@@ -53,6 +53,14 @@ pub fn statistics_json(tokens: usize, statistics: &Statistics) -> Value {
         "decode_seconds": statistics.decode.as_secs_f64(),
         "tokens_per_second": tokens_per_second(tokens, statistics),
     })
+}
+
+/// K, as all JSON reports say it: a number, or `auto`.
+pub fn drafts_json(drafts: Drafts) -> Value {
+    match drafts {
+        Drafts::Fixed(drafts) => json!(drafts),
+        Drafts::Auto => json!("auto"),
+    }
 }
 
 /// `base` with the fields of `more` after its own.

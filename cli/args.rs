@@ -24,10 +24,12 @@ pub struct Arguments {
 pub enum Command {
     /// Write the answer to a prompt
     Generate(GenerateArguments),
-    /// Time the decoding methods side by side and compare their tokens
+    /// Time the decoding methods side by side and compare their tokens; or, with --pp or --tg, one model's raw speed
     Bench(BenchArguments),
     /// Show where the time goes, kernel by kernel
     Profile(ProfileArguments),
+    /// Measure the row kernels on this adapter and keep the fastest for each number of rows
+    Tune(TuneArguments),
     /// List the adapters and say which one would be used
     Devices(DevicesArguments),
     /// Show what a model is made of and the memory it needs
@@ -94,12 +96,45 @@ pub struct BenchArguments {
     /// Tokens of each answer at most
     #[arg(short = 'n', long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
     pub max_tokens: usize,
-    /// Print one JSON object in place of the table
-    #[arg(long)]
+    #[command(flatten)]
+    pub tests: TestArguments,
+    /// How often each test of raw speed is timed, after one run that does not count
+    #[arg(short, long, value_name = "R", default_value_t = 5, requires = "tests", value_parser = value_parser!(u32).range(1..))]
+    pub repetitions: u32,
+    /// The report's form [default: md for tests of raw speed, else plain text; of which the other form is json]
+    #[arg(short, long, value_name = "FORMAT", value_parser = one_of(&FORMATS))]
+    pub output: Option<Format>,
+    /// The same as --output json
+    #[arg(long, conflicts_with = "output")]
     pub json: bool,
     /// Print no notices and progress
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+/// Tests of raw speed in place of the comparison, called what llama.cpp's `llama-bench` calls them.
+#[derive(Args)]
+#[group(id = "tests", multiple = true, conflicts_with_all = [
+    "prompts", "limit", "methods", "max_tokens", "draft", "draft_len", "StyleArguments",
+])]
+pub struct TestArguments {
+    /// Time reading a prompt of N random tokens instead, as `llama-bench -p` does; several Ns separated by commas
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = value_parser!(u32).range(1..LONGEST_TEST))]
+    pub pp: Vec<u32>,
+    /// Time writing N tokens instead, one after the other, as `llama-bench -n` does; several Ns separated by commas
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = value_parser!(u32).range(1..LONGEST_TEST))]
+    pub tg: Vec<u32>,
+}
+
+/// What a report is written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A table in Markdown.
+    Markdown,
+    /// Comma-separated values.
+    Csv,
+    /// One JSON value.
+    Json,
 }
 
 #[derive(Args)]
@@ -125,6 +160,26 @@ pub struct ProfileArguments {
     #[arg(long)]
     pub separate_passes: bool,
     /// Print one JSON object in place of the tables
+    #[arg(long)]
+    pub json: bool,
+    /// Print no notices and progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+#[derive(Args)]
+pub struct TuneArguments {
+    /// The model: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
+    #[arg(short, long, default_value = DEFAULT_MODEL)]
+    pub model: String,
+    #[command(flatten)]
+    pub memory: MemoryArguments,
+    #[command(flatten)]
+    pub device: DeviceArguments,
+    /// Forget what was measured before, and measure nothing
+    #[arg(long)]
+    pub forget: bool,
+    /// Print one JSON object in place of the table
     #[arg(long)]
     pub json: bool,
     /// Print no notices and progress
@@ -220,6 +275,11 @@ pub struct DeviceArguments {
 /// The longest context that is taken unless a longer one is asked for.
 const USUAL_CONTEXT: usize = 4096;
 
+/// A test takes one token of context more than its own.
+const LONGEST_TEST: i64 = pard_engine::decoding::MOST_CONTEXT as i64;
+
+const FORMATS: [(&str, Format); 3] = [("md", Format::Markdown), ("csv", Format::Csv), ("json", Format::Json)];
+
 const METHODS: [(&str, Method); 3] = [("ar", Method::Ar), ("vsd", Method::Vsd), ("pard", Method::Pard)];
 
 const PRODUCTS: [(&str, ProductChoice); 2] =
@@ -251,6 +311,20 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
+impl BenchArguments {
+    /// The report's form, if one was asked for.
+    pub fn format(&self) -> Option<Format> {
+        if self.json { Some(Format::Json) } else { self.output }
+    }
+}
+
+impl TestArguments {
+    /// Whether none was asked for.
+    pub fn is_empty(&self) -> bool {
+        self.pp.is_empty() && self.tg.is_empty()
+    }
+}
+
 impl DeviceArguments {
     pub fn query(&self) -> AdapterQuery {
         AdapterQuery { device: self.device.clone(), backend: self.backend.clone() }
@@ -279,7 +353,7 @@ impl DeviceArguments {
 
 impl MemoryArguments {
     pub fn load_options(&self) -> LoadOptions {
-        LoadOptions { weights: self.weights, cache: self.cache, products: self.products }
+        LoadOptions { weights: self.weights, cache: self.cache, products: self.products, ignore_tuning: false }
     }
 
     /// The context for a model that was made for `trained` tokens.

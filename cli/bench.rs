@@ -1,7 +1,10 @@
 //! `pard bench`: the decoding methods side by side on the same prompts, and whether they write the same tokens.
-//! Methods take turns on each prompt, so that a machine that slows down slows all of them.
+//! Methods take turns on each prompt, so that a machine that slows down slows all of them. With `--pp` or `--tg` it times
+//! reading and writing alone ([`throughput`]).
 
 mod report;
+mod samples;
+mod throughput;
 
 use std::process::ExitCode;
 
@@ -9,7 +12,7 @@ use pard_engine::Error;
 use pard_engine::decoding::{DecoderOptions, Drafts, FinishReason, Limits, Method};
 
 use crate::answer::{Answer, answer};
-use crate::args::BenchArguments;
+use crate::args::{BenchArguments, Format};
 use crate::interrupt;
 use crate::load::{self, Files};
 use crate::output::{self, Talk};
@@ -33,12 +36,23 @@ const WARM_UP_TOKENS: usize = 8;
 
 /// Runs the command.
 pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
+    if !arguments.tests.is_empty() {
+        return throughput::run(arguments);
+    }
+    let json = match arguments.format() {
+        None => false,
+        Some(Format::Json) => true,
+        Some(Format::Markdown | Format::Csv) => {
+            let reason = "md and csv are forms of the tests of raw speed (--pp, --tg)".to_owned();
+            return Err(Error::Option { option: "--output", reason }.into());
+        }
+    };
     let talk = Talk::unless(arguments.quiet);
     let (prompts, files) = (read_prompts(arguments)?, open(arguments, talk)?);
     let methods = methods(arguments, &files)?;
     let context = load::context(&arguments.models, &files, talk);
     let prompts = encode(&prompts, arguments, &files, context)?;
-    let draft_name = files.draft().map(|draft| draft.name.clone());
+    let draft_name = files.draft().map(|draft| draft.name().to_owned());
     let device = arguments.models.device.open()?;
     let models = files.upload(&device, &arguments.models, context, talk)?;
     let mut runs = configurations(&methods, &lengths(arguments))
@@ -81,7 +95,7 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
 
     let draft = draft_name.as_deref();
     let report = Report { models: &models, draft, context, prompts: &prompts[..done], runs: &runs };
-    match arguments.json {
+    match json {
         true => output::print(&report.as_json().to_string())?,
         false => output::print(&report.as_text())?,
     }
@@ -157,7 +171,7 @@ fn encode<'a>(
             true => Ok((prompt, tokens)),
             false => Err(Error::ContextFull { tokens: tokens.len(), context }),
         };
-        let tokens = prompt.tokens(&files.target, &arguments.style).and_then(fits);
+        let tokens = prompt.tokens(&files.target.text, &arguments.style).and_then(fits);
         tokens.map_err(|error| anyhow::Error::from(error).context(format!("prompt {}", index + 1)))
     });
     encoded.collect()

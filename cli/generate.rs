@@ -7,7 +7,7 @@ use pard_engine::Error;
 use pard_engine::decoding::{Decoder, DecoderOptions, Drafts, Limits, Method, Speculation, Statistics};
 use serde_json::json;
 
-use crate::answer::{Answer, answer, joined, statistics_json, tokens_per_second};
+use crate::answer::{Answer, answer, drafts_json, joined, statistics_json, tokens_per_second};
 use crate::args::GenerateArguments;
 use crate::load::{self, Files};
 use crate::output::Talk;
@@ -28,7 +28,7 @@ pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
     let files = Files::open(models, !plain, talk)?;
     let method = arguments.method.filter(|_| !plain).or(files.methods().last().copied()).unwrap_or(Method::Ar);
     files.check(method)?;
-    let tokens = prompt.tokens(&files.target, &arguments.style)?;
+    let tokens = prompt.tokens(&files.target.text, &arguments.style)?;
     let context = load::context(models, &files, talk);
     if tokens.len() >= context {
         return Err(Error::ContextFull { tokens: tokens.len(), context }.into());
@@ -61,7 +61,7 @@ pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
             "prompt_ids": tokens,
             "output_ids": answer.output,
             "method": decoder.options().method.name(),
-            "k": decoder.options().drafts.to_string(),
+            "k": drafts_json(decoder.options().drafts),
             "mean_k": answer.statistics.mean_drafts(),
             "finish_reason": answer.finish.name(),
             "plan": models.plan(context),

@@ -77,7 +77,7 @@ fn weights(tensor: &TensorInfo) -> u64 {
 }
 
 /// Weights of the model; a tied head that is stored all the same counts once.
-fn parameters(files: &ModelFiles) -> u64 {
+pub fn parameters(files: &ModelFiles) -> u64 {
     let is_copy = |tensor: &&TensorInfo| files.config.tied_head && tensor.name == "lm_head.weight";
     files.checkpoint.tensors().iter().filter(|tensor| !is_copy(tensor)).map(weights).sum()
 }
@@ -118,13 +118,13 @@ fn hyper_parameters(files: &ModelFiles) -> Vec<(&'static str, Value)> {
 
 fn as_text(files: &ModelFiles, memory: &Memory, list: bool) -> String {
     let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let token = |&id: &u32| format!("{id} {}", files.tokenizer.token(id).unwrap_or_default());
-    let mut rows = vec![("name", files.name.clone()), ("path", files.path.display().to_string())];
+    let token = |&id: &u32| format!("{id} {}", files.text.tokenizer.token(id).unwrap_or_default());
+    let mut rows = vec![("name", files.name().to_owned()), ("path", files.path.display().to_string())];
     let given = hyper_parameters(files).into_iter().filter(|(_, value)| !value.is_null());
     rows.extend(given.map(|(name, value)| (name, plain(&value))));
     rows.extend([
-        ("stop tokens", files.stop_tokens.iter().map(token).collect::<Vec<_>>().join(", ")),
-        ("chat template", if files.chat_template.is_some() { "yes" } else { "no" }.to_owned()),
+        ("stop tokens", files.text.stop_tokens.iter().map(token).collect::<Vec<_>>().join(", ")),
+        ("chat template", if files.text.has_chat_template() { "yes" } else { "no" }.to_owned()),
         ("parameters", format!("{:.1} million", parameters(files) as f64 / 1e6)),
     ]);
     for (name, share) in by_type(files.checkpoint.tensors()) {
@@ -156,11 +156,11 @@ fn as_json(files: &ModelFiles, memory: &Memory, list: bool) -> Value {
     let named: Map<String, Value> =
         hyper_parameters(files).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     let mut report = json!({
-        "name": files.name,
+        "name": files.name(),
         "path": files.path.display().to_string(),
         "config": named,
-        "stop_tokens": files.stop_tokens,
-        "chat_template": files.chat_template.is_some(),
+        "stop_tokens": files.text.stop_tokens,
+        "chat_template": files.text.has_chat_template(),
         "parameters": parameters(files),
         "tensors": by_type(files.checkpoint.tensors()).into_iter().map(share).collect::<Map<_, _>>(),
         "memory": { "context": memory.context, "weight_bytes": memory.weights, "cache_bytes": memory.caches },

@@ -4,10 +4,10 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
-use pard_engine::decoding::{Decoder, DecoderOptions, Draft, Drafts, Method};
+use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, Drafts, Method};
 use pard_engine::gpu::Device;
 use pard_engine::model::source::{self, DownloadProgress, SourceOptions};
-use pard_engine::model::{Model, ModelFiles, Sequence};
+use pard_engine::model::{LoadOptions, Model, ModelFiles, Sequence};
 use pard_engine::{Error, Result};
 use serde_json::{Value, json};
 
@@ -43,7 +43,7 @@ impl Files {
         }
         if let Some(draft) = files.draft() {
             files.mask_token =
-                Draft::check(&draft.config, &draft.tokenizer, &files.target.tokenizer, arguments.mask_token)?;
+                Draft::check(&draft.config, &draft.text.tokenizer, &files.target.text.tokenizer, arguments.mask_token)?;
         }
         Ok(files)
     }
@@ -70,11 +70,21 @@ impl Files {
     pub fn check(&self, method: Method) -> Result<()> {
         match self.draft() {
             _ if self.methods().contains(&method) => Ok(()),
-            Some(draft) => Err(Error::NoMaskToken { draft: draft.name.clone() }),
+            Some(draft) => Err(Error::NoMaskToken { draft: draft.name().to_owned() }),
             None => {
                 let reason = format!("{} needs a draft that proposes tokens (-d, -k)", method.name());
                 Err(Error::Option { option: "method", reason })
             }
+        }
+    }
+
+    /// Says so if `context` is longer than the target was made for.
+    pub fn note_long_context(&self, context: usize, talk: Talk) {
+        let (name, trained) = (self.target.name(), self.target.config.context);
+        if context > trained {
+            talk.note(&format!(
+                "{name} was made for contexts of {trained} tokens; what it writes past those may make no sense"
+            ));
         }
     }
 
@@ -86,36 +96,53 @@ impl Files {
         for files in [Some(&self.target), self.draft()].into_iter().flatten() {
             Sequence::check(device, &plan, &files.config, Decoder::positions(context))?;
         }
-        let upload = |files: ModelFiles| -> Result<Model> {
-            let bar = talk.bar(format!("loading {}", files.name), "{msg} {wide_bar} {percent:>3} %");
-            let report = |done, total| {
-                bar.set_length(total);
-                bar.set_position(done);
-            };
-            let model = Model::upload(device, files, options, &report)?;
-            bar.finish_and_clear();
-            let weights = &model.transformer;
-            talk.note(&format!("{}: {} on {}", model.name, output::bytes(weights.bytes()), device.name()));
-            for notice in weights.notices() {
-                talk.note(&format!("{}: {notice}", model.name));
-            }
-            Ok(model)
-        };
         let (mask_token, draft) = (self.mask_token, self.draft);
-        let target = upload(self.target)?;
+        let target = upload(device, self.target, options, talk)?;
+        let mut draft_tuning = None;
         let draft = match draft {
             None => None,
-            Some(DraftFiles::Target) => Some(Draft::new(&target, &target, mask_token)?),
-            Some(DraftFiles::Other(files)) => Some(Draft::new(&upload(*files)?, &target, mask_token)?),
+            Some(DraftFiles::Target) => {
+                draft_tuning.clone_from(&target.tuning);
+                Some(Draft::new(&target, &target, mask_token)?)
+            }
+            Some(DraftFiles::Other(files)) => {
+                let model = upload(device, *files, options, talk)?;
+                let draft = Draft::new(&model, &target, mask_token)?;
+                draft_tuning = model.tuning;
+                Some(draft)
+            }
         };
-        Ok(Models { target, draft })
+        let costs = match (&target.tuning, &draft_tuning) {
+            (Some(target), Some(draft)) => Some(Costs { target: target.pass_cost(), draft: draft.pass_cost() }),
+            _ => None,
+        };
+        Ok(Models { target, draft, costs })
     }
+}
+
+/// Uploads a model, with a progress bar.
+pub fn upload(device: &Device, files: ModelFiles, options: LoadOptions, talk: Talk) -> Result<Model> {
+    let bar = talk.bar(format!("loading {}", files.name()), "{msg} {wide_bar} {percent:>3} %");
+    let report = |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    };
+    let model = Model::upload(device, files, options, &report)?;
+    bar.finish_and_clear();
+    let weights = &model.transformer;
+    talk.note(&format!("{}: {} on {}", model.name(), output::bytes(weights.bytes()), device.name()));
+    for notice in weights.notices() {
+        talk.note(&format!("{}: {notice}", model.name()));
+    }
+    Ok(model)
 }
 
 /// Models on a device.
 pub struct Models {
     pub target: Model,
     pub draft: Option<Draft>,
+    /// What passes cost, if both models were tuned.
+    costs: Option<Costs>,
 }
 
 impl Models {
@@ -127,8 +154,13 @@ impl Models {
     /// Tells a decoder that chooses K what passes cost: as measured before on this device, or else anew.
     pub fn prepare(&self, decoder: &mut Decoder, talk: Talk) -> Result<()> {
         if decoder.options().drafts == Drafts::Auto {
-            talk.note("measuring what passes of several rows cost here, to choose K");
-            let costs = decoder.measure_costs()?;
+            let costs = match &self.costs {
+                Some(costs) => costs.clone(),
+                None => {
+                    talk.note("measuring what passes cost here, to choose K; `pard tune` measures it once for all");
+                    decoder.measure_costs()?
+                }
+            };
             decoder.set_costs(costs);
         }
         Ok(())
@@ -140,6 +172,7 @@ impl Models {
         json!({
             "adapter": transformer.device().name(),
             "kernels": transformer.plan().to_string(),
+            "tuned": self.target.tuning.is_some(),
             "cache": transformer.plan().cache.name(),
             "weight_bytes": transformer.bytes(),
             "context": context,
@@ -149,14 +182,8 @@ impl Models {
 
 /// The context that `arguments` ask for; a longer one than the model was made for is worth a word.
 pub fn context(arguments: &ModelArguments, files: &Files, talk: Talk) -> usize {
-    let trained = files.target.config.context;
-    let context = arguments.memory.context(trained);
-    if context > trained {
-        talk.note(&format!(
-            "{} was made for contexts of {trained} tokens; what it writes past those may make no sense",
-            files.target.name
-        ));
-    }
+    let context = arguments.memory.context(files.target.config.context);
+    files.note_long_context(context, talk);
     context
 }
 

@@ -3,8 +3,7 @@
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
-use pard_engine::model::ModelFiles;
-use pard_engine::text::{Message, Rendering, Special};
+use pard_engine::text::{ChatTokenizer, Message, Rendering};
 use pard_engine::{Error, Result};
 use serde_json::Value;
 
@@ -29,16 +28,16 @@ impl Prompt {
         }
     }
 
-    /// The tokens that the model of `files` is to answer.
+    /// The tokens that `model` is to answer.
     ///
-    /// **Errors**: [`Error::EmptyPrompt`]; [`Error::Template`]; as [`pard_engine::text::Tokenizer::encode`].
-    pub fn tokens(&self, files: &ModelFiles, style: &StyleArguments) -> Result<Vec<u32>> {
+    /// **Errors**: [`Error::EmptyPrompt`]; those of [`ChatTokenizer::chat_tokens`].
+    pub fn tokens(&self, model: &ChatTokenizer, style: &StyleArguments) -> Result<Vec<u32>> {
         // Asking for what only a template can do asks for the template.
         let wants_chat = style.chat || style.system.is_some() || style.thinking.is_some();
         let mut messages = match self {
             Prompt::Text(text) if text.is_empty() => return Err(Error::EmptyPrompt),
-            Prompt::Text(text) if style.raw || !(wants_chat || files.chat_template.is_some()) => {
-                let tokens = files.tokenizer.encode(text, Special::Add)?;
+            Prompt::Text(text) if style.raw || !(wants_chat || model.has_chat_template()) => {
+                let tokens = model.text_tokens(text)?;
                 return if tokens.is_empty() { Err(Error::EmptyPrompt) } else { Ok(tokens) };
             }
             Prompt::Text(text) => vec![Message::new("user", text)],
@@ -53,8 +52,7 @@ impl Prompt {
             messages.insert(0, Message::new("system", system));
         }
         let rendering = Rendering { enable_thinking: style.thinking, ..Rendering::default() };
-        // The template writes the special tokens itself.
-        files.tokenizer.encode(&files.chat_template()?.render(&messages, rendering)?, Special::Keep)
+        model.chat_tokens(&messages, rendering)
     }
 }
 

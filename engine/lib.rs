@@ -12,7 +12,7 @@
 //! let draft = Draft::new(&draft, &target, None)?;
 //! let options = DecoderOptions { method: Method::Pard, ..DecoderOptions::default() };
 //! let mut decoder = Decoder::new(&target.transformer, Some(&draft), options)?;
-//! let prompt = target.chat_tokens(&[Message::new("user", "Who are you?")], Default::default())?;
+//! let prompt = target.text.chat_tokens(&[Message::new("user", "Who are you?")], Default::default())?;
 //! let limits = Limits { max_tokens: 256, stop: vec![] };
 //! for piece in Generation::start(&mut decoder, &target, &prompt, limits, &|| true)? {
 //!     print!("{}", piece?);

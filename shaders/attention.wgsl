@@ -3,27 +3,22 @@
 // Dao et al. 2023 ("Flash-Decoding"): the keys are cut at multiples of SPLIT, whatever the row. A part yields its
 // largest score m, its sum l of exp(score - m) and its weighted sum of values; parts are merged in order. A row sees the
 // same parts in the same order whoever runs beside it, and keys beyond its position are skipped, not multiplied by 0.
-// With SERIAL the workgroup walks all parts itself (prompts); else each part is a workgroup, and `attention_merge`
-// merges them (few rows).
+// With SERIAL the workgroup walks all parts itself (prompts, and where there is but one part); else each part is a
+// workgroup, and `attention_merge` merges them.
 //
 // Constants: HEADS, KV_HEADS, HEAD_DIM, KEY_TILE (= 64), SPLIT, PAIRS, SERIAL.
 // Dispatch: x key-value heads, y pairs / PAIRS, z parts (1 with SERIAL).
-struct AttentionParams { capacity: u32, splits: u32, scale: f32 }         // splits: parts the scratch has room for
-@group(0) @binding(0) var<uniform> params: AttentionParams;
-@group(0) @binding(1) var<uniform> step: Step;
-@group(0) @binding(2) var<storage, read> query: array<vec4<f32>>;         // [rows, HEADS * HEAD_DIM]
-@group(0) @binding(5) var<storage, read_write> out: array<vec2<f32>>;     // SERIAL: [rows, HEADS * HEAD_DIM], else
+@group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;     // SERIAL: [rows, HEADS * HEAD_DIM], else
                                                                           // [rows, HEADS, splits, HEAD_DIM]
 @group(0) @binding(6) var<storage, read_write> sums: array<vec2<f32>>;    // [rows, HEADS, splits]: m, l
 
 const GROUP: u32 = HEADS / KV_HEADS;
 const PIECES: u32 = HEAD_DIM / 8u;
-const CHUNKS: u32 = HEAD_DIM / 2u;                     // pairs of dimensions
+const CHUNKS: u32 = HEAD_DIM / 4u;                     // dimensions in fours
 const TEAMS: u32 = max(1u, 64u / CHUNKS);              // chunks are spread over lanes; what is left splits the pairs
 const TEAM_PAIRS: u32 = (PAIRS + TEAMS - 1u) / TEAMS;
 const CHUNK_STEPS: u32 = (CHUNKS + 63u) / 64u;
 const PARTIALS: u32 = 8u;                              // lanes that reduce one pair's scores
-const LOWEST: f32 = -3.0e38;                           // below every score; shaders may assume no infinity
 
 var<workgroup> scores: array<f32, PAIRS * SPLIT>;      // then exp(score - m)
 var<workgroup> gathered: array<f32, PAIRS * PARTIALS>;
@@ -57,8 +52,12 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
 
     let chunk = lane % CHUNKS;
     let team = lane / CHUNKS;
+    var queries: array<u32, PAIRS>;                                  // where each pair's query begins, in pieces of 4
+    for (var p = 0u; p < PAIRS; p++) {
+        queries[p] = query_index(min(first + p, first + pairs - 1u), kv_head) * PIECES * 2u;
+    }
     var state: array<vec2<f32>, PAIRS>;                              // SERIAL: the merged m and l so far
-    var sum: array<array<vec2<f32>, CHUNK_STEPS>, TEAM_PAIRS>;       // SERIAL: the merged values so far
+    var sum: array<array<vec4<f32>, CHUNK_STEPS>, TEAM_PAIRS>;       // SERIAL: the merged values so far
     for (var p = 0u; p < PAIRS; p++) { state[p] = vec2(LOWEST, 0.0); }
 
     for (; split < end; split++) {
@@ -71,7 +70,7 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
             for (var piece = 0u; piece < PIECES; piece++) {
                 let k = read_key8(at + piece * KEY_TILE);
                 for (var p = 0u; p < PAIRS; p++) {
-                    let q = (query_index(min(first + p, first + pairs - 1u), kv_head) * PIECES + piece) * 2u;
+                    let q = queries[p] + piece * 2u;
                     dots[p] = dot_add(Eight(query[q], query[q + 1u]), k, dots[p]);
                 }
             }
@@ -113,18 +112,28 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         }
         workgroupBarrier();
 
-        // Values: a lane a pair of dimensions, for every pair of its team.
+        // Values: a lane four dimensions, for every pair of its team.
         for (var c = 0u; c < CHUNK_STEPS; c++) {
             let dims = chunk + c * 64u;
             if team < TEAMS && dims < CHUNKS {
-                var part: array<vec2<f32>, TEAM_PAIRS>;
+                var part: array<vec4<f32>, TEAM_PAIRS>;
+                // Rows ascend: what the first pair sees, all do.
+                let least = visible(first, split);
                 let most = visible(first + pairs - 1u, split);
-                for (var k = 0u; k < most; k++) {
-                    let v = read_value2((kv_head * params.capacity + split * SPLIT + k) * CHUNKS + dims);
+                let values_at = (kv_head * params.capacity + split * SPLIT) * CHUNKS + dims;
+                for (var k = 0u; k < least; k++) {
+                    let v = read_value4(values_at + k * CHUNKS);
+                    for (var t = 0u; t < TEAM_PAIRS; t++) {
+                        let p = min(t * TEAMS + team, PAIRS - 1u);
+                        part[t] = fma(vec4(scores[p * SPLIT + k]), v, part[t]);
+                    }
+                }
+                for (var k = least; k < most; k++) {
+                    let v = read_value4(values_at + k * CHUNKS);
                     for (var t = 0u; t < TEAM_PAIRS; t++) {
                         let p = t * TEAMS + team;
                         if p < pairs && k < visible(first + p, split) {
-                            part[t] = fma(vec2(scores[p * SPLIT + k]), v, part[t]);
+                            part[t] = fma(vec4(scores[p * SPLIT + k]), v, part[t]);
                         }
                     }
                 }

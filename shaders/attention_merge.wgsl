@@ -2,16 +2,12 @@
 //   sum = sum * exp(m_sum - m) + part * exp(m_part - m), likewise l; out = sum / l.
 //
 // Constants: HEADS, HEAD_DIM, SPLIT.
-// Dispatch: x over HEADS * HEAD_DIM / 2 in workgroups of 64, y over rows.
-struct AttentionParams { capacity: u32, splits: u32, scale: f32 }
-@group(0) @binding(0) var<uniform> params: AttentionParams;
-@group(0) @binding(1) var<uniform> step: Step;
-@group(0) @binding(2) var<storage, read> parts: array<vec2<f32>>;         // [rows, HEADS, splits, HEAD_DIM]
+// Dispatch: x over HEADS * HEAD_DIM / 4 in workgroups of 64, y over rows.
+@group(0) @binding(2) var<storage, read> parts: array<vec4<f32>>;         // [rows, HEADS, splits, HEAD_DIM]
 @group(0) @binding(3) var<storage, read> sums: array<vec2<f32>>;          // [rows, HEADS, splits]: m, l
-@group(0) @binding(4) var<storage, read_write> out: array<vec2<f32>>;     // [rows, HEADS * HEAD_DIM]
+@group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;     // [rows, HEADS * HEAD_DIM]
 
-const CHUNKS: u32 = HEAD_DIM / 2u;
-const LOWEST: f32 = -3.0e38;
+const CHUNKS: u32 = HEAD_DIM / 4u;
 
 @compute @workgroup_size(64)
 fn attention_merge(@builtin(global_invocation_id) at: vec3<u32>) {
@@ -20,7 +16,7 @@ fn attention_merge(@builtin(global_invocation_id) at: vec3<u32>) {
     let dims = at.x % CHUNKS;
     let last = (step.start + at.y) / SPLIT;
     var state = vec2(LOWEST, 0.0);
-    var sum = vec2(0.0);
+    var sum = vec4(0.0);
     for (var split = 0u; split <= last; split++) {
         let part = sums[head * params.splits + split];
         let m = max(state.x, part.x);

@@ -12,17 +12,21 @@ enable wgpu_cooperative_matrix;
 //   multiplied. BF16 and F16 weights are whole in one half; F32 weights take two (WEIGHT_HALVES).
 // - Sums: a unit may truncate where f32 rounds. It adds up one chunk only; chunks are added in f32, from first to last.
 //
+// With PAIR 2 an output takes two sums, of weight rows that lie LANES apart (gate and up). A workgroup takes the gates of
+// its outputs first, then their ups, so that each half is whole in it whatever LANES and TILE are.
+//
 // Each workgroup computes ROWS x OUTS sums. It stages PARTS chunks at a time, in f16, in workgroup memory; its subgroups
 // share out the tiles. How much is staged at a time, and who multiplies which tile, changes no bit.
 //
 // Constants: ROW_TILES and OUT_TILES, tiles of x rows and of weight rows; CHUNK, PARTS, THREADS, LANES, WEIGHT_HALVES;
-// OUTPUT_ROWS 1 if rows are `outputs`. TILE is the side of a cooperative matrix.
-// Dispatch: x and y over OUTS weight rows, z over ROWS rows of x.
+// PAIR; OUTPUT_ROWS 1 if rows are `outputs`. TILE is the side of a cooperative matrix.
+// Dispatch: x and y over OUTPUTS outputs, z over ROWS rows of x.
 
-@group(0) @binding(6) var<storage, read> scales: array<f32>;     // [rows_out], powers of two
+@group(0) @binding(6) var<storage, read> scales: array<f32>;     // [weight row], powers of two
 
 const ROWS: u32 = ROW_TILES * TILE;
 const OUTS: u32 = OUT_TILES * TILE;
+const OUTPUTS: u32 = OUTS / PAIR;
 const CHUNK_PIECES: u32 = CHUNK / 8u;
 const STAGED_PIECES: u32 = PARTS * CHUNK_PIECES;
 // From one staged row to the next: 16 bytes more than a chunk, so that rows lie on different memory banks.
@@ -32,10 +36,10 @@ const WEIGHTS_LEN: u32 = PARTS * OUTS * STRIDE;
 // What an invocation stages and sums up. Counted loops, so that a compiler can unroll them and have all loads in flight.
 const X_EACH: u32 = ROWS * STAGED_PIECES / THREADS;
 const WEIGHTS_EACH: u32 = OUTS * STAGED_PIECES / THREADS;
-const SUMS_EACH: u32 = ROWS * OUTS / THREADS;
+const SUMS_EACH: u32 = ROWS * OUTPUTS / THREADS;
 
 const_assert CHUNK_PIECES == 8u && ROWS * STAGED_PIECES % THREADS == 0u;
-const_assert OUTS * STAGED_PIECES % THREADS == 0u && ROWS * OUTS % THREADS == 0u;
+const_assert OUTS * STAGED_PIECES % THREADS == 0u && ROWS * OUTPUTS % THREADS == 0u;
 
 var<workgroup> staged_x: array<f16, 2u * X_LEN>;                 // [half, part, row, STRIDE]
 var<workgroup> staged_weights: array<f16, WEIGHT_HALVES * WEIGHTS_LEN>;
@@ -43,9 +47,15 @@ var<workgroup> products: array<f32, PARTS * ROWS * OUTS>;        // [part, row, 
 // What takes the scale off the products, [side, part, row]: one side is read while the other is written.
 var<workgroup> unscale: array<f32, 2u * PARTS * ROWS>;
 
-// Eight weights of weight row `row`, scaled; zeros beyond the matrix.
-fn scaled_weights(row: u32, piece: u32) -> Eight {
-    if row >= params.rows_out || piece >= params.pieces { return Eight(vec4(0.0), vec4(0.0)); }
+// Where the weight row `half` of an output lies.
+fn weight_row(output: u32, half: u32) -> u32 {
+    return (output / LANES * PAIR + half) * LANES + output % LANES;
+}
+
+// Eight weights of a weight row, scaled; zeros beyond the matrix.
+fn scaled_weights(output: u32, half: u32, piece: u32) -> Eight {
+    if output >= params.rows_out || piece >= params.pieces { return Eight(vec4(0.0), vec4(0.0)); }
+    let row = weight_row(output, half);
     let w = weight8((row / LANES * params.pieces + piece) * LANES + row % LANES);
     let scale = scales[row];
     return Eight(w.low * scale, w.high * scale);
@@ -117,7 +127,7 @@ fn matmul_cooperative(
     @builtin(subgroup_id) subgroup: u32,
     @builtin(num_subgroups) subgroups: u32,
 ) {
-    let first_out = (group.x + group.y * groups.x) * OUTS;
+    let first_out = (group.x + group.y * groups.x) * OUTPUTS;
     let first = group.z * ROWS;
     let rows = select(step.rows, step.outputs, OUTPUT_ROWS != 0u);
     // Two steps, for naga does not see that a disjunction of uniform conditions is uniform.
@@ -125,8 +135,7 @@ fn matmul_cooperative(
     if first >= rows { return; }
     let chunks = (params.pieces + CHUNK_PIECES - 1u) / CHUNK_PIECES;
 
-
-    var sums: array<f32, SUMS_EACH>;
+    var sums: array<array<f32, PAIR>, SUMS_EACH>;
     for (var chunk = 0u; chunk < chunks; chunk += PARTS) {
         let parts = min(PARTS, chunks - chunk);
         let side = chunk / PARTS % 2u * PARTS * ROWS;
@@ -152,8 +161,9 @@ fn matmul_cooperative(
         for (var i = 0u; i < WEIGHTS_EACH; i++) {
             let at = i * THREADS + local;
             let piece = at / OUTS;
-            let staged = (piece / CHUNK_PIECES * OUTS + at % OUTS) * STRIDE + piece % CHUNK_PIECES * 8u;
-            let w = scaled_weights(first_out + at % OUTS, chunk * CHUNK_PIECES + piece);
+            let out = at % OUTS;
+            let staged = (piece / CHUNK_PIECES * OUTS + out) * STRIDE + piece % CHUNK_PIECES * 8u;
+            let w = scaled_weights(first_out + out % OUTPUTS, out / OUTPUTS, chunk * CHUNK_PIECES + piece);
             stage_weights(staged, w.low);
             stage_weights(staged + 4u, w.high);
         }
@@ -184,20 +194,27 @@ fn matmul_cooperative(
 
         for (var part = 0u; part < parts; part++) {
             for (var i = 0u; i < SUMS_EACH; i++) {
-                let at = part * ROWS * OUTS + i * THREADS + local;
-                sums[i] = fma(products[at], unscale[side + at / OUTS], sums[i]);
+                let at = part * ROWS * OUTPUTS + i * THREADS + local;
+                let row = at / OUTPUTS;
+                for (var half = 0u; half < PAIR; half++) {
+                    let product = products[row * OUTS + half * OUTPUTS + at % OUTPUTS];
+                    sums[i][half] = fma(product, unscale[side + row], sums[i][half]);
+                }
             }
         }
     }
 
     for (var i = 0u; i < SUMS_EACH; i++) {
         let at = i * THREADS + local;
-        let row = first + at / OUTS;
-        let weight_row = first_out + at % OUTS;
-        if row < rows && weight_row < params.rows_out {
-            let out = params.first_out + weight_row;
-            let unscaled = sums[i] * power_of_two(254u - (bitcast<u32>(scales[weight_row]) >> 23u));
-            finish(row * params.stride + out, out, unscaled);
+        let row = first + at / OUTPUTS;
+        let output = first_out + at % OUTPUTS;
+        if row < rows && output < params.rows_out {
+            for (var half = 0u; half < PAIR; half++) {
+                let bits = bitcast<u32>(scales[weight_row(output, half)]) >> 23u;
+                sums[i][half] *= power_of_two(254u - bits);
+            }
+            let out = params.first_out + output;
+            finish(row * params.stride + out, out, sums[i][0], sums[i][PAIR - 1u]);
         }
     }
 }

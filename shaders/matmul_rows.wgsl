@@ -2,9 +2,11 @@
 // Each weight is read once for all rows. A lane owns whole weight rows, so nothing is summed across lanes and the order
 // of a sum is the same for every ROWS and BLOCKS; only SLICES cuts it, and the slices are added in order.
 // Weights lie interleaved (see engine/ops/matrix.rs): piece p (8 values) of LANES neighbouring weight rows is contiguous.
+// With PAIR 2 an output takes two sums, of weight rows that lie LANES apart (gate and up).
 //
-// Constants: ROWS rows of x, a bound; BLOCKS weight rows per lane; LANES; SLICES; OUTPUT_ROWS 1 if rows are `outputs`.
-// Dispatch: one workgroup for every BLOCKS * LANES weight rows, in x and y.
+// Constants: ROWS rows of x, a bound; BLOCKS weight rows per lane, a multiple of PAIR; LANES; SLICES; PAIR; OUTPUT_ROWS 1
+// if rows are `outputs`.
+// Dispatch: one workgroup for every BLOCKS * LANES weight rows, in x and y; z over ROWS rows of x.
 
 var<workgroup> gathered: array<f32, SLICES * LANES>;
 
@@ -16,9 +18,10 @@ fn matmul_rows(
 ) {
     let lane = local.x;
     let block = (group.x + group.y * groups.x) * BLOCKS;
-    if block * LANES >= params.rows_out { return; }
+    if block / PAIR * LANES >= params.rows_out { return; }
     var rows = step.rows;
     if OUTPUT_ROWS != 0u { rows = step.outputs; }
+    let first = group.z * ROWS;
 
     var sums: array<array<f32, BLOCKS>, ROWS>;
     for (var piece = local.y; piece < params.pieces; piece += SLICES) {
@@ -27,7 +30,7 @@ fn matmul_rows(
             w[b] = weight8(((block + b) * params.pieces + piece) * LANES + lane);
         }
         for (var m = 0u; m < ROWS; m++) {
-            let at = (m * params.pieces + piece) * 2u;
+            let at = ((first + m) * params.pieces + piece) * 2u;
             let v = Eight(x[at], x[at + 1u]);
             for (var b = 0u; b < BLOCKS; b++) {
                 sums[m][b] = dot_add(w[b], v, sums[m][b]);
@@ -36,19 +39,21 @@ fn matmul_rows(
     }
 
     for (var m = 0u; m < ROWS; m++) {
-        for (var b = 0u; b < BLOCKS; b++) {
-            var sum = sums[m][b];
-            if SLICES > 1u {
+        if SLICES > 1u {
+            for (var b = 0u; b < BLOCKS; b++) {
                 workgroupBarrier();
-                gathered[local.y * LANES + lane] = sum;
+                gathered[local.y * LANES + lane] = sums[m][b];
                 workgroupBarrier();
-                sum = gathered[lane];
+                var sum = gathered[lane];
                 for (var s = 1u; s < SLICES; s++) { sum += gathered[s * LANES + lane]; }
+                sums[m][b] = sum;
             }
-            let row = (block + b) * LANES + lane;
-            if local.y == 0u && m < rows && row < params.rows_out {
+        }
+        for (var b = 0u; b < BLOCKS; b += PAIR) {
+            let row = (block + b) / PAIR * LANES + lane;
+            if local.y == 0u && first + m < rows && row < params.rows_out {
                 let out = params.first_out + row;
-                finish(m * params.stride + out, out, sum);
+                finish((first + m) * params.stride + out, out, sums[m][b], sums[m][b + PAIR - 1u]);
             }
         }
     }

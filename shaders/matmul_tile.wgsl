@@ -3,7 +3,8 @@
 // weight rows; the TILES invocations above one another share the weights through the cache.
 // A sum has one order whatever the rows, so the result does not depend on how a prompt is cut into chunks.
 //
-// Constants: ROWS rows of x per invocation; BLOCKS weight rows per lane; LANES; TILES row groups per workgroup.
+// Constants: ROWS rows of x per invocation; BLOCKS weight rows per lane; LANES; PAIR as in matmul_rows; TILES row groups
+// per workgroup.
 // Dispatch: x and y over weight rows as in matmul_rows; z over ROWS * TILES rows of x.
 
 @compute @workgroup_size(LANES, TILES)
@@ -15,7 +16,7 @@ fn matmul_tile(
     let lane = local.x;
     let block = (group.x + group.y * groups.x) * BLOCKS;
     let first = (group.z * TILES + local.y) * ROWS;
-    if block * LANES >= params.rows_out || first >= step.rows { return; }
+    if block / PAIR * LANES >= params.rows_out || first >= step.rows { return; }
     let last = step.rows - 1u;
 
     var sums: array<array<f32, BLOCKS>, ROWS>;
@@ -35,11 +36,11 @@ fn matmul_tile(
     }
 
     for (var m = 0u; m < ROWS; m++) {
-        for (var b = 0u; b < BLOCKS; b++) {
-            let row = (block + b) * LANES + lane;
+        for (var b = 0u; b < BLOCKS; b += PAIR) {
+            let row = (block + b) / PAIR * LANES + lane;
             if first + m <= last && row < params.rows_out {
                 let out = params.first_out + row;
-                finish((first + m) * params.stride + out, out, sums[m][b]);
+                finish((first + m) * params.stride + out, out, sums[m][b], sums[m][b + PAIR - 1u]);
             }
         }
     }

@@ -2,13 +2,17 @@
 //! AR, VSD and PARD write the same text. First every kernel, then whole models, under the plan of this adapter and under
 //! those of the GPU classes.
 
-use pard_engine::gpu::{Buffer, CacheFormat, Plan};
+use pard_engine::gpu::{Buffer, CacheFormat, Plan, Products};
 use pard_engine::model::Sequence;
-use pard_engine::ops::{AttentionShape, MOST_ROWS, Role, RopeGains, WeightFormat};
+use pard_engine::ops::{
+    AttentionShape, Finish, MOST_ROWS, Matmul, Matrix, Role, RopeGains, RowSet, Step, Variant, WeightFormat,
+};
 
 use crate::ops::attention::Layer;
-use crate::ops::matmul::{ENDINGS, Ending, FORMATS, GPU_PLANS, Product};
-use crate::ops::{embedding, matmul, rms_norm, rope, row_counts, same_bits, swiglu};
+use crate::ops::matmul::{ENDINGS, Ending, FORMATS, GPU_PLANS, GateUp, Product};
+use crate::ops::{
+    embedding, input, matmul, output, poison, read, rms_norm, rope, row_counts, same_bits, submit, swiglu,
+};
 use crate::support::gpu::{cooperative_plan, device, plan, sweep, upload};
 use crate::support::random::Random;
 use crate::support::tiny_model::Recipe;
@@ -57,6 +61,57 @@ fn matmul_rows_alone_and_together(plan: Plan, format: WeightFormat, ending: Endi
         let [x, residual] = [some(&x, depth, first, count), some(&residual, outputs, first, count)];
         product.run(Role::Round, x, residual)
     });
+}
+
+fn gate_and_up_rows_alone_and_together(plan: Plan, format: WeightFormat, random: &mut Random) {
+    let (outputs, depth) = (65, 136);
+    let product = GateUp::new(plan, format, [outputs, depth], random);
+    let x = random.normals(MOST_ROWS * depth, 1.0);
+    let context = format!("gate and up, {format:?}, {plan}");
+    rows_alone_and_together(&context, outputs, |first, count| product.run(Role::Round, some(&x, depth, first, count)));
+    // The prompt's kernel gives the same: cooperative products have one order of sums for all.
+    if plan.products != Products::Plain {
+        same_bits(&format!("{context}, as a prompt"), &product.run(Role::Prompt, &x), &product.run(Role::Round, &x));
+    }
+}
+
+/// A measured table may choose any variant for any number of rows.
+#[test]
+fn every_variant_of_a_product_gives_the_same_bits() {
+    let mut random = Random::new(86);
+    for plan in [device().default_plan()].into_iter().chain(GPU_PLANS.into_iter().take(1)) {
+        for (pair, finish) in [(1, Finish::Store), (2, Finish::Swiglu)] {
+            let (outputs, depth) = (65, 136);
+            let values = random.normals(2 * outputs * depth, 0.2);
+            let source = |range: std::ops::Range<usize>, out: &mut [f32]| {
+                out.copy_from_slice(&values[range.start * depth..range.end * depth]);
+                Ok(())
+            };
+            let upload = if pair == 1 { Matrix::upload } else { Matrix::upload_pair };
+            let weights = upload(device(), &plan, "weights", WeightFormat::Bf16, [outputs, depth], &source);
+            let x = input(device(), depth, &random.normals(MOST_ROWS * depth, 1.0));
+            let y = output(device(), MOST_ROWS, outputs);
+            let step = Buffer::shared::<Step>(device(), "step").expect("a small buffer");
+            let op = Matmul::new(device(), &plan, &step, &weights.expect("weights"), [&x, &y], finish, RowSet::All)
+                .expect("shapes that fit");
+            let run = |variant: Option<Variant>, rows: usize| {
+                step.write(device(), 0, &[Step { rows: rows as u32, ..Step::default() }]);
+                poison(device(), &y.buffer);
+                submit(device(), |pass| match variant {
+                    Some(variant) => op.encode_as(pass, variant, rows).expect("a kernel that compiles"),
+                    None => op.encode(pass, Role::Round, rows).expect("a kernel that compiles"),
+                });
+                read(device(), "matmul", &y, rows)
+            };
+            let usual = run(None, MOST_ROWS);
+            for rows in if sweep() { (1..=MOST_ROWS).collect() } else { vec![1, 2, 7, 12, 13, 32] } {
+                for variant in Variant::candidates(device(), rows, pair) {
+                    let context = format!("{variant:?}, {rows} rows, {plan}");
+                    same_bits(&context, &run(Some(variant), rows), &usual[..rows * outputs]);
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -239,6 +294,9 @@ fn rows_of_cooperative_products_do_not_depend_on_each_other() {
     for format in FORMATS {
         let endings = if sweep() { ENDINGS.to_vec() } else { vec![Ending::Store] };
         endings.into_iter().for_each(|ending| matmul_rows_alone_and_together(plan, format, ending, &mut random));
+    }
+    for (format, lanes) in [(WeightFormat::Bf16, 8), (WeightFormat::F32, 32)] {
+        gate_and_up_rows_alone_and_together(Plan { lanes, ..plan }, format, &mut random);
     }
     prompts_whole_and_cut(vec![plan; 3]);
     logits_at_once_and_one_by_one(&[plan]);

@@ -7,7 +7,7 @@ use pard_engine::gpu::{Buffer, CacheFormat, Device, Plan, ProductChoice, Product
 use pard_engine::model::{LoadOptions, Sequence, Transformer, WeightChoice};
 use pard_engine::ops::{
     Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Finish, KvCache, MOST_ROWS, Matmul, Matrix,
-    RmsNorm, Role, Rope, RopeGains, RowSet, Step, Swiglu, Tensor, WeightFormat,
+    RmsNorm, Role, Rope, RopeGains, RowSet, Step, Tensor, WeightFormat,
 };
 use pard_engine::{Error, Result};
 
@@ -97,8 +97,14 @@ fn operands_that_do_not_fit_are_refused() {
     refused(norm(&tensor(rows, 6), &tensor(rows, 6), &[1.0; 6]), "rms_norm", "x");
     refused(norm(&tensor(rows, 16), &tensor(rows, 16), &[1.0; 12]), "rms_norm", "gain");
     refused(norm(&tensor(rows, 16), &tensor(rows, 20), &[1.0; 16]), "rms_norm", "y");
-    refused(Swiglu::new(device, &tensor(rows, 24), &tensor(rows, 16)), "swiglu", "x");
-    refused(Swiglu::new(device, &tensor(rows, 12), &tensor(rows, 6)), "swiglu", "y");
+    refused(matmul(&tensor(rows, 16), &tensor(rows, 24), Finish::Swiglu), "matmul", "weights");
+    let pair = Matrix::upload_pair(device, plan, "weights", WeightFormat::Bf16, [24, 16], &|_, _| Ok(()));
+    let pair = pair.expect("a small matrix");
+    let gated = |y: &Tensor, finish: Finish| {
+        Matmul::new(device, plan, &step, &pair, [&tensor(rows, 16), y], finish, RowSet::All)
+    };
+    refused(gated(&tensor(rows, 24), Finish::Store), "matmul", "weights");
+    refused(gated(&tensor(rows, 48), Finish::Swiglu), "matmul", "y");
     for limit in [0, 17] {
         refused(Argmax::new(device, &step, &tensor(rows, 16), limit, &ids), "argmax", "limit");
     }
@@ -127,13 +133,14 @@ fn operands_that_do_not_fit_are_refused() {
 #[test]
 fn wrong_bindings_are_refused() {
     let device = &noop();
-    let kernel = device.kernel(&["swiglu"], &[]).expect("a kernel");
-    let buffer = Buffer::storage(device, "rows", 64).expect("a small buffer");
-    let params = Buffer::uniform(device, "params", &1u32).expect("a small buffer");
-    assert!(kernel.bind(device, &[&params, &buffer]).is_err(), "a buffer is missing");
-    assert!(kernel.bind(device, &[&buffer, &buffer, &buffer]).is_err(), "not a uniform");
-    assert!(kernel.bind(device, &[&params, &params, &buffer]).is_err(), "not a storage buffer");
-    assert!(kernel.bind(device, &[&params, &buffer, &buffer]).is_ok());
+    let kernel = device.kernel(&["argmax"], &[("SECTION", 64)]).expect("a kernel");
+    let buffer = || Buffer::storage(device, "rows", 64).expect("a small buffer");
+    let (logits, candidates) = (buffer(), buffer());
+    let params = Buffer::uniform(device, "params", &[1u32; 2]).expect("a small buffer");
+    assert!(kernel.bind(device, &[&params, &logits]).is_err(), "a buffer is missing");
+    assert!(kernel.bind(device, &[&logits, &logits, &candidates]).is_err(), "not a uniform");
+    assert!(kernel.bind(device, &[&params, &params, &candidates]).is_err(), "not a storage buffer");
+    assert!(kernel.bind(device, &[&params, &logits, &candidates]).is_ok());
     let unknown = Device::kernel(device, &["no such file"], &[]);
     assert!(matches!(unknown.map(drop), Err(Error::Gpu { what, .. }) if what.contains("no such file")));
 }

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use pard_engine::Error;
-use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, Drafts, MOST_DRAFTS, Method, PassCost, Speculation};
+use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, Drafts, MOST_DRAFTS, Method, Speculation};
 use pard_engine::gpu::{Buffer, CacheFormat};
-use pard_engine::model::{Sequence, Transformer};
+use pard_engine::model::{PassCost, Sequence, Transformer};
 use pard_engine::ops::Role;
 
 use crate::oracle::argmax::argmax;
-use crate::support::gpu::{device, plan, sweep, upload};
+use crate::support::gpu::{cooperative_plan, device, plan, sweep, upload};
 use crate::support::random::Random;
 use crate::support::tiny_model::Recipe;
 
@@ -68,6 +68,96 @@ fn every_method_writes_the_same_tokens() {
             }
         }
     }
+}
+
+/// Cooperative products take another kernel for each 8 or 16 rows more.
+#[test]
+fn every_method_writes_the_same_tokens_by_cooperative_products() {
+    let Some(plan) = cooperative_plan("AR, VSD and PARD by cooperative products") else { return };
+    let recipe = Recipe::qwen3(3);
+    let target = upload(&recipe, &plan);
+    let stranger = upload(&Recipe { seed: 4, ..recipe.clone() }, &plan);
+    let prompt = Random::new(2).indices(37, recipe.config.vocab_size);
+    let alone = decode(&mut decoder(&target, &draft(&target), Method::Ar, 0), &prompt, 40);
+    for drafts in if sweep() { lengths() } else { vec![1, 5] } {
+        for method in [Method::Vsd, Method::Pard] {
+            for (name, model) in [("itself", &target), ("a stranger", &stranger)] {
+                let tokens = decode(&mut decoder(&target, &draft(model), method, drafts), &prompt, 40);
+                assert_eq!(tokens, alone, "{} with K = {drafts}, drafted by {name}", method.name());
+            }
+        }
+    }
+}
+
+/// Rounds that run ahead know bounds only, and K may change from round to round; neither changes a token.
+#[test]
+fn running_ahead_and_choosing_k_write_the_same_tokens() {
+    // Rows cost nothing, little, and as much as a pass: K is the longest, something between, and 0.
+    let flat = PassCost::from_points(&[(1, 1.0), (32, 1.01)]);
+    let sloped = PassCost::from_points(&[(1, 1.0), (32, 4.0)]);
+    let steep = PassCost::from_points(&[(1, 1.0), (32, 32.0)]);
+    for recipe in Recipe::each_family(7) {
+        let target = upload(&recipe, &plan(CacheFormat::F16));
+        let stranger = upload(&Recipe { seed: 8, ..recipe.clone() }, &plan(CacheFormat::F16));
+        let prompt = Random::new(9).indices(21, recipe.config.vocab_size);
+        let alone = decode(&mut decoder(&target, &draft(&target), Method::Ar, 0), &prompt, 60);
+        for run_ahead in [false, true] {
+            let ahead =
+                |method, drafts| DecoderOptions { method, drafts, context: CONTEXT, run_ahead: Some(run_ahead) };
+            let plain = Decoder::new(&target, None, ahead(Method::Ar, Drafts::Fixed(0)));
+            assert_eq!(decode(&mut plain.expect("a decoder"), &prompt, 60), alone, "AR, ahead: {run_ahead}");
+            for method in [Method::Vsd, Method::Pard] {
+                for model in [&target, &stranger] {
+                    let new =
+                        |drafts| Decoder::new(&target, Some(&draft(model)), ahead(method, drafts)).expect("a decoder");
+                    for drafts in [1, 3, 16] {
+                        let tokens = decode(&mut new(Drafts::Fixed(drafts)), &prompt, 60);
+                        assert_eq!(tokens, alone, "{}, K = {drafts}, ahead: {run_ahead}", method.name());
+                    }
+                    for cost in [&flat, &sloped, &steep] {
+                        let mut decoder = new(Drafts::Auto);
+                        let cheap = PassCost::from_points(&[(1, 0.1), (32, 0.2)]);
+                        decoder.set_costs(Costs { target: cost.clone(), draft: cheap });
+                        let tokens = decode(&mut decoder, &prompt, 60);
+                        assert_eq!(tokens, alone, "{}, K chosen, ahead: {run_ahead}", method.name());
+                        // Twice, so that a round left in flight is seen to be waited for.
+                        assert_eq!(decode(&mut decoder, &prompt, 60), alone);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn k_follows_cost_and_acceptance() {
+    let recipe = Recipe::llama(13);
+    let target = upload(&recipe, &plan(CacheFormat::F16));
+    let stranger = upload(&Recipe { seed: 14, ..recipe }, &plan(CacheFormat::F16));
+    let prompt = [1, 2, 3];
+    let new = |model, target_cost: &PassCost, draft_cost: &PassCost| {
+        let options = DecoderOptions { method: Method::Vsd, context: CONTEXT, ..DecoderOptions::default() };
+        let mut decoder = Decoder::new(&target, Some(&draft(model)), options).expect("a decoder");
+        decoder.set_costs(Costs { target: target_cost.clone(), draft: draft_cost.clone() });
+        decode(&mut decoder, &prompt, 80);
+        (decoder.statistics().clone(), decoder.speculation().expect("K is chosen"))
+    };
+    let flat = PassCost::from_points(&[(1, 1.0), (32, 1.1)]);
+    let cheap = PassCost::from_points(&[(1, 0.01), (32, 0.02)]);
+    let steep = PassCost::from_points(&[(1, 1.0), (32, 32.0)]);
+
+    let (statistics, speculation) = new(&target, &flat, &cheap);
+    assert_eq!(speculation, Speculation::Pays);
+    assert!(statistics.mean_drafts() > 12.0, "perfect, cheap proposals: K = {}", statistics.mean_drafts());
+    let (statistics, speculation) = new(&target, &steep, &cheap);
+    assert_eq!((speculation, statistics.mean_drafts()), (Speculation::TooSlow, 0.0), "every row costs a pass");
+    let (statistics, speculation) = new(&target, &flat, &flat);
+    assert_eq!((speculation, statistics.mean_drafts()), (Speculation::TooSlow, 0.0), "the draft costs what it saves");
+    // A stranger's proposals are refused: soon most rounds go without, and some try again.
+    let half = PassCost::from_points(&[(1, 0.5), (32, 0.6)]);
+    let (statistics, _) = new(&stranger, &flat, &half);
+    let plain = statistics.plain_rounds() as f64 / statistics.rounds as f64;
+    assert!(plain > 0.6 && plain < 1.0, "{plain} of the rounds went without proposals");
 }
 
 #[test]

@@ -175,7 +175,7 @@ fn a_model_is_downloaded_once_and_whole() {
     options.token = Some("secret".to_owned());
     let folder = resolve("owner/tiny", &options).expect("downloading");
     let files = ModelFiles::open(&folder).expect("opening");
-    assert_eq!((files.name.as_str(), files.chat_template.as_deref()), ("owner/tiny", Some("hello")));
+    assert_eq!((files.name(), files.text.template.as_deref()), ("owner/tiny", Some("hello")));
 
     let mut taken = requested(&hub);
     taken.sort();

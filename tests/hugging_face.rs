@@ -231,10 +231,13 @@ fn a_folder_of_each_family_opens() {
         let (_parent, folder) = written(&recipe, "tiny");
         let files = ModelFiles::open(&folder).expect("opening");
         assert_eq!(files.config, recipe.config);
-        assert_eq!((files.name.as_str(), &files.path), ("tiny", &folder));
-        assert_eq!(files.stop_tokens, [special_id(0), special_id(2)]);
-        let prompt =
-            files.chat_template().expect("a template").render(&[Message::new("user", "the")], Rendering::default());
+        assert_eq!((files.name(), &files.path), ("tiny", &folder));
+        assert_eq!(files.text.stop_tokens, [special_id(0), special_id(2)]);
+        let prompt = files
+            .text
+            .chat_template()
+            .expect("a template")
+            .render(&[Message::new("user", "the")], Rendering::default());
         assert_eq!(prompt.expect("rendering"), "<|im_start|>user\nthe<|im_end|>\n<|im_start|>assistant\n");
         assert!(files.checkpoint.find("model.norm.weight").is_some());
     }
@@ -243,13 +246,13 @@ fn a_folder_of_each_family_opens() {
 #[test]
 fn a_folder_of_the_hubs_cache_is_called_as_its_repository() {
     let (_parent, folder) = written(&Recipe::qwen2(1), "models--some--Tiny-model/snapshots/0123");
-    assert_eq!(ModelFiles::open(&folder).expect("opening").name, "some/Tiny-model");
+    assert_eq!(ModelFiles::open(&folder).expect("opening").name(), "some/Tiny-model");
 }
 
 #[test]
 fn stop_tokens_come_from_generation_config_then_config_and_the_tokenizer() {
     let (_parent, folder) = written(&Recipe::llama(1), "tiny");
-    let stop_tokens = || ModelFiles::open(&folder).expect("opening").stop_tokens;
+    let stop_tokens = || ModelFiles::open(&folder).expect("opening").text.stop_tokens;
     let generation = folder.join("generation_config.json");
     write_json(&generation, &json!({"eos_token_id": 9}));
     assert_eq!(stop_tokens(), [9, special_id(2)]);
@@ -271,7 +274,7 @@ fn the_template_is_found_wherever_it_is_kept() {
     let config = folder.join("tokenizer_config.json");
     let rendered = || -> Result<String, String> {
         let files = ModelFiles::open(&folder).map_err(|error| error.to_string())?;
-        let template = files.chat_template().map_err(|error| error.to_string())?;
+        let template = files.text.chat_template().map_err(|error| error.to_string())?;
         template.render(&[], Rendering::default()).map_err(|error| error.to_string())
     };
     let named = |name: &str, template: &str| json!({"name": name, "template": template});

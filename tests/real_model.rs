@@ -56,7 +56,7 @@ fn sequence(model: &Model, positions: usize) -> Sequence {
 }
 
 fn chat(model: &Model, prompt: &str) -> Vec<u32> {
-    model.chat_tokens(&[Message::new("user", prompt)], Rendering::default()).expect("the template renders")
+    model.text.chat_tokens(&[Message::new("user", prompt)], Rendering::default()).expect("the template renders")
 }
 
 /// The model as a Hugging Face folder of the BF16 values that the engine runs on.
@@ -210,7 +210,7 @@ fn an_answer_ends_where_it_should() {
     let (text, tokens, reason) = answer("What is 2 + 2?", 60, &[]);
     assert_eq!(reason, FinishReason::Stop, "{text:?}");
     assert!(text.contains('4') && !text.contains("<|im_end|>"), "{text:?}");
-    assert!(model.stop_tokens.contains(tokens.last().expect("a token")));
+    assert!(model.text.stop_tokens.contains(tokens.last().expect("a token")));
     let (_, tokens, reason) = answer("Tell me a story.", 7, &[]);
     assert_eq!((tokens.len(), reason), (7, FinishReason::Length));
     let (text, _, reason) = answer("Count from one to nine in digits.", 60, &["5"]);

@@ -198,7 +198,11 @@ fn host_structs_lie_as_the_shaders_read_them() {
         }
         for (_, variable) in module.global_variables.iter() {
             if variable.space == naga::AddressSpace::Uniform {
-                let name = module.types[variable.ty].name.as_deref().expect("a uniform is a struct");
+                // Rows of activations are an array; all else is a struct.
+                let Some(name) = module.types[variable.ty].name.as_deref() else {
+                    assert!(matches!(variable.name.as_deref(), Some("x" | "query")), "{:?}", composition.files);
+                    continue;
+                };
                 assert!(host.contains_key(name), "{name} of {:?} has no struct on the host", composition.files);
             }
         }

@@ -10,7 +10,6 @@ use pard_engine::ops::{COLD_BYTES, MOST_ROWS, Step, Tensor, Yardstick};
 
 use crate::comparison;
 use crate::oracle::Expected;
-use crate::support::random::Random;
 
 /// Copies of something small: no model has more layers.
 const MOST_COPIES: u64 = 256;

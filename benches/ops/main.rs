@@ -26,7 +26,7 @@ mod rows;
 use pard_engine::Result;
 
 /// What can be asked for: the files of shaders/ that are kernels.
-const KERNELS: [&str; 12] = [
+const KERNELS: [&str; 11] = [
     "embedding",
     "rms_norm",
     "matmul_rows",
@@ -34,7 +34,6 @@ const KERNELS: [&str; 12] = [
     "rope",
     "attention",
     "attention_merge",
-    "swiglu",
     "argmax",
     "argmax_merge",
     "inputs",
@@ -59,7 +58,6 @@ fn main() -> Result<()> {
     matmul::all(&bench, &config)?;
     rows::rope(&bench, &config)?;
     attention::all(&bench, &config)?;
-    rows::swiglu(&bench, &config)?;
     rows::argmax(&bench, &config)?;
     round::inputs(&bench)?;
     round::accept(&bench)

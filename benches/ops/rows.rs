@@ -1,10 +1,10 @@
-//! The kernels that take each row by itself: `embedding`, `rms_norm`, `rope`, `swiglu` and `argmax`.
+//! The kernels that take each row by itself: `embedding`, `rms_norm`, `rope` and `argmax`.
 
 use pard_engine::Result;
 use pard_engine::gpu::Buffer;
 use pard_engine::model::config::Config;
 use pard_engine::ops::{
-    Argmax, AttentionShape, Embedding, KvCache, MOST_ROWS, Matrix, RmsNorm, Rope, RopeGains, RowSet, Swiglu, Tensor,
+    Argmax, AttentionShape, Embedding, KvCache, MOST_ROWS, Matrix, RmsNorm, Rope, RopeGains, RowSet, Tensor,
     WeightFormat,
 };
 
@@ -120,31 +120,6 @@ pub fn rope(bench: &Bench, config: &Config) -> Result<()> {
         bench.time(&cases)?;
     }
     Ok(())
-}
-
-/// The feed-forward layer's gate.
-pub fn swiglu(bench: &Bench, config: &Config) -> Result<()> {
-    if !bench.wants("swiglu") {
-        return Ok(());
-    }
-    let width = config.feed_forward_size;
-    let input = Random::new(7).normals(PROMPT_ROWS * 2 * width, 1.0);
-    let (x, y) = (bench.tensor(2 * width, &input)?, Tensor::new(&bench.device, "y", PROMPT_ROWS, width)?);
-    let op = &Swiglu::new(&bench.device, &x, &y)?;
-    let cases = ROW_COUNTS.map(|rows| Case {
-        kernel: "swiglu",
-        what: format!("width {width}"),
-        rows,
-        bytes: rows * width * 12,
-        flops: 5 * rows * width,
-        state: bench.at(0, rows),
-        record: each(move |pass| op.encode(pass, rows)),
-    });
-    let expected = oracle::swiglu::swiglu(&input, width);
-    for case in &cases {
-        bench.check(case, &bench.result(case, &y.buffer, case.rows * width)?, &expected);
-    }
-    bench.time(&cases)
 }
 
 /// The choice among the head's logits.

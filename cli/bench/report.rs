@@ -3,7 +3,7 @@
 use pard_engine::decoding::{Decoder, Method, Statistics};
 use serde_json::{Value, json};
 
-use crate::answer::{Answer, joined, statistics_json, tokens_per_second};
+use crate::answer::{Answer, drafts_json, joined, statistics_json, tokens_per_second};
 use crate::load::Models;
 use crate::output;
 use crate::prompt::Prompt;
@@ -65,7 +65,7 @@ impl Report<'_> {
             let place = difference.as_ref().map(|at| json!({ "prompt": at.prompt, "position": at.position }));
             let report = json!({
                 "method": run.method().name(),
-                "k": run.decoder.options().drafts.to_string(),
+                "k": drafts_json(run.decoder.options().drafts),
                 "mean_k": run.statistics.mean_drafts(),
                 "output_tokens": run.output_tokens,
                 "speed_up": self.speed_up(run),
@@ -75,7 +75,7 @@ impl Report<'_> {
             joined(report, statistics_json(run.output_tokens, &run.statistics))
         };
         json!({
-            "target": self.models.target.name,
+            "target": self.models.target.name(),
             "draft": self.draft,
             "prompts": self.prompts.len(),
             "prompt_tokens": self.prompt_tokens(),
@@ -102,7 +102,7 @@ impl Report<'_> {
         let plural = if prompts == 1 { "" } else { "s" };
         format!(
             "{}{drafted}; {prompts} prompt{plural} of {tokens} tokens in all\n{}; {}",
-            self.models.target.name,
+            self.models.target.name(),
             transformer.device().name(),
             transformer.plan(),
         )

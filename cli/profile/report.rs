@@ -157,8 +157,8 @@ impl Part {
         let kernel_seconds: f64 = dispatches.iter().map(|dispatch| seconds(dispatch)).sum();
         // What a pass reads of weights and caches comes round again after all the rest of it.
         let stored: u64 = dispatches.iter().filter(|d| d.work.stored).map(|d| d.work.bytes).sum();
-        // Attention sees more keys every round; the last round's stand for all.
-        let is_same = |a: &Work, b: &Work| a.rows == b.rows && (a.shape == b.shape || a.shape[0] != 1 && a.bytes < 2 * b.bytes && b.bytes < 2 * a.bytes);
+        // Attention sees a few more keys every round; the last round's work stands for all.
+        let is_same = |a: &Work, b: &Work| a.rows == b.rows && a.shape == b.shape;
         let mut groups: Vec<(&'static str, Work, Vec<f64>)> = Vec::new();
         for dispatch in dispatches {
             match groups.iter_mut().find(|(kernel, work, _)| *kernel == dispatch.kernel && is_same(work, &dispatch.work)) {
@@ -256,7 +256,7 @@ impl Report<'_> {
     /// The report as one JSON object.
     pub fn as_json(&self) -> Value {
         json!({
-            "target": self.models.target.name,
+            "target": self.models.target.name(),
             "draft": self.models.draft.as_ref().map(|draft| &draft.name),
             "plan": self.models.plan(self.context),
             "read_bytes_per_second": self.rates.read,
@@ -272,7 +272,7 @@ impl Report<'_> {
         let heading = format!(
             "{}{drafted}\n{}; {}\nmeasured here: memory is read at {:.2} GB/s, f32 is multiplied and added at {:.1} \
              GFLOP/s\n* a cache may hold what it reads and writes",
-            self.models.target.name,
+            self.models.target.name(),
             transformer.device().name(),
             transformer.plan(),
             self.rates.read / 1e9,

@@ -11,12 +11,12 @@ use std::time::Instant;
 
 use super::draft::Draft;
 use super::options::{DecoderOptions, Drafts, MOST_DRAFTS, Method};
-use super::pace::{Costs, Pace, PassCost, Speculation};
+use super::pace::{Costs, Pace, Speculation};
 use super::rounds::{Choices, Outlook, Rounds};
 use super::statistics::Statistics;
 use crate::error::{Error, Result};
 use crate::gpu::Device;
-use crate::model::{Sequence, Transformer};
+use crate::model::{PassCost, Sequence, Transformer};
 use crate::ops::{Role, Session, check_row_invariance};
 
 /// One sequence being decoded.

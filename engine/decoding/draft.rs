@@ -23,8 +23,8 @@ impl Draft {
     ///
     /// **Errors**: those of [`Draft::check`].
     pub fn new(draft: &Model, target: &Model, mask: Option<u32>) -> Result<Draft> {
-        let mask = Draft::check(draft.transformer.config(), &draft.tokenizer, &target.tokenizer, mask)?;
-        Ok(Draft { name: draft.name.clone(), model: draft.transformer.clone(), mask })
+        let mask = Draft::check(draft.transformer.config(), &draft.text.tokenizer, &target.text.tokenizer, mask)?;
+        Ok(Draft { name: draft.name().to_owned(), model: draft.transformer.clone(), mask })
     }
 
     /// What the files alone say of a draft, before anything is uploaded: whether it can draft for a model whose tokenizer

@@ -67,14 +67,22 @@ impl<'a> Generation<'a> {
         keep_going: &dyn Fn() -> bool,
     ) -> Result<Generation<'a>> {
         decoder.start(prompt, keep_going)?;
-        let stream = TextStream::continuing(&model.tokenizer).with_stop_strings(limits.stop.clone());
+        let stream = TextStream::continuing(&model.text.tokenizer).with_stop_strings(limits.stop.clone());
         let room = decoder.options().context - prompt.len();
         let finish = match limits.max_tokens {
             _ if !keep_going() => Some(FinishReason::Cancelled),
             0 => Some(FinishReason::Length),
             _ => None,
         };
-        Ok(Generation { decoder, stop_tokens: &model.stop_tokens, stream, limits, room, output: Vec::new(), finish })
+        Ok(Generation {
+            decoder,
+            stop_tokens: &model.text.stop_tokens,
+            stream,
+            limits,
+            room,
+            output: Vec::new(),
+            finish,
+        })
     }
 
     /// The answer's tokens so far, a stop token at the end included.

@@ -12,5 +12,5 @@ pub use decoder::Decoder;
 pub use draft::Draft;
 pub use generate::{FinishReason, Generation, Limits};
 pub use options::{DecoderOptions, Drafts, MOST_CONTEXT, MOST_DRAFTS, Method};
-pub use pace::{Costs, PassCost, Speculation};
+pub use pace::{Costs, Speculation};
 pub use statistics::Statistics;

@@ -22,6 +22,15 @@ impl Buffer {
         Buffer::create(device, label, bytes, wgpu::BufferUsages::STORAGE)
     }
 
+    /// A storage buffer whose first [`Device::largest_uniform`] bytes some kernels read as a uniform.
+    ///
+    /// **Errors**: as [`Buffer::storage`].
+    pub fn rows(device: &Device, label: &str, bytes: u64) -> Result<Buffer> {
+        let bytes = bytes.max(device.largest_uniform());
+        Buffer::check(device, label, bytes)?;
+        Buffer::create(device, label, bytes, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM)
+    }
+
     /// Whether a kernel could bind `bytes` bytes.
     ///
     /// **Errors**: [`Error::Limit`].

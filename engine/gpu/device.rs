@@ -54,10 +54,8 @@ impl Device {
     pub fn open_with(query: &AdapterQuery, shaders: Shaders) -> Result<Device> {
         let adapter = adapter::choose(query)?;
         let tile = cooperative_tile(&adapter);
-        let timestamps = wgpu::Features::TIMESTAMP_QUERY
-            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES
-            | wgpu::Features::SHADER_INT64;
         let cooperative = if tile.is_some() { COOPERATIVE } else { wgpu::Features::empty() };
+        let timestamps = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("pard"),
             required_features: adapter.features() & (timestamps | cooperative),
@@ -109,6 +107,11 @@ impl Device {
         format!("{}, {}, {} {}", info.name, info.backend.to_str(), info.driver, info.driver_info).trim().to_owned()
     }
 
+    /// The interface it is driven through: `vulkan`, `metal` or `dx12`.
+    pub fn backend(&self) -> &'static str {
+        self.inner.info.backend.to_str()
+    }
+
     /// Whether the adapter computes on the CPU.
     pub fn is_software(&self) -> bool {
         self.inner.info.device_type == wgpu::DeviceType::Cpu
@@ -117,6 +120,12 @@ impl Device {
     /// The largest buffer that can be bound to a kernel, in bytes.
     pub fn largest_binding(&self) -> u64 {
         self.inner.limits.max_storage_buffer_binding_size.min(self.inner.limits.max_buffer_size)
+    }
+
+    /// The most of a buffer that kernels read as a uniform, in bytes: what the adapter allows, but 64 KiB at most.
+    pub fn largest_uniform(&self) -> u64 {
+        const ENOUGH: u64 = 64 << 10;
+        self.inner.limits.max_uniform_buffer_binding_size.min(ENOUGH).min(self.largest_binding()) / 16 * 16
     }
 
     /// Workgroup memory, in bytes.

@@ -3,6 +3,8 @@
 //! may size workgroups, workgroup memory and register arrays alike, which an `override` may not. The binding layout is
 //! read from the shader, so it is written down once.
 
+use std::num::NonZeroU64;
+
 use wgpu::naga;
 
 use super::buffer::Buffer;
@@ -121,7 +123,17 @@ impl Kernel {
             .zip(buffers)
             .map(|(binding, buffer)| wgpu::BindGroupEntry {
                 binding: binding.index,
-                resource: buffer.raw().as_entire_binding(),
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer: buffer.raw(),
+                    offset: 0,
+                    // Of a buffer larger than a uniform can be, the shader reads the beginning.
+                    size: match binding.kind {
+                        wgpu::BufferBindingType::Uniform => {
+                            NonZeroU64::new(buffer.bytes().min(device.largest_uniform()))
+                        }
+                        wgpu::BufferBindingType::Storage { .. } => None,
+                    },
+                }),
             })
             .collect();
         let scope = device.raw().push_error_scope(wgpu::ErrorFilter::Validation);

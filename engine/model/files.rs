@@ -12,26 +12,18 @@ use super::hugging_face;
 use super::json::{self, Object};
 use super::safetensors::Safetensors;
 use crate::error::{Error, Result};
-use crate::text::{ChatTemplate, Tokenizer};
+use crate::text::{ChatTokenizer, Tokenizer};
 
 /// All that a model's files say.
 pub struct ModelFiles {
-    /// What to call it: the repository's name, or the folder's or file's.
-    pub name: String,
     /// The folder or file.
     pub path: PathBuf,
     /// The hyper-parameters, checked.
     pub config: Config,
     /// The tensors.
     pub checkpoint: Box<dyn Checkpoint>,
-    /// The tokenizer, held against the hyper-parameters.
-    pub tokenizer: Tokenizer,
-    /// The chat template's source; a model need not have one.
-    pub chat_template: Option<String>,
-    /// The variables `bos_token`, `eos_token` and the like of the template.
-    pub special_tokens: BTreeMap<String, String>,
-    /// The tokens that end an answer, ascending.
-    pub stop_tokens: Vec<u32>,
+    /// Between text and its tokens; the tokenizer is held against the hyper-parameters.
+    pub text: ChatTokenizer,
 }
 
 impl ModelFiles {
@@ -43,11 +35,9 @@ impl ModelFiles {
         if path.is_dir() { open_folder(path) } else { open_gguf(path) }
     }
 
-    /// The chat template, compiled.
-    ///
-    /// **Errors**: [`Error::Template`] if the model has none or it does not compile.
-    pub fn chat_template(&self) -> Result<ChatTemplate> {
-        ChatTemplate::of_model(&self.name, self.chat_template.as_deref(), &self.special_tokens)
+    /// What to call it: the repository's name, or the folder's or file's.
+    pub fn name(&self) -> &str {
+        &self.text.model_name
     }
 }
 
@@ -60,16 +50,14 @@ fn open_gguf(path: &Path) -> Result<ModelFiles> {
     let special_tokens =
         named.into_iter().filter_map(|(name, id)| Some((name.to_owned(), tokenizer.token(id?)?))).collect();
     let file_stem = || path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-    Ok(ModelFiles {
-        name: gguf.model_name().map_or_else(file_stem, str::to_owned),
-        path: path.to_owned(),
-        chat_template: gguf.chat_template().map(str::to_owned),
-        config,
+    let text = ChatTokenizer {
+        model_name: gguf.model_name().map_or_else(file_stem, str::to_owned),
         tokenizer,
+        template: gguf.chat_template().map(str::to_owned),
         special_tokens,
         stop_tokens: ids.stop,
-        checkpoint: Box::new(gguf),
-    })
+    };
+    Ok(ModelFiles { path: path.to_owned(), config, checkpoint: Box::new(gguf), text })
 }
 
 fn open_folder(folder: &Path) -> Result<ModelFiles> {
@@ -99,7 +87,7 @@ fn open_folder(folder: &Path) -> Result<ModelFiles> {
         None => BTreeMap::new(),
     };
     let template_path = folder.join("chat_template.jinja");
-    let chat_template = match (std::fs::read_to_string(&template_path), &tokenizer_config) {
+    let template = match (std::fs::read_to_string(&template_path), &tokenizer_config) {
         (Ok(source), _) => Some(source),
         (Err(source), _) if source.kind() != std::io::ErrorKind::NotFound => {
             return Err(Error::Io { path: template_path, source });
@@ -120,16 +108,8 @@ fn open_folder(folder: &Path) -> Result<ModelFiles> {
     stop_tokens.sort_unstable();
     stop_tokens.dedup();
 
-    Ok(ModelFiles {
-        name: folder_name(folder),
-        path: folder.to_owned(),
-        config,
-        checkpoint: Box::new(checkpoint),
-        tokenizer,
-        chat_template,
-        special_tokens,
-        stop_tokens,
-    })
+    let text = ChatTokenizer { model_name: folder_name(folder), tokenizer, template, special_tokens, stop_tokens };
+    Ok(ModelFiles { path: folder.to_owned(), config, checkpoint: Box::new(checkpoint), text })
 }
 
 /// The special tokens a template may write. Each is a string, or an object with its `content`.

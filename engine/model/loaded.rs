@@ -1,14 +1,15 @@
 //! A model ready to run: its weights on a device, and what turns text into its tokens and back.
 
-use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::files::ModelFiles;
 use super::source::{self, SourceOptions};
 use super::transformer::{Progress, Transformer, WeightChoice};
+use super::tuning::Tuning;
 use crate::error::Result;
 use crate::gpu::{CacheFormat, Device, Plan, ProductChoice, Products};
-use crate::text::{ChatTemplate, Message, Rendering, Special, Tokenizer};
+use crate::text::ChatTokenizer;
 
 /// How a model is loaded. The default keeps weights as stored and caches in 16 bits, and multiplies by plain kernels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct LoadOptions {
     pub cache: CacheFormat,
     /// What multiplies matrices.
     pub products: ProductChoice,
+    /// Whether what was measured of this model on this adapter and kept in the user's cache is left unused.
+    pub ignore_tuning: bool,
 }
 
 impl LoadOptions {
@@ -33,16 +36,12 @@ impl LoadOptions {
 
 /// A model on a device.
 pub struct Model {
-    /// What to call it.
-    pub name: String,
     /// Its weights, shared by all decoders that run it.
     pub transformer: Arc<Transformer>,
-    /// Between text and tokens.
-    pub tokenizer: Tokenizer,
-    /// The tokens that end an answer.
-    pub stop_tokens: Vec<u32>,
-    chat_template: Option<String>,
-    special_tokens: BTreeMap<String, String>,
+    /// What was measured of it on this adapter, if anything was.
+    pub tuning: Option<Tuning>,
+    /// Between text and its tokens.
+    pub text: ChatTokenizer,
 }
 
 impl Model {
@@ -60,37 +59,23 @@ impl Model {
     /// **Errors**: those of [`LoadOptions::plan`] and [`Transformer::upload`].
     pub fn upload(device: &Device, files: ModelFiles, options: LoadOptions, progress: &Progress) -> Result<Model> {
         let plan = options.plan(device)?;
-        let transformer =
+        let mut transformer =
             Transformer::upload(device, &plan, &files.config, &*files.checkpoint, options.weights, progress)?;
-        Ok(Model {
-            name: files.name,
-            transformer: Arc::new(transformer),
-            tokenizer: files.tokenizer,
-            stop_tokens: files.stop_tokens,
-            chat_template: files.chat_template,
-            special_tokens: files.special_tokens,
-        })
+        let folder = Model::tuning_folder().filter(|_| !options.ignore_tuning);
+        let tuning = folder.and_then(|folder| Tuning::load(&folder, &transformer));
+        if let Some(tuning) = &tuning {
+            tuning.apply(&mut transformer);
+        }
+        Ok(Model { transformer: Arc::new(transformer), tuning, text: files.text })
     }
 
-    /// Whether the model comes with a chat template.
-    pub fn has_chat_template(&self) -> bool {
-        self.chat_template.is_some()
+    /// Where tables of measurements are kept, if there is a place for caches.
+    pub fn tuning_folder() -> Option<PathBuf> {
+        SourceOptions::from_env().cache.map(|cache| cache.join("tuning"))
     }
 
-    /// The tokens of plain text, with the special tokens that the tokenizer itself adds.
-    ///
-    /// **Errors**: [`crate::Error::Tokenizer`], [`crate::Error::TokenRange`].
-    pub fn text_tokens(&self, text: &str) -> Result<Vec<u32>> {
-        self.tokenizer.encode(text, Special::Add)
-    }
-
-    /// The tokens of a conversation, rendered by the model's own template.
-    ///
-    /// **Errors**: [`crate::Error::Template`] if there is none or it fails; as [`Model::text_tokens`].
-    pub fn chat_tokens(&self, messages: &[Message], rendering: Rendering) -> Result<Vec<u32>> {
-        let template = ChatTemplate::of_model(&self.name, self.chat_template.as_deref(), &self.special_tokens)?;
-        let text = template.render(messages, rendering)?;
-        // The template writes the special tokens itself.
-        self.tokenizer.encode(&text, Special::Keep)
+    /// What to call it.
+    pub fn name(&self) -> &str {
+        &self.text.model_name
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 pub mod config;
+mod cost;
 pub mod files;
 pub mod gguf;
 #[cfg(feature = "hub")]
@@ -14,8 +15,11 @@ pub mod safetensors;
 mod sequence;
 pub mod source;
 mod transformer;
+mod tuning;
 
+pub use cost::PassCost;
 pub use files::ModelFiles;
 pub use loaded::{LoadOptions, Model};
 pub use sequence::Sequence;
 pub use transformer::{Progress, Transformer, WeightChoice, attention_shape, expected_matrices};
+pub use tuning::{KeepGoing, Tuning};

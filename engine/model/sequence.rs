@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Buffer, CacheFormat, Device, Pass, Plan};
 use crate::ops::{
     Argmax, Attention, AttentionScratch, Embedding, Finish, KvCache, MOST_ROWS, Matmul, RmsNorm, Role, Rope, RopeGains,
-    RowSet, Step, Swiglu, Tensor,
+    RowSet, Step, Tensor,
 };
 
 /// Most rows of a prompt that run in one submit.
@@ -41,7 +41,6 @@ struct Layer {
     output: Matmul,
     feed_forward_norm: RmsNorm,
     gate_up: Matmul,
-    swiglu: Swiglu,
     down: Matmul,
 }
 
@@ -52,7 +51,6 @@ struct Activations {
     qkv: Tensor,
     query: Tensor,
     attended: Tensor,
-    gate_up: Tensor,
     gated: Tensor,
     scratch: AttentionScratch,
     angles: Buffer,
@@ -153,7 +151,6 @@ impl Sequence {
             layer.output.encode(pass, role, rows)?;
             layer.feed_forward_norm.encode(pass, rows);
             layer.gate_up.encode(pass, role, rows)?;
-            layer.swiglu.encode(pass, rows);
             layer.down.encode(pass, role, rows)?;
         }
         Ok(())
@@ -245,7 +242,6 @@ impl Activations {
             qkv: tensor("qkv", shape.qkv_width())?,
             query: tensor("query", config.query_size())?,
             attended: tensor("attended", config.query_size())?,
-            gate_up: tensor("gate_up", 2 * config.feed_forward_size)?,
             gated: tensor("gated", config.feed_forward_size)?,
             scratch: AttentionScratch::new(device, &model.plan, &shape, positions)?,
             angles: Buffer::with_values(device, "rotary angles", &rotary::angles(config, capacity))?,
@@ -275,8 +271,7 @@ impl Layer {
             attention: Attention::new(device, plan, step, &shape, &cache, &a.scratch, [&a.query, &a.attended])?,
             output: matmul(&weights.output, &a.attended, &a.hidden, Finish::Add)?,
             feed_forward_norm: norm(&weights.feed_forward_norm)?,
-            gate_up: matmul(&weights.gate_up, &a.normed, &a.gate_up, Finish::Store)?,
-            swiglu: Swiglu::new(device, &a.gate_up, &a.gated)?,
+            gate_up: matmul(&weights.gate_up, &a.normed, &a.gated, Finish::Swiglu)?,
             down: matmul(&weights.down, &a.gated, &a.hidden, Finish::Add)?,
         })
     }

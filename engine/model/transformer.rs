@@ -6,7 +6,7 @@ use super::checkpoint::{Checkpoint, StoredType};
 use super::config::Config;
 use crate::error::Result;
 use crate::gpu::{Device, Plan};
-use crate::ops::{AttentionShape, Matrix, WeightFormat, check_products};
+use crate::ops::{AttentionShape, Matrix, MatrixSource, WeightFormat, check_products};
 
 /// How F32 checkpoints are kept on the device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -94,9 +94,9 @@ impl Transformer {
                     head_norm: head_norm.transpose()?,
                     output: loader.matrix(&[&name("self_attn.o_proj.weight")], &[hidden], queries)?,
                     feed_forward_norm: checkpoint.read_vector(&name("post_attention_layernorm.weight"), hidden)?,
-                    gate_up: loader.matrix(
+                    gate_up: loader.gate_up(
                         &[&name("mlp.gate_proj.weight"), &name("mlp.up_proj.weight")],
-                        &[ffn, ffn],
+                        ffn,
                         hidden,
                     )?,
                     down: loader.matrix(&[&name("mlp.down_proj.weight")], &[hidden], ffn)?,
@@ -142,8 +142,18 @@ impl Transformer {
 
     /// Device memory that the weights take.
     pub fn bytes(&self) -> u64 {
+        self.matrices().map(Matrix::bytes).sum()
+    }
+
+    /// All matrices, the embedding and the head included.
+    pub(super) fn matrices(&self) -> impl Iterator<Item = &Matrix> {
         let layers = self.layers.iter().flat_map(|l| [&l.qkv, &l.output, &l.gate_up, &l.down]);
-        layers.chain([&self.embedding]).chain(&self.head).map(Matrix::bytes).sum()
+        layers.chain([&self.embedding]).chain(&self.head)
+    }
+
+    pub(super) fn matrices_mut(&mut self) -> impl Iterator<Item = &mut Matrix> {
+        let layers = self.layers.iter_mut().flat_map(|l| [&mut l.qkv, &mut l.output, &mut l.gate_up, &mut l.down]);
+        layers.chain([&mut self.embedding]).chain(&mut self.head)
     }
 
     /// Multiplications that one row costs outside attention.
@@ -212,8 +222,27 @@ impl Loader<'_> {
 
     /// One matrix made of the tensors `names`, one below the other, `rows` high and `columns` wide.
     fn matrix(&mut self, names: &[&str], rows: &[usize], columns: usize) -> Result<Matrix> {
-        let format = self.format(names)?;
         let total: usize = rows.iter().sum();
+        self.upload(names, rows, columns, |format, read| {
+            Matrix::upload(self.device, self.plan, names[0], format, [total, columns], read)
+        })
+    }
+
+    /// Gate and up, `width` rows each.
+    fn gate_up(&mut self, names: &[&str; 2], width: usize, columns: usize) -> Result<Matrix> {
+        self.upload(names, &[width; 2], columns, |format, read| {
+            Matrix::upload_pair(self.device, self.plan, names[0], format, [width, columns], read)
+        })
+    }
+
+    fn upload(
+        &mut self,
+        names: &[&str],
+        rows: &[usize],
+        columns: usize,
+        upload: impl FnOnce(WeightFormat, &MatrixSource) -> Result<Matrix>,
+    ) -> Result<Matrix> {
+        let format = self.format(names)?;
         let checkpoint = self.checkpoint;
         let read = |range: Range<usize>, out: &mut [f32]| {
             let mut first = 0;
@@ -227,8 +256,8 @@ impl Loader<'_> {
             }
             Ok(())
         };
-        let matrix = Matrix::upload(self.device, self.plan, names[0], format, [total, columns], &read)?;
-        self.done += (total * columns) as u64;
+        let matrix = upload(format, &read)?;
+        self.done += (rows.iter().sum::<usize>() * columns) as u64;
         (self.progress)(self.done, self.total);
         Ok(matrix)
     }

@@ -1,8 +1,9 @@
 //! Causal attention over the cache: shaders/attention.wgsl and shaders/attention_merge.wgsl.
-//! Few rows: each part of the keys is a workgroup, and the parts are merged by a second kernel. Prompts: a workgroup
-//! walks all parts itself, since rows alone fill the device and the parts' scratch would be large.
+//! Few rows: each part of the keys is a workgroup, and the parts, if there are several, are merged by a second kernel.
+//! Prompts: a workgroup walks all parts itself, since rows alone fill the device and the parts' scratch would be large.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::rope::{KEY_TILE, KvCache};
 use super::{AttentionShape, MOST_ROWS, Role, Tensor};
@@ -63,15 +64,27 @@ impl AttentionScratch {
     }
 }
 
+/// How the first kernel is laid on the device. The variants differ in no rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Variant {
+    /// Pairs per workgroup.
+    pairs: u32,
+    /// Whether a workgroup walks all parts.
+    serial: bool,
+    /// Whether the queries are a uniform.
+    uniform: bool,
+}
+
 /// One layer's attention with its operands bound.
 pub struct Attention {
     device: Device,
-    round: Dispatch,
+    /// Bound to write parts and to write the whole, each with the queries as storage and as a uniform.
+    bound: [[Dispatch; 2]; 2],
     merge: Dispatch,
-    prompt: Dispatch,
-    round_kernels: [OnceLock<Arc<Kernel>>; PAIRS.len()],
-    prompt_kernel: Arc<Kernel>,
-    files: [&'static str; 4],
+    kernels: Mutex<HashMap<Variant, Arc<Kernel>>>,
+    read: &'static str,
+    /// Rows of queries that a uniform holds; none on GPUs, which read them from a cache.
+    uniform_rows: usize,
     shape: AttentionShape,
     plan: Plan,
 }
@@ -104,21 +117,29 @@ impl Attention {
             CacheFormat::F16 => "cache/read_f16",
             CacheFormat::F32 => "cache/read_f32",
         };
-        let files = ["attention", "shared/eight", "shared/step", read];
-        let most_pairs = PAIRS[PAIRS.len() - 1];
-        let prompt_kernel = kernel(device, plan, shape, &files, Self::most_pairs(device, plan, most_pairs), true)?;
         let merge_constants =
             [("HEADS", shape.heads as u32), ("HEAD_DIM", shape.head_dim as u32), ("SPLIT", plan.key_split)];
-        let merge = device.kernel(&["attention_merge", "shared/step"], &merge_constants)?;
-        let operands = |target| [&params, step, &query.buffer, &cache.keys, &cache.values, target, &scratch.sums];
+        let merge = device.kernel(&["attention_merge", "shared/attention", "shared/step"], &merge_constants)?;
+        let merge = merge.dispatch(device, &[&params, step, &scratch.parts, &scratch.sums, &out.buffer], [1, 1, 1])?;
+        // All variants with the queries in the same place have the same bindings.
+        let any = |uniform| {
+            let variant = Variant { pairs: Self::most_pairs(device, plan, PAIRS[0]), serial: true, uniform };
+            compile(device, plan, shape, read, variant)
+        };
+        let kernels = [any(false)?, any(true)?];
+        let bind = |kernel: &Arc<Kernel>, target| {
+            let operands = [&params, step, &query.buffer, &cache.keys, &cache.values, target, &scratch.sums];
+            kernel.dispatch(device, &operands, [1, 1, 1])
+        };
+        let both = |target| Ok([bind(&kernels[0], target)?, bind(&kernels[1], target)?]);
+        let uniform_rows = device.largest_uniform() as usize / (4 * width);
         Ok(Attention {
             device: device.clone(),
-            round: prompt_kernel.dispatch(device, &operands(&scratch.parts), [1, 1, 1])?,
-            prompt: prompt_kernel.dispatch(device, &operands(&out.buffer), [1, 1, 1])?,
-            merge: merge.dispatch(device, &[&params, step, &scratch.parts, &scratch.sums, &out.buffer], [1, 1, 1])?,
-            round_kernels: Default::default(),
-            prompt_kernel,
-            files,
+            bound: [both(&scratch.parts)?, both(&out.buffer)?],
+            merge,
+            kernels: Mutex::default(),
+            read,
+            uniform_rows: if device.is_software() { uniform_rows } else { 0 },
             shape: *shape,
             plan: *plan,
         })
@@ -130,29 +151,35 @@ impl Attention {
     pub fn encode(&self, pass: &mut Pass, role: Role, rows: usize, end: usize) -> Result<()> {
         let AttentionShape { heads, kv_heads, .. } = self.shape;
         let pairs = (rows * heads / kv_heads) as u32;
-        if role == Role::Prompt {
-            let per_workgroup = Self::most_pairs(&self.device, &self.plan, PAIRS[PAIRS.len() - 1]);
-            let grid = [kv_heads as u32, pairs.div_ceil(per_workgroup), 1];
-            self.prompt.encode_with(pass, &self.prompt_kernel, grid, self.work(rows, end, 0));
+        let pairs_wanted = PAIRS.into_iter().find(|&most| pairs <= most).unwrap_or(PAIRS[PAIRS.len() - 1]);
+        let per_workgroup = Self::most_pairs(&self.device, &self.plan, pairs_wanted);
+        let splits = (end as u32).div_ceil(self.plan.key_split);
+        // A single part needs no merge, whose result for it is the part's own, bit for bit.
+        let serial = role == Role::Prompt || splits <= 1;
+        let uniform = rows <= self.uniform_rows;
+        let kernel = self.kernel(Variant { pairs: per_workgroup, serial, uniform })?;
+        let dispatch = &self.bound[usize::from(serial)][usize::from(uniform)];
+        let grid = [kv_heads as u32, pairs.div_ceil(per_workgroup), if serial { 1 } else { splits }];
+        let parts = if serial { 0 } else { splits as usize };
+        dispatch.encode_with(pass, &kernel, grid, self.work(rows, end, parts));
+        if serial {
             return Ok(());
         }
-        let variant = PAIRS.iter().position(|&most| pairs <= most).unwrap_or(PAIRS.len() - 1);
-        let per_workgroup = Self::most_pairs(&self.device, &self.plan, PAIRS[variant]);
-        let kernel = match self.round_kernels[variant].get() {
-            Some(kernel) => kernel,
-            None => {
-                let made = kernel(&self.device, &self.plan, &self.shape, &self.files, per_workgroup, false)?;
-                self.round_kernels[variant].get_or_init(|| made)
-            }
-        };
-        let splits = (end as u32).div_ceil(self.plan.key_split);
-        let grid = [kv_heads as u32, pairs.div_ceil(per_workgroup), splits];
-        self.round.encode_with(pass, kernel, grid, self.work(rows, end, splits as usize));
         let width = self.shape.heads * self.shape.head_dim;
         let part_bytes = rows * splits as usize * 4 * (width + 2 * heads);
         let work = Work::of(rows, [heads, splits as usize], part_bytes + 4 * rows * width, 2 * part_bytes / 4);
-        self.merge.encode_over(pass, [((width / 2) as u32).div_ceil(64), rows as u32, 1], work);
+        self.merge.encode_over(pass, [((width / 4) as u32).div_ceil(64), rows as u32, 1], work);
         Ok(())
+    }
+
+    fn kernel(&self, variant: Variant) -> Result<Arc<Kernel>> {
+        let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = kernels.get(&variant) {
+            return Ok(kernel.clone());
+        }
+        let kernel = compile(&self.device, &self.plan, &self.shape, self.read, variant)?;
+        kernels.insert(variant, kernel.clone());
+        Ok(kernel)
     }
 
     /// What the first kernel has to do. The keys are read once for all rows; the last row ends at `end`, each before it
@@ -162,8 +189,10 @@ impl Attention {
         let width = heads * head_dim;
         let cache_bytes = 2 * kv_heads * head_dim * end * self.plan.cache.bytes();
         let out_bytes = 4 * rows * if splits == 0 { width } else { splits * (width + 2 * heads) };
+        // Keys as the report groups them: they grow by a few every round.
+        let keys = end.next_multiple_of(self.plan.key_split as usize);
         let scores = (rows * end).saturating_sub(rows * (rows - 1) / 2);
-        Work::of(rows, [heads, end], cache_bytes + 4 * rows * width + out_bytes, 4 * width * scores).stored()
+        Work::of(rows, [heads, keys], cache_bytes + 4 * rows * width + out_bytes, 4 * width * scores).stored()
     }
 
     /// `pairs`, or as many as the device's workgroup memory has room for.
@@ -174,15 +203,19 @@ impl Attention {
     }
 }
 
-fn kernel(
+fn compile(
     device: &Device,
     plan: &Plan,
     shape: &AttentionShape,
-    files: &[&'static str],
-    pairs: u32,
-    serial: bool,
+    read: &'static str,
+    variant: Variant,
 ) -> Result<Arc<Kernel>> {
     let mut constants = shape.constants().to_vec();
+    let Variant { pairs, serial, uniform } = variant;
     constants.extend([("SPLIT", plan.key_split), ("PAIRS", pairs), ("SERIAL", u32::from(serial))]);
-    device.kernel(files, &constants)
+    let query = if uniform { "query/uniform" } else { "query/storage" };
+    if uniform {
+        constants.push(("QUERY_PIECES", (device.largest_uniform() / 16) as u32));
+    }
+    device.kernel(&["attention", "shared/attention", "shared/eight", "shared/step", read, query], &constants)
 }

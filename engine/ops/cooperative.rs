@@ -12,7 +12,7 @@ use crate::gpu::{Device, Kernel, Plan, Products};
 /// Columns that are summed up in the matrix unit, under one scale, before f32 takes over: eight pieces, whose scale eight
 /// invocations find among themselves.
 const CHUNK: u32 = 8 * PIECE as u32;
-/// Weight rows of one workgroup.
+/// Weight rows of one workgroup; where two make an output, half of them are gates.
 const OUTS: u32 = 32;
 /// Rows of a prompt in one workgroup.
 const PROMPT_ROWS: u32 = 32;
@@ -22,6 +22,8 @@ pub(super) struct Cooperative {
     device: Device,
     tile: u32,
     lanes: u32,
+    /// Weight rows of an output.
+    pair: u32,
     /// f16 values that one weight takes.
     weight_halves: u32,
     files: [&'static str; 2],
@@ -56,6 +58,7 @@ impl Cooperative {
             device: device.clone(),
             tile,
             lanes: weights.lanes(),
+            pair: weights.pair(),
             weight_halves: if weights.format() == WeightFormat::F32 { 2 } else { 1 },
             files: [weights.format().file(), finish],
             row_set,
@@ -64,11 +67,11 @@ impl Cooperative {
         })
     }
 
-    /// The kernel for `rows` rows, the weight rows of one of its workgroups, and its workgroups over rows of x.
+    /// The kernel for `rows` rows, the outputs of one of its workgroups, and its workgroups over rows of x.
     pub fn variant(&self, role: Role, rows: usize) -> Result<(Arc<Kernel>, u32, u32)> {
         let share = self.share(role, rows);
         let row_groups = (rows as u32).div_ceil(share.row_tiles * self.tile);
-        Ok((self.kernel(role, rows)?, share.out_tiles * self.tile, row_groups))
+        Ok((self.kernel(role, rows)?, share.out_tiles * self.tile / self.pair, row_groups))
     }
 
     /// The kernel for `rows` rows, compiled on first use.
@@ -83,7 +86,8 @@ impl Cooperative {
         }
         let tile = if self.tile == 16 { "cooperative/tile_16" } else { "cooperative/tile_8" };
         let [weights, finish] = self.files;
-        let files = ["matmul_cooperative", tile, "shared/matmul", "shared/eight", "shared/step", weights, finish];
+        let shared = ["shared/matmul", "shared/eight", "shared/step"];
+        let files = [&["matmul_cooperative", tile][..], &shared, &["input/storage", weights, finish]].concat();
         let constants = [
             ("ROW_TILES", share.row_tiles),
             ("OUT_TILES", share.out_tiles),
@@ -91,6 +95,7 @@ impl Cooperative {
             ("PARTS", share.parts),
             ("THREADS", share.threads),
             ("LANES", self.lanes),
+            ("PAIR", self.pair),
             ("WEIGHT_HALVES", self.weight_halves),
             self.row_set.constant(),
         ];

@@ -34,23 +34,19 @@ impl Embedding {
         let kernel = device.kernel(&files, &[("LANES", weights.lanes())])?;
         let parts = weights
             .parts()
-            .map(|(buffer, first, rows)| {
+            .iter()
+            .map(|part| {
                 let params = EmbeddingParams {
                     pieces,
-                    rows_out: rows as u32,
-                    first_out: first as u32,
+                    rows_out: part.outputs as u32,
+                    first_out: part.first as u32,
                     vocab: weights.rows() as u32,
                 };
                 let params = Buffer::uniform(device, "embedding params", &params)?;
-                kernel.dispatch(device, &[&params, ids, buffer, &y.buffer], [1, 1, 1])
+                kernel.dispatch(device, &[&params, ids, &part.buffer, &y.buffer], [1, 1, 1])
             })
             .collect::<Result<_>>()?;
-        Ok(Embedding {
-            parts,
-            workgroups: pieces.div_ceil(64),
-            width: y.width,
-            value_bytes: weights.format().bytes(),
-        })
+        Ok(Embedding { parts, workgroups: pieces.div_ceil(64), width: y.width, value_bytes: weights.format().bytes() })
     }
 
     /// Records the look-up for `rows` rows.

@@ -3,12 +3,14 @@
 //! Which of the two a row meets depends on its role, never on how many rows there are; the row kernels' variants differ
 //! in how many rows and weights they hold in registers, and not in a single rounding.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::cooperative::Cooperative;
 use super::matrix::{MOST_BLOCKS, Matrix, PIECE};
+use super::variant::{Variant, Variants};
 use super::{MOST_ROWS, Role, Tensor, expect_len};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Kernel, Pass, Plan, Work};
 
 /// What becomes of a finished dot product.
@@ -20,6 +22,9 @@ pub enum Finish<'a> {
     Add,
     /// It is stored with a bias, one for each weight row.
     Bias(&'a [f32]),
+    /// `silu(gate) · up` is stored, `silu(g) = g / (1 + e^-g)`, of weights uploaded by [`Matrix::upload_pair`]. Source:
+    /// arXiv:2002.05202.
+    Swiglu,
 }
 
 /// Which count of the step says how many rows there are.
@@ -49,10 +54,12 @@ struct MatmulParams {
 /// A matrix with its input and output bound.
 pub struct Matmul {
     device: Device,
-    /// A dispatch for each part of the matrix, and the part's weight rows.
-    parts: Vec<(Dispatch, u32)>,
-    /// The variants for 1..=32 rows, compiled on first use, and the tile kernel.
-    row_kernels: [OnceLock<Arc<Kernel>>; MOST_ROWS],
+    parts: Vec<Part>,
+    variants: Variants,
+    /// Rows that a uniform holds.
+    uniform_rows: u32,
+    /// The row kernels by variant and the tile kernel, compiled on first use.
+    row_kernels: Mutex<HashMap<Variant, Arc<Kernel>>>,
     tile_kernel: OnceLock<Arc<Kernel>>,
     /// The formats' pieces: how weights are read, and what becomes of a sum.
     files: [&'static str; 2],
@@ -60,16 +67,24 @@ pub struct Matmul {
     weight_bytes: usize,
     lanes: u32,
     slices: u32,
+    pair: u32,
     row_set: RowSet,
     /// Takes the place of all of these kernels where the plan says so.
     cooperative: Option<Cooperative>,
 }
 
+/// A part of the matrix, bound with the rows as storage, and as a uniform if any variant wants that.
+struct Part {
+    storage: Dispatch,
+    uniform: Option<Dispatch>,
+    outputs: u32,
+}
+
 impl Matmul {
     /// `y[m] = W · x[m]`, finished as `finish` says.
     ///
-    /// Shapes: `x` is `[rows, columns]`, `y` is `[rows, rows of W]`, both with room for whatever is encoded.
-    /// Errors: [`crate::Error::Shape`] if they do not fit.
+    /// Shapes: `x` is `[rows, columns]`, `y` is `[rows, outputs of W]`, both with room for whatever is encoded.
+    /// Errors: [`Error::Shape`] if they do not fit.
     pub fn new(
         device: &Device,
         plan: &Plan,
@@ -80,85 +95,123 @@ impl Matmul {
         row_set: RowSet,
     ) -> Result<Matmul> {
         x.expect("matmul", "x", MOST_ROWS, weights.columns())?;
-        y.expect("matmul", "y", MOST_ROWS, weights.rows())?;
+        y.expect("matmul", "y", MOST_ROWS, weights.outputs())?;
+        if (weights.pair() == 2) != matches!(finish, Finish::Swiglu) {
+            let (got, expected) = (vec![weights.rows(), weights.columns()], vec![y.width, weights.columns()]);
+            return Err(Error::Shape { op: "matmul", tensor: "weights", got, expected });
+        }
         let (finish, bias) = match finish {
             Finish::Store => ("finish/store", None),
             Finish::Add => ("finish/add", None),
+            Finish::Swiglu => ("finish/swiglu", None),
             Finish::Bias(bias) => {
-                expect_len("matmul", "bias", bias, weights.rows())?;
+                expect_len("matmul", "bias", bias, weights.outputs())?;
                 ("finish/bias", Some(Buffer::with_values(device, "bias", bias)?))
             }
         };
         let mut op = Matmul {
             device: device.clone(),
             parts: Vec::new(),
-            row_kernels: Default::default(),
+            variants: *weights.variants(),
+            uniform_rows: (device.largest_uniform() / (4 * weights.columns() as u64)) as u32,
+            row_kernels: Mutex::default(),
             tile_kernel: OnceLock::new(),
             files: [weights.format().file(), finish],
             columns: weights.columns(),
             weight_bytes: weights.format().bytes(),
             lanes: weights.lanes(),
             slices: plan.slices,
+            pair: weights.pair(),
             row_set,
             cooperative: Cooperative::new(device, plan, weights, finish, row_set),
         };
-        // All variants have the same bindings; any of them can make the bind group.
-        let kernel = match &op.cooperative {
-            None => op.row_kernel(1)?,
+        // All variants with the rows in the same place have the same bindings; any of them can make the bind group.
+        let variant = |uniform| Variant { rows: 1, blocks: op.pair, uniform };
+        let storage = match &op.cooperative {
+            None => op.row_kernel(variant(false))?,
             Some(cooperative) => cooperative.kernel(Role::Round, 1)?,
         };
-        for ((buffer, first, rows), scales) in weights.parts().zip(weights.scales()) {
+        let reads_uniforms = op.cooperative.is_none() && op.uniform_rows > 0;
+        let uniform = match reads_uniforms && op.variants.iter().any(|variant| variant.uniform) {
+            true => Some(op.row_kernel(variant(true))?),
+            false => None,
+        };
+        for part in weights.parts() {
             let params = MatmulParams {
                 pieces: (weights.columns() / PIECE) as u32,
-                rows_out: rows as u32,
-                first_out: first as u32,
-                stride: weights.rows() as u32,
+                rows_out: part.outputs as u32,
+                first_out: part.first as u32,
+                stride: weights.outputs() as u32,
             };
             let params = Buffer::uniform(device, "matmul params", &params)?;
-            let mut operands = vec![&params, step, buffer, &x.buffer, &y.buffer];
+            let mut operands = vec![&params, step, &part.buffer, &x.buffer, &y.buffer];
             operands.extend(&bias);
-            operands.extend(scales);
-            op.parts.push((kernel.dispatch(device, &operands, [1, 1, 1])?, rows as u32));
+            operands.extend(&part.scales);
+            let bind = |kernel: &Arc<Kernel>| kernel.dispatch(device, &operands, [1, 1, 1]);
+            let (storage, uniform) = (bind(&storage)?, uniform.as_ref().map(bind).transpose()?);
+            op.parts.push(Part { storage, uniform, outputs: part.outputs as u32 });
         }
         Ok(op)
     }
 
     /// Records the product for `rows` rows (of the row set), by the kernel that `role` takes.
     ///
-    /// Errors: [`crate::Error::Gpu`] if a variant does not compile.
+    /// Errors: [`Error::Gpu`] if a variant does not compile.
     pub fn encode(&self, pass: &mut Pass, role: Role, rows: usize) -> Result<()> {
-        let (kernel, outs, depth) = match (&self.cooperative, role) {
-            (Some(cooperative), _) => cooperative.variant(role, rows)?,
-            (None, Role::Round) => (self.row_kernel(rows)?, self.blocks(rows) * self.lanes, 1),
-            (None, Role::Prompt) => {
-                let [tile_rows, tiles] = self.tile();
-                let outs = MOST_BLOCKS as u32 * self.lanes;
-                (self.tile_kernel()?, outs, (rows as u32).div_ceil(tile_rows * tiles))
+        match (&self.cooperative, role) {
+            (Some(cooperative), _) => {
+                let (kernel, outputs, depth) = cooperative.variant(role, rows)?;
+                for part in &self.parts {
+                    let [x, y] = fold(part.outputs.div_ceil(outputs));
+                    part.storage.encode_with(pass, &kernel, [x, y, depth], self.work(rows, part));
+                }
+                Ok(())
             }
-        };
-        for (dispatch, rows_out) in &self.parts {
-            let [x, y] = fold(rows_out.div_ceil(outs));
-            dispatch.encode_with(pass, &kernel, [x, y, depth], self.work(rows, *rows_out as usize));
+            (None, Role::Round) => self.encode_as(pass, self.variants[rows - 1], rows),
+            (None, Role::Prompt) => {
+                let ([tile_rows, tiles], kernel) = (self.tile(), self.tile_kernel()?);
+                let depth = (rows as u32).div_ceil(tile_rows * tiles);
+                for part in &self.parts {
+                    let [x, y] = self.grid(part, MOST_BLOCKS as u32);
+                    part.storage.encode_with(pass, &kernel, [x, y, depth], self.work(rows, part));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Records the product for `rows` rows of a round, by `variant`; cooperative products have none, and are recorded as
+    /// ever.
+    ///
+    /// Errors: as [`Matmul::encode`].
+    pub fn encode_as(&self, pass: &mut Pass, variant: Variant, rows: usize) -> Result<()> {
+        if self.cooperative.is_some() {
+            return self.encode(pass, Role::Round, rows);
+        }
+        let turns = (rows as u32).div_ceil(variant.rows);
+        let uniform = variant.uniform && turns * variant.rows <= self.uniform_rows;
+        let variant = Variant { uniform, ..variant };
+        let kernel = self.row_kernel(variant)?;
+        for part in &self.parts {
+            let [x, y] = self.grid(part, variant.blocks);
+            let dispatch = part.uniform.as_ref().filter(|_| uniform).unwrap_or(&part.storage);
+            dispatch.encode_with(pass, &kernel, [x, y, turns], self.work(rows, part));
         }
         Ok(())
     }
 
-    /// What the product of `rows` rows with a part of `rows_out` weight rows has to do.
-    fn work(&self, rows: usize, rows_out: usize) -> Work {
-        let weights = rows_out * self.columns;
+    /// Workgroups over a part's weight rows.
+    fn grid(&self, part: &Part, blocks: u32) -> [u32; 2] {
+        fold(part.outputs.div_ceil(self.lanes).div_ceil(blocks / self.pair))
+    }
+
+    /// What the product of `rows` rows with a part of the matrix has to do.
+    fn work(&self, rows: usize, part: &Part) -> Work {
+        let (outputs, weight_rows) = (part.outputs as usize, (part.outputs * self.pair) as usize);
+        let weights = weight_rows * self.columns;
         let reads_output = usize::from(self.files[1] == "finish/add");
-        let bytes = weights * self.weight_bytes + 4 * rows * (self.columns + rows_out * (1 + reads_output));
-        Work::of(rows, [rows_out, self.columns], bytes, 2 * rows * weights).stored()
-    }
-
-    /// Weight rows per lane: as many as the registers hold beside the rows' sums.
-    fn blocks(&self, rows: usize) -> u32 {
-        if self.device.is_software() || (2..=16).contains(&rows) { MOST_BLOCKS as u32 } else { 1 }
-    }
-
-    /// Rows that the variant for `rows` rows computes. A GPU hides the surplus behind memory; the CPU pays for it.
-    fn bound(&self, rows: usize) -> usize {
-        if self.device.is_software() { rows } else { rows.next_power_of_two() }
+        let bytes = weights * self.weight_bytes + 4 * rows * (self.columns + outputs * (1 + reads_output));
+        Work::of(rows, [weight_rows, self.columns], bytes, 2 * rows * weights).stored()
     }
 
     /// Rows of x that a lane of the tile kernel holds, and row groups in its workgroup. The CPU has no use for groups
@@ -167,37 +220,49 @@ impl Matmul {
         if self.device.is_software() { [16, 1] } else { [8, 4] }
     }
 
-    fn row_kernel(&self, rows: usize) -> Result<Arc<Kernel>> {
-        let bound = self.bound(rows);
-        let constants = [
-            ("ROWS", bound as u32),
-            ("BLOCKS", self.blocks(rows)),
+    fn row_kernel(&self, variant: Variant) -> Result<Arc<Kernel>> {
+        let mut kernels = self.row_kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = kernels.get(&variant) {
+            return Ok(kernel.clone());
+        }
+        let mut constants = vec![
+            ("ROWS", variant.rows),
+            ("BLOCKS", variant.blocks),
             ("LANES", self.lanes),
             ("SLICES", self.slices),
+            ("PAIR", self.pair),
             self.row_set.constant(),
         ];
-        self.compiled(&self.row_kernels[bound - 1], "matmul_rows", &constants)
+        let input = if variant.uniform { "input/uniform" } else { "input/storage" };
+        if variant.uniform {
+            constants.push(("X_PIECES", (self.device.largest_uniform() / 16) as u32));
+        }
+        let kernel = self.compiled("matmul_rows", input, &constants)?;
+        kernels.insert(variant, kernel.clone());
+        Ok(kernel)
     }
 
     fn tile_kernel(&self) -> Result<Arc<Kernel>> {
+        if let Some(kernel) = self.tile_kernel.get() {
+            return Ok(kernel.clone());
+        }
         let [rows, tiles] = self.tile();
-        let constants = [("ROWS", rows), ("BLOCKS", MOST_BLOCKS as u32), ("LANES", self.lanes), ("TILES", tiles)];
-        self.compiled(&self.tile_kernel, "matmul_tile", &constants)
+        let blocks = MOST_BLOCKS as u32;
+        let constants =
+            [("ROWS", rows), ("BLOCKS", blocks), ("LANES", self.lanes), ("PAIR", self.pair), ("TILES", tiles)];
+        let kernel = self.compiled("matmul_tile", "input/storage", &constants)?;
+        Ok(self.tile_kernel.get_or_init(|| kernel).clone())
     }
 
     fn compiled(
         &self,
-        slot: &OnceLock<Arc<Kernel>>,
         name: &'static str,
+        input: &'static str,
         constants: &[(&'static str, u32)],
     ) -> Result<Arc<Kernel>> {
-        if let Some(kernel) = slot.get() {
-            return Ok(kernel.clone());
-        }
         let [weights, finish] = self.files;
-        let files = [name, "shared/matmul", "shared/eight", "shared/step", weights, finish];
-        let kernel = self.device.kernel(&files, constants)?;
-        Ok(slot.get_or_init(|| kernel).clone())
+        let files = [name, "shared/matmul", "shared/eight", "shared/step", input, weights, finish];
+        self.device.kernel(&files, constants)
     }
 }
 

@@ -5,6 +5,7 @@
 //! alternative; those read x once per lane instead of once per subgroup, which is where many rows spend their time.
 //! A matrix larger than one binding is split by rows into parts.
 
+use super::variant::{Variant, Variants};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Pass, Plan, Products};
 
@@ -67,21 +68,25 @@ impl WeightFormat {
 /// Where a matrix's rows come from while it is uploaded: writes the rows of a range, widened to f32.
 pub type MatrixSource<'a> = dyn Fn(std::ops::Range<usize>, &mut [f32]) -> Result<()> + Sync + 'a;
 
-/// A weight matrix `[rows, columns]` on the device.
+/// A weight matrix on the device.
 pub struct Matrix {
     parts: Vec<Part>,
-    rows: usize,
+    outputs: usize,
     columns: usize,
+    /// Weight rows of an output: 1, or 2 for gate and up.
+    pair: usize,
     format: WeightFormat,
     lanes: u32,
+    variants: Variants,
 }
 
-struct Part {
-    buffer: Buffer,
-    /// For cooperative products: the power of two by which each row is multiplied.
-    scales: Option<Buffer>,
-    first: usize,
-    rows: usize,
+/// Some of a matrix's outputs.
+pub(super) struct Part {
+    pub buffer: Buffer,
+    /// For cooperative products: the power of two by which each weight row is multiplied.
+    pub scales: Option<Buffer>,
+    pub first: usize,
+    pub outputs: usize,
 }
 
 /// Weight rows per lane in the widest variant; matrices are padded to whole groups of `lanes` times this.
@@ -100,7 +105,51 @@ impl Matrix {
         plan: &Plan,
         label: &str,
         format: WeightFormat,
+        shape: [usize; 2],
+        source: &MatrixSource,
+    ) -> Result<Matrix> {
+        Matrix::upload_rows(device, plan, label, format, shape, 1, source)
+    }
+
+    /// Uploads two matrices of the shape `[outputs, columns]`, gate and up, whose rows `source` gives one below the other.
+    /// They lie such that a lane which owns a gate's row owns the row of its up, [`super::Finish::Swiglu`]'s operands.
+    ///
+    /// **Errors**: as [`Matrix::upload`].
+    pub fn upload_pair(
+        device: &Device,
+        plan: &Plan,
+        label: &str,
+        format: WeightFormat,
+        [outputs, columns]: [usize; 2],
+        source: &MatrixSource,
+    ) -> Result<Matrix> {
+        let lanes = plan.lanes as usize;
+        // Blocks of `lanes` rows come from gate and up in turns. Ranges are whole blocks, read one at a time.
+        let in_turns = |range: std::ops::Range<usize>, out: &mut [f32]| {
+            let block = range.start / lanes;
+            let first = block / 2 * lanes;
+            let rows = lanes.min(outputs - first);
+            let (values, padding) = out.split_at_mut(rows * columns);
+            padding.fill(0.0);
+            let start = block % 2 * outputs + first;
+            source(start..start + rows, values)
+        };
+        let rows = 2 * outputs.next_multiple_of(lanes);
+        let mut matrix = Matrix::upload_rows(device, plan, label, format, [rows, columns], 2, &in_turns)?;
+        matrix.outputs = outputs;
+        if let Some(last) = matrix.parts.last_mut() {
+            last.outputs = outputs - last.first;
+        }
+        Ok(matrix)
+    }
+
+    fn upload_rows(
+        device: &Device,
+        plan: &Plan,
+        label: &str,
+        format: WeightFormat,
         [rows, columns]: [usize; 2],
+        pair: usize,
         source: &MatrixSource,
     ) -> Result<Matrix> {
         if columns == 0 || rows == 0 || !columns.is_multiple_of(PIECE) {
@@ -148,14 +197,35 @@ impl Matrix {
                 Pass::submit(device, None, |_| Ok(()))?;
                 device.wait()?;
             }
-            parts.push(Part { buffer, scales, first, rows: part_rows });
+            parts.push(Part { buffer, scales, first: first / pair, outputs: part_rows / pair });
         }
-        Ok(Matrix { parts, rows, columns, format, lanes: plan.lanes })
+        let variants = Variant::defaults(device, pair as u32);
+        Ok(Matrix { parts, outputs: rows / pair, columns, pair, format, lanes: plan.lanes, variants })
     }
 
     /// Output width.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Weight rows: twice the outputs, if each is made of a gate and an up.
     pub fn rows(&self) -> usize {
-        self.rows
+        self.outputs * self.pair
+    }
+
+    /// Weight rows of an output.
+    pub(super) fn pair(&self) -> u32 {
+        self.pair as u32
+    }
+
+    /// How few rows are multiplied, by their number.
+    pub fn variants(&self) -> &Variants {
+        &self.variants
+    }
+
+    /// Sets how few rows are multiplied. It changes times and no bit of a result.
+    pub fn set_variants(&mut self, variants: Variants) {
+        self.variants = variants;
     }
 
     /// Input width.
@@ -179,14 +249,8 @@ impl Matrix {
         self.lanes
     }
 
-    /// The parts' buffers, first rows and row counts.
-    pub(super) fn parts(&self) -> impl Iterator<Item = (&Buffer, usize, usize)> {
-        self.parts.iter().map(|part| (&part.buffer, part.first, part.rows))
-    }
-
-    /// The scales of the parts' rows, if the plan's products are cooperative.
-    pub(super) fn scales(&self) -> impl Iterator<Item = Option<&Buffer>> {
-        self.parts.iter().map(|part| part.scales.as_ref())
+    pub(super) fn parts(&self) -> &[Part] {
+        &self.parts
     }
 }
 

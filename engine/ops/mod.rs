@@ -11,7 +11,7 @@ mod rms_norm;
 mod rope;
 mod round;
 mod self_check;
-mod swiglu;
+mod variant;
 mod yardstick;
 
 pub use argmax::Argmax;
@@ -23,7 +23,7 @@ pub use rms_norm::RmsNorm;
 pub use rope::{AttentionShape, KvCache, Rope, RopeGains};
 pub use round::{Accept, Inputs, RoundBuffers, RoundParams, Session, Whose};
 pub use self_check::{check_products, check_row_invariance};
-pub use swiglu::Swiglu;
+pub use variant::{Variant, Variants};
 pub use yardstick::{COLD_BYTES, Rates, Yardstick};
 
 use crate::error::{Error, Result};
@@ -56,7 +56,7 @@ impl Tensor {
     ///
     /// **Errors**: as [`Buffer::storage`].
     pub fn new(device: &Device, label: &str, rows: usize, width: usize) -> Result<Tensor> {
-        let buffer = Buffer::storage(device, label, (rows * width * size_of::<f32>()) as u64)?;
+        let buffer = Buffer::rows(device, label, (rows * width * size_of::<f32>()) as u64)?;
         Ok(Tensor { buffer, rows, width })
     }
 

@@ -1,5 +1,6 @@
 //! Between text and tokens: tokenizer, chat template, streaming decoder.
 
+mod chat_tokenizer;
 mod pieces;
 mod python;
 pub mod stop;
@@ -7,6 +8,7 @@ pub mod stream;
 pub mod template;
 pub mod tokenizer;
 
+pub use chat_tokenizer::ChatTokenizer;
 pub use stream::TextStream;
 pub use template::{ChatTemplate, Message, Rendering};
 pub use tokenizer::{Special, Tokenizer};

@@ -59,20 +59,6 @@ const NAME: &str = "chat";
 const FUEL: u64 = 10_000_000;
 
 impl ChatTemplate {
-    /// Compiles the template of the model `name`, which may have none.
-    ///
-    /// **Errors**: [`Error::Template`].
-    pub(crate) fn of_model(
-        name: &str,
-        source: Option<&str>,
-        special_tokens: &BTreeMap<String, String>,
-    ) -> Result<ChatTemplate> {
-        let source = source.ok_or_else(|| Error::Template {
-            reason: format!("{name} has none; it is a plain text model: use it with --raw"),
-        })?;
-        ChatTemplate::new(source, special_tokens.clone())
-    }
-
     /// Compiles a template. `special_tokens` are the variables it may write, such as `bos_token`; one the model lacks
     /// is left out.
     ///

@@ -1,11 +1,10 @@
 // What both matrix products work on.
 struct MatmulParams {
     pieces: u32,     // depth / 8
-    rows_out: u32,   // weight rows in this part of the matrix
-    first_out: u32,  // the part's first row in the whole matrix
+    rows_out: u32,   // outputs of this part of the matrix
+    first_out: u32,  // the part's first output
     stride: u32,     // width of y
 }
 @group(0) @binding(0) var<uniform> params: MatmulParams;
 @group(0) @binding(1) var<uniform> step: Step;
-@group(0) @binding(3) var<storage, read> x: array<vec4<f32>>;    // [rows, depth]
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;    // [rows, stride]

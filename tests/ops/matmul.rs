@@ -6,6 +6,7 @@ use pard_engine::ops::{Finish, Matmul, Matrix, Role, RowSet, Step, WeightFormat}
 
 use super::{OUTPUTS, ROW_COUNTS, WIDTHS, compare, input, output, read, row_counts, same_bits, step, submit};
 use crate::oracle::matmul::matmul;
+use crate::oracle::swiglu::swiglu;
 use crate::support::gpu::{cooperative_plan, device, device_with_binding_limit, sweep};
 use crate::support::random::Random;
 
@@ -127,11 +128,7 @@ impl<'a> Product<'a> {
         let bias = (self.ending == Ending::Bias).then_some(self.bias.as_slice());
         let before = (self.ending == Ending::Add).then_some(residual);
         let mut expected = matmul(x, &self.values, depth, bias, before);
-        if self.plan.products != Products::Plain {
-            // Each term is up to three products, all of them added up; what two halves of f16 leave out of a value,
-            // 2^-22 of it, is less than the roundings of the shortest sum, of 8 terms.
-            expected.bound.iter_mut().for_each(|bound| *bound *= 3.0);
-        }
+        widen(&self.plan, &mut expected.bound);
         let context = format!(
             "{role:?}, {} rows, [{outputs}, {depth}], {:?}, {:?}, {:?}, {}, {what}",
             x.len() / depth,
@@ -141,6 +138,70 @@ impl<'a> Product<'a> {
             self.plan
         );
         compare(self.device, "matmul", &context, &self.run(role, x, residual), &expected);
+    }
+}
+
+/// Widens a plain product's bounds to those of `plan`'s.
+fn widen(plan: &Plan, bounds: &mut [f64]) {
+    if plan.products != Products::Plain {
+        // Each term is up to three products, all of them added up; what two halves of f16 leave out of a value, 2^-22 of
+        // it, is less than the roundings of the shortest sum, of 8 terms.
+        bounds.iter_mut().for_each(|bound| *bound *= 3.0);
+    }
+}
+
+/// Gates and ups, multiplied and then joined by SwiGLU.
+pub struct GateUp {
+    plan: Plan,
+    weights: Matrix,
+    values: Vec<f32>,
+}
+
+impl GateUp {
+    /// Random weights for `outputs` outputs.
+    pub fn new(plan: Plan, format: WeightFormat, [outputs, depth]: [usize; 2], random: &mut Random) -> Self {
+        let values = values_in(format, random, 2 * outputs * depth, 0.3);
+        let source = |range: std::ops::Range<usize>, out: &mut [f32]| {
+            out.copy_from_slice(&values[range.start * depth..range.end * depth]);
+            Ok(())
+        };
+        let weights = Matrix::upload_pair(device(), &plan, "weights", format, [outputs, depth], &source);
+        let weights = weights.expect("a small matrix");
+        assert_eq!((weights.outputs(), weights.rows()), (outputs, 2 * outputs));
+        Self { plan, weights, values }
+    }
+
+    /// The kernel's rows for `x`, `[rows, depth]`.
+    pub fn run(&self, role: Role, x: &[f32]) -> Vec<f32> {
+        let (outputs, depth) = (self.weights.outputs(), self.weights.columns());
+        let rows = x.len() / depth;
+        let (input, y) = (input(device(), depth, x), output(device(), rows, outputs));
+        let step = step(device(), Step { rows: rows as u32, ..Step::default() });
+        let op = Matmul::new(device(), &self.plan, &step, &self.weights, [&input, &y], Finish::Swiglu, RowSet::All)
+            .expect("shapes that fit");
+        submit(device(), |pass| op.encode(pass, role, rows).expect("a kernel that compiles"));
+        read(device(), "swiglu", &y, rows)
+    }
+
+    /// Compares the kernel with the oracle. The products' errors reach the result through silu's slope, 1.1 at most, and
+    /// through the product with the other.
+    fn agrees(&self, role: Role, rows: usize, random: &mut Random) {
+        let (outputs, depth) = (self.weights.outputs(), self.weights.columns());
+        let x = random.normals(rows * depth, 1.0);
+        let mut products = matmul(&x, &self.values, depth, None, None);
+        widen(&self.plan, &mut products.bound);
+        let mut expected = swiglu(&products.values, outputs);
+        for (row, bounds) in expected.bound.chunks_mut(outputs).enumerate() {
+            for (out, bound) in bounds.iter_mut().enumerate() {
+                let [gate, up] = [0, outputs].map(|half| row * 2 * outputs + half + out);
+                let [gate_error, up_error] = [gate, up].map(|at| products.bound[at]);
+                let [gate, up] = [gate, up].map(|at| products.values[at].abs());
+                *bound += 1.1 * gate_error * (up + up_error) + gate * up_error;
+            }
+        }
+        let (format, plan) = (self.weights.format(), self.plan);
+        let context = format!("{role:?}, {rows} rows, [{outputs}, {depth}], {format:?}, {plan}");
+        compare(device(), "swiglu", &context, &self.run(role, &x), &expected);
     }
 }
 
@@ -270,6 +331,23 @@ fn tiny_large_and_equal_values(plan: Plan) {
     }
 }
 
+#[test]
+fn gate_and_up_agree_with_f64() {
+    gate_and_up([device().default_plan()].into_iter().chain(GPU_PLANS));
+}
+
+fn gate_and_up(plans: impl IntoIterator<Item = Plan>) {
+    let mut random = Random::new(61);
+    for (turn, (plan, outputs)) in plans.into_iter().zip([65, 136, 31, 257]).enumerate() {
+        for (format, depth) in FORMATS.into_iter().zip([72, 136, 8]) {
+            let product = GateUp::new(plan, format, [outputs, depth], &mut random);
+            for (role, rows) in [(Role::Round, 1), (Role::Round, 2 + turn), (Role::Round, 32), (Role::Prompt, 33)] {
+                product.agrees(role, rows, &mut random);
+            }
+        }
+    }
+}
+
 /// Half-precision weights below 2^-14 are subnormal, and models do have them: no driver may take them for zeros.
 #[test]
 fn half_precision_subnormals_count() {
@@ -336,6 +414,7 @@ fn cooperative_products_agree_with_f64() {
     half_precision_subnormals(plan);
     a_matrix_in_parts(plan);
     rows_of_unlike_magnitudes(plan);
+    gate_and_up([8, 32].map(|lanes| Plan { lanes, ..plan }));
     // Weights interleaved as on a GPU.
     let mut random = Random::new(61);
     for (format, ending) in FORMATS.into_iter().zip(ENDINGS) {

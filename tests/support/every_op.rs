@@ -3,7 +3,7 @@
 use pard_engine::gpu::{Buffer, CacheFormat, Device, Pass, Plan};
 use pard_engine::ops::{
     Accept, Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Finish, Inputs, KvCache, MOST_ROWS, Matmul,
-    Matrix, RmsNorm, Role, Rope, RopeGains, RoundBuffers, RoundParams, RowSet, Step, Swiglu, Tensor, WeightFormat,
+    Matrix, RmsNorm, Role, Rope, RopeGains, RoundBuffers, RoundParams, RowSet, Step, Tensor, Variant, WeightFormat,
     Whose, Yardstick,
 };
 
@@ -62,10 +62,24 @@ fn products(device: &Device, plan: &Plan, format: WeightFormat, pass: &mut Pass)
     for finish in [Finish::Store, Finish::Add, Finish::Bias(&bias)] {
         for row_set in [RowSet::All, RowSet::Outputs] {
             let op = Matmul::new(device, plan, &step, &matrix, [&x, &y], finish, row_set)?;
-            (1..=MOST_ROWS).try_for_each(|rows| op.encode(pass, Role::Round, rows))?;
+            every_variant(device, &op, 1, pass)?;
             if row_set == RowSet::All {
                 op.encode(pass, Role::Prompt, 100)?;
             }
+        }
+    }
+    let pair = Matrix::upload_pair(device, plan, "weights", format, [outputs, depth], &zeros)?;
+    let op = Matmul::new(device, plan, &step, &pair, [&x, &y], Finish::Swiglu, RowSet::All)?;
+    every_variant(device, &op, 2, pass)?;
+    op.encode(pass, Role::Prompt, 100)
+}
+
+/// The usual variants and those that a table may ask for.
+fn every_variant(device: &Device, op: &Matmul, pair: u32, pass: &mut Pass) -> pard_engine::Result<()> {
+    for rows in 1..=MOST_ROWS {
+        op.encode(pass, Role::Round, rows)?;
+        for variant in Variant::candidates(device, rows, pair) {
+            op.encode_as(pass, variant, rows)?;
         }
     }
     Ok(())
@@ -90,15 +104,14 @@ fn attention(device: &Device, plan: &Plan, shape: AttentionShape, pass: &mut Pas
     op.encode(pass, Role::Prompt, 100, positions)
 }
 
-/// `rms_norm`, `swiglu`, `argmax` and `argmax_merge`.
+/// `rms_norm`, `argmax` and `argmax_merge`.
 fn rows(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
     let step = step(device)?;
     let tensor = |width| Tensor::new(device, "rows", MOST_ROWS, width);
-    let (x, y, wide) = (tensor(136)?, tensor(136)?, tensor(272)?);
+    let (x, y) = (tensor(136)?, tensor(136)?);
     for row_set in [RowSet::All, RowSet::Outputs] {
         RmsNorm::new(device, &step, [&x, &y], &[1.0; 136], 1e-6, row_set)?.encode(pass, MOST_ROWS);
     }
-    Swiglu::new(device, &wide, &y)?.encode(pass, MOST_ROWS);
     let choices = Buffer::storage(device, "choices", 128)?;
     Argmax::new(device, &step, &tensor(4099)?, 4097, &choices)?.encode(pass, MOST_ROWS);
     Ok(())

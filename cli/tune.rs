@@ -1,0 +1,112 @@
+//! `pard tune`: measures a model's row kernels on this adapter, keeps the fastest, and shows how flat passes are.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use pard_engine::Error;
+use pard_engine::model::{LoadOptions, Model, Tuning};
+use pard_engine::ops::MOST_ROWS;
+use serde_json::json;
+
+use crate::args::TuneArguments;
+use crate::output::{self, Talk};
+use crate::{interrupt, load};
+
+/// Runs the command.
+pub fn run(arguments: &TuneArguments) -> anyhow::Result<ExitCode> {
+    let talk = Talk::unless(arguments.quiet);
+    let folder = Model::tuning_folder().context("there is no home folder to keep the table in; set PARD_CACHE")?;
+    let files = load::open(&arguments.model, talk)?;
+    let device = arguments.device.open()?;
+    let options = LoadOptions { ignore_tuning: true, ..arguments.memory.load_options() };
+    let mut model = load::upload(&device, files, options, talk)?;
+    let path = Tuning::path(&folder, &model.transformer);
+    if arguments.forget {
+        let said = match std::fs::remove_file(&path) {
+            Ok(()) => "forgotten",
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => "nothing was measured",
+            Err(source) => return Err(Error::Io { path, source }.into()),
+        };
+        talk.note(&format!("{}: {said}", path.display()));
+        return Ok(ExitCode::SUCCESS);
+    }
+
+    interrupt::listen()?;
+    let bar = talk.bar("measuring".to_owned(), "{msg} {wide_bar} {percent:>3} % {eta}");
+    bar.set_length(1000);
+    let keep_going = |done: f64| {
+        bar.set_position((done * 1000.0) as u64);
+        !interrupt::requested()
+    };
+    let tuning = Tuning::measure(&mut model.transformer, &keep_going)?;
+    bar.finish_and_clear();
+    let Some(tuning) = tuning else {
+        talk.note("ended by Ctrl-C; nothing was kept");
+        return Ok(interrupt::exit_code());
+    };
+    let path = tuning.save(&folder, &model.transformer)?;
+    match arguments.json {
+        true => output::print(&as_json(&model, &tuning).to_string())?,
+        false => output::print(&as_text(&model, &tuning))?,
+    }
+    talk.note(&format!("kept in {}", path.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn seconds(tuning: &Tuning) -> Vec<f64> {
+    let cost = tuning.pass_cost();
+    (1..=MOST_ROWS).map(|rows| cost.of(rows as f64)).collect()
+}
+
+fn as_json(model: &Model, tuning: &Tuning) -> serde_json::Value {
+    let variants: Vec<_> =
+        tuning.variants().map(|(shape, variants)| json!({ "shape": shape, "variants": variants })).collect();
+    json!({
+        "model": model.name(),
+        "adapter": model.transformer.device().name(),
+        "kernels": model.transformer.plan().to_string(),
+        "pass_seconds": seconds(tuning),
+        "matrices": variants,
+    })
+}
+
+/// T(rows) as a table with bars, and the variants that were chosen.
+fn as_text(model: &Model, tuning: &Tuning) -> String {
+    let seconds = seconds(tuning);
+    let longest = seconds.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+    let shapes: Vec<_> = tuning.variants().collect();
+    let heading = ["rows", "ms", "T(rows) / T(1)"].map(str::to_owned).into_iter();
+    let heading = heading.chain(shapes.iter().map(|([rows, columns], _)| format!("{rows} x {columns}")));
+    let mut table = vec![heading.collect::<Vec<_>>()];
+    for (index, time) in seconds.iter().enumerate() {
+        let mut row = vec![(index + 1).to_string(), format!("{:.2}", time * 1e3), format!("{:.2}", time / seconds[0])];
+        row.extend(shapes.iter().map(|(_, variants)| {
+            let variant = variants[index];
+            let uniform = if variant.uniform { "u" } else { "" };
+            format!("{}x{}{uniform}", variant.rows, variant.blocks)
+        }));
+        table.push(row);
+    }
+    let table = output::table(&table);
+    let bars = seconds.iter().map(|time| "#".repeat((time / longest * 40.0).round().max(1.0) as usize));
+    let with_bars: Vec<String> = table
+        .lines()
+        .zip(std::iter::once(String::new()).chain(bars))
+        .map(|(line, bar)| format!("{line}  {bar}").trim_end().to_owned())
+        .collect();
+    let legend = match shapes.is_empty() {
+        true => "",
+        false => {
+            "\n\nunder each matrix: rows held in registers x weight rows per lane, u where the rows are read as a uniform"
+        }
+    };
+    format!(
+        "{}: {} of weights, read at {:.2} GB/s by a pass of one row\n{}; {}\n\n{}{legend}",
+        model.name(),
+        output::bytes(model.transformer.bytes()),
+        model.transformer.bytes() as f64 / seconds[0] / 1e9,
+        model.transformer.device().name(),
+        model.transformer.plan(),
+        with_bars.join("\n"),
+    )
+}

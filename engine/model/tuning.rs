@@ -1,0 +1,269 @@
+//! What was measured of one model on one adapter: the fastest variant of the row kernel for each matrix shape and number
+//! of rows, and what a whole pass then takes. Kept in the user's cache. A table changes times and no bit of a result.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::cost::PassCost;
+use super::sequence::Sequence;
+use super::transformer::Transformer;
+use crate::error::{Error, Result};
+use crate::gpu::{Buffer, Pass, Products};
+use crate::ops::{Finish, MOST_ROWS, Matmul, Matrix, RowSet, Step, Tensor, Variant, Variants};
+
+/// A measured table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tuning {
+    key: Key,
+    /// None where products are cooperative: their kernels have no variants.
+    shapes: Vec<(Shape, Vec<Variant>)>,
+    /// Seconds of a whole pass of 1, 2, .. 32 rows.
+    pass_seconds: Vec<f64>,
+}
+
+/// What a table was measured for. For anything else it is stale.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Key {
+    engine: String,
+    adapter: String,
+    plan: String,
+    layers: usize,
+    shapes: Vec<Shape>,
+}
+
+/// What decides how fast a matrix is multiplied.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Shape {
+    rows: usize,
+    columns: usize,
+    outputs: usize,
+    format: String,
+}
+
+/// Reports how much of the measuring is done, from 0 to 1; the measuring ends early where it says `false`.
+pub type KeepGoing<'a> = dyn Fn(f64) -> bool + 'a;
+
+/// Weights that take turns: as many of a shape as hold this many bytes, so that no cache helps more than in a pass.
+const COLD_BYTES: u64 = 24 << 20;
+/// Timed submits of each variant.
+const REPETITIONS: usize = 5;
+/// A variant this much slower than the best of its first run is not tried again.
+const HOPELESS: f64 = 1.4;
+/// What a variant must gain over the usual one: times are not that exact.
+const GAIN: f64 = 0.97;
+/// Positions of the sequence whose passes are timed, and the share of the work that this is.
+const PASS_POSITIONS: usize = 64;
+const PASS_SHARE: f64 = 0.3;
+
+impl Shape {
+    fn of(matrix: &Matrix) -> Shape {
+        Shape {
+            rows: matrix.rows(),
+            columns: matrix.columns(),
+            outputs: matrix.outputs(),
+            format: matrix.format().name().to_owned(),
+        }
+    }
+}
+
+impl Key {
+    fn of(model: &Transformer) -> Key {
+        let mut shapes: Vec<Shape> = model.matrices().map(Shape::of).collect();
+        shapes.sort();
+        shapes.dedup();
+        Key {
+            engine: env!("CARGO_PKG_VERSION").to_owned(),
+            adapter: model.device().name(),
+            plan: model.plan().to_string(),
+            layers: model.config().layers,
+            shapes,
+        }
+    }
+
+    /// FNV-1a over the key's own text: a name, checked against the whole key when the file is read.
+    fn file_name(&self) -> String {
+        let text = format!("{self:?}");
+        let hash = text
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        format!("{hash:016x}.json")
+    }
+}
+
+impl Tuning {
+    /// Measures `model`, which uses the result from then on. None if `keep_going` ended it.
+    ///
+    /// **Errors**: [`Error::Option`] if a decoder runs on the model already; as [`crate::gpu::Device::check`].
+    pub fn measure(model: &mut Arc<Transformer>, keep_going: &KeepGoing) -> Result<Option<Tuning>> {
+        let key = Key::of(model);
+        let (shapes, pass_share) = match model.plan().products {
+            Products::Plain => (key.shapes.clone(), PASS_SHARE),
+            Products::Cooperative { .. } => (Vec::new(), 1.0),
+        };
+        let mut tuning = Tuning { key, shapes: Vec::new(), pass_seconds: Vec::new() };
+        let share = (1.0 - pass_share) / shapes.len().max(1) as f64;
+        for (index, shape) in shapes.into_iter().enumerate() {
+            let of_shape: Vec<&Matrix> = model.matrices().filter(|matrix| Shape::of(matrix) == shape).collect();
+            let bytes = of_shape[0].bytes().max(1);
+            let some = &of_shape[..of_shape.len().min(COLD_BYTES.div_ceil(bytes) as usize)];
+            let going = |done: f64| keep_going((index as f64 + done) * share);
+            let Some(variants) = fastest(model, some, &going)? else { return Ok(None) };
+            tuning.shapes.push((shape, variants));
+        }
+        let Some(unshared) = Arc::get_mut(model) else {
+            let reason = "the model is in use; measure it before any decoder is made".to_owned();
+            return Err(Error::Option { option: "tune", reason });
+        };
+        tuning.apply(unshared);
+        let Some(seconds) = pass_seconds(model, &|done| keep_going(1.0 - pass_share + pass_share * done))? else {
+            return Ok(None);
+        };
+        tuning.pass_seconds = seconds;
+        Ok(Some(tuning))
+    }
+
+    /// Lets `model` use the table.
+    pub(super) fn apply(&self, model: &mut Transformer) {
+        for matrix in model.matrices_mut() {
+            let shape = Shape::of(matrix);
+            let variants = self.shapes.iter().find(|(of, _)| *of == shape).map(|(_, variants)| variants.as_slice());
+            if let Some(variants) = variants.and_then(|variants| Variants::try_from(variants).ok()) {
+                matrix.set_variants(variants);
+            }
+        }
+    }
+
+    /// What a pass takes.
+    pub fn pass_cost(&self) -> PassCost {
+        let points: Vec<_> = self.pass_seconds.iter().enumerate().map(|(index, &time)| (index + 1, time)).collect();
+        PassCost::from_points(&points)
+    }
+
+    /// The variants that were chosen, by matrix shape `[weight rows, columns]` and number of rows.
+    pub fn variants(&self) -> impl Iterator<Item = ([usize; 2], &[Variant])> {
+        self.shapes.iter().map(|(shape, variants)| ([shape.rows, shape.columns], variants.as_slice()))
+    }
+
+    /// Where the table for `model` lies in `folder`.
+    pub fn path(folder: &Path, model: &Transformer) -> PathBuf {
+        folder.join(Key::of(model).file_name())
+    }
+
+    /// The table for `model` in `folder`, if there is one that can be read and was measured for this very model, adapter,
+    /// driver and version.
+    pub fn load(folder: &Path, model: &Transformer) -> Option<Tuning> {
+        let text = std::fs::read_to_string(Tuning::path(folder, model)).ok()?;
+        let tuning: Tuning = serde_json::from_str(&text).ok()?;
+        let is_variant = |variant: &Variant, matrix_pair: u32| {
+            (1..=MOST_ROWS as u32).contains(&variant.rows)
+                && [1, 2, 4].contains(&variant.blocks)
+                && variant.blocks >= matrix_pair
+        };
+        let is_whole = |(shape, variants): &(Shape, Vec<Variant>)| {
+            let pair = (shape.rows / shape.outputs.max(1)) as u32;
+            variants.len() == MOST_ROWS && variants.iter().all(|variant| is_variant(variant, pair))
+        };
+        let timed = |seconds: &f64| seconds.is_finite() && *seconds > 0.0;
+        let whole = tuning.key == Key::of(model)
+            && tuning.shapes.iter().all(is_whole)
+            && tuning.pass_seconds.len() == MOST_ROWS
+            && tuning.pass_seconds.iter().all(timed);
+        whole.then_some(tuning)
+    }
+
+    /// Writes the table for `model` to `folder`, whole or not at all.
+    ///
+    /// **Errors**: [`Error::Io`].
+    pub fn save(&self, folder: &Path, model: &Transformer) -> Result<PathBuf> {
+        let path = Tuning::path(folder, model);
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Io { path, source }
+        };
+        std::fs::create_dir_all(folder).map_err(io(folder))?;
+        let text = serde_json::to_string_pretty(self).map_err(|error| io(&path)(error.into()))?;
+        let draft = path.with_extension(format!("{}.part", std::process::id()));
+        std::fs::write(&draft, text).map_err(io(&draft))?;
+        std::fs::rename(&draft, &path).map_err(io(&path))?;
+        Ok(path)
+    }
+}
+
+/// The fastest variant for each number of rows of `matrices`, which are of one shape. Variants take turns, so that a
+/// machine that slows down slows all of them.
+fn fastest(model: &Transformer, matrices: &[&Matrix], keep_going: &KeepGoing) -> Result<Option<Vec<Variant>>> {
+    let device = model.device();
+    let matrix = matrices[0];
+    let step = Buffer::shared::<Step>(device, "step")?;
+    let x = Tensor::new(device, "x", MOST_ROWS, matrix.columns())?;
+    let y = Tensor::new(device, "y", MOST_ROWS, matrix.outputs())?;
+    let values: Vec<f32> = (0..MOST_ROWS * matrix.columns()).map(|index| (index % 17) as f32 * 0.1 - 0.8).collect();
+    x.buffer.write(device, 0, &values);
+    let pair = (matrix.rows() / matrix.outputs()) as u32;
+    let finish = if pair == 2 { Finish::Swiglu } else { Finish::Store };
+    let products = matrices
+        .iter()
+        .map(|matrix| Matmul::new(device, model.plan(), &step, matrix, [&x, &y], finish, RowSet::All))
+        .collect::<Result<Vec<_>>>()?;
+    let time = |variant: Variant, rows: usize| -> Result<f64> {
+        let begin = Instant::now();
+        Pass::submit(device, None, |pass| {
+            products.iter().try_for_each(|product| product.encode_as(pass, variant, rows))
+        })?;
+        device.wait()?;
+        Ok(begin.elapsed().as_secs_f64())
+    };
+    let defaults = Variant::defaults(device, pair);
+    let mut chosen = Vec::new();
+    for rows in 1..=MOST_ROWS {
+        if !keep_going(chosen.len() as f64 / MOST_ROWS as f64) {
+            return Ok(None);
+        }
+        step.write(device, 0, &[Step { rows: rows as u32, ..Step::default() }]);
+        let usual = defaults[rows - 1];
+        let mut tried: Vec<(Variant, Vec<f64>)> = vec![(usual, Vec::new())];
+        let candidates = Variant::candidates(device, rows, pair);
+        tried.extend(candidates.into_iter().filter(|candidate| *candidate != usual).map(|variant| (variant, vec![])));
+        for repetition in 0..=REPETITIONS {
+            for (variant, times) in &mut tried {
+                let seconds = time(*variant, rows)?;
+                // The first run compiles.
+                if repetition > 0 {
+                    times.push(seconds);
+                }
+            }
+            if repetition == 1 {
+                let best = tried.iter().map(|(_, times)| times[0]).fold(f64::INFINITY, f64::min);
+                tried.retain(|(variant, times)| *variant == usual || times[0] < HOPELESS * best);
+            }
+        }
+        let median = |times: &[f64]| {
+            let mut times = times.to_vec();
+            times.sort_by(f64::total_cmp);
+            times[times.len() / 2]
+        };
+        let best = tried.iter().min_by(|a, b| median(&a.1).total_cmp(&median(&b.1))).unwrap_or(&tried[0]);
+        let gains = median(&best.1) < GAIN * median(&tried[0].1);
+        chosen.push(if gains { best.0 } else { usual });
+    }
+    Ok(Some(chosen))
+}
+
+/// Seconds of passes of 1, 2, .. 32 rows.
+fn pass_seconds(model: &Arc<Transformer>, keep_going: &KeepGoing) -> Result<Option<Vec<f64>>> {
+    let device = model.device();
+    let choices = Buffer::storage(device, "choices", 4 * MOST_ROWS as u64)?;
+    let sequence = Sequence::new(model, PASS_POSITIONS, model.config().vocab_size, &choices)?;
+    let counts: Vec<usize> = (1..=MOST_ROWS).collect();
+    let mut seconds = Vec::new();
+    for some in counts.chunks(4) {
+        if !keep_going(seconds.len() as f64 / MOST_ROWS as f64) {
+            return Ok(None);
+        }
+        seconds.extend(PassCost::measure_rows(&sequence, some, 3)?.into_iter().map(|(_, time)| time));
+    }
+    Ok(Some(seconds))
+}
