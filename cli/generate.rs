@@ -18,7 +18,8 @@ pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
     let models = &arguments.models;
     let drafts = arguments.draft_len.unwrap_or(models.usual_drafts());
     let plain = drafts.most() == 0 || arguments.method == Some(Method::Ar);
-    let speculates = arguments.method.is_some_and(|method| method != Method::Ar) && arguments.draft_len != Some(Drafts::Fixed(0));
+    let speculates =
+        arguments.method.is_some_and(|method| method != Method::Ar) && arguments.draft_len != Some(Drafts::Fixed(0));
     models.check_draft("--method", speculates)?;
     models.check_draft("--draft-len", !plain)?;
     let talk = Talk::unless(arguments.quiet);

@@ -78,7 +78,8 @@ impl Reader {
         let word = |index: u64| index.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17);
         let mut reader = Reader { yardstick: Yardstick::new(device, plan, word)?, variant: 0 };
         let words = reader.yardstick.source_bytes() / 8;
-        let fold = |words: std::ops::Range<u64>| words.map(word).fold(0, |sum, word| sum ^ word as u32 ^ (word >> 32) as u32);
+        let fold =
+            |words: std::ops::Range<u64>| words.map(word).fold(0, |sum, word| sum ^ word as u32 ^ (word >> 32) as u32);
         let expected = fold(0..words);
         let mut seconds = vec![f64::INFINITY; reader.yardstick.variants()];
         for turn in 0..4 {

@@ -109,8 +109,19 @@ impl Report<'_> {
     }
 
     fn speeds(&self) -> String {
-        let heading =
-            ["method", "K", "mean K", "tokens/s", "speed-up", "rounds", "tokens/round", "tokens", "prompt s", "decode s", "identical"];
+        let heading = [
+            "method",
+            "K",
+            "mean K",
+            "tokens/s",
+            "speed-up",
+            "rounds",
+            "tokens/round",
+            "tokens",
+            "prompt s",
+            "decode s",
+            "identical",
+        ];
         let row = |run: &Run| {
             let statistics = &run.statistics;
             let identical = match (run.method(), self.reference(), self.difference(run)) {
@@ -160,7 +171,10 @@ impl Report<'_> {
             let Difference { prompt, position } = self.difference(run)?;
             let shown: String = self.prompts[prompt].0.text().chars().take(60).collect();
             let (name, number) = (run.method().name(), prompt + 1);
-            Some(format!("{name}, K = {} differs from ar in prompt {number} ({shown:?}) at token {position} of the answer", run.decoder.options().drafts))
+            Some(format!(
+                "{name}, K = {} differs from ar in prompt {number} ({shown:?}) at token {position} of the answer",
+                run.decoder.options().drafts
+            ))
         };
         let differences: Vec<String> = self.runs.iter().filter_map(difference).collect();
         Some(match differences.is_empty() {

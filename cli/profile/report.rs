@@ -161,7 +161,10 @@ impl Part {
         let is_same = |a: &Work, b: &Work| a.rows == b.rows && a.shape == b.shape;
         let mut groups: Vec<(&'static str, Work, Vec<f64>)> = Vec::new();
         for dispatch in dispatches {
-            match groups.iter_mut().find(|(kernel, work, _)| *kernel == dispatch.kernel && is_same(work, &dispatch.work)) {
+            match groups
+                .iter_mut()
+                .find(|(kernel, work, _)| *kernel == dispatch.kernel && is_same(work, &dispatch.work))
+            {
                 Some((_, work, times)) => {
                     *work = dispatch.work;
                     times.push(seconds(dispatch));

@@ -110,7 +110,9 @@ impl Yardstick {
                 device.wait()?;
             }
             Pass::submit(device, None, |pass| {
-                self.multiplies.iter().for_each(|(dispatch, flops)| dispatch.encode(pass, Work::of(0, [1, 0], 0, *flops)));
+                self.multiplies
+                    .iter()
+                    .for_each(|(dispatch, flops)| dispatch.encode(pass, Work::of(0, [1, 0], 0, *flops)));
                 Ok(())
             })?;
             device.wait()?;
