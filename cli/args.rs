@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, value_parser};
 use pard_engine::decoding::{Drafts, MOST_DRAFTS, Method};
-use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, Shaders};
+use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, ProductChoice, Shaders};
 use pard_engine::model::source::DEFAULT_MODEL;
 use pard_engine::model::{LoadOptions, WeightChoice};
 use pard_engine::{Error, Result};
@@ -245,7 +245,7 @@ pub struct ModelArguments {
     pub device: DeviceArguments,
 }
 
-/// What decides how much memory a model takes.
+/// What decides how much memory a model takes, and what runs it.
 #[derive(Args, Clone)]
 pub struct MemoryArguments {
     /// Tokens that prompt and answer may take together [default: what the model was made for, 4096 at most]
@@ -257,6 +257,9 @@ pub struct MemoryArguments {
     /// Keys and values on the device
     #[arg(long, default_value = "f16", value_parser = one_of(&[("f16", CacheFormat::F16), ("f32", CacheFormat::F32)]))]
     pub cache: CacheFormat,
+    /// What multiplies matrices: ordinary instructions, or the adapter's matrix units where it has some
+    #[arg(long, default_value = "plain", value_parser = one_of(&PRODUCTS))]
+    pub products: ProductChoice,
 }
 
 #[derive(Args, Clone)]
@@ -278,6 +281,9 @@ const LONGEST_TEST: i64 = pard_engine::decoding::MOST_CONTEXT as i64;
 const FORMATS: [(&str, Format); 3] = [("md", Format::Markdown), ("csv", Format::Csv), ("json", Format::Json)];
 
 const METHODS: [(&str, Method); 3] = [("ar", Method::Ar), ("vsd", Method::Vsd), ("pard", Method::Pard)];
+
+const PRODUCTS: [(&str, ProductChoice); 2] =
+    [("plain", ProductChoice::Plain), ("cooperative", ProductChoice::Cooperative)];
 
 /// One of the named values.
 fn one_of<T>(choices: &'static [(&'static str, T)]) -> impl TypedValueParser<Value = T>
@@ -347,7 +353,7 @@ impl DeviceArguments {
 
 impl MemoryArguments {
     pub fn load_options(&self) -> LoadOptions {
-        LoadOptions { weights: self.weights, cache: self.cache, ignore_tuning: false }
+        LoadOptions { weights: self.weights, cache: self.cache, products: self.products, ignore_tuning: false }
     }
 
     /// The context for a model that was made for `trained` tokens.

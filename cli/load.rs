@@ -92,8 +92,9 @@ impl Files {
     /// once.
     pub fn upload(self, device: &Device, arguments: &ModelArguments, context: usize, talk: Talk) -> Result<Models> {
         let options = arguments.memory.load_options();
+        let plan = options.plan(device)?;
         for files in [Some(&self.target), self.draft()].into_iter().flatten() {
-            Sequence::check(device, &options.plan(device), &files.config, Decoder::positions(context))?;
+            Sequence::check(device, &plan, &files.config, Decoder::positions(context))?;
         }
         let (mask_token, draft) = (self.mask_token, self.draft);
         let target = upload(device, self.target, options, talk)?;

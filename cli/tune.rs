@@ -94,9 +94,14 @@ fn as_text(model: &Model, tuning: &Tuning) -> String {
         .zip(std::iter::once(String::new()).chain(bars))
         .map(|(line, bar)| format!("{line}  {bar}").trim_end().to_owned())
         .collect();
+    let legend = match shapes.is_empty() {
+        true => "",
+        false => {
+            "\n\nunder each matrix: rows held in registers x weight rows per lane, u where the rows are read as a uniform"
+        }
+    };
     format!(
-        "{}: {} of weights, read at {:.2} GB/s by a pass of one row\n{}; {}\n\n{}\n\nunder each matrix: rows held in \
-         registers x weight rows per lane, u where the rows are read as a uniform",
+        "{}: {} of weights, read at {:.2} GB/s by a pass of one row\n{}; {}\n\n{}{legend}",
         model.name(),
         output::bytes(model.transformer.bytes()),
         model.transformer.bytes() as f64 / seconds[0] / 1e9,

@@ -2,18 +2,18 @@
 //! AR, VSD and PARD write the same text. First every kernel, then whole models, under the plan of this adapter and under
 //! those of the GPU classes.
 
-use pard_engine::gpu::{Buffer, CacheFormat, Plan};
+use pard_engine::gpu::{Buffer, CacheFormat, Plan, Products};
 use pard_engine::model::Sequence;
 use pard_engine::ops::{
     AttentionShape, Finish, MOST_ROWS, Matmul, Matrix, Role, RopeGains, RowSet, Step, Variant, WeightFormat,
 };
 
 use crate::ops::attention::Layer;
-use crate::ops::matmul::{ENDINGS, FORMATS, GPU_PLANS, Product};
+use crate::ops::matmul::{ENDINGS, Ending, FORMATS, GPU_PLANS, GateUp, Product};
 use crate::ops::{
     embedding, input, matmul, output, poison, read, rms_norm, rope, row_counts, same_bits, submit, swiglu,
 };
-use crate::support::gpu::{device, plan, sweep, upload};
+use crate::support::gpu::{cooperative_plan, device, plan, sweep, upload};
 use crate::support::random::Random;
 use crate::support::tiny_model::Recipe;
 
@@ -46,16 +46,32 @@ fn matmul_rows_do_not_depend_on_each_other() {
         let some_variants = [[0, 5], [4, 8], [2, 6], [7, 3], [1, 5]];
         let chosen = if sweep() { (0..9).collect() } else { some_variants[index].to_vec() };
         for (format, ending) in chosen.into_iter().map(|at| variants[at]) {
-            let (outputs, depth) = (65, 136);
-            let product = Product::new(device(), plan, format, [outputs, depth], ending, &mut random);
-            let x = random.normals(MOST_ROWS * depth, 1.0);
-            let residual = random.normals(MOST_ROWS * outputs, 1.0);
-            let context = format!("matmul, {format:?}, {ending:?}, {plan}");
-            rows_alone_and_together(&context, outputs, |first, count| {
-                let [x, residual] = [some(&x, depth, first, count), some(&residual, outputs, first, count)];
-                product.run(Role::Round, x, residual)
-            });
+            matmul_rows_alone_and_together(plan, format, ending, &mut random);
         }
+    }
+}
+
+fn matmul_rows_alone_and_together(plan: Plan, format: WeightFormat, ending: Ending, random: &mut Random) {
+    let (outputs, depth) = (65, 136);
+    let product = Product::new(device(), plan, format, [outputs, depth], ending, random);
+    let x = random.normals(MOST_ROWS * depth, 1.0);
+    let residual = random.normals(MOST_ROWS * outputs, 1.0);
+    let context = format!("matmul, {format:?}, {ending:?}, {plan}");
+    rows_alone_and_together(&context, outputs, |first, count| {
+        let [x, residual] = [some(&x, depth, first, count), some(&residual, outputs, first, count)];
+        product.run(Role::Round, x, residual)
+    });
+}
+
+fn gate_and_up_rows_alone_and_together(plan: Plan, format: WeightFormat, random: &mut Random) {
+    let (outputs, depth) = (65, 136);
+    let product = GateUp::new(plan, format, [outputs, depth], random);
+    let x = random.normals(MOST_ROWS * depth, 1.0);
+    let context = format!("gate and up, {format:?}, {plan}");
+    rows_alone_and_together(&context, outputs, |first, count| product.run(Role::Round, some(&x, depth, first, count)));
+    // The prompt's kernel gives the same: cooperative products have one order of sums for all.
+    if plan.products != Products::Plain {
+        same_bits(&format!("{context}, as a prompt"), &product.run(Role::Prompt, &x), &product.run(Role::Round, &x));
     }
 }
 
@@ -172,8 +188,12 @@ fn rotated_rows_do_not_depend_on_each_other() {
 
 #[test]
 fn prompt_kernels_give_the_same_bits_however_a_prompt_is_cut() {
+    prompts_whole_and_cut(plans());
+}
+
+fn prompts_whole_and_cut(plans: Vec<Plan>) {
     let mut random = Random::new(85);
-    for (index, plan) in plans().into_iter().enumerate() {
+    for (index, plan) in plans.into_iter().enumerate() {
         let pieces = [1, 7, 33, 8, 21];
         let rows: usize = pieces.iter().sum();
         let (outputs, depth) = (65, 136);
@@ -203,13 +223,13 @@ fn prompt_kernels_give_the_same_bits_however_a_prompt_is_cut() {
 }
 
 /// Models of all families under plans that turn; in a sweep under all plans.
-fn every_model(mut case: impl FnMut(&str, &Recipe, &dyn Fn() -> Sequence)) {
+fn every_model(plans: &[Plan], mut case: impl FnMut(&str, &Recipe, &dyn Fn() -> Sequence)) {
     for (index, recipe) in Recipe::each_family(4).into_iter().enumerate() {
-        for (turn, plan) in plans().into_iter().enumerate() {
+        for (turn, plan) in plans.iter().enumerate() {
             if !sweep() && turn > 0 && turn % 3 != index {
                 continue;
             }
-            let model = upload(&recipe, &plan);
+            let model = upload(&recipe, plan);
             let sequence = || {
                 let choices = Buffer::storage(device(), "choices", 128).expect("a small buffer");
                 Sequence::new(&model, 600, recipe.config.vocab_size, &choices).expect("a small model fits")
@@ -227,7 +247,11 @@ fn logits(sequence: &Sequence, tokens: &[u32], first: usize, rows: usize) -> Vec
 
 #[test]
 fn logits_of_rows_at_once_are_those_one_by_one() {
-    every_model(|context, recipe, sequence| {
+    logits_at_once_and_one_by_one(&plans());
+}
+
+fn logits_at_once_and_one_by_one(plans: &[Plan]) {
+    every_model(plans, |context, recipe, sequence| {
         // The rows cross a part of attention's keys under every plan.
         let (prompt, rows) = (250, if sweep() { MOST_ROWS } else { 13 });
         let tokens = Random::new(91).indices(prompt + rows + 1, recipe.config.vocab_size);
@@ -248,7 +272,7 @@ fn logits_of_rows_at_once_are_those_one_by_one() {
 
 #[test]
 fn logits_do_not_depend_on_how_the_prompt_was_cut() {
-    every_model(|context, recipe, sequence| {
+    every_model(&plans(), |context, recipe, sequence| {
         let tokens = Random::new(92).indices(300, recipe.config.vocab_size);
         let [whole, cut] = [sequence(), sequence()];
         whole.prefill(&tokens[..290], 0, &|| true).expect("prefill");
@@ -260,4 +284,20 @@ fn logits_do_not_depend_on_how_the_prompt_was_cut() {
         let next = [&whole, &cut].map(|sequence| logits(sequence, &tokens, 290, 10));
         same_bits(context, &next[1], &next[0]);
     });
+}
+
+/// What the tests above say of plain products.
+#[test]
+fn rows_of_cooperative_products_do_not_depend_on_each_other() {
+    let Some(plan) = cooperative_plan("batch invariance of cooperative products") else { return };
+    let mut random = Random::new(86);
+    for format in FORMATS {
+        let endings = if sweep() { ENDINGS.to_vec() } else { vec![Ending::Store] };
+        endings.into_iter().for_each(|ending| matmul_rows_alone_and_together(plan, format, ending, &mut random));
+    }
+    for (format, lanes) in [(WeightFormat::Bf16, 8), (WeightFormat::F32, 32)] {
+        gate_and_up_rows_alone_and_together(Plan { lanes, ..plan }, format, &mut random);
+    }
+    prompts_whole_and_cut(vec![plan; 3]);
+    logits_at_once_and_one_by_one(&[plan]);
 }

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use pard_engine::gpu::{Buffer, CacheFormat, Device, Plan};
-use pard_engine::model::{Sequence, Transformer, WeightChoice};
+use pard_engine::gpu::{Buffer, CacheFormat, Device, Plan, ProductChoice, Products};
+use pard_engine::model::{LoadOptions, Sequence, Transformer, WeightChoice};
 use pard_engine::ops::{
     Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Finish, KvCache, MOST_ROWS, Matmul, Matrix,
     RmsNorm, Role, Rope, RopeGains, RowSet, Step, Tensor, WeightFormat,
@@ -13,7 +13,7 @@ use pard_engine::{Error, Result};
 
 use crate::ops::matmul::GPU_PLANS;
 use crate::support::every_op::build_and_record;
-use crate::support::gpu::noop;
+use crate::support::gpu::{noop, noop_with_cooperative_matrices};
 use crate::support::memory::Memory;
 use crate::support::random::Random;
 use crate::support::tiny_model::Recipe;
@@ -24,6 +24,20 @@ fn every_op_builds_and_records_without_a_gpu() {
     for plan in [device.default_plan()].into_iter().chain(GPU_PLANS) {
         build_and_record(&device, &plan);
     }
+}
+
+#[test]
+fn cooperative_products_build_and_record_without_a_gpu() {
+    let device = noop_with_cooperative_matrices();
+    for tile in [8, 16] {
+        build_and_record(&device, &Plan { products: Products::Cooperative { tile }, ..device.default_plan() });
+    }
+}
+
+#[test]
+fn cooperative_products_are_refused_where_there_are_none() {
+    let options = LoadOptions { products: ProductChoice::Cooperative, ..LoadOptions::default() };
+    assert!(matches!(options.plan(&noop()), Err(Error::Option { option: "products", .. })));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use pard_engine::model::{PassCost, Sequence, Transformer};
 use pard_engine::ops::Role;
 
 use crate::oracle::argmax::argmax;
-use crate::support::gpu::{device, plan, sweep, upload};
+use crate::support::gpu::{cooperative_plan, device, plan, sweep, upload};
 use crate::support::random::Random;
 use crate::support::tiny_model::Recipe;
 
@@ -65,6 +65,25 @@ fn every_method_writes_the_same_tokens() {
                         assert_eq!(tokens, alone, "{context}");
                     }
                 }
+            }
+        }
+    }
+}
+
+/// Cooperative products take another kernel for each 8 or 16 rows more.
+#[test]
+fn every_method_writes_the_same_tokens_by_cooperative_products() {
+    let Some(plan) = cooperative_plan("AR, VSD and PARD by cooperative products") else { return };
+    let recipe = Recipe::qwen3(3);
+    let target = upload(&recipe, &plan);
+    let stranger = upload(&Recipe { seed: 4, ..recipe.clone() }, &plan);
+    let prompt = Random::new(2).indices(37, recipe.config.vocab_size);
+    let alone = decode(&mut decoder(&target, &draft(&target), Method::Ar, 0), &prompt, 40);
+    for drafts in if sweep() { lengths() } else { vec![1, 5] } {
+        for method in [Method::Vsd, Method::Pard] {
+            for (name, model) in [("itself", &target), ("a stranger", &stranger)] {
+                let tokens = decode(&mut decoder(&target, &draft(model), method, drafts), &prompt, 40);
+                assert_eq!(tokens, alone, "{} with K = {drafts}, drafted by {name}", method.name());
             }
         }
     }

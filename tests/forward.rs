@@ -3,14 +3,14 @@
 
 use std::path::Path;
 
-use pard_engine::gpu::{Buffer, CacheFormat};
+use pard_engine::gpu::{Buffer, CacheFormat, Plan};
 use pard_engine::model::Sequence;
 use pard_engine::ops::{MOST_ROWS, Role};
 
 use crate::comparison::relative_error;
 use crate::oracle;
 use crate::support::candle_reference;
-use crate::support::gpu::{device, plan, upload};
+use crate::support::gpu::{cooperative_plan, device, plan, upload};
 use crate::support::random::Random;
 use crate::support::tiny_model::Recipe;
 
@@ -28,12 +28,12 @@ struct Run {
 }
 
 impl Run {
-    fn new(recipe: &Recipe, cache: CacheFormat) -> Self {
-        let model = upload(recipe, &plan(cache));
+    fn new(recipe: &Recipe, plan: Plan) -> Self {
+        let model = upload(recipe, &plan);
         let choices = Buffer::storage(device(), "choices", 4 * MOST_ROWS as u64).expect("a small buffer");
         let vocab = recipe.config.vocab_size;
         let sequence = Sequence::new(&model, POSITIONS, vocab, &choices).expect("a small model fits");
-        let context = format!("{:?}, {cache:?} cache", recipe.config.family);
+        let context = format!("{:?}, {plan}", recipe.config.family);
         Self { context, sequence, vocab, seen: Vec::new() }
     }
 
@@ -52,11 +52,22 @@ impl Run {
 
 #[test]
 fn logits_agree_with_f64_in_every_family() {
+    logits_agree_with_f64(&BARS.map(|(cache, bar)| (plan(cache), bar)));
+}
+
+#[test]
+fn logits_of_cooperative_products_agree_with_f64_in_every_family() {
+    let Some(plan) = cooperative_plan("logits of cooperative products") else { return };
+    logits_agree_with_f64(&BARS.map(|(cache, bar)| (Plan { cache, ..plan }, bar)));
+}
+
+/// Under each plan, within its bar.
+fn logits_agree_with_f64(plans: &[(Plan, f64)]) {
     for recipe in Recipe::each_family(1) {
         let tokens = Random::new(7).indices(40, recipe.config.vocab_size);
         let expected = oracle::transformer::logits(&recipe.config, &recipe.tensors(), &tokens);
-        for (cache, bar) in BARS {
-            let mut run = Run::new(&recipe, cache);
+        for &(plan, bar) in plans {
+            let mut run = Run::new(&recipe, plan);
             run.rows(Role::Prompt, &tokens, 0, 26, 8);
             run.rows(Role::Round, &tokens, 26, 27, 1);
             run.rows(Role::Round, &tokens, 27, 40, 13);
@@ -77,7 +88,7 @@ fn logits_agree_with_candle_after_200_decoded_tokens() {
         let tokens = Random::new(8).indices(263, recipe.config.vocab_size);
         let expected = candle(folder.path(), &tokens);
         for (cache, bar) in BARS {
-            let mut run = Run::new(&recipe, cache);
+            let mut run = Run::new(&recipe, plan(cache));
             run.rows(Role::Prompt, &tokens, 0, 50, 4);
             for position in 50..249 {
                 run.rows(Role::Round, &tokens, position, position + 1, 0);

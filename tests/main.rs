@@ -24,3 +24,4 @@ mod source;
 mod speculative_rule;
 mod support;
 mod text;
+mod tuning;

@@ -1,17 +1,17 @@
 //! The shaders without a device: whatever the ops compose is valid WGSL for any WebGPU adapter and translates for
-//! Vulkan, Metal and DirectX; no file is unused or forgotten; host structs lie as the shaders read them.
+//! Vulkan, Metal and DirectX (but for what needs an extension); no file is unused or forgotten; host structs lie as the shaders read them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
-use pard_engine::gpu::{Composition, Shaders, compose, shader_names, shader_source};
+use pard_engine::gpu::{Composition, Plan, Products, Shaders, compose, shader_names, shader_source};
 use pard_engine::ops::{RoundParams, Session, Step};
 
 use crate::ops::matmul::GPU_PLANS;
 use crate::support::every_op::build_and_record;
-use crate::support::gpu::noop;
+use crate::support::gpu::{noop, noop_with_cooperative_matrices};
 
 /// What the ops really compile, as the device that compiled it says.
 fn compositions() -> Vec<Composition> {
@@ -20,9 +20,17 @@ fn compositions() -> Vec<Composition> {
         build_and_record(&device, &plan);
     }
     let mut compositions = device.compositions();
+    let device = noop_with_cooperative_matrices();
+    for tile in [8, 16] {
+        build_and_record(&device, &Plan { products: Products::Cooperative { tile }, ..device.default_plan() });
+    }
+    compositions.extend(device.compositions());
     // The noop adapter counts as software; a GPU's products are tiled otherwise.
-    let gpu_tiles: &[(&str, &[(&str, u32)])] =
-        &[("matmul_rows", &[("BLOCKS", 1)]), ("matmul_tile", &[("ROWS", 8), ("TILES", 4)])];
+    let gpu_tiles: &[(&str, &[(&str, u32)])] = &[
+        ("matmul_rows", &[("BLOCKS", 1)]),
+        ("matmul_tile", &[("ROWS", 8), ("TILES", 4)]),
+        ("matmul_cooperative", &[("THREADS", 128), ("PARTS", 2)]),
+    ];
     for (kernel, tiles) in gpu_tiles {
         let software = compositions.iter().filter(|composition| composition.files[0] == *kernel);
         let gpu: Vec<Composition> = software
@@ -48,9 +56,18 @@ fn parse(composition: &Composition) -> naga::Module {
         .unwrap_or_else(|error| panic!("{composition:?}\n{}", error.emit_to_string(&text)))
 }
 
-/// Checks it against what WebGPU has without any extension: that much half precision belongs to it.
+fn is_cooperative(composition: &Composition) -> bool {
+    composition.files[0] == "matmul_cooperative"
+}
+
+/// Checks it against what WebGPU has without any extension: that much half precision belongs to it. Only the kernel of
+/// cooperative matrices may ask for more.
 fn validate(composition: &Composition, module: &naga::Module) -> ModuleInfo {
-    Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32)
+    let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    if is_cooperative(composition) {
+        capabilities |= Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16 | Capabilities::SUBGROUP;
+    }
+    Validator::new(ValidationFlags::all(), capabilities)
         .validate(module)
         .unwrap_or_else(|error| panic!("{composition:?}\n{error:?}"))
 }
@@ -73,12 +90,19 @@ fn translate(composition: &Composition, module: &naga::Module, info: &ModuleInfo
     let words =
         spv::write_vec(module, info, &spv::Options::default(), None).unwrap_or_else(|error| fault("SPIR-V", &error));
     assert_eq!(words[0], 0x0723_0203, "SPIR-V begins with its magic number");
+    // Metal has matrices of 8 x 8 only, DirectX none.
+    if composition.files.contains(&"cooperative/tile_16") {
+        return;
+    }
     let options = msl::Options { lang_version: (2, 4), ..Default::default() };
     let (text, translated) = msl::write_string(module, info, &options, &msl::PipelineOptions::default())
         .unwrap_or_else(|error| fault("MSL", &error));
     let named = translated.entry_point_names.into_iter().collect::<Result<Vec<_>, _>>();
     let named = named.unwrap_or_else(|error| fault("MSL", &error));
     assert!(text.contains(&named[0]));
+    if is_cooperative(composition) {
+        return;
+    }
     let options = hlsl::Options { shader_model: hlsl::ShaderModel::V6_0, ..Default::default() };
     let (mut text, pipeline) = (String::new(), hlsl::PipelineOptions::default());
     let translated = hlsl::Writer::new(&mut text, &options, &pipeline)

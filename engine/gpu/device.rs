@@ -25,6 +25,7 @@ struct Inner {
     queue: wgpu::Queue,
     info: wgpu::AdapterInfo,
     limits: wgpu::Limits,
+    cooperative_tile: Option<u32>,
     faults: Arc<Mutex<Faults>>,
     shaders: Shaders,
     kernels: Mutex<HashMap<Composition, Arc<Kernel>>>,
@@ -40,7 +41,7 @@ struct Faults {
 }
 
 impl Device {
-    /// Opens the adapter that `query` asks for, with all the limits it offers.
+    /// Opens the adapter that `query` asks for, with all the limits it offers and its cooperative matrices.
     ///
     /// **Errors**: [`Error::Adapter`] if there is none, [`Error::Device`] if it does not open.
     pub fn open(query: &AdapterQuery) -> Result<Device> {
@@ -52,10 +53,16 @@ impl Device {
     /// **Errors**: as [`Device::open`].
     pub fn open_with(query: &AdapterQuery, shaders: Shaders) -> Result<Device> {
         let adapter = adapter::choose(query)?;
+        let tile = cooperative_tile(&adapter);
+        let cooperative = if tile.is_some() { COOPERATIVE } else { wgpu::Features::empty() };
         let timestamps = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("pard"),
-            required_features: adapter.features() & timestamps,
+            required_features: adapter.features() & (timestamps | cooperative),
+            // SAFETY: the one experimental feature asked for is cooperative matrices. They are used by one kernel of
+            // this crate, only where a user chose it, after a start-up check of its results, and all its accesses lie
+            // inside arrays of sizes known at compile time.
+            experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
             required_limits: adapter.limits(),
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
@@ -63,16 +70,18 @@ impl Device {
         let info = adapter.get_info();
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
             .map_err(|error| Error::Device { adapter: info.name.clone(), reason: error.to_string() })?;
-        Ok(Device::new(device, queue, shaders))
+        Ok(Device::new(device, queue, shaders, tile))
     }
 
     /// Takes over a device that the application has opened itself. Its error callbacks are replaced. Profiles need its
-    /// feature `TIMESTAMP_QUERY`.
+    /// feature `TIMESTAMP_QUERY`. Only its adapter would know the size of cooperative matrices, so it counts as having
+    /// none, except on Metal, which has one size.
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Device {
-        Device::new(device, queue, Shaders::default())
+        let is_known = device.adapter_info().backend == wgpu::Backend::Metal && device.features().contains(COOPERATIVE);
+        Device::new(device, queue, Shaders::default(), is_known.then_some(8))
     }
 
-    fn new(device: wgpu::Device, queue: wgpu::Queue, shaders: Shaders) -> Device {
+    fn new(device: wgpu::Device, queue: wgpu::Queue, shaders: Shaders, cooperative_tile: Option<u32>) -> Device {
         let faults = Arc::new(Mutex::new(Faults::default()));
         let (on_error, on_loss) = (faults.clone(), faults.clone());
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
@@ -88,7 +97,8 @@ impl Device {
         });
         let (info, limits) = (device.adapter_info(), device.limits());
         let (kernels, profiler) = (Mutex::default(), Mutex::default());
-        Device { inner: Arc::new(Inner { device, queue, info, limits, faults, shaders, kernels, profiler }) }
+        let inner = Inner { device, queue, info, limits, cooperative_tile, faults, shaders, kernels, profiler };
+        Device { inner: Arc::new(inner) }
     }
 
     /// The adapter's name and driver, as shown to users.
@@ -121,6 +131,11 @@ impl Device {
     /// Workgroup memory, in bytes.
     pub fn workgroup_memory(&self) -> u32 {
         self.inner.limits.max_compute_workgroup_storage_size
+    }
+
+    /// The side of the cooperative matrices of f16 with f32 sums that kernels may use, 16 or 8, if there are any.
+    pub fn cooperative_tile(&self) -> Option<u32> {
+        self.inner.cooperative_tile
     }
 
     /// The numeric plan for this class of adapter.
@@ -251,6 +266,27 @@ impl Device {
     pub(super) fn queue(&self) -> &wgpu::Queue {
         &self.inner.queue
     }
+}
+
+/// What cooperative matrices take; their kernel shares its tiles out among subgroups.
+const COOPERATIVE: wgpu::Features =
+    wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16).union(wgpu::Features::SUBGROUP);
+
+/// The side of the largest cooperative matrices of f16 with f32 sums that shaders can name and `adapter` has.
+fn cooperative_tile(adapter: &wgpu::Adapter) -> Option<u32> {
+    // Eight neighbours in a subgroup work together.
+    if !adapter.features().contains(COOPERATIVE) || adapter.get_info().subgroup_min_size < 8 {
+        return None;
+    }
+    let offered = adapter.cooperative_matrix_properties();
+    let has = |side: &u32| {
+        offered.iter().any(|offer| {
+            [offer.m_size, offer.n_size, offer.k_size] == [*side; 3]
+                && offer.ab_type == wgpu::CooperativeScalarType::F16
+                && offer.cr_type == wgpu::CooperativeScalarType::F32
+        })
+    };
+    [16, 8].into_iter().find(has)
 }
 
 /// A fault in another thread must not hide the device's own.

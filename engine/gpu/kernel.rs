@@ -37,20 +37,26 @@ struct Binding {
 }
 
 /// The WGSL text of `files` of `shaders` under a prelude of `constants`. Files are named as in [`super::shader_names`].
+/// The `enable` lines that a file may begin with come before everything else, as WGSL wants them.
 ///
 /// **Errors**: [`Error::Gpu`] if a file is unknown.
 pub fn compose(shaders: &Shaders, files: &[&str], constants: &[(&str, u32)]) -> Result<String> {
+    let mut enabled = String::new();
     let mut text = String::new();
     for (name, value) in constants {
         text += &format!("const {name}: u32 = {value}u;\n");
     }
     for file in files {
-        text += shaders.source(file).ok_or_else(|| Error::Gpu {
+        let source = shaders.source(file).ok_or_else(|| Error::Gpu {
             what: format!("shader {file}"),
             reason: "there is no such file in shaders/".to_owned(),
         })?;
+        let directives = source.split_inclusive('\n').take_while(|line| line.starts_with("enable "));
+        let length = directives.map(str::len).sum();
+        enabled += &source[..length];
+        text += &source[length..];
     }
-    Ok(text)
+    Ok(enabled + &text)
 }
 
 impl Kernel {

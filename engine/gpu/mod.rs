@@ -14,6 +14,6 @@ pub use buffer::{Buffer, Readback};
 pub use device::Device;
 pub use kernel::{Composition, Kernel, compose};
 pub use pass::{Dispatch, Grid, Pass};
-pub use plan::{CacheFormat, Plan};
+pub use plan::{CacheFormat, Plan, ProductChoice, Products};
 pub use profile::{DispatchTime, HostTime, Profile, Work};
 pub use shaders::{Shaders, names as shader_names, source as shader_source};

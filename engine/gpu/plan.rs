@@ -2,6 +2,7 @@
 //! many rows run together, so that AR, VSD and PARD write the same tokens.
 
 use super::device::Device;
+use crate::error::{Error, Result};
 
 /// How keys and values are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,6 +32,57 @@ impl CacheFormat {
     }
 }
 
+/// What multiplies matrices, as a user asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ProductChoice {
+    /// Ordinary instructions in f32, which every adapter has.
+    #[default]
+    Plain,
+    /// The adapter's matrix units.
+    Cooperative,
+}
+
+/// What multiplies matrices. All row counts take the same kernels, so that a row's bits depend on none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Products {
+    /// Ordinary instructions in f32.
+    #[default]
+    Plain,
+    /// Cooperative matrices of f16 with f32 sums; f32 values take two halves.
+    Cooperative {
+        /// Their side: 8 or 16.
+        tile: u32,
+    },
+}
+
+impl Products {
+    /// What `choice` is on `device`.
+    ///
+    /// **Errors**: [`Error::Option`] if the adapter has no such matrices.
+    pub fn of(choice: ProductChoice, device: &Device) -> Result<Products> {
+        match (choice, device.cooperative_tile()) {
+            (ProductChoice::Plain, _) => Ok(Products::Plain),
+            (ProductChoice::Cooperative, Some(tile)) => Ok(Products::Cooperative { tile }),
+            (ProductChoice::Cooperative, None) => Err(Error::Option {
+                option: "products",
+                reason: format!(
+                    "{} has no cooperative matrices of f16 with f32 sums, 16x16x16 or 8x8x8; use plain",
+                    device.name()
+                ),
+            }),
+        }
+    }
+}
+
+impl std::fmt::Display for Products {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Products::Plain => write!(f, "plain"),
+            Products::Cooperative { tile } => write!(f, "cooperative {tile}x{tile}x{tile}"),
+        }
+    }
+}
+
 /// The choices that decide the bits of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
@@ -42,6 +94,8 @@ pub struct Plan {
     pub key_split: u32,
     /// How keys and values are kept.
     pub cache: CacheFormat,
+    /// What multiplies matrices.
+    pub products: Products,
 }
 
 impl Plan {
@@ -53,13 +107,14 @@ impl Plan {
             slices: if software { 1 } else { 8 },
             key_split: 256,
             cache: CacheFormat::F16,
+            products: Products::Plain,
         }
     }
 }
 
 impl std::fmt::Display for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Plan { lanes, slices, key_split, cache } = self;
-        write!(f, "plain, {lanes} lanes, {slices} slices, keys split at {key_split}, {} cache", cache.name())
+        let Plan { lanes, slices, key_split, cache, products } = self;
+        write!(f, "{products}, {lanes} lanes, {slices} slices, keys split at {key_split}, {} cache", cache.name())
     }
 }

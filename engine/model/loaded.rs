@@ -8,24 +8,29 @@ use super::source::{self, SourceOptions};
 use super::transformer::{Progress, Transformer, WeightChoice};
 use super::tuning::Tuning;
 use crate::error::Result;
-use crate::gpu::{CacheFormat, Device, Plan};
+use crate::gpu::{CacheFormat, Device, Plan, ProductChoice, Products};
 use crate::text::ChatTokenizer;
 
-/// How a model is loaded. The default keeps weights as stored and caches in 16 bits.
+/// How a model is loaded. The default keeps weights as stored and caches in 16 bits, and multiplies by plain kernels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LoadOptions {
     /// How weights are kept on the device.
     pub weights: WeightChoice,
     /// How keys and values are kept.
     pub cache: CacheFormat,
+    /// What multiplies matrices.
+    pub products: ProductChoice,
     /// Whether what was measured of this model on this adapter and kept in the user's cache is left unused.
     pub ignore_tuning: bool,
 }
 
 impl LoadOptions {
     /// The numeric plan of a model that is loaded so.
-    pub fn plan(&self, device: &Device) -> Plan {
-        Plan { cache: self.cache, ..device.default_plan() }
+    ///
+    /// **Errors**: those of [`Products::of`].
+    pub fn plan(&self, device: &Device) -> Result<Plan> {
+        let products = Products::of(self.products, device)?;
+        Ok(Plan { cache: self.cache, products, ..device.default_plan() })
     }
 }
 
@@ -43,7 +48,7 @@ impl Model {
     /// Finds the model `name` (the alias `smollm2`, a folder, a GGUF file, a repository of the Hugging Face hub) as the
     /// environment says, and uploads it.
     ///
-    /// **Errors**: those of [`source::resolve`], [`ModelFiles::open`] and [`Transformer::upload`].
+    /// **Errors**: those of [`source::resolve`], [`ModelFiles::open`] and [`Model::upload`].
     pub fn load(device: &Device, name: &str, options: LoadOptions) -> Result<Model> {
         let path = source::resolve(name, &SourceOptions::from_env())?;
         Model::upload(device, ModelFiles::open(&path)?, options, &|_, _| ())
@@ -51,9 +56,9 @@ impl Model {
 
     /// Uploads a model whose files are open.
     ///
-    /// **Errors**: those of [`Transformer::upload`].
+    /// **Errors**: those of [`LoadOptions::plan`] and [`Transformer::upload`].
     pub fn upload(device: &Device, files: ModelFiles, options: LoadOptions, progress: &Progress) -> Result<Model> {
-        let plan = options.plan(device);
+        let plan = options.plan(device)?;
         let mut transformer =
             Transformer::upload(device, &plan, &files.config, &*files.checkpoint, options.weights, progress)?;
         let folder = Model::tuning_folder().filter(|_| !options.ignore_tuning);

@@ -6,7 +6,7 @@ use super::checkpoint::{Checkpoint, StoredType};
 use super::config::Config;
 use crate::error::Result;
 use crate::gpu::{Device, Plan};
-use crate::ops::{AttentionShape, Matrix, MatrixSource, WeightFormat};
+use crate::ops::{AttentionShape, Matrix, MatrixSource, WeightFormat, check_products};
 
 /// How F32 checkpoints are kept on the device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -50,7 +50,8 @@ impl Transformer {
     /// Uploads the weights of `checkpoint`, which must be those that `config` describes.
     ///
     /// **Errors**: [`crate::Error::MissingTensor`] or [`crate::Error::TensorShape`] before anything is uploaded;
-    /// [`crate::Error::OutOfMemory`], [`crate::Error::Limit`].
+    /// [`crate::Error::Gpu`] if the plan's matrix units fail their check; [`crate::Error::OutOfMemory`],
+    /// [`crate::Error::Limit`].
     pub fn upload(
         device: &Device,
         plan: &Plan,
@@ -62,6 +63,7 @@ impl Transformer {
         config.check(checkpoint.path())?;
         let mut loader = Loader { device, plan, checkpoint, choice, progress, total: 0, done: 0, notices: Vec::new() };
         loader.total = loader.check_all(config)?;
+        check_products(device, plan)?;
         let hidden = config.hidden_size;
         let [queries, keys] = [config.query_size(), config.key_value_size()];
         let embedding = loader.matrix(&["model.embed_tokens.weight"], &[config.vocab_size], hidden)?;

@@ -11,13 +11,14 @@ use super::cost::PassCost;
 use super::sequence::Sequence;
 use super::transformer::Transformer;
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Pass};
+use crate::gpu::{Buffer, Pass, Products};
 use crate::ops::{Finish, MOST_ROWS, Matmul, Matrix, RowSet, Step, Tensor, Variant, Variants};
 
 /// A measured table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tuning {
     key: Key,
+    /// None where products are cooperative: their kernels have no variants.
     shapes: Vec<(Shape, Vec<Variant>)>,
     /// Seconds of a whole pass of 1, 2, .. 32 rows.
     pass_seconds: Vec<f64>,
@@ -98,12 +99,16 @@ impl Tuning {
     /// **Errors**: [`Error::Option`] if a decoder runs on the model already; as [`crate::gpu::Device::check`].
     pub fn measure(model: &mut Arc<Transformer>, keep_going: &KeepGoing) -> Result<Option<Tuning>> {
         let key = Key::of(model);
+        let (shapes, pass_share) = match model.plan().products {
+            Products::Plain => (key.shapes.clone(), PASS_SHARE),
+            Products::Cooperative { .. } => (Vec::new(), 1.0),
+        };
         let mut tuning = Tuning { key, shapes: Vec::new(), pass_seconds: Vec::new() };
-        for (index, shape) in tuning.key.shapes.clone().into_iter().enumerate() {
+        let share = (1.0 - pass_share) / shapes.len().max(1) as f64;
+        for (index, shape) in shapes.into_iter().enumerate() {
             let of_shape: Vec<&Matrix> = model.matrices().filter(|matrix| Shape::of(matrix) == shape).collect();
             let bytes = of_shape[0].bytes().max(1);
             let some = &of_shape[..of_shape.len().min(COLD_BYTES.div_ceil(bytes) as usize)];
-            let share = (1.0 - PASS_SHARE) / tuning.key.shapes.len() as f64;
             let going = |done: f64| keep_going((index as f64 + done) * share);
             let Some(variants) = fastest(model, some, &going)? else { return Ok(None) };
             tuning.shapes.push((shape, variants));
@@ -113,7 +118,7 @@ impl Tuning {
             return Err(Error::Option { option: "tune", reason });
         };
         tuning.apply(unshared);
-        let Some(seconds) = pass_seconds(model, &|done| keep_going(1.0 - PASS_SHARE + PASS_SHARE * done))? else {
+        let Some(seconds) = pass_seconds(model, &|done| keep_going(1.0 - pass_share + pass_share * done))? else {
             return Ok(None);
         };
         tuning.pass_seconds = seconds;

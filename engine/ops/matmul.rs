@@ -1,10 +1,12 @@
 //! `y[m] = W · x[m]`: shaders/matmul_rows.wgsl for up to 32 rows, shaders/matmul_tile.wgsl for prompts.
+//! A plan of cooperative products has one kernel for both, in engine/ops/cooperative.rs.
 //! Which of the two a row meets depends on its role, never on how many rows there are; the row kernels' variants differ
 //! in how many rows and weights they hold in registers, and not in a single rounding.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::cooperative::Cooperative;
 use super::matrix::{MOST_BLOCKS, Matrix, PIECE};
 use super::variant::{Variant, Variants};
 use super::{MOST_ROWS, Role, Tensor, expect_len};
@@ -67,6 +69,8 @@ pub struct Matmul {
     slices: u32,
     pair: u32,
     row_set: RowSet,
+    /// Takes the place of all of these kernels where the plan says so.
+    cooperative: Option<Cooperative>,
 }
 
 /// A part of the matrix, bound with the rows as storage, and as a uniform if any variant wants that.
@@ -119,11 +123,16 @@ impl Matmul {
             slices: plan.slices,
             pair: weights.pair(),
             row_set,
+            cooperative: Cooperative::new(device, plan, weights, finish, row_set),
         };
         // All variants with the rows in the same place have the same bindings; any of them can make the bind group.
         let variant = |uniform| Variant { rows: 1, blocks: op.pair, uniform };
-        let storage = op.row_kernel(variant(false))?;
-        let uniform = match op.uniform_rows > 0 && op.variants.iter().any(|variant| variant.uniform) {
+        let storage = match &op.cooperative {
+            None => op.row_kernel(variant(false))?,
+            Some(cooperative) => cooperative.kernel(Role::Round, 1)?,
+        };
+        let reads_uniforms = op.cooperative.is_none() && op.uniform_rows > 0;
+        let uniform = match reads_uniforms && op.variants.iter().any(|variant| variant.uniform) {
             true => Some(op.row_kernel(variant(true))?),
             false => None,
         };
@@ -137,6 +146,7 @@ impl Matmul {
             let params = Buffer::uniform(device, "matmul params", &params)?;
             let mut operands = vec![&params, step, &part.buffer, &x.buffer, &y.buffer];
             operands.extend(&bias);
+            operands.extend(&part.scales);
             let bind = |kernel: &Arc<Kernel>| kernel.dispatch(device, &operands, [1, 1, 1]);
             let (storage, uniform) = (bind(&storage)?, uniform.as_ref().map(bind).transpose()?);
             op.parts.push(Part { storage, uniform, outputs: part.outputs as u32 });
@@ -148,9 +158,17 @@ impl Matmul {
     ///
     /// Errors: [`Error::Gpu`] if a variant does not compile.
     pub fn encode(&self, pass: &mut Pass, role: Role, rows: usize) -> Result<()> {
-        match role {
-            Role::Round => self.encode_as(pass, self.variants[rows - 1], rows),
-            Role::Prompt => {
+        match (&self.cooperative, role) {
+            (Some(cooperative), _) => {
+                let (kernel, outputs, depth) = cooperative.variant(role, rows)?;
+                for part in &self.parts {
+                    let [x, y] = fold(part.outputs.div_ceil(outputs));
+                    part.storage.encode_with(pass, &kernel, [x, y, depth], self.work(rows, part));
+                }
+                Ok(())
+            }
+            (None, Role::Round) => self.encode_as(pass, self.variants[rows - 1], rows),
+            (None, Role::Prompt) => {
                 let ([tile_rows, tiles], kernel) = (self.tile(), self.tile_kernel()?);
                 let depth = (rows as u32).div_ceil(tile_rows * tiles);
                 for part in &self.parts {
@@ -162,10 +180,14 @@ impl Matmul {
         }
     }
 
-    /// Records the product for `rows` rows of a round, by `variant`.
+    /// Records the product for `rows` rows of a round, by `variant`; cooperative products have none, and are recorded as
+    /// ever.
     ///
     /// Errors: as [`Matmul::encode`].
     pub fn encode_as(&self, pass: &mut Pass, variant: Variant, rows: usize) -> Result<()> {
+        if self.cooperative.is_some() {
+            return self.encode(pass, Role::Round, rows);
+        }
         let turns = (rows as u32).div_ceil(variant.rows);
         let uniform = variant.uniform && turns * variant.rows <= self.uniform_rows;
         let variant = Variant { uniform, ..variant };

@@ -7,7 +7,7 @@
 
 use super::variant::{Variant, Variants};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Device, Pass, Plan};
+use crate::gpu::{Buffer, Device, Pass, Plan, Products};
 
 /// How weights are kept on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +83,8 @@ pub struct Matrix {
 /// Some of a matrix's outputs.
 pub(super) struct Part {
     pub buffer: Buffer,
+    /// For cooperative products: the power of two by which each weight row is multiplied.
+    pub scales: Option<Buffer>,
     pub first: usize,
     pub outputs: usize,
 }
@@ -172,10 +174,16 @@ impl Matrix {
             let part_rows = (rows - first).min(most_groups * group);
             let groups = part_rows.div_ceil(group);
             let buffer = Buffer::storage(device, label, (groups * group_bytes) as u64)?;
+            let scales = match plan.products {
+                Products::Plain => None,
+                Products::Cooperative { .. } => {
+                    Some(Buffer::storage(device, "row scales", (groups * group * size_of::<f32>()) as u64)?)
+                }
+            };
             let upload_groups = (UPLOAD_BYTES / group_bytes).max(1);
             for at in (0..groups).step_by(upload_groups) {
                 let count = upload_groups.min(groups - at);
-                let interleaved = interleave(
+                let (interleaved, row_scales) = interleave(
                     plan.lanes as usize,
                     format,
                     first + at * group..(first + part_rows).min(first + (at + count) * group),
@@ -183,10 +191,13 @@ impl Matrix {
                     source,
                 )?;
                 buffer.write(device, (at * group_bytes) as u64, &interleaved);
+                if let Some(scales) = &scales {
+                    scales.write(device, (at * group * size_of::<f32>()) as u64, &row_scales);
+                }
                 Pass::submit(device, None, |_| Ok(()))?;
                 device.wait()?;
             }
-            parts.push(Part { buffer, first: first / pair, outputs: part_rows / pair });
+            parts.push(Part { buffer, scales, first: first / pair, outputs: part_rows / pair });
         }
         let variants = Variant::defaults(device, pair as u32);
         Ok(Matrix { parts, outputs: rows / pair, columns, pair, format, lanes: plan.lanes, variants })
@@ -229,7 +240,8 @@ impl Matrix {
 
     /// Device memory it takes.
     pub fn bytes(&self) -> u64 {
-        self.parts.iter().map(|part| part.buffer.bytes()).sum()
+        let buffers = self.parts.iter().flat_map(|part| [Some(&part.buffer), part.scales.as_ref()]);
+        buffers.flatten().map(Buffer::bytes).sum()
     }
 
     /// Rows that lie interleaved.
@@ -242,16 +254,19 @@ impl Matrix {
     }
 }
 
-/// Reads rows `range` and lays them out for `lanes` lanes; the rows missing from the last group are zeros.
+/// Reads rows `range` and lays them out for `lanes` lanes, with their scales; the rows missing from the last group are
+/// zeros.
 fn interleave(
     lanes: usize,
     format: WeightFormat,
     range: std::ops::Range<usize>,
     columns: usize,
     source: &MatrixSource,
-) -> Result<Vec<u8>> {
+) -> Result<(Vec<u8>, Vec<f32>)> {
     let group = lanes * MOST_BLOCKS;
-    let mut out = vec![0u8; range.len().next_multiple_of(group) * columns * format.bytes()];
+    let padded_rows = range.len().next_multiple_of(group);
+    let mut out = vec![0u8; padded_rows * columns * format.bytes()];
+    let mut scales = vec![0.0f32; padded_rows];
     let block_bytes = lanes * columns * format.bytes();
     let piece_bytes = PIECE * format.bytes();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -259,8 +274,9 @@ fn interleave(
     std::thread::scope(|scope| {
         let workers: Vec<_> = out
             .chunks_mut(blocks_each * block_bytes)
+            .zip(scales.chunks_mut(blocks_each * lanes))
             .enumerate()
-            .map(|(worker, share)| {
+            .map(|(worker, (share, scales))| {
                 let range = range.clone();
                 scope.spawn(move || -> Result<()> {
                     let mut values = vec![0.0f32; lanes * columns];
@@ -274,6 +290,7 @@ fn interleave(
                         source(first..first + rows, &mut values[..rows * columns])?;
                         for (lane, row) in values[..rows * columns].chunks(columns).enumerate() {
                             format.encode(row, &mut encoded);
+                            scales[at * lanes + lane] = scale(row);
                             for (piece, bytes) in encoded.chunks(piece_bytes).enumerate() {
                                 let start = (piece * lanes + lane) * piece_bytes;
                                 block[start..start + piece_bytes].copy_from_slice(bytes);
@@ -288,5 +305,13 @@ fn interleave(
             .into_iter()
             .try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })?;
-    Ok(out)
+    Ok((out, scales))
+}
+
+/// The power of two that brings the row's largest value to 2^14, the upper end of what f16 holds, as
+/// shaders/matmul_cooperative.wgsl does with rows of x. Rounding to the weights' format cannot make f16 overflow there.
+fn scale(row: &[f32]) -> f32 {
+    // As integers, magnitudes keep their order.
+    let largest = row.iter().map(|value| value.abs().to_bits()).max().unwrap_or_default();
+    f32::from_bits((127 + 14 + 127 - (largest >> 23)).min(253) << 23)
 }

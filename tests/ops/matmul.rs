@@ -1,13 +1,13 @@
-//! `matmul_rows` and `matmul_tile` on the device.
+//! `matmul_rows`, `matmul_tile` and `matmul_cooperative` on the device.
 
 use pard_engine::Error;
-use pard_engine::gpu::{CacheFormat, Device, Plan};
+use pard_engine::gpu::{CacheFormat, Device, Plan, Products};
 use pard_engine::ops::{Finish, Matmul, Matrix, Role, RowSet, Step, WeightFormat};
 
 use super::{OUTPUTS, ROW_COUNTS, WIDTHS, compare, input, output, read, row_counts, same_bits, step, submit};
 use crate::oracle::matmul::matmul;
 use crate::oracle::swiglu::swiglu;
-use crate::support::gpu::{device, device_with_binding_limit, sweep};
+use crate::support::gpu::{cooperative_plan, device, device_with_binding_limit, sweep};
 use crate::support::random::Random;
 
 /// All of them.
@@ -15,9 +15,9 @@ pub const FORMATS: [WeightFormat; 3] = [WeightFormat::Bf16, WeightFormat::F16, W
 
 /// Plans of the GPU classes, which the software adapter can run as well.
 pub const GPU_PLANS: [Plan; 3] = [
-    Plan { lanes: 32, slices: 8, key_split: 256, cache: CacheFormat::F16 },
-    Plan { lanes: 32, slices: 4, key_split: 128, cache: CacheFormat::F32 },
-    Plan { lanes: 8, slices: 4, key_split: 64, cache: CacheFormat::F16 },
+    Plan { lanes: 32, slices: 8, key_split: 256, cache: CacheFormat::F16, products: Products::Plain },
+    Plan { lanes: 32, slices: 4, key_split: 128, cache: CacheFormat::F32, products: Products::Plain },
+    Plan { lanes: 8, slices: 4, key_split: 64, cache: CacheFormat::F16, products: Products::Plain },
 ];
 
 /// [`Finish`] without its operands.
@@ -127,7 +127,8 @@ impl<'a> Product<'a> {
         let (outputs, depth) = (self.matrix.rows(), self.matrix.columns());
         let bias = (self.ending == Ending::Bias).then_some(self.bias.as_slice());
         let before = (self.ending == Ending::Add).then_some(residual);
-        let expected = matmul(x, &self.values, depth, bias, before);
+        let mut expected = matmul(x, &self.values, depth, bias, before);
+        widen(&self.plan, &mut expected.bound);
         let context = format!(
             "{role:?}, {} rows, [{outputs}, {depth}], {:?}, {:?}, {:?}, {}, {what}",
             x.len() / depth,
@@ -137,6 +138,70 @@ impl<'a> Product<'a> {
             self.plan
         );
         compare(self.device, "matmul", &context, &self.run(role, x, residual), &expected);
+    }
+}
+
+/// Widens a plain product's bounds to those of `plan`'s.
+fn widen(plan: &Plan, bounds: &mut [f64]) {
+    if plan.products != Products::Plain {
+        // Each term is up to three products, all of them added up; what two halves of f16 leave out of a value, 2^-22 of
+        // it, is less than the roundings of the shortest sum, of 8 terms.
+        bounds.iter_mut().for_each(|bound| *bound *= 3.0);
+    }
+}
+
+/// Gates and ups, multiplied and then joined by SwiGLU.
+pub struct GateUp {
+    plan: Plan,
+    weights: Matrix,
+    values: Vec<f32>,
+}
+
+impl GateUp {
+    /// Random weights for `outputs` outputs.
+    pub fn new(plan: Plan, format: WeightFormat, [outputs, depth]: [usize; 2], random: &mut Random) -> Self {
+        let values = values_in(format, random, 2 * outputs * depth, 0.3);
+        let source = |range: std::ops::Range<usize>, out: &mut [f32]| {
+            out.copy_from_slice(&values[range.start * depth..range.end * depth]);
+            Ok(())
+        };
+        let weights = Matrix::upload_pair(device(), &plan, "weights", format, [outputs, depth], &source);
+        let weights = weights.expect("a small matrix");
+        assert_eq!((weights.outputs(), weights.rows()), (outputs, 2 * outputs));
+        Self { plan, weights, values }
+    }
+
+    /// The kernel's rows for `x`, `[rows, depth]`.
+    pub fn run(&self, role: Role, x: &[f32]) -> Vec<f32> {
+        let (outputs, depth) = (self.weights.outputs(), self.weights.columns());
+        let rows = x.len() / depth;
+        let (input, y) = (input(device(), depth, x), output(device(), rows, outputs));
+        let step = step(device(), Step { rows: rows as u32, ..Step::default() });
+        let op = Matmul::new(device(), &self.plan, &step, &self.weights, [&input, &y], Finish::Swiglu, RowSet::All)
+            .expect("shapes that fit");
+        submit(device(), |pass| op.encode(pass, role, rows).expect("a kernel that compiles"));
+        read(device(), "swiglu", &y, rows)
+    }
+
+    /// Compares the kernel with the oracle. The products' errors reach the result through silu's slope, 1.1 at most, and
+    /// through the product with the other.
+    fn agrees(&self, role: Role, rows: usize, random: &mut Random) {
+        let (outputs, depth) = (self.weights.outputs(), self.weights.columns());
+        let x = random.normals(rows * depth, 1.0);
+        let mut products = matmul(&x, &self.values, depth, None, None);
+        widen(&self.plan, &mut products.bound);
+        let mut expected = swiglu(&products.values, outputs);
+        for (row, bounds) in expected.bound.chunks_mut(outputs).enumerate() {
+            for (out, bound) in bounds.iter_mut().enumerate() {
+                let [gate, up] = [0, outputs].map(|half| row * 2 * outputs + half + out);
+                let [gate_error, up_error] = [gate, up].map(|at| products.bound[at]);
+                let [gate, up] = [gate, up].map(|at| products.values[at].abs());
+                *bound += 1.1 * gate_error * (up + up_error) + gate * up_error;
+            }
+        }
+        let (format, plan) = (self.weights.format(), self.plan);
+        let context = format!("{role:?}, {rows} rows, [{outputs}, {depth}], {format:?}, {plan}");
+        compare(device(), "swiglu", &context, &self.run(role, &x), &expected);
     }
 }
 
@@ -156,8 +221,11 @@ fn every_case(mut case: impl FnMut([usize; 2], WeightFormat, Ending, usize)) {
 
 #[test]
 fn rows_agree_with_f64_over_odd_shapes() {
+    rows_over_odd_shapes(device().default_plan());
+}
+
+fn rows_over_odd_shapes(plan: Plan) {
     let mut random = Random::new(51);
-    let plan = device().default_plan();
     every_case(|shape, format, ending, index| {
         let product = Product::new(device(), plan, format, shape, ending, &mut random);
         let rows = if sweep() { row_counts() } else { vec![ROW_COUNTS[index % 8]] };
@@ -167,8 +235,11 @@ fn rows_agree_with_f64_over_odd_shapes() {
 
 #[test]
 fn every_row_count_format_and_ending_agrees_with_f64() {
+    every_row_count_format_and_ending(device().default_plan());
+}
+
+fn every_row_count_format_and_ending(plan: Plan) {
     let mut random = Random::new(52);
-    let plan = device().default_plan();
     for (index, rows) in row_counts().into_iter().enumerate() {
         for turn in 0..if sweep() { 9 } else { 3 } {
             let (format, ending) = (FORMATS[turn % 3], ENDINGS[(index + turn + turn / 3) % 3]);
@@ -184,8 +255,11 @@ fn every_row_count_format_and_ending_agrees_with_f64() {
 
 #[test]
 fn prompts_agree_with_f64_over_odd_shapes() {
+    prompts_over_odd_shapes(device().default_plan());
+}
+
+fn prompts_over_odd_shapes(plan: Plan) {
     let mut random = Random::new(53);
-    let plan = device().default_plan();
     every_case(|shape, format, ending, index| {
         let product = Product::new(device(), plan, format, shape, ending, &mut random);
         let all = [1, 7, 15, 16, 17, 31, 33, 70];
@@ -196,8 +270,11 @@ fn prompts_agree_with_f64_over_odd_shapes() {
 
 #[test]
 fn output_rows_are_counted_by_the_steps_outputs() {
+    output_rows(device().default_plan());
+}
+
+fn output_rows(plan: Plan) {
     let mut random = Random::new(54);
-    let plan = device().default_plan();
     for (rows, ending) in [(1, Ending::Store), (5, Ending::Add), (13, Ending::Store), (32, Ending::Bias)] {
         let product = Product::new(device(), plan, WeightFormat::Bf16, [307, 72], ending, &mut random);
         Product { row_set: RowSet::Outputs, ..product }.agrees(Role::Round, rows, 1.0, &mut random);
@@ -221,9 +298,12 @@ fn plans_of_the_gpu_classes_agree_with_f64() {
 
 #[test]
 fn tiny_large_and_equal_values_agree_with_f64() {
+    tiny_large_and_equal_values(device().default_plan());
+}
+
+fn tiny_large_and_equal_values(plan: Plan) {
     let mut random = Random::new(56);
     let (shape, rows) = ([33, 136], 3);
-    let plan = device().default_plan();
     for role in [Role::Round, Role::Prompt] {
         for ending in ENDINGS {
             for (format, weight, magnitude) in [
@@ -251,41 +331,18 @@ fn tiny_large_and_equal_values_agree_with_f64() {
     }
 }
 
-/// Two products and what becomes of them: the products' errors reach the result through silu's slope, 1.1 at most, and
-/// through the product with the other.
 #[test]
 fn gate_and_up_agree_with_f64() {
+    gate_and_up([device().default_plan()].into_iter().chain(GPU_PLANS));
+}
+
+fn gate_and_up(plans: impl IntoIterator<Item = Plan>) {
     let mut random = Random::new(61);
-    let plans = [device().default_plan()].into_iter().chain(GPU_PLANS);
-    for (turn, (plan, outputs)) in plans.zip([65, 136, 31, 257]).enumerate() {
+    for (turn, (plan, outputs)) in plans.into_iter().zip([65, 136, 31, 257]).enumerate() {
         for (format, depth) in FORMATS.into_iter().zip([72, 136, 8]) {
-            let values = values_in(format, &mut random, 2 * outputs * depth, 0.3);
-            let source = |range: std::ops::Range<usize>, out: &mut [f32]| {
-                out.copy_from_slice(&values[range.start * depth..range.end * depth]);
-                Ok(())
-            };
-            let weights = Matrix::upload_pair(device(), &plan, "weights", format, [outputs, depth], &source);
-            let weights = weights.expect("a small matrix");
-            assert_eq!((weights.outputs(), weights.rows()), (outputs, 2 * outputs));
+            let product = GateUp::new(plan, format, [outputs, depth], &mut random);
             for (role, rows) in [(Role::Round, 1), (Role::Round, 2 + turn), (Role::Round, 32), (Role::Prompt, 33)] {
-                let x = random.normals(rows * depth, 1.0);
-                let (input, y) = (input(device(), depth, &x), output(device(), rows, outputs));
-                let step = step(device(), Step { rows: rows as u32, ..Step::default() });
-                let op = Matmul::new(device(), &plan, &step, &weights, [&input, &y], Finish::Swiglu, RowSet::All)
-                    .expect("shapes that fit");
-                submit(device(), |pass| op.encode(pass, role, rows).expect("a kernel that compiles"));
-                let products = matmul(&x, &values, depth, None, None);
-                let mut expected = swiglu(&products.values, outputs);
-                for (row, bounds) in expected.bound.chunks_mut(outputs).enumerate() {
-                    for (out, bound) in bounds.iter_mut().enumerate() {
-                        let [gate, up] = [0, outputs].map(|half| row * 2 * outputs + half + out);
-                        let [gate_error, up_error] = [gate, up].map(|at| products.bound[at]);
-                        let [gate, up] = [gate, up].map(|at| products.values[at].abs());
-                        *bound += 1.1 * gate_error * (up + up_error) + gate * up_error;
-                    }
-                }
-                let context = format!("{role:?}, {rows} rows, [{outputs}, {depth}], {format:?}, {plan}");
-                compare(device(), "swiglu", &context, &read(device(), "swiglu", &y, rows), &expected);
+                product.agrees(role, rows, &mut random);
             }
         }
     }
@@ -294,8 +351,11 @@ fn gate_and_up_agree_with_f64() {
 /// Half-precision weights below 2^-14 are subnormal, and models do have them: no driver may take them for zeros.
 #[test]
 fn half_precision_subnormals_count() {
+    half_precision_subnormals(device().default_plan());
+}
+
+fn half_precision_subnormals(plan: Plan) {
     let mut random = Random::new(57);
-    let plan = device().default_plan();
     let values: Vec<f32> = (1..=16 * 40).map(|bits| half::f16::from_bits(bits).to_f32()).collect();
     let product = Product::of(device(), plan, WeightFormat::F16, [16, 40], Ending::Store, values, vec![]);
     product.agrees(Role::Round, 2, 1.0, &mut random);
@@ -304,10 +364,13 @@ fn half_precision_subnormals_count() {
 
 #[test]
 fn a_matrix_in_parts_gives_the_same_bits() {
+    a_matrix_in_parts(device().default_plan());
+}
+
+fn a_matrix_in_parts(plan: Plan) {
     let limited = device_with_binding_limit(50_000);
     let shape = [257, 136];
     for (format, ending) in FORMATS.into_iter().zip(ENDINGS) {
-        let plan = device().default_plan();
         let product = |device| Product::new(device, plan, format, shape, ending, &mut Random::new(58));
         let (parts, whole) = (product(&limited), product(device()));
         assert!(parts.matrix.bytes() > limited.largest_binding(), "in parts");
@@ -338,4 +401,49 @@ fn more_workgroups_than_a_grid_is_wide() {
     let product = Product::new(device(), plan, WeightFormat::Bf16, shape, Ending::Store, &mut random);
     product.agrees(Role::Round, 2, 1.0, &mut random);
     product.agrees(Role::Prompt, 2, 1.0, &mut random);
+}
+
+#[test]
+fn cooperative_products_agree_with_f64() {
+    let Some(plan) = cooperative_plan("cooperative products against f64") else { return };
+    rows_over_odd_shapes(plan);
+    every_row_count_format_and_ending(plan);
+    prompts_over_odd_shapes(plan);
+    output_rows(plan);
+    tiny_large_and_equal_values(plan);
+    half_precision_subnormals(plan);
+    a_matrix_in_parts(plan);
+    rows_of_unlike_magnitudes(plan);
+    gate_and_up([8, 32].map(|lanes| Plan { lanes, ..plan }));
+    // Weights interleaved as on a GPU.
+    let mut random = Random::new(61);
+    for (format, ending) in FORMATS.into_iter().zip(ENDINGS) {
+        let product = Product::new(device(), Plan { lanes: 32, ..plan }, format, [257, 136], ending, &mut random);
+        product.agrees(Role::Round, 13, 1.0, &mut random);
+        product.agrees(Role::Prompt, 33, 1.0, &mut random);
+    }
+}
+
+/// Rows of weights, and rows of x in turn, that differ by a factor of 10^30: each has a scale of its own.
+fn rows_of_unlike_magnitudes(plan: Plan) {
+    let mut random = Random::new(62);
+    let (outputs, depth, rows) = (33, 136, 9);
+    let factor = |row: usize| [1e-15f32, 1.0, 1e15][row % 3];
+    for (format, ending) in [(WeightFormat::Bf16, Ending::Store), (WeightFormat::F32, Ending::Add)] {
+        let mut values = random.normals(outputs * depth, 1.0);
+        for (row, values) in values.chunks_mut(depth).enumerate() {
+            values.iter_mut().for_each(|value| *value *= factor(row));
+        }
+        if format == WeightFormat::Bf16 {
+            values.iter_mut().for_each(|value| *value = half::bf16::from_f32(*value).to_f32());
+        }
+        let product = Product::of(device(), plan, format, [outputs, depth], ending, values, vec![]);
+        let mut x = random.normals(rows * depth, 1.0);
+        for (row, x) in x.chunks_mut(depth).enumerate() {
+            x.iter_mut().for_each(|value| *value *= factor(row + 1));
+        }
+        let residual = random.normals(rows * outputs, 1.0);
+        product.agrees_for(Role::Round, &x, &residual, "rows of unlike magnitudes");
+        product.agrees_for(Role::Prompt, &x, &residual, "rows of unlike magnitudes");
+    }
 }

@@ -1,8 +1,9 @@
 //! The device that tests run on, and what they share to put models on it.
 
+use std::io::Write as _;
 use std::sync::{Arc, LazyLock};
 
-use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, Plan};
+use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, Plan, Products};
 use pard_engine::model::{Transformer, WeightChoice};
 
 use super::memory::Memory;
@@ -19,6 +20,20 @@ pub fn device() -> &'static Device {
 pub fn plan(cache: CacheFormat) -> Plan {
     Plan { cache, ..device().default_plan() }
 }
+
+/// The adapter's plan with cooperative products; where it has no such matrices, a line says what was not tested.
+pub fn cooperative_plan(test: &str) -> Option<Plan> {
+    let Some(tile) = device().cooperative_tile() else {
+        // Past the test harness, which keeps what a passing test prints to itself.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {} has no cooperative matrices", device().name());
+        return None;
+    };
+    Some(Plan { products: Products::Cooperative { tile }, ..device().default_plan() })
+}
+
+/// What cooperative matrices take.
+const COOPERATIVE: wgpu::Features =
+    wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16).union(wgpu::Features::SUBGROUP);
 
 /// Uploads the model of `recipe`.
 pub fn upload(recipe: &Recipe, plan: &Plan) -> Arc<Transformer> {
@@ -40,7 +55,13 @@ pub fn device_with_binding_limit(bytes: u64) -> Device {
     let instance = wgpu::Instance::new(descriptor);
     for adapter in pollster::block_on(instance.enumerate_adapters(backends)) {
         let required_limits = wgpu::Limits { max_storage_buffer_binding_size: bytes, ..adapter.limits() };
-        let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
+        let descriptor = wgpu::DeviceDescriptor {
+            required_limits,
+            required_features: COOPERATIVE & adapter.features(),
+            // SAFETY: as in the engine: one kernel uses cooperative matrices, inside arrays of known sizes.
+            experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
+            ..Default::default()
+        };
         let Ok((raw, queue)) = pollster::block_on(adapter.request_device(&descriptor)) else { continue };
         let opened = Device::from_wgpu(raw, queue);
         if opened.name() == device().name() {
@@ -53,5 +74,17 @@ pub fn device_with_binding_limit(bytes: u64) -> Device {
 /// A device that does nothing but check what it is asked for, under the limits that every WebGPU adapter has.
 pub fn noop() -> Device {
     let (raw, queue) = wgpu::Device::noop(&wgpu::DeviceDescriptor::default());
+    Device::from_wgpu(raw, queue)
+}
+
+/// Likewise, with cooperative matrices and the workgroup memory of every adapter that has them.
+pub fn noop_with_cooperative_matrices() -> Device {
+    let (raw, queue) = wgpu::Device::noop(&wgpu::DeviceDescriptor {
+        required_features: COOPERATIVE,
+        required_limits: wgpu::Limits { max_compute_workgroup_storage_size: 32 << 10, ..Default::default() },
+        // SAFETY: nothing runs on this device.
+        experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
+        ..Default::default()
+    });
     Device::from_wgpu(raw, queue)
 }
