@@ -37,8 +37,9 @@ pub struct Pace {
     /// Rounds until speculation is tried again, and how long the next rest will be.
     resting: usize,
     next_rest: usize,
-    /// Rounds in a row that speculated.
+    /// Rounds in a row that speculated, and the most proposals that one of them had accepted.
     streak: usize,
+    reach: usize,
 }
 
 /// What the first proposal's chance is taken for at first, and how many checks that opinion is worth. A later position
@@ -50,7 +51,10 @@ const FADING: f64 = 0.95;
 const RESTED: f64 = 0.2;
 /// The shortest and the longest rest, in rounds; speculation that lasted for as many rounds as the shortest is trusted as
 /// at first.
-const SHORT_REST: usize = 16;
+const SHORT_REST: usize = 32;
+/// K is at most twice the longest run that was accepted since the last rest, and this at first: what is only hoped for
+/// should not cost much.
+const FIRST_DRAFTS: usize = 2;
 const LONG_REST: usize = 1024;
 /// What speculation has to promise over AR: times are not that exact.
 const MARGIN: f64 = 1.02;
@@ -65,12 +69,13 @@ impl Pace {
             resting: 0,
             next_rest: SHORT_REST,
             streak: 0,
+            reach: 0,
         }
     }
 
     /// The K that promises the most tokens per second.
     pub fn choose(&self) -> usize {
-        if self.resting > 0 { 0 } else { self.best(&self.chances()) }
+        if self.resting > 0 { 0 } else { self.best(&self.chances()).min((2 * self.reach).max(FIRST_DRAFTS)) }
     }
 
     /// Whether speculation pays by now.
@@ -87,7 +92,7 @@ impl Pace {
     /// Takes note of a round of `drafts` proposals of which `accepted` were accepted.
     pub fn observe(&mut self, drafts: usize, accepted: usize) {
         if drafts == 0 {
-            self.streak = 0;
+            (self.streak, self.reach) = (0, 0);
             self.resting = self.resting.saturating_sub(1);
             if self.resting == 0 {
                 self.checked.iter_mut().chain(&mut self.accepted).for_each(|count| *count *= RESTED);
@@ -100,6 +105,7 @@ impl Pace {
             self.accepted[position] = self.accepted[position] * FADING + f64::from(u8::from(position < accepted));
         }
         self.streak += 1;
+        self.reach = self.reach.max(accepted);
         if self.streak >= SHORT_REST {
             self.next_rest = SHORT_REST;
         }
