@@ -18,7 +18,7 @@ use serde_json::Value;
 use crate::comparison::relative_error;
 use crate::oracle::argmax::argmax;
 use crate::support::candle_reference::CandleModel;
-use crate::support::gpu::{device, sweep};
+use crate::support::gpu::{device, products, sweep};
 use crate::support::tiny_model::{Recipe, Stored, Tensors, write_json, write_safetensors};
 
 const PROMPTS: [&str; 10] = [
@@ -40,7 +40,8 @@ fn path() -> PathBuf {
 
 fn load(cache: CacheFormat) -> Model {
     let files = ModelFiles::open(&path()).expect("the default model opens");
-    Model::upload(device(), files, LoadOptions { cache, ..LoadOptions::default() }, &|_, _| ()).expect("upload")
+    Model::upload(device(), files, LoadOptions { cache, products: products(), ..LoadOptions::default() }, &|_, _| ())
+        .expect("upload")
 }
 
 /// Shared by the tests that do not care for the cache's format.

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::sync::{Arc, LazyLock};
 
-use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, Plan, Products};
+use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, Plan, ProductChoice, Products};
 use pard_engine::model::{Transformer, WeightChoice};
 
 use super::memory::Memory;
@@ -25,10 +25,20 @@ pub fn plan(cache: CacheFormat) -> Plan {
 pub fn cooperative_plan(test: &str) -> Option<Plan> {
     let Some(tile) = device().cooperative_tile() else {
         // Past the test harness, which keeps what a passing test prints to itself.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {} has no cooperative matrices", device().name());
+        let name = device().name();
+        let _ = writeln!(std::io::stderr(), "NOT HERE: {test}: {name} has no cooperative matrices, and refuses them");
         return None;
     };
     Some(Plan { products: Products::Cooperative { tile }, ..device().default_plan() })
+}
+
+/// What multiplies the real model's matrices: `PARD_PRODUCTS=cooperative` asks for the adapter's matrix units.
+pub fn products() -> ProductChoice {
+    match std::env::var("PARD_PRODUCTS").as_deref() {
+        Err(_) | Ok("plain") => ProductChoice::Plain,
+        Ok("cooperative") => ProductChoice::Cooperative,
+        Ok(other) => panic!("PARD_PRODUCTS is {other:?}; there are plain and cooperative"),
+    }
 }
 
 /// What cooperative matrices take.
