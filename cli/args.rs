@@ -363,9 +363,12 @@ impl MemoryArguments {
 }
 
 impl ModelArguments {
-    /// K where nothing was said.
-    pub fn usual_drafts(&self) -> Drafts {
-        if self.draft.is_some() { Drafts::Auto } else { Drafts::Fixed(0) }
+    /// K, where `asked` may leave it open: without a draft there is nothing to choose.
+    pub fn drafts(&self, asked: Option<Drafts>) -> Drafts {
+        match asked.unwrap_or_default() {
+            Drafts::Auto if self.draft.is_none() => Drafts::Fixed(0),
+            drafts => drafts,
+        }
     }
 
     /// Refuses speculation for which no draft was named.

@@ -127,8 +127,8 @@ fn open(arguments: &BenchArguments, talk: Talk) -> anyhow::Result<Files> {
 /// Every K that was asked for.
 fn lengths(arguments: &BenchArguments) -> Vec<Drafts> {
     match arguments.draft_len.is_empty() {
-        true => vec![arguments.models.usual_drafts()],
-        false => arguments.draft_len.clone(),
+        true => vec![arguments.models.drafts(None)],
+        false => arguments.draft_len.iter().map(|&drafts| arguments.models.drafts(Some(drafts))).collect(),
     }
 }
 

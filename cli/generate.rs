@@ -16,7 +16,7 @@ use crate::{interrupt, output, prompt};
 /// Runs the command.
 pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
     let models = &arguments.models;
-    let drafts = arguments.draft_len.unwrap_or(models.usual_drafts());
+    let drafts = models.drafts(arguments.draft_len);
     let plain = drafts.most() == 0 || arguments.method == Some(Method::Ar);
     let speculates =
         arguments.method.is_some_and(|method| method != Method::Ar) && arguments.draft_len != Some(Drafts::Fixed(0));

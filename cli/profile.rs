@@ -59,7 +59,7 @@ pub fn run(arguments: &ProfileArguments) -> anyhow::Result<ExitCode> {
     }
     if let Some(path) = &arguments.trace {
         let text = trace::chrome(&measured).to_string();
-        std::fs::write(path, text).map_err(|source| Error::Io { path: path.clone(), source })?;
+        std::fs::write(path, text).map_err(|source| Error::Write { path: path.clone(), source })?;
         talk.note(&format!("the trace is in {}; https://ui.perfetto.dev and chrome://tracing show it", path.display()));
     }
     Ok(ExitCode::SUCCESS)

@@ -25,7 +25,7 @@ pub fn run(arguments: &TuneArguments) -> anyhow::Result<ExitCode> {
         let said = match std::fs::remove_file(&path) {
             Ok(()) => "forgotten",
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => "nothing was measured",
-            Err(source) => return Err(Error::Io { path, source }.into()),
+            Err(source) => return Err(Error::Write { path, source }.into()),
         };
         talk.note(&format!("{}: {said}", path.display()));
         return Ok(ExitCode::SUCCESS);

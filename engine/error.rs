@@ -226,4 +226,12 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file could not be written.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
 }

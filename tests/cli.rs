@@ -203,6 +203,7 @@ fn bad_usage_is_told_apart_from_failure() {
         assert_eq!(generate(&["-d", target, &format!("-k={drafts}")]).code, Some(2), "-k {drafts}");
     }
     generate(&["-k", "4"]).expect_error(2, &["--draft-len", "-d"]);
+    assert_eq!(generate(&["-k", "auto", "-n", "2"]).code, Some(0), "without a draft there is nothing to choose");
     generate(&["--method", "vsd"]).expect_error(2, &["--method", "-d"]);
     generate(&["--backend", "abacus"]).expect_error(2, &["abacus", "vulkan, metal and dx12"]);
     assert_eq!(generate(&["--chat", "--raw"]).code, Some(2));

@@ -176,12 +176,12 @@ impl Tuning {
 
     /// Writes the table for `model` to `folder`, whole or not at all.
     ///
-    /// **Errors**: [`Error::Io`].
+    /// **Errors**: [`Error::Write`].
     pub fn save(&self, folder: &Path, model: &Transformer) -> Result<PathBuf> {
         let path = Tuning::path(folder, model);
         let io = |path: &Path| {
             let path = path.to_owned();
-            move |source| Error::Io { path, source }
+            move |source| Error::Write { path, source }
         };
         std::fs::create_dir_all(folder).map_err(io(folder))?;
         let text = serde_json::to_string_pretty(self).map_err(|error| io(&path)(error.into()))?;

@@ -138,6 +138,9 @@ fn edited_shaders_are_taken_from_a_folder() {
     std::fs::write(edited.join("rope.wgsl"), "this is no shader").expect("a shader");
     profile(&edited).expect_error(1, &["rope"]);
     profile(&folder("no-shaders")).expect_error(2, &["no-shaders", "matmul_rows.wgsl"]);
+    let nowhere = folder("no-trace").join("missing").join("trace.json");
+    let arguments = ["profile", "-m", target, "--rounds", "1", "--trace", name(&nowhere)];
+    pard(&arguments).expect_error(1, &["cannot write", "trace.json"]);
 }
 
 #[test]
