@@ -11,7 +11,7 @@ use pard_engine::ops::{
 use crate::ops::attention::Layer;
 use crate::ops::matmul::{ENDINGS, Ending, FORMATS, GPU_PLANS, GateUp, Product};
 use crate::ops::{
-    embedding, input, matmul, output, poison, read, rms_norm, rope, row_counts, same_bits, submit, swiglu,
+    embedding, input, matmul, output, poison, read, rms_norm, rope, row_counts, same_bits, submit, swiglu, vector,
 };
 use crate::support::gpu::{cooperative_plan, device, plan, sweep, upload};
 use crate::support::random::Random;
@@ -167,7 +167,7 @@ fn rotated_rows_do_not_depend_on_each_other() {
     let (start, width) = (40, shape.qkv_width());
     let angles = rope::Angles::random(&mut random, start + MOST_ROWS, 64);
     let qkv = random.normals(MOST_ROWS * width, 1.0);
-    let gain = random.normals(64, 1.0);
+    let gain = vector(device(), &random.normals(64, 1.0));
     for cache in [CacheFormat::F16, CacheFormat::F32] {
         for gains in [None, Some(RopeGains { query: &gain, key: &gain, epsilon: 1e-6 })] {
             let context = format!("rope, {cache:?}, normed {}", gains.is_some());

@@ -75,6 +75,7 @@ fn operands_that_do_not_fit_are_refused() {
     let device = &noop();
     let plan = &Plan { cache: CacheFormat::F16, ..device.default_plan() };
     let tensor = |rows, width| Tensor::new(device, "rows", rows, width).expect("a small tensor");
+    let vector = |width| tensor(1, width);
     let buffer = |bytes| Buffer::storage(device, "words", bytes).expect("a small buffer");
     let step = Buffer::shared::<Step>(device, "step").expect("a small buffer");
     let (ids, rows) = (buffer(256), MOST_ROWS);
@@ -91,12 +92,13 @@ fn operands_that_do_not_fit_are_refused() {
     refused(matmul(&tensor(rows, 24), &tensor(rows, 24), Finish::Store), "matmul", "x");
     refused(matmul(&tensor(rows - 1, 16), &tensor(rows, 24), Finish::Store), "matmul", "x");
     refused(matmul(&tensor(rows, 16), &tensor(rows, 16), Finish::Store), "matmul", "y");
-    refused(matmul(&tensor(rows, 16), &tensor(rows, 24), Finish::Bias(&[0.0; 16])), "matmul", "bias");
+    refused(matmul(&tensor(rows, 16), &tensor(rows, 24), Finish::Bias(&vector(16))), "matmul", "bias");
 
-    let norm = |x: &Tensor, y: &Tensor, gain: &[f32]| RmsNorm::new(device, &step, [x, y], gain, 1e-5, RowSet::All);
-    refused(norm(&tensor(rows, 6), &tensor(rows, 6), &[1.0; 6]), "rms_norm", "x");
-    refused(norm(&tensor(rows, 16), &tensor(rows, 16), &[1.0; 12]), "rms_norm", "gain");
-    refused(norm(&tensor(rows, 16), &tensor(rows, 20), &[1.0; 16]), "rms_norm", "y");
+    let norm =
+        |x: &Tensor, y: &Tensor, gain: usize| RmsNorm::new(device, &step, [x, y], &vector(gain), 1e-5, RowSet::All);
+    refused(norm(&tensor(rows, 6), &tensor(rows, 6), 6), "rms_norm", "x");
+    refused(norm(&tensor(rows, 16), &tensor(rows, 16), 12), "rms_norm", "gain");
+    refused(norm(&tensor(rows, 16), &tensor(rows, 20), 16), "rms_norm", "y");
     refused(matmul(&tensor(rows, 16), &tensor(rows, 24), Finish::Swiglu), "matmul", "weights");
     let pair = Matrix::upload_pair(device, plan, "weights", WeightFormat::Bf16, [24, 16], &|_, _| Ok(()));
     let pair = pair.expect("a small matrix");
@@ -119,8 +121,10 @@ fn operands_that_do_not_fit_are_refused() {
     let (qkv, query) = (tensor(rows, 128), tensor(rows, 64));
     refused(rope(&query, &query, None), "rope", "qkv");
     refused(rope(&qkv, &qkv, None), "rope", "query");
-    let (short, right) = ([1.0; 16], [1.0; 32]);
-    let gains = |query, key| Some(RopeGains { query, key, epsilon: 1e-6 });
+    let (short, right) = (vector(16), vector(32));
+    fn gains<'a>(query: &'a Tensor, key: &'a Tensor) -> Option<RopeGains<'a>> {
+        Some(RopeGains { query, key, epsilon: 1e-6 })
+    }
     refused(rope(&qkv, &query, gains(&short, &right)), "rope", "query gain");
     refused(rope(&qkv, &query, gains(&right, &short)), "rope", "key gain");
     let attention =

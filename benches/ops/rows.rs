@@ -58,7 +58,8 @@ pub fn rms_norm(bench: &Bench, config: &Config) -> Result<()> {
     let mut random = Random::new(5);
     let (input, gain) = (random.normals(PROMPT_ROWS * width, 1.0), random.normals(width, 1.0));
     let (x, y) = (bench.tensor(width, &input)?, Tensor::new(&bench.device, "y", PROMPT_ROWS, width)?);
-    let op = &RmsNorm::new(&bench.device, &bench.step, [&x, &y], &gain, epsilon, RowSet::All)?;
+    let gains = Tensor::vector(&bench.device, "gain", &gain)?;
+    let op = &RmsNorm::new(&bench.device, &bench.step, [&x, &y], &gains, epsilon, RowSet::All)?;
     let cases = ROW_COUNTS.map(|rows| Case {
         kernel: "rms_norm",
         what: format!("width {width}"),
@@ -98,8 +99,10 @@ pub fn rope(bench: &Bench, config: &Config) -> Result<()> {
     let cache = KvCache::new(device, plan, &shape, positions)?;
     let queries: Vec<f32> = input.chunks(shape.qkv_width()).flat_map(|row| &row[..width]).copied().collect();
     let at: Vec<u32> = (start as u32..).take(PROMPT_ROWS).collect();
-    for (what, gains) in [("heads", None), ("normalised heads", Some(RopeGains { query: &query, key: &key, epsilon }))]
-    {
+    let query_gain = Tensor::vector(device, "query gain", &query)?;
+    let key_gain = Tensor::vector(device, "key gain", &key)?;
+    let gains = RopeGains { query: &query_gain, key: &key_gain, epsilon };
+    for (what, gains) in [("heads", None), ("normalised heads", Some(gains))] {
         let op = &Rope::new(device, &bench.step, &shape, &angles, [&qkv, &out], &cache, gains)?;
         let turned = width + config.key_value_size();
         let cases = ROW_COUNTS.map(|rows| Case {
@@ -112,7 +115,7 @@ pub fn rope(bench: &Bench, config: &Config) -> Result<()> {
             state: bench.at(start, rows),
             record: each(move |pass| op.encode(pass, rows)),
         });
-        let norm = gains.map(|gains| (gains.query, epsilon));
+        let norm = gains.map(|_| (&query[..], epsilon));
         let expected = oracle::rope::rope(&queries, heads, head_dim, &at, (&cos, &sin), norm);
         for case in &cases {
             bench.check(case, &bench.result(case, &out.buffer, case.rows * width)?, &expected);

@@ -262,7 +262,7 @@ impl Layer {
         let norm = |gain| RmsNorm::new(device, step, [&a.hidden, &a.normed], gain, epsilon, RowSet::All);
         let matmul = |matrix, x, y, finish| Matmul::new(device, plan, step, matrix, [x, y], finish, RowSet::All);
         let cache = KvCache::new(device, plan, &shape, positions)?;
-        let bias = weights.qkv_bias.as_deref().map_or(Finish::Store, Finish::Bias);
+        let bias = weights.qkv_bias.as_ref().map_or(Finish::Store, Finish::Bias);
         let gains = weights.head_norm.as_ref().map(|[query, key]| RopeGains { query, key, epsilon });
         Ok(Layer {
             attention_norm: norm(&weights.attention_norm)?,

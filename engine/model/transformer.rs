@@ -6,7 +6,7 @@ use super::checkpoint::{Checkpoint, StoredType};
 use super::config::Config;
 use crate::error::Result;
 use crate::gpu::{Device, Plan};
-use crate::ops::{AttentionShape, Matrix, MatrixSource, WeightFormat, check_products};
+use crate::ops::{AttentionShape, Matrix, MatrixSource, Tensor, WeightFormat, check_products};
 
 /// How F32 checkpoints are kept on the device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,20 +25,20 @@ pub struct Transformer {
     pub(super) config: Config,
     pub(super) embedding: Matrix,
     pub(super) layers: Vec<LayerWeights>,
-    pub(super) final_norm: Vec<f32>,
+    pub(super) final_norm: Tensor,
     head: Option<Matrix>,
     notices: Vec<String>,
 }
 
 /// One layer. Matrices that read the same rows are one matrix: q, k and v; gate and up.
 pub(super) struct LayerWeights {
-    pub attention_norm: Vec<f32>,
+    pub attention_norm: Tensor,
     pub qkv: Matrix,
-    pub qkv_bias: Option<Vec<f32>>,
+    pub qkv_bias: Option<Tensor>,
     /// Gains for q and k.
-    pub head_norm: Option<[Vec<f32>; 2]>,
+    pub head_norm: Option<[Tensor; 2]>,
     pub output: Matrix,
-    pub feed_forward_norm: Vec<f32>,
+    pub feed_forward_norm: Tensor,
     pub gate_up: Matrix,
     pub down: Matrix,
 }
@@ -65,45 +65,13 @@ impl Transformer {
         loader.total = loader.check_all(config)?;
         check_products(device, plan)?;
         let hidden = config.hidden_size;
-        let [queries, keys] = [config.query_size(), config.key_value_size()];
         let embedding = loader.matrix(&["model.embed_tokens.weight"], &[config.vocab_size], hidden)?;
         let head = match config.tied_head {
             true => None,
             false => Some(loader.matrix(&["lm_head.weight"], &[config.vocab_size], hidden)?),
         };
-        let layers = (0..config.layers)
-            .map(|layer| {
-                let name = |part: &str| format!("model.layers.{layer}.{part}");
-                let [q, k, v] = ["q", "k", "v"].map(|part| name(&format!("self_attn.{part}_proj.weight")));
-                let qkv_bias = config.qkv_bias.then(|| {
-                    let parts = [("q", queries), ("k", keys), ("v", keys)];
-                    let read = |(part, len)| checkpoint.read_vector(&name(&format!("self_attn.{part}_proj.bias")), len);
-                    parts.map(read).into_iter().collect::<Result<Vec<_>>>().map(|parts| parts.concat())
-                });
-                let head_norm = config.head_norm.then(|| -> Result<_> {
-                    Ok([
-                        checkpoint.read_vector(&name("self_attn.q_norm.weight"), config.head_dim)?,
-                        checkpoint.read_vector(&name("self_attn.k_norm.weight"), config.head_dim)?,
-                    ])
-                });
-                let ffn = config.feed_forward_size;
-                Ok(LayerWeights {
-                    attention_norm: checkpoint.read_vector(&name("input_layernorm.weight"), hidden)?,
-                    qkv: loader.matrix(&[&q, &k, &v], &[queries, keys, keys], hidden)?,
-                    qkv_bias: qkv_bias.transpose()?,
-                    head_norm: head_norm.transpose()?,
-                    output: loader.matrix(&[&name("self_attn.o_proj.weight")], &[hidden], queries)?,
-                    feed_forward_norm: checkpoint.read_vector(&name("post_attention_layernorm.weight"), hidden)?,
-                    gate_up: loader.gate_up(
-                        &[&name("mlp.gate_proj.weight"), &name("mlp.up_proj.weight")],
-                        ffn,
-                        hidden,
-                    )?,
-                    down: loader.matrix(&[&name("mlp.down_proj.weight")], &[hidden], ffn)?,
-                })
-            })
-            .collect::<Result<_>>()?;
-        let final_norm = checkpoint.read_vector("model.norm.weight", hidden)?;
+        let layers = (0..config.layers).map(|layer| loader.layer(config, layer)).collect::<Result<_>>()?;
+        let final_norm = loader.vector(&["model.norm.weight"], &[hidden])?;
         let notices = loader.notices;
         let (device, plan, config) = (device.clone(), *plan, config.clone());
         Ok(Transformer { device, plan, config, embedding, layers, final_norm, head, notices })
@@ -220,29 +188,66 @@ impl Loader<'_> {
         })
     }
 
+    /// The weights of layer `layer`.
+    fn layer(&mut self, config: &Config, layer: usize) -> Result<LayerWeights> {
+        let [hidden, ffn] = [config.hidden_size, config.feed_forward_size];
+        let [queries, keys] = [config.query_size(), config.key_value_size()];
+        let name = |part: &str| format!("model.layers.{layer}.{part}");
+        let qkv = |kind| ["q", "k", "v"].map(|part| name(&format!("self_attn.{part}_proj.{kind}")));
+        let qkv_bias = config.qkv_bias.then(|| self.vector(&qkv("bias"), &[queries, keys, keys])).transpose()?;
+        let gain = |loader: &Self, part, width| loader.vector(&[name(part)], &[width]);
+        let head_norm = match config.head_norm {
+            false => None,
+            true => Some([
+                gain(self, "self_attn.q_norm.weight", config.head_dim)?,
+                gain(self, "self_attn.k_norm.weight", config.head_dim)?,
+            ]),
+        };
+        Ok(LayerWeights {
+            attention_norm: gain(self, "input_layernorm.weight", hidden)?,
+            qkv: self.matrix(&qkv("weight"), &[queries, keys, keys], hidden)?,
+            qkv_bias,
+            head_norm,
+            output: self.matrix(&[name("self_attn.o_proj.weight")], &[hidden], queries)?,
+            feed_forward_norm: gain(self, "post_attention_layernorm.weight", hidden)?,
+            gate_up: self.gate_up(&[name("mlp.gate_proj.weight"), name("mlp.up_proj.weight")], ffn, hidden)?,
+            down: self.matrix(&[name("mlp.down_proj.weight")], &[hidden], ffn)?,
+        })
+    }
+
+    /// One row made of the vectors `names`, one after the other.
+    fn vector<N: AsRef<str>>(&self, names: &[N], lens: &[usize]) -> Result<Tensor> {
+        let mut values = Vec::new();
+        for (name, &len) in names.iter().zip(lens) {
+            values.extend(self.checkpoint.read_vector(name.as_ref(), len)?);
+        }
+        Tensor::vector(self.device, names[0].as_ref(), &values)
+    }
+
     /// One matrix made of the tensors `names`, one below the other, `rows` high and `columns` wide.
-    fn matrix(&mut self, names: &[&str], rows: &[usize], columns: usize) -> Result<Matrix> {
+    fn matrix<N: AsRef<str>>(&mut self, names: &[N], rows: &[usize], columns: usize) -> Result<Matrix> {
         let total: usize = rows.iter().sum();
         self.upload(names, rows, columns, |format, read| {
-            Matrix::upload(self.device, self.plan, names[0], format, [total, columns], read)
+            Matrix::upload(self.device, self.plan, names[0].as_ref(), format, [total, columns], read)
         })
     }
 
     /// Gate and up, `width` rows each.
-    fn gate_up(&mut self, names: &[&str; 2], width: usize, columns: usize) -> Result<Matrix> {
+    fn gate_up(&mut self, names: &[String; 2], width: usize, columns: usize) -> Result<Matrix> {
         self.upload(names, &[width; 2], columns, |format, read| {
-            Matrix::upload_pair(self.device, self.plan, names[0], format, [width, columns], read)
+            Matrix::upload_pair(self.device, self.plan, &names[0], format, [width, columns], read)
         })
     }
 
-    fn upload(
+    fn upload<N: AsRef<str>>(
         &mut self,
-        names: &[&str],
+        names: &[N],
         rows: &[usize],
         columns: usize,
         upload: impl FnOnce(WeightFormat, &MatrixSource) -> Result<Matrix>,
     ) -> Result<Matrix> {
-        let format = self.format(names)?;
+        let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+        let format = self.format(&names)?;
         let checkpoint = self.checkpoint;
         let read = |range: Range<usize>, out: &mut [f32]| {
             let mut first = 0;

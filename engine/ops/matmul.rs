@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use super::cooperative::Cooperative;
 use super::matrix::{MOST_BLOCKS, Matrix, PIECE};
 use super::variant::{Variant, Variants};
-use super::{MOST_ROWS, Role, Tensor, expect_len};
+use super::{MOST_ROWS, Role, Tensor};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Kernel, Pass, Plan, Work};
 
@@ -20,8 +20,8 @@ pub enum Finish<'a> {
     Store,
     /// It is added to what the output holds: the residual stream.
     Add,
-    /// It is stored with a bias, one for each weight row.
-    Bias(&'a [f32]),
+    /// It is stored with a bias, `[1, outputs]`.
+    Bias(&'a Tensor),
     /// `silu(gate) · up` is stored, `silu(g) = g / (1 + e^-g)`, of weights uploaded by [`Matrix::upload_pair`]. Source:
     /// arXiv:2002.05202.
     Swiglu,
@@ -105,8 +105,8 @@ impl Matmul {
             Finish::Add => ("finish/add", None),
             Finish::Swiglu => ("finish/swiglu", None),
             Finish::Bias(bias) => {
-                expect_len("matmul", "bias", bias, weights.outputs())?;
-                ("finish/bias", Some(Buffer::with_values(device, "bias", bias)?))
+                bias.expect("matmul", "bias", 1, weights.outputs())?;
+                ("finish/bias", Some(&bias.buffer))
             }
         };
         let mut op = Matmul {
@@ -145,7 +145,7 @@ impl Matmul {
             };
             let params = Buffer::uniform(device, "matmul params", &params)?;
             let mut operands = vec![&params, step, &part.buffer, &x.buffer, &y.buffer];
-            operands.extend(&bias);
+            operands.extend(bias);
             operands.extend(&part.scales);
             let bind = |kernel: &Arc<Kernel>| kernel.dispatch(device, &operands, [1, 1, 1]);
             let (storage, uniform) = (bind(&storage)?, uniform.as_ref().map(bind).transpose()?);

@@ -60,6 +60,13 @@ impl Tensor {
         Ok(Tensor { buffer, rows, width })
     }
 
+    /// One row that holds `values`: a gain, a bias.
+    ///
+    /// **Errors**: as [`Buffer::storage`].
+    pub fn vector(device: &Device, label: &str, values: &[f32]) -> Result<Tensor> {
+        Ok(Tensor { buffer: Buffer::with_values(device, label, values)?, rows: 1, width: values.len() })
+    }
+
     /// Checks the width and the room.
     fn expect(&self, op: &'static str, tensor: &'static str, rows: usize, width: usize) -> Result<()> {
         if self.width == width && self.rows >= rows {
@@ -83,12 +90,4 @@ pub struct Step {
     pub outputs: u32,
     /// Where their choices go.
     pub first_choice: u32,
-}
-
-/// Checks a vector's length.
-fn expect_len<T>(op: &'static str, tensor: &'static str, values: &[T], len: usize) -> Result<()> {
-    if values.len() == len {
-        return Ok(());
-    }
-    Err(Error::Shape { op, tensor, got: vec![values.len()], expected: vec![len] })
 }

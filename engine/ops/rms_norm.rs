@@ -1,6 +1,6 @@
 //! `y[r] = x[r] / √(mean(x[r]²) + ε) · gain`: shaders/rms_norm.wgsl.
 
-use super::{MOST_ROWS, RowSet, Tensor, expect_len};
+use super::{MOST_ROWS, RowSet, Tensor};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
@@ -20,14 +20,14 @@ pub struct RmsNorm {
 impl RmsNorm {
     /// `y[r] = x[r] / √(mean(x[r]²) + ε) · gain`. With [`RowSet::Outputs`], row 0 of `y` is row `step.first_output` of `x`.
     ///
-    /// Shapes: `x`, `y` are `[rows, width]`, `gain` is `[width]`; `width` is a multiple of 4.
+    /// Shapes: `x`, `y` are `[rows, width]`, `gain` is `[1, width]`; `width` is a multiple of 4.
     /// Errors: [`Error::Shape`] if they do not fit.
     /// Source: arXiv:1910.07467.
     pub fn new(
         device: &Device,
         step: &Buffer,
         [x, y]: [&Tensor; 2],
-        gain: &[f32],
+        gain: &Tensor,
         epsilon: f32,
         row_set: RowSet,
     ) -> Result<RmsNorm> {
@@ -35,15 +35,15 @@ impl RmsNorm {
             let expected = vec![x.rows, x.width.next_multiple_of(4)];
             return Err(Error::Shape { op: "rms_norm", tensor: "x", got: vec![x.rows, x.width], expected });
         }
-        expect_len("rms_norm", "gain", gain, x.width)?;
+        gain.expect("rms_norm", "gain", 1, x.width)?;
         y.expect("rms_norm", "y", MOST_ROWS, x.width)?;
         // A CPU's barriers cost more than what they would share out.
         let lanes = if device.is_software() { 8 } else { 64 };
         let kernel = device.kernel(&["rms_norm", "shared/step"], &[("LANES", lanes), row_set.constant()])?;
         let params = RmsNormParams { pieces: (x.width / 4) as u32, epsilon };
         let params = Buffer::uniform(device, "rms_norm params", &params)?;
-        let gain = Buffer::with_values(device, "gain", gain)?;
-        let dispatch = kernel.dispatch(device, &[&params, step, &x.buffer, &gain, &y.buffer], [1, 1, 1])?;
+        let operands = [&params, step, &x.buffer, &gain.buffer, &y.buffer];
+        let dispatch = kernel.dispatch(device, &operands, [1, 1, 1])?;
         Ok(RmsNorm { dispatch, width: x.width })
     }
 

@@ -1,6 +1,6 @@
 //! Rotation of q and k, and k and v into the cache: shaders/rope.wgsl. Also the cache itself.
 
-use super::{MOST_ROWS, Tensor, expect_len};
+use super::{MOST_ROWS, Tensor};
 use crate::error::Result;
 use crate::gpu::{Buffer, CacheFormat, Device, Dispatch, Pass, Plan, Work};
 
@@ -76,13 +76,13 @@ impl AttentionShape {
     }
 }
 
-/// Gains of the normalisation of every head of q and k, `[head_dim]` each (Qwen3).
+/// Gains of the normalisation of every head of q and k, `[1, head_dim]` each (Qwen3).
 #[derive(Clone, Copy)]
 pub struct RopeGains<'a> {
     /// For q.
-    pub query: &'a [f32],
+    pub query: &'a Tensor,
     /// For k.
-    pub key: &'a [f32],
+    pub key: &'a Tensor,
     /// The normalisation's epsilon.
     pub epsilon: f32,
 }
@@ -123,18 +123,11 @@ impl Rope {
         let params = RopeParams { capacity: cache.capacity as u32, epsilon: gains.map_or(0.0, |gains| gains.epsilon) };
         let params = Buffer::uniform(device, "rope params", &params)?;
         let mut operands = vec![&params, step, angles, &qkv.buffer, &cache.keys, &cache.values, &query.buffer];
-        let gain_buffers = match gains {
-            None => vec![],
-            Some(gains) => {
-                expect_len("rope", "query gain", gains.query, shape.head_dim)?;
-                expect_len("rope", "key gain", gains.key, shape.head_dim)?;
-                vec![
-                    Buffer::with_values(device, "query gain", gains.query)?,
-                    Buffer::with_values(device, "key gain", gains.key)?,
-                ]
-            }
-        };
-        operands.extend(&gain_buffers);
+        if let Some(gains) = gains {
+            gains.query.expect("rope", "query gain", 1, shape.head_dim)?;
+            gains.key.expect("rope", "key gain", 1, shape.head_dim)?;
+            operands.extend([&gains.query.buffer, &gains.key.buffer]);
+        }
         let write = match cache.format {
             CacheFormat::F16 => "cache/write_f16",
             CacheFormat::F32 => "cache/write_f32",

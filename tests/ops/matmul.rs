@@ -4,7 +4,7 @@ use pard_engine::Error;
 use pard_engine::gpu::{CacheFormat, Device, Plan, Products};
 use pard_engine::ops::{Finish, Matmul, Matrix, Role, RowSet, Step, WeightFormat};
 
-use super::{OUTPUTS, ROW_COUNTS, WIDTHS, compare, input, output, read, row_counts, same_bits, step, submit};
+use super::{OUTPUTS, ROW_COUNTS, WIDTHS, compare, input, output, read, row_counts, same_bits, step, submit, vector};
 use crate::oracle::matmul::matmul;
 use crate::oracle::swiglu::swiglu;
 use crate::support::gpu::{cooperative_plan, device, device_with_binding_limit, sweep};
@@ -100,10 +100,10 @@ impl<'a> Product<'a> {
         };
         let step = step(device, step_values);
         let x = input(device, depth, x);
-        let y = output(device, rows, outputs);
+        let (y, bias) = (output(device, rows, outputs), vector(device, &self.bias));
         let finish = match self.ending {
             Ending::Store => Finish::Store,
-            Ending::Bias => Finish::Bias(&self.bias),
+            Ending::Bias => Finish::Bias(&bias),
             Ending::Add => {
                 y.buffer.write(device, 0, residual);
                 Finish::Add

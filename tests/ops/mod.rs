@@ -60,6 +60,11 @@ pub fn input(device: &Device, width: usize, values: &[f32]) -> Tensor {
     tensor
 }
 
+/// One row that holds `values`.
+pub fn vector(device: &Device, values: &[f32]) -> Tensor {
+    Tensor::vector(device, "vector", values).expect("a small vector")
+}
+
 /// Poisoned room for `rows` rows.
 pub fn output(device: &Device, rows: usize, width: usize) -> Tensor {
     let tensor = room(device, rows, width);

@@ -3,7 +3,7 @@
 use pard_engine::gpu::Device;
 use pard_engine::ops::{RmsNorm, RowSet, Step};
 
-use super::{compare, input, output, read, row_counts, step, submit};
+use super::{compare, input, output, read, row_counts, step, submit, vector};
 use crate::oracle::rms_norm::rms_norm;
 use crate::support::gpu::{device, sweep};
 use crate::support::random::Random;
@@ -25,7 +25,7 @@ pub fn run(device: &Device, x: &[f32], gain: &[f32], epsilon: f32, first_output:
         },
     );
     let (x, y) = (input(device, width, x), output(device, outputs, width));
-    let op = RmsNorm::new(device, &step, [&x, &y], gain, epsilon, row_set).expect("shapes that fit");
+    let op = RmsNorm::new(device, &step, [&x, &y], &vector(device, gain), epsilon, row_set).expect("shapes that fit");
     submit(device, |pass| op.encode(pass, outputs));
     read(device, "rms_norm", &y, outputs)
 }

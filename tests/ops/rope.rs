@@ -3,7 +3,7 @@
 use pard_engine::gpu::{Buffer, CacheFormat, Device, Plan};
 use pard_engine::ops::{AttentionShape, KvCache, Rope, RopeGains, Step};
 
-use super::{POISON, compare, input, output, poison, read, row_counts, step, submit};
+use super::{POISON, compare, input, output, poison, read, row_counts, step, submit, vector};
 use crate::comparison::flushed;
 use crate::oracle::Expected;
 use crate::oracle::rope::rope;
@@ -151,7 +151,8 @@ fn agrees(shape: AttentionShape, cache: CacheFormat, rows: usize, start: usize, 
     let qkv = random.normals(rows * width, magnitude);
     let [query_gain, key_gain] = [0, 1].map(|_| random.normals(head_dim, 1.0));
     let epsilon = 1e-6;
-    let gains = normed.then_some(RopeGains { query: &query_gain, key: &key_gain, epsilon });
+    let [query, key] = [&query_gain, &key_gain].map(|gain| vector(device(), gain));
+    let gains = normed.then_some(RopeGains { query: &query, key: &key, epsilon });
     let got = run(device(), &plan(cache), shape, &angles, &qkv, start, gains);
 
     let positions: Vec<u32> = (start as u32..).take(rows).collect();

@@ -58,7 +58,7 @@ fn products(device: &Device, plan: &Plan, format: WeightFormat, pass: &mut Pass)
     let (x, y) = (Tensor::new(device, "x", 100, depth)?, Tensor::new(device, "y", 100, outputs)?);
     let ids = Buffer::storage(device, "ids", 400)?;
     Embedding::new(device, &matrix, &ids, &x)?.encode(pass, 100);
-    let (step, bias) = (step(device)?, vec![0.0; outputs]);
+    let (step, bias) = (step(device)?, Tensor::new(device, "bias", 1, outputs)?);
     for finish in [Finish::Store, Finish::Add, Finish::Bias(&bias)] {
         for row_set in [RowSet::All, RowSet::Outputs] {
             let op = Matmul::new(device, plan, &step, &matrix, [&x, &y], finish, row_set)?;
@@ -95,7 +95,7 @@ fn attention(device: &Device, plan: &Plan, shape: AttentionShape, pass: &mut Pas
     let scratch = AttentionScratch::new(device, plan, &shape, positions)?;
     let tensor = |width| Tensor::new(device, "rows", 100, width);
     let (qkv, query, out) = (tensor(shape.qkv_width())?, tensor(width)?, tensor(width)?);
-    let gain = vec![1.0; shape.head_dim];
+    let gain = Tensor::new(device, "gain", 1, shape.head_dim)?;
     for gains in [None, Some(RopeGains { query: &gain, key: &gain, epsilon: 1e-6 })] {
         Rope::new(device, &step, &shape, &angles, [&qkv, &query], &cache, gains)?.encode(pass, 100);
     }
@@ -108,9 +108,9 @@ fn attention(device: &Device, plan: &Plan, shape: AttentionShape, pass: &mut Pas
 fn rows(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
     let step = step(device)?;
     let tensor = |width| Tensor::new(device, "rows", MOST_ROWS, width);
-    let (x, y) = (tensor(136)?, tensor(136)?);
+    let (x, y, gain) = (tensor(136)?, tensor(136)?, Tensor::new(device, "gain", 1, 136)?);
     for row_set in [RowSet::All, RowSet::Outputs] {
-        RmsNorm::new(device, &step, [&x, &y], &[1.0; 136], 1e-6, row_set)?.encode(pass, MOST_ROWS);
+        RmsNorm::new(device, &step, [&x, &y], &gain, 1e-6, row_set)?.encode(pass, MOST_ROWS);
     }
     let choices = Buffer::storage(device, "choices", 128)?;
     Argmax::new(device, &step, &tensor(4099)?, 4097, &choices)?.encode(pass, MOST_ROWS);
