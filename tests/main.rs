@@ -9,6 +9,7 @@ mod comparison;
 mod decoding;
 mod forward;
 mod gguf;
+mod gradients;
 #[cfg(feature = "hub")]
 mod hub;
 mod hub_snapshot;

@@ -7,6 +7,7 @@ use std::path::Path;
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use pard_engine::gpu::{Composition, Plan, Products, Shaders, compose, shader_names, shader_source};
+use pard_engine::ops::gradients::{AdamWStep, Label, RowLoss};
 use pard_engine::ops::{RoundParams, Session, Step};
 
 use crate::ops::matmul::GPU_PLANS;
@@ -27,6 +28,7 @@ fn compositions() -> Vec<Composition> {
     compositions.extend(device.compositions());
     // The noop adapter counts as software; a GPU's products are tiled otherwise.
     let gpu_tiles: &[(&str, &[(&str, u32)])] = &[
+        ("cross_entropy", &[("LANES", 256)]),
         ("matmul_rows", &[("BLOCKS", 1)]),
         ("matmul_tile", &[("ROWS", 8), ("TILES", 4)]),
         ("matmul_cooperative", &[("THREADS", 128), ("PARTS", 2)]),
@@ -164,8 +166,9 @@ fn shader_structs(module: &naga::Module) -> BTreeMap<String, Vec<Field>> {
 fn host_structs() -> BTreeMap<String, Vec<Field>> {
     let mut structs = BTreeMap::new();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("engine/ops");
-    for entry in std::fs::read_dir(folder).expect("engine/ops") {
-        let text = std::fs::read_to_string(entry.expect("an entry").path()).expect("Rust");
+    let files = [folder.join("gradients"), folder].map(|folder| std::fs::read_dir(folder).expect("engine/ops"));
+    for path in files.into_iter().flatten().map(|entry| entry.expect("an entry").path()).filter(|path| path.is_file()) {
+        let text = std::fs::read_to_string(path).expect("Rust");
         for part in text.split("#[repr(C)]").skip(1) {
             let (head, body) = part.split_once('{').expect("a struct's body");
             let name = head.split_whitespace().last().expect("a struct's name");
@@ -226,4 +229,7 @@ fn host_structs_are_read_as_the_compiler_lays_them_out() {
     laid_out!(Step: start, rows, first_output, outputs, first_choice);
     laid_out!(Session: tokens, target_rows, draft_rows);
     laid_out!(RoundParams: drafts, mask, parallel, pass_index, rows);
+    laid_out!(Label: id, weight, divergence_weight);
+    laid_out!(RowLoss: cross_entropy, divergence, choice, teacher_choice);
+    laid_out!(AdamWStep: learning_rate, beta1, beta2, epsilon, weight_decay, correction1, correction2, clip, number);
 }

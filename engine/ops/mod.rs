@@ -5,6 +5,7 @@ mod argmax;
 mod attention;
 mod cooperative;
 mod embedding;
+pub mod gradients;
 mod matmul;
 mod matrix;
 mod rms_norm;

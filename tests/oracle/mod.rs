@@ -6,6 +6,7 @@ pub mod accept;
 pub mod argmax;
 pub mod attention;
 pub mod embedding;
+pub mod gradients;
 pub mod matmul;
 pub mod rms_norm;
 pub mod rope;

@@ -1,6 +1,9 @@
 //! Builds and records every op in every variant that a model can lead to: what the tests of shaders and bindings run.
 
 use pard_engine::gpu::{Buffer, CacheFormat, Device, Pass, Plan};
+use pard_engine::ops::gradients::{
+    AdamW, AdamWStep, CrossEntropy, EmbeddingGradient, GradientNorm, MomentFormat, Readers, RmsNormGradient,
+};
 use pard_engine::ops::{
     Accept, Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Finish, Inputs, KvCache, MOST_ROWS, Matmul,
     Matrix, RmsNorm, Role, Rope, RopeGains, RoundBuffers, RoundParams, RowSet, Step, Tensor, Variant, WeightFormat,
@@ -32,6 +35,8 @@ pub fn build_and_record(device: &Device, plan: &Plan) {
         }
         rows(device, pass)?;
         rounds(device, pass)?;
+        row_gradients(device, plan, pass)?;
+        optimiser(device, pass)?;
         yardstick(device, plan)
     });
     built.unwrap_or_else(|error| panic!("{}: {error}", device.name()));
@@ -129,5 +134,40 @@ fn rounds(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
         Inputs::new(device, whose, params, buffers, &step, &ids)?.encode(pass);
     }
     Accept::new(device, params, buffers)?.encode(pass);
+    Ok(())
+}
+
+/// `rms_norm_gradient`, `rms_norm_gain_gradient`, `rms_norm_gain_merge`, `cross_entropy` and `embedding_gradient`.
+fn row_gradients(device: &Device, plan: &Plan, pass: &mut Pass) -> pard_engine::Result<()> {
+    let (step, width) = (step(device)?, 136);
+    let tensor = |width| Tensor::new(device, "rows", 100, width);
+    let [x, gain, dy, dx, dgain] = [tensor(width)?, tensor(width)?, tensor(width)?, tensor(width)?, tensor(width)?];
+    for row_set in [RowSet::All, RowSet::Outputs] {
+        RmsNormGradient::new(device, &step, &x, &gain, 1e-6, [&dy, &dx], &dgain, row_set)?.encode(pass, 100);
+    }
+    let words = || Buffer::storage(device, "words", 1600);
+    let (labels, losses, logits, teacher) = (words()?, words()?, tensor(4099)?, tensor(4099)?);
+    for teacher in [None, Some(&teacher)] {
+        CrossEntropy::new(device, &step, &logits, teacher, &labels, &losses)?.encode(pass, 100);
+    }
+    let [ids, firsts, rows] = [words()?, words()?, words()?];
+    let readers = Readers { ids: &ids, firsts: &firsts, rows: &rows };
+    EmbeddingGradient::of_row(device, readers, &dx, &dgain)?.encode(pass, 1, 100);
+    let table = Matrix::upload(device, plan, "weights", WeightFormat::F32, [65, width], &|_, _| Ok(()))?;
+    let gradient = Buffer::storage(device, "gradient", table.bytes())?;
+    EmbeddingGradient::new(device, readers, &dx, &table, &[gradient])?.encode(pass, 65, 100);
+    Ok(())
+}
+
+/// `gradient_norm`, `gradient_norm_merge` and `adamw`.
+fn optimiser(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
+    let buffer = || Buffer::storage(device, "values", 4000);
+    let [parameter, gradient] = [buffer()?, buffer()?];
+    let norm = GradientNorm::new(device, &[(&gradient, 1000), (&parameter, 4)])?;
+    norm.encode(pass);
+    let step = Buffer::shared::<AdamWStep>(device, "step")?;
+    for format in [MomentFormat::F32, MomentFormat::Bf16] {
+        AdamW::new(device, &step, norm.norm(), [&parameter, &gradient], 1000, format)?.encode(pass);
+    }
     Ok(())
 }

@@ -1,0 +1,8 @@
+//! What gradients, the loss and the optimiser should give. Their formulas are held against finite differences of the
+//! forward oracles in tests/gradients.
+
+pub mod adamw;
+pub mod cross_entropy;
+pub mod embedding;
+pub mod gradient_norm;
+pub mod rms_norm;
