@@ -166,8 +166,10 @@ fn shader_structs(module: &naga::Module) -> BTreeMap<String, Vec<Field>> {
 fn host_structs() -> BTreeMap<String, Vec<Field>> {
     let mut structs = BTreeMap::new();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("engine/ops");
-    let files = [folder.join("gradients"), folder].map(|folder| std::fs::read_dir(folder).expect("engine/ops"));
-    for path in files.into_iter().flatten().map(|entry| entry.expect("an entry").path()).filter(|path| path.is_file()) {
+    let files = |folder: &Path| {
+        std::fs::read_dir(folder).expect("a folder of ops").map(|entry| entry.expect("an entry").path())
+    };
+    for path in files(&folder).chain(files(&folder.join("gradients"))).filter(|path| path.is_file()) {
         let text = std::fs::read_to_string(path).expect("Rust");
         for part in text.split("#[repr(C)]").skip(1) {
             let (head, body) = part.split_once('{').expect("a struct's body");

@@ -4,7 +4,10 @@ mod adamw;
 mod cross_entropy;
 mod embedding;
 mod gradient_norm;
+mod packed_attention;
 mod rms_norm;
+mod rope;
+mod training_rows;
 
 use pard_engine::gpu::Buffer;
 use pard_engine::ops::gradients::{

@@ -2,7 +2,8 @@
 
 use pard_engine::gpu::{Buffer, CacheFormat, Device, Pass, Plan};
 use pard_engine::ops::gradients::{
-    AdamW, AdamWStep, CrossEntropy, EmbeddingGradient, GradientNorm, MomentFormat, Readers, RmsNormGradient,
+    AdamW, AdamWStep, CrossEntropy, EmbeddingGradient, GainGradients, GradientNorm, MomentFormat, PackedAttention,
+    PackedAttentionGradient, Readers, RmsNormGradient, RopeGradient, TrainingRow,
 };
 use pard_engine::ops::{
     Accept, Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Finish, Inputs, KvCache, MOST_ROWS, Matmul,
@@ -31,6 +32,7 @@ pub fn build_and_record(device: &Device, plan: &Plan) {
         for cache in [CacheFormat::F16, CacheFormat::F32] {
             for shape in SHAPES {
                 attention(device, &Plan { cache, ..*plan }, shape, pass)?;
+                packed_attention(device, &Plan { cache, ..*plan }, shape, pass)?;
             }
         }
         rows(device, pass)?;
@@ -107,6 +109,40 @@ fn attention(device: &Device, plan: &Plan, shape: AttentionShape, pass: &mut Pas
     let op = Attention::new(device, plan, &step, &shape, &cache, &scratch, [&query, &out])?;
     (1..=MOST_ROWS).try_for_each(|rows| op.encode(pass, Role::Round, rows, positions))?;
     op.encode(pass, Role::Prompt, 100, positions)
+}
+
+/// `packed_attention` and its gradients, `rope_gradient`, `rope_head_scales` and `rope_gain_gradient`.
+fn packed_attention(device: &Device, plan: &Plan, shape: AttentionShape, pass: &mut Pass) -> pard_engine::Result<()> {
+    let rows = 100;
+    let (step, angles) = (step(device)?, Buffer::storage(device, "angles", (rows * shape.head_dim * 4) as u64)?);
+    let training_rows = Buffer::with_values(device, "rows", &vec![TrainingRow::default(); rows])?;
+    let cache = KvCache::new(device, plan, &shape, rows)?;
+    let tensor = |heads: usize| Tensor::new(device, "rows", rows, heads * shape.head_dim);
+    let (queries, shared) = (tensor(shape.heads)?, tensor(shape.kv_heads)?);
+    let (shared_too, out, out_gradient) = (tensor(shape.kv_heads)?, tensor(shape.heads)?, tensor(shape.heads)?);
+    let (query_gradient, log_sums) = (tensor(shape.heads)?, Tensor::new(device, "log sums", rows, shape.heads)?);
+    let by = [&query_gradient, &shared, &shared_too];
+    let seen = [&queries, &out];
+    PackedAttention::new(device, &step, &shape, &training_rows, &cache, seen, &log_sums)?.encode(pass, rows);
+    let back = PackedAttentionGradient::new(
+        device,
+        &step,
+        &shape,
+        &training_rows,
+        &cache,
+        seen,
+        &log_sums,
+        &out_gradient,
+        by,
+    )?;
+    back.encode(pass, rows);
+    let (qkv, qkv_gradient) = (tensor(shape.heads + 2 * shape.kv_heads)?, tensor(shape.heads + 2 * shape.kv_heads)?);
+    let [query_gain, key_gain, query_sum, key_sum] = [tensor(1)?, tensor(1)?, tensor(1)?, tensor(1)?];
+    let (gains, gradients) = ([&query_gain, &key_gain], [&query_sum, &key_sum]);
+    for norm in [None, Some(GainGradients { qkv: &qkv, gains, gradients, epsilon: 1e-6 })] {
+        RopeGradient::new(device, &step, &shape, &angles, by, &qkv_gradient, norm)?.encode(pass, rows);
+    }
+    Ok(())
 }
 
 /// `rms_norm`, `argmax` and `argmax_merge`.

@@ -5,13 +5,17 @@ mod adamw;
 mod cross_entropy;
 mod embedding;
 mod gradient_norm;
+mod packed_attention;
 mod rms_norm;
+mod rope;
 
 pub use adamw::{AdamW, AdamWStep, MomentFormat};
 pub use cross_entropy::{CrossEntropy, Label, RowLoss};
 pub use embedding::{EmbeddingGradient, Readers};
 pub use gradient_norm::GradientNorm;
+pub use packed_attention::{PackedAttention, PackedAttentionGradient, TrainingRow};
 pub use rms_norm::RmsNormGradient;
+pub use rope::{GainGradients, RopeGradient};
 
 use crate::error::{Error, Result};
 use crate::gpu::Buffer;

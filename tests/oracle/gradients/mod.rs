@@ -5,4 +5,6 @@ pub mod adamw;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod gradient_norm;
+pub mod packed_attention;
 pub mod rms_norm;
+pub mod rope;
