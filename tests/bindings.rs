@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use pard_engine::gpu::{Buffer, CacheFormat, Device, Plan, ProductChoice, Products};
 use pard_engine::model::{LoadOptions, Sequence, Transformer, WeightChoice};
+use pard_engine::ops::gradients::{Accumulate, ColumnSum, InputGradient, Swiglu, SwigluGradient, WeightGradient};
 use pard_engine::ops::{
     Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Finish, KvCache, MOST_ROWS, Matmul, Matrix,
     RmsNorm, Role, Rope, RopeGains, RowSet, Step, Tensor, WeightFormat,
@@ -131,6 +132,48 @@ fn operands_that_do_not_fit_are_refused() {
         |query: &Tensor, out: &Tensor| Attention::new(device, plan, &step, &shape, &cache, &scratch, [query, out]);
     refused(attention(&qkv, &query), "attention", "query");
     refused(attention(&query, &qkv), "attention", "out");
+}
+
+#[test]
+fn operands_of_gradients_that_do_not_fit_are_refused() {
+    let device = &noop();
+    let plan = &device.default_plan();
+    let tensor = |rows, width| Tensor::new(device, "rows", rows, width).expect("a small tensor");
+    let step = Buffer::shared::<Step>(device, "step").expect("a small buffer");
+    let matrix = Matrix::upload(device, plan, "weights", WeightFormat::F32, [24, 16], &|_, _| Ok(()));
+    let pair = Matrix::upload_pair(device, plan, "weights", WeightFormat::F32, [24, 16], &|_, _| Ok(()));
+    let (matrix, pair) = (matrix.expect("a small matrix"), pair.expect("a small matrix"));
+    let (x, y) = (tensor(40, 16), tensor(40, 24));
+
+    let by_input = |weights: &Matrix, dy: &Tensor, dx: &Tensor| {
+        InputGradient::new(device, &step, weights, [dy, dx], Accumulate::Store, RowSet::All)
+    };
+    refused(by_input(&pair, &y, &x), "input_gradient", "weights");
+    refused(by_input(&matrix, &x, &x), "input_gradient", "dy");
+    refused(by_input(&matrix, &y, &y), "input_gradient", "dx");
+    refused(by_input(&matrix, &y, &tensor(39, 16)), "input_gradient", "dx");
+
+    let gradients = matrix.gradients(device).expect("small gradients");
+    let by_weights = |weights: &Matrix, x: &Tensor, dy: &Tensor, gradients: &[Buffer]| {
+        WeightGradient::new(device, &step, weights, [x, dy], gradients)
+    };
+    refused(by_weights(&pair, &x, &y, &gradients), "weight_gradient", "weights");
+    refused(by_weights(&matrix, &y, &y, &gradients), "weight_gradient", "x");
+    refused(by_weights(&matrix, &tensor(39, 16), &y, &gradients), "weight_gradient", "x");
+    refused(by_weights(&matrix, &x, &x, &gradients), "weight_gradient", "dy");
+    refused(by_weights(&matrix, &x, &y, &[]), "weight_gradient", "gradients");
+    let short = [Buffer::storage(device, "short", 64).expect("a small buffer")];
+    refused(by_weights(&matrix, &x, &y, &short), "weight_gradient", "gradients");
+    refused(ColumnSum::new(device, &step, &y, &short[0]), "column_sum", "sums");
+
+    refused(Swiglu::new(device, [&y, &x]), "swiglu", "x");
+    refused(Swiglu::new(device, [&tensor(39, 32), &x]), "swiglu", "x");
+    refused(SwigluGradient::new(device, [&y, &x, &tensor(40, 32)]), "swiglu_gradient", "x");
+    refused(SwigluGradient::new(device, [&tensor(40, 32), &x, &y]), "swiglu_gradient", "dx");
+
+    refused(pair.read_rows(device), "read_rows", "weights");
+    refused(pair.write_rows(device, &[0.0; 48 * 16]), "write_rows", "weights");
+    refused(matrix.write_rows(device, &[0.0; 23 * 16]), "write_rows", "values");
 }
 
 /// wgpu reports a wrong binding; a kernel must not be dispatched with one.

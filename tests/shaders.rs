@@ -32,6 +32,8 @@ fn compositions() -> Vec<Composition> {
         ("matmul_rows", &[("BLOCKS", 1)]),
         ("matmul_tile", &[("ROWS", 8), ("TILES", 4)]),
         ("matmul_cooperative", &[("THREADS", 128), ("PARTS", 2)]),
+        ("input_gradient", &[("THREADS", 32), ("ROWS", 8)]),
+        ("column_sum", &[("SLICES", 8)]),
     ];
     for (kernel, tiles) in gpu_tiles {
         let software = compositions.iter().filter(|composition| composition.files[0] == *kernel);

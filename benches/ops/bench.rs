@@ -127,7 +127,7 @@ impl Bench {
     pub fn open(filter: String) -> Result<Bench> {
         let device = Device::open(&AdapterQuery::default())?;
         let plan = device.default_plan();
-        let step = Buffer::storage(&device, "step", size_of::<Step>() as u64)?;
+        let step = Buffer::shared::<Step>(&device, "step")?;
         Ok(Bench { yardstick: Reader::new(&device, &plan)?, plan, device, step, filter })
     }
 

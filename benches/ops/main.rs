@@ -19,6 +19,7 @@ mod support;
 
 mod attention;
 mod bench;
+mod gradients;
 mod matmul;
 mod round;
 mod rows;
@@ -26,11 +27,13 @@ mod rows;
 use pard_engine::Result;
 
 /// What can be asked for: the files of shaders/ that are kernels.
-const KERNELS: [&str; 11] = [
+const KERNELS: [&str; 13] = [
     "embedding",
     "rms_norm",
     "matmul_rows",
     "matmul_tile",
+    "input_gradient",
+    "weight_gradient",
     "rope",
     "attention",
     "attention_merge",
@@ -56,6 +59,7 @@ fn main() -> Result<()> {
     rows::embedding(&bench, &config)?;
     rows::rms_norm(&bench, &config)?;
     matmul::all(&bench, &config)?;
+    gradients::all(&bench, &config)?;
     rows::rope(&bench, &config)?;
     attention::all(&bench, &config)?;
     rows::argmax(&bench, &config)?;

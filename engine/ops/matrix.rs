@@ -5,6 +5,8 @@
 //! alternative; those read x once per lane instead of once per subgroup, which is where many rows spend their time.
 //! A matrix larger than one binding is split by rows into parts.
 
+use super::expect_len;
+use super::interleaved::Layout;
 use super::variant::{Variant, Variants};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Pass, Plan, Products};
@@ -47,7 +49,7 @@ impl WeightFormat {
     }
 
     /// Writes `values` in this format to `out`, rounding to nearest where it is narrower.
-    fn encode(self, values: &[f32], out: &mut [u8]) {
+    pub(super) fn encode(self, values: &[f32], out: &mut [u8]) {
         let sixteen = |out: &mut [u8], convert: fn(f32) -> u16| {
             for (value, bytes) in values.iter().zip(out.as_chunks_mut::<2>().0) {
                 *bytes = convert(*value).to_le_bytes();
@@ -59,6 +61,24 @@ impl WeightFormat {
             WeightFormat::F32 => {
                 for (value, bytes) in values.iter().zip(out.as_chunks_mut::<4>().0) {
                     *bytes = value.to_le_bytes();
+                }
+            }
+        }
+    }
+
+    /// Widens what [`WeightFormat::encode`] wrote.
+    pub(super) fn decode(self, bytes: &[u8], out: &mut [f32]) {
+        let sixteen = |out: &mut [f32], convert: fn(u16) -> f32| {
+            for (value, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+                *value = convert(u16::from_le_bytes(*bytes));
+            }
+        };
+        match self {
+            WeightFormat::Bf16 => sixteen(out, |bits| half::bf16::from_bits(bits).to_f32()),
+            WeightFormat::F16 => sixteen(out, |bits| half::f16::from_bits(bits).to_f32()),
+            WeightFormat::F32 => {
+                for (value, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+                    *value = f32::from_le_bytes(*bytes);
                 }
             }
         }
@@ -93,8 +113,6 @@ pub(super) struct Part {
 pub(super) const MOST_BLOCKS: usize = 4;
 /// Weights per piece.
 pub(super) const PIECE: usize = 8;
-/// Bytes uploaded between two submits: wgpu stages a copy of everything written until the next one.
-const UPLOAD_BYTES: usize = 64 << 20;
 
 impl Matrix {
     /// Uploads a matrix whose rows `source` gives, on all cores, in pieces that bound the memory in flight.
@@ -156,8 +174,8 @@ impl Matrix {
             let expected = vec![rows.max(1), columns.next_multiple_of(PIECE).max(PIECE)];
             return Err(Error::Shape { op: "matmul", tensor: "weights", got: vec![rows, columns], expected });
         }
-        let group = plan.lanes as usize * MOST_BLOCKS;
-        let group_bytes = group * columns * format.bytes();
+        let layout = Layout { lanes: plan.lanes as usize, columns, format };
+        let (group, group_bytes) = (layout.group(), layout.group_bytes());
         let most_groups = (device.largest_binding() / group_bytes as u64) as usize;
         if most_groups == 0 {
             return Err(Error::Limit {
@@ -169,8 +187,7 @@ impl Matrix {
                 hint: "use a smaller model",
             });
         }
-        let mut parts = Vec::new();
-        for first in (0..rows).step_by(most_groups * group) {
+        let parts = (0..rows).step_by(most_groups * group).map(|first| {
             let part_rows = (rows - first).min(most_groups * group);
             let groups = part_rows.div_ceil(group);
             let buffer = Buffer::storage(device, label, (groups * group_bytes) as u64)?;
@@ -180,27 +197,95 @@ impl Matrix {
                     Some(Buffer::storage(device, "row scales", (groups * group * size_of::<f32>()) as u64)?)
                 }
             };
-            let upload_groups = (UPLOAD_BYTES / group_bytes).max(1);
-            for at in (0..groups).step_by(upload_groups) {
-                let count = upload_groups.min(groups - at);
-                let (interleaved, row_scales) = interleave(
-                    plan.lanes as usize,
-                    format,
-                    first + at * group..(first + part_rows).min(first + (at + count) * group),
-                    columns,
-                    source,
-                )?;
-                buffer.write(device, (at * group_bytes) as u64, &interleaved);
-                if let Some(scales) = &scales {
-                    scales.write(device, (at * group * size_of::<f32>()) as u64, &row_scales);
+            Ok(Part { buffer, scales, first: first / pair, outputs: part_rows / pair })
+        });
+        let parts = parts.collect::<Result<_>>()?;
+        let variants = Variant::defaults(device, pair as u32);
+        let matrix = Matrix { parts, outputs: rows / pair, columns, pair, format, lanes: plan.lanes, variants };
+        matrix.fill(device, source)?;
+        Ok(matrix)
+    }
+
+    /// Uploads the rows that `source` gives, on all cores, in pieces that bound the memory in flight.
+    fn fill(&self, device: &Device, source: &MatrixSource) -> Result<()> {
+        let layout = self.layout();
+        for part in &self.parts {
+            let first = part.first * self.pair;
+            for rows in layout.portions(part.outputs * self.pair) {
+                let offset = (rows.start / layout.group() * layout.group_bytes()) as u64;
+                let scales_offset = (rows.start * size_of::<f32>()) as u64;
+                let (interleaved, scales) = layout.interleave(first + rows.start..first + rows.end, source)?;
+                part.buffer.write(device, offset, &interleaved);
+                if let Some(buffer) = &part.scales {
+                    buffer.write(device, scales_offset, &scales);
                 }
                 Pass::submit(device, None, |_| Ok(()))?;
                 device.wait()?;
             }
-            parts.push(Part { buffer, scales, first: first / pair, outputs: part_rows / pair });
         }
-        let variants = Variant::defaults(device, pair as u32);
-        Ok(Matrix { parts, outputs: rows / pair, columns, pair, format, lanes: plan.lanes, variants })
+        Ok(())
+    }
+
+    /// Puts `values`, `[outputs, columns]`, in the place of the weights, rounded to their format.
+    ///
+    /// **Errors**: [`Error::Shape`] if there are more or fewer values, or the matrix is a pair; as [`Device::check`].
+    pub fn write_rows(&self, device: &Device, values: &[f32]) -> Result<()> {
+        self.expect_single("write_rows")?;
+        expect_len("write_rows", "values", values, self.outputs * self.columns)?;
+        self.fill(device, &|rows, out| {
+            out.copy_from_slice(&values[rows.start * self.columns..rows.end * self.columns]);
+            Ok(())
+        })
+    }
+
+    /// Reads the weights back, `[outputs, columns]`, widened to f32.
+    ///
+    /// **Errors**: [`Error::Shape`] if the matrix is a pair; as [`Device::check`].
+    pub fn read_rows(&self, device: &Device) -> Result<Vec<f32>> {
+        self.expect_single("read_rows")?;
+        let layout = self.layout();
+        let mut values = vec![0.0; self.outputs * self.columns];
+        for part in &self.parts {
+            for rows in layout.portions(part.outputs) {
+                let offset = rows.start / layout.group() * layout.group_bytes();
+                let bytes = rows.len().div_ceil(layout.group()) * layout.group_bytes();
+                let words: Vec<u32> = part.buffer.read(device, offset as u64, bytes / size_of::<u32>())?;
+                let [start, end] = [rows.start, rows.end].map(|row| (part.first + row) * self.columns);
+                layout.separate(bytemuck::cast_slice(&words), &mut values[start..end]);
+            }
+        }
+        Ok(values)
+    }
+
+    /// Zeros for the gradients of all weights: for each part a buffer that lies as the part's does, in f32.
+    ///
+    /// **Errors**: as [`Buffer::storage`].
+    pub fn gradients(&self, device: &Device) -> Result<Vec<Buffer>> {
+        self.part_lens().map(|len| Buffer::storage(device, "gradients", (len * size_of::<f32>()) as u64)).collect()
+    }
+
+    /// The weights of each part, in the matrix's format and as they lie on the device. Of an f32 matrix they may be
+    /// changed in place, element by element.
+    pub fn buffers(&self) -> impl Iterator<Item = &Buffer> {
+        self.parts.iter().map(|part| &part.buffer)
+    }
+
+    /// Weights of each part, with those that only pad it.
+    pub(super) fn part_lens(&self) -> impl Iterator<Item = usize> {
+        self.buffers().map(|buffer| buffer.bytes() as usize / self.format.bytes())
+    }
+
+    /// Checks that an output has one weight row.
+    pub(super) fn expect_single(&self, op: &'static str) -> Result<()> {
+        if self.pair == 1 {
+            return Ok(());
+        }
+        let [got, expected] = [self.rows(), self.outputs].map(|rows| vec![rows, self.columns]);
+        Err(Error::Shape { op, tensor: "weights", got, expected })
+    }
+
+    fn layout(&self) -> Layout {
+        Layout { lanes: self.lanes as usize, columns: self.columns, format: self.format }
     }
 
     /// Output width.
@@ -252,66 +337,4 @@ impl Matrix {
     pub(super) fn parts(&self) -> &[Part] {
         &self.parts
     }
-}
-
-/// Reads rows `range` and lays them out for `lanes` lanes, with their scales; the rows missing from the last group are
-/// zeros.
-fn interleave(
-    lanes: usize,
-    format: WeightFormat,
-    range: std::ops::Range<usize>,
-    columns: usize,
-    source: &MatrixSource,
-) -> Result<(Vec<u8>, Vec<f32>)> {
-    let group = lanes * MOST_BLOCKS;
-    let padded_rows = range.len().next_multiple_of(group);
-    let mut out = vec![0u8; padded_rows * columns * format.bytes()];
-    let mut scales = vec![0.0f32; padded_rows];
-    let block_bytes = lanes * columns * format.bytes();
-    let piece_bytes = PIECE * format.bytes();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let blocks_each = (out.len() / block_bytes).div_ceil(threads);
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = out
-            .chunks_mut(blocks_each * block_bytes)
-            .zip(scales.chunks_mut(blocks_each * lanes))
-            .enumerate()
-            .map(|(worker, (share, scales))| {
-                let range = range.clone();
-                scope.spawn(move || -> Result<()> {
-                    let mut values = vec![0.0f32; lanes * columns];
-                    let mut encoded = vec![0u8; columns * format.bytes()];
-                    for (at, block) in share.chunks_mut(block_bytes).enumerate() {
-                        let first = range.start + (worker * blocks_each + at) * lanes;
-                        let rows = lanes.min(range.end.saturating_sub(first));
-                        if rows == 0 {
-                            break;
-                        }
-                        source(first..first + rows, &mut values[..rows * columns])?;
-                        for (lane, row) in values[..rows * columns].chunks(columns).enumerate() {
-                            format.encode(row, &mut encoded);
-                            scales[at * lanes + lane] = scale(row);
-                            for (piece, bytes) in encoded.chunks(piece_bytes).enumerate() {
-                                let start = (piece * lanes + lane) * piece_bytes;
-                                block[start..start + piece_bytes].copy_from_slice(bytes);
-                            }
-                        }
-                    }
-                    Ok(())
-                })
-            })
-            .collect();
-        workers
-            .into_iter()
-            .try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    })?;
-    Ok((out, scales))
-}
-
-/// The power of two that brings the row's largest value to 2^14, the upper end of what f16 holds, as
-/// shaders/matmul_cooperative.wgsl does with rows of x. Rounding to the weights' format cannot make f16 overflow there.
-fn scale(row: &[f32]) -> f32 {
-    // As integers, magnitudes keep their order.
-    let largest = row.iter().map(|value| value.abs().to_bits()).max().unwrap_or_default();
-    f32::from_bits((127 + 14 + 127 - (largest >> 23)).min(253) << 23)
 }

@@ -6,6 +6,7 @@ mod attention;
 mod cooperative;
 mod embedding;
 pub mod gradients;
+mod interleaved;
 mod matmul;
 mod matrix;
 mod rms_norm;
@@ -91,4 +92,12 @@ pub struct Step {
     pub outputs: u32,
     /// Where their choices go.
     pub first_choice: u32,
+}
+
+/// Checks a vector's length.
+fn expect_len<T>(op: &'static str, tensor: &'static str, values: &[T], len: usize) -> Result<()> {
+    if values.len() == len {
+        return Ok(());
+    }
+    Err(Error::Shape { op, tensor, got: vec![values.len()], expected: vec![len] })
 }

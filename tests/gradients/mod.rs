@@ -1,13 +1,17 @@
 //! The kernels of training against their oracles, and those oracles against finite differences.
 
 mod adamw;
+pub mod column_sum;
 mod cross_entropy;
 mod embedding;
 mod gradient_norm;
+pub mod input_gradient;
 mod packed_attention;
 mod rms_norm;
 mod rope;
+pub mod swiglu;
 mod training_rows;
+pub mod weight_gradient;
 
 use pard_engine::gpu::Buffer;
 use pard_engine::ops::gradients::{
@@ -19,6 +23,7 @@ use pard_engine::{Error, Result};
 use crate::support::gpu::noop;
 
 /// Fails unless `analytic` is the derivative of `value` at `point`, by central differences of width `h` in each place.
+/// Their own error is about `h²` times a third derivative, and the roundings of `value` over `h`.
 fn finite_differences(what: &str, point: &[f64], analytic: &[f64], h: f64, value: impl Fn(&[f64]) -> f64) {
     assert_eq!(point.len(), analytic.len(), "{what}");
     let mut moved = point.to_vec();
@@ -32,7 +37,7 @@ fn finite_differences(what: &str, point: &[f64], analytic: &[f64], h: f64, value
         let difference = (at(h) - at(-h)) / (2.0 * h);
         let error = (difference - derivative).abs();
         assert!(
-            error <= 1e-6 * (1.0 + derivative.abs()),
+            error <= 1e-8 * (1.0 + derivative.abs()),
             "{what} [{index}]: {derivative:e}, by differences {difference:e}"
         );
     }
@@ -88,4 +93,14 @@ fn operands_that_do_not_fit_are_refused() {
     refused(gradient(&tensor(9, 24), &[buffer(4096)]), "embedding_gradient", "dx");
     refused(gradient(&x, &[]), "embedding_gradient", "gradients");
     refused(gradient(&x, &[buffer(1024)]), "embedding_gradient", "gradients");
+}
+
+/// `values` in f64.
+fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().copied().map(f64::from).collect()
+}
+
+/// `Σ y·dy`, the loss whose gradient by `y` is `dy`.
+fn loss(y: &[f64], dy: &[f32]) -> f64 {
+    y.iter().zip(dy).map(|(y, dy)| y * f64::from(*dy)).sum()
 }

@@ -2,8 +2,9 @@
 
 use pard_engine::gpu::{Buffer, CacheFormat, Device, Pass, Plan};
 use pard_engine::ops::gradients::{
-    AdamW, AdamWStep, CrossEntropy, EmbeddingGradient, GainGradients, GradientNorm, MomentFormat, PackedAttention,
-    PackedAttentionGradient, Readers, RmsNormGradient, RopeGradient, TrainingRow,
+    Accumulate, AdamW, AdamWStep, ColumnSum, CrossEntropy, EmbeddingGradient, GainGradients, GradientNorm,
+    InputGradient, MomentFormat, PackedAttention, PackedAttentionGradient, Readers, RmsNormGradient, RopeGradient,
+    Swiglu, SwigluGradient, TrainingRow, WeightGradient,
 };
 use pard_engine::ops::{
     Accept, Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Finish, Inputs, KvCache, MOST_ROWS, Matmul,
@@ -28,6 +29,7 @@ pub fn build_and_record(device: &Device, plan: &Plan) {
     let built = Pass::submit(device, None, |pass| {
         for format in [WeightFormat::Bf16, WeightFormat::F16, WeightFormat::F32] {
             products(device, plan, format, pass)?;
+            product_gradients(device, plan, format, pass)?;
         }
         for cache in [CacheFormat::F16, CacheFormat::F32] {
             for shape in SHAPES {
@@ -36,6 +38,7 @@ pub fn build_and_record(device: &Device, plan: &Plan) {
             }
         }
         rows(device, pass)?;
+        swiglu(device, pass)?;
         rounds(device, pass)?;
         row_gradients(device, plan, pass)?;
         optimiser(device, pass)?;
@@ -89,6 +92,31 @@ fn every_variant(device: &Device, op: &Matmul, pair: u32, pass: &mut Pass) -> pa
             op.encode_as(pass, variant, rows)?;
         }
     }
+    Ok(())
+}
+
+/// `input_gradient`, `weight_gradient` and `column_sum`.
+fn product_gradients(device: &Device, plan: &Plan, format: WeightFormat, pass: &mut Pass) -> pard_engine::Result<()> {
+    let [outputs, depth] = [65, 72];
+    let matrix = Matrix::upload(device, plan, "weights", format, [outputs, depth], &|_, _| Ok(()))?;
+    let (x, dy) = (Tensor::new(device, "x", 100, depth)?, Tensor::new(device, "dy", 100, outputs)?);
+    let (step, dx) = (step(device)?, Tensor::new(device, "dx", 100, depth)?);
+    for row_set in [RowSet::All, RowSet::Outputs] {
+        InputGradient::new(device, &step, &matrix, [&dy, &dx], Accumulate::Add, row_set)?.encode(pass, 100);
+    }
+    let gradients = matrix.gradients(device)?;
+    WeightGradient::new(device, &step, &matrix, [&x, &dy], &gradients)?.encode(pass, 100);
+    let sums = Buffer::storage(device, "sums", 4 * outputs as u64)?;
+    ColumnSum::new(device, &step, &dy, &sums)?.encode(pass, 100);
+    Ok(())
+}
+
+/// `swiglu` and `swiglu_gradient`.
+fn swiglu(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
+    let tensor = |width| Tensor::new(device, "rows", 100, width);
+    let (x, y, dx) = (tensor(144)?, tensor(72)?, tensor(144)?);
+    Swiglu::new(device, [&x, &y])?.encode(pass, 100);
+    SwigluGradient::new(device, [&x, &y, &dx])?.encode(pass, 100);
     Ok(())
 }
 

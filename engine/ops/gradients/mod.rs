@@ -2,20 +2,28 @@
 //! are added to what their buffers hold.
 
 mod adamw;
+mod column_sum;
 mod cross_entropy;
 mod embedding;
 mod gradient_norm;
+mod input_gradient;
 mod packed_attention;
 mod rms_norm;
 mod rope;
+mod swiglu;
+mod weight_gradient;
 
 pub use adamw::{AdamW, AdamWStep, MomentFormat};
+pub use column_sum::ColumnSum;
 pub use cross_entropy::{CrossEntropy, Label, RowLoss};
 pub use embedding::{EmbeddingGradient, Readers};
 pub use gradient_norm::GradientNorm;
+pub use input_gradient::{Accumulate, InputGradient};
 pub use packed_attention::{PackedAttention, PackedAttentionGradient, TrainingRow};
 pub use rms_norm::RmsNormGradient;
 pub use rope::{GainGradients, RopeGradient};
+pub use swiglu::{Swiglu, SwigluGradient};
+pub use weight_gradient::WeightGradient;
 
 use crate::error::{Error, Result};
 use crate::gpu::Buffer;

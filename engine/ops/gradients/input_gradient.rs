@@ -1,0 +1,95 @@
+//! `dx[m] = Wᵀ · dy[m]`: shaders/input_gradient.wgsl.
+
+use crate::error::Result;
+use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
+use crate::ops::matrix::{Matrix, PIECE};
+use crate::ops::{RowSet, Tensor};
+
+/// What becomes of a finished gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accumulate {
+    /// It is stored.
+    Store,
+    /// It is added to what is there: the gradient of something that was used more than once.
+    Add,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct InputGradientParams {
+    pieces: u32,
+    rows_out: u32,
+    first_out: u32,
+    stride: u32,
+    add: u32,
+}
+
+/// A matrix with the gradients of its product and of its input bound.
+pub struct InputGradient {
+    parts: Vec<(Dispatch, usize)>,
+    workgroups: u32,
+    /// Rows that an invocation holds.
+    rows: u32,
+    columns: usize,
+    weight_bytes: usize,
+    accumulate: Accumulate,
+}
+
+impl InputGradient {
+    /// `dx[m] = Wᵀ · dy[m]`, stored or added, for `y[m] = W · x[m]`. With [`RowSet::Outputs`], the rows are the first
+    /// `step.outputs` of both.
+    ///
+    /// Shapes: `dy` is `[rows, outputs of W]`, `dx` is `[rows, columns]`, both with room for whatever is encoded; `W` is no
+    /// pair.
+    /// Errors: [`crate::Error::Shape`] if they do not fit.
+    pub fn new(
+        device: &Device,
+        step: &Buffer,
+        weights: &Matrix,
+        [dy, dx]: [&Tensor; 2],
+        accumulate: Accumulate,
+        row_set: RowSet,
+    ) -> Result<InputGradient> {
+        let columns = weights.columns();
+        weights.expect_single("input_gradient")?;
+        dy.expect("input_gradient", "dy", 1, weights.outputs())?;
+        dx.expect("input_gradient", "dx", dy.rows, columns)?;
+        // A CPU's invocations run eight at a time; it holds sums in its cache as well as in registers.
+        let [threads, rows] = if device.is_software() { [8, 16] } else { [32, 8] };
+        let files = ["input_gradient", "shared/eight", "shared/step", weights.format().file()];
+        let constants = [("ROWS", rows), ("THREADS", threads), ("LANES", weights.lanes()), row_set.constant()];
+        let kernel = device.kernel(&files, &constants)?;
+        let pieces = (columns / PIECE) as u32;
+        let parts = weights.parts().iter().map(|part| {
+            let params = InputGradientParams {
+                pieces,
+                rows_out: part.outputs as u32,
+                first_out: part.first as u32,
+                stride: weights.outputs() as u32,
+                add: u32::from(part.first > 0 || accumulate == Accumulate::Add),
+            };
+            let params = Buffer::uniform(device, "input_gradient params", &params)?;
+            let operands = [&params, step, &part.buffer, &dy.buffer, &dx.buffer];
+            Ok((kernel.dispatch(device, &operands, [1, 1, 1])?, part.outputs))
+        });
+        Ok(InputGradient {
+            parts: parts.collect::<Result<_>>()?,
+            workgroups: pieces.div_ceil(threads),
+            rows,
+            columns,
+            weight_bytes: weights.format().bytes(),
+            accumulate,
+        })
+    }
+
+    /// Records the gradients of `rows` rows (of the row set).
+    pub fn encode(&self, pass: &mut Pass, rows: usize) {
+        for (index, (part, outputs)) in self.parts.iter().enumerate() {
+            let reads_dx = usize::from(index > 0 || self.accumulate == Accumulate::Add);
+            let weights = outputs * self.columns;
+            let bytes = weights * self.weight_bytes + 4 * rows * (outputs + self.columns * (1 + reads_dx));
+            let work = Work::of(rows, [*outputs, self.columns], bytes, 2 * rows * weights).stored();
+            part.encode_over(pass, [self.workgroups, (rows as u32).div_ceil(self.rows), 1], work);
+        }
+    }
+}
