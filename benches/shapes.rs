@@ -25,6 +25,7 @@ pub fn shape(name: &str) -> Option<Config> {
         head_norm: false,
         context: 8192,
         mask_token: None,
+        shared_embeddings: false,
     };
     match name {
         "smollm2" => Some(smollm2),

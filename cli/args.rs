@@ -172,6 +172,9 @@ pub struct TuneArguments {
     /// The model: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
     #[arg(short, long, default_value = DEFAULT_MODEL)]
     pub model: String,
+    /// Measure this draft of the model instead; needed for one that has no embeddings of its own
+    #[arg(short, long, value_name = "MODEL")]
+    pub draft: Option<String>,
     #[command(flatten)]
     pub memory: MemoryArguments,
     #[command(flatten)]

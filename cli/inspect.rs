@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use pard_engine::decoding::MOST_DRAFTS;
-use pard_engine::model::checkpoint::{StoredType, TensorInfo};
-use pard_engine::model::config::RopeScaling;
-use pard_engine::model::{ModelFiles, Sequence, Transformer};
+use pard_engine::model::checkpoint::{Checkpoint, StoredType, TensorInfo};
+use pard_engine::model::config::{Config, RopeScaling};
+use pard_engine::model::{DraftFiles, Sequence, Transformer, shared};
 use serde_json::{Map, Value, json};
 
 use crate::args::InspectArguments;
@@ -15,7 +15,7 @@ use crate::output::{self, Talk};
 
 /// Runs the command.
 pub fn run(arguments: &InspectArguments) -> anyhow::Result<ExitCode> {
-    let files = load::open(&arguments.model, Talk::Freely)?;
+    let files = load::open_any(&arguments.model, Talk::Freely)?;
     let memory = Memory::of(&files, arguments)?;
     match arguments.json {
         true => output::print(&as_json(&files, &memory, arguments.tensors).to_string())?,
@@ -29,10 +29,12 @@ struct Memory {
     context: usize,
     weights: u64,
     caches: u64,
+    /// Rows of the target's head that a draft without embeddings of its own copies, if it does not use all of it.
+    reduced_head: Option<usize>,
 }
 
 impl Memory {
-    fn of(files: &ModelFiles, arguments: &InspectArguments) -> pard_engine::Result<Memory> {
+    fn of(files: &DraftFiles, arguments: &InspectArguments) -> pard_engine::Result<Memory> {
         let (config, memory) = (&files.config, &arguments.memory);
         let context = memory.context(config.context);
         Ok(Memory {
@@ -40,6 +42,10 @@ impl Memory {
             weights: Transformer::expected_bytes(config, &*files.checkpoint, memory.weights)?,
             // A round looks past the context's end by two drafts at most.
             caches: Sequence::cache_bytes(memory.cache, config, context + 2 * MOST_DRAFTS),
+            reduced_head: match config.shared_embeddings {
+                true => shared::vocabulary(config, &*files.checkpoint)?.map(|ids| ids.len()),
+                false => None,
+            },
         })
     }
 }
@@ -77,9 +83,9 @@ fn weights(tensor: &TensorInfo) -> u64 {
 }
 
 /// Weights of the model; a tied head that is stored all the same counts once.
-pub fn parameters(files: &ModelFiles) -> u64 {
-    let is_copy = |tensor: &&TensorInfo| files.config.tied_head && tensor.name == "lm_head.weight";
-    files.checkpoint.tensors().iter().filter(|tensor| !is_copy(tensor)).map(weights).sum()
+pub fn parameters(config: &Config, checkpoint: &dyn Checkpoint) -> u64 {
+    let is_copy = |tensor: &&TensorInfo| config.tied_head && tensor.name == "lm_head.weight";
+    checkpoint.tensors().iter().filter(|tensor| !is_copy(tensor)).map(weights).sum()
 }
 
 fn rope_scaling(scaling: RopeScaling) -> String {
@@ -94,8 +100,7 @@ fn rope_scaling(scaling: RopeScaling) -> String {
 }
 
 /// The hyper-parameters, under the names of `config.json`.
-fn hyper_parameters(files: &ModelFiles) -> Vec<(&'static str, Value)> {
-    let config = &files.config;
+fn hyper_parameters(config: &Config) -> Vec<(&'static str, Value)> {
     vec![
         ("family", format!("{:?}", config.family).to_lowercase().into()),
         ("hidden_size", config.hidden_size.into()),
@@ -113,20 +118,34 @@ fn hyper_parameters(files: &ModelFiles) -> Vec<(&'static str, Value)> {
         ("qkv_bias", config.qkv_bias.into()),
         ("head_norm", config.head_norm.into()),
         ("pard_token", config.mask_token.into()),
+        ("shared_embeddings", config.shared_embeddings.into()),
     ]
 }
 
-fn as_text(files: &ModelFiles, memory: &Memory, list: bool) -> String {
+fn as_text(files: &DraftFiles, memory: &Memory, list: bool) -> String {
     let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let token = |&id: &u32| format!("{id} {}", files.text.tokenizer.token(id).unwrap_or_default());
-    let mut rows = vec![("name", files.name().to_owned()), ("path", files.path.display().to_string())];
-    let given = hyper_parameters(files).into_iter().filter(|(_, value)| !value.is_null());
+    let mut rows = vec![("name", files.name.clone()), ("path", files.path.display().to_string())];
+    let given = hyper_parameters(&files.config).into_iter().filter(|(_, value)| !value.is_null());
     rows.extend(given.map(|(name, value)| (name, plain(&value))));
-    rows.extend([
-        ("stop tokens", files.text.stop_tokens.iter().map(token).collect::<Vec<_>>().join(", ")),
-        ("chat template", if files.text.has_chat_template() { "yes" } else { "no" }.to_owned()),
-        ("parameters", format!("{:.1} million", parameters(files) as f64 / 1e6)),
-    ]);
+    if files.config.shared_embeddings {
+        let head = match memory.reduced_head {
+            None => "the target's".to_owned(),
+            Some(rows) => format!("{rows} of the target's {} rows", files.config.vocab_size),
+        };
+        rows.extend([("embedding", "the target's, but for the mask token's row".to_owned()), ("head", head)]);
+    }
+    match &files.text {
+        Some(text) => {
+            let token = |&id: &u32| format!("{id} {}", text.tokenizer.token(id).unwrap_or_default());
+            rows.extend([
+                ("stop tokens", text.stop_tokens.iter().map(token).collect::<Vec<_>>().join(", ")),
+                ("chat template", if text.has_chat_template() { "yes" } else { "no" }.to_owned()),
+            ]);
+        }
+        None => rows.push(("tokenizer", "the target's".to_owned())),
+    }
+    let parameters = parameters(&files.config, &*files.checkpoint);
+    rows.push(("parameters", format!("{:.1} million", parameters as f64 / 1e6)));
     for (name, share) in by_type(files.checkpoint.tensors()) {
         let count = format!("{} of {name}, {} in the file", share.tensors, output::bytes(share.bytes));
         rows.push(("tensors", count));
@@ -148,20 +167,21 @@ fn as_text(files: &ModelFiles, memory: &Memory, list: bool) -> String {
     lines.join("\n")
 }
 
-fn as_json(files: &ModelFiles, memory: &Memory, list: bool) -> Value {
+fn as_json(files: &DraftFiles, memory: &Memory, list: bool) -> Value {
     let share = |(name, share): (&'static str, Share)| {
         let counts = json!({ "tensors": share.tensors, "parameters": share.weights, "bytes": share.bytes });
         (name.to_owned(), counts)
     };
     let named: Map<String, Value> =
-        hyper_parameters(files).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        hyper_parameters(&files.config).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     let mut report = json!({
-        "name": files.name(),
+        "name": files.name,
         "path": files.path.display().to_string(),
         "config": named,
-        "stop_tokens": files.text.stop_tokens,
-        "chat_template": files.text.has_chat_template(),
-        "parameters": parameters(files),
+        "reduced_head": memory.reduced_head,
+        "stop_tokens": files.text.as_ref().map(|text| &text.stop_tokens),
+        "chat_template": files.text.as_ref().map(|text| text.has_chat_template()),
+        "parameters": parameters(&files.config, &*files.checkpoint),
         "tensors": by_type(files.checkpoint.tensors()).into_iter().map(share).collect::<Map<_, _>>(),
         "memory": { "context": memory.context, "weight_bytes": memory.weights, "cache_bytes": memory.caches },
     });

@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, Drafts, Method};
 use pard_engine::gpu::Device;
 use pard_engine::model::source::{self, DownloadProgress, SourceOptions};
-use pard_engine::model::{LoadOptions, Model, ModelFiles, Sequence};
+use pard_engine::model::{DraftFiles, LoadOptions, Model, ModelFiles, Progress, Sequence, shared};
 use pard_engine::{Error, Result};
 use serde_json::{Value, json};
 
@@ -17,12 +17,12 @@ use crate::output::{self, Talk};
 /// The models' files, open and found to fit each other: what can be known without a device.
 pub struct Files {
     pub target: ModelFiles,
-    draft: Option<DraftFiles>,
+    draft: Option<Drafter>,
     /// The draft's, if it has one.
     pub mask_token: Option<u32>,
 }
 
-enum DraftFiles {
+enum Drafter {
     /// The target drafts for itself.
     Target,
     Other(Box<ModelFiles>),
@@ -37,8 +37,8 @@ impl Files {
         if let Some(name) = arguments.draft.as_deref().filter(|_| wants_draft) {
             let path = find(name, talk)?;
             files.draft = Some(match is_same(&path, &target_path) {
-                true => DraftFiles::Target,
-                false => DraftFiles::Other(Box::new(ModelFiles::open(&path)?)),
+                true => Drafter::Target,
+                false => Drafter::Other(Box::new(draft_at(&path, &files.target)?)),
             });
         }
         if let Some(draft) = files.draft() {
@@ -51,8 +51,8 @@ impl Files {
     /// The draft's files.
     pub fn draft(&self) -> Option<&ModelFiles> {
         match self.draft.as_ref()? {
-            DraftFiles::Target => Some(&self.target),
-            DraftFiles::Other(draft) => Some(draft),
+            Drafter::Target => Some(&self.target),
+            Drafter::Other(draft) => Some(draft),
         }
     }
 
@@ -101,12 +101,12 @@ impl Files {
         let mut draft_tuning = None;
         let draft = match draft {
             None => None,
-            Some(DraftFiles::Target) => {
+            Some(Drafter::Target) => {
                 draft_tuning.clone_from(&target.tuning);
                 Some(Draft::new(&target, &target, mask_token)?)
             }
-            Some(DraftFiles::Other(files)) => {
-                let model = upload(device, *files, options, talk)?;
+            Some(Drafter::Other(files)) => {
+                let model = upload_draft(device, *files, &target, options, talk)?;
                 let draft = Draft::new(&model, &target, mask_token)?;
                 draft_tuning = model.tuning;
                 Some(draft)
@@ -122,12 +122,32 @@ impl Files {
 
 /// Uploads a model, with a progress bar.
 pub fn upload(device: &Device, files: ModelFiles, options: LoadOptions, talk: Talk) -> Result<Model> {
+    with_progress(device, files, talk, |files, progress| Model::upload(device, files, options, progress))
+}
+
+/// Uploads a draft beside its target, with a progress bar.
+pub fn upload_draft(
+    device: &Device,
+    files: ModelFiles,
+    target: &Model,
+    options: LoadOptions,
+    talk: Talk,
+) -> Result<Model> {
+    with_progress(device, files, talk, |files, progress| Model::upload_draft(device, files, target, options, progress))
+}
+
+fn with_progress(
+    device: &Device,
+    files: ModelFiles,
+    talk: Talk,
+    upload: impl FnOnce(ModelFiles, &Progress) -> Result<Model>,
+) -> Result<Model> {
     let bar = talk.bar(format!("loading {}", files.name()), "{msg} {wide_bar} {percent:>3} %");
     let report = |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     };
-    let model = Model::upload(device, files, options, &report)?;
+    let model = upload(files, &report)?;
     bar.finish_and_clear();
     let weights = &model.transformer;
     talk.note(&format!("{}: {} on {}", model.name(), output::bytes(weights.bytes()), device.name()));
@@ -190,6 +210,25 @@ pub fn context(arguments: &ModelArguments, files: &Files, talk: Talk) -> usize {
 /// Opens a model's files, downloaded if need be.
 pub fn open(name: &str, talk: Talk) -> Result<ModelFiles> {
     ModelFiles::open(&find(name, talk)?)
+}
+
+/// Opens the files of a model or of any draft, whether they are a whole model's or not.
+pub fn open_any(name: &str, talk: Talk) -> Result<DraftFiles> {
+    DraftFiles::open(&find(name, talk)?)
+}
+
+/// Opens the files of a draft for `target`, downloaded if need be.
+pub fn open_draft(name: &str, target: &ModelFiles, talk: Talk) -> Result<ModelFiles> {
+    draft_at(&find(name, talk)?, target)
+}
+
+/// Opens the draft's files at `path`, and checks that it can do without embeddings of its own where it has none.
+fn draft_at(path: &Path, target: &ModelFiles) -> Result<ModelFiles> {
+    let draft = DraftFiles::open(path)?.beside(&target.text);
+    if draft.config.shared_embeddings {
+        shared::check_target(&draft.config, &*draft.checkpoint, &target.config)?;
+    }
+    Ok(draft)
 }
 
 fn find(name: &str, talk: Talk) -> Result<PathBuf> {

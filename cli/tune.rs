@@ -17,9 +17,17 @@ pub fn run(arguments: &TuneArguments) -> anyhow::Result<ExitCode> {
     let talk = Talk::unless(arguments.quiet);
     let folder = Model::tuning_folder().context("there is no home folder to keep the table in; set PARD_CACHE")?;
     let files = load::open(&arguments.model, talk)?;
+    let draft = arguments.draft.as_deref().map(|name| load::open_draft(name, &files, talk)).transpose()?;
     let device = arguments.device.open()?;
-    let options = LoadOptions { ignore_tuning: true, ..arguments.memory.load_options() };
-    let mut model = load::upload(&device, files, options, talk)?;
+    let usual = arguments.memory.load_options();
+    let options = LoadOptions { ignore_tuning: true, ..usual };
+    let mut model = match draft {
+        None => load::upload(&device, files, options, talk)?,
+        Some(draft) => {
+            let target = load::upload(&device, files, usual, talk)?;
+            load::upload_draft(&device, draft, &target, options, talk)?
+        }
+    };
     let path = Tuning::path(&folder, &model.transformer);
     if arguments.forget {
         let said = match std::fs::remove_file(&path) {

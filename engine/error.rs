@@ -77,6 +77,12 @@ pub enum Error {
         /// The shape it should have.
         expected: Vec<usize>,
     },
+    /// A draft that shares its target's embeddings was to run without it.
+    #[error("{path}: this is a draft without embeddings of its own; give it with -d beside its target")]
+    NoEmbeddings {
+        /// The draft.
+        path: PathBuf,
+    },
     /// A file could not be read.
     #[error("cannot read {path}: {source}")]
     Io {

@@ -8,7 +8,7 @@
 //! # fn main() -> pard_engine::Result<()> {
 //! let device = Device::open(&Default::default())?;
 //! let target = Model::load(&device, "Qwen/Qwen3-4B", Default::default())?;
-//! let draft = Model::load(&device, "amd/PARD-Qwen3-0.6B", Default::default())?;
+//! let draft = Model::load_draft(&device, "amd/PARD-Qwen3-0.6B", &target, Default::default())?;
 //! let draft = Draft::new(&draft, &target, None)?;
 //! let options = DecoderOptions { method: Method::Pard, ..DecoderOptions::default() };
 //! let mut decoder = Decoder::new(&target.transformer, Some(&draft), options)?;

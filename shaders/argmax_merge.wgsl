@@ -1,4 +1,5 @@
 // The largest logit of each row, second half: the best candidate of all sections becomes the row's choice.
+// Which token that is, choice/ says.
 //
 // Dispatch: one workgroup; an invocation a row.
 struct ArgmaxMergeParams { sections: u32 }
@@ -16,5 +17,5 @@ fn argmax_merge(@builtin(local_invocation_index) row: u32) {
         // Sections come in the order of their ids, so the earlier of two equals is the lower id.
         if bitcast<f32>(other.x) > bitcast<f32>(best.x) { best = other; }
     }
-    choices[step.first_choice + row] = best.y;
+    choices[step.first_choice + row] = token(best.y);
 }

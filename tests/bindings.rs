@@ -7,8 +7,8 @@ use pard_engine::gpu::{Buffer, CacheFormat, Device, Plan, ProductChoice, Product
 use pard_engine::model::{LoadOptions, Sequence, Transformer, WeightChoice};
 use pard_engine::ops::gradients::{Accumulate, ColumnSum, InputGradient, Swiglu, SwigluGradient, WeightGradient};
 use pard_engine::ops::{
-    Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Finish, KvCache, MOST_ROWS, Matmul, Matrix,
-    RmsNorm, Role, Rope, RopeGains, RowSet, Step, Tensor, WeightFormat,
+    Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Finish, KvCache, MOST_ROWS, MaskRow, Matmul,
+    Matrix, RmsNorm, Role, Rope, RopeGains, RowSet, Step, Tensor, WeightFormat,
 };
 use pard_engine::{Error, Result};
 
@@ -85,8 +85,16 @@ fn operands_that_do_not_fit_are_refused() {
         refused(upload(shape), "matmul", "weights");
     }
     let matrix = upload([24, 16]).expect("a small matrix");
-    refused(Embedding::new(device, &matrix, &ids, &tensor(rows, 24)), "embedding", "y");
-    refused(Embedding::new(device, &matrix, &ids, &tensor(rows - 1, 16)), "embedding", "y");
+    refused(Embedding::new(device, &matrix, None, &ids, &tensor(rows, 24)), "embedding", "y");
+    refused(Embedding::new(device, &matrix, None, &ids, &tensor(rows - 1, 16)), "embedding", "y");
+
+    let mask = |row: &Tensor| {
+        Embedding::new(device, &matrix, Some(MaskRow { id: 99, row }), &ids, &tensor(rows, 16)).map(drop)
+    };
+    refused(mask(&vector(24)), "embedding", "mask");
+    assert!(mask(&vector(16)).is_ok());
+    refused(matrix.gather(device, "gathered", &[]), "gather", "ids");
+    assert!(matches!(matrix.gather(device, "gathered", &[3, 24]), Err(Error::TokenRange { id: 24, vocab: 24, .. })));
 
     let matmul =
         |x: &Tensor, y: &Tensor, finish: Finish| Matmul::new(device, plan, &step, &matrix, [x, y], finish, RowSet::All);
@@ -103,14 +111,17 @@ fn operands_that_do_not_fit_are_refused() {
     refused(matmul(&tensor(rows, 16), &tensor(rows, 24), Finish::Swiglu), "matmul", "weights");
     let pair = Matrix::upload_pair(device, plan, "weights", WeightFormat::Bf16, [24, 16], &|_, _| Ok(()));
     let pair = pair.expect("a small matrix");
+    refused(pair.gather(device, "gathered", &[0]), "gather", "ids");
     let gated = |y: &Tensor, finish: Finish| {
         Matmul::new(device, plan, &step, &pair, [&tensor(rows, 16), y], finish, RowSet::All)
     };
     refused(gated(&tensor(rows, 24), Finish::Store), "matmul", "weights");
     refused(gated(&tensor(rows, 48), Finish::Swiglu), "matmul", "y");
     for limit in [0, 17] {
-        refused(Argmax::new(device, &step, &tensor(rows, 16), limit, &ids), "argmax", "limit");
+        refused(Argmax::new(device, &step, &tensor(rows, 16), limit, None, &ids), "argmax", "limit");
     }
+    let vocabulary = buffer(48);
+    refused(Argmax::new(device, &step, &tensor(rows, 16), 16, Some(&vocabulary), &ids), "argmax", "vocabulary");
 
     let shape = AttentionShape { heads: 2, kv_heads: 1, head_dim: 32 };
     let cache = KvCache::new(device, plan, &shape, 100).expect("a small cache");

@@ -14,7 +14,7 @@ use crate::support::gpu::{cooperative_plan, device, plan, sweep, upload};
 use crate::support::random::Random;
 use crate::support::tiny_model::Recipe;
 
-const CONTEXT: usize = 128;
+pub const CONTEXT: usize = 128;
 const MASK: u32 = 5;
 
 fn draft(model: &Arc<Transformer>) -> Draft {
@@ -25,13 +25,13 @@ fn options(method: Method, drafts: usize, context: usize) -> DecoderOptions {
     DecoderOptions { method, drafts: Drafts::Fixed(drafts), context, run_ahead: None }
 }
 
-fn decoder(target: &Arc<Transformer>, draft: &Draft, method: Method, drafts: usize) -> Decoder {
+pub fn decoder(target: &Arc<Transformer>, draft: &Draft, method: Method, drafts: usize) -> Decoder {
     let options = options(method, drafts, CONTEXT);
     Decoder::new(target, Some(draft), options).expect("a decoder")
 }
 
 /// Decodes at least `count` tokens and returns the first `count`.
-fn decode(decoder: &mut Decoder, prompt: &[u32], count: usize) -> Vec<u32> {
+pub fn decode(decoder: &mut Decoder, prompt: &[u32], count: usize) -> Vec<u32> {
     decoder.start(prompt, &|| true).expect("start");
     while decoder.tokens().len() < prompt.len() + count {
         decoder.round().expect("round");
@@ -39,7 +39,8 @@ fn decode(decoder: &mut Decoder, prompt: &[u32], count: usize) -> Vec<u32> {
     decoder.tokens()[prompt.len()..prompt.len() + count].to_vec()
 }
 
-fn lengths() -> Vec<usize> {
+/// K in turns.
+pub fn lengths() -> Vec<usize> {
     if sweep() { (1..=MOST_DRAFTS).collect() } else { vec![1, 2, 5, 8, 16] }
 }
 

@@ -21,6 +21,7 @@ mod real_model;
 mod reference_models;
 mod safetensors;
 mod shaders;
+mod shared_draft;
 mod source;
 mod speculative_rule;
 mod support;

@@ -26,7 +26,7 @@ pub fn embedding(bench: &Bench, config: &Config) -> Result<()> {
     let ids = Random::new(4).indices(PROMPT_ROWS, vocab);
     let id_buffer = Buffer::with_values(device, "ids", &ids)?;
     let y = Tensor::new(device, "y", PROMPT_ROWS, width)?;
-    let op = &Embedding::new(device, &table, &id_buffer, &y)?;
+    let op = &Embedding::new(device, &table, None, &id_buffer, &y)?;
     let cases = ROW_COUNTS.map(|rows| Case {
         kernel: "embedding",
         what: format!("{vocab} x {width}, bf16"),
@@ -135,7 +135,7 @@ pub fn argmax(bench: &Bench, config: &Config) -> Result<()> {
     let input = Random::new(8).normals(MOST_ROWS * vocab, 1.0);
     let logits = bench.tensor(vocab, &input)?;
     let choices = Buffer::storage(device, "choices", MOST_ROWS as u64 * 4)?;
-    let op = &Argmax::new(device, &bench.step, &logits, vocab, &choices)?;
+    let op = &Argmax::new(device, &bench.step, &logits, vocab, None, &choices)?;
     let cases = [1, 9, MOST_ROWS].map(|rows| Case {
         kernel,
         what: format!("vocabulary of {vocab}"),

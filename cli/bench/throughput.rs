@@ -49,7 +49,8 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     let needed = tests.iter().map(|test| test.tokens() + 1).max().unwrap_or(0);
     let context = arguments.models.memory.context.map_or(0, |tokens| tokens as usize).max(needed);
     files.note_long_context(context, talk);
-    let (path, parameters) = (files.target.path.clone(), inspect::parameters(&files.target));
+    let (path, parameters) =
+        (files.target.path.clone(), inspect::parameters(&files.target.config, &*files.target.checkpoint));
     let device = arguments.models.device.open()?;
     let models = files.upload(&device, &arguments.models, context, talk)?;
     let options = DecoderOptions { context, run_ahead: arguments.run_ahead, ..DecoderOptions::default() };

@@ -34,7 +34,7 @@ impl Draft {
     /// mask lies outside the draft's vocabulary.
     pub fn check(config: &Config, tokenizer: &Tokenizer, target: &Tokenizer, mask: Option<u32>) -> Result<Option<u32>> {
         let mask = mask.or(config.mask_token);
-        if let Some(id) = mask.filter(|&id| id as usize >= config.vocab_size) {
+        if let Some(id) = mask.filter(|&id| id as usize >= config.vocab_size && !config.mask_has_row(id)) {
             return Err(Error::TokenRange { what: "mask token", id, vocab: config.vocab_size });
         }
         tokenizer.check_target(target, mask)?;

@@ -46,6 +46,13 @@ pub trait Checkpoint: Send + Sync {
     /// **Errors**: [`Error::MissingTensor`], or [`Error::Damaged`] if the rows lie outside the tensor.
     fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<()>;
 
+    /// The ids that `name` holds, a list of I32 or U32; none if there is no such tensor, as in a format without lists.
+    ///
+    /// **Errors**: [`Error::TensorType`], or [`Error::Damaged`] if it is not a list.
+    fn read_ids(&self, _name: &str) -> Result<Option<Vec<u32>>> {
+        Ok(None)
+    }
+
     /// What the file says of `name`, if it holds it.
     fn find(&self, name: &str) -> Option<&TensorInfo> {
         let tensors = self.tensors();

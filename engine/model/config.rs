@@ -97,6 +97,9 @@ pub struct Config {
     pub context: usize,
     /// The mask token of a PARD draft (`pard_token`).
     pub mask_token: Option<u32>,
+    /// Whether embedding and head are those of the target it drafts for (`shared_embeddings`), but for the mask token's
+    /// row of the embedding.
+    pub shared_embeddings: bool,
 }
 
 impl Config {
@@ -108,6 +111,11 @@ impl Config {
     /// Width of all key heads together, and of all value heads.
     pub fn key_value_size(&self) -> usize {
         self.kv_heads * self.head_dim
+    }
+
+    /// Whether `id` is a mask token whose row lies apart from the embedding.
+    pub fn mask_has_row(&self, id: u32) -> bool {
+        self.shared_embeddings && self.mask_token == Some(id)
     }
 
     /// Checks what every later stage relies on.
@@ -163,6 +171,13 @@ impl Config {
                 "rope_freqs",
                 format!("{} factors for {} frequencies", self.rope_factors.len(), self.head_dim / 2),
             );
+        }
+        if self.shared_embeddings {
+            // The mask's row is its own, so that its id need not be one of the embedding's.
+            return match self.mask_token {
+                Some(_) => Ok(()),
+                None => fault("pard_token", "is missing; a draft with shared_embeddings has one".to_owned()),
+            };
         }
         if let Some(id) = self.mask_token
             && id as usize >= self.vocab_size

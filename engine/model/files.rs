@@ -26,13 +26,49 @@ pub struct ModelFiles {
     pub text: ChatTokenizer,
 }
 
+/// All that a draft's files say: a whole model's, or those of a draft that shares its target's embeddings, which need no
+/// tokenizer.
+pub struct DraftFiles {
+    /// The folder or file.
+    pub path: PathBuf,
+    /// The repository's name, or the folder's or file's.
+    pub name: String,
+    /// The hyper-parameters, checked.
+    pub config: Config,
+    /// The tensors.
+    pub checkpoint: Box<dyn Checkpoint>,
+    /// As in [`ModelFiles`], if they hold a tokenizer.
+    pub text: Option<ChatTokenizer>,
+}
+
+impl DraftFiles {
+    /// Opens a folder in Hugging Face form or a GGUF file.
+    ///
+    /// **Errors**: those of [`ModelFiles::open`].
+    pub fn open(path: &Path) -> Result<DraftFiles> {
+        if path.is_dir() { open_folder(path) } else { open_gguf(path) }
+    }
+
+    /// The files of a draft for a model whose tokenizer is `target`, which is its own where it has none.
+    pub fn beside(self, target: &ChatTokenizer) -> ModelFiles {
+        let DraftFiles { path, name, config, checkpoint, text } = self;
+        let text = text.unwrap_or_else(|| ChatTokenizer { model_name: name, ..target.clone() });
+        ModelFiles { path, config, checkpoint, text }
+    }
+}
+
 impl ModelFiles {
     /// Opens a folder in Hugging Face form or a GGUF file.
     ///
     /// **Errors**: [`Error::NoModel`]; [`Error::Io`]; [`Error::Damaged`]; [`Error::Config`]; [`Error::UnknownFamily`];
-    /// [`Error::Tokenizer`]; each names the file at fault.
+    /// [`Error::Tokenizer`]; [`Error::NoEmbeddings`] for a draft that runs beside its target only; each names the file at
+    /// fault.
     pub fn open(path: &Path) -> Result<ModelFiles> {
-        if path.is_dir() { open_folder(path) } else { open_gguf(path) }
+        let DraftFiles { path, config, checkpoint, text, .. } = DraftFiles::open(path)?;
+        match text {
+            Some(text) if !config.shared_embeddings => Ok(ModelFiles { path, config, checkpoint, text }),
+            _ => Err(Error::NoEmbeddings { path }),
+        }
     }
 
     /// What to call it: the repository's name, or the folder's or file's.
@@ -41,7 +77,7 @@ impl ModelFiles {
     }
 }
 
-fn open_gguf(path: &Path) -> Result<ModelFiles> {
+fn open_gguf(path: &Path) -> Result<DraftFiles> {
     let gguf = Gguf::open(path)?;
     let config = gguf.config()?;
     let tokenizer = Tokenizer::new(path, gguf.tokenizer()?)?.for_vocab(config.vocab_size)?;
@@ -57,10 +93,16 @@ fn open_gguf(path: &Path) -> Result<ModelFiles> {
         special_tokens,
         stop_tokens: ids.stop,
     };
-    Ok(ModelFiles { path: path.to_owned(), config, checkpoint: Box::new(gguf), text })
+    Ok(DraftFiles {
+        path: path.to_owned(),
+        name: text.model_name.clone(),
+        config,
+        checkpoint: Box::new(gguf),
+        text: Some(text),
+    })
 }
 
-fn open_folder(folder: &Path) -> Result<ModelFiles> {
+fn open_folder(folder: &Path) -> Result<DraftFiles> {
     let (config_path, tokenizer_path) = (folder.join("config.json"), folder.join("tokenizer.json"));
     let missing = |reason: &str| Err(Error::NoModel { name: folder.display().to_string(), reason: reason.to_owned() });
     if !config_path.is_file() {
@@ -68,18 +110,28 @@ fn open_folder(folder: &Path) -> Result<ModelFiles> {
             "the folder holds no config.json; a model folder holds config.json, tokenizer.json, *.safetensors",
         );
     }
-    if !tokenizer_path.is_file() {
+    let config_json = json::read(&config_path)?;
+    let config = hugging_face::parse_config(&config_path, &config_json)?;
+    let has_tokenizer = tokenizer_path.is_file();
+    if !has_tokenizer && !config.shared_embeddings {
         return missing(
             "the folder holds no tokenizer.json; where there is a tokenizer.model, \
              `AutoTokenizer.from_pretrained(folder).save_pretrained(folder)` of the Python package \
              transformers writes it",
         );
     }
-    let config_json = json::read(&config_path)?;
-    let config = hugging_face::parse_config(&config_path, &config_json)?;
-    let checkpoint = Safetensors::open(folder)?;
-    let tokenizer = Tokenizer::from_file(&tokenizer_path)?.for_vocab(config.vocab_size)?;
+    let checkpoint = Box::new(Safetensors::open(folder)?);
+    let name = folder_name(folder);
+    let text = match has_tokenizer {
+        true => Some(text_of(folder, name.clone(), &config, &Object::of(&config_path, &config_json)?)?),
+        false => None,
+    };
+    Ok(DraftFiles { path: folder.to_owned(), name, config, checkpoint, text })
+}
 
+/// The tokenizer of a folder that holds one, and what its files say of conversations.
+fn text_of(folder: &Path, model_name: String, config: &Config, config_json: &Object) -> Result<ChatTokenizer> {
+    let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?.for_vocab(config.vocab_size)?;
     let tokenizer_config_path = folder.join("tokenizer_config.json");
     let tokenizer_config = json::read_if_present(&tokenizer_config_path)?;
     let special_tokens = match &tokenizer_config {
@@ -102,14 +154,13 @@ fn open_folder(folder: &Path) -> Result<ModelFiles> {
         None => Vec::new(),
     };
     if stop_tokens.is_empty() {
-        stop_tokens = Object::of(&config_path, &config_json)?.tokens("eos_token_id")?;
+        stop_tokens = config_json.tokens("eos_token_id")?;
     }
     stop_tokens.extend(special_tokens.get("eos_token").and_then(|token| tokenizer.id(token)));
     stop_tokens.sort_unstable();
     stop_tokens.dedup();
 
-    let text = ChatTokenizer { model_name: folder_name(folder), tokenizer, template, special_tokens, stop_tokens };
-    Ok(ModelFiles { path: folder.to_owned(), config, checkpoint: Box::new(checkpoint), text })
+    Ok(ChatTokenizer { model_name, tokenizer, template, special_tokens, stop_tokens })
 }
 
 /// The special tokens a template may write. Each is a string, or an object with its `content`.

@@ -54,6 +54,7 @@ pub fn parse_config(path: &Path, json: &Value) -> Result<Config> {
         head_norm: family == Family::Qwen3,
         context: window(&keys, model_type, layers)?.map_or(context, |window| context.min(window)),
         mask_token: mask_token(&keys)?,
+        shared_embeddings: keys.flag("shared_embeddings")?,
     };
     config.check(path)?;
     Ok(config)

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::files::ModelFiles;
+use super::files::{DraftFiles, ModelFiles};
 use super::source::{self, SourceOptions};
 use super::transformer::{Progress, Transformer, WeightChoice};
 use super::tuning::Tuning;
@@ -54,19 +54,51 @@ impl Model {
         Model::upload(device, ModelFiles::open(&path)?, options, &|_, _| ())
     }
 
+    /// Finds and uploads a draft for `target`, which must be on `device`: a whole model like any other, or one that holds
+    /// layers only and uses the embeddings and the tokenizer of the target.
+    ///
+    /// **Errors**: those of [`source::resolve`], [`DraftFiles::open`] and [`Model::upload_draft`].
+    pub fn load_draft(device: &Device, name: &str, target: &Model, options: LoadOptions) -> Result<Model> {
+        let path = source::resolve(name, &SourceOptions::from_env())?;
+        let files = DraftFiles::open(&path)?.beside(&target.text);
+        Model::upload_draft(device, files, target, options, &|_, _| ())
+    }
+
     /// Uploads a model whose files are open.
     ///
     /// **Errors**: those of [`LoadOptions::plan`] and [`Transformer::upload`].
     pub fn upload(device: &Device, files: ModelFiles, options: LoadOptions, progress: &Progress) -> Result<Model> {
         let plan = options.plan(device)?;
-        let mut transformer =
+        let transformer =
             Transformer::upload(device, &plan, &files.config, &*files.checkpoint, options.weights, progress)?;
+        Ok(Model::tuned(transformer, files.text, options))
+    }
+
+    /// Uploads a draft for `target` whose files are open.
+    ///
+    /// **Errors**: those of [`LoadOptions::plan`] and [`Transformer::upload_draft`].
+    pub fn upload_draft(
+        device: &Device,
+        files: ModelFiles,
+        target: &Model,
+        options: LoadOptions,
+        progress: &Progress,
+    ) -> Result<Model> {
+        let plan = options.plan(device)?;
+        let (config, checkpoint, target) = (&files.config, &*files.checkpoint, &target.transformer);
+        let transformer =
+            Transformer::upload_draft(device, &plan, config, checkpoint, target, options.weights, progress)?;
+        Ok(Model::tuned(transformer, files.text, options))
+    }
+
+    /// Applies what was measured of it before.
+    fn tuned(mut transformer: Transformer, text: ChatTokenizer, options: LoadOptions) -> Model {
         let folder = Model::tuning_folder().filter(|_| !options.ignore_tuning);
         let tuning = folder.and_then(|folder| Tuning::load(&folder, &transformer));
         if let Some(tuning) = &tuning {
             tuning.apply(&mut transformer);
         }
-        Ok(Model { transformer: Arc::new(transformer), tuning, text: files.text })
+        Model { transformer: Arc::new(transformer), tuning, text }
     }
 
     /// Where tables of measurements are kept, if there is a place for caches.

@@ -13,12 +13,13 @@ mod loaded;
 pub mod rotary;
 pub mod safetensors;
 mod sequence;
+pub mod shared;
 pub mod source;
 mod transformer;
 mod tuning;
 
 pub use cost::PassCost;
-pub use files::ModelFiles;
+pub use files::{DraftFiles, ModelFiles};
 pub use loaded::{LoadOptions, Model};
 pub use sequence::Sequence;
 pub use transformer::{Progress, Transformer, WeightChoice, attention_shape, expected_matrices};

@@ -1,6 +1,6 @@
 //! Safetensors files as a [`Checkpoint`]: one file, or shards with an index, memory-mapped.
 //! Headers are checked by the `safetensors` crate; here they are held against the file's real length and the index.
-//! Tensors of a type we do not read stay listed apart, so that one nobody asks for does no harm.
+//! Tensors of a type that no weight has stay listed apart, so that one nobody asks for does no harm.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -21,6 +21,7 @@ pub const SINGLE_FILE: &str = "model.safetensors";
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
 const SUPPORTED: &str = "BF16, F16, F32";
+const SUPPORTED_IDS: &str = "I32, U32";
 
 /// The tensors of a Hugging Face folder.
 pub struct Safetensors {
@@ -29,8 +30,8 @@ pub struct Safetensors {
     /// Sorted by name; `places` has the same order.
     tensors: Vec<TensorInfo>,
     places: Vec<Place>,
-    /// Tensors we do not read, with their types.
-    unsupported: BTreeMap<String, String>,
+    /// Tensors of other types, with their shards.
+    others: BTreeMap<String, (usize, Entry)>,
 }
 
 /// Where a tensor's bytes lie.
@@ -82,13 +83,14 @@ impl Safetensors {
             shards,
             tensors: Vec::with_capacity(found.len()),
             places: Vec::with_capacity(found.len()),
-            unsupported: BTreeMap::new(),
+            others: BTreeMap::new(),
         };
-        for (name, (shard, Entry { dtype, shape, bytes })) in found {
-            let Some(stored) = stored_type(dtype) else {
-                checkpoint.unsupported.insert(name, format!("{dtype:?}"));
+        for (name, (shard, entry)) in found {
+            let Some(stored) = stored_type(entry.dtype) else {
+                checkpoint.others.insert(name, (shard, entry));
                 continue;
             };
+            let Entry { shape, bytes, .. } = entry;
             checkpoint.tensors.push(TensorInfo { name, shape, stored, bytes: bytes.len() as u64 });
             checkpoint.places.push(Place { shard, bytes });
         }
@@ -101,8 +103,10 @@ impl Safetensors {
             return Ok(index);
         }
         let (path, name) = (self.folder.clone(), name.to_owned());
-        Err(match self.unsupported.get(&name) {
-            Some(got) => Error::TensorType { path, name, got: got.clone(), supported: SUPPORTED },
+        Err(match self.others.get(&name) {
+            Some((_, Entry { dtype, .. })) => {
+                Error::TensorType { path, name, got: format!("{dtype:?}"), supported: SUPPORTED }
+            }
             None => Error::MissingTensor { path, name },
         })
     }
@@ -163,6 +167,29 @@ impl Checkpoint for Safetensors {
             .ok_or_else(|| damaged(&self.folder, format!("tensor {name:?} lies past the end of its file")))?;
         widen(info.stored, bytes, out);
         Ok(())
+    }
+
+    fn read_ids(&self, name: &str) -> Result<Option<Vec<u32>>> {
+        let wrong_type = |got: String| {
+            let (path, name) = (self.folder.clone(), name.to_owned());
+            Error::TensorType { path, name, got, supported: SUPPORTED_IDS }
+        };
+        if let Some(info) = self.find(name) {
+            return Err(wrong_type(format!("{:?}", info.stored)));
+        }
+        let Some((shard, Entry { dtype, shape, bytes })) = self.others.get(name) else { return Ok(None) };
+        if !matches!(dtype, Dtype::I32 | Dtype::U32) {
+            return Err(wrong_type(format!("{dtype:?}")));
+        }
+        if shape.len() != 1 {
+            return Err(damaged(&self.folder, format!("tensor {name:?} has the shape {shape:?}; a list was expected")));
+        }
+        let bytes = self.shards[*shard]
+            .get(bytes.clone())
+            .ok_or_else(|| damaged(&self.folder, format!("tensor {name:?} lies past the end of its file")))?;
+        let (elements, _) = bytes.as_chunks::<4>();
+        // A negative number becomes an id that no model has.
+        Ok(Some(elements.iter().map(|&element| u32::from_le_bytes(element)).collect()))
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::config::Config;
 use super::rotary;
+use super::shared::Shared;
 use super::transformer::{LayerWeights, Transformer, attention_shape};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, CacheFormat, Device, Pass, Plan};
@@ -58,7 +59,7 @@ struct Activations {
 
 impl Sequence {
     /// Binds `model` to caches for `positions` positions. The choice of each output row goes to `choices`, from among
-    /// the first `limit` ids.
+    /// the first `limit` ids, as far as the head has rows for them.
     ///
     /// Errors: [`Error::Limit`] or [`Error::OutOfMemory`] if the caches do not fit the device.
     pub fn new(model: &Arc<Transformer>, positions: usize, limit: usize, choices: &Buffer) -> Result<Sequence> {
@@ -73,10 +74,14 @@ impl Sequence {
             .iter()
             .map(|weights| Layer::new(model, weights, &step, &a, positions))
             .collect::<Result<_>>()?;
-        let logits = Tensor::new(&device, "logits", MOST_ROWS, config.vocab_size)?;
+        let logits = Tensor::new(&device, "logits", MOST_ROWS, model.head().outputs())?;
+        let mask_row = model.shared.as_ref().map(Shared::mask_row);
+        let vocabulary = model.shared.as_ref().and_then(|shared| shared.vocabulary.as_ref());
+        let limit = vocabulary.map_or(limit, |vocabulary| vocabulary.below(limit));
+        let listed = vocabulary.map(|vocabulary| &vocabulary.buffer);
 
         Ok(Sequence {
-            embedding: Embedding::new(&device, &model.embedding, &ids, &a.hidden)?,
+            embedding: Embedding::new(&device, &model.embedding, mask_row, &ids, &a.hidden)?,
             layers,
             final_norm: RmsNorm::new(
                 &device,
@@ -95,7 +100,7 @@ impl Sequence {
                 Finish::Store,
                 RowSet::Outputs,
             )?,
-            argmax: Argmax::new(&device, &step, &logits, limit, choices)?,
+            argmax: Argmax::new(&device, &step, &logits, limit, listed, choices)?,
             logits,
             model: model.clone(),
             step,
@@ -198,7 +203,8 @@ impl Sequence {
             return Err(Error::ContextFull { tokens: end, context: self.positions });
         }
         let vocab = self.model.config.vocab_size;
-        if let Some(&id) = tokens.iter().find(|&&id| id as usize >= vocab) {
+        let has_row = |id: u32| (id as usize) < vocab || self.model.config.mask_has_row(id);
+        if let Some(&id) = tokens.iter().find(|&&id| !has_row(id)) {
             return Err(Error::TokenRange { what: "token", id, vocab });
         }
         let device = self.device();
@@ -219,7 +225,7 @@ impl Sequence {
         })
     }
 
-    /// The logits of the last pass's first `outputs` output rows, `[outputs, vocab]`.
+    /// The logits of the last pass's first `outputs` output rows, `[outputs, rows of the head]`.
     ///
     /// Errors: as [`Device::check`].
     pub fn logits(&self, outputs: usize) -> Result<Vec<f32>> {

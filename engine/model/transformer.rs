@@ -1,10 +1,12 @@
 //! A model's weights on the device. They are shared by every sequence that runs on them.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::checkpoint::{Checkpoint, StoredType};
 use super::config::Config;
-use crate::error::Result;
+use super::shared::{self, MASK_EMBEDDING, Shared};
+use crate::error::{Error, Result};
 use crate::gpu::{Device, Plan};
 use crate::ops::{AttentionShape, Matrix, MatrixSource, Tensor, WeightFormat, check_products};
 
@@ -23,10 +25,12 @@ pub struct Transformer {
     pub(super) device: Device,
     pub(super) plan: Plan,
     pub(super) config: Config,
-    pub(super) embedding: Matrix,
+    pub(super) embedding: Arc<Matrix>,
     pub(super) layers: Vec<LayerWeights>,
     pub(super) final_norm: Tensor,
-    head: Option<Matrix>,
+    head: Option<Arc<Matrix>>,
+    /// What a draft has whose embedding and head are its target's.
+    pub(super) shared: Option<Shared>,
     notices: Vec<String>,
 }
 
@@ -49,9 +53,9 @@ pub type Progress<'a> = dyn Fn(u64, u64) + 'a;
 impl Transformer {
     /// Uploads the weights of `checkpoint`, which must be those that `config` describes.
     ///
-    /// **Errors**: [`crate::Error::MissingTensor`] or [`crate::Error::TensorShape`] before anything is uploaded;
-    /// [`crate::Error::Gpu`] if the plan's matrix units fail their check; [`crate::Error::OutOfMemory`],
-    /// [`crate::Error::Limit`].
+    /// **Errors**: [`Error::NoEmbeddings`] for a draft that needs its target's; [`Error::MissingTensor`] or
+    /// [`Error::TensorShape`] before anything is uploaded; [`Error::Gpu`] if the plan's matrix units fail their check;
+    /// [`Error::OutOfMemory`], [`Error::Limit`].
     pub fn upload(
         device: &Device,
         plan: &Plan,
@@ -61,28 +65,34 @@ impl Transformer {
         progress: &Progress,
     ) -> Result<Transformer> {
         config.check(checkpoint.path())?;
-        let mut loader = Loader { device, plan, checkpoint, choice, progress, total: 0, done: 0, notices: Vec::new() };
-        loader.total = loader.check_all(config)?;
+        if config.shared_embeddings {
+            return Err(Error::NoEmbeddings { path: checkpoint.path().to_owned() });
+        }
+        let mut loader = Loader::new(device, plan, config, checkpoint, choice, progress)?;
         check_products(device, plan)?;
         let hidden = config.hidden_size;
         let embedding = loader.matrix(&["model.embed_tokens.weight"], &[config.vocab_size], hidden)?;
         let head = match config.tied_head {
             true => None,
-            false => Some(loader.matrix(&["lm_head.weight"], &[config.vocab_size], hidden)?),
+            false => Some(Arc::new(loader.matrix(&["lm_head.weight"], &[config.vocab_size], hidden)?)),
         };
-        let layers = (0..config.layers).map(|layer| loader.layer(config, layer)).collect::<Result<_>>()?;
-        let final_norm = loader.vector(&["model.norm.weight"], &[hidden])?;
-        let notices = loader.notices;
-        let (device, plan, config) = (device.clone(), *plan, config.clone());
-        Ok(Transformer { device, plan, config, embedding, layers, final_norm, head, notices })
+        loader.finish(config, Arc::new(embedding), head, None)
     }
 
-    /// Device memory that the weights of `checkpoint` will take, the padding of the device's layout aside. It takes no
-    /// device to know.
+    /// Device memory that the weights of `checkpoint` will take, the padding of the device's layout aside, and without what
+    /// a draft shares with its target. It takes no device to know.
     ///
-    /// **Errors**: [`crate::Error::MissingTensor`] or [`crate::Error::TensorShape`], as an upload would.
+    /// **Errors**: [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::Damaged`], as an upload would.
     pub fn expected_bytes(config: &Config, checkpoint: &dyn Checkpoint, choice: WeightChoice) -> Result<u64> {
-        expected_matrices(config).iter().try_fold(0, |sum, (name, shape)| {
+        let mut bytes = 0;
+        if config.shared_embeddings {
+            checkpoint.expect(MASK_EMBEDDING, &[config.hidden_size])?;
+            // Rows of the target's head, which is kept in 16 bits unless all is in F32.
+            let width = format(choice, StoredType::Bf16).bytes();
+            let head_rows = shared::vocabulary(config, checkpoint)?.map_or(0, |ids| ids.len());
+            bytes += (head_rows * config.hidden_size * width) as u64;
+        }
+        expected_matrices(config).iter().try_fold(bytes, |sum, (name, shape)| {
             let format = format(choice, checkpoint.expect(name, shape)?.stored);
             Ok(sum + (shape[0] * shape[1] * format.bytes()) as u64)
         })
@@ -108,30 +118,56 @@ impl Transformer {
         &self.notices
     }
 
-    /// Device memory that the weights take.
+    /// Device memory that the weights take, without what belongs to a target.
     pub fn bytes(&self) -> u64 {
-        self.matrices().map(Matrix::bytes).sum()
+        let [embedding, head] = self.owns();
+        let ends = [Some(&self.embedding).filter(|_| embedding), self.head.as_ref().filter(|_| head)];
+        self.layer_matrices().chain(ends.into_iter().flatten().map(Arc::as_ref)).map(Matrix::bytes).sum()
     }
 
-    /// All matrices, the embedding and the head included.
+    /// Whether the embedding is its own, and whether the head, if there is one beside the embedding.
+    fn owns(&self) -> [bool; 2] {
+        match &self.shared {
+            None => [true, true],
+            Some(shared) => [false, shared.vocabulary.is_some()],
+        }
+    }
+
+    fn layer_matrices(&self) -> impl Iterator<Item = &Matrix> {
+        self.layers.iter().flat_map(|l| [&l.qkv, &l.output, &l.gate_up, &l.down])
+    }
+
+    /// All matrices that a pass reads, the embedding and the head included, whosever they are.
     pub(super) fn matrices(&self) -> impl Iterator<Item = &Matrix> {
-        let layers = self.layers.iter().flat_map(|l| [&l.qkv, &l.output, &l.gate_up, &l.down]);
-        layers.chain([&self.embedding]).chain(&self.head)
+        self.layer_matrices().chain([self.embedding.as_ref()]).chain(self.head.as_deref())
     }
 
-    pub(super) fn matrices_mut(&mut self) -> impl Iterator<Item = &mut Matrix> {
+    /// Its own matrices; none if a draft shares some of them.
+    pub(super) fn own_matrices_mut(&mut self) -> Option<Vec<&mut Matrix>> {
+        let [embedding, head] = self.owns();
         let layers = self.layers.iter_mut().flat_map(|l| [&mut l.qkv, &mut l.output, &mut l.gate_up, &mut l.down]);
-        layers.chain([&mut self.embedding]).chain(&mut self.head)
+        let mut matrices: Vec<&mut Matrix> = layers.collect();
+        if embedding {
+            matrices.push(Arc::get_mut(&mut self.embedding)?);
+        }
+        if let Some(own) = self.head.as_mut().filter(|_| head) {
+            matrices.push(Arc::get_mut(own)?);
+        }
+        Some(matrices)
     }
 
     /// Multiplications that one row costs outside attention.
     pub(super) fn multiplications_per_row(&self) -> u64 {
-        let layers = self.layers.iter().flat_map(|l| [&l.qkv, &l.output, &l.gate_up, &l.down]);
-        layers.chain([self.head()]).map(|matrix| (matrix.rows() * matrix.columns()) as u64).sum()
+        self.layer_matrices().chain([self.head()]).map(|matrix| (matrix.rows() * matrix.columns()) as u64).sum()
     }
 
     pub(super) fn head(&self) -> &Matrix {
         self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// The head, unless it is the embedding.
+    pub(super) fn own_head(&self) -> Option<&Arc<Matrix>> {
+        self.head.as_ref()
     }
 
     pub(super) fn attention_shape(&self) -> AttentionShape {
@@ -148,8 +184,11 @@ pub fn attention_shape(config: &Config) -> AttentionShape {
 pub fn expected_matrices(config: &Config) -> Vec<(String, [usize; 2])> {
     let hidden = config.hidden_size;
     let [queries, keys, ffn] = [config.query_size(), config.key_value_size(), config.feed_forward_size];
-    let mut expected = vec![("model.embed_tokens.weight".to_owned(), [config.vocab_size, hidden])];
-    if !config.tied_head {
+    let mut expected = Vec::new();
+    if !config.shared_embeddings {
+        expected.push(("model.embed_tokens.weight".to_owned(), [config.vocab_size, hidden]));
+    }
+    if !config.shared_embeddings && !config.tied_head {
         expected.push(("lm_head.weight".to_owned(), [config.vocab_size, hidden]));
     }
     for layer in 0..config.layers {
@@ -168,7 +207,8 @@ pub fn expected_matrices(config: &Config) -> Vec<(String, [usize; 2])> {
     expected
 }
 
-struct Loader<'a> {
+/// Uploads one checkpoint's weights.
+pub(super) struct Loader<'a> {
     device: &'a Device,
     plan: &'a Plan,
     checkpoint: &'a dyn Checkpoint,
@@ -179,13 +219,35 @@ struct Loader<'a> {
     notices: Vec<String>,
 }
 
-impl Loader<'_> {
-    /// Checks every matrix's name and shape; returns the weights' number.
-    fn check_all(&self, config: &Config) -> Result<u64> {
-        expected_matrices(config).iter().try_fold(0, |sum, (name, shape)| {
-            self.checkpoint.expect(name, shape)?;
-            Ok(sum + (shape[0] * shape[1]) as u64)
-        })
+impl<'a> Loader<'a> {
+    /// Checks every matrix's name and shape before anything is uploaded.
+    pub fn new(
+        device: &'a Device,
+        plan: &'a Plan,
+        config: &Config,
+        checkpoint: &'a dyn Checkpoint,
+        choice: WeightChoice,
+        progress: &'a Progress<'a>,
+    ) -> Result<Loader<'a>> {
+        let total = expected_matrices(config).iter().try_fold(0, |sum, (name, shape)| {
+            checkpoint.expect(name, shape)?;
+            Ok::<_, Error>(sum + (shape[0] * shape[1]) as u64)
+        })?;
+        Ok(Loader { device, plan, checkpoint, choice, progress, total, done: 0, notices: Vec::new() })
+    }
+
+    /// Uploads the layers between `embedding` and `head`.
+    pub fn finish(
+        mut self,
+        config: &Config,
+        embedding: Arc<Matrix>,
+        head: Option<Arc<Matrix>>,
+        shared: Option<Shared>,
+    ) -> Result<Transformer> {
+        let layers = (0..config.layers).map(|layer| self.layer(config, layer)).collect::<Result<_>>()?;
+        let final_norm = self.vector(&["model.norm.weight"], &[config.hidden_size])?;
+        let (device, plan, config) = (self.device.clone(), *self.plan, config.clone());
+        Ok(Transformer { device, plan, config, embedding, layers, final_norm, head, shared, notices: self.notices })
     }
 
     /// The weights of layer `layer`.
@@ -216,7 +278,7 @@ impl Loader<'_> {
     }
 
     /// One row made of the vectors `names`, one after the other.
-    fn vector<N: AsRef<str>>(&self, names: &[N], lens: &[usize]) -> Result<Tensor> {
+    pub fn vector<N: AsRef<str>>(&self, names: &[N], lens: &[usize]) -> Result<Tensor> {
         let mut values = Vec::new();
         for (name, &len) in names.iter().zip(lens) {
             values.extend(self.checkpoint.read_vector(name.as_ref(), len)?);
@@ -271,7 +333,7 @@ impl Loader<'_> {
     fn format(&mut self, names: &[&str]) -> Result<WeightFormat> {
         let mut formats = Vec::new();
         for name in names {
-            let info = self.checkpoint.find(name).ok_or_else(|| crate::Error::MissingTensor {
+            let info = self.checkpoint.find(name).ok_or_else(|| Error::MissingTensor {
                 path: self.checkpoint.path().to_owned(),
                 name: (*name).to_owned(),
             })?;

@@ -113,11 +113,10 @@ impl Tuning {
             let Some(variants) = fastest(model, some, &going)? else { return Ok(None) };
             tuning.shapes.push((shape, variants));
         }
-        let Some(unshared) = Arc::get_mut(model) else {
-            let reason = "the model is in use; measure it before any decoder is made".to_owned();
+        if !Arc::get_mut(model).is_some_and(|model| tuning.apply(model)) {
+            let reason = "the model is in use; measure it before any decoder or draft is made".to_owned();
             return Err(Error::Option { option: "tune", reason });
-        };
-        tuning.apply(unshared);
+        }
         let Some(seconds) = pass_seconds(model, &|done| keep_going(1.0 - pass_share + pass_share * done))? else {
             return Ok(None);
         };
@@ -125,15 +124,17 @@ impl Tuning {
         Ok(Some(tuning))
     }
 
-    /// Lets `model` use the table.
-    pub(super) fn apply(&self, model: &mut Transformer) {
-        for matrix in model.matrices_mut() {
+    /// Lets `model` use the table for the matrices that are its own; false if a draft shares them, which forbids it.
+    pub(super) fn apply(&self, model: &mut Transformer) -> bool {
+        let Some(matrices) = model.own_matrices_mut() else { return false };
+        for matrix in matrices {
             let shape = Shape::of(matrix);
             let variants = self.shapes.iter().find(|(of, _)| *of == shape).map(|(_, variants)| variants.as_slice());
             if let Some(variants) = variants.and_then(|variants| Variants::try_from(variants).ok()) {
                 matrix.set_variants(variants);
             }
         }
+        true
     }
 
     /// What a pass takes.

@@ -31,12 +31,26 @@ impl Argmax {
     /// `choices[step.first_choice + r] = argmax(logits[r, ..limit])`, the lowest index among equals, for the step's
     /// output rows.
     ///
-    /// Shapes: `logits` is `[rows, vocab]`, `choices` holds u32; `limit` is at most `vocab`.
+    /// Where the logits are those of some tokens only, `vocabulary` has the ids of those, ascending, and the choice is
+    /// `vocabulary[argmax]`.
+    ///
+    /// Shapes: `logits` is `[rows, vocab]`, `vocabulary` `[vocab]` of u32, `choices` holds u32; `limit` is at most `vocab`.
     /// Errors: [`Error::Shape`] if they do not fit.
-    pub fn new(device: &Device, step: &Buffer, logits: &Tensor, limit: usize, choices: &Buffer) -> Result<Argmax> {
+    pub fn new(
+        device: &Device,
+        step: &Buffer,
+        logits: &Tensor,
+        limit: usize,
+        vocabulary: Option<&Buffer>,
+        choices: &Buffer,
+    ) -> Result<Argmax> {
         if limit == 0 || limit > logits.width {
             let expected = vec![logits.rows, logits.width];
             return Err(Error::Shape { op: "argmax", tensor: "limit", got: vec![logits.rows, limit], expected });
+        }
+        if let Some(vocabulary) = vocabulary.filter(|vocabulary| vocabulary.bytes() < 4 * limit as u64) {
+            let got = vec![(vocabulary.bytes() / 4) as usize];
+            return Err(Error::Shape { op: "argmax", tensor: "vocabulary", got, expected: vec![limit] });
         }
         let sections = limit.div_ceil(SECTION);
         let candidates = Buffer::storage(device, "argmax candidates", (logits.rows * sections * 8) as u64)?;
@@ -45,10 +59,13 @@ impl Argmax {
         let merge_params = ArgmaxMergeParams { sections: sections as u32 };
         let merge_params = Buffer::uniform(device, "argmax_merge params", &merge_params)?;
         let kernel = device.kernel(&["argmax"], &[("SECTION", SECTION as u32)])?;
-        let merge = device.kernel(&["argmax_merge", "shared/step"], &[])?;
+        let choice = if vocabulary.is_some() { "choice/listed" } else { "choice/plain" };
+        let merge = device.kernel(&["argmax_merge", "shared/step", choice], &[])?;
+        let merge_operands = [&merge_params, step, &candidates, choices];
+        let merge_operands: Vec<&Buffer> = merge_operands.into_iter().chain(vocabulary).collect();
         Ok(Argmax {
             candidates: kernel.dispatch(device, &[&params, &logits.buffer, &candidates], [1, 1, 1])?,
-            merge: merge.dispatch(device, &[&merge_params, step, &candidates, choices], [1, 1, 1])?,
+            merge: merge.dispatch(device, &merge_operands, [1, 1, 1])?,
             limit,
         })
     }

@@ -12,6 +12,16 @@ struct EmbeddingParams {
     rows_out: u32,
     first_out: u32,
     vocab: u32,
+    mask: u32,
+}
+
+/// The row of one id that is not the table's: the mask token of a draft that has no table of its own.
+#[derive(Clone, Copy)]
+pub struct MaskRow<'a> {
+    /// The id. The table need not have a row for it.
+    pub id: u32,
+    /// `[1, width]`.
+    pub row: &'a Tensor,
 }
 
 /// An embedding table with its ids and output bound.
@@ -23,14 +33,24 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// `y[r] = W[ids[r]]`.
+    /// `y[r] = W[ids[r]]`, and the mask's row where `ids[r]` is its id.
     ///
     /// Shapes: `W` is `[vocab, width]`, `ids` is `[rows]` of u32, `y` is `[rows, width]`.
     /// Errors: [`crate::Error::Shape`] if they do not fit.
-    pub fn new(device: &Device, weights: &Matrix, ids: &Buffer, y: &Tensor) -> Result<Embedding> {
+    pub fn new(
+        device: &Device,
+        weights: &Matrix,
+        mask: Option<MaskRow>,
+        ids: &Buffer,
+        y: &Tensor,
+    ) -> Result<Embedding> {
         y.expect("embedding", "y", MOST_ROWS, weights.columns())?;
         let pieces = (weights.columns() / PIECE) as u32;
-        let files = ["embedding", "shared/eight", weights.format().file()];
+        if let Some(mask) = &mask {
+            mask.row.expect("embedding", "mask", 1, weights.columns())?;
+        }
+        let mask_file = if mask.is_some() { "embedding_mask/row" } else { "embedding_mask/none" };
+        let files = ["embedding", "shared/eight", weights.format().file(), mask_file];
         let kernel = device.kernel(&files, &[("LANES", weights.lanes())])?;
         let parts = weights
             .parts()
@@ -41,9 +61,12 @@ impl Embedding {
                     rows_out: part.outputs as u32,
                     first_out: part.first as u32,
                     vocab: weights.rows() as u32,
+                    mask: mask.map_or(0, |mask| mask.id),
                 };
                 let params = Buffer::uniform(device, "embedding params", &params)?;
-                kernel.dispatch(device, &[&params, ids, &part.buffer, &y.buffer], [1, 1, 1])
+                let operands = [&params, ids, &part.buffer, &y.buffer];
+                let operands: Vec<&Buffer> = operands.into_iter().chain(mask.map(|mask| &mask.row.buffer)).collect();
+                kernel.dispatch(device, &operands, [1, 1, 1])
             })
             .collect::<Result<_>>()?;
         Ok(Embedding { parts, workgroups: pieces.div_ceil(64), width: y.width, value_bytes: weights.format().bytes() })

@@ -175,35 +175,19 @@ impl Matrix {
             return Err(Error::Shape { op: "matmul", tensor: "weights", got: vec![rows, columns], expected });
         }
         let layout = Layout { lanes: plan.lanes as usize, columns, format };
-        let (group, group_bytes) = (layout.group(), layout.group_bytes());
-        let most_groups = (device.largest_binding() / group_bytes as u64) as usize;
-        if most_groups == 0 {
-            return Err(Error::Limit {
-                adapter: device.name(),
-                what: format!("{group} rows of {label}"),
-                needed: group_bytes as u64,
-                limit: device.largest_binding(),
-                unit: "bytes in one binding",
-                hint: "use a smaller model",
-            });
-        }
-        let parts = (0..rows).step_by(most_groups * group).map(|first| {
-            let part_rows = (rows - first).min(most_groups * group);
-            let groups = part_rows.div_ceil(group);
-            let buffer = Buffer::storage(device, label, (groups * group_bytes) as u64)?;
-            let scales = match plan.products {
-                Products::Plain => None,
-                Products::Cooperative { .. } => {
-                    Some(Buffer::storage(device, "row scales", (groups * group * size_of::<f32>()) as u64)?)
-                }
-            };
-            Ok(Part { buffer, scales, first: first / pair, outputs: part_rows / pair })
-        });
-        let parts = parts.collect::<Result<_>>()?;
-        let variants = Variant::defaults(device, pair as u32);
-        let matrix = Matrix { parts, outputs: rows / pair, columns, pair, format, lanes: plan.lanes, variants };
+        let parts = Part::empty(device, label, layout, rows, plan.products != Products::Plain)?;
+        let paired = |part: Part| Part { first: part.first / pair, outputs: part.outputs / pair, ..part };
+        let matrix = Matrix::of_parts(device, parts.into_iter().map(paired).collect(), pair, layout);
         matrix.fill(device, source)?;
         Ok(matrix)
+    }
+
+    /// A matrix whose parts are made.
+    pub(super) fn of_parts(device: &Device, parts: Vec<Part>, pair: usize, layout: Layout) -> Matrix {
+        let outputs = parts.iter().map(|part| part.outputs).sum();
+        let variants = Variant::defaults(device, pair as u32);
+        let Layout { lanes, columns, format } = layout;
+        Matrix { parts, outputs, columns, pair, format, lanes: lanes as u32, variants }
     }
 
     /// Uploads the rows that `source` gives, on all cores, in pieces that bound the memory in flight.
@@ -284,7 +268,8 @@ impl Matrix {
         Err(Error::Shape { op, tensor: "weights", got, expected })
     }
 
-    fn layout(&self) -> Layout {
+    /// How its rows lie.
+    pub(super) fn layout(&self) -> Layout {
         Layout { lanes: self.lanes as usize, columns: self.columns, format: self.format }
     }
 
@@ -336,5 +321,34 @@ impl Matrix {
 
     pub(super) fn parts(&self) -> &[Part] {
         &self.parts
+    }
+}
+
+impl Part {
+    /// Zeros for `rows` rows, in as many parts as bindings of the device's size take; each output is
+    /// one row. With scales if `scaled`.
+    ///
+    /// **Errors**: [`Error::Limit`] if no part can be that small, [`Error::OutOfMemory`].
+    pub fn empty(device: &Device, label: &str, layout: Layout, rows: usize, scaled: bool) -> Result<Vec<Part>> {
+        let (group, group_bytes) = (layout.group(), layout.group_bytes());
+        let most_groups = (device.largest_binding() / group_bytes as u64) as usize;
+        if most_groups == 0 {
+            return Err(Error::Limit {
+                adapter: device.name(),
+                what: format!("{group} rows of {label}"),
+                needed: group_bytes as u64,
+                limit: device.largest_binding(),
+                unit: "bytes in one binding",
+                hint: "use a smaller model",
+            });
+        }
+        let part = |first: usize| {
+            let outputs = (rows - first).min(most_groups * group);
+            let padded = outputs.next_multiple_of(group);
+            let buffer = Buffer::storage(device, label, (padded / group * group_bytes) as u64)?;
+            let scales = || Buffer::storage(device, "row scales", (padded * size_of::<f32>()) as u64);
+            Ok(Part { buffer, scales: scaled.then(scales).transpose()?, first, outputs })
+        };
+        (0..rows).step_by(most_groups * group).map(part).collect()
     }
 }

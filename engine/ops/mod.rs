@@ -5,6 +5,7 @@ mod argmax;
 mod attention;
 mod cooperative;
 mod embedding;
+mod gather;
 pub mod gradients;
 mod interleaved;
 mod matmul;
@@ -18,7 +19,7 @@ mod yardstick;
 
 pub use argmax::Argmax;
 pub use attention::{Attention, AttentionScratch};
-pub use embedding::Embedding;
+pub use embedding::{Embedding, MaskRow};
 pub use matmul::{Finish, Matmul, RowSet};
 pub use matrix::{Matrix, MatrixSource, WeightFormat};
 pub use rms_norm::RmsNorm;

@@ -40,6 +40,7 @@ fn all_fields_are_read() {
         head_norm: false,
         context: 128,
         mask_token: None,
+        shared_embeddings: false,
     };
     assert_eq!(config(&small_llama()).expect("a configuration"), expected);
     let version_2 = Writer { version: 2, ..small_llama() };

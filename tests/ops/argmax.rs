@@ -13,11 +13,24 @@ const VOCABS: [usize; 10] = [1, 2, 63, 65, 307, 2047, 2048, 2049, 4099, 10007];
 
 /// The choices of all rows of `logits`, `[rows, vocab]`, among the first `limit` ids.
 pub fn run(device: &Device, logits: &[f32], vocab: usize, limit: usize, first_choice: usize) -> Vec<u32> {
+    run_listed(device, logits, vocab, limit, None, first_choice)
+}
+
+/// Likewise, of logits that are those of the tokens `vocabulary` only.
+fn run_listed(
+    device: &Device,
+    logits: &[f32],
+    vocab: usize,
+    limit: usize,
+    vocabulary: Option<&[u32]>,
+    first_choice: usize,
+) -> Vec<u32> {
     let rows = logits.len() / vocab;
     let step_values = Step { outputs: rows as u32, first_choice: first_choice as u32, rows: 7, ..Step::default() };
     let (step, choices) = (step(device, step_values), words(device, 64, &[]));
     let logits = input(device, vocab, logits);
-    let op = Argmax::new(device, &step, &logits, limit, &choices).expect("shapes that fit");
+    let vocabulary = vocabulary.map(|ids| words(device, ids.len(), ids));
+    let op = Argmax::new(device, &step, &logits, limit, vocabulary.as_ref(), &choices).expect("shapes that fit");
     submit(device, |pass| op.encode(pass, rows));
     let all: Vec<u32> = choices.read(device, 0, 64).expect("reading back");
     let beyond = all[..first_choice].iter().chain(&all[first_choice + rows..]);
@@ -43,6 +56,20 @@ fn argmax_is_the_largest_logit_of_every_row() {
             agrees("random", &random.normals(rows * vocab, 3.0), vocab, vocab, rows % 5);
             let negative: Vec<f32> = random.normals(rows * vocab, 3.0).iter().map(|x| -1e3 - x.abs()).collect();
             agrees("negative", &negative, vocab, vocab, 0);
+        }
+    }
+}
+
+#[test]
+fn of_a_list_of_tokens_the_chosen_one_is_given() {
+    let mut random = Random::new(44);
+    for (vocab, limit) in [(1, 1), (63, 63), (307, 300), (2049, 2049), (4099, 4099)] {
+        let vocabulary: Vec<u32> = (0..vocab as u32).map(|index| 11 * index + 5).collect();
+        for rows in [1, 5, 32] {
+            let logits = random.normals(rows * vocab, 3.0);
+            let got = run_listed(device(), &logits, vocab, limit, Some(&vocabulary), 2);
+            let expected = limited(&logits, vocab, limit).into_iter().map(|index| vocabulary[index as usize]);
+            assert_eq!(got, expected.collect::<Vec<_>>(), "{limit} of {vocab} tokens, {}", device().name());
         }
     }
 }

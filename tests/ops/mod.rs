@@ -5,6 +5,7 @@
 pub mod argmax;
 pub mod attention;
 pub mod embedding;
+pub mod gather;
 pub mod matmul;
 pub mod rms_norm;
 pub mod rope;

@@ -7,9 +7,9 @@ use pard_engine::ops::gradients::{
     Swiglu, SwigluGradient, TrainingRow, WeightGradient,
 };
 use pard_engine::ops::{
-    Accept, Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Finish, Inputs, KvCache, MOST_ROWS, Matmul,
-    Matrix, RmsNorm, Role, Rope, RopeGains, RoundBuffers, RoundParams, RowSet, Step, Tensor, Variant, WeightFormat,
-    Whose, Yardstick,
+    Accept, Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Finish, Inputs, KvCache, MOST_ROWS,
+    MaskRow, Matmul, Matrix, RmsNorm, Role, Rope, RopeGains, RoundBuffers, RoundParams, RowSet, Step, Tensor, Variant,
+    WeightFormat, Whose, Yardstick,
 };
 
 /// Shapes of published models, and the extremes that a configuration may have.
@@ -57,7 +57,7 @@ fn step(device: &Device) -> pard_engine::Result<Buffer> {
     Buffer::shared::<Step>(device, "step")
 }
 
-/// `embedding`, `matmul_rows` and `matmul_tile`.
+/// `embedding`, `gather`, `matmul_rows` and `matmul_tile`.
 fn products(device: &Device, plan: &Plan, format: WeightFormat, pass: &mut Pass) -> pard_engine::Result<()> {
     let [outputs, depth] = [65, 72];
     let zeros = |_: std::ops::Range<usize>, out: &mut [f32]| {
@@ -67,7 +67,11 @@ fn products(device: &Device, plan: &Plan, format: WeightFormat, pass: &mut Pass)
     let matrix = Matrix::upload(device, plan, "weights", format, [outputs, depth], &zeros)?;
     let (x, y) = (Tensor::new(device, "x", 100, depth)?, Tensor::new(device, "y", 100, outputs)?);
     let ids = Buffer::storage(device, "ids", 400)?;
-    Embedding::new(device, &matrix, &ids, &x)?.encode(pass, 100);
+    let row = Tensor::new(device, "mask", 1, depth)?;
+    for mask in [None, Some(MaskRow { id: 70, row: &row })] {
+        Embedding::new(device, &matrix, mask, &ids, &x)?.encode(pass, 100);
+    }
+    matrix.gather(device, "gathered", &[3, 64])?;
     let (step, bias) = (step(device)?, Tensor::new(device, "bias", 1, outputs)?);
     for finish in [Finish::Store, Finish::Add, Finish::Bias(&bias)] {
         for row_set in [RowSet::All, RowSet::Outputs] {
@@ -182,7 +186,10 @@ fn rows(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
         RmsNorm::new(device, &step, [&x, &y], &gain, 1e-6, row_set)?.encode(pass, MOST_ROWS);
     }
     let choices = Buffer::storage(device, "choices", 128)?;
-    Argmax::new(device, &step, &tensor(4099)?, 4097, &choices)?.encode(pass, MOST_ROWS);
+    let vocabulary = Buffer::storage(device, "vocabulary", 4 * 4097)?;
+    for vocabulary in [None, Some(&vocabulary)] {
+        Argmax::new(device, &step, &tensor(4099)?, 4097, vocabulary, &choices)?.encode(pass, MOST_ROWS);
+    }
     Ok(())
 }
 

@@ -4,10 +4,11 @@ use std::io::Write as _;
 use std::sync::{Arc, LazyLock};
 
 use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, Plan, ProductChoice, Products};
+use pard_engine::model::config::Config;
 use pard_engine::model::{Transformer, WeightChoice};
 
 use super::memory::Memory;
-use super::tiny_model::Recipe;
+use super::tiny_model::{Recipe, Tensors};
 
 /// The adapter under test: the best one, or the one that `WGPU_ADAPTER_NAME` names. A machine without any fails.
 pub fn device() -> &'static Device {
@@ -47,10 +48,14 @@ const COOPERATIVE: wgpu::Features =
 
 /// Uploads the model of `recipe`.
 pub fn upload(recipe: &Recipe, plan: &Plan) -> Arc<Transformer> {
-    let memory = Memory::new(recipe.tensors());
-    let model = Transformer::upload(device(), plan, &recipe.config, &memory, WeightChoice::Compact, &|_, _| ())
-        .expect("upload");
-    Arc::new(model)
+    upload_tensors(&recipe.config, recipe.tensors(), plan)
+}
+
+/// Uploads the model of `config` whose weights are `tensors`.
+pub fn upload_tensors(config: &Config, tensors: Tensors, plan: &Plan) -> Arc<Transformer> {
+    let memory = Memory::new(tensors);
+    let model = Transformer::upload(device(), plan, config, &memory, WeightChoice::Compact, &|_, _| ());
+    Arc::new(model.expect("upload"))
 }
 
 /// Whether the long sweeps were asked for.

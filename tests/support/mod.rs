@@ -5,5 +5,6 @@ pub mod every_op;
 pub mod gpu;
 pub mod memory;
 pub mod random;
+pub mod shared_draft;
 pub mod tiny_model;
 pub mod tiny_tokenizer;

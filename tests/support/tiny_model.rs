@@ -100,6 +100,7 @@ impl Recipe {
             head_norm: false,
             context: 512,
             mask_token: None,
+            shared_embeddings: false,
         }
     }
 
@@ -251,6 +252,7 @@ pub fn write_safetensors(folder: &Path, tensors: &Tensors, shards: usize) {
     }
 }
 
-fn to_bf16(values: &[f32]) -> Vec<u8> {
+/// The bytes of `values` in BF16.
+pub fn to_bf16(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect()
 }

@@ -80,6 +80,7 @@ pub(super) fn read_config(file: &Gguf) -> Result<Config> {
         head_norm: has("model.layers.0.self_attn.q_norm.weight"),
         context: required(metadata, &key("context_length"))?,
         mask_token: None,
+        shared_embeddings: false,
     };
     config.check(metadata.path)?;
     Ok(config)

@@ -1,0 +1,87 @@
+//! `W'[r] = W[ids[r]]`, a matrix made of another's rows: shaders/gather.wgsl.
+
+use super::matmul::fold;
+use super::matrix::{Matrix, PIECE, Part};
+use crate::error::{Error, Result};
+use crate::gpu::{Buffer, Device, Pass, Work};
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct GatherParams {
+    pieces: u32,
+    rows_out: u32,
+    source_first: u32,
+    source_rows: u32,
+}
+
+/// Threads of a workgroup.
+const GROUP: usize = 64;
+
+impl Matrix {
+    /// A matrix of the rows `ids` of this one, bit for bit as an upload of those rows would be. They are copied on the
+    /// device.
+    ///
+    /// **Errors**: [`Error::Shape`] if there is no id, or this is a pair of matrices; [`Error::TokenRange`] for an id past
+    /// the rows; [`Error::OutOfMemory`], as [`Device::check`].
+    pub fn gather(&self, device: &Device, label: &str, ids: &[u32]) -> Result<Matrix> {
+        if ids.is_empty() || self.pair() != 1 {
+            let (got, expected) = (vec![ids.len(), self.rows()], vec![ids.len().max(1), self.outputs()]);
+            return Err(Error::Shape { op: "gather", tensor: "ids", got, expected });
+        }
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.rows()) {
+            return Err(Error::TokenRange { what: "row", id, vocab: self.rows() });
+        }
+        let (layout, lanes) = (self.layout(), self.lanes());
+        let scaled = self.parts().iter().any(|part| part.scales.is_some());
+        let parts = Part::empty(device, label, layout, ids.len(), scaled)?;
+        let pieces = self.columns() / PIECE;
+        Pass::submit(device, None, |pass| {
+            for part in &parts {
+                let ids = Buffer::with_values(device, "gathered ids", &ids[part.first..part.first + part.outputs])?;
+                for source in self.parts() {
+                    let buffers = [&source.buffer, &part.buffer];
+                    copy(
+                        device,
+                        pass,
+                        lanes,
+                        [pieces, PIECE * self.format().bytes() / 4],
+                        &ids,
+                        [source, part],
+                        buffers,
+                    )?;
+                    if let (Some(from), Some(to)) = (&source.scales, &part.scales) {
+                        copy(device, pass, lanes, [1, 1], &ids, [source, part], [from, to])?;
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        Ok(Matrix::of_parts(device, parts, 1, layout))
+    }
+}
+
+/// Records the copy of what `source` has for `part`, rows of `pieces` pieces of `words` words, from one buffer to the
+/// other.
+fn copy(
+    device: &Device,
+    pass: &mut Pass,
+    lanes: u32,
+    [pieces, words]: [usize; 2],
+    ids: &Buffer,
+    [source, part]: [&Part; 2],
+    [from, to]: [&Buffer; 2],
+) -> Result<()> {
+    let kernel = device.kernel(&["gather"], &[("WORDS", words as u32), ("LANES", lanes)])?;
+    let params = GatherParams {
+        pieces: pieces as u32,
+        rows_out: part.outputs as u32,
+        source_first: source.first as u32,
+        source_rows: source.outputs as u32,
+    };
+    let params = Buffer::uniform(device, "gather params", &params)?;
+    let all_pieces = part.outputs.next_multiple_of(lanes as usize) * pieces;
+    let [x, y] = fold(all_pieces.div_ceil(GROUP) as u32);
+    let work = Work::of(part.outputs, [part.outputs, pieces * words], 8 * part.outputs * pieces * words, 0).stored();
+    kernel.dispatch(device, &[&params, ids, from, to], [x, y, 1])?.encode(pass, work);
+    Ok(())
+}
