@@ -21,7 +21,7 @@ fn argmax(
     var value = -3.4028234e38;
     var index = first;
     for (var i = first + lane; i < end; i += 64u) {
-        let logit = logits[group.y * params.vocab + i];
+        let logit = noised(group.y, i, logits[group.y * params.vocab + i]);
         if logit > value { value = logit; index = i; }
     }
     best_value[lane] = value;

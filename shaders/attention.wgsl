@@ -6,7 +6,7 @@
 // With SERIAL the workgroup walks all parts itself (prompts, and where there is but one part); else each part is a
 // workgroup, and `attention_merge` merges them.
 //
-// Constants: HEADS, KV_HEADS, HEAD_DIM, KEY_TILE (= 64), SPLIT, PAIRS, SERIAL.
+// Constants: HEADS, KV_HEADS, HEAD_DIM, KEY_TILE (= 64), SPLIT, PAIRS (with rows/many it divides GROUP), SERIAL.
 // Dispatch: x key-value heads, y pairs / PAIRS, z parts (1 with SERIAL).
 @group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;     // SERIAL: [rows, HEADS * HEAD_DIM], else
                                                                           // [rows, HEADS, splits, HEAD_DIM]
@@ -29,7 +29,7 @@ var<workgroup> total: array<f32, PAIRS>;
 fn visible(pair: u32, split: u32) -> u32 {
     let row = pair / GROUP;
     if row >= step.rows { return 0u; }
-    let seen = step.start + row + 1u;
+    let seen = position_of(row) + 1u;
     if seen <= split * SPLIT { return 0u; }
     return min(seen - split * SPLIT, SPLIT);
 }
@@ -44,7 +44,9 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     let first = group.y * PAIRS;
     let pairs = min(PAIRS, step.rows * GROUP - min(first, step.rows * GROUP));
     if pairs == 0u { return; }
-    let last_seen = step.start + (first + pairs - 1u) / GROUP;  // the last key any pair here may see
+    // The pairs here are of one slot, and of ascending positions.
+    let last_seen = position_of((first + pairs - 1u) / GROUP);  // the last key any of them may see
+    let cached = slot_of(first / GROUP) * KV_HEADS + kv_head;
     var split = group.z;
     var end = split + 1u;
     if SERIAL != 0u { end = last_seen / SPLIT + 1u; }
@@ -65,7 +67,7 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         for (var tile = 0u; tile < SPLIT / KEY_TILE; tile++) {
             let key = split * SPLIT + tile * KEY_TILE + lane;
             if key > last_seen { break; }
-            let at = (kv_head * (params.capacity / KEY_TILE) + key / KEY_TILE) * PIECES * KEY_TILE + lane;
+            let at = (cached * (params.capacity / KEY_TILE) + key / KEY_TILE) * PIECES * KEY_TILE + lane;
             var dots: array<f32, PAIRS>;
             for (var piece = 0u; piece < PIECES; piece++) {
                 let k = read_key8(at + piece * KEY_TILE);
@@ -120,7 +122,7 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
                 // Rows ascend: what the first pair sees, all do.
                 let least = visible(first, split);
                 let most = visible(first + pairs - 1u, split);
-                let values_at = (kv_head * params.capacity + split * SPLIT) * CHUNKS + dims;
+                let values_at = (cached * params.capacity + split * SPLIT) * CHUNKS + dims;
                 for (var k = 0u; k < least; k++) {
                     let v = read_value4(values_at + k * CHUNKS);
                     for (var t = 0u; t < TEAM_PAIRS; t++) {

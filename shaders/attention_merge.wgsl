@@ -14,7 +14,7 @@ fn attention_merge(@builtin(global_invocation_id) at: vec3<u32>) {
     if at.x >= HEADS * CHUNKS { return; }
     let head = at.y * HEADS + at.x / CHUNKS;
     let dims = at.x % CHUNKS;
-    let last = (step.start + at.y) / SPLIT;
+    let last = position_of(at.y) / SPLIT;
     var state = vec2(LOWEST, 0.0);
     var sum = vec4(0.0);
     for (var split = 0u; split <= last; split++) {

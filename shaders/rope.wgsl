@@ -6,7 +6,7 @@
 //
 // Constants: HEADS, KV_HEADS, HEAD_DIM, KEY_TILE.
 // Dispatch: x over (HEADS + 2 * KV_HEADS) * HEAD_DIM / 16 in workgroups of 64, y over rows.
-struct RopeParams { capacity: u32, epsilon: f32 }                         // positions in the cache, a multiple of KEY_TILE
+struct RopeParams { capacity: u32, epsilon: f32 }                         // positions of a slot, a multiple of KEY_TILE
 @group(0) @binding(0) var<uniform> params: RopeParams;
 @group(0) @binding(1) var<uniform> step: Step;
 @group(0) @binding(2) var<storage, read> angles: array<vec4<f32>>;        // [positions, 2, HEAD_DIM / 2]: cos, sin
@@ -25,13 +25,14 @@ fn rope(@builtin(global_invocation_id) at: vec3<u32>) {
     let head = at.x / PARTS;
     let part = at.x % PARTS;
     if head >= HEADS + 2u * KV_HEADS { return; }
-    let position = step.start + at.y;
+    let position = position_of(at.y);
+    let slot = slot_of(at.y);
     let first = (at.y * (HEADS + 2u * KV_HEADS) + head) * HEAD_DIM / 4u;
     // The invocation's two eights: one in each half of the head.
     let low = first + part * 2u;
     let high = low + PARTS * 2u;
     if head >= HEADS + KV_HEADS {
-        let row = ((head - HEADS - KV_HEADS) * params.capacity + position) * 2u * PARTS + part;
+        let row = ((slot * KV_HEADS + head - HEADS - KV_HEADS) * params.capacity + position) * 2u * PARTS + part;
         write_value8(row, Eight(qkv[low], qkv[low + 1u]));
         write_value8(row + PARTS, Eight(qkv[high], qkv[high + 1u]));
         return;
@@ -51,8 +52,9 @@ fn rope(@builtin(global_invocation_id) at: vec3<u32>) {
         b[i] = fma(z, cosine, x * sine);
     }
     if is_key {
-        write_key8(key_index(head - HEADS, position, part), Eight(a[0], a[1]));
-        write_key8(key_index(head - HEADS, position, part + PARTS), Eight(b[0], b[1]));
+        let cached = slot * KV_HEADS + head - HEADS;
+        write_key8(key_index(cached, position, part), Eight(a[0], a[1]));
+        write_key8(key_index(cached, position, part + PARTS), Eight(b[0], b[1]));
         return;
     }
     let out = (at.y * HEADS + head) * HEAD_DIM / 4u + part * 2u;

@@ -1,5 +1,6 @@
 //! One binary for all tests, so that wgpu and candle are linked once.
 
+mod batch;
 mod batch_invariance;
 mod bindings;
 mod chat_template;

@@ -205,9 +205,13 @@ fn host_structs_lie_as_the_shaders_read_them() {
         }
         for (_, variable) in module.global_variables.iter() {
             if variable.space == naga::AddressSpace::Uniform {
-                // Rows of activations are an array; all else is a struct.
+                // Rows are an array; all else is a struct.
                 let Some(name) = module.types[variable.ty].name.as_deref() else {
-                    assert!(matches!(variable.name.as_deref(), Some("x" | "query")), "{:?}", composition.files);
+                    assert!(
+                        matches!(variable.name.as_deref(), Some("x" | "query" | "batch")),
+                        "{:?}",
+                        composition.files
+                    );
                     continue;
                 };
                 assert!(host.contains_key(name), "{name} of {:?} has no struct on the host", composition.files);
@@ -230,7 +234,7 @@ fn host_structs_are_read_as_the_compiler_lays_them_out() {
             assert_eq!(size_of::<$name>(), 4 * offsets.len(), stringify!($name));
         };
     }
-    laid_out!(Step: start, rows, first_output, outputs, first_choice);
+    laid_out!(Step: start, rows, first_output, outputs, first_choice, slot);
     laid_out!(Session: tokens, target_rows, draft_rows);
     laid_out!(RoundParams: drafts, mask, parallel, pass_index, rows);
     laid_out!(Label: id, weight, divergence_weight);

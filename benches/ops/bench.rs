@@ -146,7 +146,7 @@ impl Bench {
     /// The step of `rows` rows from position `start` on, as a case's state.
     pub fn at(&self, start: usize, rows: usize) -> (&Buffer, Vec<u8>) {
         let (start, rows) = (start as u32, rows as u32);
-        let step = Step { start, rows, first_output: 0, outputs: rows, first_choice: 0 };
+        let step = Step { start, rows, outputs: rows, ..Step::default() };
         (&self.step, bytemuck::bytes_of(&step).to_vec())
     }
 

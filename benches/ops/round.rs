@@ -82,7 +82,7 @@ pub fn inputs(bench: &Bench) -> Result<()> {
         let actual: Vec<u32> = bench.result(&case, &ids, rows)?;
         assert_eq!(actual, expected, "inputs, ids of {whose:?}");
         let first_output = SESSION.tokens - 1 - start;
-        let step = Step { start, rows: rows as u32, first_output, outputs: outputs as u32, first_choice: 0 };
+        let step = Step { start, rows: rows as u32, first_output, outputs: outputs as u32, ..Step::default() };
         assert_eq!(bench.step.read::<Step>(device, 0, 1)?, [step], "inputs, step of {whose:?}");
         bench.time(&[case])?;
     }

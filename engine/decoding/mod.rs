@@ -1,10 +1,11 @@
-//! Decoding: one loop with three proposers, exact for all of them.
+//! Decoding: one loop with three proposers, exact for all of them; and many sequences at once, without proposers.
 
 mod decoder;
 mod draft;
 mod generate;
 mod options;
 mod pace;
+mod respond;
 mod rounds;
 mod statistics;
 
@@ -13,4 +14,5 @@ pub use draft::Draft;
 pub use generate::{FinishReason, Generation, Limits};
 pub use options::{DecoderOptions, Drafts, MOST_CONTEXT, MOST_DRAFTS, Method};
 pub use pace::{Costs, Speculation};
+pub use respond::{RespondOptions, Response, Responses, respond};
 pub use statistics::Statistics;

@@ -1,5 +1,6 @@
 //! Models: their files, their hyper-parameters, their weights on the GPU, and the forward pass.
 
+mod batch;
 pub mod checkpoint;
 pub mod config;
 mod cost;
@@ -18,6 +19,7 @@ pub mod source;
 mod transformer;
 mod tuning;
 
+pub use batch::{Batch, Sampling};
 pub use cost::PassCost;
 pub use files::{DraftFiles, ModelFiles};
 pub use loaded::{LoadOptions, Model};

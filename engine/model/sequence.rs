@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Buffer, CacheFormat, Device, Pass, Plan};
 use crate::ops::{
     Argmax, Attention, AttentionScratch, Embedding, Finish, KvCache, MOST_ROWS, Matmul, RmsNorm, Role, Rope, RopeGains,
-    RowSet, Step, Tensor,
+    RowSet, Rows, Step, Tensor,
 };
 
 /// Most rows of a prompt that run in one submit.
@@ -18,19 +18,17 @@ const MOST_PROMPT_ROWS: usize = 512;
 /// Multiplications that one submit may ask for: drivers reset a GPU that works on one for two seconds.
 const SUBMIT_MULTIPLICATIONS: u64 = 250_000_000_000;
 
-/// A model's forward pass for one sequence.
+/// A model's forward pass for one sequence, or for a batch's rows.
 pub struct Sequence {
     model: Arc<Transformer>,
+    activations: Arc<Activations>,
     step: Buffer,
     ids: Buffer,
     embedding: Embedding,
     layers: Vec<Layer>,
     final_norm: RmsNorm,
     head: Matmul,
-    logits: Tensor,
     argmax: Argmax,
-    prompt_rows: usize,
-    positions: usize,
 }
 
 /// One decoder layer (pre-norm, grouped-query attention, SwiGLU).
@@ -46,13 +44,16 @@ struct Layer {
 }
 
 /// Activations, shared by all layers: one layer is done before the next begins.
-struct Activations {
+pub(super) struct Activations {
+    prompt_rows: usize,
+    positions: usize,
     hidden: Tensor,
     normed: Tensor,
     qkv: Tensor,
     query: Tensor,
     attended: Tensor,
     gated: Tensor,
+    logits: Tensor,
     scratch: AttentionScratch,
     angles: Buffer,
 }
@@ -63,28 +64,51 @@ impl Sequence {
     ///
     /// Errors: [`Error::Limit`] or [`Error::OutOfMemory`] if the caches do not fit the device.
     pub fn new(model: &Arc<Transformer>, positions: usize, limit: usize, choices: &Buffer) -> Result<Sequence> {
-        let (device, plan, config) = (model.device.clone(), model.plan, &model.config);
-        let affordable = SUBMIT_MULTIPLICATIONS / model.multiplications_per_row().max(1);
-        let prompt_rows = affordable.clamp(MOST_ROWS as u64, MOST_PROMPT_ROWS as u64) as usize;
-        let a = Activations::new(model, prompt_rows, positions)?;
-        let step = Buffer::shared::<Step>(&device, "step")?;
-        let ids = Buffer::storage(&device, "ids", (prompt_rows.max(2 * MOST_ROWS) * 4) as u64)?;
+        let activations = Arc::new(Activations::new(model, positions)?);
+        let caches = Sequence::caches(model, 1, positions)?;
+        Sequence::bind(model, &activations, &caches, None, limit, choices)
+    }
+
+    /// A cache for each layer, with `slots` slots of `positions` positions.
+    ///
+    /// Errors: as [`Sequence::new`].
+    pub(super) fn caches(model: &Transformer, slots: usize, positions: usize) -> Result<Vec<KvCache>> {
+        let (device, plan, shape) = (&model.device, &model.plan, model.attention_shape());
+        model.layers.iter().map(|_| KvCache::with_slots(device, plan, &shape, slots, positions)).collect()
+    }
+
+    /// Binds `model` to activations and caches that others may share. With `batch` each row is of a sequence of its own,
+    /// as [`Rows::Many`] has it.
+    ///
+    /// Errors: [`Error::OutOfMemory`].
+    pub(super) fn bind(
+        model: &Arc<Transformer>,
+        activations: &Arc<Activations>,
+        caches: &[KvCache],
+        batch: Option<&Buffer>,
+        limit: usize,
+        choices: &Buffer,
+    ) -> Result<Sequence> {
+        let (device, plan, config, a) = (&model.device, model.plan, &model.config, &**activations);
+        let step = Buffer::shared::<Step>(device, "step")?;
+        let ids = Buffer::storage(device, "ids", (a.prompt_rows.max(2 * MOST_ROWS) * 4) as u64)?;
+        let rows = batch.map_or(Rows::One(&step), |batch| Rows::Many { step: &step, batch });
         let layers = model
             .layers
             .iter()
-            .map(|weights| Layer::new(model, weights, &step, &a, positions))
+            .zip(caches)
+            .map(|(weights, cache)| Layer::new(model, weights, rows, a, cache))
             .collect::<Result<_>>()?;
-        let logits = Tensor::new(&device, "logits", MOST_ROWS, model.head().outputs())?;
         let mask_row = model.shared.as_ref().map(Shared::mask_row);
         let vocabulary = model.shared.as_ref().and_then(|shared| shared.vocabulary.as_ref());
         let limit = vocabulary.map_or(limit, |vocabulary| vocabulary.below(limit));
         let listed = vocabulary.map(|vocabulary| &vocabulary.buffer);
 
         Ok(Sequence {
-            embedding: Embedding::new(&device, &model.embedding, mask_row, &ids, &a.hidden)?,
+            embedding: Embedding::new(device, &model.embedding, mask_row, &ids, &a.hidden)?,
             layers,
             final_norm: RmsNorm::new(
-                &device,
+                device,
                 &step,
                 [&a.hidden, &a.normed],
                 &model.final_norm,
@@ -92,21 +116,19 @@ impl Sequence {
                 RowSet::Outputs,
             )?,
             head: Matmul::new(
-                &device,
+                device,
                 &plan,
                 &step,
                 model.head(),
-                [&a.normed, &logits],
+                [&a.normed, &a.logits],
                 Finish::Store,
                 RowSet::Outputs,
             )?,
-            argmax: Argmax::new(&device, &step, &logits, limit, listed, choices)?,
-            logits,
+            argmax: Argmax::new(device, rows, &a.logits, limit, listed, choices)?,
             model: model.clone(),
+            activations: activations.clone(),
             step,
             ids,
-            prompt_rows,
-            positions,
         })
     }
 
@@ -119,8 +141,19 @@ impl Sequence {
     ///
     /// Errors: [`Error::Limit`].
     pub fn check(device: &Device, plan: &Plan, config: &Config, positions: usize) -> Result<()> {
+        Sequence::check_slots(device, plan, config, 1, positions)
+    }
+
+    /// The same for caches with `slots` slots.
+    pub(super) fn check_slots(
+        device: &Device,
+        plan: &Plan,
+        config: &Config,
+        slots: usize,
+        positions: usize,
+    ) -> Result<()> {
         let shape = attention_shape(config);
-        KvCache::check(device, plan, &shape, positions)?;
+        KvCache::check(device, plan, &shape, slots, positions)?;
         AttentionScratch::check(device, plan, &shape, positions)
     }
 
@@ -176,8 +209,20 @@ impl Sequence {
     ///
     /// Errors: [`Error::ContextFull`] if they do not fit the caches; as [`Device::check`].
     pub fn prefill(&self, tokens: &[u32], start: usize, keep_going: &dyn Fn() -> bool) -> Result<()> {
-        for (chunk, at) in tokens.chunks(self.prompt_rows).zip((start..).step_by(self.prompt_rows)) {
-            self.run(Role::Prompt, chunk, at, 0)?;
+        self.prefill_slot(0, tokens, start, keep_going)
+    }
+
+    /// The same in slot `slot` of the caches.
+    pub(super) fn prefill_slot(
+        &self,
+        slot: usize,
+        tokens: &[u32],
+        start: usize,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<()> {
+        let rows = self.activations.prompt_rows;
+        for (chunk, at) in tokens.chunks(rows).zip((start..).step_by(rows)) {
+            self.run_slot(slot, Role::Prompt, chunk, at, 0)?;
             self.device().wait()?;
             if !keep_going() {
                 break;
@@ -191,7 +236,12 @@ impl Sequence {
     /// Errors: [`Error::ContextFull`] if they do not fit the caches, [`Error::Option`] if they are more rows than one
     /// pass takes, [`Error::TokenRange`]; as [`Device::check`].
     pub fn run(&self, role: Role, tokens: &[u32], start: usize, outputs: usize) -> Result<()> {
-        let most = if role == Role::Prompt { self.prompt_rows } else { MOST_ROWS };
+        self.run_slot(0, role, tokens, start, outputs)
+    }
+
+    fn run_slot(&self, slot: usize, role: Role, tokens: &[u32], start: usize, outputs: usize) -> Result<()> {
+        let Activations { prompt_rows, positions, .. } = *self.activations;
+        let most = if role == Role::Prompt { prompt_rows } else { MOST_ROWS };
         if tokens.is_empty() || tokens.len() > most || outputs > tokens.len().min(MOST_ROWS) {
             return Err(Error::Option {
                 option: "rows",
@@ -199,8 +249,8 @@ impl Sequence {
             });
         }
         let end = start + tokens.len();
-        if end > self.positions {
-            return Err(Error::ContextFull { tokens: end, context: self.positions });
+        if end > positions {
+            return Err(Error::ContextFull { tokens: end, context: positions });
         }
         let vocab = self.model.config.vocab_size;
         let has_row = |id: u32| (id as usize) < vocab || self.model.config.mask_has_row(id);
@@ -215,6 +265,7 @@ impl Sequence {
             first_output,
             outputs: outputs as u32,
             first_choice: 0,
+            slot: slot as u32,
         };
         self.step.write(device, 0, &[step]);
         self.ids.write(device, 0, tokens);
@@ -229,7 +280,8 @@ impl Sequence {
     ///
     /// Errors: as [`Device::check`].
     pub fn logits(&self, outputs: usize) -> Result<Vec<f32>> {
-        self.logits.buffer.read(self.device(), 0, outputs * self.logits.width)
+        let logits = &self.activations.logits;
+        logits.buffer.read(self.device(), 0, outputs * logits.width)
     }
 
     fn device(&self) -> &Device {
@@ -238,17 +290,25 @@ impl Sequence {
 }
 
 impl Activations {
-    fn new(model: &Transformer, rows: usize, positions: usize) -> Result<Activations> {
+    /// For prompts of any length and positions before `positions`.
+    ///
+    /// Errors: [`Error::Limit`] or [`Error::OutOfMemory`] if they do not fit the device.
+    pub fn new(model: &Transformer, positions: usize) -> Result<Activations> {
         let (device, config, shape) = (&model.device, &model.config, model.attention_shape());
+        let affordable = SUBMIT_MULTIPLICATIONS / model.multiplications_per_row().max(1);
+        let rows = affordable.clamp(MOST_ROWS as u64, MOST_PROMPT_ROWS as u64) as usize;
         let tensor = |label, width| Tensor::new(device, label, rows, width);
         let capacity = positions.next_multiple_of(64);
         Ok(Activations {
+            prompt_rows: rows,
+            positions,
             hidden: tensor("hidden", config.hidden_size)?,
             normed: tensor("normed", config.hidden_size)?,
             qkv: tensor("qkv", shape.qkv_width())?,
             query: tensor("query", config.query_size())?,
             attended: tensor("attended", config.query_size())?,
             gated: tensor("gated", config.feed_forward_size)?,
+            logits: Tensor::new(device, "logits", MOST_ROWS, config.vocab_size)?,
             scratch: AttentionScratch::new(device, &model.plan, &shape, positions)?,
             angles: Buffer::with_values(device, "rotary angles", &rotary::angles(config, capacity))?,
         })
@@ -256,25 +316,18 @@ impl Activations {
 }
 
 impl Layer {
-    fn new(
-        model: &Transformer,
-        weights: &LayerWeights,
-        step: &Buffer,
-        a: &Activations,
-        positions: usize,
-    ) -> Result<Layer> {
-        let (device, plan, shape) = (&model.device, &model.plan, model.attention_shape());
+    fn new(model: &Transformer, weights: &LayerWeights, rows: Rows, a: &Activations, cache: &KvCache) -> Result<Layer> {
+        let (device, plan, shape, step) = (&model.device, &model.plan, model.attention_shape(), rows.step());
         let epsilon = model.config.norm_epsilon as f32;
         let norm = |gain| RmsNorm::new(device, step, [&a.hidden, &a.normed], gain, epsilon, RowSet::All);
         let matmul = |matrix, x, y, finish| Matmul::new(device, plan, step, matrix, [x, y], finish, RowSet::All);
-        let cache = KvCache::new(device, plan, &shape, positions)?;
         let bias = weights.qkv_bias.as_ref().map_or(Finish::Store, Finish::Bias);
         let gains = weights.head_norm.as_ref().map(|[query, key]| RopeGains { query, key, epsilon });
         Ok(Layer {
             attention_norm: norm(&weights.attention_norm)?,
             qkv: matmul(&weights.qkv, &a.normed, &a.qkv, bias)?,
-            rope: Rope::new(device, step, &shape, &a.angles, [&a.qkv, &a.query], &cache, gains)?,
-            attention: Attention::new(device, plan, step, &shape, &cache, &a.scratch, [&a.query, &a.attended])?,
+            rope: Rope::new(device, rows, &shape, &a.angles, [&a.qkv, &a.query], cache, gains)?,
+            attention: Attention::new(device, plan, rows, &shape, cache, &a.scratch, [&a.query, &a.attended])?,
             output: matmul(&weights.output, &a.attended, &a.hidden, Finish::Add)?,
             feed_forward_norm: norm(&weights.feed_forward_norm)?,
             gate_up: matmul(&weights.gate_up, &a.normed, &a.gated, Finish::Swiglu)?,

@@ -1,6 +1,7 @@
-//! The largest logit of each row: shaders/argmax.wgsl and shaders/argmax_merge.wgsl.
+//! The largest logit of each row, with noise where a token is to be drawn: shaders/argmax.wgsl and
+//! shaders/argmax_merge.wgsl.
 
-use super::Tensor;
+use super::{Rows, Tensor};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
@@ -29,21 +30,24 @@ pub struct Argmax {
 
 impl Argmax {
     /// `choices[step.first_choice + r] = argmax(logits[r, ..limit])`, the lowest index among equals, for the step's
-    /// output rows.
+    /// output rows. For the rows of a batch, `argmax(logits[r, ..limit] + temperature[r] · g)`, which draws from
+    /// `softmax(logits[r, ..limit] / temperature[r])`: g is Gumbel noise of the row's seed, its position and the id.
     ///
     /// Where the logits are those of some tokens only, `vocabulary` has the ids of those, ascending, and the choice is
     /// `vocabulary[argmax]`.
     ///
     /// Shapes: `logits` is `[rows, vocab]`, `vocabulary` `[vocab]` of u32, `choices` holds u32; `limit` is at most `vocab`.
     /// Errors: [`Error::Shape`] if they do not fit.
-    pub fn new(
+    /// Source: of the noise, Maddison et al. 2014, arXiv:1411.0030.
+    pub fn new<'a>(
         device: &Device,
-        step: &Buffer,
+        rows: impl Into<Rows<'a>>,
         logits: &Tensor,
         limit: usize,
         vocabulary: Option<&Buffer>,
         choices: &Buffer,
     ) -> Result<Argmax> {
+        let rows = rows.into();
         if limit == 0 || limit > logits.width {
             let expected = vec![logits.rows, logits.width];
             return Err(Error::Shape { op: "argmax", tensor: "limit", got: vec![logits.rows, limit], expected });
@@ -58,13 +62,19 @@ impl Argmax {
         let params = Buffer::uniform(device, "argmax params", &params)?;
         let merge_params = ArgmaxMergeParams { sections: sections as u32 };
         let merge_params = Buffer::uniform(device, "argmax_merge params", &merge_params)?;
-        let kernel = device.kernel(&["argmax"], &[("SECTION", SECTION as u32)])?;
+        let files: &[&str] = match rows {
+            Rows::One(_) => &["argmax", "noise/none"],
+            Rows::Many { .. } => &["argmax", "noise/gumbel", "shared/batch"],
+        };
+        let kernel = device.kernel(files, &[("SECTION", SECTION as u32)])?;
         let choice = if vocabulary.is_some() { "choice/listed" } else { "choice/plain" };
         let merge = device.kernel(&["argmax_merge", "shared/step", choice], &[])?;
-        let merge_operands = [&merge_params, step, &candidates, choices];
-        let merge_operands: Vec<&Buffer> = merge_operands.into_iter().chain(vocabulary).collect();
+        let mut operands = vec![&params, &logits.buffer, &candidates];
+        operands.extend(rows.batch());
+        let mut merge_operands = vec![&merge_params, rows.step(), &candidates, choices];
+        merge_operands.extend(vocabulary);
         Ok(Argmax {
-            candidates: kernel.dispatch(device, &[&params, &logits.buffer, &candidates], [1, 1, 1])?,
+            candidates: kernel.dispatch(device, &operands, [1, 1, 1])?,
             merge: merge.dispatch(device, &merge_operands, [1, 1, 1])?,
             limit,
         })

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::rope::{KEY_TILE, KvCache};
-use super::{AttentionShape, MOST_ROWS, Role, Tensor};
+use super::{AttentionShape, MOST_ROWS, Role, Rows, Tensor};
 use crate::error::Result;
 use crate::gpu::{Buffer, CacheFormat, Device, Dispatch, Kernel, Pass, Plan, Work};
 
@@ -82,7 +82,10 @@ pub struct Attention {
     bound: [[Dispatch; 2]; 2],
     merge: Dispatch,
     kernels: Mutex<HashMap<Variant, Arc<Kernel>>>,
-    read: &'static str,
+    /// How the cache is read, and whose the rows are.
+    files: Vec<&'static str>,
+    /// Whether each row is of a sequence of its own.
+    is_batch: bool,
     /// Rows of queries that a uniform holds; none on GPUs, which read them from a cache.
     uniform_rows: usize,
     shape: AttentionShape,
@@ -95,15 +98,16 @@ impl Attention {
     /// Shapes: `query`, `out` are `[rows, heads · head_dim]`.
     /// Errors: [`crate::Error::Shape`] if they do not fit.
     /// Source: Flash-Decoding, Dao et al. 2023; the online softmax of arXiv:1805.02867.
-    pub fn new(
+    pub fn new<'a>(
         device: &Device,
         plan: &Plan,
-        step: &Buffer,
+        rows: impl Into<Rows<'a>>,
         shape: &AttentionShape,
         cache: &KvCache,
         scratch: &AttentionScratch,
         [query, out]: [&Tensor; 2],
     ) -> Result<Attention> {
+        let rows = rows.into();
         let width = shape.heads * shape.head_dim;
         query.expect("attention", "query", MOST_ROWS, width)?;
         out.expect("attention", "out", MOST_ROWS, width)?;
@@ -119,16 +123,26 @@ impl Attention {
         };
         let merge_constants =
             [("HEADS", shape.heads as u32), ("HEAD_DIM", shape.head_dim as u32), ("SPLIT", plan.key_split)];
-        let merge = device.kernel(&["attention_merge", "shared/attention", "shared/step"], &merge_constants)?;
-        let merge = merge.dispatch(device, &[&params, step, &scratch.parts, &scratch.sums, &out.buffer], [1, 1, 1])?;
+        let merge_files = [&["attention_merge", "shared/attention", "shared/step"], rows.files()].concat();
+        let merge = device.kernel(&merge_files, &merge_constants)?;
+        let mut operands = vec![&params, rows.step(), &scratch.parts, &scratch.sums, &out.buffer];
+        operands.extend(rows.batch());
+        let merge = merge.dispatch(device, &operands, [1, 1, 1])?;
+        let files = [&[read], rows.files()].concat();
         // All variants with the queries in the same place have the same bindings.
+        let pairs = match rows {
+            Rows::One(_) => Self::most_pairs(device, plan, PAIRS[0]),
+            Rows::Many { .. } => Self::pairs_of_a_row(device, plan, shape),
+        };
         let any = |uniform| {
-            let variant = Variant { pairs: Self::most_pairs(device, plan, PAIRS[0]), serial: true, uniform };
-            compile(device, plan, shape, read, variant)
+            let variant = Variant { pairs, serial: true, uniform };
+            compile(device, plan, shape, &files, variant)
         };
         let kernels = [any(false)?, any(true)?];
         let bind = |kernel: &Arc<Kernel>, target| {
-            let operands = [&params, step, &query.buffer, &cache.keys, &cache.values, target, &scratch.sums];
+            let step = rows.step();
+            let mut operands = vec![&params, step, &query.buffer, &cache.keys, &cache.values, target, &scratch.sums];
+            operands.extend(rows.batch());
             kernel.dispatch(device, &operands, [1, 1, 1])
         };
         let both = |target| Ok([bind(&kernels[0], target)?, bind(&kernels[1], target)?]);
@@ -138,7 +152,8 @@ impl Attention {
             bound: [both(&scratch.parts)?, both(&out.buffer)?],
             merge,
             kernels: Mutex::default(),
-            read,
+            files,
+            is_batch: rows.batch().is_some(),
             uniform_rows: if device.is_software() { uniform_rows } else { 0 },
             shape: *shape,
             plan: *plan,
@@ -152,7 +167,10 @@ impl Attention {
         let AttentionShape { heads, kv_heads, .. } = self.shape;
         let pairs = (rows * heads / kv_heads) as u32;
         let pairs_wanted = PAIRS.into_iter().find(|&most| pairs <= most).unwrap_or(PAIRS[PAIRS.len() - 1]);
-        let per_workgroup = Self::most_pairs(&self.device, &self.plan, pairs_wanted);
+        let per_workgroup = match self.is_batch {
+            false => Self::most_pairs(&self.device, &self.plan, pairs_wanted),
+            true => Self::pairs_of_a_row(&self.device, &self.plan, &self.shape),
+        };
         let splits = (end as u32).div_ceil(self.plan.key_split);
         // A single part needs no merge, whose result for it is the part's own, bit for bit.
         let serial = role == Role::Prompt || splits <= 1;
@@ -177,22 +195,31 @@ impl Attention {
         if let Some(kernel) = kernels.get(&variant) {
             return Ok(kernel.clone());
         }
-        let kernel = compile(&self.device, &self.plan, &self.shape, self.read, variant)?;
+        let kernel = compile(&self.device, &self.plan, &self.shape, &self.files, variant)?;
         kernels.insert(variant, kernel.clone());
         Ok(kernel)
     }
 
     /// What the first kernel has to do. The keys are read once for all rows; the last row ends at `end`, each before it
-    /// sees one key less.
+    /// sees one key less. Of a batch each row has keys of its own, as many as the longest at most.
     fn work(&self, rows: usize, end: usize, splits: usize) -> Work {
         let AttentionShape { heads, kv_heads, head_dim } = self.shape;
         let width = heads * head_dim;
-        let cache_bytes = 2 * kv_heads * head_dim * end * self.plan.cache.bytes();
+        let caches = if self.is_batch { rows } else { 1 };
+        let cache_bytes = caches * 2 * kv_heads * head_dim * end * self.plan.cache.bytes();
         let out_bytes = 4 * rows * if splits == 0 { width } else { splits * (width + 2 * heads) };
         // Keys as the report groups them: they grow by a few every round.
         let keys = end.next_multiple_of(self.plan.key_split as usize);
-        let scores = (rows * end).saturating_sub(rows * (rows - 1) / 2);
+        let unseen = if self.is_batch { 0 } else { rows * (rows - 1) / 2 };
+        let scores = (rows * end).saturating_sub(unseen);
         Work::of(rows, [heads, keys], cache_bytes + 4 * rows * width + out_bytes, 4 * width * scores).stored()
+    }
+
+    /// Pairs per workgroup where all must be of one row: its group of heads, or a part of it that leaves no rest.
+    fn pairs_of_a_row(device: &Device, plan: &Plan, shape: &AttentionShape) -> u32 {
+        let group = (shape.heads / shape.kv_heads) as u32;
+        let most = Self::most_pairs(device, plan, PAIRS[PAIRS.len() - 1]).min(group);
+        (1..=most).rev().find(|pairs| group.is_multiple_of(*pairs)).unwrap_or(1)
     }
 
     /// `pairs`, or as many as the device's workgroup memory has room for.
@@ -207,7 +234,7 @@ fn compile(
     device: &Device,
     plan: &Plan,
     shape: &AttentionShape,
-    read: &'static str,
+    pieces: &[&'static str],
     variant: Variant,
 ) -> Result<Arc<Kernel>> {
     let mut constants = shape.constants().to_vec();
@@ -217,5 +244,6 @@ fn compile(
     if uniform {
         constants.push(("QUERY_PIECES", (device.largest_uniform() / 16) as u32));
     }
-    device.kernel(&["attention", "shared/attention", "shared/eight", "shared/step", read, query], &constants)
+    let files = [&["attention", "shared/attention", "shared/eight", "shared/step", query], pieces].concat();
+    device.kernel(&files, &constants)
 }

@@ -3,6 +3,7 @@
 
 mod argmax;
 mod attention;
+mod batch;
 mod cooperative;
 mod embedding;
 mod gather;
@@ -19,6 +20,7 @@ mod yardstick;
 
 pub use argmax::Argmax;
 pub use attention::{Attention, AttentionScratch};
+pub use batch::{BatchIds, BatchRow, BatchSource, Rows};
 pub use embedding::{Embedding, MaskRow};
 pub use matmul::{Finish, Matmul, RowSet};
 pub use matrix::{Matrix, MatrixSource, WeightFormat};
@@ -93,6 +95,8 @@ pub struct Step {
     pub outputs: u32,
     /// Where their choices go.
     pub first_choice: u32,
+    /// Slot of the caches, where all rows are of one sequence.
+    pub slot: u32,
 }
 
 /// Checks a vector's length.

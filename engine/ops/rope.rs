@@ -1,6 +1,6 @@
 //! Rotation of q and k, and k and v into the cache: shaders/rope.wgsl. Also the cache itself.
 
-use super::{MOST_ROWS, Tensor};
+use super::{MOST_ROWS, Rows, Tensor};
 use crate::error::Result;
 use crate::gpu::{Buffer, CacheFormat, Device, Dispatch, Pass, Plan, Work};
 
@@ -10,11 +10,12 @@ pub(super) const KEY_TILE: usize = 64;
 /// The cache's first half, in messages.
 const KEYS: &str = "key cache";
 
-/// The keys and values of one layer for one sequence. How many of them are valid is the session's business.
+/// The keys and values of one layer, for one sequence or for several, each in a slot of its own. How many of them are
+/// valid is the session's business.
 pub struct KvCache {
-    /// `[kv_heads, capacity / 64, head_dim / 8, 64, 8]`, with the capacity a multiple of 64.
+    /// `[slots, kv_heads, capacity / 64, head_dim / 8, 64, 8]`, with the capacity a multiple of 64.
     pub keys: Buffer,
-    /// `[kv_heads, capacity, head_dim]`.
+    /// `[slots, kv_heads, capacity, head_dim]`.
     pub values: Buffer,
     pub(super) capacity: usize,
     pub(super) format: CacheFormat,
@@ -25,8 +26,21 @@ impl KvCache {
     ///
     /// Errors: [`crate::Error::Limit`] or [`crate::Error::OutOfMemory`] if it is too large for the device.
     pub fn new(device: &Device, plan: &Plan, shape: &AttentionShape, positions: usize) -> Result<KvCache> {
+        KvCache::with_slots(device, plan, shape, 1, positions)
+    }
+
+    /// Room for at least `positions` positions of each of `slots` sequences.
+    ///
+    /// Errors: as [`KvCache::new`].
+    pub fn with_slots(
+        device: &Device,
+        plan: &Plan,
+        shape: &AttentionShape,
+        slots: usize,
+        positions: usize,
+    ) -> Result<KvCache> {
         let capacity = positions.next_multiple_of(KEY_TILE);
-        let bytes = KvCache::bytes(plan.cache, shape, positions) / 2;
+        let bytes = slots as u64 * KvCache::bytes(plan.cache, shape, positions) / 2;
         Ok(KvCache {
             keys: Buffer::storage(device, KEYS, bytes)?,
             values: Buffer::storage(device, "value cache", bytes)?,
@@ -35,14 +49,14 @@ impl KvCache {
         })
     }
 
-    /// Whether `new` would find room in one binding.
+    /// Whether `with_slots` would find room in one binding.
     ///
     /// Errors: [`crate::Error::Limit`].
-    pub fn check(device: &Device, plan: &Plan, shape: &AttentionShape, positions: usize) -> Result<()> {
-        Buffer::check(device, KEYS, KvCache::bytes(plan.cache, shape, positions) / 2)
+    pub fn check(device: &Device, plan: &Plan, shape: &AttentionShape, slots: usize, positions: usize) -> Result<()> {
+        Buffer::check(device, KEYS, (slots as u64).saturating_mul(KvCache::bytes(plan.cache, shape, positions) / 2))
     }
 
-    /// Device memory that a cache of `positions` positions takes.
+    /// Device memory that a slot of `positions` positions takes.
     pub fn bytes(format: CacheFormat, shape: &AttentionShape, positions: usize) -> u64 {
         let capacity = positions.next_multiple_of(KEY_TILE);
         2 * (shape.kv_heads * capacity * shape.head_dim * format.bytes()) as u64
@@ -109,31 +123,34 @@ impl Rope {
     /// `qkv` is `[rows, (heads + 2 · kv_heads) · head_dim]`, `query` is `[rows, heads · head_dim]`.
     /// Errors: [`crate::Error::Shape`] if they do not fit.
     /// Source: arXiv:2104.09864, in the pairing of Hugging Face's checkpoints.
-    pub fn new(
+    pub fn new<'a>(
         device: &Device,
-        step: &Buffer,
+        rows: impl Into<Rows<'a>>,
         shape: &AttentionShape,
         angles: &Buffer,
         [qkv, query]: [&Tensor; 2],
         cache: &KvCache,
         gains: Option<RopeGains>,
     ) -> Result<Rope> {
+        let rows = rows.into();
         qkv.expect("rope", "qkv", MOST_ROWS, shape.qkv_width())?;
         query.expect("rope", "query", MOST_ROWS, shape.heads * shape.head_dim)?;
         let params = RopeParams { capacity: cache.capacity as u32, epsilon: gains.map_or(0.0, |gains| gains.epsilon) };
         let params = Buffer::uniform(device, "rope params", &params)?;
-        let mut operands = vec![&params, step, angles, &qkv.buffer, &cache.keys, &cache.values, &query.buffer];
+        let mut operands = vec![&params, rows.step(), angles, &qkv.buffer, &cache.keys, &cache.values, &query.buffer];
         if let Some(gains) = gains {
             gains.query.expect("rope", "query gain", 1, shape.head_dim)?;
             gains.key.expect("rope", "key gain", 1, shape.head_dim)?;
             operands.extend([&gains.query.buffer, &gains.key.buffer]);
         }
+        operands.extend(rows.batch());
         let write = match cache.format {
             CacheFormat::F16 => "cache/write_f16",
             CacheFormat::F32 => "cache/write_f32",
         };
         let norm = if gains.is_some() { "rope_norm/heads" } else { "rope_norm/none" };
-        let kernel = device.kernel(&["rope", "shared/eight", "shared/step", write, norm], &shape.constants())?;
+        let files = [&["rope", "shared/eight", "shared/step", write, norm], rows.files()].concat();
+        let kernel = device.kernel(&files, &shape.constants())?;
         let dispatch = kernel.dispatch(device, &operands, [1, 1, 1])?;
         Ok(Rope { dispatch, shape: *shape, cache: cache.format })
     }

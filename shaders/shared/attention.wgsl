@@ -1,6 +1,6 @@
 // What attention and the merge of its parts work on.
 struct AttentionParams {
-    capacity: u32,   // positions in the cache
+    capacity: u32,   // positions of a slot
     splits: u32,     // parts that the scratch has room for
     scale: f32,      // 1 / sqrt(HEAD_DIM)
 }

@@ -5,4 +5,5 @@ struct Step {
     first_output: u32,  // the first row whose next token is wanted
     outputs: u32,       // how many rows from there on are wanted
     first_choice: u32,  // where their choices go
+    slot: u32,          // of the caches, where all rows are of one sequence
 }

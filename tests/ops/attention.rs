@@ -1,7 +1,7 @@
 //! `attention` and `attention_merge` on the device.
 
 use pard_engine::gpu::{Buffer, CacheFormat, Device, Plan};
-use pard_engine::ops::{Attention, AttentionScratch, AttentionShape, KvCache, Role, Step};
+use pard_engine::ops::{Attention, AttentionScratch, AttentionShape, BatchRow, KvCache, Role, Rows, Step};
 
 use super::rope::key_index;
 use super::{compare, input, output, poison, read, step, submit};
@@ -232,5 +232,66 @@ fn an_end_later_than_need_be_changes_nothing() {
         for end in [start + rows + 32, 513, 700] {
             super::same_bits("a later end", &layer.run_until(Role::Round, &query, start, end), &expected);
         }
+    }
+}
+
+/// A batch's rows, against each alone on a cache that holds its slot alone.
+#[test]
+fn rows_of_several_sequences_have_the_bits_of_each_alone() {
+    let mut random = Random::new(67);
+    // Groups that fill a workgroup's pairs, fall short of them, and must be cut.
+    for (index, spec) in [(3, 2, 64), (16, 1, 32), (7, 1, 96), (40, 1, 32), (1, 2, 128)].into_iter().enumerate() {
+        let (shape, cache) = (shape(spec), [CacheFormat::F16, CacheFormat::F32][index % 2]);
+        let (plan, positions, slots, width) = (plan(cache), 640, 4, shape.heads * shape.head_dim);
+        let halves = |random: &mut Random| {
+            let values = random.normals(slots * shape.kv_heads * positions * shape.head_dim, 1.0);
+            match cache {
+                CacheFormat::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>(),
+                CacheFormat::F16 => {
+                    values.iter().flat_map(|&value| half::f16::from_f32(value).to_le_bytes()).collect::<Vec<u8>>()
+                }
+            }
+        };
+        let (keys, values) = (halves(&mut random), halves(&mut random));
+        let scratch = AttentionScratch::new(device(), &plan, &shape, positions).expect("small scratch");
+        let many = KvCache::with_slots(device(), &plan, &shape, slots, positions).expect("a small cache");
+        many.keys.write(device(), 0, &keys);
+        many.values.write(device(), 0, &values);
+        let at = [(600, 3), (0, 1), (255, 0), (256, 2)];
+        let query = random.normals(at.len() * width, 2.0);
+        let run = |cache: &KvCache, rows: Rows, query: &[f32], end: usize| {
+            poison(device(), &scratch.parts);
+            poison(device(), &scratch.sums);
+            let rows_count = query.len() / width;
+            let (query, out) = (input(device(), width, query), output(device(), rows_count, width));
+            let op = Attention::new(device(), &plan, rows, &shape, cache, &scratch, [&query, &out]);
+            let op = op.expect("shapes that fit");
+            submit(device(), |pass| op.encode(pass, Role::Round, rows_count, end).expect("a kernel that compiles"));
+            read(device(), "attention", &out, rows_count)
+        };
+        let alone = |row: usize| {
+            let ((position, slot), part) = (at[row], keys.len() / slots);
+            let one = KvCache::new(device(), &plan, &shape, positions).expect("a small cache");
+            one.keys.write(device(), 0, &keys[slot * part..][..part]);
+            one.values.write(device(), 0, &values[slot * part..][..part]);
+            let step = step(device(), Step { start: position as u32, rows: 1, ..Step::default() });
+            run(&one, Rows::One(&step), &query[row * width..][..width], position + 1)
+        };
+        let expected: Vec<f32> = (0..at.len()).flat_map(alone).collect();
+        let batch = Rows::buffer(device()).expect("a small buffer");
+        let row = |(position, slot): (u32, u32)| BatchRow { position, slot, ..BatchRow::default() };
+        let rows: Vec<BatchRow> = at.iter().map(|&(position, slot)| row((position as u32, slot as u32))).collect();
+        // All rows, and those of a single part.
+        for (chosen, end) in [(0..4, 601), (0..4, positions), (1..3, 256)] {
+            let step = step(device(), Step { rows: chosen.len() as u32, ..Step::default() });
+            batch.write(device(), 0, &rows[chosen.clone()]);
+            let some = |values: &[f32]| values[chosen.start * width..chosen.end * width].to_vec();
+            let got = run(&many, Rows::Many { step: &step, batch: &batch }, &some(&query), end);
+            super::same_bits(&format!("{shape:?}, rows {chosen:?} before {end}"), &got, &some(&expected));
+        }
+        // One sequence in a slot that is not the first.
+        let step = step(device(), Step { start: 256, rows: 1, slot: 2, ..Step::default() });
+        let got = run(&many, Rows::One(&step), &query[3 * width..], 257);
+        super::same_bits(&format!("{shape:?}, one sequence in slot 2"), &got, &expected[3 * width..]);
     }
 }

@@ -96,8 +96,14 @@ fn inputs_by_hand() {
     let session = Session { tokens: 4, target_rows: 3, draft_rows: 2 };
     let state = State::new(&[50, 51, 52, 53], session);
     state.proposals.write(device(), 0, &[60u32, 61, 62]);
-    let step =
-        |start, rows, first_output, outputs, first_choice| Step { start, rows, first_output, outputs, first_choice };
+    let step = |start, rows, first_output, outputs, first_choice| Step {
+        start,
+        rows,
+        first_output,
+        outputs,
+        first_choice,
+        slot: 0,
+    };
 
     // A parallel draft: the two tokens it has not seen, then masks for d2 and d3; the last token's row gives d1.
     let parallel = state.inputs(Whose::Draft, params(3, true, 0, 4));

@@ -7,9 +7,9 @@ use pard_engine::ops::gradients::{
     Swiglu, SwigluGradient, TrainingRow, WeightGradient,
 };
 use pard_engine::ops::{
-    Accept, Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Finish, Inputs, KvCache, MOST_ROWS,
-    MaskRow, Matmul, Matrix, RmsNorm, Role, Rope, RopeGains, RoundBuffers, RoundParams, RowSet, Step, Tensor, Variant,
-    WeightFormat, Whose, Yardstick,
+    Accept, Argmax, Attention, AttentionScratch, AttentionShape, BatchIds, Embedding, Finish, Inputs, KvCache,
+    MOST_ROWS, MaskRow, Matmul, Matrix, RmsNorm, Role, Rope, RopeGains, RoundBuffers, RoundParams, RowSet, Rows, Step,
+    Tensor, Variant, WeightFormat, Whose, Yardstick,
 };
 
 /// Shapes of published models, and the extremes that a configuration may have.
@@ -135,10 +135,18 @@ fn attention(device: &Device, plan: &Plan, shape: AttentionShape, pass: &mut Pas
     let tensor = |width| Tensor::new(device, "rows", 100, width);
     let (qkv, query, out) = (tensor(shape.qkv_width())?, tensor(width)?, tensor(width)?);
     let gain = Tensor::new(device, "gain", 1, shape.head_dim)?;
-    for gains in [None, Some(RopeGains { query: &gain, key: &gain, epsilon: 1e-6 })] {
-        Rope::new(device, &step, &shape, &angles, [&qkv, &query], &cache, gains)?.encode(pass, 100);
+    let batch = Rows::buffer(device)?;
+    let (one, many) = (Rows::One(&step), Rows::Many { step: &step, batch: &batch });
+    for (rows, count) in [(one, 100), (many, MOST_ROWS)] {
+        for gains in [None, Some(RopeGains { query: &gain, key: &gain, epsilon: 1e-6 })] {
+            Rope::new(device, rows, &shape, &angles, [&qkv, &query], &cache, gains)?.encode(pass, count);
+        }
     }
-    let op = Attention::new(device, plan, &step, &shape, &cache, &scratch, [&query, &out])?;
+    let op = Attention::new(device, plan, many, &shape, &cache, &scratch, [&query, &out])?;
+    for end in [positions, 1] {
+        (1..=MOST_ROWS).try_for_each(|rows| op.encode(pass, Role::Round, rows, end))?;
+    }
+    let op = Attention::new(device, plan, one, &shape, &cache, &scratch, [&query, &out])?;
     (1..=MOST_ROWS).try_for_each(|rows| op.encode(pass, Role::Round, rows, positions))?;
     op.encode(pass, Role::Prompt, 100, positions)
 }
@@ -178,6 +186,7 @@ fn packed_attention(device: &Device, plan: &Plan, shape: AttentionShape, pass: &
 }
 
 /// `rms_norm`, `argmax` and `argmax_merge`.
+/// `rms_norm`, `argmax`, `argmax_merge` and `batch_ids`.
 fn rows(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
     let step = step(device)?;
     let tensor = |width| Tensor::new(device, "rows", MOST_ROWS, width);
@@ -187,9 +196,13 @@ fn rows(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
     }
     let choices = Buffer::storage(device, "choices", 128)?;
     let vocabulary = Buffer::storage(device, "vocabulary", 4 * 4097)?;
-    for vocabulary in [None, Some(&vocabulary)] {
-        Argmax::new(device, &step, &tensor(4099)?, 4097, vocabulary, &choices)?.encode(pass, MOST_ROWS);
+    let (batch, sources) = (Rows::buffer(device)?, Buffer::storage(device, "sources", 256)?);
+    for rows in [Rows::One(&step), Rows::Many { step: &step, batch: &batch }] {
+        for vocabulary in [None, Some(&vocabulary)] {
+            Argmax::new(device, rows, &tensor(4099)?, 4097, vocabulary, &choices)?.encode(pass, MOST_ROWS);
+        }
     }
+    BatchIds::new(device, &step, &sources, &choices, &Buffer::storage(device, "ids", 128)?)?.encode(pass, MOST_ROWS);
     Ok(())
 }
 
