@@ -8,6 +8,7 @@ use pard_engine::decoding::{Drafts, MOST_DRAFTS, Method};
 use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, ProductChoice, Shaders};
 use pard_engine::model::source::DEFAULT_MODEL;
 use pard_engine::model::{LoadOptions, WeightChoice};
+use pard_engine::ops::MOST_ROWS;
 use pard_engine::{Error, Result};
 
 use crate::output::Talk;
@@ -26,6 +27,8 @@ pub enum Command {
     Generate(GenerateArguments),
     /// Time the decoding methods side by side and compare their tokens; or, with --pp or --tg, one model's raw speed
     Bench(BenchArguments),
+    /// Write the responses to many prompts, several at once, to a file
+    Respond(RespondArguments),
     /// Show where the time goes, kernel by kernel
     Profile(ProfileArguments),
     /// Measure the row kernels on this adapter and keep the fastest for each number of rows
@@ -135,6 +138,45 @@ pub enum Format {
     Csv,
     /// One JSON value.
     Json,
+}
+
+#[derive(Args)]
+pub struct RespondArguments {
+    /// The model: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
+    #[arg(short, long, default_value = DEFAULT_MODEL)]
+    pub model: String,
+    /// Prompts, a JSON object a line with `prompt`, `messages`, `turns` (the first is taken), `data`, `question`, or
+    /// `instruction` and `input`
+    #[arg(long, value_name = "FILE.jsonl", num_args = 1.., required_unless_present = "free")]
+    pub prompts: Vec<PathBuf>,
+    /// Let the model write N prompts as well, in the place of the user
+    #[arg(long, value_name = "N", conflicts_with = "prompts", value_parser = at_least_one)]
+    pub free: Option<usize>,
+    /// Where conversations go, a JSON object a line; what the file holds already is not written again
+    #[arg(short, long, value_name = "FILE.jsonl")]
+    pub out: PathBuf,
+    /// Draw tokens from softmax(logits / T); 0 takes the likeliest [default: 0, with --free 1]
+    #[arg(short, long, value_name = "T", value_parser = temperature)]
+    pub temperature: Option<f32>,
+    /// Names the draws: a seed gives the same texts, however many are written at once
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+    /// Tokens of each response at most
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
+    pub max_tokens: usize,
+    /// Responses written at once
+    #[arg(long, value_name = "N", default_value_t = MOST_ROWS as u8, value_parser = value_parser!(u8).range(1..=MOST_ROWS as i64))]
+    pub parallel: u8,
+    /// Whether the model may think first, where its template knows of it
+    #[arg(long, value_name = "on|off", value_parser = one_of(&[("on", true), ("off", false)]))]
+    pub thinking: Option<bool>,
+    #[command(flatten)]
+    pub memory: MemoryArguments,
+    #[command(flatten)]
+    pub device: DeviceArguments,
+    /// Print no notices and progress
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 #[derive(Args)]
@@ -303,6 +345,13 @@ fn drafts(text: &str) -> Result<Drafts, String> {
         _ if text == "auto" => Ok(Drafts::Auto),
         Ok(count) if count <= MOST_DRAFTS => Ok(Drafts::Fixed(count)),
         _ => Err(format!("it is neither a number from 0 to {MOST_DRAFTS} nor `auto`")),
+    }
+}
+
+fn temperature(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(temperature) if temperature.is_finite() && temperature >= 0.0 => Ok(temperature),
+        _ => Err("it is not a number from 0 on".to_owned()),
     }
 }
 

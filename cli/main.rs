@@ -12,6 +12,7 @@ mod load;
 mod output;
 mod profile;
 mod prompt;
+mod respond;
 mod tune;
 
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ use args::{Arguments, Command};
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Generate(arguments) => generate::run(&arguments),
+        Command::Respond(arguments) => respond::run(&arguments),
         Command::Profile(arguments) => profile::run(&arguments),
         Command::Tune(arguments) => tune::run(&arguments),
         Command::Devices(arguments) => devices::run(&arguments),

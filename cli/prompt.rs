@@ -82,26 +82,36 @@ pub fn read(arguments: &GenerateArguments) -> anyhow::Result<Prompt> {
 
 /// The prompts of a JSON-lines file.
 pub fn read_lines(path: &Path) -> anyhow::Result<Vec<Prompt>> {
-    let text = utf8(&path.display().to_string(), read_file(path)?)?;
+    let text = read_text(path)?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let prompts: Vec<Prompt> = lines
         .map(|(index, line)| {
-            let fault = |reason: String| anyhow::anyhow!("{}:{}: {reason}", path.display(), index + 1);
-            let json: Value = serde_json::from_str(line).map_err(|error| fault(format!("not JSON: {error}")))?;
-            of_json(&json).ok_or_else(|| {
-                fault(
-                    "it has no `prompt` (text), `messages` (list), `turns` (list) or `data` (text or list)".to_owned(),
-                )
-            })
+            of_line(line).map_err(|reason| anyhow::anyhow!("{}:{}: {reason}", path.display(), index + 1))
         })
         .collect::<anyhow::Result<_>>()?;
     anyhow::ensure!(!prompts.is_empty(), "{}: it holds no prompts", path.display());
     Ok(prompts)
 }
 
-/// The prompt of one line. Of several turns the first is taken: the later ones answer what the model said.
+/// The prompt of one line of a JSON-lines file; or what is wrong with it.
+pub fn of_line(line: &str) -> Result<Prompt, String> {
+    let json: Value = serde_json::from_str(line).map_err(|error| format!("not JSON: {error}"))?;
+    let missing = "it has no `prompt` (text), `messages` (list), `turns` (list), `data` (text or list), `question` (text) or \
+                   `instruction` (text)";
+    of_json(&json).ok_or_else(|| missing.to_owned())
+}
+
+/// The prompt of one line. Of several turns the first is taken: the later ones answer what the model said. An instruction
+/// may come with an input to work on.
 fn of_json(json: &Value) -> Option<Prompt> {
-    ["prompt", "messages", "turns", "data"].iter().find_map(|key| json.get(key)).and_then(of_value)
+    let keys = ["prompt", "messages", "turns", "data", "question", "instruction"];
+    let (key, value) = keys.iter().find_map(|key| Some((*key, json.get(key)?)))?;
+    match (of_value(value)?, json.get("input").and_then(Value::as_str)) {
+        (Prompt::Text(text), Some(input)) if key == "instruction" && !input.is_empty() => {
+            Some(Prompt::Text(format!("{text}\n\n{input}")))
+        }
+        (prompt, _) => Some(prompt),
+    }
 }
 
 fn of_value(value: &Value) -> Option<Prompt> {
@@ -119,6 +129,11 @@ fn of_value(value: &Value) -> Option<Prompt> {
         },
         _ => None,
     }
+}
+
+/// A file's text.
+pub fn read_text(path: &Path) -> anyhow::Result<String> {
+    utf8(&path.display().to_string(), read_file(path)?)
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>> {

@@ -1,9 +1,11 @@
 //! Many sequences at once: each writes what it would write alone, bit for bit, and tokens are drawn as softmax says.
 
+use std::sync::Arc;
+
 use pard_engine::Error;
 use pard_engine::decoding::{Decoder, DecoderOptions, Drafts, FinishReason, Method, RespondOptions, Response, respond};
 use pard_engine::gpu::{Buffer, CacheFormat};
-use pard_engine::model::{Batch, Sampling, Sequence};
+use pard_engine::model::{Batch, Sampling, Sequence, Transformer};
 use pard_engine::ops::Role;
 
 use crate::ops::same_bits;
@@ -65,12 +67,7 @@ fn a_row_of_a_batch_has_the_bits_of_the_row_alone() {
 }
 
 /// Until a stop token, the length or the context, in the order of the indices.
-fn responses(
-    model: &std::sync::Arc<pard_engine::model::Transformer>,
-    stop: &[u32],
-    prompts: &[Vec<u32>],
-    options: RespondOptions,
-) -> Vec<Response> {
+fn responses(model: &Arc<Transformer>, stop: &[u32], prompts: &[Vec<u32>], options: RespondOptions) -> Vec<Response> {
     let written = respond(model, stop, prompts.iter().cloned().enumerate(), options).expect("a batch");
     let mut written: Vec<Response> = written.collect::<Result<_, _>>().expect("responses");
     written.sort_by_key(|response| response.index);
@@ -87,7 +84,9 @@ fn greedy_responses_are_those_of_every_prompt_alone() {
         let mut decoder = Decoder::new(&model, None, alone_options).expect("a decoder");
         let mut alone = |prompt: &[u32]| {
             decoder.start(prompt, &|| true).expect("start");
-            (0..LONGEST).for_each(|_| drop(decoder.round().expect("round").len()));
+            for _ in 0..LONGEST {
+                decoder.round().expect("round");
+            }
             decoder.tokens()[prompt.len()..].to_vec()
         };
         let texts: Vec<Vec<u32>> = prompts.iter().map(|prompt| alone(prompt)).collect();

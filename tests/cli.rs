@@ -2,6 +2,7 @@
 
 mod bench;
 mod profile;
+mod respond;
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};

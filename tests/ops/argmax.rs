@@ -1,10 +1,11 @@
 //! `argmax` and `argmax_merge` on the device.
 
 use pard_engine::gpu::Device;
-use pard_engine::ops::{Argmax, Step};
+use pard_engine::ops::{Argmax, BatchRow, MOST_ROWS, Rows, Step};
 
 use super::{POISON, input, row_counts, step, submit, words};
 use crate::oracle::argmax::argmax;
+use crate::oracle::gumbel::gumbel;
 use crate::support::gpu::device;
 use crate::support::random::Random;
 
@@ -127,4 +128,44 @@ fn extreme_logits_are_ordered_too() {
     let mut logits = vec![f32::NEG_INFINITY; 3000];
     logits[2500] = -1e30;
     agrees("minus infinity", &logits, 3000, 3000, 0);
+}
+
+/// Choices of a batch's rows: the largest of `logit + temperature * noise`, as far as f32 can tell.
+#[test]
+fn noise_is_of_the_seed_the_position_and_the_id() {
+    let mut random = Random::new(44);
+    let room = Rows::buffer(device()).expect("a small buffer");
+    for (vocab, limit) in [(1, 1), (307, 306), (2049, 2049), (10007, 10000)] {
+        let rows: Vec<BatchRow> = (0..MOST_ROWS as u32)
+            .map(|row| BatchRow {
+                position: [row, random.bits() as u32 >> 8][row as usize % 2],
+                slot: 0,
+                seed: [random.bits() as u32, 1][row as usize / 2 % 2],
+                temperature: [0.0, 0.3, 1.0, 20.0][row as usize / 4 % 4],
+            })
+            .collect();
+        let logits = random.normals(MOST_ROWS * vocab, 3.0);
+        let (step, choices) =
+            (step(device(), Step { outputs: 32, rows: 32, ..Step::default() }), words(device(), 64, &[]));
+        room.write(device(), 0, &rows);
+        let on_device = input(device(), vocab, &logits);
+        let many = Rows::Many { step: &step, batch: &room };
+        let op = Argmax::new(device(), many, &on_device, limit, &choices).expect("shapes that fit");
+        submit(device(), |pass| op.encode(pass, MOST_ROWS));
+        let chosen: Vec<u32> = choices.read(device(), 0, MOST_ROWS).expect("reading back");
+        for ((row, &BatchRow { position, seed, temperature, .. }), &id) in rows.iter().enumerate().zip(&chosen) {
+            let noised = |id: usize| {
+                let logit = f64::from(logits[row * vocab + id]);
+                let (noise, bound) = gumbel(seed, position + 1, id as u32);
+                let (value, off) = (logit + f64::from(temperature) * noise, f64::from(temperature) * bound);
+                (value, off + value.abs() * 2f64.powi(-23))
+            };
+            let (value, off) = noised(id as usize);
+            let surely = (0..limit).map(noised).map(|(value, off)| value - off).fold(f64::MIN, f64::max);
+            assert!(
+                (id as usize) < limit && value + off >= surely,
+                "row {row}, {position} of {seed} at {temperature}: {id} has {value} ± {off}, another {surely} at least"
+            );
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! `rope` on the device: q, and k and v as the cache holds them afterwards.
 
 use pard_engine::gpu::{Buffer, CacheFormat, Device, Plan};
-use pard_engine::ops::{AttentionShape, KvCache, Rope, RopeGains, Step};
+use pard_engine::ops::{AttentionShape, BatchRow, KvCache, Rope, RopeGains, Rows, Step};
 
 use super::{POISON, compare, input, output, poison, read, row_counts, step, submit, vector};
 use crate::comparison::flushed;
@@ -217,4 +217,52 @@ fn a_half_precision_cache_clamps() {
     assert_eq!((got.keys[0], got.keys[1]), (65504.0, -65504.0));
     assert_eq!((got.values[0], got.values[1]), (65504.0, -65504.0));
     assert_eq!(got.query, [1e6; 32]);
+}
+
+/// A batch's rows leave what each would leave alone, in their own slots and nowhere else.
+#[test]
+fn rows_of_several_sequences_go_to_their_slots() {
+    let mut random = Random::new(52);
+    let shape = AttentionShape { heads: 6, kv_heads: 2, head_dim: 64 };
+    let (slots, positions, width) = (3, 128, shape.qkv_width());
+    let angles = Angles::random(&mut random, positions, shape.head_dim);
+    let table = Buffer::with_values(device(), "angles", &angles.interleaved(shape.head_dim)).expect("a small table");
+    let gain = vector(device(), &random.normals(shape.head_dim, 1.0));
+    let at = [(100, 2), (0, 0), (63, 1)];
+    let qkv = random.normals(at.len() * width, 1.0);
+    for (format, gains) in
+        [(CacheFormat::F16, None), (CacheFormat::F32, Some(RopeGains { query: &gain, key: &gain, epsilon: 1e-6 }))]
+    {
+        let batch = Rows::buffer(device()).expect("a small buffer");
+        let row = |(position, slot): (usize, usize)| BatchRow {
+            position: position as u32,
+            slot: slot as u32,
+            ..BatchRow::default()
+        };
+        batch.write(device(), 0, &at.map(row));
+        let step = step(device(), Step { rows: at.len() as u32, ..Step::default() });
+        let cache = KvCache::with_slots(device(), &plan(format), &shape, slots, positions).expect("a small cache");
+        poison(device(), &cache.keys);
+        poison(device(), &cache.values);
+        let (rows, query) = (input(device(), width, &qkv), output(device(), at.len(), shape.heads * shape.head_dim));
+        let many = Rows::Many { step: &step, batch: &batch };
+        let op = Rope::new(device(), many, &shape, &table, [&rows, &query], &cache, gains).expect("shapes that fit");
+        submit(device(), |pass| op.encode(pass, at.len()));
+        let len = shape.kv_heads * positions * shape.head_dim;
+        let keys = read_cache(device(), &cache.keys, format, slots * len);
+        let values = read_cache(device(), &cache.values, format, slots * len);
+        let query = read(device(), "rope", &query, at.len());
+        for (index, (position, slot)) in at.into_iter().enumerate() {
+            let alone = run(device(), &plan(format), shape, &angles, &qkv[index * width..][..width], position, gains);
+            let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&query[index * alone.query.len()..][..alone.query.len()]), bits(&alone.query));
+            assert_eq!(bits(&values[slot * len..][..len]), bits(&alone.values), "{format:?}, values of slot {slot}");
+            let stored = (0..len).map(|at| {
+                let (head, position, dim) =
+                    (at / (positions * shape.head_dim), at / shape.head_dim % positions, at % shape.head_dim);
+                keys[slot * len + key_index(shape, positions, head, position, dim)]
+            });
+            assert_eq!(bits(&stored.collect::<Vec<_>>()), bits(&alone.keys), "{format:?}, keys of slot {slot}");
+        }
+    }
 }

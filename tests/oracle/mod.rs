@@ -7,6 +7,7 @@ pub mod argmax;
 pub mod attention;
 pub mod embedding;
 pub mod gradients;
+pub mod gumbel;
 pub mod matmul;
 pub mod rms_norm;
 pub mod rope;
