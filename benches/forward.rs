@@ -7,64 +7,13 @@
 
 mod shapes;
 
-use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use pard_engine::Result;
 use pard_engine::gpu::{AdapterQuery, Buffer, Device};
-use pard_engine::model::checkpoint::{Checkpoint, StoredType, TensorInfo};
-use pard_engine::model::config::Config;
 use pard_engine::model::{Sequence, Transformer, WeightChoice, expected_matrices};
 use pard_engine::ops::{MOST_ROWS, Role};
-
-/// Tensors whose values are hashed from their place.
-struct Random {
-    infos: Vec<TensorInfo>,
-}
-
-impl Random {
-    fn new(config: &Config) -> Random {
-        let mut shapes: Vec<(String, Vec<usize>)> =
-            expected_matrices(config).into_iter().map(|(name, shape)| (name, shape.to_vec())).collect();
-        shapes.push(("model.norm.weight".to_owned(), vec![config.hidden_size]));
-        for layer in 0..config.layers {
-            for norm in ["input_layernorm", "post_attention_layernorm"] {
-                shapes.push((format!("model.layers.{layer}.{norm}.weight"), vec![config.hidden_size]));
-            }
-            for norm in ["q_norm", "k_norm"].iter().filter(|_| config.head_norm) {
-                shapes.push((format!("model.layers.{layer}.self_attn.{norm}.weight"), vec![config.head_dim]));
-            }
-        }
-        shapes.sort();
-        let info = |(name, shape): (String, Vec<usize>)| {
-            let bytes = 2 * shape.iter().product::<usize>() as u64;
-            TensorInfo { name, shape, stored: StoredType::Bf16, bytes }
-        };
-        Random { infos: shapes.into_iter().map(info).collect() }
-    }
-}
-
-impl Checkpoint for Random {
-    fn path(&self) -> &Path {
-        Path::new("random weights")
-    }
-
-    fn tensors(&self) -> &[TensorInfo] {
-        &self.infos
-    }
-
-    fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
-        let mut state =
-            name.bytes().fold(rows.start as u64 + 1, |hash, byte| (hash ^ u64::from(byte)) * 0x100_0000_01b3);
-        for value in out {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            *value = ((state >> 40) as f32 / (1 << 24) as f32 - 0.5) * 0.1;
-        }
-        Ok(())
-    }
-}
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -76,7 +25,7 @@ fn main() -> Result<()> {
     let device = Device::open(&AdapterQuery::default())?;
     let plan = device.default_plan();
     let begin = Instant::now();
-    let weights = Random::new(&config);
+    let weights = shapes::RandomWeights::new(&config);
     let model = Arc::new(Transformer::upload(&device, &plan, &config, &weights, WeightChoice::Compact, &|_, _| ())?);
     println!("{name} on {}; {plan}; {:.1} s to upload", device.name(), begin.elapsed().as_secs_f64());
     let choices = Buffer::storage(&device, "choices", 4 * MOST_ROWS as u64)?;

@@ -1,6 +1,12 @@
 //! The models whose shapes are timed. Weights are made from a seed, so nothing is downloaded.
 
+use std::ops::Range;
+use std::path::Path;
+
+use pard_engine::Result;
+use pard_engine::model::checkpoint::{Checkpoint, StoredType, TensorInfo};
 use pard_engine::model::config::{Config, Family, RopeScaling};
+use pard_engine::model::expected_matrices;
 
 /// What can be asked for; the first is the default.
 pub const NAMES: [&str; 3] = ["smollm2", "qwen3-0.6b", "llama3-8b"];
@@ -53,5 +59,53 @@ pub fn shape(name: &str) -> Option<Config> {
             ..smollm2
         }),
         _ => None,
+    }
+}
+
+/// Tensors whose values are hashed from their place.
+pub struct RandomWeights {
+    infos: Vec<TensorInfo>,
+}
+
+impl RandomWeights {
+    /// Every tensor of a model that `config` describes.
+    pub fn new(config: &Config) -> RandomWeights {
+        let mut shapes: Vec<(String, Vec<usize>)> =
+            expected_matrices(config).into_iter().map(|(name, shape)| (name, shape.to_vec())).collect();
+        shapes.push(("model.norm.weight".to_owned(), vec![config.hidden_size]));
+        for layer in 0..config.layers {
+            for norm in ["input_layernorm", "post_attention_layernorm"] {
+                shapes.push((format!("model.layers.{layer}.{norm}.weight"), vec![config.hidden_size]));
+            }
+            for norm in ["q_norm", "k_norm"].iter().filter(|_| config.head_norm) {
+                shapes.push((format!("model.layers.{layer}.self_attn.{norm}.weight"), vec![config.head_dim]));
+            }
+        }
+        shapes.sort();
+        let info = |(name, shape): (String, Vec<usize>)| {
+            let bytes = 2 * shape.iter().product::<usize>() as u64;
+            TensorInfo { name, shape, stored: StoredType::Bf16, bytes }
+        };
+        RandomWeights { infos: shapes.into_iter().map(info).collect() }
+    }
+}
+
+impl Checkpoint for RandomWeights {
+    fn path(&self) -> &Path {
+        Path::new("random weights")
+    }
+
+    fn tensors(&self) -> &[TensorInfo] {
+        &self.infos
+    }
+
+    fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
+        let mut state =
+            name.bytes().fold(rows.start as u64 + 1, |hash, byte| (hash ^ u64::from(byte)) * 0x100_0000_01b3);
+        for value in out {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            *value = ((state >> 40) as f32 / (1 << 24) as f32 - 0.5) * 0.1;
+        }
+        Ok(())
     }
 }

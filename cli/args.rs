@@ -11,6 +11,7 @@ use pard_engine::model::{LoadOptions, WeightChoice};
 use pard_engine::ops::MOST_ROWS;
 use pard_engine::{Error, Result};
 
+use crate::adapt::AdaptArguments;
 use crate::output::Talk;
 
 /// Language models on any GPU, by parallel-draft speculative decoding.
@@ -33,6 +34,8 @@ pub enum Command {
     Profile(ProfileArguments),
     /// Measure the row kernels on this adapter and keep the fastest for each number of rows
     Tune(TuneArguments),
+    /// Make a PARD draft of a model
+    Adapt(Box<AdaptArguments>),
     /// List the adapters and say which one would be used
     Devices(DevicesArguments),
     /// Show what a model is made of and the memory it needs

@@ -1,6 +1,7 @@
 //! The command `pard`: arguments and printing; the work is the engine's.
 //! Exit codes: 0 done (a closed pipe is no fault), 1 failed, 2 bad usage, 130 ended by Ctrl-C.
 
+mod adapt;
 mod answer;
 mod args;
 mod bench;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Command::Devices(arguments) => devices::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Adapt(arguments) => adapt::run(&arguments),
     };
     match done {
         Ok(code) => code,

@@ -232,6 +232,32 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// There is nothing to learn from.
+    #[error("there is nothing to learn from: {reason}")]
+    NoSamples {
+        /// Why not.
+        reason: String,
+    },
+    /// Training left the numbers.
+    #[error(
+        "the gradients of step {step} are no numbers; the last checkpoint is good: try a lower learning rate (--lr)"
+    )]
+    Diverged {
+        /// The step, from 1.
+        step: u64,
+    },
+    /// A training state belongs to a run with other settings.
+    #[error(
+        "{path} is of another run ({theirs}; this one: {ours}); repeat its options, or begin anew elsewhere (--out)"
+    )]
+    OtherRun {
+        /// The state's file.
+        path: PathBuf,
+        /// How that run is described.
+        theirs: String,
+        /// How this one is.
+        ours: String,
+    },
     /// A file could not be written.
     #[error("cannot write {path}: {source}")]
     Write {

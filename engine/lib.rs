@@ -32,6 +32,7 @@ pub mod gpu;
 pub mod model;
 pub mod ops;
 pub mod text;
+pub mod training;
 
 pub use decoding::{Decoder, DecoderOptions, Draft, Drafts, FinishReason, Generation, Limits, Method, Statistics};
 pub use error::{Error, Result};

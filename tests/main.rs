@@ -27,4 +27,5 @@ mod source;
 mod speculative_rule;
 mod support;
 mod text;
+mod training;
 mod tuning;

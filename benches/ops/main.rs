@@ -12,6 +12,7 @@ mod comparison;
 #[allow(dead_code, reason = "whole models are not timed here")]
 #[path = "../../tests/oracle/mod.rs"]
 mod oracle;
+#[allow(dead_code, reason = "the other benches use the rest")]
 #[path = "../shapes.rs"]
 mod shapes;
 #[allow(dead_code, reason = "the oracle of a whole model needs all of it")]

@@ -95,6 +95,13 @@ impl Buffer {
         device.queue().write_buffer(&self.raw, offset, bytemuck::cast_slice(values));
     }
 
+    /// Sets all of it to zero, after what was submitted and before what will be.
+    pub fn clear(&self, device: &Device) {
+        let mut encoder = device.raw().create_command_encoder(&Default::default());
+        encoder.clear_buffer(&self.raw, 0, None);
+        device.queue().submit([encoder.finish()]);
+    }
+
     /// Waits for the device and reads `count` values from byte `offset` on.
     ///
     /// **Errors**: as [`Device::check`].

@@ -37,6 +37,7 @@ shaders![
     "embedding_mask/row",
     "finish/add",
     "finish/bias",
+    "finish/residual",
     "finish/store",
     "finish/swiglu",
     "gather",

@@ -4,6 +4,7 @@ mod batch;
 pub mod checkpoint;
 pub mod config;
 mod cost;
+pub mod export;
 pub mod files;
 pub mod gguf;
 #[cfg(feature = "hub")]

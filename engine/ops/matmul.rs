@@ -20,6 +20,8 @@ pub enum Finish<'a> {
     Store,
     /// It is added to what the output holds: the residual stream.
     Add,
+    /// It is stored with these rows added, `[rows, outputs]`: the residual stream, kept for a backward pass.
+    Residual(&'a Tensor),
     /// It is stored with a bias, `[1, outputs]`.
     Bias(&'a Tensor),
     /// `silu(gate) · up` is stored, `silu(g) = g / (1 + e^-g)`, of weights uploaded by [`Matrix::upload_pair`]. Source:
@@ -104,6 +106,10 @@ impl Matmul {
             Finish::Store => ("finish/store", None),
             Finish::Add => ("finish/add", None),
             Finish::Swiglu => ("finish/swiglu", None),
+            Finish::Residual(residual) => {
+                residual.expect("matmul", "residual", MOST_ROWS, weights.outputs())?;
+                ("finish/residual", Some(&residual.buffer))
+            }
             Finish::Bias(bias) => {
                 bias.expect("matmul", "bias", 1, weights.outputs())?;
                 ("finish/bias", Some(&bias.buffer))
@@ -209,7 +215,7 @@ impl Matmul {
     fn work(&self, rows: usize, part: &Part) -> Work {
         let (outputs, weight_rows) = (part.outputs as usize, (part.outputs * self.pair) as usize);
         let weights = weight_rows * self.columns;
-        let reads_output = usize::from(self.files[1] == "finish/add");
+        let reads_output = usize::from(matches!(self.files[1], "finish/add" | "finish/residual"));
         let bytes = weights * self.weight_bytes + 4 * rows * (self.columns + outputs * (1 + reads_output));
         Work::of(rows, [weight_rows, self.columns], bytes, 2 * rows * weights).stored()
     }

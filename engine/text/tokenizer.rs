@@ -146,6 +146,13 @@ impl Tokenizer {
         })
     }
 
+    /// What a `tokenizer.json` holds.
+    ///
+    /// **Errors**: [`Error::Tokenizer`].
+    pub fn to_json(&self) -> Result<String> {
+        self.shared.tokenizer.to_string(true).map_err(|error| fault(&self.shared.path, error.to_string()))
+    }
+
     pub(super) fn pieces(&self) -> &Pieces {
         &self.shared.pieces
     }

@@ -150,7 +150,7 @@ fn noise_is_of_the_seed_the_position_and_the_id() {
         room.write(device(), 0, &rows);
         let on_device = input(device(), vocab, &logits);
         let many = Rows::Many { step: &step, batch: &room };
-        let op = Argmax::new(device(), many, &on_device, limit, &choices).expect("shapes that fit");
+        let op = Argmax::new(device(), many, &on_device, limit, None, &choices).expect("shapes that fit");
         submit(device(), |pass| op.encode(pass, MOST_ROWS));
         let chosen: Vec<u32> = choices.read(device(), 0, MOST_ROWS).expect("reading back");
         for ((row, &BatchRow { position, seed, temperature, .. }), &id) in rows.iter().enumerate().zip(&chosen) {

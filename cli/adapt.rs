@@ -1,0 +1,347 @@
+//! `pard adapt`: makes a PARD draft of a model.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::Args;
+use pard_engine::gpu::{CacheFormat, Device, Plan};
+use pard_engine::model::source::DEFAULT_MODEL;
+use pard_engine::model::{LoadOptions, Model, ModelFiles};
+use pard_engine::training::data::{Dataset, most_frequent};
+use pard_engine::training::draft::{self, Embeddings};
+use pard_engine::training::measure::acceptance;
+use pard_engine::training::{OptimizerOptions, Recipe, Retention, StepReport, Trainer, TrainingOptions, state};
+use pard_engine::{Draft, Error};
+
+use crate::args::{DeviceArguments, StyleArguments};
+use crate::output::{self, Talk};
+use crate::{interrupt, load, prompt};
+
+#[derive(Args)]
+pub struct AdaptArguments {
+    /// The model that becomes a draft: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
+    #[arg(short, long, value_name = "MODEL", default_value = DEFAULT_MODEL)]
+    pub model: String,
+    /// Where the draft is written; the run's state beside it
+    #[arg(short, long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// What to learn from: JSON lines with `messages`, `prompt` and `response`, or `text`; several files may follow
+    #[arg(long, value_name = "FILE.jsonl", required = true, num_args = 1..)]
+    pub data: Vec<PathBuf>,
+    /// The layers of the model that the draft begins with, separated by commas [default: all]
+    #[arg(long, value_name = "LAYERS", value_delimiter = ',')]
+    pub layers: Vec<usize>,
+    /// Leave embeddings and head as they are, but for the mask token's row. The draft then takes them from its target,
+    /// which is the model itself, and its folder holds only what was trained
+    #[arg(long)]
+    pub freeze_embeddings: bool,
+    /// Let the draft propose only the N tokens that the data has most often, which makes its head smaller
+    #[arg(long, value_name = "N", requires = "freeze_embeddings")]
+    pub draft_vocabulary: Option<usize>,
+    /// The id that masks have [default: what the model's configuration names, else the first that is no token]
+    #[arg(long, value_name = "ID")]
+    pub mask_token: Option<u32>,
+    /// Tokens predicted at once, K of the training
+    #[arg(long, value_name = "K", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub train_len: u8,
+    /// Segment s keeps this to the power of s of its rows,
+    #[arg(long, value_name = "SHARE", default_value_t = 0.7)]
+    pub retain: f64,
+    /// but this share at least
+    #[arg(long, value_name = "SHARE", default_value_t = 0.2)]
+    pub retain_min: f64,
+    /// Learning rate
+    #[arg(long, value_name = "RATE", default_value_t = 3e-5)]
+    pub lr: f64,
+    /// Steps over which the learning rate rises
+    #[arg(long, value_name = "STEPS", default_value_t = 0)]
+    pub warmup: u64,
+    /// Let the learning rate fall to zero towards the end
+    #[arg(long)]
+    pub decay: bool,
+    /// How often each sample is read
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub epochs: u64,
+    /// End after N minutes, if not sooner
+    #[arg(long, value_name = "N")]
+    pub minutes: Option<f64>,
+    /// Rows of an optimiser step, masks included
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    pub batch_tokens: usize,
+    /// Rows that run at once; more in a step take several passes, which is slower and takes less memory
+    #[arg(long, value_name = "N", default_value_t = 2048)]
+    pub pass_rows: usize,
+    /// Tokens of a sample at most
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub seq_len: usize,
+    /// Prompts that are not learnt from, to measure tokens per round on
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub held_out: Option<PathBuf>,
+    /// Steps from one measure and checkpoint to the next
+    #[arg(long, value_name = "STEPS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
+    pub every: u64,
+    /// Names all that is random
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Go on from the last checkpoint in --out
+    #[arg(long)]
+    pub resume: bool,
+    #[command(flatten)]
+    pub device: DeviceArguments,
+    /// Print no notices and progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// The run's state, in the draft's folder.
+const STATE: &str = "training_state.safetensors";
+
+/// Tokens proposed per round, and tokens of an answer, when a draft is measured.
+const MEASURED: [usize; 2] = [8, 64];
+
+/// Runs the command.
+pub fn run(arguments: &AdaptArguments) -> anyhow::Result<ExitCode> {
+    let talk = Talk::unless(arguments.quiet);
+    let files = load::open(&arguments.model, talk)?;
+    let state_path = arguments.out.join(STATE);
+    if !arguments.resume && state_path.exists() {
+        let reason =
+            format!("{} holds a run; go on with it (--resume), or name another folder", arguments.out.display());
+        return Err(Error::Option { option: "out", reason }.into());
+    }
+    let dataset = Dataset::read(&arguments.data, &files.text, arguments.seq_len)?;
+    note_skipped(&dataset, talk);
+    let run = Run::new(arguments, &files, &dataset)?;
+    let recipe = run.recipe(arguments, &files);
+
+    let device = arguments.device.open()?;
+    let plan = Plan { cache: CacheFormat::F32, ..device.default_plan() };
+    let count = dataset.samples.len();
+    let mut trainer = Trainer::new(&device, &plan, &recipe, dataset.samples, run.options.clone())?;
+    if arguments.resume {
+        state::restore(&state_path, &device, &mut trainer, &run.name)?;
+    }
+    std::fs::create_dir_all(&arguments.out).map_err(|source| Error::Write { path: arguments.out.clone(), source })?;
+    talk.note(&format!("{count} samples; {}; {}", run.name, device.name()));
+
+    let target = arguments.held_out.as_ref().map(|path| Target::load(&device, arguments, path)).transpose()?;
+    interrupt::listen()?;
+    let begin = Instant::now();
+    let limit = arguments.minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
+    let share_of_time = || limit.map_or(0.0, |limit| begin.elapsed().as_secs_f64() / limit.as_secs_f64());
+    let embeddings = match arguments.freeze_embeddings {
+        true => Embeddings::OfTheTarget,
+        false => Embeddings::Own(&files.text),
+    };
+    let write = |trainer: &Trainer| -> anyhow::Result<()> {
+        draft::write(&arguments.out, &device, trainer.network(), &recipe, embeddings)?;
+        state::save(&state_path, &device, trainer, &run.name)?;
+        Ok(())
+    };
+    let mut recent = Recent::default();
+    while !trainer.is_done() && share_of_time() < 1.0 && !interrupt::requested() {
+        let progress = trainer.progress().max(share_of_time()).min(1.0);
+        let report = trainer.step(progress)?;
+        let step = report.position.step;
+        recent.add(report);
+        if step % REPORTED == 0 || trainer.is_done() {
+            let done = trainer.progress().max(share_of_time()).clamp(1e-9, 1.0);
+            talk.note(&recent.line(begin.elapsed().mul_f64((1.0 - done) / done)));
+            recent = Recent::default();
+        }
+        if step.is_multiple_of(arguments.every) {
+            write(&trainer)?;
+            if let Some(target) = &target {
+                talk.note(&target.measure(&device, &arguments.out)?);
+            }
+        }
+    }
+    write(&trainer)?;
+    if let Some(target) = &target {
+        talk.note(&target.measure(&device, &arguments.out)?);
+    }
+    output::print(&format!("{} after {} steps", arguments.out.display(), trainer.position().step))?;
+    Ok(interrupt::exit_code())
+}
+
+/// Steps from one line to the next.
+const REPORTED: u64 = 10;
+
+fn note_skipped(dataset: &Dataset, talk: Talk) {
+    const SHOWN: usize = 3;
+    for skipped in dataset.skipped.iter().take(SHOWN) {
+        talk.note(&format!("skipped {}:{}: {}", skipped.path.display(), skipped.line, skipped.reason));
+    }
+    if dataset.skipped.len() > SHOWN {
+        talk.note(&format!("skipped {} lines in all", dataset.skipped.len()));
+    }
+}
+
+/// What the arguments come to.
+struct Run {
+    layers: Vec<usize>,
+    mask_token: u32,
+    vocabulary: Option<Vec<u32>>,
+    options: TrainingOptions,
+    /// All that a resumed run must share.
+    name: String,
+}
+
+impl Run {
+    fn new(arguments: &AdaptArguments, files: &ModelFiles, dataset: &Dataset) -> anyhow::Result<Run> {
+        let config = &files.config;
+        let layers = match arguments.layers.is_empty() {
+            true => (0..config.layers).collect(),
+            false => arguments.layers.clone(),
+        };
+        if let Some(layer) = layers.iter().find(|&&layer| layer >= config.layers) {
+            let reason = format!("{} has no layer {layer}; its layers are 0 to {}", files.name(), config.layers - 1);
+            return Err(Error::Option { option: "layers", reason }.into());
+        }
+        let first_unused = files.text.tokenizer.vocab_size();
+        let unused = (arguments.freeze_embeddings || first_unused < config.vocab_size).then_some(first_unused as u32);
+        let mask_token = arguments.mask_token.or(config.mask_token).or(unused).ok_or_else(|| Error::Option {
+            option: "mask-token",
+            reason: format!("every id of {} is a token; name one that its texts never hold", files.name()),
+        })?;
+        if !arguments.freeze_embeddings && mask_token as usize >= config.vocab_size {
+            return Err(Error::TokenRange { what: "mask token", id: mask_token, vocab: config.vocab_size }.into());
+        }
+        let vocabulary =
+            arguments.draft_vocabulary.map(|count| most_frequent(&dataset.samples, count, &files.text.stop_tokens));
+        let retention = Retention {
+            segments: usize::from(arguments.train_len),
+            ratio: arguments.retain,
+            least: arguments.retain_min,
+        };
+        for (option, share) in [("retain", retention.ratio), ("retain-min", retention.least)] {
+            if !(0.0..=1.0).contains(&share) {
+                return Err(Error::Option { option, reason: format!("{share} is not between 0 and 1") }.into());
+            }
+        }
+        let options = TrainingOptions {
+            retention,
+            optimizer: OptimizerOptions { learning_rate: arguments.lr, ..OptimizerOptions::default() },
+            epochs: arguments.epochs,
+            batch_rows: arguments.batch_tokens,
+            warmup: arguments.warmup,
+            decay: arguments.decay,
+            seed: arguments.seed,
+        };
+        let tokens: usize = dataset.samples.iter().map(|sample| sample.tokens.len()).sum();
+        let words = vocabulary.as_ref().map_or(config.vocab_size, Vec::len);
+        let name = format!(
+            "{} layers of {}, {words} tokens to propose, mask {mask_token}, {tokens} tokens to read, {} at once, {} to \
+             {} rows kept, learning rate {}, steps of {} rows in passes of {}, seed {}",
+            layers.iter().map(usize::to_string).collect::<Vec<_>>().join("+"),
+            files.name(),
+            retention.segments,
+            retention.ratio,
+            retention.least,
+            arguments.lr,
+            arguments.batch_tokens,
+            arguments.pass_rows,
+            arguments.seed,
+        );
+        Ok(Run { layers, mask_token, vocabulary, options, name })
+    }
+
+    fn recipe<'a>(&'a self, arguments: &AdaptArguments, files: &'a ModelFiles) -> Recipe<'a> {
+        Recipe {
+            config: &files.config,
+            checkpoint: &*files.checkpoint,
+            layers: &self.layers,
+            mask_token: self.mask_token,
+            freeze_embeddings: arguments.freeze_embeddings,
+            vocabulary: self.vocabulary.as_deref(),
+            rows: arguments.pass_rows,
+            positions: arguments.seq_len,
+        }
+    }
+}
+
+/// The steps since the last line.
+#[derive(Default)]
+struct Recent {
+    reports: Vec<StepReport>,
+}
+
+impl Recent {
+    fn add(&mut self, report: StepReport) {
+        self.reports.push(report);
+    }
+
+    /// Loss, the share of right choices per segment, speed and the time that is left.
+    fn line(&self, left: Duration) -> String {
+        let Some(last) = self.reports.last() else { return String::new() };
+        let steps = self.reports.len() as f64;
+        let loss = self.reports.iter().map(|report| report.loss).sum::<f64>() / steps;
+        let seconds: f64 = self.reports.iter().map(|report| report.time.as_secs_f64()).sum();
+        let tokens: usize = self.reports.iter().map(|report| report.tokens).sum();
+        let rows: usize = self.reports.iter().map(|report| report.rows).sum();
+        let shares = (0..last.segments.len()).map(|segment| {
+            let [all, right] = self.reports.iter().fold([0, 0], |[all, right], report| {
+                [all + report.segments[segment][0], right + report.segments[segment][1]]
+            });
+            format!("{:.0}", 100.0 * right as f64 / all.max(1) as f64)
+        });
+        format!(
+            "step {}, epoch {}: loss {loss:.3}, right {} %, norm {:.2}, {:.0} tokens/s, {:.0} rows/s, {} left",
+            last.position.step,
+            last.position.epoch + 1,
+            shares.collect::<Vec<_>>().join(" "),
+            last.norm,
+            tokens as f64 / seconds,
+            rows as f64 / seconds,
+            minutes(left),
+        )
+    }
+}
+
+fn minutes(time: Duration) -> String {
+    let seconds = time.as_secs();
+    format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
+/// What the draft is measured against.
+struct Target {
+    model: Model,
+    prompts: Vec<Vec<u32>>,
+}
+
+impl Target {
+    fn load(device: &Device, arguments: &AdaptArguments, held_out: &Path) -> anyhow::Result<Target> {
+        let talk = Talk::unless(arguments.quiet);
+        let model = load::upload(device, load::open(&arguments.model, talk)?, LoadOptions::default(), talk)?;
+        let style = StyleArguments { chat: false, raw: false, system: None, thinking: None };
+        let prompts = prompt::read_lines(held_out)?
+            .iter()
+            .map(|prompt| prompt.tokens(&model.text, &style))
+            .collect::<Result<_, _>>()
+            .with_context(|| held_out.display().to_string())?;
+        Ok(Target { model, prompts })
+    }
+
+    /// Tokens per round with the draft in `folder`.
+    fn measure(&self, device: &Device, folder: &Path) -> anyhow::Result<String> {
+        let name = folder.to_str().context("the folder's name is no UTF-8")?;
+        let draft = Model::load_draft(device, name, &self.model, LoadOptions::default())?;
+        let draft = Draft::new(&draft, &self.model, None)?;
+        let reached = acceptance(
+            &self.model.transformer,
+            &draft,
+            &self.prompts,
+            &self.model.text.stop_tokens,
+            MEASURED,
+            &|| !interrupt::requested(),
+        )?;
+        let shares: Vec<_> = reached.accepted.iter().map(|share| format!("{:.0}", 100.0 * share)).collect();
+        Ok(format!(
+            "held out: {:.2} tokens per round, accepted {} % by position",
+            reached.tokens_per_round,
+            shares.join(" ")
+        ))
+    }
+}

@@ -1,0 +1,55 @@
+//! The measure that counts: tokens per round on prompts that were not learnt from, through the engine itself.
+
+use std::sync::Arc;
+
+use crate::decoding::{Decoder, DecoderOptions, Draft, Drafts, Method};
+use crate::error::Result;
+use crate::model::Transformer;
+
+/// What a draft reaches.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Acceptance {
+    /// Mean tokens that a round commits, the target's own included.
+    pub tokens_per_round: f64,
+    /// For each position of the draft, the share of rounds in which it was accepted.
+    pub accepted: Vec<f64>,
+}
+
+/// Lets `target` and `draft` answer `prompts` with up to `most_tokens` tokens each, `drafts` proposed per round, and
+/// ends early when `keep_going` says so. An answer ends at a token of `stop_tokens`.
+///
+/// **Errors**: those of [`Decoder`].
+pub fn acceptance(
+    target: &Arc<Transformer>,
+    draft: &Draft,
+    prompts: &[Vec<u32>],
+    stop_tokens: &[u32],
+    [drafts, most_tokens]: [usize; 2],
+    keep_going: &dyn Fn() -> bool,
+) -> Result<Acceptance> {
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or_default();
+    let context = longest + most_tokens + 1;
+    let options = DecoderOptions { method: Method::Pard, drafts: Drafts::Fixed(drafts), context, run_ahead: None };
+    let mut decoder = Decoder::new(target, Some(draft), options)?;
+    let (mut rounds, mut tokens, mut accepted) = (0, 0, vec![0.0; drafts]);
+    for prompt in prompts {
+        decoder.start(prompt, keep_going)?;
+        while keep_going() && decoder.tokens().len() < prompt.len() + most_tokens {
+            if decoder.round()?.iter().any(|id| stop_tokens.contains(id)) {
+                break;
+            }
+        }
+        let statistics = decoder.statistics();
+        rounds += statistics.rounds;
+        tokens += statistics.committed_tokens;
+        for (sum, share) in accepted.iter_mut().zip(statistics.accepted_per_position()) {
+            *sum += share * statistics.rounds as f64;
+        }
+        if !keep_going() {
+            break;
+        }
+    }
+    let rounds = rounds.max(1) as f64;
+    let accepted = accepted.into_iter().map(|sum| sum / rounds).collect();
+    Ok(Acceptance { tokens_per_round: tokens as f64 / rounds, accepted })
+}

@@ -1,0 +1,18 @@
+//! Turning an autoregressive model into a PARD draft (arXiv:2504.18583, section 3): samples become rows of tokens and
+//! chains of masks, which the draft learns to predict all at once.
+
+pub mod data;
+pub mod draft;
+mod layer;
+pub mod measure;
+mod network;
+mod optimizer;
+mod parameter;
+mod rows;
+pub mod state;
+mod trainer;
+
+pub use network::{Network, Recipe};
+pub use optimizer::OptimizerOptions;
+pub use rows::{PackedRows, Retention, Sample};
+pub use trainer::{Position, StepReport, Trainer, TrainingOptions};

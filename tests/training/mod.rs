@@ -1,0 +1,6 @@
+//! Training a draft: rows, gradients as a whole, and what a trained draft does in the decoder.
+
+mod candle;
+mod gradients;
+mod learning;
+mod rows;
