@@ -1,5 +1,6 @@
 //! The command `pard` end to end, on small models with random weights.
 
+mod adapt;
 mod bench;
 mod profile;
 mod respond;
