@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use pard_engine::gpu::{Buffer, CacheFormat, Device, Plan, ProductChoice, Products};
 use pard_engine::model::{LoadOptions, Sequence, Transformer, WeightChoice};
-use pard_engine::ops::gradients::{Accumulate, ColumnSum, InputGradient, Swiglu, SwigluGradient, WeightGradient};
+use pard_engine::ops::gradients::{
+    Accumulate, ColumnSum, GainGradients, InputGradient, PackedAttention, PackedAttentionGradient, RopeGradient,
+    Swiglu, SwigluGradient, TrainingRow, WeightGradient,
+};
 use pard_engine::ops::{
     Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Finish, KvCache, MOST_ROWS, MaskRow, Matmul,
     Matrix, RmsNorm, Role, Rope, RopeGains, RowSet, Step, Tensor, WeightFormat,
@@ -185,6 +188,54 @@ fn operands_of_gradients_that_do_not_fit_are_refused() {
     refused(pair.read_rows(device), "read_rows", "weights");
     refused(pair.write_rows(device, &[0.0; 48 * 16]), "write_rows", "weights");
     refused(matrix.write_rows(device, &[0.0; 23 * 16]), "write_rows", "values");
+}
+
+#[test]
+fn operands_of_training_that_do_not_fit_are_refused() {
+    let device = &noop();
+    let plan = &Plan { cache: CacheFormat::F32, ..device.default_plan() };
+    let shape = AttentionShape { heads: 2, kv_heads: 1, head_dim: 32 };
+    let rows = 70;
+    let tensor = |rows, width| Tensor::new(device, "rows", rows, width).expect("a small tensor");
+    let step = Buffer::shared::<Step>(device, "step").expect("a small buffer");
+    let training_rows = Buffer::with_values(device, "rows", &vec![TrainingRow::default(); rows]).expect("small");
+    let angles = Buffer::storage(device, "angles", 4 * 32 * rows as u64).expect("a small buffer");
+    let cache = |rows| KvCache::new(device, plan, &shape, rows).expect("a small cache");
+    let (all, one, log_sums, short) = (tensor(rows, 64), tensor(rows, 32), tensor(rows, 2), tensor(rows - 1, 64));
+    let (fitting, small) = (cache(rows), cache(64));
+    let attention = |cache: &KvCache, operands: [&Tensor; 2], log_sums: &Tensor| {
+        PackedAttention::new(device, &step, &shape, &training_rows, cache, operands, log_sums)
+    };
+    refused(attention(&fitting, [&short, &all], &log_sums), "packed_attention", "query");
+    refused(attention(&fitting, [&all, &one], &log_sums), "packed_attention", "out");
+    refused(attention(&fitting, [&all, &all], &one), "packed_attention", "log_sums");
+    refused(attention(&small, [&all, &all], &log_sums), "packed_attention", "cache");
+    let gradient = |given: &Tensor, by: [&Tensor; 3]| {
+        let operands = [&all, &all];
+        let rows = &training_rows;
+        PackedAttentionGradient::new(device, &step, &shape, rows, &fitting, operands, &log_sums, given, by)
+    };
+    refused(gradient(&one, [&all, &one, &one]), "packed_attention_gradient", "output_gradient");
+    refused(gradient(&all, [&short, &one, &one]), "packed_attention_gradient", "query_gradient");
+    refused(gradient(&all, [&all, &all, &one]), "packed_attention_gradient", "key_gradient");
+    refused(gradient(&all, [&all, &one, &all]), "packed_attention_gradient", "value_gradient");
+
+    let (qkv, gain) = (tensor(rows, 128), tensor(1, 32));
+    let rope = |by: [&Tensor; 3], to: &Tensor, norm: Option<GainGradients>| {
+        RopeGradient::new(device, &step, &shape, &angles, by, to, norm)
+    };
+    refused(rope([&all, &one, &one], &all, None), "rope_gradient", "qkv_gradient");
+    refused(rope([&short, &one, &one], &qkv, None), "rope_gradient", "query_gradient");
+    refused(rope([&all, &all, &one], &qkv, None), "rope_gradient", "key_gradient");
+    refused(rope([&all, &one, &all], &qkv, None), "rope_gradient", "value_gradient");
+    let norm = |qkv, gains, gradients| {
+        rope([&all, &one, &one], &tensor(rows, 128), Some(GainGradients { qkv, gains, gradients, epsilon: 1e-6 }))
+    };
+    refused(norm(&all, [&gain, &gain], [&gain, &gain]), "rope_gradient", "qkv");
+    refused(norm(&qkv, [&qkv, &gain], [&gain, &gain]), "rope_gradient", "query gain");
+    refused(norm(&qkv, [&gain, &qkv], [&gain, &gain]), "rope_gradient", "key gain");
+    refused(norm(&qkv, [&gain, &gain], [&qkv, &gain]), "rope_gradient", "query gain gradient");
+    refused(norm(&qkv, [&gain, &gain], [&gain, &qkv]), "rope_gradient", "key gain gradient");
 }
 
 /// wgpu reports a wrong binding; a kernel must not be dispatched with one.

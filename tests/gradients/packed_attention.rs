@@ -25,11 +25,11 @@ const SHAPES: [AttentionShape; 8] = [
 ];
 
 /// One layer's values.
-pub struct Values {
-    pub query: Vec<f32>,
-    pub keys: Vec<f32>,
-    pub values: Vec<f32>,
-    pub output_gradient: Vec<f32>,
+struct Values {
+    query: Vec<f32>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    output_gradient: Vec<f32>,
 }
 
 impl Values {

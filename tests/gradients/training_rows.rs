@@ -126,7 +126,6 @@ fn what_a_row_sees_and_what_sees_a_row_agree() {
                         (row.context_first..row.context_end).contains(&j) || (row.chain_first..=i).contains(&j);
                     let by_other = (other.real_first..other.real_end).contains(&i)
                         || (other.later_first..other.later_end).contains(&i);
-                    // A mask's near range is its chain from itself on, a real row's its sample's from itself on.
                     assert_eq!((by_row, by_other), (sees, sees), "{context}");
                 }
             }
