@@ -4,6 +4,7 @@ mod adapt;
 mod bench;
 mod profile;
 mod respond;
+mod shared_draft;
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};

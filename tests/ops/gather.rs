@@ -56,7 +56,7 @@ fn gathered_rows_are_the_rows_uploaded() {
 fn parts_are_gathered_into_parts() {
     let limited = device_with_binding_limit(50_000);
     let mut random = Random::new(72);
-    for count in [20, 700] {
+    for count in [20, 350] {
         agrees(&limited, &limited.default_plan(), [1000, 136], count, &mut random);
     }
 }
@@ -66,5 +66,5 @@ fn row_scales_are_gathered_too() {
     let Some(plan) = cooperative_plan("gathering rows for cooperative products") else { return };
     let mut random = Random::new(73);
     agrees(device(), &plan, [257, 136], 100, &mut random);
-    agrees(&device_with_binding_limit(50_000), &plan, [1000, 136], 700, &mut random);
+    agrees(&device_with_binding_limit(50_000), &plan, [1000, 136], 350, &mut random);
 }
