@@ -308,7 +308,7 @@ impl Activations {
             query: tensor("query", config.query_size())?,
             attended: tensor("attended", config.query_size())?,
             gated: tensor("gated", config.feed_forward_size)?,
-            logits: Tensor::new(device, "logits", MOST_ROWS, config.vocab_size)?,
+            logits: Tensor::new(device, "logits", MOST_ROWS, model.head().outputs())?,
             scratch: AttentionScratch::new(device, &model.plan, &shape, positions)?,
             angles: Buffer::with_values(device, "rotary angles", &rotary::angles(config, capacity))?,
         })
