@@ -1,6 +1,7 @@
 //! `pard adapt`: a draft of a small model, from a run that is killed and taken up again.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -53,7 +54,8 @@ fn a_killed_run_that_is_resumed_makes_the_same_draft_and_it_drafts() {
 
     // Killed as soon as there is a checkpoint.
     let state = killed.join("training_state.safetensors");
-    let mut child = command(&arguments(&killed, &data, &[])).spawn().expect("pard");
+    let mut run = command(&arguments(&killed, &data, &[]));
+    let mut child = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("pard");
     let begin = Instant::now();
     while !state.exists() && begin.elapsed() < Duration::from_secs(100) {
         std::thread::sleep(Duration::from_millis(5));

@@ -447,3 +447,24 @@ fn rows_of_unlike_magnitudes(plan: Plan) {
         product.agrees_for(Role::Prompt, &x, &residual, "rows of unlike magnitudes");
     }
 }
+
+#[test]
+fn a_kept_residual_gives_the_bits_of_one_that_is_added_to() {
+    let mut random = Random::new(57);
+    for (format, role, rows) in [(WeightFormat::Bf16, Role::Round, 5), (WeightFormat::F32, Role::Prompt, 70)] {
+        let [outputs, depth] = [65, 136];
+        let plan = device().default_plan();
+        let product = Product::new(device(), plan, format, [outputs, depth], Ending::Add, &mut random);
+        let (x, before) = (random.normals(rows * depth, 1.0), random.normals(rows * outputs, 1.0));
+        let added = product.run(role, &x, &before);
+        let step = step(device(), Step { rows: rows as u32, ..Step::default() });
+        let (x, residual) = (input(device(), depth, &x), input(device(), outputs, &before));
+        let y = output(device(), rows, outputs);
+        let finish = Finish::Residual(&residual);
+        let op = Matmul::new(device(), &plan, &step, &product.matrix, [&x, &y], finish, RowSet::All);
+        let op = op.expect("shapes that fit");
+        submit(device(), |pass| op.encode(pass, role, rows).expect("a kernel that compiles"));
+        same_bits(&format!("{format:?}, {role:?}"), &read(device(), "matmul", &y, rows), &added);
+        assert_eq!(read(device(), "matmul", &residual, residual.rows)[..before.len()], before[..]);
+    }
+}

@@ -73,7 +73,8 @@ fn products(device: &Device, plan: &Plan, format: WeightFormat, pass: &mut Pass)
     }
     matrix.gather(device, "gathered", &[3, 64])?;
     let (step, bias) = (step(device)?, Tensor::new(device, "bias", 1, outputs)?);
-    for finish in [Finish::Store, Finish::Add, Finish::Bias(&bias)] {
+    let residual = Tensor::new(device, "residual", 100, outputs)?;
+    for finish in [Finish::Store, Finish::Add, Finish::Residual(&residual), Finish::Bias(&bias)] {
         for row_set in [RowSet::All, RowSet::Outputs] {
             let op = Matmul::new(device, plan, &step, &matrix, [&x, &y], finish, row_set)?;
             every_variant(device, &op, 1, pass)?;
