@@ -20,7 +20,7 @@ use pard_engine::Result;
 use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, Plan};
 use pard_engine::model::checkpoint::Checkpoint;
 use pard_engine::model::config::Config;
-use pard_engine::training::{OptimizerOptions, PackedRows, Recipe, Retention, Sample, Trainer, TrainingOptions};
+use pard_engine::training::{Loss, OptimizerOptions, PackedRows, Recipe, Retention, Sample, Trainer, TrainingOptions};
 
 const SAMPLE_TOKENS: usize = 128;
 const SAMPLES: usize = 2;
@@ -53,6 +53,8 @@ fn main() -> Result<()> {
         vocabulary: None,
         rows,
         positions: SAMPLE_TOKENS,
+        teacher: None,
+        loss: Loss::TEXT,
     };
     let options = TrainingOptions {
         retention,

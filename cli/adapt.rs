@@ -1,23 +1,29 @@
 //! `pard adapt`: makes a PARD draft of a model.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use clap::Args;
+use pard_engine::Error;
 use pard_engine::gpu::{CacheFormat, Device, Plan};
 use pard_engine::model::source::DEFAULT_MODEL;
 use pard_engine::model::{LoadOptions, Model, ModelFiles};
+use pard_engine::ops::gradients::MomentFormat;
 use pard_engine::training::data::{Dataset, most_frequent};
 use pard_engine::training::draft::{self, Embeddings};
-use pard_engine::training::measure::acceptance;
-use pard_engine::training::{OptimizerOptions, Recipe, Retention, StepReport, Trainer, TrainingOptions, state};
-use pard_engine::{Draft, Error};
+use pard_engine::training::{Loss, OptimizerOptions, Recipe, Retention, Trainer, TrainingOptions, state};
 
-use crate::args::{DeviceArguments, StyleArguments};
+use crate::args::{DeviceArguments, one_of, temperature};
 use crate::output::{self, Talk};
-use crate::{interrupt, load, prompt};
+use crate::{interrupt, load};
+
+mod held_out;
+mod progress;
+mod responses;
+
+use held_out::HeldOut;
+use progress::Recent;
 
 #[derive(Args)]
 pub struct AdaptArguments {
@@ -27,9 +33,20 @@ pub struct AdaptArguments {
     /// Where the draft is written; the run's state beside it
     #[arg(short, long, value_name = "DIR")]
     pub out: PathBuf,
-    /// What to learn from: JSON lines with `messages`, `prompt` and `response`, or `text`; several files may follow
+    /// What to learn from: JSON lines with `messages`, `prompt` and `response`, or `text`; with --teacher also prompts
+    /// alone, as `pard respond` takes them. Several files may follow
     #[arg(long, value_name = "FILE.jsonl", required = true, num_args = 1..)]
     pub data: Vec<PathBuf>,
+    /// The target that the draft is for. It responds to prompts that come alone, once: the responses stay in --out
+    #[arg(long, value_name = "MODEL")]
+    pub teacher: Option<String>,
+    /// The teacher's responses are drawn from softmax(logits / T); 0 takes the likeliest
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature, requires = "teacher")]
+    pub temperature: f32,
+    /// What is learnt: the tokens of the text (PARD), or what the teacher would say in their place, rows that are seldom
+    /// reached counting less (PARD-2)
+    #[arg(long, default_value = "text", value_parser = one_of(&[("text", Loss::TEXT), ("teacher", Loss::TEACHER)]), requires_if("teacher", "teacher"))]
+    pub loss: Loss,
     /// The layers of the model that the draft begins with, separated by commas [default: all]
     #[arg(long, value_name = "LAYERS", value_delimiter = ',')]
     pub layers: Vec<usize>,
@@ -55,6 +72,12 @@ pub struct AdaptArguments {
     /// Learning rate
     #[arg(long, value_name = "RATE", default_value_t = 3e-5)]
     pub lr: f64,
+    /// Decoupled weight decay
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    pub weight_decay: f64,
+    /// How AdamW's moments are kept: bf16 takes half the memory
+    #[arg(long, default_value = "f32", value_parser = one_of(&[("f32", MomentFormat::F32), ("bf16", MomentFormat::Bf16)]))]
+    pub moments: MomentFormat,
     /// Steps over which the learning rate rises
     #[arg(long, value_name = "STEPS", default_value_t = 0)]
     pub warmup: u64,
@@ -98,9 +121,6 @@ pub struct AdaptArguments {
 /// The run's state, in the draft's folder.
 const STATE: &str = "training_state.safetensors";
 
-/// Tokens proposed per round, and tokens of an answer, when a draft is measured.
-const MEASURED: [usize; 2] = [8, 64];
-
 /// Runs the command.
 pub fn run(arguments: &AdaptArguments) -> anyhow::Result<ExitCode> {
     let talk = Talk::unless(arguments.quiet);
@@ -111,12 +131,15 @@ pub fn run(arguments: &AdaptArguments) -> anyhow::Result<ExitCode> {
             format!("{} holds a run; go on with it (--resume), or name another folder", arguments.out.display());
         return Err(Error::Option { option: "out", reason }.into());
     }
-    let dataset = Dataset::read(&arguments.data, &files.text, arguments.seq_len)?;
+    interrupt::listen()?;
+    let Some(data) = responses::complete(arguments, talk)? else { return Ok(interrupt::exit_code()) };
+    let dataset = Dataset::read(&data, &files.text, arguments.seq_len)?;
     note_skipped(&dataset, talk);
     let run = Run::new(arguments, &files, &dataset)?;
-    let recipe = run.recipe(arguments, &files);
 
     let device = arguments.device.open()?;
+    let target = run.target(arguments, &device, talk)?;
+    let recipe = run.recipe(arguments, &files, target.as_ref());
     let plan = Plan { cache: CacheFormat::F32, ..device.default_plan() };
     let count = dataset.samples.len();
     let mut trainer = Trainer::new(&device, &plan, &recipe, dataset.samples, run.options.clone())?;
@@ -126,18 +149,24 @@ pub fn run(arguments: &AdaptArguments) -> anyhow::Result<ExitCode> {
     std::fs::create_dir_all(&arguments.out).map_err(|source| Error::Write { path: arguments.out.clone(), source })?;
     talk.note(&format!("{count} samples; {}; {}", run.name, device.name()));
 
-    let target = arguments.held_out.as_ref().map(|path| Target::load(&device, arguments, path)).transpose()?;
-    interrupt::listen()?;
+    let held_out = match (&arguments.held_out, &target) {
+        (Some(path), Some(target)) => Some((HeldOut::read(target, path)?, target)),
+        _ => None,
+    };
     let begin = Instant::now();
     let limit = arguments.minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
     let share_of_time = || limit.map_or(0.0, |limit| begin.elapsed().as_secs_f64() / limit.as_secs_f64());
-    let embeddings = match arguments.freeze_embeddings {
+    // Those of another model than the base are not what it was trained with.
+    let embeddings = match arguments.freeze_embeddings && arguments.target_name() == arguments.model {
         true => Embeddings::OfTheTarget,
         false => Embeddings::Own(&files.text),
     };
-    let write = |trainer: &Trainer| -> anyhow::Result<()> {
+    let checkpoint = |trainer: &Trainer| -> anyhow::Result<()> {
         draft::write(&arguments.out, &device, trainer.network(), &recipe, embeddings)?;
         state::save(&state_path, &device, trainer, &run.name)?;
+        if let Some((held_out, target)) = &held_out {
+            talk.note(&held_out.measure(&device, target, &arguments.out)?);
+        }
         Ok(())
     };
     let mut recent = Recent::default();
@@ -148,20 +177,14 @@ pub fn run(arguments: &AdaptArguments) -> anyhow::Result<ExitCode> {
         recent.add(report);
         if step % REPORTED == 0 || trainer.is_done() {
             let done = trainer.progress().max(share_of_time()).clamp(1e-9, 1.0);
-            talk.note(&recent.line(begin.elapsed().mul_f64((1.0 - done) / done)));
+            talk.note(&recent.line(begin.elapsed().mul_f64((1.0 - done) / done), arguments.loss != Loss::TEXT));
             recent = Recent::default();
         }
         if step.is_multiple_of(arguments.every) {
-            write(&trainer)?;
-            if let Some(target) = &target {
-                talk.note(&target.measure(&device, &arguments.out)?);
-            }
+            checkpoint(&trainer)?;
         }
     }
-    write(&trainer)?;
-    if let Some(target) = &target {
-        talk.note(&target.measure(&device, &arguments.out)?);
-    }
+    checkpoint(&trainer)?;
     output::print(&format!("{} after {} steps", arguments.out.display(), trainer.position().step))?;
     Ok(interrupt::exit_code())
 }
@@ -176,6 +199,13 @@ fn note_skipped(dataset: &Dataset, talk: Talk) {
     }
     if dataset.skipped.len() > SHOWN {
         talk.note(&format!("skipped {} lines in all", dataset.skipped.len()));
+    }
+}
+
+impl AdaptArguments {
+    /// The model that the draft is for.
+    fn target_name(&self) -> &str {
+        self.teacher.as_ref().unwrap_or(&self.model)
     }
 }
 
@@ -223,7 +253,12 @@ impl Run {
         }
         let options = TrainingOptions {
             retention,
-            optimizer: OptimizerOptions { learning_rate: arguments.lr, ..OptimizerOptions::default() },
+            optimizer: OptimizerOptions {
+                learning_rate: arguments.lr,
+                weight_decay: arguments.weight_decay,
+                moments: arguments.moments,
+                ..OptimizerOptions::default()
+            },
             epochs: arguments.epochs,
             batch_rows: arguments.batch_tokens,
             warmup: arguments.warmup,
@@ -234,21 +269,38 @@ impl Run {
         let words = vocabulary.as_ref().map_or(config.vocab_size, Vec::len);
         let name = format!(
             "{} layers of {}, {words} tokens to propose, mask {mask_token}, {tokens} tokens to read, {} at once, {} to \
-             {} rows kept, learning rate {}, steps of {} rows in passes of {}, seed {}",
+             {} rows kept, learning rate {}, decay {}, moments in {:?}, steps of {} rows in passes of {}, seed {}, after {}",
             layers.iter().map(usize::to_string).collect::<Vec<_>>().join("+"),
             files.name(),
             retention.segments,
             retention.ratio,
             retention.least,
             arguments.lr,
+            arguments.weight_decay,
+            arguments.moments,
             arguments.batch_tokens,
             arguments.pass_rows,
             arguments.seed,
+            if arguments.loss == Loss::TEXT { "the text" } else { arguments.target_name() },
         );
         Ok(Run { layers, mask_token, vocabulary, options, name })
     }
 
-    fn recipe<'a>(&'a self, arguments: &AdaptArguments, files: &'a ModelFiles) -> Recipe<'a> {
+    /// The model that the draft is for, if there is something to ask it.
+    fn target(&self, arguments: &AdaptArguments, device: &Device, talk: Talk) -> anyhow::Result<Option<Model>> {
+        if arguments.held_out.is_none() && arguments.loss == Loss::TEXT {
+            return Ok(None);
+        }
+        let files = load::open(arguments.target_name(), talk)?;
+        Ok(Some(load::upload(device, files, LoadOptions::default(), talk)?))
+    }
+
+    fn recipe<'a>(
+        &'a self,
+        arguments: &AdaptArguments,
+        files: &'a ModelFiles,
+        target: Option<&'a Model>,
+    ) -> Recipe<'a> {
         Recipe {
             config: &files.config,
             checkpoint: &*files.checkpoint,
@@ -258,90 +310,8 @@ impl Run {
             vocabulary: self.vocabulary.as_deref(),
             rows: arguments.pass_rows,
             positions: arguments.seq_len,
+            teacher: target.map(|target| &target.transformer),
+            loss: arguments.loss,
         }
-    }
-}
-
-/// The steps since the last line.
-#[derive(Default)]
-struct Recent {
-    reports: Vec<StepReport>,
-}
-
-impl Recent {
-    fn add(&mut self, report: StepReport) {
-        self.reports.push(report);
-    }
-
-    /// Loss, the share of right choices per segment, speed and the time that is left.
-    fn line(&self, left: Duration) -> String {
-        let Some(last) = self.reports.last() else { return String::new() };
-        let steps = self.reports.len() as f64;
-        let loss = self.reports.iter().map(|report| report.loss).sum::<f64>() / steps;
-        let seconds: f64 = self.reports.iter().map(|report| report.time.as_secs_f64()).sum();
-        let tokens: usize = self.reports.iter().map(|report| report.tokens).sum();
-        let rows: usize = self.reports.iter().map(|report| report.rows).sum();
-        let shares = (0..last.segments.len()).map(|segment| {
-            let [all, right] = self.reports.iter().fold([0, 0], |[all, right], report| {
-                [all + report.segments[segment][0], right + report.segments[segment][1]]
-            });
-            format!("{:.0}", 100.0 * right as f64 / all.max(1) as f64)
-        });
-        format!(
-            "step {}, epoch {}: loss {loss:.3}, right {} %, norm {:.2}, {:.0} tokens/s, {:.0} rows/s, {} left",
-            last.position.step,
-            last.position.epoch + 1,
-            shares.collect::<Vec<_>>().join(" "),
-            last.norm,
-            tokens as f64 / seconds,
-            rows as f64 / seconds,
-            minutes(left),
-        )
-    }
-}
-
-fn minutes(time: Duration) -> String {
-    let seconds = time.as_secs();
-    format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
-}
-
-/// What the draft is measured against.
-struct Target {
-    model: Model,
-    prompts: Vec<Vec<u32>>,
-}
-
-impl Target {
-    fn load(device: &Device, arguments: &AdaptArguments, held_out: &Path) -> anyhow::Result<Target> {
-        let talk = Talk::unless(arguments.quiet);
-        let model = load::upload(device, load::open(&arguments.model, talk)?, LoadOptions::default(), talk)?;
-        let style = StyleArguments { chat: false, raw: false, system: None, thinking: None };
-        let prompts = prompt::read_lines(held_out)?
-            .iter()
-            .map(|prompt| prompt.tokens(&model.text, &style))
-            .collect::<Result<_, _>>()
-            .with_context(|| held_out.display().to_string())?;
-        Ok(Target { model, prompts })
-    }
-
-    /// Tokens per round with the draft in `folder`.
-    fn measure(&self, device: &Device, folder: &Path) -> anyhow::Result<String> {
-        let name = folder.to_str().context("the folder's name is no UTF-8")?;
-        let draft = Model::load_draft(device, name, &self.model, LoadOptions::default())?;
-        let draft = Draft::new(&draft, &self.model, None)?;
-        let reached = acceptance(
-            &self.model.transformer,
-            &draft,
-            &self.prompts,
-            &self.model.text.stop_tokens,
-            MEASURED,
-            &|| !interrupt::requested(),
-        )?;
-        let shares: Vec<_> = reached.accepted.iter().map(|share| format!("{:.0}", 100.0 * share)).collect();
-        Ok(format!(
-            "held out: {:.2} tokens per round, accepted {} % by position",
-            reached.tokens_per_round,
-            shares.join(" ")
-        ))
     }
 }

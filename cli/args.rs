@@ -294,7 +294,7 @@ pub struct ModelArguments {
 }
 
 /// What decides how much memory a model takes, and what runs it.
-#[derive(Args, Clone)]
+#[derive(Args, Clone, Default)]
 pub struct MemoryArguments {
     /// Tokens that prompt and answer may take together [default: what the model was made for, 4096 at most]
     #[arg(short, long, value_name = "TOKENS", value_parser = value_parser!(u32).range(2..=pard_engine::decoding::MOST_CONTEXT as i64))]
@@ -334,7 +334,7 @@ const PRODUCTS: [(&str, ProductChoice); 2] =
     [("plain", ProductChoice::Plain), ("cooperative", ProductChoice::Cooperative)];
 
 /// One of the named values.
-fn one_of<T>(choices: &'static [(&'static str, T)]) -> impl TypedValueParser<Value = T>
+pub fn one_of<T>(choices: &'static [(&'static str, T)]) -> impl TypedValueParser<Value = T>
 where
     T: Copy + Send + Sync + 'static,
 {
@@ -351,7 +351,7 @@ fn drafts(text: &str) -> Result<Drafts, String> {
     }
 }
 
-fn temperature(text: &str) -> Result<f32, String> {
+pub fn temperature(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(temperature) if temperature.is_finite() && temperature >= 0.0 => Ok(temperature),
         _ => Err("it is not a number from 0 on".to_owned()),

@@ -4,13 +4,17 @@
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+static LISTENING: AtomicBool = AtomicBool::new(false);
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
 /// What shells report for a program that Ctrl-C ended.
 const CODE: u8 = 130;
 
-/// From here on Ctrl-C is noted.
+/// From here on Ctrl-C is noted. A command that another one is part of may ask for it again.
 pub fn listen() -> anyhow::Result<()> {
+    if LISTENING.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
     let handler = || {
         if REQUESTED.swap(true, Ordering::Relaxed) {
             std::process::exit(CODE.into());

@@ -10,8 +10,8 @@ use pard_engine::ops::gradients::{
     Swiglu, SwigluGradient, TrainingRow, WeightGradient,
 };
 use pard_engine::ops::{
-    Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Finish, KvCache, MOST_ROWS, MaskRow, Matmul,
-    Matrix, RmsNorm, Role, Rope, RopeGains, RowSet, Step, Tensor, WeightFormat,
+    Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Finish, Gather, KvCache, MOST_ROWS, MaskRow,
+    Matmul, Matrix, RmsNorm, Role, Rope, RopeGains, RowSet, Step, Tensor, WeightFormat,
 };
 use pard_engine::{Error, Result};
 
@@ -97,6 +97,13 @@ fn operands_that_do_not_fit_are_refused() {
     refused(mask(&vector(24)), "embedding", "mask");
     assert!(mask(&vector(16)).is_ok());
     refused(matrix.gather(device, "gathered", &[]), "gather", "ids");
+    let four = |width| Tensor::new(device, "rows", 4, width).expect("rows");
+    let [even, odd] = [8, 6].map(four);
+    let ids = Buffer::storage(device, "ids", 16).expect("ids");
+    refused(Gather::new(device, &ids, [&odd, &odd]), "gather", "x");
+    refused(Gather::new(device, &ids, [&even, &odd]), "gather", "y");
+    let more = Tensor::new(device, "more", 5, 8).expect("rows");
+    refused(Gather::new(device, &ids, [&even, &more]), "gather", "ids");
     assert!(matches!(matrix.gather(device, "gathered", &[3, 24]), Err(Error::TokenRange { id: 24, vocab: 24, .. })));
 
     let matmul =

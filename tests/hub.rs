@@ -293,6 +293,18 @@ fn a_repository_without_a_model_of_ours_says_what_it_lacks() {
 }
 
 #[test]
+fn a_draft_without_a_tokenizer_is_downloaded_if_it_uses_its_targets() {
+    let home = tempfile::tempdir().expect("a folder");
+    let mut model = with_model(&Recipe::llama(4));
+    model.files.remove("tokenizer.json");
+    model.files.insert("config.json".to_owned(), br#"{"shared_embeddings": true}"#.to_vec());
+    let (endpoint, hub) = serve(model);
+    let folder = resolve("owner/tiny", &options(home.path(), &endpoint)).expect("a draft");
+    assert!(folder.join("model.safetensors").is_file());
+    assert!(!requested(&hub).iter().any(|file| file == "tokenizer.json"), "it is not there");
+}
+
+#[test]
 fn an_index_cannot_lead_a_download_out_of_the_cache() {
     let home = tempfile::tempdir().expect("a folder");
     let mut model = with_model(&Recipe::qwen3(4));

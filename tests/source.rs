@@ -168,6 +168,17 @@ fn a_repository_in_the_hubs_cache_needs_no_network() {
 }
 
 #[test]
+fn a_draft_that_uses_its_targets_embeddings_needs_no_tokenizer() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = offline(folder.path());
+    let snapshot = cached(&folder.path().join("hub"), "owner/draft", &Recipe::llama(2));
+    std::fs::remove_file(snapshot.join("tokenizer.json")).expect("removing");
+    assert!(reason(resolve("owner/draft", &options)).contains("lacks tokenizer.json"));
+    std::fs::write(snapshot.join("config.json"), r#"{"shared_embeddings": true}"#).expect("writing");
+    assert_eq!(resolve("owner/draft", &options).expect("the snapshot"), snapshot);
+}
+
+#[test]
 fn a_cached_repository_of_one_gguf_file_is_that_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let options = offline(folder.path());

@@ -95,6 +95,14 @@ impl Buffer {
         device.queue().write_buffer(&self.raw, offset, bytemuck::cast_slice(values));
     }
 
+    /// Copies `bytes` bytes from the beginning of `source` to byte `offset`, after what was submitted and before what will
+    /// be.
+    pub fn copy_from(&self, device: &Device, source: &Buffer, offset: u64, bytes: u64) {
+        let mut encoder = device.raw().create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(&source.raw, 0, &self.raw, offset, bytes);
+        device.queue().submit([encoder.finish()]);
+    }
+
     /// Sets all of it to zero, after what was submitted and before what will be.
     pub fn clear(&self, device: &Device) {
         let mut encoder = device.raw().create_command_encoder(&Default::default());

@@ -161,7 +161,13 @@ fn write_whole(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) ->
     let mut beside = path.as_os_str().to_owned();
     beside.push(".part");
     let beside = Path::new(&beside);
-    let moved = write(beside).and_then(|()| {
+    let written = || {
+        // Some writers make a file that is its owner's alone; this one is to be what the user's other files are.
+        let usual = std::fs::File::create(beside)?.metadata()?.permissions();
+        write(beside)?;
+        std::fs::set_permissions(beside, usual)
+    };
+    let moved = written().and_then(|()| {
         std::fs::OpenOptions::new().write(true).open(beside)?.sync_all()?;
         std::fs::rename(beside, path)
     });

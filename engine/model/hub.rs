@@ -11,7 +11,7 @@ use hf_hub::{Cache, Repo, RepoType};
 
 use super::json;
 use super::safetensors::{INDEX_FILE, SINGLE_FILE, shard_names};
-use super::source::{BY_HAND, DownloadProgress, REQUIRED, SourceOptions};
+use super::source::{BY_HAND, CONFIG, DownloadProgress, SourceOptions, required};
 use crate::error::{Error, Result};
 
 /// Files that are taken if they are there.
@@ -37,7 +37,9 @@ pub(super) fn download(name: &str, hub_cache: &Path, options: &SourceOptions) ->
     let (revision, files) = hub.describe(&api)?;
     let pinned = Repo::with_revision(name.to_owned(), RepoType::Model, revision.clone());
 
-    for file in REQUIRED {
+    let config = hub.fetch(&api, &pinned, CONFIG)?;
+    for file in required(&config) {
+        hub.expect(&files, file)?;
         hub.fetch(&api, &pinned, file)?;
     }
     for file in OPTIONAL.into_iter().filter(|file| files.iter().any(|listed| listed == file)) {
@@ -77,14 +79,20 @@ impl Hub<'_> {
             return Err(self.error(format!("{} gives its revision as {:?}", self.options.endpoint, info.sha)));
         }
         let files: Vec<String> = info.siblings.into_iter().map(|file| file.rfilename).collect();
-        if let Some(missing) = REQUIRED.into_iter().find(|required| !files.iter().any(|file| file == required)) {
-            let hint = match files.iter().any(|file| file.ends_with(".gguf")) {
-                true => "; it holds GGUF files: download one and name it",
-                false => "",
-            };
-            return Err(self.error(format!("the repository holds no {missing}{hint}")));
-        }
+        self.expect(&files, CONFIG)?;
         Ok((info.sha, files))
+    }
+
+    /// Refuses a repository of `files` without the file `required`.
+    fn expect(&self, files: &[String], required: &str) -> Result<()> {
+        if files.iter().any(|file| file == required) {
+            return Ok(());
+        }
+        let hint = match files.iter().any(|file| file.ends_with(".gguf")) {
+            true => "; it holds GGUF files: download one and name it",
+            false => "",
+        };
+        Err(self.error(format!("the repository holds no {required}{hint}")))
     }
 
     /// The files that hold the tensors.

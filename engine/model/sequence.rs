@@ -231,6 +231,21 @@ impl Sequence {
         Ok(())
     }
 
+    /// Runs `tokens` as a prompt from position 0 on, and copies what the layers make of each, before the final norm, to
+    /// the rows `first..` of `states`.
+    ///
+    /// Errors: [`Error::ContextFull`] if they do not fit the caches, [`Error::TokenRange`]; as [`Device::check`].
+    pub fn states(&self, tokens: &[u32], states: &Tensor, first: usize) -> Result<()> {
+        let rows = self.activations.prompt_rows;
+        let row_bytes = (states.width * size_of::<f32>()) as u64;
+        for (chunk, at) in tokens.chunks(rows).zip((0..).step_by(rows)) {
+            self.run(Role::Prompt, chunk, at, 0)?;
+            let (offset, bytes) = ((first + at) as u64 * row_bytes, chunk.len() as u64 * row_bytes);
+            states.buffer.copy_from(self.device(), &self.activations.hidden.buffer, offset, bytes);
+        }
+        Ok(())
+    }
+
     /// Runs `tokens` at positions `start..` in one pass; the last `outputs` of them get logits and choices.
     ///
     /// Errors: [`Error::ContextFull`] if they do not fit the caches, [`Error::Option`] if they are more rows than one

@@ -5,6 +5,7 @@
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
+use super::json;
 use super::safetensors::{self, INDEX_FILE, SINGLE_FILE};
 use crate::error::{Error, Result};
 
@@ -13,8 +14,15 @@ pub const DEFAULT_MODEL: &str = "smollm2";
 /// Its file in the cache folder.
 pub const DEFAULT_MODEL_FILE: &str = "smollm2-135m-instruct-q4_1.gguf";
 
-/// What a model folder must hold beside its tensors.
-pub(super) const REQUIRED: [&str; 2] = ["config.json", "tokenizer.json"];
+/// What every model folder holds.
+pub(super) const CONFIG: &str = "config.json";
+
+/// What a model folder with the file `config` must hold beside its tensors: a tokenizer, unless it is a draft that uses
+/// its target's.
+pub(super) fn required(config: &Path) -> &'static [&'static str] {
+    let shares = json::read(config).is_ok_and(|config| config.get("shared_embeddings") == Some(&true.into()));
+    if shares { &[CONFIG] } else { &[CONFIG, "tokenizer.json"] }
+}
 
 /// Learns how a download is getting on.
 pub trait DownloadProgress {
@@ -194,7 +202,7 @@ fn snapshot(hub_cache: &Path, repository: &str) -> Option<PathBuf> {
 
 /// What a model folder lacks, in words.
 fn missing_files(folder: &Path) -> Option<String> {
-    if let Some(missing) = REQUIRED.iter().find(|file| !folder.join(file).is_file()) {
+    if let Some(missing) = required(&folder.join(CONFIG)).iter().find(|file| !folder.join(file).is_file()) {
         return Some((*missing).to_owned());
     }
     match safetensors::list_files(folder) {

@@ -27,7 +27,7 @@ pub struct Transformer {
     pub(super) config: Config,
     pub(super) embedding: Arc<Matrix>,
     pub(super) layers: Vec<LayerWeights>,
-    pub(super) final_norm: Tensor,
+    pub(crate) final_norm: Tensor,
     head: Option<Arc<Matrix>>,
     /// What a draft has whose embedding and head are its target's.
     pub(super) shared: Option<Shared>,
@@ -161,7 +161,7 @@ impl Transformer {
         self.layer_matrices().chain([self.head()]).map(|matrix| (matrix.rows() * matrix.columns()) as u64).sum()
     }
 
-    pub(super) fn head(&self) -> &Matrix {
+    pub(crate) fn head(&self) -> &Matrix {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 

@@ -22,6 +22,7 @@ pub use argmax::Argmax;
 pub use attention::{Attention, AttentionScratch};
 pub use batch::{BatchIds, BatchRow, BatchSource, Rows};
 pub use embedding::{Embedding, MaskRow};
+pub use gather::Gather;
 pub use matmul::{Finish, Matmul, RowSet};
 pub use matrix::{Matrix, MatrixSource, WeightFormat};
 pub use rms_norm::RmsNorm;

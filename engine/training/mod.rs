@@ -10,9 +10,11 @@ mod optimizer;
 mod parameter;
 mod rows;
 pub mod state;
+mod teacher;
 mod trainer;
 
 pub use network::{Network, Recipe};
 pub use optimizer::OptimizerOptions;
 pub use rows::{PackedRows, Retention, Sample};
+pub use teacher::Loss;
 pub use trainer::{Position, StepReport, Trainer, TrainingOptions};

@@ -5,12 +5,15 @@
 //! rows at a time.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::layer::{ActivationGradients, Activations, Layer, LayerParameters};
 use super::parameter::{Parameter, Source};
 use super::rows::PackedRows;
+use super::teacher::{Loss, Teacher};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Pass, Plan};
+use crate::model::Transformer;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::config::Config;
 use crate::model::rotary;
@@ -48,6 +51,10 @@ pub struct Recipe<'a> {
     pub rows: usize,
     /// Tokens of the longest sample.
     pub positions: usize,
+    /// The target that is asked what it would say, if the loss looks at more than the text.
+    pub teacher: Option<&'a Arc<Transformer>>,
+    /// What of a row's loss counts.
+    pub loss: Loss,
 }
 
 /// What all layers work on.
@@ -108,6 +115,8 @@ pub struct Network {
     layers: Vec<Layer>,
     keeps_activations: bool,
     head: Head,
+    teacher: Option<Teacher>,
+    loss: Loss,
     embedding_gradient: EmbeddingGradient,
     readers: [Buffer; 3],
 }
@@ -203,7 +212,14 @@ impl Network {
         let epsilon = config.norm_epsilon as f32;
         let top = &stream[recipe.layers.len()];
         let head_of = head_table.as_ref().unwrap_or(&table);
-        let head = Head::new(device, plan, head_of, &final_norm, epsilon, [top, gradient], [&labels, &losses])?;
+        let chunk = Head::rows(head_of.matrix());
+        let width = head_of.matrix().outputs();
+        let asked = recipe.teacher.filter(|_| recipe.loss.divergence != 0.0 || recipe.loss.by_acceptance);
+        let teacher = asked
+            .map(|target| Teacher::new(target, [rows, recipe.positions, chunk], recipe.vocabulary, width))
+            .transpose()?;
+        let taught = teacher.as_ref().map(Teacher::logits);
+        let head = Head::new(device, plan, head_of, &final_norm, epsilon, [top, gradient], [&labels, &losses], taught)?;
         Ok(Network {
             device: device.clone(),
             angles: rotary::angles(config, recipe.positions),
@@ -224,6 +240,8 @@ impl Network {
             layers,
             keeps_activations,
             head,
+            teacher,
+            loss: recipe.loss,
             embedding_gradient,
             readers,
         })
@@ -241,8 +259,13 @@ impl Network {
         self.capacity
     }
 
-    /// Adds the gradients of `packed`'s loss, `Σ weight · cross-entropy`, to the parameters' and returns what each row
-    /// lost. Choices are ids of the vocabulary.
+    /// Whether a teacher is asked.
+    pub fn has_teacher(&self) -> bool {
+        self.teacher.is_some()
+    }
+
+    /// Adds the gradients of `packed`'s loss, `Σ weight · loss` with the rows' losses as the recipe's [`Loss`] says, to the
+    /// parameters' and returns what each row lost. Choices are ids of the vocabulary.
     ///
     /// **Errors**: [`Error::Option`] if there are more rows than room; as [`Device::check`].
     pub fn learn(&self, packed: &PackedRows, weight: f32) -> Result<Vec<RowLoss>> {
@@ -251,7 +274,14 @@ impl Network {
             let reason = format!("{rows} rows in a pass that takes 1 to {}", self.capacity);
             return Err(Error::Option { option: "batch-tokens", reason });
         }
-        let read_ids = self.write(packed, weight);
+        let reached = match &self.teacher {
+            None => None,
+            Some(teacher) => {
+                teacher.read(packed)?;
+                self.loss.by_acceptance.then(|| teacher.reached(packed, |id| self.index_of(id))).transpose()?
+            }
+        };
+        let read_ids = self.write(packed, |row| weight * reached.as_ref().map_or(1.0, |reached| reached[row]));
         Pass::submit(&self.device, None, |pass| {
             pass.section("forward");
             self.embedding.encode(pass, rows);
@@ -265,7 +295,12 @@ impl Network {
         }
         self.shared.gradients.hidden.buffer.clear(&self.device);
         for first in (0..rows).step_by(self.head.rows) {
-            self.head.learn(&self.device, first, self.head.rows.min(rows - first))?;
+            let count = self.head.rows.min(rows - first);
+            if let Some(teacher) = &self.teacher {
+                let tokens = (first..first + count).map(|row| packed.token_row(row) as u32);
+                teacher.ask(&tokens.collect::<Vec<_>>(), first);
+            }
+            self.head.learn(&self.device, first, count, self.teacher.as_ref())?;
         }
         for (index, layer) in self.layers.iter().enumerate().rev() {
             Pass::submit(&self.device, None, |pass| {
@@ -287,13 +322,15 @@ impl Network {
         if let Some(vocabulary) = &self.vocabulary {
             for loss in &mut losses {
                 loss.choice = vocabulary[loss.choice as usize];
+                loss.teacher_choice = vocabulary.get(loss.teacher_choice as usize).copied().unwrap_or(Label::NONE);
             }
         }
         Ok(losses)
     }
 
-    /// Writes the pass's inputs; returns how many tokens the embedding's gradient belongs to.
-    fn write(&self, packed: &PackedRows, weight: f32) -> usize {
+    /// Writes the pass's inputs, with the weight of each row's loss; returns how many tokens the embedding's gradient
+    /// belongs to.
+    fn write(&self, packed: &PackedRows, weight: impl Fn(usize) -> f32) -> usize {
         let (device, rows) = (&self.device, packed.rows.len());
         let step = Step { rows: rows as u32, outputs: rows as u32, ..Step::default() };
         self.shared.step.write(device, 0, &[step]);
@@ -302,11 +339,13 @@ impl Network {
         let angles: Vec<f32> = packed.rows.iter().flat_map(turn).copied().collect();
         self.shared.angles.write(device, 0, &angles);
         self.ids.write(device, 0, &packed.ids);
-        let label = |label: &Option<u32>| match label.and_then(|id| self.index_of(id)) {
-            None => Label { id: Label::NONE, weight: 0.0, divergence_weight: 0.0 },
-            Some(id) => Label { id, weight, divergence_weight: 0.0 },
+        let label = |(row, label): (usize, &Option<u32>)| Label {
+            id: label.and_then(|id| self.index_of(id)).unwrap_or(Label::NONE),
+            weight: self.loss.cross_entropy * weight(row),
+            // What the teacher would say counts though the draft cannot say the text's token.
+            divergence_weight: if label.is_some() { self.loss.divergence * weight(row) } else { 0.0 },
         };
-        self.labels.write(device, 0, &packed.labels.iter().map(label).collect::<Vec<_>>());
+        self.labels.write(device, 0, &packed.labels.iter().enumerate().map(label).collect::<Vec<_>>());
 
         let mut readers: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for (row, &id) in packed.ids.iter().enumerate() {
@@ -337,6 +376,12 @@ impl Network {
 }
 
 impl Head {
+    /// Rows that have logits at a time.
+    fn rows(matrix: &Matrix) -> usize {
+        (LOGITS / (4 * matrix.outputs())).clamp(MOST_ROWS, MOST_LOGIT_ROWS)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "each is another operand")]
     fn new(
         device: &Device,
         plan: &Plan,
@@ -345,9 +390,10 @@ impl Head {
         epsilon: f32,
         [top, top_gradient]: [&Tensor; 2],
         [labels, losses]: [&Buffer; 2],
+        teacher: Option<&Tensor>,
     ) -> Result<Head> {
         let matrix = table.matrix();
-        let rows = (LOGITS / (4 * matrix.outputs())).clamp(MOST_ROWS, MOST_LOGIT_ROWS);
+        let rows = Head::rows(matrix);
         let step = Buffer::shared::<Step>(device, "head step")?;
         let normed = Tensor::new(device, "normed", rows, top.width)?;
         let normed_gradient = Tensor::new(device, "normed gradient", rows, top.width)?;
@@ -362,7 +408,7 @@ impl Head {
         Ok(Head {
             norm: RmsNorm::new(device, &step, [top, &normed], gain, epsilon, RowSet::Outputs)?,
             product: Matmul::new(device, plan, &step, matrix, [&normed, &logits], Finish::Store, RowSet::All)?,
-            loss: CrossEntropy::new(device, &step, &logits, None, labels, losses)?,
+            loss: CrossEntropy::new(device, &step, &logits, teacher, labels, losses)?,
             weights,
             input: InputGradient::new(
                 device,
@@ -388,7 +434,7 @@ impl Head {
     }
 
     /// The loss of `rows` rows from `first` on, and its gradient.
-    fn learn(&self, device: &Device, first: usize, rows: usize) -> Result<()> {
+    fn learn(&self, device: &Device, first: usize, rows: usize, teacher: Option<&Teacher>) -> Result<()> {
         let count = rows as u32;
         self.step.write(
             device,
@@ -396,6 +442,10 @@ impl Head {
             &[Step { rows: count, first_output: first as u32, outputs: count, ..Step::default() }],
         );
         Pass::submit(device, None, |pass| {
+            if let Some(teacher) = teacher {
+                pass.section("teacher");
+                teacher.encode(pass, rows)?;
+            }
             pass.section("loss");
             self.norm.encode(pass, rows);
             self.product.encode(pass, Role::Prompt, rows)?;

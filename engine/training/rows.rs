@@ -4,6 +4,8 @@
 //! see the anchor's tokens and one another, which is what the decoder shows them. Conditional drop-token (COD) shortens
 //! chains at random and never holes them, so all that a row sees, and all that see it, are two ranges of rows.
 
+use std::ops::Range;
+
 use fastrand::Rng;
 
 use crate::ops::gradients::TrainingRow;
@@ -120,6 +122,23 @@ impl PackedRows {
         self.ids.extend(other.ids);
         self.labels.extend(other.labels);
         self.segments.extend(other.segments);
+    }
+
+    /// The rows that hold each sample's tokens.
+    pub fn samples(&self) -> Vec<Range<usize>> {
+        let mut samples: Vec<Range<usize>> = Vec::new();
+        for (row, _) in self.segments.iter().enumerate().filter(|&(_, &segment)| segment == 0) {
+            match samples.last_mut().filter(|last| last.start == self.rows[row].context_first as usize) {
+                Some(last) => last.end = row + 1,
+                None => samples.push(row..row + 1),
+            }
+        }
+        samples
+    }
+
+    /// The row of the token that stands where `row` does: its own, unless it is a mask.
+    pub fn token_row(&self, row: usize) -> usize {
+        (self.rows[row].context_first + self.rows[row].position) as usize
     }
 
     /// Rows that have something to predict.

@@ -48,7 +48,10 @@ pub struct StepReport {
     pub position: Position,
     /// Mean cross-entropy, in nats, over the rows that have a label.
     pub loss: f64,
-    /// For each segment, the rows that have a label and those whose choice it is.
+    /// Mean divergence from the teacher over the same rows, in nats; 0 without one.
+    pub divergence: f64,
+    /// For each segment, the rows that have a label and those whose choice it is; with a teacher, those whose choice is
+    /// the teacher's.
     pub segments: Vec<[usize; 2]>,
     /// Tokens of the samples, masks not counted.
     pub tokens: usize,
@@ -148,14 +151,16 @@ impl Trainer {
         let labelled: usize = passes.iter().map(PackedRows::labelled).sum();
         let weight = 1.0 / labelled.max(1) as f32;
         let mut segments = vec![[0; 2]; self.options.retention.segments];
-        let mut loss = 0.0;
+        let (mut loss, mut divergence) = (0.0, 0.0);
         for packed in &passes {
             let losses = self.network.learn(packed, weight)?;
             for ((row, label), &segment) in losses.iter().zip(&packed.labels).zip(&packed.segments) {
                 if label.is_some() {
                     segments[segment][0] += 1;
-                    segments[segment][1] += usize::from(*label == Some(row.choice));
+                    let wanted = if self.network.has_teacher() { Some(row.teacher_choice) } else { *label };
+                    segments[segment][1] += usize::from(wanted == Some(row.choice));
                     loss += f64::from(row.cross_entropy);
+                    divergence += f64::from(row.divergence);
                 }
             }
         }
@@ -165,6 +170,7 @@ impl Trainer {
         Ok(StepReport {
             position,
             loss: loss / labelled.max(1) as f64,
+            divergence: divergence / labelled.max(1) as f64,
             segments,
             tokens,
             rows: passes.iter().map(|packed| packed.rows.len()).sum(),

@@ -72,6 +72,8 @@ fn a_killed_run_that_is_resumed_makes_the_same_draft_and_it_drafts() {
     assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);
     let weights = |folder: &Path| std::fs::read(folder.join("model.safetensors")).expect("weights");
     assert!(weights(&killed) == weights(&whole), "the resumed run's draft is another one");
+    let permissions = |file: &str| std::fs::metadata(whole.join(file)).expect("a file").permissions();
+    assert_eq!(permissions("model.safetensors"), permissions("config.json"));
 
     let config: Value =
         serde_json::from_slice(&std::fs::read(whole.join("config.json")).expect("config.json")).expect("JSON");
@@ -108,4 +110,31 @@ fn what_cannot_be_learnt_from_is_refused() {
         assert!(ended.code == Some(code) && ended.stderr.contains(part), "{more:?}: {:?} {}", ended.code, ended.stderr);
     }
     assert!(!out.join("model.safetensors").exists());
+}
+
+#[test]
+fn a_teacher_answers_prompts_that_come_alone_and_is_what_the_draft_is_held_against() {
+    let folder = folder("teacher");
+    let (prompts, out) = (folder.join("prompts.jsonl"), folder.join("out"));
+    let lines =
+        ["the thing", "and the other?", "the first"].map(|prompt| json!({ "prompt": prompt }).to_string() + "\n");
+    std::fs::write(&prompts, lines.concat()).expect("prompts");
+    let taught = ["--loss", "teacher", "--teacher", name(&MODELS.target), "--held-out", name(&prompts)];
+    let ended = adapt(&out, &prompts, &taught);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    for part in ["3 samples", "divergence ", "held out: "] {
+        assert!(ended.stderr.contains(part), "no {part:?} in {}", ended.stderr);
+    }
+    let responses = std::fs::read_to_string(out.join("responses.jsonl")).expect("responses");
+    assert_eq!(responses.lines().count(), 3);
+    // The target says what it says alone.
+    let first: Value = serde_json::from_str(responses.lines().next().expect("a line")).expect("JSON");
+    let index = first["index"].as_u64().expect("an index") as usize;
+    let prompt = ["the thing", "and the other?", "the first"][index];
+    let alone = pard(&["generate", "-m", name(&MODELS.target), "--chat", "-p", prompt, "-n", "20"]);
+    let said = first["messages"][1]["content"].as_str().expect("an answer").to_owned();
+    assert!(said.starts_with(alone.stdout.trim_end_matches('\n')), "{said:?}, alone {:?}", alone.stdout);
+
+    let ended = adapt(&folder.join("none"), &prompts, &["--loss", "teacher"]);
+    assert!(ended.code == Some(2) && ended.stderr.contains("--teacher"), "{}", ended.stderr);
 }

@@ -1,10 +1,10 @@
 //! `gather` on the device, seen through a product: what it makes gives the bits that an upload of the same rows gives.
 
 use pard_engine::gpu::{Device, Plan};
-use pard_engine::ops::{Finish, Matmul, Matrix, Role, RowSet, Step};
+use pard_engine::ops::{Finish, Gather, Matmul, Matrix, Role, RowSet, Step};
 
 use super::matmul::{FORMATS, GPU_PLANS, upload, values_in};
-use super::{input, output, read, same_bits, step, submit};
+use super::{input, output, read, same_bits, step, submit, words};
 use crate::support::gpu::{cooperative_plan, device, device_with_binding_limit};
 use crate::support::random::Random;
 
@@ -67,4 +67,22 @@ fn row_scales_are_gathered_too() {
     let mut random = Random::new(73);
     agrees(device(), &plan, [257, 136], 100, &mut random);
     agrees(&device_with_binding_limit(50_000), &plan, [1000, 136], 350, &mut random);
+}
+
+#[test]
+fn gathered_activations_are_the_rows_asked_for() {
+    let mut random = Random::new(74);
+    for (rows, width, count) in [(1, 4, 1), (7, 24, 19), (300, 576, 64), (33, 1000, 33)] {
+        let values = random.normals(rows * width, 1.0);
+        let mut ids = random.indices(count, rows);
+        ids[count - 1] = rows as u32 - 1;
+        let (x, y) = (input(device(), width, &values), output(device(), count, width));
+        let mut room = ids.clone();
+        room.resize(y.rows, u32::MAX);
+        let ids_on_device = words(device(), y.rows, &room);
+        let op = Gather::new(device(), &ids_on_device, [&x, &y]).expect("shapes that fit");
+        submit(device(), |pass| op.encode(pass, count));
+        let expected: Vec<f32> = ids.iter().flat_map(|&id| &values[id as usize * width..][..width]).copied().collect();
+        same_bits(&format!("{count} of [{rows}, {width}]"), &read(device(), "gather", &y, count), &expected);
+    }
 }

@@ -7,7 +7,7 @@ use pard_engine::ops::gradients::{
     Swiglu, SwigluGradient, TrainingRow, WeightGradient,
 };
 use pard_engine::ops::{
-    Accept, Argmax, Attention, AttentionScratch, AttentionShape, BatchIds, Embedding, Finish, Inputs, KvCache,
+    Accept, Argmax, Attention, AttentionScratch, AttentionShape, BatchIds, Embedding, Finish, Gather, Inputs, KvCache,
     MOST_ROWS, MaskRow, Matmul, Matrix, RmsNorm, Role, Rope, RopeGains, RoundBuffers, RoundParams, RowSet, Rows, Step,
     Tensor, Variant, WeightFormat, Whose, Yardstick,
 };
@@ -72,6 +72,7 @@ fn products(device: &Device, plan: &Plan, format: WeightFormat, pass: &mut Pass)
         Embedding::new(device, &matrix, mask, &ids, &x)?.encode(pass, 100);
     }
     matrix.gather(device, "gathered", &[3, 64])?;
+    Gather::new(device, &ids, [&x, &Tensor::new(device, "gathered", 100, depth)?])?.encode(pass, 100);
     let (step, bias) = (step(device)?, Tensor::new(device, "bias", 1, outputs)?);
     let residual = Tensor::new(device, "residual", 100, outputs)?;
     for finish in [Finish::Store, Finish::Add, Finish::Residual(&residual), Finish::Bias(&bias)] {

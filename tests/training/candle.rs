@@ -37,6 +37,15 @@ pub type Weights = BTreeMap<String, Tensor>;
 
 /// The sum of the rows' cross-entropies.
 pub fn loss(config: &Config, weights: &Weights, rows: &[Row]) -> Result<Tensor> {
+    let logits = candle_nn::ops::log_softmax(&logits(config, weights, rows)?, D::Minus1)?;
+    let (labelled, labels): (Vec<u32>, Vec<u32>) =
+        rows.iter().enumerate().filter_map(|(row, it)| Some((row as u32, it.label?))).unzip();
+    let chosen = logits.index_select(&Tensor::new(labelled, &Device::Cpu)?, 0)?;
+    chosen.gather(&Tensor::new(labels, &Device::Cpu)?.unsqueeze(1)?, 1)?.sum_all()?.neg()
+}
+
+/// The rows' logits, `[rows, vocab]`.
+pub fn logits(config: &Config, weights: &Weights, rows: &[Row]) -> Result<Tensor> {
     let weight = |name: &str| &weights[name];
     let ids: Vec<u32> = rows.iter().map(|row| row.id).collect();
     let ids = Tensor::new(ids, &Device::Cpu)?;
@@ -83,11 +92,7 @@ pub fn loss(config: &Config, weights: &Weights, rows: &[Row]) -> Result<Tensor> 
     }
     let normed = rms_norm(&hidden, weight("model.norm.weight"), config.norm_epsilon)?;
     let head = if config.tied_head { embeddings } else { weight("lm_head.weight") };
-    let logits = candle_nn::ops::log_softmax(&normed.matmul(&head.t()?)?, D::Minus1)?;
-    let (labelled, labels): (Vec<u32>, Vec<u32>) =
-        rows.iter().enumerate().filter_map(|(row, it)| Some((row as u32, it.label?))).unzip();
-    let chosen = logits.index_select(&Tensor::new(labelled, &Device::Cpu)?, 0)?;
-    chosen.gather(&Tensor::new(labels, &Device::Cpu)?.unsqueeze(1)?, 1)?.sum_all()?.neg()
+    normed.matmul(&head.t()?)
 }
 
 fn rms_norm(x: &Tensor, gain: &Tensor, epsilon: f64) -> Result<Tensor> {

@@ -6,9 +6,8 @@ use candle_core::Device::Cpu;
 use candle_core::{Tensor, Var};
 use fastrand::Rng;
 use pard_engine::gpu::{CacheFormat, Plan};
-use pard_engine::model::config::Config;
 use pard_engine::ops::{Matrix, WeightFormat};
-use pard_engine::training::{Network, PackedRows, Recipe as NetworkRecipe, Retention, Sample};
+use pard_engine::training::{Loss, Network, PackedRows, Recipe as NetworkRecipe, Retention, Sample};
 
 use super::candle::{self, Row};
 use crate::support::gpu::device;
@@ -17,7 +16,7 @@ use crate::support::random::Random;
 use crate::support::tiny_model::{Recipe, Tensors};
 
 /// Samples with a prompt that is not to be predicted.
-fn samples(random: &mut Random, vocab: usize) -> Vec<Sample> {
+pub fn samples(random: &mut Random, vocab: usize) -> Vec<Sample> {
     [(23, 5), (2, 1), (40, 20)]
         .map(|(len, answer)| Sample {
             tokens: random.indices(len, vocab - 1),
@@ -26,8 +25,11 @@ fn samples(random: &mut Random, vocab: usize) -> Vec<Sample> {
         .to_vec()
 }
 
-/// candle's loss, and its gradient by every tensor.
-fn by_candle(config: &Config, tensors: &Tensors, packed: &PackedRows) -> (f32, BTreeMap<String, Vec<f32>>) {
+/// A loss on candle, and its gradient by every tensor.
+pub fn by_candle(
+    tensors: &Tensors,
+    loss: impl FnOnce(&candle::Weights) -> Tensor,
+) -> (f32, BTreeMap<String, Vec<f32>>) {
     let variables: BTreeMap<String, Var> = tensors
         .iter()
         .map(|(name, stored)| {
@@ -36,7 +38,7 @@ fn by_candle(config: &Config, tensors: &Tensors, packed: &PackedRows) -> (f32, B
         })
         .collect();
     let weights = variables.iter().map(|(name, variable)| (name.clone(), variable.as_tensor().clone())).collect();
-    let loss = candle::loss(config, &weights, &Row::all(packed)).expect("candle's forward pass");
+    let loss = loss(&weights);
     let gradients = loss.backward().expect("candle's backward pass");
     let gradients = variables.iter().map(|(name, variable)| {
         let gradient = gradients.get(variable).expect("every tensor takes part");
@@ -73,43 +75,51 @@ fn gradients_are_those_of_candles_autograd() {
                 vocabulary: None,
                 rows: packed.rows.len() + 5,
                 positions: 64,
+                teacher: None,
+                loss: Loss::TEXT,
             },
         )
         .expect("a network");
         let losses = network.learn(&packed, 1.0).expect("a pass");
-        let (loss, expected) = by_candle(&config, &tensors, &packed);
+        let (loss, expected) = by_candle(&tensors, |weights| {
+            candle::loss(&config, weights, &Row::all(&packed)).expect("candle's forward pass")
+        });
         let ours: f32 = losses.iter().map(|row| row.cross_entropy).sum();
         assert!((ours - loss).abs() <= 1e-4 * loss, "{:?}: loss {ours}, candle's {loss}", config.family);
 
-        for parameter in network.parameters() {
-            let names: Vec<&str> = parameter.tensors().iter().map(|(name, _)| name.as_str()).collect();
-            let expected: Vec<f32> = names.iter().flat_map(|&name| expected[name].clone()).collect();
-            let buffers = parameter.buffers();
-            // Laid out as the gradients are, if it is a matrix.
-            let height: usize = parameter.tensors().iter().map(|(_, height)| height).sum();
-            let columns = expected.len() / height;
-            let laid_out: Vec<Vec<f32>> = match columns {
-                1 => vec![expected],
-                _ => {
-                    let read = |rows: std::ops::Range<usize>, out: &mut [f32]| {
-                        out.copy_from_slice(&expected[rows.start * columns..rows.end * columns]);
-                        Ok(())
-                    };
-                    let matrix =
-                        Matrix::upload(device(), &plan, "expected", WeightFormat::F32, [height, columns], &read)
-                            .expect("a small matrix");
-                    let lens = buffers.iter().map(|&(_, len)| len);
-                    let parts = matrix.buffers().zip(lens);
-                    parts.map(|(part, len)| part.read(device(), 0, len).expect("reading back")).collect()
-                }
-            };
-            for (([_, gradient], _), expected) in buffers.iter().zip(&laid_out) {
-                let actual: Vec<f32> = gradient.read(device(), 0, expected.len()).expect("reading back");
-                let size = expected.iter().map(|value| value.abs()).fold(0.0, f32::max);
-                assert!(size > 0.0, "{names:?} has no gradient to compare");
-                let worst = actual.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-                assert!(worst <= 2e-4 * size, "{:?}, {names:?}: {worst:e} off, of {size:e}", config.family);
+        compare(&network, &plan, &expected, &format!("{:?}", config.family));
+    }
+}
+
+/// Compares the network's gradients with those `expected` of tensors by their names.
+pub fn compare(network: &Network, plan: &Plan, expected: &BTreeMap<String, Vec<f32>>, context: &str) {
+    for parameter in network.parameters() {
+        let names: Vec<&str> = parameter.tensors().iter().map(|(name, _)| name.as_str()).collect();
+        let expected: Vec<f32> = names.iter().flat_map(|&name| expected[name].clone()).collect();
+        let buffers = parameter.buffers();
+        // Laid out as the gradients are, if it is a matrix.
+        let height: usize = parameter.tensors().iter().map(|(_, height)| height).sum();
+        let columns = expected.len() / height;
+        let laid_out: Vec<Vec<f32>> = match columns {
+            1 => vec![expected],
+            _ => {
+                let read = |rows: std::ops::Range<usize>, out: &mut [f32]| {
+                    out.copy_from_slice(&expected[rows.start * columns..rows.end * columns]);
+                    Ok(())
+                };
+                let matrix = Matrix::upload(device(), plan, "expected", WeightFormat::F32, [height, columns], &read)
+                    .expect("a small matrix");
+                let lens = buffers.iter().map(|&(_, len)| len);
+                let parts = matrix.buffers().zip(lens);
+                parts.map(|(part, len)| part.read(device(), 0, len).expect("reading back")).collect()
             }
+        };
+        for (([_, gradient], _), expected) in buffers.iter().zip(&laid_out) {
+            let actual: Vec<f32> = gradient.read(device(), 0, expected.len()).expect("reading back");
+            let size = expected.iter().map(|value| value.abs()).fold(0.0, f32::max);
+            assert!(size > 0.0, "{names:?} has no gradient to compare");
+            let worst = actual.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst <= 2e-4 * size, "{context}, {names:?}: {worst:e} off, of {size:e}");
         }
     }
 }

@@ -9,7 +9,7 @@ use pard_engine::model::{LoadOptions, Model, ModelFiles};
 use pard_engine::training::draft::{self, Embeddings};
 use pard_engine::training::measure::acceptance;
 use pard_engine::training::{
-    OptimizerOptions, Recipe as NetworkRecipe, Retention, Sample, StepReport, Trainer, TrainingOptions, state,
+    Loss, OptimizerOptions, Recipe as NetworkRecipe, Retention, Sample, StepReport, Trainer, TrainingOptions, state,
 };
 use pard_engine::{Draft, Error};
 use tempfile::TempDir;
@@ -56,6 +56,8 @@ fn recipe(files: &ModelFiles) -> NetworkRecipe<'_> {
         vocabulary: None,
         rows: 256,
         positions: 64,
+        teacher: None,
+        loss: Loss::TEXT,
     }
 }
 

@@ -4,3 +4,4 @@ mod candle;
 mod gradients;
 mod learning;
 mod rows;
+mod teacher;

@@ -1,0 +1,58 @@
+//! What a teacher says to files of prompts, written once, beside the draft.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::AdaptArguments;
+use crate::args::{MemoryArguments, RespondArguments};
+use crate::output::Talk;
+use crate::{interrupt, prompt, respond};
+
+/// The teacher's responses, in the draft's folder.
+const RESPONSES: &str = "responses.jsonl";
+
+/// The files to learn from: those of `arguments`, with the teacher's responses in the place of files of prompts alone.
+/// Nothing if Ctrl-C came before all were written.
+pub fn complete(arguments: &AdaptArguments, talk: Talk) -> anyhow::Result<Option<Vec<PathBuf>>> {
+    let Some(teacher) = &arguments.teacher else { return Ok(Some(arguments.data.clone())) };
+    let (mut prompts, mut files) = (Vec::new(), Vec::new());
+    for path in &arguments.data {
+        if holds_prompts(path)? { prompts.push(path.clone()) } else { files.push(path.clone()) }
+    }
+    if prompts.is_empty() {
+        return Ok(Some(files));
+    }
+    std::fs::create_dir_all(&arguments.out)
+        .map_err(|source| pard_engine::Error::Write { path: arguments.out.clone(), source })?;
+    let out = arguments.out.join(RESPONSES);
+    talk.note(&format!("{teacher} responds to {} files of prompts: {}", prompts.len(), out.display()));
+    respond::run(&RespondArguments {
+        model: teacher.clone(),
+        prompts,
+        free: None,
+        out: out.clone(),
+        temperature: Some(arguments.temperature),
+        seed: arguments.seed,
+        max_tokens: arguments.seq_len,
+        parallel: pard_engine::ops::MOST_ROWS as u8,
+        thinking: None,
+        memory: MemoryArguments::default(),
+        device: arguments.device.clone(),
+        quiet: arguments.quiet,
+    })?;
+    files.push(out);
+    Ok((!interrupt::requested()).then_some(files))
+}
+
+/// Whether the first line of `path` is a prompt without a response. Files are of one kind.
+fn holds_prompts(path: &Path) -> anyhow::Result<bool> {
+    let text = prompt::read_text(path)?;
+    let Some(line) = text.lines().find(|line| !line.trim().is_empty()) else { return Ok(false) };
+    let json: Value = serde_json::from_str(line).unwrap_or_default();
+    let answers = json.get("messages").and_then(Value::as_array).into_iter().flatten();
+    let has_answer = json.get("response").is_some()
+        || json.get("text").is_some()
+        || answers.into_iter().any(|message| message.get("role") == Some(&"assistant".into()));
+    Ok(!has_answer && prompt::of_line(line).is_ok())
+}

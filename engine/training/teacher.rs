@@ -1,0 +1,179 @@
+//! The target as a teacher: its distribution of the token after each token of a pass, which a draft's rows are to have too.
+//!
+//! The target reads each sample once, without masks; a row that stands at a position wants what the target says there, so
+//! that the rows of all segments share its states. Logits exist for a few rows at a time, as the draft's do.
+
+use std::sync::Arc;
+
+use super::rows::PackedRows;
+use crate::error::{Error, Result};
+use crate::gpu::{Buffer, Device, Pass};
+use crate::model::{Sequence, Transformer};
+use crate::ops::gradients::{CrossEntropy, Label, RowLoss};
+use crate::ops::{Finish, Gather, Matmul, RmsNorm, Role, RowSet, Step, Tensor};
+
+/// What of a row's loss counts: `cross_entropy · −ln p(token) + divergence · KL(teacher || draft)`, each row weighted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Loss {
+    /// Weight of the cross-entropy.
+    pub cross_entropy: f32,
+    /// Weight of the divergence.
+    pub divergence: f32,
+    /// Whether a row counts as much as the teacher believes in the tokens that its masks stand for: a proposal is worth
+    /// something only if those before it are accepted. All rows count alike otherwise.
+    pub by_acceptance: bool,
+}
+
+impl Loss {
+    /// PARD's (arXiv:2504.18583): the tokens of the text alone.
+    pub const TEXT: Loss = Loss { cross_entropy: 1.0, divergence: 0.0, by_acceptance: false };
+    /// PARD-2's (arXiv:2605.08632): mostly the teacher, and each row by its chance to be reached.
+    pub const TEACHER: Loss = Loss { cross_entropy: 0.1, divergence: 1.0, by_acceptance: true };
+}
+
+/// A target that is asked, bound.
+pub struct Teacher {
+    device: Device,
+    sequence: Sequence,
+    /// Of the pass's tokens, in their rows; the rows of masks are not looked at.
+    states: Tensor,
+    step: Buffer,
+    /// The rows whose states the next logits are of.
+    rows: Buffer,
+    gather: Gather,
+    norm: RmsNorm,
+    product: Matmul,
+    logits: Tensor,
+    labels: Buffer,
+    losses: Buffer,
+    /// Of the teacher's own logits.
+    surprise: CrossEntropy,
+}
+
+impl Teacher {
+    /// Binds `target`, for passes of `rows` rows and samples of `positions` tokens; logits are of the head's rows
+    /// `vocabulary`, or of its first `width`, for as many rows at a time as `chunk` says.
+    ///
+    /// **Errors**: [`Error::Option`] if its head has fewer rows; [`Error::OutOfMemory`], [`Error::Limit`].
+    pub fn new(
+        target: &Arc<Transformer>,
+        [rows, positions, chunk]: [usize; 3],
+        vocabulary: Option<&[u32]>,
+        width: usize,
+    ) -> Result<Teacher> {
+        let device = target.device();
+        let vocab = target.config().vocab_size;
+        let last = vocabulary.map_or(width, |ids| ids.last().map_or(0, |&id| id as usize + 1));
+        if last > vocab {
+            let reason =
+                format!("the draft knows {last} tokens and the teacher {vocab}; they have to share a tokenizer");
+            return Err(Error::Option { option: "teacher", reason });
+        }
+        let all: Vec<u32>;
+        let gathered = match vocabulary {
+            None if width == vocab => None,
+            Some(ids) => Some(target.head().gather(device, "teacher's head", ids)?),
+            None => {
+                all = (0..width as u32).collect();
+                Some(target.head().gather(device, "teacher's head", &all)?)
+            }
+        };
+        let head = gathered.as_ref().unwrap_or_else(|| target.head());
+        let words = |label, count: usize| Buffer::storage(device, label, 4 * count as u64);
+        let hidden = target.config().hidden_size;
+        let tensor = |label, rows, width| Tensor::new(device, label, rows, width);
+        let states = tensor("teacher's states", rows, hidden)?;
+        let [picked, normed] =
+            [tensor("teacher's rows", chunk, hidden)?, tensor("teacher's normed rows", chunk, hidden)?];
+        let logits = tensor("teacher's logits", chunk, head.outputs())?;
+        let step = Buffer::shared::<Step>(device, "teacher's step")?;
+        let chosen = words("teacher's row ids", chunk)?;
+        let labels = Buffer::storage(device, "teacher's labels", (rows * size_of::<Label>()) as u64)?;
+        let losses = Buffer::storage(device, "teacher's losses", (rows * size_of::<RowLoss>()) as u64)?;
+        let (norm, epsilon) = (&target.final_norm, target.config().norm_epsilon as f32);
+        let choices = words("teacher's choices", crate::ops::MOST_ROWS)?;
+        Ok(Teacher {
+            sequence: Sequence::new(target, positions, vocab, &choices)?,
+            gather: Gather::new(device, &chosen, [&states, &picked])?,
+            norm: RmsNorm::new(device, &step, [&picked, &normed], norm, epsilon, RowSet::All)?,
+            product: Matmul::new(device, target.plan(), &step, head, [&normed, &logits], Finish::Store, RowSet::All)?,
+            surprise: CrossEntropy::new(device, &step, &logits, None, &labels, &losses)?,
+            device: device.clone(),
+            states,
+            step,
+            rows: chosen,
+            logits,
+            labels,
+            losses,
+        })
+    }
+
+    /// Its logits of the rows that were encoded last, `[chunk, head]`.
+    pub fn logits(&self) -> &Tensor {
+        &self.logits
+    }
+
+    /// Reads the tokens of `packed`, each sample from its beginning.
+    ///
+    /// **Errors**: [`Error::TokenRange`] for a token that it does not have; as [`Device::check`].
+    pub fn read(&self, packed: &PackedRows) -> Result<()> {
+        for tokens in packed.samples() {
+            self.sequence.states(&packed.ids[tokens.clone()], &self.states, tokens.start)?;
+        }
+        Ok(())
+    }
+
+    /// Has the next [`Teacher::encode`] ask for what is wanted of `rows`, one after the other.
+    pub fn ask(&self, rows: &[u32], first: usize) {
+        self.rows.write(&self.device, 0, rows);
+        let count = rows.len() as u32;
+        let step = Step { rows: count, first_output: first as u32, outputs: count, ..Step::default() };
+        self.step.write(&self.device, 0, &[step]);
+    }
+
+    /// Records its logits of the `rows` rows that were asked for.
+    ///
+    /// **Errors**: [`Error::Gpu`] if a kernel does not compile.
+    pub fn encode(&self, pass: &mut Pass, rows: usize) -> Result<()> {
+        self.gather.encode(pass, rows);
+        self.norm.encode(pass, rows);
+        self.product.encode(pass, Role::Prompt, rows)
+    }
+
+    /// For each row of `packed`, the chance that the teacher would say what the masks up to it stand for: the product of
+    /// its probabilities of those tokens. `index_of` finds a token among the logits; one that is not there has none.
+    ///
+    /// **Errors**: as [`Device::check`].
+    pub fn reached(&self, packed: &PackedRows, index_of: impl Fn(u32) -> Option<u32>) -> Result<Vec<f32>> {
+        let tokens: Vec<u32> = packed.samples().into_iter().flatten().map(|row| row as u32).collect();
+        let index = |row: u32| packed.labels[row as usize].and_then(&index_of);
+        let label = |&row: &u32| Label { id: index(row).unwrap_or(Label::NONE), weight: 0.0, divergence_weight: 0.0 };
+        self.labels.write(&self.device, 0, &tokens.iter().map(label).collect::<Vec<_>>());
+        for (chunk, rows) in tokens.chunks(self.logits.rows).enumerate() {
+            self.ask(rows, chunk * self.logits.rows);
+            Pass::submit(&self.device, None, |pass| {
+                pass.section("teacher");
+                self.encode(pass, rows.len())?;
+                self.surprise.encode(pass, rows.len());
+                Ok(())
+            })?;
+        }
+        let losses: Vec<RowLoss> = self.losses.read(&self.device, 0, tokens.len())?;
+        let mut chances = vec![0.0; packed.rows.len()];
+        for (&row, loss) in tokens.iter().zip(&losses) {
+            if index(row).is_some() {
+                chances[row as usize] = (-loss.cross_entropy).exp();
+            }
+        }
+        // A mask is reached if the row before it in its chain is, and what that row predicts is said.
+        let mut reached = vec![1.0; packed.rows.len()];
+        for (row, &segment) in packed.segments.iter().enumerate().filter(|&(_, &segment)| segment > 0) {
+            let before = match segment {
+                1 => packed.rows[row].context_end as usize - 1,
+                _ => row - 1,
+            };
+            reached[row] = reached[before] * chances[packed.token_row(before)];
+        }
+        Ok(reached)
+    }
+}
