@@ -3,6 +3,8 @@
 mod batch;
 mod batch_invariance;
 mod bindings;
+#[cfg(all(feature = "c-api", feature = "cli"))]
+mod c_api;
 mod chat_template;
 #[cfg(feature = "cli")]
 mod cli;
