@@ -4,6 +4,7 @@
 mod calls;
 mod library;
 mod programs;
+mod python;
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
