@@ -37,8 +37,8 @@ pub mod text;
 pub mod training;
 
 pub use decoding::{
-    Decoder, DecoderOptions, Draft, Drafts, FinishReason, Generation, Limits, Method, RoundStatistics, Statistics,
-    Transcript,
+    AnswerStream, Decoder, DecoderOptions, Draft, Drafts, FinishReason, Generation, Limits, Method, Piece,
+    RoundStatistics, Statistics, Transcript,
 };
 pub use error::{Error, Result};
 pub use gpu::Device;

@@ -10,6 +10,7 @@ mod chat_template;
 mod cli;
 mod comparison;
 mod decoding;
+mod embedding;
 mod forward;
 mod gguf;
 mod gradients;

@@ -10,6 +10,7 @@ use super::failure::{Failure, PardError, PardStatus, c_string, free, give};
 use crate::decoding::Draft;
 use crate::gpu::{CacheFormat, ProductChoice};
 use crate::model::source::{self, DownloadProgress, SourceOptions};
+use crate::model::storage::Memory;
 use crate::model::{DraftFiles, LoadOptions, Model, ModelFiles, PassCost, Tuning, WeightChoice};
 
 /// `pard_model`: a model on a device.
@@ -111,12 +112,73 @@ pub unsafe extern "C" fn pard_model_load(
             let device = arguments::handle(device, "device")?;
             let name = arguments::text(name, "name")?;
             let options = arguments::options(options, "pard_load_options")?;
-            let load_options = options.load_options()?;
-            let files = ModelFiles::open(&options.find(name)?)?;
-            let name = files.name().to_owned();
-            let progress = |done, total| options.report(&name, done, total);
-            let model = Model::upload(&device.device, files, load_options, &progress)?;
-            Ok(PardModel { name: c_string(model.name()), model: Arc::new(model) })
+            options.load_options()?;
+            load(device, ModelFiles::open(&options.find(name)?)?, &options)
+        })
+    }
+}
+
+fn load(device: &PardDevice, files: ModelFiles, options: &PardLoadOptions) -> Result<PardModel, Failure> {
+    let name = files.name().to_owned();
+    let progress = |done, total| options.report(&name, done, total);
+    let model = Model::upload(&device.device, files, options.load_options()?, &progress)?;
+    Ok(PardModel { name: c_string(model.name()), model: Arc::new(model) })
+}
+
+/// `pard_file`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct PardFile {
+    /// Its name.
+    pub name: *const c_char,
+    /// What is in it.
+    pub bytes: *const c_void,
+    /// How much.
+    pub size: usize,
+}
+
+/// A caller's bytes.
+struct Borrowed {
+    bytes: *const u8,
+    size: usize,
+}
+
+// SAFETY: nobody writes to them while they are borrowed.
+unsafe impl Send for Borrowed {}
+// SAFETY: as above.
+unsafe impl Sync for Borrowed {}
+
+impl AsRef<[u8]> for Borrowed {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: the caller lends them until the call returns, and a model keeps no file once it is uploaded.
+        unsafe { std::slice::from_raw_parts(self.bytes, self.size) }
+    }
+}
+
+/// `pard_model_load_files`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pard_model_load_files(
+    device: *const PardDevice,
+    name: *const c_char,
+    files: *const PardFile,
+    file_count: usize,
+    options: *const PardLoadOptions,
+    model: *mut *mut PardModel,
+    error: *mut PardError,
+) -> PardStatus {
+    // SAFETY: as above.
+    unsafe {
+        give(model, error, || {
+            let device = arguments::handle(device, "device")?;
+            let name = arguments::text(name, "name")?;
+            let options = arguments::options(options, "pard_load_options")?;
+            let mut storage = Memory::new();
+            for file in arguments::list(files, file_count, "files")? {
+                let bytes = arguments::list(file.bytes.cast::<u8>(), file.size, "bytes")?;
+                let borrowed = Borrowed { bytes: bytes.as_ptr(), size: bytes.len() };
+                storage = storage.with(arguments::text(file.name, "a file's name")?, borrowed);
+            }
+            load(device, ModelFiles::from_storage(name, &storage)?, &options)
         })
     }
 }

@@ -8,6 +8,7 @@ mod pace;
 mod respond;
 mod rounds;
 mod statistics;
+mod stream;
 mod transcript;
 
 pub use decoder::Decoder;
@@ -17,4 +18,5 @@ pub use options::{DecoderOptions, Drafts, MOST_CONTEXT, MOST_DRAFTS, Method};
 pub use pace::{Costs, Speculation};
 pub use respond::{RespondOptions, Response, Responses, respond};
 pub use statistics::{RoundStatistics, Statistics};
+pub use stream::{AnswerStream, Piece};
 pub use transcript::{FinishReason, Limits, Transcript};

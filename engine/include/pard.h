@@ -158,6 +158,21 @@ pard_status pard_model_load(const pard_device *device, const char *name, const p
                             pard_model **model, pard_error *error);
 void pard_model_free(pard_model *model);
 
+/* One file in memory. */
+typedef struct pard_file {
+    const char *name;  /* such as "config.json" */
+    const void *bytes;
+    size_t size;
+} pard_file;
+
+/*
+ * Loads a model from memory: the files of a folder in Hugging Face form, or one whose name ends with ".gguf". `name` is what to
+ * call the model. The bytes are used until the call returns and no longer.
+ */
+pard_status pard_model_load_files(const pard_device *device, const char *name, const pard_file *files,
+                                  size_t file_count, const pard_load_options *options, pard_model **model,
+                                  pard_error *error);
+
 /* What to call the model. It lives as long as the handle. */
 const char *pard_model_name(const pard_model *model);
 

@@ -483,6 +483,44 @@ fn a_draft_serves_the_model_it_was_loaded_for() {
 }
 
 #[test]
+fn a_model_is_loaded_from_memory() {
+    let entries = std::fs::read_dir(&MODELS.target).expect("the model").flatten();
+    let files: Vec<(CString, Vec<u8>)> = entries
+        .map(|entry| (c_path(Path::new(&entry.file_name())), std::fs::read(entry.path()).expect("a file")))
+        .collect();
+    let borrowed = files.iter().map(|(name, bytes)| PardFile {
+        name: name.as_ptr(),
+        bytes: bytes.as_ptr().cast(),
+        size: bytes.len(),
+    });
+    let mut borrowed: Vec<PardFile> = borrowed.collect();
+    let mut model = null_mut();
+    let mut load = |files: &[PardFile], error| unsafe {
+        pard_model_load_files(HANDLES.device, c"small".as_ptr(), files.as_ptr(), files.len(), null(), &mut model, error)
+    };
+    refused(NO_MODEL, "config.json", |error| load(&[], error));
+    done(|error| load(&borrowed, error));
+    unsafe {
+        // Nothing of it is needed any more.
+        drop(files);
+        assert_eq!(text_at(pard_model_name(model)), "small");
+        let mut session = null_mut();
+        let options = sized!(PardSessionOptions { context: 96 });
+        done(|error| pard_session_new(model, null(), &options, &mut session, error));
+        pard_model_free(model);
+        let session = Session(session);
+        session.start(thirty());
+        assert_eq!(session.run(None, null_mut()).0, OK);
+        assert_eq!(session.text(), EXPECTED.0);
+    }
+    borrowed[0].bytes = null();
+    let (status, message) = outcome(|error| unsafe {
+        pard_model_load_files(HANDLES.device, c"x".as_ptr(), borrowed.as_ptr(), 1, null(), &mut null_mut(), error)
+    });
+    assert!(status == INVALID && message.contains("bytes is NULL"), "{message}");
+}
+
+#[test]
 fn text_and_tokens_go_into_what_room_there_is() {
     let (model, text) = (HANDLES.model, c"the naïve 日本");
     let mut count = 0;

@@ -8,8 +8,8 @@ use std::process::{Command, Output};
 use std::sync::LazyLock;
 
 use pard_engine::c_api::{
-    PardAnswerOptions, PardDeviceOptions, PardLoadOptions, PardMessage, PardRound, PardSessionOptions, PardStatistics,
-    pard_status_name,
+    PardAnswerOptions, PardDeviceOptions, PardFile, PardLoadOptions, PardMessage, PardRound, PardSessionOptions,
+    PardStatistics, pard_status_name,
 };
 
 /// The folder of `pard.h`.
@@ -160,6 +160,7 @@ fn structs_and_constants_are_the_same_on_both_sides() {
     let expected: Vec<(String, usize)> = layout!(PardDeviceOptions, "pard_device_options": size, device, backend)
         .chain(layout!(PardLoadOptions, "pard_load_options":
             size, weights, cache, products, mask_token, progress, user))
+        .chain(layout!(PardFile, "pard_file": name, bytes, size))
         .chain(layout!(PardMessage, "pard_message": role, content))
         .chain(layout!(PardSessionOptions, "pard_session_options": size, method, drafts, context, run_ahead))
         .chain(layout!(PardAnswerOptions, "pard_answer_options": size, max_tokens, stop, stop_count, thinking))
