@@ -52,6 +52,19 @@ fn a_c_program_answers_as_the_command_line_does() {
     }
 }
 
+#[test]
+fn the_readmes_c_program_compiles_and_links() {
+    let Some(mut compiler) = compiler("C", "the README's program") else { return };
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("the README");
+    let (_, begin) = readme.split_once("```c\n").expect("a program in C");
+    let (program, _) = begin.split_once("```").expect("its end");
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = folder.path().join("answer.c");
+    std::fs::write(&source, program).expect("writing");
+    compiler.arg(&source).arg("-L").arg(LIBRARY.libraries()).arg("-lpard_engine");
+    run(compiler.arg("-o").arg(folder.path().join("answer")));
+}
+
 /// The default model, by the shared library from C and by the static one from C++.
 #[test]
 fn c_and_cpp_programs_run_the_default_model() {
