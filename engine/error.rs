@@ -224,6 +224,12 @@ pub enum Error {
         /// The context's length.
         context: usize,
     },
+    /// The system gives no thread.
+    #[error("cannot start a thread: {source}")]
+    Thread {
+        /// The system's words.
+        source: std::io::Error,
+    },
     /// An option is out of range.
     #[error("{option}: {reason}")]
     Option {

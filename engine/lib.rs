@@ -26,6 +26,8 @@
 //! The crate never prints, never exits, and does not panic on input: every [`Error`] names the thing at fault.
 #![warn(missing_docs)]
 
+#[cfg(feature = "c-api")]
+pub mod c_api;
 pub mod decoding;
 pub mod error;
 pub mod gpu;
@@ -34,7 +36,10 @@ pub mod ops;
 pub mod text;
 pub mod training;
 
-pub use decoding::{Decoder, DecoderOptions, Draft, Drafts, FinishReason, Generation, Limits, Method, Statistics};
+pub use decoding::{
+    AnswerStream, Decoder, DecoderOptions, Draft, Drafts, FinishReason, Generation, Limits, Method, Piece,
+    RoundStatistics, Statistics, Transcript,
+};
 pub use error::{Error, Result};
 pub use gpu::Device;
 pub use model::{LoadOptions, Model};

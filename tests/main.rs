@@ -3,11 +3,14 @@
 mod batch;
 mod batch_invariance;
 mod bindings;
+#[cfg(all(feature = "c-api", feature = "cli"))]
+mod c_api;
 mod chat_template;
 #[cfg(feature = "cli")]
 mod cli;
 mod comparison;
 mod decoding;
+mod embedding;
 mod forward;
 mod gguf;
 mod gradients;

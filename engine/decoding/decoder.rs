@@ -13,7 +13,7 @@ use super::draft::Draft;
 use super::options::{DecoderOptions, Drafts, MOST_DRAFTS, Method};
 use super::pace::{Costs, Pace, Speculation};
 use super::rounds::{Choices, Outlook, Rounds};
-use super::statistics::Statistics;
+use super::statistics::{RoundStatistics, Statistics};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 use crate::model::{PassCost, Sequence, Transformer};
@@ -37,6 +37,7 @@ pub struct Decoder {
     /// Committed tokens, the prompt's included.
     tokens: Vec<u32>,
     statistics: Statistics,
+    last_round: RoundStatistics,
 }
 
 impl Decoder {
@@ -85,6 +86,7 @@ impl Decoder {
             last_drafts: 0,
             tokens: Vec::new(),
             statistics: Statistics::default(),
+            last_round: RoundStatistics::default(),
         })
     }
 
@@ -202,7 +204,9 @@ impl Decoder {
             self.submit()?;
         }
         let committed = self.land()?;
-        self.statistics.count(self.last_drafts, committed, begin.elapsed());
+        let time = begin.elapsed();
+        self.statistics.count(self.last_drafts, committed, time);
+        self.last_round = RoundStatistics { proposed: self.last_drafts, accepted: committed - 1, time };
         Ok(&self.tokens[self.tokens.len() - committed..])
     }
 
@@ -227,6 +231,11 @@ impl Decoder {
     /// Counts and times since [`Decoder::start`].
     pub fn statistics(&self) -> &Statistics {
         &self.statistics
+    }
+
+    /// What the last round proposed and had accepted, and how long it took.
+    pub fn last_round(&self) -> RoundStatistics {
+        self.last_round
     }
 
     /// Whether speculation pays by now, if K is chosen round by round.

@@ -8,11 +8,15 @@ mod pace;
 mod respond;
 mod rounds;
 mod statistics;
+mod stream;
+mod transcript;
 
 pub use decoder::Decoder;
 pub use draft::Draft;
-pub use generate::{FinishReason, Generation, Limits};
+pub use generate::Generation;
 pub use options::{DecoderOptions, Drafts, MOST_CONTEXT, MOST_DRAFTS, Method};
 pub use pace::{Costs, Speculation};
 pub use respond::{RespondOptions, Response, Responses, respond};
-pub use statistics::Statistics;
+pub use statistics::{RoundStatistics, Statistics};
+pub use stream::{AnswerStream, Piece};
+pub use transcript::{FinishReason, Limits, Transcript};

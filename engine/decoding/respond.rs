@@ -4,8 +4,8 @@
 use std::iter::Fuse;
 use std::sync::Arc;
 
-use super::generate::FinishReason;
 use super::options::MOST_CONTEXT;
+use super::transcript::FinishReason;
 use crate::error::{Error, Result};
 use crate::model::{Batch, Sampling, Transformer};
 use crate::ops::MOST_ROWS;

@@ -21,6 +21,17 @@ pub struct Statistics {
     pub decode: Duration,
 }
 
+/// Counts and time of one round.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RoundStatistics {
+    /// Proposals: K.
+    pub proposed: usize,
+    /// How many of them were accepted.
+    pub accepted: usize,
+    /// Time that the caller waited for it.
+    pub time: Duration,
+}
+
 impl Statistics {
     /// Counts one round of `drafts` proposals that committed `committed` tokens.
     pub(super) fn count(&mut self, drafts: usize, committed: usize, time: Duration) {

@@ -32,6 +32,9 @@ struct Inner {
     profiler: Mutex<Option<Profiler>>,
 }
 
+/// Is told of errors that wgpu reports to nobody in particular.
+pub type ErrorHook = Box<dyn Fn(&wgpu::Error) + Send + Sync>;
+
 /// The first thing that went wrong; what follows it is usually its echo.
 #[derive(Default)]
 struct Faults {
@@ -70,21 +73,42 @@ impl Device {
         let info = adapter.get_info();
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
             .map_err(|error| Error::Device { adapter: info.name.clone(), reason: error.to_string() })?;
-        Ok(Device::new(device, queue, shaders, tile))
+        Ok(Device::new(device, queue, shaders, tile, None))
     }
 
-    /// Takes over a device that the application has opened itself. Its error callbacks are replaced. Profiles need its
-    /// feature `TIMESTAMP_QUERY`. Only its adapter would know the size of cooperative matrices, so it counts as having
-    /// none, except on Metal, which has one size.
-    pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Device {
+    /// Shares a device that the application has opened itself, and draws with, say. Both may submit to it from any thread.
+    ///
+    /// It must have been created with WebGPU's own limits at least as far as compute shaders go, which
+    /// [`wgpu::Limits::default`] has: 8 storage buffers and 12 uniform buffers a stage, 16 KiB of workgroup memory, workgroups
+    /// of 256, 65535 of them. `max_buffer_size` and `max_storage_buffer_binding_size` bound the matrices that a model may
+    /// have; ask for those of [`wgpu::Adapter::limits`]. No feature is needed; profiles need `TIMESTAMP_QUERY`. Only the
+    /// adapter would know the size of its cooperative matrices, so it counts as having none, except on Metal, which has one
+    /// size.
+    ///
+    /// wgpu reports errors to one listener, which is the engine from here on: what goes wrong in the application's own
+    /// commands is reported by the engine's next call as well. `hook` is told of every error there is, so that the application
+    /// need not go without.
+    ///
+    /// **Errors**: [`Error::Limit`], with the limit that is too low.
+    pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, hook: Option<ErrorHook>) -> Result<Device> {
+        check_limits(&device)?;
         let is_known = device.adapter_info().backend == wgpu::Backend::Metal && device.features().contains(COOPERATIVE);
-        Device::new(device, queue, Shaders::default(), is_known.then_some(8))
+        Ok(Device::new(device, queue, Shaders::default(), is_known.then_some(8), hook))
     }
 
-    fn new(device: wgpu::Device, queue: wgpu::Queue, shaders: Shaders, cooperative_tile: Option<u32>) -> Device {
+    fn new(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        shaders: Shaders,
+        cooperative_tile: Option<u32>,
+        hook: Option<ErrorHook>,
+    ) -> Device {
         let faults = Arc::new(Mutex::new(Faults::default()));
         let (on_error, on_loss) = (faults.clone(), faults.clone());
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            if let Some(hook) = &hook {
+                hook(&error);
+            }
             let mut faults = lock(&on_error);
             faults.out_of_memory |= matches!(error, wgpu::Error::OutOfMemory { .. });
             faults.refused.get_or_insert_with(|| error.to_string());
@@ -265,6 +289,32 @@ impl Device {
 
     pub(super) fn queue(&self) -> &wgpu::Queue {
         &self.inner.queue
+    }
+}
+
+/// Checks that `device` was created with what every kernel takes.
+fn check_limits(device: &wgpu::Device) -> Result<()> {
+    let (has, least) = (device.limits(), wgpu::Limits::default());
+    let limits = |limits: &wgpu::Limits| {
+        [
+            (limits.max_storage_buffers_per_shader_stage, "storage buffers in a stage"),
+            (limits.max_uniform_buffers_per_shader_stage, "uniform buffers in a stage"),
+            (limits.max_compute_workgroup_storage_size, "bytes of workgroup memory"),
+            (limits.max_compute_invocations_per_workgroup, "invocations in a workgroup"),
+            (limits.max_compute_workgroup_size_x, "invocations in a row of a workgroup"),
+            (limits.max_compute_workgroups_per_dimension, "workgroups in a row"),
+        ]
+    };
+    match limits(&has).into_iter().zip(limits(&least)).find(|((has, _), (least, _))| has < least) {
+        None => Ok(()),
+        Some(((limit, unit), (needed, _))) => Err(Error::Limit {
+            adapter: device.adapter_info().name,
+            what: "this engine".to_owned(),
+            needed: needed.into(),
+            limit: limit.into(),
+            unit,
+            hint: "create the device with the limits of the adapter, or wgpu::Limits::default() at least",
+        }),
     }
 }
 

@@ -11,9 +11,12 @@ mod shaders;
 
 pub use adapter::{AdapterQuery, AdapterReport, adapters};
 pub use buffer::{Buffer, Readback};
-pub use device::Device;
+pub use device::{Device, ErrorHook};
 pub use kernel::{Composition, Kernel, compose};
 pub use pass::{Dispatch, Grid, Pass};
 pub use plan::{CacheFormat, Plan, ProductChoice, Products};
 pub use profile::{DispatchTime, HostTime, Profile, Work};
 pub use shaders::{Shaders, names as shader_names, source as shader_source};
+/// The wgpu of this crate, for applications that bring a device of their own: [`Device::from_wgpu`] takes devices of this
+/// version only.
+pub use wgpu;

@@ -11,6 +11,7 @@ use super::gguf::Gguf;
 use super::hugging_face;
 use super::json::{self, Object};
 use super::safetensors::Safetensors;
+use super::storage::{Bytes, Folder, Storage};
 use crate::error::{Error, Result};
 use crate::text::{ChatTokenizer, Tokenizer};
 
@@ -46,7 +47,46 @@ impl DraftFiles {
     ///
     /// **Errors**: those of [`ModelFiles::open`].
     pub fn open(path: &Path) -> Result<DraftFiles> {
-        if path.is_dir() { open_folder(path) } else { open_gguf(path) }
+        if path.is_dir() {
+            return open_folder(path, folder_name(path), &Folder(path));
+        }
+        let file_stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+        open_gguf(path, file_stem, Gguf::open(path)?)
+    }
+
+    /// Opens files that lie elsewhere, in memory or in an application's own storage: those of a folder in Hugging Face form, or
+    /// a single GGUF file. `name` is what to call the model.
+    ///
+    /// **Errors**: those of [`ModelFiles::open`].
+    pub fn from_storage(name: &str, storage: &dyn Storage) -> Result<DraftFiles> {
+        let path = Path::new(name);
+        let io = |path: PathBuf| move |source| Error::Io { path, source };
+        let names = storage.names().map_err(io(path.to_owned()))?;
+        let mut ggufs = names.iter().filter(|name| name.ends_with(".gguf"));
+        match (ggufs.next(), ggufs.next()) {
+            (Some(file), None) if !storage.has("config.json") => {
+                let bytes = storage.open(file).map_err(io(storage.path(file)))?;
+                DraftFiles::from_gguf(name, bytes)
+            }
+            _ => open_folder(path, name.to_owned(), storage),
+        }
+    }
+
+    /// Opens a GGUF file whose bytes are at hand; `name` is what to call it where it does not say itself.
+    ///
+    /// **Errors**: those of [`ModelFiles::open`].
+    pub fn from_gguf(name: &str, bytes: Bytes) -> Result<DraftFiles> {
+        let path = Path::new(name);
+        open_gguf(path, name.to_owned(), Gguf::from_bytes(path, bytes)?)
+    }
+
+    /// The files, if they are a whole model's.
+    fn whole(self) -> Result<ModelFiles> {
+        let DraftFiles { path, config, checkpoint, text, .. } = self;
+        match text {
+            Some(text) if !config.shared_embeddings => Ok(ModelFiles { path, config, checkpoint, text }),
+            _ => Err(Error::NoEmbeddings { path }),
+        }
     }
 
     /// The files of a draft for a model whose tokenizer is `target`, which is its own where it has none.
@@ -64,11 +104,21 @@ impl ModelFiles {
     /// [`Error::Tokenizer`]; [`Error::NoEmbeddings`] for a draft that runs beside its target only; each names the file at
     /// fault.
     pub fn open(path: &Path) -> Result<ModelFiles> {
-        let DraftFiles { path, config, checkpoint, text, .. } = DraftFiles::open(path)?;
-        match text {
-            Some(text) if !config.shared_embeddings => Ok(ModelFiles { path, config, checkpoint, text }),
-            _ => Err(Error::NoEmbeddings { path }),
-        }
+        DraftFiles::open(path)?.whole()
+    }
+
+    /// Opens files that lie elsewhere, as [`DraftFiles::from_storage`] does.
+    ///
+    /// **Errors**: those of [`ModelFiles::open`].
+    pub fn from_storage(name: &str, storage: &dyn Storage) -> Result<ModelFiles> {
+        DraftFiles::from_storage(name, storage)?.whole()
+    }
+
+    /// Opens a GGUF file whose bytes are at hand, as [`DraftFiles::from_gguf`] does.
+    ///
+    /// **Errors**: those of [`ModelFiles::open`].
+    pub fn from_gguf(name: &str, bytes: Bytes) -> Result<ModelFiles> {
+        DraftFiles::from_gguf(name, bytes)?.whole()
     }
 
     /// What to call it: the repository's name, or the folder's or file's.
@@ -77,17 +127,15 @@ impl ModelFiles {
     }
 }
 
-fn open_gguf(path: &Path) -> Result<DraftFiles> {
-    let gguf = Gguf::open(path)?;
+fn open_gguf(path: &Path, name: String, gguf: Gguf) -> Result<DraftFiles> {
     let config = gguf.config()?;
     let tokenizer = Tokenizer::new(path, gguf.tokenizer()?)?.for_vocab(config.vocab_size)?;
     let ids = gguf.special_tokens()?;
     let named = [("bos_token", ids.begin), ("eos_token", ids.end)];
     let special_tokens =
         named.into_iter().filter_map(|(name, id)| Some((name.to_owned(), tokenizer.token(id?)?))).collect();
-    let file_stem = || path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     let text = ChatTokenizer {
-        model_name: gguf.model_name().map_or_else(file_stem, str::to_owned),
+        model_name: gguf.model_name().map_or(name, str::to_owned),
         tokenizer,
         template: gguf.chat_template().map(str::to_owned),
         special_tokens,
@@ -102,17 +150,16 @@ fn open_gguf(path: &Path) -> Result<DraftFiles> {
     })
 }
 
-fn open_folder(folder: &Path) -> Result<DraftFiles> {
-    let (config_path, tokenizer_path) = (folder.join("config.json"), folder.join("tokenizer.json"));
+fn open_folder(folder: &Path, name: String, storage: &dyn Storage) -> Result<DraftFiles> {
+    let config_path = storage.path("config.json");
     let missing = |reason: &str| Err(Error::NoModel { name: folder.display().to_string(), reason: reason.to_owned() });
-    if !config_path.is_file() {
+    let Some(config_json) = json::read_if_present(storage, "config.json")? else {
         return missing(
             "the folder holds no config.json; a model folder holds config.json, tokenizer.json, *.safetensors",
         );
-    }
-    let config_json = json::read(&config_path)?;
+    };
     let config = hugging_face::parse_config(&config_path, &config_json)?;
-    let has_tokenizer = tokenizer_path.is_file();
+    let has_tokenizer = storage.has("tokenizer.json");
     if !has_tokenizer && !config.shared_embeddings {
         return missing(
             "the folder holds no tokenizer.json; where there is a tokenizer.model, \
@@ -120,36 +167,39 @@ fn open_folder(folder: &Path) -> Result<DraftFiles> {
              transformers writes it",
         );
     }
-    let checkpoint = Box::new(Safetensors::open(folder)?);
-    let name = folder_name(folder);
+    let checkpoint = Box::new(Safetensors::from_storage(folder, storage)?);
     let text = match has_tokenizer {
-        true => Some(text_of(folder, name.clone(), &config, &Object::of(&config_path, &config_json)?)?),
+        true => Some(text_of(storage, name.clone(), &config, &Object::of(&config_path, &config_json)?)?),
         false => None,
     };
     Ok(DraftFiles { path: folder.to_owned(), name, config, checkpoint, text })
 }
 
 /// The tokenizer of a folder that holds one, and what its files say of conversations.
-fn text_of(folder: &Path, model_name: String, config: &Config, config_json: &Object) -> Result<ChatTokenizer> {
-    let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?.for_vocab(config.vocab_size)?;
-    let tokenizer_config_path = folder.join("tokenizer_config.json");
-    let tokenizer_config = json::read_if_present(&tokenizer_config_path)?;
+fn text_of(storage: &dyn Storage, model_name: String, config: &Config, config_json: &Object) -> Result<ChatTokenizer> {
+    let open = |name: &str| storage.open(name).map_err(|source| Error::Io { path: storage.path(name), source });
+    let tokenizer = Tokenizer::from_bytes(&storage.path("tokenizer.json"), &open("tokenizer.json")?)?;
+    let tokenizer = tokenizer.for_vocab(config.vocab_size)?;
+    let tokenizer_config_path = storage.path("tokenizer_config.json");
+    let tokenizer_config = json::read_if_present(storage, "tokenizer_config.json")?;
     let special_tokens = match &tokenizer_config {
         Some(json) => special_tokens(&Object::of(&tokenizer_config_path, json)?)?,
         None => BTreeMap::new(),
     };
-    let template_path = folder.join("chat_template.jinja");
-    let template = match (std::fs::read_to_string(&template_path), &tokenizer_config) {
-        (Ok(source), _) => Some(source),
-        (Err(source), _) if source.kind() != std::io::ErrorKind::NotFound => {
-            return Err(Error::Io { path: template_path, source });
+    let template = match (open("chat_template.jinja"), &tokenizer_config) {
+        (Ok(source), _) => Some(String::from_utf8(source.to_vec()).map_err(|error| Error::Damaged {
+            path: storage.path("chat_template.jinja"),
+            reason: format!("it is not UTF-8: {}", error.utf8_error()),
+        })?),
+        (Err(Error::Io { source, path }), _) if source.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::Io { path, source });
         }
         (_, Some(json)) => template_source(&Object::of(&tokenizer_config_path, json)?)?,
         (_, None) => None,
     };
 
-    let generation_path = folder.join("generation_config.json");
-    let mut stop_tokens = match json::read_if_present(&generation_path)? {
+    let generation_path = storage.path("generation_config.json");
+    let mut stop_tokens = match json::read_if_present(storage, "generation_config.json")? {
         Some(json) => Object::of(&generation_path, &json)?.tokens("eos_token_id")?,
         None => Vec::new(),
     };

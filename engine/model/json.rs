@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::storage::Storage;
 use crate::error::{Error, Result};
 
 /// One object of a JSON file. A key whose value is `null` counts as absent, as Hugging Face writes its defaults so.
@@ -20,16 +21,23 @@ pub(crate) struct Object<'a> {
 /// **Errors**: [`Error::Io`]; [`Error::Damaged`] if it is not JSON.
 pub(crate) fn read(path: &Path) -> Result<Value> {
     let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-    serde_json::from_slice(&bytes)
+    parse(path, &bytes)
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<Value> {
+    serde_json::from_slice(bytes)
         .map_err(|error| Error::Damaged { path: path.to_owned(), reason: format!("not JSON: {error}") })
 }
 
-/// As [`read`], or nothing if there is no such file.
-pub(crate) fn read_if_present(path: &Path) -> Result<Option<Value>> {
-    match read(path) {
-        Ok(value) => Ok(Some(value)),
-        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+/// The JSON value of the file `name` of `storage`, or nothing if there is no such file.
+///
+/// **Errors**: as [`read`].
+pub(crate) fn read_if_present(storage: &dyn Storage, name: &str) -> Result<Option<Value>> {
+    let path = storage.path(name);
+    match storage.open(name) {
+        Ok(bytes) => parse(&path, &bytes).map(Some),
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Io { path, source }),
     }
 }
 

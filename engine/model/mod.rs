@@ -17,6 +17,7 @@ pub mod safetensors;
 mod sequence;
 pub mod shared;
 pub mod source;
+pub mod storage;
 mod transformer;
 mod tuning;
 

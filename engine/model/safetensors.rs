@@ -3,16 +3,15 @@
 //! Tensors of a type that no weight has stay listed apart, so that one nobody asks for does no harm.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
 use half::{bf16, f16};
-use memmap2::Mmap;
 use safetensors::tensor::{Dtype, Metadata};
 
 use super::checkpoint::{Checkpoint, StoredType, TensorInfo};
 use super::json::{self, Object};
+use super::storage::{Bytes, Folder, Storage};
 use crate::error::{Error, Result};
 
 /// The one file of a model that is not sharded.
@@ -26,7 +25,7 @@ const SUPPORTED_IDS: &str = "I32, U32";
 /// The tensors of a Hugging Face folder.
 pub struct Safetensors {
     folder: PathBuf,
-    shards: Vec<Mmap>,
+    shards: Vec<Bytes>,
     /// Sorted by name; `places` has the same order.
     tensors: Vec<TensorInfo>,
     places: Vec<Place>,
@@ -55,11 +54,18 @@ impl Safetensors {
     /// lies, a shard the index names and the folder lacks, a tensor the index names and the shard lacks, a tensor that
     /// is in two files; [`Error::Io`].
     pub fn open(folder: &Path) -> Result<Safetensors> {
-        let (files, index) = list_files(folder)?;
+        Safetensors::from_storage(folder, &Folder(folder))
+    }
+
+    /// As [`Safetensors::open`], of files that lie elsewhere; `folder` is what to call it all in messages.
+    ///
+    /// **Errors**: as [`Safetensors::open`].
+    pub fn from_storage(folder: &Path, storage: &dyn Storage) -> Result<Safetensors> {
+        let (files, index) = list_files(folder, storage)?;
         let mut shards = Vec::with_capacity(files.len());
         let mut found: BTreeMap<String, (usize, Entry)> = BTreeMap::new();
         for (shard, file) in files.iter().enumerate() {
-            let (map, header) = map_file(file)?;
+            let (map, header) = open_file(storage, file)?;
             shards.push(map);
             for (name, entry) in header {
                 // What the index does not place in this shard is not part of the model.
@@ -67,15 +73,16 @@ impl Safetensors {
                     continue;
                 }
                 if let Some((other, _)) = found.get(&name) {
-                    let reason = format!("tensor {name:?} is also in {}", files[*other].display());
-                    return Err(damaged(file, reason));
+                    let reason = format!("tensor {name:?} is also in {}", storage.path(&files[*other]).display());
+                    return Err(damaged(&storage.path(file), reason));
                 }
                 found.insert(name, (shard, entry));
             }
         }
         for (name, file) in index.iter().flatten() {
             if !found.contains_key(name) {
-                return Err(damaged(file, format!("no tensor {name:?}, which {INDEX_FILE} says is here")));
+                let reason = format!("no tensor {name:?}, which {INDEX_FILE} says is here");
+                return Err(damaged(&storage.path(file), reason));
             }
         }
         let mut checkpoint = Safetensors {
@@ -228,18 +235,15 @@ fn element_size(stored: StoredType) -> usize {
     }
 }
 
-/// Maps a file and checks its header.
-fn map_file(path: &Path) -> Result<(Mmap, Vec<(String, Entry)>)> {
-    let io = |source| Error::Io { path: path.to_owned(), source };
-    let file = File::open(path).map_err(io)?;
-    if file.metadata().map_err(io)?.len() < 8 {
-        return Err(damaged(path, "too short for a safetensors header; is the download complete?".to_owned()));
+/// Opens a file and checks its header.
+fn open_file(storage: &dyn Storage, name: &str) -> Result<(Bytes, Vec<(String, Entry)>)> {
+    let path = storage.path(name);
+    let bytes = storage.open(name).map_err(|source| Error::Io { path: path.clone(), source })?;
+    if bytes.len() < 8 {
+        return Err(damaged(&path, "too short for a safetensors header; is the download complete?".to_owned()));
     }
-    // SAFETY: the map is only read. Another process that shortens the file while it is mapped would end this one, as
-    // with every program that maps its models; Hugging Face's cache replaces files and does not rewrite them.
-    let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-    let header = read_header(path, &map)?;
-    Ok((map, header))
+    let header = read_header(&path, &bytes)?;
+    Ok((bytes, header))
 }
 
 fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Entry)>> {
@@ -267,28 +271,24 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Entry)>> {
 }
 
 /// Which shard holds each tensor.
-pub(super) type Index = BTreeMap<String, PathBuf>;
+pub(super) type Index = BTreeMap<String, String>;
 
-/// The files that hold the tensors, and the index if there is one.
-pub(super) fn list_files(folder: &Path) -> Result<(Vec<PathBuf>, Option<Index>)> {
-    let single = folder.join(SINGLE_FILE);
-    if single.is_file() {
-        return Ok((vec![single], None));
+/// The files that hold the tensors, and the index if there is one. `folder` is what to call it all in messages.
+pub(super) fn list_files(folder: &Path, storage: &dyn Storage) -> Result<(Vec<String>, Option<Index>)> {
+    if storage.has(SINGLE_FILE) {
+        return Ok((vec![SINGLE_FILE.to_owned()], None));
     }
-    let index_path = folder.join(INDEX_FILE);
-    if let Some(json) = json::read_if_present(&index_path)? {
-        let names = shard_names(&index_path, &json)?;
-        let index: Index = names.into_iter().map(|(tensor, shard)| (tensor, folder.join(shard))).collect();
-        let files: BTreeSet<PathBuf> = index.values().cloned().collect();
-        if let Some(missing) = files.iter().find(|file| !file.is_file()) {
-            let shard = missing.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            return Err(damaged(&index_path, format!("names the shard {shard:?}, which the folder does not hold")));
+    if let Some(json) = json::read_if_present(storage, INDEX_FILE)? {
+        let index_path = storage.path(INDEX_FILE);
+        let index = shard_names(&index_path, &json)?;
+        let files: BTreeSet<String> = index.values().cloned().collect();
+        if let Some(missing) = files.iter().find(|file| !storage.has(file)) {
+            return Err(damaged(&index_path, format!("names the shard {missing:?}, which the folder does not hold")));
         }
         return Ok((files.into_iter().collect(), Some(index)));
     }
-    let entries = std::fs::read_dir(folder).map_err(|source| Error::Io { path: folder.to_owned(), source })?;
-    let mut files: Vec<PathBuf> =
-        entries.flatten().map(|entry| entry.path()).filter(|path| is_safetensors(path)).collect();
+    let mut files = storage.names().map_err(|source| Error::Io { path: folder.to_owned(), source })?;
+    files.retain(|name| name.ends_with(".safetensors"));
     files.sort();
     if files.is_empty() {
         return Err(Error::NoModel {
@@ -298,10 +298,6 @@ pub(super) fn list_files(folder: &Path) -> Result<(Vec<PathBuf>, Option<Index>)>
         });
     }
     Ok((files, None))
-}
-
-fn is_safetensors(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "safetensors") && path.is_file()
 }
 
 /// The shard of each tensor, by an index's `weight_map`.

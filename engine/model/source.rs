@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::json;
 use super::safetensors::{self, INDEX_FILE, SINGLE_FILE};
+use super::storage::Folder;
 use crate::error::{Error, Result};
 
 /// The default model's alias.
@@ -205,7 +206,7 @@ fn missing_files(folder: &Path) -> Option<String> {
     if let Some(missing) = required(&folder.join(CONFIG)).iter().find(|file| !folder.join(file).is_file()) {
         return Some((*missing).to_owned());
     }
-    match safetensors::list_files(folder) {
+    match safetensors::list_files(folder, &Folder(folder)) {
         Ok(_) => None,
         Err(Error::Damaged { reason, .. }) => Some(format!("a shard: {INDEX_FILE} {reason}")),
         Err(_) => Some(SINGLE_FILE.to_owned()),

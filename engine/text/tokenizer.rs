@@ -38,6 +38,13 @@ impl Tokenizer {
     /// **Errors**: [`Error::Io`], [`Error::Tokenizer`].
     pub fn from_file(path: &Path) -> Result<Tokenizer> {
         let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        Tokenizer::from_bytes(path, &bytes)
+    }
+
+    /// As [`Tokenizer::from_file`], from the bytes of one; `path` is what to call it in messages.
+    ///
+    /// **Errors**: [`Error::Tokenizer`].
+    pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Tokenizer> {
         let tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| fault(path, error.to_string()))?;
         Tokenizer::new(path, tokenizer)
     }

@@ -78,7 +78,7 @@ pub fn device_with_binding_limit(bytes: u64) -> Device {
             ..Default::default()
         };
         let Ok((raw, queue)) = pollster::block_on(adapter.request_device(&descriptor)) else { continue };
-        let opened = Device::from_wgpu(raw, queue);
+        let opened = Device::from_wgpu(raw, queue, None).expect("limits as every adapter has them");
         if opened.name() == device().name() {
             return opened;
         }
@@ -89,7 +89,7 @@ pub fn device_with_binding_limit(bytes: u64) -> Device {
 /// A device that does nothing but check what it is asked for, under the limits that every WebGPU adapter has.
 pub fn noop() -> Device {
     let (raw, queue) = wgpu::Device::noop(&wgpu::DeviceDescriptor::default());
-    Device::from_wgpu(raw, queue)
+    Device::from_wgpu(raw, queue, None).expect("the usual limits")
 }
 
 /// Likewise, with cooperative matrices and the workgroup memory of every adapter that has them.
@@ -101,5 +101,5 @@ pub fn noop_with_cooperative_matrices() -> Device {
         experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
         ..Default::default()
     });
-    Device::from_wgpu(raw, queue)
+    Device::from_wgpu(raw, queue, None).expect("the usual limits")
 }

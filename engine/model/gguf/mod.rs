@@ -13,11 +13,8 @@ mod reader;
 mod tokenizer;
 mod vocabulary;
 
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-
-use memmap2::Mmap;
 
 use self::directory::Tensor;
 use self::element::Element;
@@ -28,16 +25,17 @@ pub use self::vocabulary::SpecialTokens;
 use crate::error::{Error, Result};
 use crate::model::checkpoint::{Checkpoint, TensorInfo};
 use crate::model::config::Config;
+use crate::model::storage::Bytes;
 
 /// Data begin at a multiple of this where the file does not say otherwise.
 const DEFAULT_ALIGNMENT: u64 = 32;
 
 /// An open GGUF file.
 ///
-/// The file is memory-mapped: it must not be changed or cut off by anyone while this lives.
+/// A file that [`Gguf::open`] opens is memory-mapped: it must not be changed or cut off by anyone while this lives.
 pub struct Gguf {
     path: PathBuf,
-    map: Mmap,
+    map: Bytes,
     entries: Entries,
     /// Sorted by name.
     tensors: Vec<TensorInfo>,
@@ -58,14 +56,18 @@ struct Extent {
 impl Gguf {
     /// Maps the file at `path` and checks its header.
     ///
-    /// **Errors**: [`Error::Io`]; [`Error::Damaged`] if the file is no GGUF file, of a version or byte order that is
+    /// **Errors**: [`Error::Io`]; those of [`Gguf::from_bytes`].
+    pub fn open(path: &Path) -> Result<Gguf> {
+        let map = Bytes::map(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        Gguf::from_bytes(path, map)
+    }
+
+    /// Checks the header of a file whose bytes are `map`; `path` is what to call it in messages.
+    ///
+    /// **Errors**: [`Error::Damaged`] if the file is no GGUF file, of a version or byte order that is
     /// not read, cut off, or contradicts itself; [`Error::Config`] if it is one of several parts;
     /// [`Error::TensorType`] for an element type that is not read.
-    pub fn open(path: &Path) -> Result<Gguf> {
-        let io = |source| Error::Io { path: path.to_owned(), source };
-        let file = File::open(path).map_err(io)?;
-        // SAFETY: the documentation of the type asks that nobody change the file. All reads go through checked slices.
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+    pub fn from_bytes(path: &Path, map: Bytes) -> Result<Gguf> {
         let mut reader = Reader { path, bytes: &map, position: 0 };
         let (tensor_count, key_count) = read_preamble(&mut reader)?;
         let entries = metadata::read_entries(&mut reader, key_count)?;

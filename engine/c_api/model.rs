@@ -1,0 +1,261 @@
+//! `pard_model` and `pard_draft`.
+
+use std::ffi::{CString, c_char, c_void};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::arguments::{self, Shared};
+use super::device::PardDevice;
+use super::failure::{Failure, PardError, PardStatus, c_string, free, give};
+use crate::decoding::Draft;
+use crate::gpu::{CacheFormat, ProductChoice};
+use crate::model::source::{self, DownloadProgress, SourceOptions};
+use crate::model::storage::Memory;
+use crate::model::{DraftFiles, LoadOptions, Model, ModelFiles, PassCost, Tuning, WeightChoice};
+
+/// `pard_model`: a model on a device.
+pub struct PardModel {
+    pub(super) model: Arc<Model>,
+    name: CString,
+}
+
+/// `pard_draft`: a draft, and the model it drafts for.
+pub struct PardDraft {
+    pub(super) draft: Draft,
+    pub(super) target: Arc<Model>,
+    /// What its passes cost, if that was measured.
+    pub(super) cost: Option<PassCost>,
+}
+
+/// `pard_progress`.
+pub type PardProgress = unsafe extern "C-unwind" fn(what: *const c_char, done: u64, total: u64, user: *mut c_void);
+
+/// `pard_load_options`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct PardLoadOptions {
+    /// Its size in bytes.
+    pub size: usize,
+    /// How weights are kept.
+    pub weights: i32,
+    /// How keys and values are kept.
+    pub cache: i32,
+    /// What multiplies matrices.
+    pub products: i32,
+    /// A draft's mask token.
+    pub mask_token: *const u32,
+    /// Is told how far loading has come.
+    pub progress: Option<PardProgress>,
+    /// Handed to it.
+    pub user: *mut c_void,
+}
+
+// SAFETY: it is `repr(C)`, begins with its size, and zeros are NULL.
+unsafe impl Shared for PardLoadOptions {}
+
+impl PardLoadOptions {
+    fn load_options(&self) -> Result<LoadOptions, Failure> {
+        let unknown = |option, value| Failure::argument(format!("{option} is {value}, which means nothing"));
+        Ok(LoadOptions {
+            weights: match self.weights {
+                0 => WeightChoice::Compact,
+                1 => WeightChoice::F32,
+                other => return Err(unknown("weights", other)),
+            },
+            cache: match self.cache {
+                0 => CacheFormat::F16,
+                1 => CacheFormat::F32,
+                other => return Err(unknown("cache", other)),
+            },
+            products: match self.products {
+                0 => ProductChoice::Plain,
+                1 => ProductChoice::Cooperative,
+                other => return Err(unknown("products", other)),
+            },
+            ignore_tuning: false,
+        })
+    }
+
+    fn report(&self, what: &str, done: u64, total: u64) {
+        if let Some(progress) = self.progress {
+            let what = c_string(what);
+            // SAFETY: the caller has handed over a function of this type.
+            unsafe { progress(what.as_ptr(), done, total, self.user) };
+        }
+    }
+
+    /// The model `name` on this machine, downloaded if need be.
+    fn find(&self, name: &str) -> Result<PathBuf, Failure> {
+        let options = SourceOptions { progress: Some(self), ..SourceOptions::from_env() };
+        Ok(source::resolve(name, &options)?)
+    }
+}
+
+impl DownloadProgress for PardLoadOptions {
+    fn report(&self, file: &str, done: u64, total: u64) {
+        PardLoadOptions::report(self, file, done, total);
+    }
+}
+
+/// `pard_model_load`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pard_model_load(
+    device: *const PardDevice,
+    name: *const c_char,
+    options: *const PardLoadOptions,
+    model: *mut *mut PardModel,
+    error: *mut PardError,
+) -> PardStatus {
+    // SAFETY: the pointers are what the manual asks for; so in all of this module.
+    unsafe {
+        give(model, error, || {
+            let device = arguments::handle(device, "device")?;
+            let name = arguments::text(name, "name")?;
+            let options = arguments::options(options, "pard_load_options")?;
+            options.load_options()?;
+            load(device, ModelFiles::open(&options.find(name)?)?, &options)
+        })
+    }
+}
+
+fn load(device: &PardDevice, files: ModelFiles, options: &PardLoadOptions) -> Result<PardModel, Failure> {
+    let name = files.name().to_owned();
+    let progress = |done, total| options.report(&name, done, total);
+    let model = Model::upload(&device.device, files, options.load_options()?, &progress)?;
+    Ok(PardModel { name: c_string(model.name()), model: Arc::new(model) })
+}
+
+/// `pard_file`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct PardFile {
+    /// Its name.
+    pub name: *const c_char,
+    /// What is in it.
+    pub bytes: *const c_void,
+    /// How much.
+    pub size: usize,
+}
+
+/// A caller's bytes.
+struct Borrowed {
+    bytes: *const u8,
+    size: usize,
+}
+
+// SAFETY: nobody writes to them while they are borrowed.
+unsafe impl Send for Borrowed {}
+// SAFETY: as above.
+unsafe impl Sync for Borrowed {}
+
+impl AsRef<[u8]> for Borrowed {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: the caller lends them until the call returns, and a model keeps no file once it is uploaded.
+        unsafe { std::slice::from_raw_parts(self.bytes, self.size) }
+    }
+}
+
+/// `pard_model_load_files`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pard_model_load_files(
+    device: *const PardDevice,
+    name: *const c_char,
+    files: *const PardFile,
+    file_count: usize,
+    options: *const PardLoadOptions,
+    model: *mut *mut PardModel,
+    error: *mut PardError,
+) -> PardStatus {
+    // SAFETY: as above.
+    unsafe {
+        give(model, error, || {
+            let device = arguments::handle(device, "device")?;
+            let name = arguments::text(name, "name")?;
+            let options = arguments::options(options, "pard_load_options")?;
+            let mut storage = Memory::new();
+            for file in arguments::list(files, file_count, "files")? {
+                let bytes = arguments::list(file.bytes.cast::<u8>(), file.size, "bytes")?;
+                let borrowed = Borrowed { bytes: bytes.as_ptr(), size: bytes.len() };
+                storage = storage.with(arguments::text(file.name, "a file's name")?, borrowed);
+            }
+            load(device, ModelFiles::from_storage(name, &storage)?, &options)
+        })
+    }
+}
+
+/// `pard_model_free`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pard_model_free(model: *mut PardModel) {
+    // SAFETY: as above.
+    unsafe { free(model) };
+}
+
+/// `pard_model_name`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pard_model_name(model: *const PardModel) -> *const c_char {
+    // SAFETY: as above.
+    unsafe { model.as_ref() }.map_or(c"".as_ptr(), |model| model.name.as_ptr())
+}
+
+/// `pard_model_context`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pard_model_context(model: *const PardModel) -> usize {
+    // SAFETY: as above.
+    unsafe { model.as_ref() }.map_or(0, |model| model.model.transformer.config().context)
+}
+
+/// `pard_model_bytes`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pard_model_bytes(model: *const PardModel) -> u64 {
+    // SAFETY: as above.
+    unsafe { model.as_ref() }.map_or(0, |model| model.model.transformer.bytes())
+}
+
+/// `pard_model_has_chat_template`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pard_model_has_chat_template(model: *const PardModel) -> i32 {
+    // SAFETY: as above.
+    unsafe { model.as_ref() }.map_or(0, |model| model.model.text.has_chat_template().into())
+}
+
+/// `pard_draft_load`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pard_draft_load(
+    target: *const PardModel,
+    name: *const c_char,
+    options: *const PardLoadOptions,
+    draft: *mut *mut PardDraft,
+    error: *mut PardError,
+) -> PardStatus {
+    // SAFETY: as above.
+    unsafe {
+        give(draft, error, || {
+            let target = &arguments::handle(target, "target")?.model;
+            let name = arguments::optional_text(name, "name")?;
+            let options = arguments::options(options, "pard_load_options")?;
+            let load_options = options.load_options()?;
+            let mask = options.mask_token.as_ref().copied();
+            let cost = |tuning: &Option<Tuning>| tuning.as_ref().map(Tuning::pass_cost);
+            let Some(name) = name else {
+                let draft = Draft::new(target, target, mask)?;
+                return Ok(PardDraft { draft, target: target.clone(), cost: cost(&target.tuning) });
+            };
+            let files = DraftFiles::open(&options.find(name)?)?.beside(&target.text);
+            let name = files.name().to_owned();
+            let progress = |done, total| options.report(&name, done, total);
+            // Before the upload, which takes its time.
+            Draft::check(&files.config, &files.text.tokenizer, &target.text.tokenizer, mask)?;
+            let device = target.transformer.device();
+            let model = Model::upload_draft(device, files, target, load_options, &progress)?;
+            let draft = Draft::new(&model, target, mask)?;
+            Ok(PardDraft { draft, target: target.clone(), cost: cost(&model.tuning) })
+        })
+    }
+}
+
+/// `pard_draft_free`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pard_draft_free(draft: *mut PardDraft) {
+    // SAFETY: as above.
+    unsafe { free(draft) };
+}

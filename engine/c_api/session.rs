@@ -1,0 +1,294 @@
+//! `pard_session`: a decoder, and the answer that it writes.
+
+use std::ffi::{c_char, c_void};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+
+use super::arguments::{self, Shared};
+use super::choice;
+use super::failure::{Failure, PardError, PardStatus, free, give, guard};
+use super::model::{PardDraft, PardModel};
+use super::tokens::{PardMessage, chat_tokens};
+use super::writer::{PardOnRound, PardRound, PardStatistics, Writer};
+use crate::decoding::{Costs, Decoder, DecoderOptions, Drafts, Limits, MOST_DRAFTS, Method};
+use crate::model::{Model, Tuning};
+
+/// `pard_session`: one sequence.
+pub struct PardSession {
+    writer: Mutex<Writer>,
+    cancelled: AtomicBool,
+}
+
+/// `pard_session_options`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct PardSessionOptions {
+    /// Its size in bytes.
+    pub size: usize,
+    /// Who proposes.
+    pub method: i32,
+    /// K.
+    pub drafts: i32,
+    /// Tokens that prompt and answer may take together.
+    pub context: usize,
+    /// Whether rounds run ahead.
+    pub run_ahead: i32,
+}
+
+/// `pard_answer_options`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct PardAnswerOptions {
+    /// Its size in bytes.
+    pub size: usize,
+    /// Tokens of the answer.
+    pub max_tokens: usize,
+    /// Texts that end it.
+    pub stop: *const *const c_char,
+    /// How many.
+    pub stop_count: usize,
+    /// Whether the model may think first.
+    pub thinking: i32,
+}
+
+// SAFETY: they are `repr(C)`, begin with their size, and zeros are numbers and NULL.
+unsafe impl Shared for PardSessionOptions {}
+// SAFETY: as above.
+unsafe impl Shared for PardAnswerOptions {}
+/// What an answer's length is, and a context's at most, where the caller names none.
+const USUAL_MAX_TOKENS: usize = 256;
+const USUAL_CONTEXT: usize = 4096;
+
+impl PardSessionOptions {
+    fn decoder_options(&self, model: &Model, draft: Option<&PardDraft>) -> Result<DecoderOptions, Failure> {
+        let method = match (self.method, draft) {
+            (0 | 1, None) | (1, Some(_)) => Method::Ar,
+            (0, Some(draft)) if draft.draft.mask.is_some() => Method::Pard,
+            (0 | 2, _) => Method::Vsd,
+            (3, _) => Method::Pard,
+            (other, _) => return Err(Failure::argument(format!("method is {other}, which means nothing"))),
+        };
+        let drafts = match self.drafts {
+            0 => Drafts::Auto,
+            drafts => Drafts::Fixed(usize::try_from(drafts).map_err(|_| {
+                Failure::argument(format!(
+                    "drafts is {drafts}; it must be 1 to {MOST_DRAFTS}, or 0 to let it be chosen"
+                ))
+            })?),
+        };
+        let context = match self.context {
+            0 => model.transformer.config().context.min(USUAL_CONTEXT),
+            context => context,
+        };
+        let mut options = DecoderOptions { method, drafts, context, ..DecoderOptions::default() };
+        options.run_ahead = choice("run_ahead", self.run_ahead)?;
+        Ok(options)
+    }
+}
+
+impl PardAnswerOptions {
+    unsafe fn limits(&self) -> Result<Limits, Failure> {
+        // SAFETY: the pointers are what the manual asks for; so in all of this module.
+        let stop = unsafe { arguments::list(self.stop, self.stop_count, "stop") }?.iter();
+        // SAFETY: as above.
+        let stop = stop.map(|&text| unsafe { arguments::text(text, "a stop text") }.map(str::to_owned));
+        let max_tokens = if self.max_tokens == 0 { USUAL_MAX_TOKENS } else { self.max_tokens };
+        Ok(Limits { max_tokens, stop: stop.collect::<Result<_, Failure>>()? })
+    }
+}
+
+impl PardSession {
+    /// The session for one call.
+    fn writer(&self) -> Result<MutexGuard<'_, Writer>, Failure> {
+        match self.writer.try_lock() {
+            Ok(writer) => Ok(writer),
+            // A callback panicked, between rounds.
+            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => Err(Failure::busy()),
+        }
+    }
+
+    /// Begins an answer to the prompt that `tokens` gives.
+    unsafe fn start(
+        &self,
+        options: *const PardAnswerOptions,
+        tokens: impl FnOnce(&Model, &PardAnswerOptions) -> Result<Vec<u32>, Failure>,
+    ) -> Result<(), Failure> {
+        let mut writer = self.writer()?;
+        self.cancelled.store(false, Ordering::Relaxed);
+        writer.forget();
+        // SAFETY: as above.
+        let (options, limits) = unsafe {
+            let options = arguments::options(options, "pard_answer_options")?;
+            (options, options.limits()?)
+        };
+        let prompt = tokens(&writer.model, &options)?;
+        writer.start(&prompt, limits, &self.cancelled)
+    }
+}
+
+/// `pard_session_new`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pard_session_new(
+    model: *const PardModel,
+    draft: *const PardDraft,
+    options: *const PardSessionOptions,
+    session: *mut *mut PardSession,
+    error: *mut PardError,
+) -> PardStatus {
+    // SAFETY: as above.
+    unsafe {
+        give(session, error, || {
+            let model = &arguments::handle(model, "model")?.model;
+            let draft = draft.as_ref();
+            if draft.is_some_and(|draft| !Arc::ptr_eq(&draft.target, model)) {
+                return Err(Failure::draft("the draft was loaded for another model"));
+            }
+            let options: PardSessionOptions = arguments::options(options, "pard_session_options")?;
+            let options = options.decoder_options(model, draft)?;
+            let mut decoder = Decoder::new(&model.transformer, draft.map(|draft| &draft.draft), options)?;
+            let target_cost = model.tuning.as_ref().map(Tuning::pass_cost);
+            if let (Some(target), Some(draft)) = (target_cost, draft.and_then(|draft| draft.cost.clone())) {
+                decoder.set_costs(Costs { target, draft });
+            }
+            let writer = Mutex::new(Writer::new(model.clone(), decoder));
+            Ok(PardSession { writer, cancelled: AtomicBool::new(false) })
+        })
+    }
+}
+
+/// `pard_session_free`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pard_session_free(session: *mut PardSession) {
+    // SAFETY: as above.
+    unsafe { free(session) };
+}
+
+/// `pard_session_start`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pard_session_start(
+    session: *mut PardSession,
+    text: *const c_char,
+    options: *const PardAnswerOptions,
+    error: *mut PardError,
+) -> PardStatus {
+    // SAFETY: as above.
+    unsafe {
+        guard(error, || {
+            let session = arguments::handle(session, "session")?;
+            session.start(options, |model, _| Ok(model.text.text_tokens(arguments::text(text, "text")?)?))
+        })
+    }
+}
+
+/// `pard_session_start_chat`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pard_session_start_chat(
+    session: *mut PardSession,
+    messages: *const PardMessage,
+    message_count: usize,
+    options: *const PardAnswerOptions,
+    error: *mut PardError,
+) -> PardStatus {
+    // SAFETY: as above.
+    unsafe {
+        guard(error, || {
+            let session = arguments::handle(session, "session")?;
+            let tokens = |model: &Model, options: &PardAnswerOptions| {
+                chat_tokens(&model.text, messages, message_count, options.thinking)
+            };
+            session.start(options, tokens)
+        })
+    }
+}
+
+/// `pard_session_start_tokens`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pard_session_start_tokens(
+    session: *mut PardSession,
+    tokens: *const u32,
+    count: usize,
+    options: *const PardAnswerOptions,
+    error: *mut PardError,
+) -> PardStatus {
+    // SAFETY: as above.
+    unsafe {
+        guard(error, || {
+            let session = arguments::handle(session, "session")?;
+            session.start(options, |_, _| Ok(arguments::list(tokens, count, "tokens")?.to_vec()))
+        })
+    }
+}
+
+/// `pard_session_round`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pard_session_round(
+    session: *mut PardSession,
+    round: *mut PardRound,
+    error: *mut PardError,
+) -> PardStatus {
+    // SAFETY: as above.
+    unsafe {
+        guard(error, || {
+            let session = arguments::handle(session, "session")?;
+            let mut writer = session.writer()?;
+            // A struct that cannot be filled must not cost a round.
+            if !round.is_null() {
+                arguments::check_size(round, "pard_round")?;
+            }
+            let written = writer.round(&session.cancelled)?;
+            if round.is_null() { Ok(()) } else { arguments::fill(round, &written, "pard_round") }
+        })
+    }
+}
+
+/// `pard_session_run`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pard_session_run(
+    session: *mut PardSession,
+    on_round: Option<PardOnRound>,
+    user: *mut c_void,
+    error: *mut PardError,
+) -> PardStatus {
+    // SAFETY: as above.
+    unsafe {
+        guard(error, || {
+            let session = arguments::handle(session, "session")?;
+            session.writer()?.run(&session.cancelled, on_round, user)
+        })
+    }
+}
+
+/// `pard_session_cancel`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pard_session_cancel(session: *mut PardSession) {
+    // SAFETY: as above.
+    if let Some(session) = unsafe { session.as_ref() } {
+        session.cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+/// `pard_session_text`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pard_session_text(session: *mut PardSession) -> *const c_char {
+    // SAFETY: as above.
+    let writer = unsafe { session.as_ref() }.and_then(|session| session.writer().ok());
+    writer.map_or(c"".as_ptr(), |writer| writer.text.as_ptr().cast())
+}
+
+/// `pard_session_statistics`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pard_session_statistics(
+    session: *mut PardSession,
+    statistics: *mut PardStatistics,
+    error: *mut PardError,
+) -> PardStatus {
+    // SAFETY: as above.
+    unsafe {
+        guard(error, || {
+            let session = arguments::handle(session, "session")?;
+            let filled = session.writer()?.statistics();
+            arguments::fill(statistics, &filled, "pard_statistics")
+        })
+    }
+}

@@ -1,0 +1,229 @@
+//! What a session does: rounds, and what is said of them.
+
+use std::ffi::{c_char, c_int, c_void};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::arguments::Shared;
+use super::failure::Failure;
+use crate::decoding::{Decoder, FinishReason, Limits, MOST_DRAFTS, Method, RoundStatistics, Statistics, Transcript};
+use crate::model::Model;
+
+/// What one call at a time uses.
+pub(super) struct Writer {
+    pub model: Arc<Model>,
+    decoder: Decoder,
+    transcript: Option<Transcript>,
+    /// The answer's text, and the zero byte that C wants at the end.
+    pub text: Vec<u8>,
+    /// The text of the last round, likewise.
+    piece: Vec<u8>,
+}
+
+/// `pard_round`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct PardRound {
+    /// Its size in bytes.
+    pub size: usize,
+    /// The text that became certain.
+    pub text: *const c_char,
+    /// Its bytes.
+    pub text_length: usize,
+    /// The tokens.
+    pub tokens: *const u32,
+    /// How many.
+    pub token_count: usize,
+    /// K.
+    pub proposed: usize,
+    /// How many of them the model agreed with.
+    pub accepted: usize,
+    /// Time that the round took.
+    pub seconds: f64,
+    /// Whether and why the answer has ended.
+    pub finish: i32,
+}
+
+/// `pard_statistics`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct PardStatistics {
+    /// Its size in bytes.
+    pub size: usize,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Tokens of the answer.
+    pub answer_tokens: usize,
+    /// Tokens that rounds wrote.
+    pub committed_tokens: usize,
+    /// Rounds.
+    pub rounds: usize,
+    /// Tokens a round.
+    pub tokens_per_round: f64,
+    /// Time for the prompt.
+    pub prefill_seconds: f64,
+    /// Time for all rounds.
+    pub decode_seconds: f64,
+    /// Tokens of the answer per second of decoding.
+    pub tokens_per_second: f64,
+    /// Mean K.
+    pub mean_drafts: f64,
+    /// Proposals by position.
+    pub proposed: [usize; MOST_DRAFTS],
+    /// Those that were accepted.
+    pub accepted: [usize; MOST_DRAFTS],
+    /// The method.
+    pub method: i32,
+    /// Whether and why the answer has ended.
+    pub finish: i32,
+}
+
+// SAFETY: it is `repr(C)`, begins with its size, and zeros are numbers and NULL.
+unsafe impl Shared for PardRound {}
+// SAFETY: as above.
+unsafe impl Shared for PardStatistics {}
+
+/// `pard_on_round`.
+pub type PardOnRound = unsafe extern "C-unwind" fn(round: *const PardRound, user: *mut c_void) -> c_int;
+
+fn finish_number(finish: Option<FinishReason>) -> i32 {
+    match finish {
+        None => 0,
+        Some(FinishReason::Stop) => 1,
+        Some(FinishReason::Length) => 2,
+        Some(FinishReason::Context) => 3,
+        Some(FinishReason::Cancelled) => 4,
+        Some(FinishReason::Failed) => 5,
+    }
+}
+
+fn method_number(method: Method) -> i32 {
+    match method {
+        Method::Ar => 1,
+        Method::Vsd => 2,
+        Method::Pard => 3,
+    }
+}
+
+impl Writer {
+    pub fn new(model: Arc<Model>, decoder: Decoder) -> Writer {
+        Writer { model, decoder, transcript: None, text: vec![0], piece: vec![0] }
+    }
+
+    pub fn forget(&mut self) {
+        self.transcript = None;
+        self.text = vec![0];
+        self.piece = vec![0];
+    }
+
+    pub fn start(&mut self, prompt: &[u32], limits: Limits, cancelled: &AtomicBool) -> Result<(), Failure> {
+        let is_cancelled = || cancelled.load(Ordering::Relaxed);
+        self.decoder.start(prompt, &|| !is_cancelled())?;
+        let room = self.decoder.options().context - prompt.len();
+        let transcript = self.transcript.insert(Transcript::new(&self.model.text, limits, room));
+        if is_cancelled() {
+            transcript.end(FinishReason::Cancelled);
+        }
+        Ok(())
+    }
+
+    /// Whether and why the answer has ended. One that was never begun counts as cancelled.
+    fn finish(&self) -> Option<FinishReason> {
+        self.transcript.as_ref().map_or(Some(FinishReason::Cancelled), Transcript::finish_reason)
+    }
+
+    /// Runs one round, if the answer wants one.
+    pub fn round(&mut self, cancelled: &AtomicBool) -> Result<PardRound, Failure> {
+        let mut statistics = RoundStatistics::default();
+        let (mut text, mut tokens): (String, &[u32]) = (String::new(), &[]);
+        let mut failed = None;
+        if let Some(transcript) = self.transcript.as_mut().filter(|transcript| transcript.finish_reason().is_none()) {
+            let before = transcript.output().len();
+            if cancelled.load(Ordering::Relaxed) {
+                text = transcript.end(FinishReason::Cancelled);
+            } else {
+                match self.decoder.round() {
+                    Ok(committed) => {
+                        text = transcript.take(committed);
+                        statistics = self.decoder.last_round();
+                    }
+                    Err(error) => {
+                        text = transcript.end(FinishReason::Failed);
+                        failed = Some(error);
+                    }
+                }
+            }
+            tokens = &transcript.output()[before..];
+        }
+        let (tokens, token_count) = (tokens.as_ptr(), tokens.len());
+        append(&mut self.text, &text);
+        self.piece = vec![0];
+        append(&mut self.piece, &text);
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        Ok(PardRound {
+            size: size_of::<PardRound>(),
+            text: self.piece.as_ptr().cast(),
+            text_length: text.len(),
+            tokens,
+            token_count,
+            proposed: statistics.proposed,
+            accepted: statistics.accepted,
+            seconds: statistics.time.as_secs_f64(),
+            finish: finish_number(self.finish()),
+        })
+    }
+
+    pub fn run(
+        &mut self,
+        cancelled: &AtomicBool,
+        on_round: Option<PardOnRound>,
+        user: *mut c_void,
+    ) -> Result<(), Failure> {
+        while self.finish().is_none() {
+            let round = self.round(cancelled)?;
+            // SAFETY: the caller has handed over a function of this type.
+            let stop = on_round.is_some_and(|on_round| unsafe { on_round(&round, user) } != 0);
+            if let Some(transcript) = self.transcript.as_mut().filter(|_| stop) {
+                let text = transcript.end(FinishReason::Cancelled);
+                append(&mut self.text, &text);
+            }
+        }
+        Ok(())
+    }
+
+    pub fn statistics(&self) -> PardStatistics {
+        let mut counts = Statistics::default();
+        let mut answer_tokens = 0;
+        if let Some(transcript) = &self.transcript {
+            counts.clone_from(self.decoder.statistics());
+            answer_tokens = transcript.output().len();
+        }
+        let padded = |counts: &[usize]| std::array::from_fn(|index| counts.get(index).copied().unwrap_or(0));
+        let decode_seconds = counts.decode.as_secs_f64();
+        PardStatistics {
+            size: size_of::<PardStatistics>(),
+            prompt_tokens: counts.prompt_tokens,
+            answer_tokens,
+            committed_tokens: counts.committed_tokens,
+            rounds: counts.rounds,
+            tokens_per_round: counts.tokens_per_round(),
+            prefill_seconds: counts.prefill.as_secs_f64(),
+            decode_seconds,
+            tokens_per_second: answer_tokens as f64 / decode_seconds.max(1e-9),
+            mean_drafts: counts.mean_drafts(),
+            proposed: padded(&counts.proposed),
+            accepted: padded(&counts.accepted),
+            method: method_number(self.decoder.options().method),
+            finish: finish_number(self.finish()),
+        }
+    }
+}
+
+/// Puts `text` before the zero byte.
+fn append(to: &mut Vec<u8>, text: &str) {
+    to.pop();
+    to.extend_from_slice(text.as_bytes());
+    to.push(0);
+}

@@ -1,0 +1,349 @@
+/*
+ * pard.h - language models on any GPU, from C and all that speaks C.
+ *
+ * This header is the manual. In short:
+ *
+ *     pard_error *error = pard_error_new();
+ *     pard_device *device = NULL;
+ *     pard_model *model = NULL;
+ *     pard_session *session = NULL;
+ *     pard_message question = {"user", "Why is the sky blue?"};
+ *
+ *     if (pard_device_open(NULL, &device, error) ||
+ *         pard_model_load(device, "model.gguf", NULL, &model, error) ||
+ *         pard_session_new(model, NULL, NULL, &session, error) ||
+ *         pard_session_start_chat(session, &question, 1, NULL, error) ||
+ *         pard_session_run(session, NULL, NULL, error))
+ *         fprintf(stderr, "%s\n", pard_error_message(error));
+ *     else
+ *         printf("%s\n", pard_session_text(session));
+ *
+ *     pard_session_free(session);
+ *     pard_model_free(model);
+ *     pard_device_free(device);
+ *     pard_error_free(error);
+ *
+ * HANDLES. What a function named *_new, *_open or *_load gives is yours until you hand it to the *_free of its kind, once.
+ * *_free takes NULL and does nothing then. A handle keeps alive what it was made from, so handles may be freed in any
+ * order, and a device or a model may be freed as soon as it is not named in a call any more. Where a call fails, the
+ * handle it would have made is NULL.
+ *
+ * STRINGS are UTF-8 and end with a zero byte. Strings that go in are copied. Of strings that come out each function says
+ * how long they live; none is to be freed.
+ *
+ * THREADS. pard_device, pard_model and pard_draft may be used by any number of threads at once. A pard_session is used by
+ * one thread at a time, which may be another one each time; a call that finds it in use returns PARD_BUSY and does
+ * nothing, so that no fault of a caller can disturb an answer. pard_session_cancel is the exception: it may be called by any
+ * thread at any time. A pard_error belongs to one thread at a time. No handle may be freed while a call uses it.
+ *
+ * CALLBACKS run on the thread that made the call, before it returns. They may call any function of this library but those
+ * of the session at work (pard_session_cancel excepted), which return PARD_BUSY there. A callback must return: it may not
+ * leave by longjmp or by a C++ exception.
+ *
+ * ERRORS. A function that can fail returns a pard_status, which is PARD_OK, 0, if it did what it says. Its last argument
+ * may be a pard_error, which then holds the same status and a message that names what is at fault; a call that succeeds
+ * leaves it as it was. The library does not print, exit, or abort: should it have a fault of its own, the call
+ * returns PARD_INTERNAL. NULL where a pointer is needed is PARD_INVALID_ARGUMENT.
+ *
+ * STRUCTS begin with their own size, so that later versions can add fields at the end:
+ *
+ *     pard_session_options options = {sizeof options};
+ *     options.context = 2048;
+ *
+ * Zero, in any other field of a struct of options, is its default. NULL in place of a struct of options is all defaults.
+ */
+#ifndef PARD_H
+#define PARD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- The library ---- */
+
+/* What this header describes. Until 1.0 the second number changes with anything that could break a caller. */
+#define PARD_VERSION "0.1.0"
+
+/* The version of the library that is loaded, such as "0.1.0". It lives for ever. */
+const char *pard_version(void);
+
+/* ---- Errors ---- */
+
+typedef int32_t pard_status;
+
+enum {
+    PARD_OK = 0,
+    PARD_INVALID_ARGUMENT = 1, /* NULL, text that is not UTF-8, an option out of range, a struct of unknown size */
+    PARD_NO_DEVICE = 2,        /* there is no such graphics adapter, or it does not open */
+    PARD_NO_MODEL = 3,         /* no model has that name, it cannot be read, or its download failed */
+    PARD_BAD_MODEL = 4,        /* the model's files are damaged, incomplete, or of a kind that is not run */
+    PARD_BAD_DRAFT = 5,        /* the draft is not one for this model, or not one for this method */
+    PARD_BAD_PROMPT = 6,       /* the prompt is empty or too long, or the chat template refuses the messages */
+    PARD_NO_MEMORY = 7,        /* the device has no room, or its limits are too low */
+    PARD_DEVICE_LOST = 8,      /* the device stopped answering: free all that is on it and open it again */
+    PARD_BUSY = 9,             /* another call is using the session */
+    PARD_INTERNAL = 10         /* a fault of the library or of the driver */
+};
+
+/* The status' name, such as "PARD_NO_MODEL"; "PARD_UNKNOWN" for any other number. It lives for ever. */
+const char *pard_status_name(pard_status status);
+
+/* Keeps the last error of the calls it is given to. Any call takes NULL in its place. */
+typedef struct pard_error pard_error;
+
+/* An empty one: PARD_OK, and no message. */
+pard_error *pard_error_new(void);
+void pard_error_free(pard_error *error);
+
+/* PARD_OK if no call failed; of NULL too. */
+pard_status pard_error_status(const pard_error *error);
+
+/* The message, or "". It lives until the error is given to another call or is freed. */
+const char *pard_error_message(const pard_error *error);
+
+/* ---- Devices ---- */
+
+/* An open graphics adapter. */
+typedef struct pard_device pard_device;
+
+typedef struct pard_device_options {
+    size_t size;         /* sizeof(pard_device_options) */
+    const char *device;  /* a part of the adapter's name, or its index as `pard devices` lists them; NULL is the best */
+    const char *backend; /* "vulkan", "metal" or "dx12"; NULL is any. WGPU_BACKEND and WGPU_ADAPTER_NAME count too */
+} pard_device_options;
+
+/* Opens an adapter. PARD_NO_DEVICE comes with a list of those there are. */
+pard_status pard_device_open(const pard_device_options *options, pard_device **device, pard_error *error);
+void pard_device_free(pard_device *device);
+
+/* The adapter's name and driver. It lives as long as the handle. */
+const char *pard_device_name(const pard_device *device);
+
+/* ---- Models ---- */
+
+/* A model on a device: weights, which all sessions share, and its tokenizer. */
+typedef struct pard_model pard_model;
+
+/* A model that proposes tokens for another one. */
+typedef struct pard_draft pard_draft;
+
+/* Is told how far a step has come: `done` of `total` bytes of `what`, which lives until it returns. */
+typedef void (*pard_progress)(const char *what, uint64_t done, uint64_t total, void *user);
+
+/* Weights on the device. */
+enum { PARD_WEIGHTS_16_BIT = 0, PARD_WEIGHTS_F32 = 1 };
+/* Keys and values on the device. */
+enum { PARD_CACHE_F16 = 0, PARD_CACHE_F32 = 1 };
+/* What multiplies matrices: ordinary instructions, or the adapter's matrix units. */
+enum { PARD_PRODUCTS_PLAIN = 0, PARD_PRODUCTS_COOPERATIVE = 1 };
+
+typedef struct pard_load_options {
+    size_t size; /* sizeof(pard_load_options) */
+    int32_t weights;
+    int32_t cache;
+    int32_t products;
+    const uint32_t *mask_token; /* for pard_draft_load: the mask token, where the draft's config.json names none */
+    pard_progress progress;     /* called while files are downloaded and weights go to the device */
+    void *user;                 /* handed to `progress` */
+} pard_load_options;
+
+/*
+ * Loads a model: a folder in Hugging Face form, a .gguf file, a repository of the Hugging Face hub ("owner/name", from the
+ * hub's local cache or else downloaded), or "smollm2". It takes as long as reading the weights does, and cannot be stopped.
+ */
+pard_status pard_model_load(const pard_device *device, const char *name, const pard_load_options *options,
+                            pard_model **model, pard_error *error);
+void pard_model_free(pard_model *model);
+
+/* One file in memory. */
+typedef struct pard_file {
+    const char *name;  /* such as "config.json" */
+    const void *bytes;
+    size_t size;
+} pard_file;
+
+/*
+ * Loads a model from memory: the files of a folder in Hugging Face form, or one whose name ends with ".gguf". `name` is what to
+ * call the model. The bytes are used until the call returns and no longer.
+ */
+pard_status pard_model_load_files(const pard_device *device, const char *name, const pard_file *files,
+                                  size_t file_count, const pard_load_options *options, pard_model **model,
+                                  pard_error *error);
+
+/* What to call the model. It lives as long as the handle. */
+const char *pard_model_name(const pard_model *model);
+
+/* Tokens that the model was made to read at once; 0 of NULL. */
+size_t pard_model_context(const pard_model *model);
+
+/* Bytes that its weights take on the device; 0 of NULL. */
+uint64_t pard_model_bytes(const pard_model *model);
+
+/* 1 if the model comes with a chat template, 0 if it does not or is NULL. */
+int32_t pard_model_has_chat_template(const pard_model *model);
+
+/*
+ * Loads a draft for `target`, on the same device. `name` is as in pard_model_load; NULL lets the target draft for itself,
+ * which shows the method and not its speed. PARD_BAD_DRAFT if the two do not share a tokenizer.
+ */
+pard_status pard_draft_load(const pard_model *target, const char *name, const pard_load_options *options,
+                            pard_draft **draft, pard_error *error);
+void pard_draft_free(pard_draft *draft);
+
+/* ---- Text and tokens ---- */
+
+/* For options that have a default of their own. */
+enum { PARD_DEFAULT = 0, PARD_ON = 1, PARD_OFF = 2 };
+
+/* One turn of a conversation. */
+typedef struct pard_message {
+    const char *role;    /* "system", "user" or "assistant" */
+    const char *content; /* what is said */
+} pard_message;
+
+/*
+ * The tokens of plain text, with those that the model wants around it. Writes at most `capacity` of them to `tokens`, which
+ * may be NULL if `capacity` is 0, and sets `*count` to how many there are.
+ */
+pard_status pard_model_tokenize(const pard_model *model, const char *text, uint32_t *tokens, size_t capacity,
+                                size_t *count, pard_error *error);
+
+/*
+ * The tokens of a conversation as the model's chat template writes it, with the beginning of an answer at the end.
+ * `thinking`, PARD_ON or PARD_OFF, is for templates that know of it.
+ */
+pard_status pard_model_tokenize_chat(const pard_model *model, const pard_message *messages, size_t message_count,
+                                     int32_t thinking, uint32_t *tokens, size_t capacity, size_t *count,
+                                     pard_error *error);
+
+/*
+ * The text of `tokens`, special tokens left out. Writes at most `capacity` bytes to `text`, the zero byte at the end
+ * included, whole characters only; sets `*length` to the text's length in bytes without the zero byte.
+ */
+pard_status pard_model_detokenize(const pard_model *model, const uint32_t *tokens, size_t count, char *text,
+                                  size_t capacity, size_t *length, pard_error *error);
+
+/* ---- Sessions ---- */
+
+/* One sequence being written: keys and values on the device, and the answer so far. */
+typedef struct pard_session pard_session;
+
+/* Who proposes tokens. None of it changes the text. */
+enum {
+    PARD_METHOD_BEST = 0, /* the last of these that the draft, or its absence, allows */
+    PARD_METHOD_AR = 1,   /* nobody: one token a round */
+    PARD_METHOD_VSD = 2,  /* an ordinary draft, in K passes */
+    PARD_METHOD_PARD = 3  /* a parallel draft, in one pass */
+};
+
+typedef struct pard_session_options {
+    size_t size;       /* sizeof(pard_session_options) */
+    int32_t method;    /* PARD_METHOD_... */
+    int32_t drafts;    /* K, tokens proposed each round, 1 to 16; 0 chooses it round by round */
+    size_t context;    /* tokens that prompt and answer may take together; 0 is what the model was made for, at most 4096 */
+    int32_t run_ahead; /* PARD_ON submits a round before the last one's tokens are known; by default GPUs do */
+} pard_session_options;
+
+/* Makes a session, and with it its caches on the device. `draft` may be NULL: then there is no speculation. */
+pard_status pard_session_new(const pard_model *model, const pard_draft *draft, const pard_session_options *options,
+                             pard_session **session, pard_error *error);
+void pard_session_free(pard_session *session);
+
+/* How an answer is written. */
+typedef struct pard_answer_options {
+    size_t size;             /* sizeof(pard_answer_options) */
+    size_t max_tokens;       /* tokens of the answer at most; 0 is 256 */
+    const char *const *stop; /* texts that end the answer and are not part of it */
+    size_t stop_count;
+    int32_t thinking;        /* PARD_ON, PARD_OFF: for chat templates that know of it */
+} pard_answer_options;
+
+/*
+ * The three ways to begin an answer. Each forgets the session's last answer and reads the prompt, which takes as long as the
+ * prompt is long; pard_session_cancel ends it early. The answer is then written by pard_session_run or pard_session_round.
+ * PARD_BAD_PROMPT if the prompt is empty or leaves no room in the context.
+ *
+ * pard_session_start goes on with plain text; pard_session_start_chat answers a conversation, by the model's chat
+ * template; pard_session_start_tokens goes on with tokens.
+ */
+pard_status pard_session_start(pard_session *session, const char *text, const pard_answer_options *options,
+                               pard_error *error);
+pard_status pard_session_start_chat(pard_session *session, const pard_message *messages, size_t message_count,
+                                    const pard_answer_options *options, pard_error *error);
+pard_status pard_session_start_tokens(pard_session *session, const uint32_t *tokens, size_t count,
+                                      const pard_answer_options *options, pard_error *error);
+
+/* Why an answer ended. */
+enum {
+    PARD_WRITING = 0,          /* it has not */
+    PARD_FINISH_STOP = 1,      /* the model ended it, or a stop text came up */
+    PARD_FINISH_LENGTH = 2,    /* it is as long as it may be */
+    PARD_FINISH_CONTEXT = 3,   /* the context is full */
+    PARD_FINISH_CANCELLED = 4, /* pard_session_cancel, or the callback, ended it */
+    PARD_FINISH_FAILED = 5     /* a round failed */
+};
+
+/* What one round wrote. Pointers live until the next call with the session. */
+typedef struct pard_round {
+    size_t size;            /* sizeof(pard_round) */
+    const char *text;       /* the text that became certain, whole characters only; often "", never NULL */
+    size_t text_length;     /* its bytes */
+    const uint32_t *tokens; /* the answer's tokens of this round; the text of the last ones may come later */
+    size_t token_count;
+    size_t proposed;        /* K of the round */
+    size_t accepted;        /* proposals that the model agreed with */
+    double seconds;         /* that the round took */
+    int32_t finish;         /* PARD_WRITING, or why the answer ended with this round */
+} pard_round;
+
+/*
+ * Writes 1 to K + 1 tokens more, and says which in `*round`, of which the caller has set `size`; `round` may be NULL. For
+ * programs with a frame to draw between rounds. An answer that has ended, or none begun, gets no round: text and tokens
+ * are empty, and `finish` says how it ended, PARD_FINISH_CANCELLED if none was begun.
+ */
+pard_status pard_session_round(pard_session *session, pard_round *round, pard_error *error);
+
+/* Is given each round. Where it returns anything but 0, the answer ends there. */
+typedef int (*pard_on_round)(const pard_round *round, void *user);
+
+/* Writes the answer to its end; `on_round`, which may be NULL, is called after every round. */
+pard_status pard_session_run(pard_session *session, pard_on_round on_round, void *user, pard_error *error);
+
+/*
+ * Ends the answer that is being read or written, within one round; from any thread. What was written stays. It has no effect
+ * on an answer that is begun later.
+ */
+void pard_session_cancel(pard_session *session);
+
+/* The answer so far. It lives until the next call with the session. "" while another call uses the session. */
+const char *pard_session_text(pard_session *session);
+
+/* Counts and times of the session's answer. */
+typedef struct pard_statistics {
+    size_t size;               /* sizeof(pard_statistics) */
+    size_t prompt_tokens;
+    size_t answer_tokens;      /* a stop token at the end included */
+    size_t committed_tokens;   /* tokens that rounds wrote, those dropped after the end included */
+    size_t rounds;
+    double tokens_per_round;
+    double prefill_seconds;    /* for the prompt */
+    double decode_seconds;     /* for all rounds */
+    double tokens_per_second;  /* answer_tokens / decode_seconds */
+    double mean_drafts;        /* mean K */
+    size_t proposed[16];       /* in how many rounds there was an i-th proposal */
+    size_t accepted[16];       /* in how many of those it was accepted */
+    int32_t method;            /* PARD_METHOD_..., as it was chosen */
+    int32_t finish;            /* PARD_WRITING, or why the answer ended */
+} pard_statistics;
+
+/* Fills `*statistics`, of which the caller has set `size`. */
+pard_status pard_session_statistics(pard_session *session, pard_statistics *statistics, pard_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

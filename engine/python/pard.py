@@ -1,0 +1,376 @@
+"""Language models on any GPU, from Python: one file over the C library, with nothing but the standard library.
+
+    import pard
+
+    model = pard.Model("smollm2")
+    for piece in model.stream("Why is the sky blue?", max_tokens=64):
+        print(piece, end="", flush=True)
+
+    answer = model.generate([{"role": "user", "content": "Name three colours."}])
+    print(answer.text, answer.statistics["tokens_per_second"])
+
+The library, libpard_engine.so (.dylib, pard_engine.dll), is looked for where PARD_LIBRARY says, beside this file, in ../lib
+from here, as `./run stage` lays it out, and then where the system keeps its libraries. `pard.h` is the manual of
+all that lies below; this file adds no behaviour of its own.
+"""
+
+import ctypes
+import ctypes.util
+import os
+import pathlib
+import sys
+import threading
+from ctypes import POINTER, byref, c_char_p, c_double, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
+
+__all__ = ["Answer", "Draft", "Error", "Model", "Stream", "version"]
+
+METHODS = {"best": 0, "ar": 1, "vsd": 2, "pard": 3}
+FINISHES = [None, "stop", "length", "context", "cancelled", "failed"]
+CHOICES = {None: 0, True: 1, False: 2}
+
+
+class Error(Exception):
+    """What the library says. `status` is its name in pard.h, such as "PARD_NO_MODEL"."""
+
+    def __init__(self, status, message):
+        super().__init__(message)
+        self.status = status
+
+
+class _Sized(ctypes.Structure):
+    """A struct that begins with its size; what is not named is zero, the default."""
+
+    def __init__(self, **fields):
+        super().__init__(size=ctypes.sizeof(type(self)), **fields)
+
+
+class _DeviceOptions(_Sized):
+    _fields_ = [("size", c_size_t), ("device", c_char_p), ("backend", c_char_p)]
+
+
+_Progress = ctypes.CFUNCTYPE(None, c_char_p, c_uint64, c_uint64, c_void_p)
+
+
+class _LoadOptions(_Sized):
+    _fields_ = [
+        ("size", c_size_t),
+        ("weights", c_int32),
+        ("cache", c_int32),
+        ("products", c_int32),
+        ("mask_token", POINTER(c_uint32)),
+        ("progress", _Progress),
+        ("user", c_void_p),
+    ]
+
+
+class _Message(ctypes.Structure):
+    _fields_ = [("role", c_char_p), ("content", c_char_p)]
+
+
+class _SessionOptions(_Sized):
+    _fields_ = [
+        ("size", c_size_t),
+        ("method", c_int32),
+        ("drafts", c_int32),
+        ("context", c_size_t),
+        ("run_ahead", c_int32),
+    ]
+
+
+class _AnswerOptions(_Sized):
+    _fields_ = [
+        ("size", c_size_t),
+        ("max_tokens", c_size_t),
+        ("stop", POINTER(c_char_p)),
+        ("stop_count", c_size_t),
+        ("thinking", c_int32),
+    ]
+
+
+class _Round(_Sized):
+    _fields_ = [
+        ("size", c_size_t),
+        ("text", c_void_p),
+        ("text_length", c_size_t),
+        ("tokens", POINTER(c_uint32)),
+        ("token_count", c_size_t),
+        ("proposed", c_size_t),
+        ("accepted", c_size_t),
+        ("seconds", c_double),
+        ("finish", c_int32),
+    ]
+
+
+class _Statistics(_Sized):
+    _fields_ = [
+        ("size", c_size_t),
+        ("prompt_tokens", c_size_t),
+        ("answer_tokens", c_size_t),
+        ("committed_tokens", c_size_t),
+        ("rounds", c_size_t),
+        ("tokens_per_round", c_double),
+        ("prefill_seconds", c_double),
+        ("decode_seconds", c_double),
+        ("tokens_per_second", c_double),
+        ("mean_drafts", c_double),
+        ("proposed", c_size_t * 16),
+        ("accepted", c_size_t * 16),
+        ("method", c_int32),
+        ("finish", c_int32),
+    ]
+
+
+def _load():
+    name = {"darwin": "libpard_engine.dylib", "win32": "pard_engine.dll"}.get(sys.platform, "libpard_engine.so")
+    here = pathlib.Path(__file__).resolve().parent
+    named = os.environ.get("PARD_LIBRARY")
+    candidates = [named] if named else [here / name, here.parent / "lib" / name]
+    found = next((str(path) for path in candidates if os.path.exists(path)), None)
+    found = found or named or ctypes.util.find_library("pard_engine")
+    if found is None:
+        raise ImportError(f"{name} is not to be found; name it by PARD_LIBRARY, or stage it: ./run stage DIR")
+    library = ctypes.CDLL(found)
+    signatures = {
+        "pard_version": (c_char_p, []),
+        "pard_status_name": (c_char_p, [c_int32]),
+        "pard_error_new": (c_void_p, []),
+        "pard_error_message": (c_char_p, [c_void_p]),
+        "pard_device_open": (c_int32, [POINTER(_DeviceOptions), POINTER(c_void_p), c_void_p]),
+        "pard_device_name": (c_char_p, [c_void_p]),
+        "pard_model_load": (c_int32, [c_void_p, c_char_p, POINTER(_LoadOptions), POINTER(c_void_p), c_void_p]),
+        "pard_draft_load": (c_int32, [c_void_p, c_char_p, POINTER(_LoadOptions), POINTER(c_void_p), c_void_p]),
+        "pard_model_name": (c_char_p, [c_void_p]),
+        "pard_model_context": (c_size_t, [c_void_p]),
+        "pard_model_has_chat_template": (c_int32, [c_void_p]),
+        "pard_session_new": (
+            c_int32,
+            [c_void_p, c_void_p, POINTER(_SessionOptions), POINTER(c_void_p), c_void_p],
+        ),
+        "pard_session_start": (c_int32, [c_void_p, c_char_p, POINTER(_AnswerOptions), c_void_p]),
+        "pard_session_start_chat": (
+            c_int32,
+            [c_void_p, POINTER(_Message), c_size_t, POINTER(_AnswerOptions), c_void_p],
+        ),
+        "pard_session_round": (c_int32, [c_void_p, POINTER(_Round), c_void_p]),
+        "pard_session_cancel": (None, [c_void_p]),
+        "pard_session_statistics": (c_int32, [c_void_p, POINTER(_Statistics), c_void_p]),
+    }
+    for handle in ["error", "device", "model", "draft", "session"]:
+        signatures[f"pard_{handle}_free"] = (None, [c_void_p])
+    for function, (result, arguments) in signatures.items():
+        getattr(library, function).restype = result
+        getattr(library, function).argtypes = arguments
+    return library
+
+
+_library = _load()
+
+
+def version():
+    """The library's version."""
+    return _library.pard_version().decode()
+
+
+def _call(function, *arguments):
+    """Calls a function that can fail."""
+    error = _library.pard_error_new()
+    try:
+        status = function(*arguments, error)
+        if status != 0:
+            message = _library.pard_error_message(error).decode()
+            raise Error(_library.pard_status_name(status).decode(), message)
+    finally:
+        _library.pard_error_free(error)
+
+
+def _encode(text):
+    # C ends a text at its first zero byte; to cut one short silently would be worse than to refuse it.
+    encoded = text.encode()
+    if b"\0" in encoded:
+        raise ValueError("a text for the model holds a zero byte")
+    return encoded
+
+
+class _Handle:
+    """What the library gave; it is given back when nobody uses it any more."""
+
+    def __init__(self, kind):
+        self.pointer = c_void_p()
+        self._free = getattr(_library, f"pard_{kind}_free")
+
+    def __del__(self):
+        if self.pointer:
+            self._free(self.pointer)
+
+
+def _load_options(weights, cache, products, mask_token, progress):
+    options = _LoadOptions(weights={"16-bit": 0, "f32": 1}[weights])
+    options.cache = {"f16": 0, "f32": 1}[cache]
+    options.products = {"plain": 0, "cooperative": 1}[products]
+    if mask_token is not None:
+        options.mask_token = ctypes.pointer(c_uint32(mask_token))
+    if progress is not None:
+        options.progress = _Progress(lambda what, done, total, _: progress(what.decode(), done, total))
+    return options
+
+
+class Model:
+    """A model on a device, and the sessions that run on it.
+
+    `name` is a folder, a .gguf file, a repository of the Hugging Face hub, or "smollm2". `draft` names a model that
+    proposes tokens, "itself" the model itself. `device` is a part of the adapter's name, or its index. `progress` is called
+    with what is loaded, and how many of how many bytes are.
+
+    Any number of threads may use a model: each answer being written has a session of its own.
+    """
+
+    def __init__(
+        self,
+        name,
+        draft=None,
+        *,
+        mask_token=None,
+        device=None,
+        backend=None,
+        context=0,
+        weights="16-bit",
+        cache="f16",
+        products="plain",
+        progress=None,
+    ):
+        self.context = context
+        self._idle, self._lock = [], threading.Lock()
+        encoded = lambda text: None if text is None else _encode(str(text))
+        self._device = _Handle("device")
+        options = _DeviceOptions(device=encoded(device), backend=encoded(backend))
+        _call(_library.pard_device_open, byref(options), byref(self._device.pointer))
+        self._model = _Handle("model")
+        options = _load_options(weights, cache, products, None, progress)
+        arguments = (self._device.pointer, encoded(os.fspath(name)), byref(options), byref(self._model.pointer))
+        _call(_library.pard_model_load, *arguments)
+        self._draft = _Handle("draft")
+        if draft is not None:
+            options = _load_options(weights, cache, products, mask_token, progress)
+            draft = None if draft == "itself" else os.fspath(draft)
+            arguments = (self._model.pointer, encoded(draft), byref(options), byref(self._draft.pointer))
+            _call(_library.pard_draft_load, *arguments)
+
+    @property
+    def name(self):
+        """What to call the model."""
+        return _library.pard_model_name(self._model.pointer).decode()
+
+    @property
+    def device(self):
+        """The adapter that it runs on."""
+        return _library.pard_device_name(self._device.pointer).decode()
+
+    def stream(self, prompt, *, max_tokens=256, stop=(), raw=False, thinking=None, method="best", drafts=0):
+        """Begins an answer, and gives a Stream of its text.
+
+        `prompt` is a text, which is put into the model's chat template where it has one unless `raw` is true; or a
+        conversation, a list of dictionaries with `role` and `content`. `drafts` is K, tokens proposed each round; 0
+        chooses it.
+        """
+        return Stream(self, prompt, max_tokens, stop, raw, thinking, method, drafts)
+
+    def generate(self, prompt, **options):
+        """The whole Answer. Options are those of `stream`."""
+        stream = self.stream(prompt, **options)
+        text = "".join(stream)
+        return Answer(text, stream.tokens, stream.finish, stream.statistics)
+
+    def _session(self, method, drafts):
+        """A session for one answer, used before if one of the same kind is idle."""
+        kind = (METHODS[method], drafts)
+        with self._lock:
+            for index, (idle, session) in enumerate(self._idle):
+                if idle == kind:
+                    del self._idle[index]
+                    return session
+        session = _Handle("session")
+        options = _SessionOptions(method=kind[0], drafts=drafts, context=self.context)
+        arguments = (self._model.pointer, self._draft.pointer, byref(options), byref(session.pointer))
+        _call(_library.pard_session_new, *arguments)
+        return session
+
+
+class Answer:
+    """What a model wrote: `text`, `tokens`, why it ended (`finish`), and what it cost (`statistics`)."""
+
+    def __init__(self, text, tokens, finish, statistics):
+        self.text, self.tokens, self.finish, self.statistics = text, tokens, finish, statistics
+
+    def __str__(self):
+        return self.text
+
+
+class Stream:
+    """An answer being written: an iterator over its text. `tokens` and `finish` follow it."""
+
+    def __init__(self, model, prompt, max_tokens, stop, raw, thinking, method, drafts):
+        self.tokens, self.finish = [], None
+        self._model, self._kind = model, (METHODS[method], drafts)
+        if max_tokens < 1:
+            raise ValueError("max_tokens must be 1 at least")
+        stop = [_encode(text) for text in ([stop] if isinstance(stop, str) else stop)]
+        stops = (c_char_p * len(stop))(*stop)
+        options = _AnswerOptions(max_tokens=max_tokens, stop=stops, stop_count=len(stop), thinking=CHOICES[thinking])
+        if isinstance(prompt, str) and not raw and _library.pard_model_has_chat_template(model._model.pointer):
+            prompt = [{"role": "user", "content": prompt}]
+        self._session = model._session(method, drafts)
+        if isinstance(prompt, str):
+            _call(_library.pard_session_start, self._session.pointer, _encode(prompt), byref(options))
+        else:
+            pairs = [(_encode(turn["role"]), _encode(turn["content"])) for turn in prompt]
+            messages = (_Message * len(pairs))(*pairs)
+            arguments = (self._session.pointer, messages, len(pairs), byref(options))
+            _call(_library.pard_session_start_chat, *arguments)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        """The next text, after as many rounds as it takes to make some certain."""
+        while self.finish is None:
+            text = self.round()
+            if text:
+                return text
+        raise StopIteration
+
+    def round(self):
+        """Writes one round more and gives its text, which may be empty."""
+        if self.finish is not None:
+            return ""
+        found = _Round()
+        _call(_library.pard_session_round, self._session.pointer, byref(found))
+        self.tokens += found.tokens[: found.token_count]
+        text = ctypes.string_at(found.text, found.text_length).decode()
+        if found.finish != 0:
+            self.finish = FINISHES[found.finish]
+            self._statistics = self.statistics
+            with self._model._lock:
+                self._model._idle.append((self._kind, self._session))
+            self._session = None
+        return text
+
+    def cancel(self):
+        """Ends the answer within one round; from any thread."""
+        session = self._session
+        if session is not None:
+            _library.pard_session_cancel(session.pointer)
+
+    @property
+    def statistics(self):
+        """Counts and times so far, by their names in pard.h; `proposed` and `accepted` by position."""
+        if self._session is None:
+            return self._statistics
+        found = _Statistics()
+        _call(_library.pard_session_statistics, self._session.pointer, byref(found))
+        numbers = {name: getattr(found, name) for name, _ in found._fields_ if name != "size"}
+        positions = max((index + 1 for index, count in enumerate(found.proposed) if count), default=0)
+        for name in ["proposed", "accepted"]:
+            numbers[name] = list(numbers[name])[:positions]
+        numbers["method"] = {number: name for name, number in METHODS.items()}[found.method]
+        numbers["finish"] = FINISHES[found.finish]
+        return numbers

@@ -1,0 +1,80 @@
+//! Programs in C and C++ that load a model and answer a question, linked with either library.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use pard_engine::model::source::{self, SourceOptions};
+
+use super::MODELS;
+use super::library::{LIBRARY, compiler, run, skip};
+
+const QUESTION: &str = "Name three colours of the rainbow.";
+
+/// Compiles `file` and links it, with the shared library or the static one; none where there is no compiler.
+fn program(file: &str, language: &str, is_static: bool) -> Option<PathBuf> {
+    let mut compiler = compiler(language, file)?;
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join("c_api").join(file);
+    let binary =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{file}-{}", if is_static { "static" } else { "shared" }));
+    let library = LIBRARY.libraries();
+    compiler.arg(source).arg("-o").arg(&binary);
+    if is_static {
+        compiler.arg(library.join("libpard_engine.a")).args(&LIBRARY.system_libraries);
+    } else {
+        compiler.arg("-L").arg(&library).arg("-lpard_engine").arg(format!("-Wl,-rpath,{}", library.display()));
+    }
+    run(&mut compiler);
+    Some(binary)
+}
+
+/// What a program wrote to standard output.
+#[track_caller]
+fn answer(program: &Path, arguments: &[&str]) -> String {
+    let output = run(Command::new(program).args(arguments));
+    String::from_utf8(output.stdout).expect("an answer in UTF-8")
+}
+
+fn pard(arguments: &[&str]) -> String {
+    let text = answer(Path::new(env!("CARGO_BIN_EXE_pard")), arguments);
+    text.strip_suffix('\n').expect("a line").to_owned()
+}
+
+#[test]
+fn a_c_program_answers_as_the_command_line_does() {
+    let Some(program) = program("smoke.c", "C", false) else { return };
+    let [target, draft] = [&MODELS.target, &MODELS.draft].map(|path| path.to_str().expect("a path in UTF-8"));
+    let text = answer(&program, &[target, QUESTION, "40"]);
+    let expected = pard(&["generate", "-m", target, "--chat", "-p", QUESTION, "-n", "40", "--quiet"]);
+    assert_eq!(text, expected);
+    assert!(!text.is_empty());
+    for draft in [draft, "itself"] {
+        assert_eq!(answer(&program, &[target, QUESTION, "40", draft]), text, "drafted by {draft}");
+    }
+}
+
+#[test]
+fn the_readmes_c_program_compiles_and_links() {
+    let Some(mut compiler) = compiler("C", "the README's program") else { return };
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("the README");
+    let (_, begin) = readme.split_once("```c\n").expect("a program in C");
+    let (program, _) = begin.split_once("```").expect("its end");
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = folder.path().join("answer.c");
+    std::fs::write(&source, program).expect("writing");
+    compiler.arg(&source).arg("-L").arg(LIBRARY.libraries()).arg("-lpard_engine");
+    run(compiler.arg("-o").arg(folder.path().join("answer")));
+}
+
+/// The default model, by the shared library from C and by the static one from C++.
+#[test]
+fn c_and_cpp_programs_run_the_default_model() {
+    if let Err(error) = source::resolve("smollm2", &SourceOptions::from_env()) {
+        return skip(&format!("the default model from C and C++: {error}"));
+    }
+    let programs = [program("smoke.c", "C", false), program("smoke.cpp", "C++", true)];
+    let expected = pard(&["generate", "-m", "smollm2", "--chat", "-p", QUESTION, "-n", "12", "--quiet"]);
+    assert!(expected.contains(' '), "{expected}");
+    for program in programs.into_iter().flatten() {
+        assert_eq!(answer(&program, &["smollm2", QUESTION, "12"]), expected, "{}", program.display());
+    }
+}
