@@ -38,7 +38,7 @@ pub use decoding::{Decoder, DecoderOptions, Draft, Drafts, FinishReason, Generat
 pub use error::{Error, Result};
 pub use gpu::Device;
 pub use model::{LoadOptions, Model};
-pub use text::{Message, Rendering};
+pub use text::{Conversation, Message, Rendering};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -67,22 +67,40 @@ impl<'a> Generation<'a> {
         keep_going: &dyn Fn() -> bool,
     ) -> Result<Generation<'a>> {
         decoder.start(prompt, keep_going)?;
+        Ok(Generation::after(decoder, model, prompt.len(), limits, keep_going))
+    }
+
+    /// As [`Generation::start`], but what the decoder's caches hold of `prompt` already is not read again: the next
+    /// answer of a conversation, of which [`crate::text::Conversation`] gives the tokens.
+    ///
+    /// **Errors**: those of [`Decoder::resume`].
+    pub fn resume(
+        decoder: &'a mut Decoder,
+        model: &'a Model,
+        prompt: &[u32],
+        limits: Limits,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<Generation<'a>> {
+        decoder.resume(prompt, keep_going)?;
+        Ok(Generation::after(decoder, model, prompt.len(), limits, keep_going))
+    }
+
+    /// Stands ready to answer a prompt of `tokens` tokens that the decoder has read.
+    fn after(
+        decoder: &'a mut Decoder,
+        model: &'a Model,
+        tokens: usize,
+        limits: Limits,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Generation<'a> {
         let stream = TextStream::continuing(&model.text.tokenizer).with_stop_strings(limits.stop.clone());
-        let room = decoder.options().context - prompt.len();
+        let room = decoder.options().context - tokens;
         let finish = match limits.max_tokens {
             _ if !keep_going() => Some(FinishReason::Cancelled),
             0 => Some(FinishReason::Length),
             _ => None,
         };
-        Ok(Generation {
-            decoder,
-            stop_tokens: &model.text.stop_tokens,
-            stream,
-            limits,
-            room,
-            output: Vec::new(),
-            finish,
-        })
+        Generation { decoder, stop_tokens: &model.text.stop_tokens, stream, limits, room, output: Vec::new(), finish }
     }
 
     /// The answer's tokens so far, a stop token at the end included.
@@ -135,6 +153,8 @@ impl<'a> Generation<'a> {
         }
         if self.finish.is_some() {
             text.extend(self.stream.flush());
+            // What a round committed after the end is no part of what a conversation goes on from.
+            self.decoder.truncate(self.decoder.options().context - self.room + self.output.len())?;
         }
         Ok(text)
     }
