@@ -1,6 +1,6 @@
 //! One answer, and what is reported of it.
 
-use pard_engine::decoding::{Decoder, Drafts, FinishReason, Generation, Limits, Statistics};
+use pard_engine::decoding::{Decoder, Drafts, FinishReason, Generation, Limits, Method, Speculation, Statistics};
 use pard_engine::model::Model;
 use serde_json::{Value, json};
 
@@ -14,16 +14,30 @@ pub struct Answer {
     pub statistics: Statistics,
 }
 
+/// Where an answer begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// With the whole prompt.
+    Anew,
+    /// With what the decoder's caches do not hold of it.
+    FromCaches,
+}
+
 /// Answers `prompt`, and hands every piece of text to `show` as soon as it is certain. Ctrl-C ends it after a round.
 pub fn answer(
     decoder: &mut Decoder,
     model: &Model,
     prompt: &[u32],
     limits: Limits,
+    begin: Begin,
     mut show: impl FnMut(&str) -> std::io::Result<()>,
 ) -> anyhow::Result<Answer> {
     let mut text = String::new();
-    let mut generation = Generation::start(decoder, model, prompt, limits, &|| !interrupt::requested())?;
+    let keep_going = || !interrupt::requested();
+    let mut generation = match begin {
+        Begin::Anew => Generation::start(decoder, model, prompt, limits, &keep_going)?,
+        Begin::FromCaches => Generation::resume(decoder, model, prompt, limits, &keep_going)?,
+    };
     let finish = loop {
         if let Some(finish) = generation.finish_reason() {
             break finish;
@@ -69,4 +83,42 @@ pub fn joined(mut base: Value, more: Value) -> Value {
         base.extend(more);
     }
     base
+}
+
+/// The statistics on one line.
+pub fn summary(decoder: &Decoder, answer: &Answer) -> String {
+    let (statistics, tokens, options) = (&answer.statistics, answer.output.len(), decoder.options());
+    let seconds = |time: std::time::Duration| time.as_secs_f64();
+    let method = match options.method {
+        Method::Ar => "ar".to_owned(),
+        method if options.drafts == Drafts::Auto => {
+            format!("{}, K = auto{}", method.name(), choice(decoder, statistics))
+        }
+        method => format!("{}, K = {}", method.name(), options.drafts),
+    };
+    let read = match statistics.reused_tokens {
+        0 => format!("{} tokens", statistics.prompt_tokens),
+        reused => format!("{} new of {} tokens", statistics.prompt_tokens - reused, statistics.prompt_tokens),
+    };
+    format!(
+        "prompt: {read} in {:.2} s; answer: {tokens} tokens in {:.2} s, {:.1} tokens/s; {method}: {} rounds of {:.2} \
+         tokens; ended by: {}",
+        seconds(statistics.prefill),
+        seconds(statistics.decode),
+        tokens_per_second(tokens, statistics),
+        statistics.rounds,
+        statistics.tokens_per_round(),
+        answer.finish.name(),
+    )
+}
+
+/// What choosing K led to, and why speculation was off where it was.
+fn choice(decoder: &Decoder, statistics: &Statistics) -> String {
+    let why = match decoder.speculation() {
+        None | Some(Speculation::Pays) => "",
+        Some(Speculation::TooSlow) => ": it cannot pay here, since a draft and a pass over several rows cost too much",
+        Some(Speculation::TooRarelyAccepted) => ": too few proposals were accepted to pay",
+    };
+    let (mean, off, rounds) = (statistics.mean_drafts(), statistics.plain_rounds(), statistics.rounds);
+    format!(" (mean {mean:.1}; speculation off in {off} of {rounds} rounds{why})")
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, value_parser};
-use pard_engine::decoding::{Drafts, MOST_DRAFTS, Method};
+use pard_engine::decoding::{DecoderOptions, Drafts, MOST_DRAFTS, Method};
 use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, ProductChoice, Shaders};
 use pard_engine::model::source::DEFAULT_MODEL;
 use pard_engine::model::{LoadOptions, WeightChoice};
@@ -26,6 +26,8 @@ pub struct Arguments {
 pub enum Command {
     /// Write the answer to a prompt
     Generate(GenerateArguments),
+    /// Talk with a model
+    Chat(ChatArguments),
     /// Time the decoding methods side by side and compare their tokens; or, with --pp or --tg, one model's raw speed
     Bench(BenchArguments),
     /// Write the responses to many prompts, several at once, to a file
@@ -36,10 +38,20 @@ pub enum Command {
     Tune(TuneArguments),
     /// Make a PARD draft of a model
     Adapt(Box<AdaptArguments>),
+    /// List the models in the local caches
+    Models(ModelsArguments),
+    /// Fetch a model from the Hugging Face hub, or its newest revision
+    Pull(PullArguments),
+    /// Check the driver, the adapter, the kernels and the default model, and say what to do
+    Doctor(DoctorArguments),
     /// List the adapters and say which one would be used
     Devices(DevicesArguments),
     /// Show what a model is made of and the memory it needs
     Inspect(InspectArguments),
+    /// Print the completions for a shell
+    Completions(CompletionsArguments),
+    /// Write the manual pages
+    Man(ManArguments),
 }
 
 #[derive(Args)]
@@ -53,6 +65,40 @@ pub struct GenerateArguments {
     #[command(flatten)]
     pub style: StyleArguments,
     #[command(flatten)]
+    pub decoding: DecodingArguments,
+    /// Print one JSON object in place of the text
+    #[arg(long)]
+    pub json: bool,
+    /// Print no notices, progress and statistics
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+#[derive(Args)]
+pub struct ChatArguments {
+    /// What the model is told before all else
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Whether the model may think first, where its template knows of it
+    #[arg(long, value_name = "on|off", value_parser = one_of(&[("on", true), ("off", false)]))]
+    pub thinking: Option<bool>,
+    /// Go on with the conversation that `/save` wrote to this file
+    #[arg(long, value_name = "FILE")]
+    pub load: Option<PathBuf>,
+    /// Neither read nor keep the history of lines
+    #[arg(long)]
+    pub no_history: bool,
+    #[command(flatten)]
+    pub decoding: DecodingArguments,
+    /// Print no notices, progress and statistics
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// What writes an answer, how, and when it ends.
+#[derive(Args, Clone)]
+pub struct DecodingArguments {
+    #[command(flatten)]
     pub models: ModelArguments,
     /// Who proposes tokens [default: pard if the draft has a mask token, else vsd; ar without a draft]
     #[arg(long, value_parser = one_of(&METHODS))]
@@ -63,18 +109,12 @@ pub struct GenerateArguments {
     /// Submit a round before the last one's tokens are known [default: on GPUs]
     #[arg(long, value_name = "on|off", value_parser = one_of(&[("on", true), ("off", false)]))]
     pub run_ahead: Option<bool>,
-    /// Tokens of the answer at most
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 256)]
-    pub max_tokens: usize,
+    /// Tokens of the answer at most [default: 256; in a chat as many as there is room for]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub max_tokens: Option<usize>,
     /// End the answer before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
-    /// Print one JSON object in place of the text
-    #[arg(long)]
-    pub json: bool,
-    /// Print no notices, progress and statistics
-    #[arg(short, long)]
-    pub quiet: bool,
 }
 
 #[derive(Args)]
@@ -258,6 +298,47 @@ pub struct InspectArguments {
     pub json: bool,
 }
 
+#[derive(Args)]
+pub struct ModelsArguments {
+    /// Print a JSON array
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct PullArguments {
+    /// A repository of the Hugging Face hub (owner/name)
+    pub model: String,
+    /// Print no notices and progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+#[derive(Args)]
+pub struct DoctorArguments {
+    /// The model that answers a question: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
+    #[arg(short, long, default_value = DEFAULT_MODEL)]
+    pub model: String,
+    #[command(flatten)]
+    pub device: DeviceArguments,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct CompletionsArguments {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Args)]
+pub struct ManArguments {
+    /// Where the pages go: pard.1, pard-generate.1 and so on
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+}
+
 /// How a prompt becomes the model's.
 #[derive(Args)]
 pub struct StyleArguments {
@@ -414,6 +495,14 @@ impl MemoryArguments {
     /// The context for a model that was made for `trained` tokens.
     pub fn context(&self, trained: usize) -> usize {
         self.context.map_or(trained.min(USUAL_CONTEXT), |tokens| tokens as usize)
+    }
+}
+
+impl DecodingArguments {
+    /// How a decoder works that decodes by `method` in a context of `context` tokens.
+    pub fn options(&self, method: Method, context: usize) -> DecoderOptions {
+        let drafts = self.models.drafts(self.draft_len);
+        DecoderOptions { method, drafts, context, run_ahead: self.run_ahead }
     }
 }
 

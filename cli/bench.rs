@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use pard_engine::Error;
 use pard_engine::decoding::{DecoderOptions, Drafts, FinishReason, Limits, Method};
 
-use crate::answer::{Answer, answer};
+use crate::answer::{Answer, Begin, answer};
 use crate::args::{BenchArguments, Format};
 use crate::interrupt;
 use crate::load::{self, Files};
@@ -71,7 +71,7 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
         let answer_next = |run: &mut Run| {
             bar.inc(1);
             let limits = Limits { max_tokens, stop: Vec::new() };
-            answer(&mut run.decoder, &models.target, tokens, limits, |_| Ok(()))
+            answer(&mut run.decoder, &models.target, tokens, limits, Begin::Anew, |_| Ok(()))
         };
         runs.iter_mut().map(answer_next).collect()
     };

@@ -11,7 +11,7 @@ use pard_engine::model::{DraftFiles, LoadOptions, Model, ModelFiles, Progress, S
 use pard_engine::{Error, Result};
 use serde_json::{Value, json};
 
-use crate::args::ModelArguments;
+use crate::args::{DecodingArguments, ModelArguments};
 use crate::output::{self, Talk};
 
 /// The models' files, open and found to fit each other: what can be known without a device.
@@ -117,6 +117,40 @@ impl Files {
             _ => None,
         };
         Ok(Models { target, draft, costs })
+    }
+}
+
+/// What a decoder takes, found and checked before anything is uploaded.
+pub struct Prepared {
+    pub files: Files,
+    pub method: Method,
+    pub context: usize,
+}
+
+impl Prepared {
+    /// Finds and opens what `arguments` name.
+    ///
+    /// **Errors**: [`Error::Option`] for what needs a draft that is not named; those of [`Files::open`] and [`Files::check`].
+    pub fn open(arguments: &DecodingArguments, talk: Talk) -> Result<Prepared> {
+        let (models, method) = (&arguments.models, arguments.method);
+        let plain = models.drafts(arguments.draft_len).most() == 0 || method == Some(Method::Ar);
+        let speculates =
+            method.is_some_and(|method| method != Method::Ar) && arguments.draft_len != Some(Drafts::Fixed(0));
+        models.check_draft("--method", speculates)?;
+        models.check_draft("--draft-len", !plain)?;
+        let files = Files::open(models, !plain, talk)?;
+        let method = method.filter(|_| !plain).or(files.methods().last().copied()).unwrap_or(Method::Ar);
+        files.check(method)?;
+        let context = context(models, &files, talk);
+        Ok(Prepared { files, method, context })
+    }
+
+    /// Uploads the models, and makes a decoder that is ready.
+    pub fn upload(self, device: &Device, arguments: &DecodingArguments, talk: Talk) -> Result<(Models, Decoder)> {
+        let models = self.files.upload(device, &arguments.models, self.context, talk)?;
+        let mut decoder = models.decoder(arguments.options(self.method, self.context))?;
+        models.prepare(&mut decoder, talk)?;
+        Ok((models, decoder))
     }
 }
 
@@ -232,8 +266,17 @@ fn draft_at(path: &Path, target: &ModelFiles) -> Result<ModelFiles> {
 }
 
 fn find(name: &str, talk: Talk) -> Result<PathBuf> {
+    with_downloads(talk, |options| source::resolve(name, options))
+}
+
+/// The newest revision of a repository, downloaded if need be.
+pub fn pull(name: &str, talk: Talk) -> Result<PathBuf> {
+    with_downloads(talk, |options| source::pull(name, options))
+}
+
+fn with_downloads(talk: Talk, find: impl Fn(&SourceOptions) -> Result<PathBuf>) -> Result<PathBuf> {
     let download = Download { talk, bar: RefCell::default() };
-    source::resolve(name, &SourceOptions { progress: Some(&download), ..SourceOptions::from_env() })
+    find(&SourceOptions { progress: Some(&download), ..SourceOptions::from_env() })
 }
 
 fn is_same(one: &Path, other: &Path) -> bool {

@@ -5,15 +5,19 @@ mod adapt;
 mod answer;
 mod args;
 mod bench;
+mod chat;
 mod devices;
+mod doctor;
 mod generate;
 mod inspect;
 mod interrupt;
 mod load;
+mod models;
 mod output;
 mod profile;
 mod prompt;
 mod respond;
+mod shell;
 mod tune;
 
 use std::process::ExitCode;
@@ -25,6 +29,7 @@ use args::{Arguments, Command};
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Generate(arguments) => generate::run(&arguments),
+        Command::Chat(arguments) => chat::run(&arguments),
         Command::Respond(arguments) => respond::run(&arguments),
         Command::Profile(arguments) => profile::run(&arguments),
         Command::Tune(arguments) => tune::run(&arguments),
@@ -32,6 +37,11 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Adapt(arguments) => adapt::run(&arguments),
+        Command::Models(arguments) => models::run(&arguments),
+        Command::Pull(arguments) => models::pull(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Completions(arguments) => shell::completions(&arguments),
+        Command::Man(arguments) => shell::man(&arguments),
     };
     match done {
         Ok(code) => code,

@@ -1,6 +1,6 @@
 //! What is written where: answers and reports to standard output, everything else to standard error.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
@@ -41,6 +41,14 @@ impl Talk {
 /// Writes a line to standard error. That nobody reads it is no fault.
 pub fn note(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// `line` in a paler colour, where standard error is a terminal that shows colours and nobody forbids them
+/// (`NO_COLOR`, https://no-color.org).
+pub fn dimmed(line: &str) -> String {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let plain = set("NO_COLOR").is_some() || set("TERM").is_none_or(|term| term == "dumb");
+    if plain || !io::stderr().is_terminal() { line.to_owned() } else { format!("\x1b[2m{line}\x1b[0m") }
 }
 
 /// Writes `text` and a line's end to standard output.

@@ -140,7 +140,8 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })
 }
 
-fn utf8(name: &str, bytes: Vec<u8>) -> anyhow::Result<String> {
+/// `bytes` of `name` as text.
+pub fn utf8(name: &str, bytes: Vec<u8>) -> anyhow::Result<String> {
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         anyhow::anyhow!("{name} is not UTF-8: byte {at} (0x{:02x}) begins no character", error.as_bytes()[at])

@@ -43,7 +43,7 @@ pub use decoding::{
 pub use error::{Error, Result};
 pub use gpu::Device;
 pub use model::{LoadOptions, Model};
-pub use text::{Message, Rendering};
+pub use text::{Conversation, Message, Rendering};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -2,6 +2,8 @@
 
 mod adapt;
 mod bench;
+mod chat;
+mod machine;
 mod profile;
 mod respond;
 mod shared_draft;

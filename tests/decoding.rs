@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use pard_engine::Error;
 use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, Drafts, MOST_DRAFTS, Method, Speculation};
-use pard_engine::gpu::{Buffer, CacheFormat};
-use pard_engine::model::{PassCost, Sequence, Transformer};
+use pard_engine::gpu::{AdapterQuery, Buffer, CacheFormat, Device};
+use pard_engine::model::{PassCost, Sequence, Transformer, WeightChoice};
 use pard_engine::ops::Role;
 
 use crate::oracle::argmax::argmax;
 use crate::support::gpu::{cooperative_plan, device, plan, sweep, upload};
+use crate::support::memory::Memory;
 use crate::support::random::Random;
 use crate::support::tiny_model::Recipe;
 
@@ -128,6 +129,133 @@ fn running_ahead_and_choosing_k_write_the_same_tokens() {
             }
         }
     }
+}
+
+/// Three turns of a conversation: each prompt is all that was said before and something new.
+fn converse(decoder: &mut Decoder, vocab: usize, resumes: bool) -> Vec<Vec<u32>> {
+    const ANSWER: usize = 13;
+    let mut said: Vec<u32> = Vec::new();
+    let turn = |turn: u64| {
+        let reused = if resumes { said.len().saturating_sub(1) } else { 0 };
+        said.extend(Random::new(40 + turn).indices(9, vocab));
+        let begun = if resumes { decoder.resume(&said, &|| true) } else { decoder.start(&said, &|| true) };
+        begun.expect("the prompt is read");
+        let statistics = decoder.statistics();
+        assert_eq!((statistics.prompt_tokens, statistics.reused_tokens), (said.len(), reused), "turn {turn}");
+        while decoder.tokens().len() < said.len() + ANSWER {
+            decoder.round().expect("round");
+        }
+        let answer = decoder.tokens()[said.len()..said.len() + ANSWER].to_vec();
+        said.extend(&answer);
+        decoder.truncate(said.len()).expect("the rest is dropped");
+        assert_eq!(decoder.tokens(), said);
+        answer
+    };
+    (0..3).map(turn).collect()
+}
+
+#[test]
+fn a_resumed_decoder_writes_what_one_that_begins_anew_does() {
+    for recipe in Recipe::each_family(31) {
+        let vocab = recipe.config.vocab_size;
+        let target = upload(&recipe, &plan(CacheFormat::F32));
+        let stranger = upload(&Recipe { seed: 32, ..recipe.clone() }, &plan(CacheFormat::F32));
+        let anew = converse(&mut decoder(&target, &draft(&target), Method::Ar, 0), vocab, false);
+        for run_ahead in [false, true] {
+            for (method, drafts) in [(Method::Ar, 0), (Method::Vsd, 1), (Method::Vsd, 4), (Method::Pard, 4)] {
+                for model in [&target, &stranger] {
+                    let options = DecoderOptions { run_ahead: Some(run_ahead), ..options(method, drafts, CONTEXT) };
+                    let mut decoder = Decoder::new(&target, Some(&draft(model)), options).expect("a decoder");
+                    let context = format!("{:?}, {}, K = {drafts}", recipe.config.family, method.name());
+                    assert_eq!(converse(&mut decoder, vocab, true), anew, "{context}");
+                    // The draft's caches too: one that knows what was said proposes what it will accept.
+                    if method == Method::Vsd && Arc::ptr_eq(model, &target) {
+                        assert_eq!(decoder.statistics().accepted_per_position(), vec![1.0; drafts], "{context}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Counted by the device itself, on one that no other test uses.
+#[test]
+fn a_resumed_decoder_reads_only_what_is_new() {
+    let device = Device::open(&AdapterQuery::default()).expect("an adapter");
+    let recipe = Recipe::llama(33);
+    let memory = Memory::new(recipe.tensors());
+    let model = Transformer::upload(
+        &device,
+        &device.default_plan(),
+        &recipe.config,
+        &memory,
+        WeightChoice::Compact,
+        &|_, _| (),
+    );
+    let target = Arc::new(model.expect("upload"));
+    let mut decoder = decoder(&target, &draft(&target), Method::Vsd, 2);
+    let mut said = Random::new(34).indices(50, recipe.config.vocab_size);
+    decode(&mut decoder, &said, 8);
+    said = [&decoder.tokens()[..58], &[1, 2, 3, 4]].concat();
+    device.start_profile(false).expect("timestamps");
+    decoder.resume(&said, &|| true).expect("the prompt is read");
+    let profile = device.end_profile().expect("the profile");
+    let read: Vec<u32> = profile
+        .submits
+        .iter()
+        .flatten()
+        .filter(|dispatch| dispatch.kernel == "embedding" && dispatch.section == "prefill")
+        .map(|dispatch| dispatch.work.rows)
+        .collect();
+    // The target lacks the newest three but the last, which is a row of the first round; a VSD draft also lacks the last
+    // proposal that it made itself.
+    assert_eq!(read, [3, 4], "the rows that target and draft read");
+}
+
+#[test]
+fn any_prompt_can_be_resumed_with() {
+    let recipe = Recipe::qwen3(35);
+    let vocab = recipe.config.vocab_size;
+    let target = upload(&recipe, &plan(CacheFormat::F32));
+    let options = options(Method::Vsd, 3, 1000);
+    let new = || Decoder::new(&target, Some(&draft(&target)), options).expect("a decoder");
+    let first = Random::new(36).indices(40, vocab);
+    let mut resumed = new();
+    decode(&mut resumed, &first, 20);
+    let written = resumed.tokens().to_vec();
+    let edited = [&first[..25], &[7, 8, 9], &first[25..]].concat();
+    let stranger = Random::new(37).indices(30, vocab);
+    for (prompt, reused) in
+        [(&edited[..], 25), (&first[..12], 11), (&first[..1], 0), (&stranger[..], 0), (&written[..], 0)]
+    {
+        let known = resumed.tokens().iter().zip(prompt).take_while(|(one, other)| one == other).count();
+        resumed.resume(prompt, &|| true).expect("the prompt is read");
+        assert_eq!(resumed.statistics().reused_tokens, reused.min(known), "a prompt of {}", prompt.len());
+        let count = prompt.len() + 15;
+        while resumed.tokens().len() < count {
+            resumed.round().expect("round");
+        }
+        assert_eq!(
+            resumed.tokens()[prompt.len()..count],
+            decode(&mut new(), prompt, 15),
+            "a prompt of {}",
+            prompt.len()
+        );
+    }
+    // A prompt that is refused changes nothing; one whose reading was broken off is gone on with.
+    let before = resumed.tokens().to_vec();
+    assert!(matches!(resumed.resume(&[], &|| true), Err(Error::EmptyPrompt)));
+    assert!(matches!(resumed.resume(&vec![1; 1000], &|| true), Err(Error::ContextFull { .. })));
+    assert_eq!(resumed.tokens(), before);
+    let long = Random::new(38).indices(700, vocab);
+    resumed.resume(&long, &|| false).expect("the beginning is read");
+    resumed.resume(&long, &|| true).expect("the rest is read");
+    let reused = resumed.statistics().reused_tokens;
+    assert!((1..699).contains(&reused), "{reused} of 700 tokens were read before");
+    while resumed.tokens().len() < 715 {
+        resumed.round().expect("round");
+    }
+    assert_eq!(resumed.tokens()[700..715], decode(&mut new(), &long, 15));
 }
 
 #[test]

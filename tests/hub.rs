@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use pard_engine::Error;
 use pard_engine::model::ModelFiles;
-use pard_engine::model::source::{DownloadProgress, SourceOptions, resolve};
+use pard_engine::model::source::{DownloadProgress, SourceOptions, pull, resolve};
 use serde_json::json;
 
 use crate::support::tiny_model::Recipe;
@@ -205,6 +205,27 @@ fn a_model_is_downloaded_once_and_whole() {
     options.offline = true;
     assert_eq!(resolve("owner/tiny", &options).expect("the cache"), folder);
     assert_eq!(requested(&hub).len(), before);
+}
+
+/// `resolve` takes what is there; `pull` asks for what is newest.
+#[test]
+fn pulling_asks_the_hub_again_and_fetches_what_is_missing() {
+    let home = tempfile::tempdir().expect("a folder");
+    let (endpoint, hub) = serve(with_model(&Recipe::llama(4)));
+    let mut options = options(home.path(), &endpoint);
+    let folder = pull("owner/tiny", &options).expect("downloading");
+    ModelFiles::open(&folder).expect("opening");
+    let before = requested(&hub).len();
+    assert_eq!(pull("owner/tiny", &options).expect("the cache"), folder);
+    assert_eq!(requested(&hub)[before..], ["info"]);
+    std::fs::remove_file(folder.join("tokenizer.json")).expect("removing");
+    pull("owner/tiny", &options).expect("downloading");
+    assert!(requested(&hub)[before..].iter().any(|file| file == "tokenizer.json"));
+    options.offline = true;
+    assert!(matches!(pull("owner/tiny", &options), Err(Error::NoModel { .. })));
+    for name in ["tiny", "./owner/tiny", "owner/tiny.gguf"] {
+        assert!(matches!(pull(name, &options), Err(Error::NoModel { .. })), "{name}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use pard_engine::gpu::{Buffer, CacheFormat};
 use pard_engine::model::source::{self, SourceOptions};
 use pard_engine::model::{LoadOptions, Model, ModelFiles, Sequence};
 use pard_engine::ops::{MOST_ROWS, Role};
-use pard_engine::text::{Message, Rendering};
+use pard_engine::text::{Conversation, Message, Rendering};
 use serde_json::Value;
 
 use crate::comparison::relative_error;
@@ -217,4 +217,34 @@ fn an_answer_ends_where_it_should() {
     assert_eq!((tokens.len(), reason), (7, FinishReason::Length));
     let (text, _, reason) = answer("Count from one to nine in digits.", 60, &["5"]);
     assert!(reason == FinishReason::Stop && !text.contains('5'), "{text:?}");
+}
+
+/// Three turns as `pard chat` has them, each of which goes on from the caches.
+#[test]
+fn a_conversation_is_the_same_by_every_method_and_reads_only_what_is_new() {
+    let model = model();
+    let draft = Draft::new(model, model, None).expect("a draft");
+    let converse = |method: Method, drafts: usize| {
+        let options = DecoderOptions { method, drafts: Drafts::Fixed(drafts), context: 512, run_ahead: None };
+        let mut decoder = Decoder::new(&model.transformer, Some(&draft), options).expect("a decoder");
+        let mut conversation = Conversation::new(Vec::new(), Rendering::default());
+        let mut spoken = 0;
+        for question in ["What is the capital of France?", "And of Italy?", "Which of them is larger?"] {
+            let prompt = conversation.ask(&model.text, question).expect("the template renders");
+            let limits = Limits { max_tokens: 16, stop: Vec::new() };
+            let mut answer =
+                Generation::resume(&mut decoder, model, &prompt, limits, &|| true).expect("the prompt is read");
+            let text: String = answer.by_ref().map(|piece| piece.expect("a round")).collect();
+            let output = answer.output().to_vec();
+            let statistics = decoder.statistics();
+            assert_eq!((statistics.prompt_tokens, statistics.reused_tokens), (prompt.len(), spoken), "{question}");
+            conversation.answer(&model.text, &text, &output);
+            // The newest token has no row yet.
+            spoken = prompt.len() + output.len() - 1;
+        }
+        conversation.messages().to_vec()
+    };
+    let plain = converse(Method::Ar, 0);
+    assert!(plain[1].content.contains("Paris") && plain[3].content.contains("Rome"), "{plain:?}");
+    assert_eq!(converse(Method::Vsd, 4), plain);
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use pard_engine::Error;
-use pard_engine::text::{Special, TextStream, Tokenizer};
+use pard_engine::text::{ChatTokenizer, Conversation, Message, Rendering, Special, TextStream, Tokenizer};
 use proptest::prelude::*;
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::decoders::byte_fallback::ByteFallback;
@@ -352,4 +352,69 @@ fn real_tokenizers_give_the_ids_of_the_reference() {
         assert_eq!(tokenizer.decode(&tokens), text);
         assert_eq!(streamed(TextStream::new(&tokenizer), &tokens).1, text);
     }
+}
+
+fn chat_tokenizer() -> ChatTokenizer {
+    ChatTokenizer {
+        model_name: "tiny".to_owned(),
+        tokenizer: tiny(),
+        template: Some(tiny_tokenizer::CHAT_TEMPLATE.to_owned()),
+        special_tokens: Default::default(),
+        stop_tokens: vec![special_id(2)],
+    }
+}
+
+/// What the whole conversation becomes where nothing is known of its tokens.
+fn anew(model: &ChatTokenizer, conversation: &Conversation) -> Vec<u32> {
+    model.chat_tokens(conversation.messages(), Rendering::default()).expect("the template renders")
+}
+
+#[test]
+fn a_conversation_goes_on_with_the_tokens_that_were_written() {
+    let model = chat_tokenizer();
+    let mut conversation = Conversation::new(vec![Message::new("system", "the rule")], Rendering::default());
+    let first = conversation.ask(&model, "the other").expect("the template renders");
+    assert_eq!(first, anew(&model, &conversation));
+    // The model spells out what the tokenizer would write as one token, and ends by itself.
+    let spelled: Vec<u32> = "the".chars().map(|c| model.tokenizer.id(&c.to_string()).expect("a byte")).collect();
+    conversation.answer(&model, "the", &[&spelled[..], &[special_id(2)]].concat());
+    let second = conversation.ask(&model, "and?").expect("the template renders");
+    let known = [&first[..], &spelled, &[special_id(2)]].concat();
+    assert_eq!(second[..known.len()], known);
+    let spelled_anew = anew(&model, &conversation);
+    assert_ne!(second, spelled_anew);
+    assert_eq!(model.tokenizer.decode(&second), model.tokenizer.decode(&spelled_anew));
+    assert_eq!(second[known.len()..], spelled_anew[spelled_anew.len() - (second.len() - known.len())..]);
+
+    // One that was cut off lacks the end, which the template writes.
+    conversation.answer(&model, "the", &spelled);
+    let third = conversation.ask(&model, "and?").expect("the template renders");
+    assert_eq!(third[..second.len() + 4], [&second[..], &spelled, &[special_id(2)]].concat());
+
+    // A question that is taken back leaves no trace.
+    conversation.take_back();
+    assert_eq!(conversation.ask(&model, "and?").expect("the template renders"), third);
+    assert_eq!(conversation.messages().len(), 6);
+}
+
+#[test]
+fn a_conversation_is_read_anew_where_its_tokens_are_not_its_text() {
+    let model = chat_tokenizer();
+    let mut conversation = Conversation::new(Vec::new(), Rendering::default());
+    conversation.ask(&model, "the other").expect("the template renders");
+    let spelled: Vec<u32> = "the".chars().map(|c| model.tokenizer.id(&c.to_string()).expect("a byte")).collect();
+    // Without the stop string `e`.
+    conversation.answer(&model, "th", &spelled);
+    assert_eq!(conversation.ask(&model, "and?").expect("the template renders"), anew(&model, &conversation));
+    conversation.answer(&model, "the", &spelled);
+    conversation.set_system(Some("the rule"));
+    assert_eq!(conversation.system(), Some("the rule"));
+    assert_eq!(conversation.ask(&model, "and?").expect("the template renders"), anew(&model, &conversation));
+    conversation.reset();
+    assert_eq!(conversation.messages(), [Message::new("system", "the rule")]);
+    conversation.set_system(None);
+    assert!(conversation.messages().is_empty());
+    let broken = ChatTokenizer { template: Some("{{ raise_exception('no') }}".to_owned()), ..model };
+    assert!(matches!(conversation.ask(&broken, "the"), Err(Error::Template { .. })));
+    assert!(conversation.messages().is_empty(), "what could not be asked was not said");
 }

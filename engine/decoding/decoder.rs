@@ -151,11 +151,43 @@ impl Decoder {
     }
 
     /// Forgets what came before and reads `prompt`: all of it but the last token, which is a row of the first round.
-    /// Stops early if `keep_going` says so; the decoder then has to be started anew.
+    /// Stops early if `keep_going` says so; the decoder then has to be started anew, or resumed.
     ///
     /// Errors: [`Error::EmptyPrompt`], [`Error::ContextFull`] if no token could follow, [`Error::TokenRange`].
     pub fn start(&mut self, prompt: &[u32], keep_going: &dyn Fn() -> bool) -> Result<()> {
-        let Some((&last, known)) = prompt.split_last() else { return Err(Error::EmptyPrompt) };
+        self.check_prompt(prompt)?;
+        self.forget()?;
+        self.read(prompt, keep_going)
+    }
+
+    /// As [`Decoder::start`], but what the caches hold of `prompt` already, from its beginning on, is not read again: of
+    /// a conversation only what was said since. All methods go on with the same tokens; those of a new decoder are the
+    /// same up to rounding, since it reads as a prompt what rounds have written here.
+    ///
+    /// Errors: as [`Decoder::start`].
+    pub fn resume(&mut self, prompt: &[u32], keep_going: &dyn Fn() -> bool) -> Result<()> {
+        self.check_prompt(prompt)?;
+        self.read(prompt, keep_going)
+    }
+
+    /// Drops all committed tokens but the first `len`, such as those that a round committed after an answer's end.
+    ///
+    /// Errors: as [`Device::check`].
+    pub fn truncate(&mut self, len: usize) -> Result<()> {
+        if len < self.tokens.len() {
+            self.settle()?;
+            self.tokens.truncate(len);
+            let rows = len.saturating_sub(1) as u32;
+            let Session { target_rows, draft_rows, .. } = self.session;
+            self.session =
+                Session { tokens: len as u32, target_rows: target_rows.min(rows), draft_rows: draft_rows.min(rows) };
+            self.rounds.write_session(&self.session);
+        }
+        Ok(())
+    }
+
+    fn check_prompt(&self, prompt: &[u32]) -> Result<()> {
+        let Some(&last) = prompt.last() else { return Err(Error::EmptyPrompt) };
         if prompt.len() >= self.options.context {
             return Err(Error::ContextFull { tokens: prompt.len(), context: self.options.context });
         }
@@ -163,25 +195,41 @@ impl Decoder {
         if last as usize >= vocab {
             return Err(Error::TokenRange { what: "token", id: last, vocab });
         }
-        self.forget()?;
+        Ok(())
+    }
+
+    /// Reads what the caches do not hold of `prompt`.
+    fn read(&mut self, prompt: &[u32], keep_going: &dyn Fn() -> bool) -> Result<()> {
         if self.options.drafts == Drafts::Auto && self.pace.is_none() {
             let costs = self.measure_costs()?;
             self.set_costs(costs);
         }
         let begin = Instant::now();
-        let rows = known.len() as u32;
-        self.session = Session { tokens: prompt.len() as u32, target_rows: rows, draft_rows: rows };
+        self.settle()?;
+        let known = &prompt[..prompt.len() - 1];
+        let same = known.iter().zip(&self.tokens).take_while(|(one, other)| one == other).count();
+        let [target_rows, draft_rows] =
+            [self.session.target_rows, self.session.draft_rows].map(|rows| same.min(rows as usize));
+        // Should reading fail, the caches hold nothing that can be relied on.
+        self.tokens.clear();
+        let target_end = target_rows + self.rounds.target.prefill(&known[target_rows..], target_rows, keep_going)?;
+        let draft_end = match &self.rounds.draft {
+            Some(draft) if keep_going() => draft_rows + draft.prefill(&known[draft_rows..], draft_rows, keep_going)?,
+            Some(_) => draft_rows,
+            None => known.len(),
+        };
+        self.session =
+            Session { tokens: prompt.len() as u32, target_rows: target_end as u32, draft_rows: draft_end as u32 };
         self.rounds.write_session(&self.session);
         self.rounds.write_tokens(prompt);
-        self.rounds.target.prefill(known, 0, keep_going)?;
-        if let Some(draft) = &self.rounds.draft
-            && keep_going()
-        {
-            draft.prefill(known, 0, keep_going)?;
-        }
         self.device.wait()?;
         self.tokens = prompt.to_vec();
-        self.statistics = Statistics { prompt_tokens: prompt.len(), prefill: begin.elapsed(), ..Statistics::default() };
+        self.statistics = Statistics {
+            prompt_tokens: prompt.len(),
+            reused_tokens: target_rows,
+            prefill: begin.elapsed(),
+            ..Statistics::default()
+        };
         Ok(())
     }
 
@@ -257,9 +305,14 @@ impl Decoder {
         self.rounds.target.logits(self.last_drafts + 1)
     }
 
-    /// Waits for rounds that nobody will ask for any more.
+    /// Forgets the sequence, whose caches are about to be overwritten.
     fn forget(&mut self) -> Result<()> {
         self.tokens.clear();
+        self.settle()
+    }
+
+    /// Waits for rounds that nobody will ask for any more. They write no row of a committed token's but the newest.
+    fn settle(&mut self) -> Result<()> {
         if !self.in_flight.is_empty() {
             self.in_flight.clear();
             self.device.wait()?;

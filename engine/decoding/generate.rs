@@ -9,6 +9,7 @@ use crate::model::Model;
 pub struct Generation<'a> {
     decoder: &'a mut Decoder,
     transcript: Transcript,
+    prompt_tokens: usize,
 }
 
 impl<'a> Generation<'a> {
@@ -24,11 +25,37 @@ impl<'a> Generation<'a> {
         keep_going: &dyn Fn() -> bool,
     ) -> Result<Generation<'a>> {
         decoder.start(prompt, keep_going)?;
-        let mut transcript = Transcript::new(&model.text, limits, decoder.options().context - prompt.len());
+        Ok(Generation::after(decoder, model, prompt.len(), limits, keep_going))
+    }
+
+    /// As [`Generation::start`], but what the decoder's caches hold of `prompt` already is not read again: the next
+    /// answer of a conversation, of which [`crate::text::Conversation`] gives the tokens.
+    ///
+    /// **Errors**: those of [`Decoder::resume`].
+    pub fn resume(
+        decoder: &'a mut Decoder,
+        model: &Model,
+        prompt: &[u32],
+        limits: Limits,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<Generation<'a>> {
+        decoder.resume(prompt, keep_going)?;
+        Ok(Generation::after(decoder, model, prompt.len(), limits, keep_going))
+    }
+
+    /// Stands ready to answer a prompt of `prompt_tokens` tokens that the decoder has read.
+    fn after(
+        decoder: &'a mut Decoder,
+        model: &Model,
+        prompt_tokens: usize,
+        limits: Limits,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Generation<'a> {
+        let mut transcript = Transcript::new(&model.text, limits, decoder.options().context - prompt_tokens);
         if !keep_going() {
             transcript.end(FinishReason::Cancelled);
         }
-        Ok(Generation { decoder, transcript })
+        Generation { decoder, transcript, prompt_tokens }
     }
 
     /// The answer's tokens so far, a stop token at the end included.
@@ -58,7 +85,12 @@ impl<'a> Generation<'a> {
         if self.transcript.finish_reason().is_some() {
             return Ok(String::new());
         }
-        Ok(self.transcript.take(self.decoder.round()?))
+        let text = self.transcript.take(self.decoder.round()?);
+        if self.transcript.finish_reason().is_some() {
+            // What a round committed after the end is no part of what a conversation goes on from.
+            self.decoder.truncate(self.prompt_tokens + self.transcript.output().len())?;
+        }
+        Ok(text)
     }
 }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct Statistics {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
+    /// How many of them the target's caches held already, as [`super::Decoder::resume`] leaves them.
+    pub reused_tokens: usize,
     /// Tokens the rounds committed, those cut off after a stop included.
     pub committed_tokens: usize,
     /// Rounds: target passes after the prompt.
@@ -76,6 +78,7 @@ impl std::ops::AddAssign<&Statistics> for Statistics {
     /// Adds another answer's counts and times.
     fn add_assign(&mut self, other: &Statistics) {
         self.prompt_tokens += other.prompt_tokens;
+        self.reused_tokens += other.reused_tokens;
         self.committed_tokens += other.committed_tokens;
         self.rounds += other.rounds;
         for (sums, counts) in [(&mut self.proposed, &other.proposed), (&mut self.accepted, &other.accepted)] {

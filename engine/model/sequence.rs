@@ -205,10 +205,10 @@ impl Sequence {
     }
 
     /// Runs `tokens` at positions `start..` as prompt rows, in chunks that bound the work of one submit. It waits after
-    /// each chunk and stops early if `keep_going` says so.
+    /// each chunk and stops early if `keep_going` says so. Gives how many tokens were read.
     ///
     /// Errors: [`Error::ContextFull`] if they do not fit the caches; as [`Device::check`].
-    pub fn prefill(&self, tokens: &[u32], start: usize, keep_going: &dyn Fn() -> bool) -> Result<()> {
+    pub fn prefill(&self, tokens: &[u32], start: usize, keep_going: &dyn Fn() -> bool) -> Result<usize> {
         self.prefill_slot(0, tokens, start, keep_going)
     }
 
@@ -219,16 +219,18 @@ impl Sequence {
         tokens: &[u32],
         start: usize,
         keep_going: &dyn Fn() -> bool,
-    ) -> Result<()> {
+    ) -> Result<usize> {
         let rows = self.activations.prompt_rows;
+        let mut read = 0;
         for (chunk, at) in tokens.chunks(rows).zip((start..).step_by(rows)) {
             self.run_slot(slot, Role::Prompt, chunk, at, 0)?;
             self.device().wait()?;
+            read += chunk.len();
             if !keep_going() {
                 break;
             }
         }
-        Ok(())
+        Ok(read)
     }
 
     /// Runs `tokens` as a prompt from position 0 on, and copies what the layers make of each, before the final norm, to

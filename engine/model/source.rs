@@ -119,6 +119,28 @@ pub fn resolve(name: &str, options: &SourceOptions) -> Result<PathBuf> {
     Err(no_model(name, reason))
 }
 
+/// Brings the repository `name` of the hub to its newest revision in the hub's cache, and gives its folder. The default
+/// model's alias is no repository: its file is looked for, and there is no newer one.
+///
+/// **Errors**: as [`resolve`].
+pub fn pull(name: &str, options: &SourceOptions) -> Result<PathBuf> {
+    if name == DEFAULT_MODEL {
+        return default_model(options);
+    }
+    if !is_repository(name) {
+        return Err(no_model(name, "it is no repository of the Hugging Face hub (owner/name)"));
+    }
+    let Some(hub_cache) = &options.hub_cache else {
+        return Err(no_model(name, NO_HOME));
+    };
+    if options.offline {
+        return Err(no_model(name, "the environment forbids downloads (HF_HUB_OFFLINE)"));
+    }
+    download(name, hub_cache, "it is to be downloaded", options)
+}
+
+const NO_HOME: &str = "there is no home folder to keep it in; set HF_HOME";
+
 fn default_model(options: &SourceOptions) -> Result<PathBuf> {
     let Some(cache) = &options.cache else {
         return Err(no_model(DEFAULT_MODEL, "there is no home folder to keep it in; set PARD_CACHE"));
@@ -148,7 +170,7 @@ fn is_repository(name: &str) -> bool {
 
 fn repository(name: &str, options: &SourceOptions) -> Result<PathBuf> {
     let Some(hub_cache) = &options.hub_cache else {
-        return Err(no_model(name, "there is no home folder to keep it in; set HF_HOME"));
+        return Err(no_model(name, NO_HOME));
     };
     let absent = match snapshot(hub_cache, name) {
         None => format!("it is neither a folder nor in the hub's cache ({})", hub_cache.display()),
@@ -190,7 +212,7 @@ pub(super) const BY_HAND: &str =
     "put its config.json, tokenizer.json, tokenizer_config.json and *.safetensors into a folder and name that folder";
 
 /// The folder of the repository's main revision in the hub's cache, complete or not.
-fn snapshot(hub_cache: &Path, repository: &str) -> Option<PathBuf> {
+pub(super) fn snapshot(hub_cache: &Path, repository: &str) -> Option<PathBuf> {
     let folder = hub_cache.join(format!("models--{}", repository.replace('/', "--")));
     let revision = std::fs::read_to_string(folder.join("refs").join("main")).ok()?;
     let revision = Path::new(revision.trim());
@@ -202,7 +224,7 @@ fn snapshot(hub_cache: &Path, repository: &str) -> Option<PathBuf> {
 }
 
 /// What a model folder lacks, in words.
-fn missing_files(folder: &Path) -> Option<String> {
+pub(super) fn missing_files(folder: &Path) -> Option<String> {
     if let Some(missing) = required(&folder.join(CONFIG)).iter().find(|file| !folder.join(file).is_file()) {
         return Some((*missing).to_owned());
     }
@@ -214,7 +236,7 @@ fn missing_files(folder: &Path) -> Option<String> {
 }
 
 /// The GGUF file of a folder that is no Hugging Face model, if there is exactly one.
-fn only_gguf(folder: &Path) -> Option<PathBuf> {
+pub(super) fn only_gguf(folder: &Path) -> Option<PathBuf> {
     let entries = std::fs::read_dir(folder).ok()?;
     let mut files = entries
         .flatten()

@@ -28,7 +28,7 @@ pub use matrix::{Matrix, MatrixSource, WeightFormat};
 pub use rms_norm::RmsNorm;
 pub use rope::{AttentionShape, KvCache, Rope, RopeGains};
 pub use round::{Accept, Inputs, RoundBuffers, RoundParams, Session, Whose};
-pub use self_check::{check_products, check_row_invariance};
+pub use self_check::{check_products, check_row_invariance, check_values};
 pub use variant::{Variant, Variants};
 pub use yardstick::{COLD_BYTES, Rates, Yardstick};
 

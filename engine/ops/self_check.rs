@@ -1,9 +1,10 @@
 //! Whether this driver keeps the promise that losslessness rests on: a row's bits do not depend on the rows beside it.
 //! The kernels are written so that they cannot; a compiler may still reorder or contract what it should not.
-//! And whether cooperative matrices give what plain kernels give: they are new in drivers, and wgpu's own support of them
-//! is experimental (it leaves out memory semantics that the Vulkan memory model asks for, so that a driver could race).
+//! Whether they give the right values at all. And whether cooperative matrices give what plain kernels give: they are
+//! new in drivers, and wgpu's own support of them is experimental (it leaves out memory semantics that the Vulkan memory
+//! model asks for, so that a driver could race).
 
-use super::{Finish, Matmul, Matrix, Role, RowSet, Step, Tensor, WeightFormat};
+use super::{Finish, Matmul, Matrix, RmsNorm, Role, RowSet, Step, Tensor, WeightFormat};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Pass, Plan, Products};
 
@@ -44,6 +45,70 @@ pub fn check_row_invariance(device: &Device, plan: &Plan, rows: usize) -> Result
         ),
     })
 }
+
+/// Runs a product and a norm on `device` and holds them against sums in f64.
+///
+/// Errors: [`Error::Gpu`] if they differ by more than rounding: the driver compiles the kernels wrongly.
+pub fn check_values(device: &Device, plan: &Plan) -> Result<()> {
+    // Sizes that fill no tile, so that the ends of rows and columns count.
+    const DEPTH: usize = 264;
+    const WIDTH: usize = 83;
+    const ROWS: usize = 5;
+    let value = |index: usize| ((index as f64 * 0.618_033_988_749_895).fract() - 0.5) as f32;
+    let source = |range: std::ops::Range<usize>, out: &mut [f32]| {
+        out.iter_mut().enumerate().for_each(|(index, out)| *out = value(range.start * DEPTH + index));
+        Ok(())
+    };
+    let weights = Matrix::upload(device, plan, "self-check", WeightFormat::F32, [WIDTH, DEPTH], &source)?;
+    let x = Tensor::new(device, "self-check x", super::MOST_ROWS, DEPTH)?;
+    let normed = Tensor::new(device, "self-check normed", super::MOST_ROWS, DEPTH)?;
+    let y = Tensor::new(device, "self-check y", super::MOST_ROWS, WIDTH)?;
+    let gain = Tensor::new(device, "self-check gain", 1, DEPTH)?;
+    gain.buffer.write(device, 0, &[1.0f32; DEPTH]);
+    let values: Vec<f32> = (0..ROWS * DEPTH).map(|index| value(index + 17)).collect();
+    x.buffer.write(device, 0, &values);
+    let step = Buffer::shared::<Step>(device, "self-check step")?;
+    step.write(device, 0, &[Step { rows: ROWS as u32, ..Step::default() }]);
+    let norm = RmsNorm::new(device, &step, [&x, &normed], &gain, 1e-5, RowSet::All)?;
+    let matmul = Matmul::new(device, plan, &step, &weights, [&normed, &y], Finish::Store, RowSet::All)?;
+
+    for role in [Role::Round, Role::Prompt] {
+        y.buffer.write(device, 0, &[f32::NAN; ROWS * WIDTH]);
+        Pass::submit(device, None, |pass| {
+            norm.encode(pass, ROWS);
+            matmul.encode(pass, role, ROWS)
+        })?;
+        let found: Vec<f32> = y.buffer.read(device, 0, ROWS * WIDTH)?;
+        for (row, values) in values.chunks_exact(DEPTH).enumerate() {
+            let mean_square = values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>() / DEPTH as f64;
+            let scale = 1.0 / (mean_square + 1e-5).sqrt();
+            for column in 0..WIDTH {
+                let products = values
+                    .iter()
+                    .enumerate()
+                    .map(|(at, &x)| scale * f64::from(x) * f64::from(value(column * DEPTH + at)));
+                let (sum, size) =
+                    products.fold((0.0, 0.0), |(sum, size), product| (sum + product, size + product.abs()));
+                let error = (f64::from(found[row * WIDTH + column]) - sum).abs();
+                let is_close = error <= VALUE_TOLERANCE * size;
+                if !is_close {
+                    return Err(Error::Gpu {
+                        what: "self-check".to_owned(),
+                        reason: format!(
+                            "{} computes {} where {sum} is right; update the driver",
+                            device.name(),
+                            found[row * WIDTH + column]
+                        ),
+                    });
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How far a sum of 264 products may be off, in sums of their sizes: 2^-23 for each addition, and the norm's few.
+const VALUE_TOLERANCE: f64 = 270.0 / 8_388_608.0;
 
 /// If the plan's products are cooperative: compares them with the plain kernels' on a small matrix, and the bits of its
 /// rows over several row counts and as a prompt.

@@ -1,6 +1,7 @@
 //! Between text and tokens: tokenizer, chat template, streaming decoder.
 
 mod chat_tokenizer;
+mod conversation;
 mod pieces;
 mod python;
 pub mod stop;
@@ -9,6 +10,7 @@ pub mod template;
 pub mod tokenizer;
 
 pub use chat_tokenizer::ChatTokenizer;
+pub use conversation::Conversation;
 pub use stream::TextStream;
 pub use template::{ChatTemplate, Message, Rendering};
 pub use tokenizer::{Special, Tokenizer};

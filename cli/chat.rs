@@ -1,0 +1,282 @@
+//! `pard chat`: a conversation, on a terminal or line by line from a pipe. The decoder goes on from the turn before, so
+//! that only what is new is read.
+
+mod command;
+mod lines;
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use pard_engine::Error;
+use pard_engine::decoding::{Decoder, FinishReason, Limits, Statistics};
+use pard_engine::gpu::Device;
+use pard_engine::model::source::SourceOptions;
+use pard_engine::text::{Conversation, Message, Rendering};
+use serde_json::{Value, json};
+
+use crate::answer::{self, Answer, Begin, tokens_per_second};
+use crate::args::{ChatArguments, DecodingArguments};
+use crate::load::{Models, Prepared};
+use crate::output::{self, Talk};
+use crate::{interrupt, prompt};
+use command::Line;
+use lines::Lines;
+
+/// Runs the command.
+pub fn run(arguments: &ChatArguments) -> anyhow::Result<ExitCode> {
+    let talk = Talk::unless(arguments.quiet);
+    let rendering = Rendering { enable_thinking: arguments.thinking, ..Rendering::default() };
+    let mut conversation = Conversation::new(Vec::new(), rendering);
+    if let Some(path) = &arguments.load {
+        conversation = Conversation::new(read(path)?, rendering);
+    }
+    if let Some(system) = &arguments.system {
+        conversation.set_system(Some(system));
+    }
+    let mut chat = Chat::open(arguments.decoding.clone(), conversation, rendering, talk)?;
+    let history = SourceOptions::from_env().cache.map(|cache| cache.join("chat-history"));
+    let mut lines = Lines::open(history.filter(|_| !arguments.no_history))?;
+    if lines.is_terminal() {
+        talk.note("/help lists what else there is; Ctrl-C ends an answer, Ctrl-D the chat");
+    }
+
+    // On a terminal the editor takes Ctrl-C itself, and one that comes just after an answer was meant for that.
+    let idle = if lines.is_terminal() { interrupt::PATIENT } else { 0 };
+    interrupt::listen()?;
+    let mut failed = false;
+    loop {
+        interrupt::forget();
+        interrupt::allow(idle);
+        let Some(line) = lines.next()? else { break };
+        match chat.take(&line) {
+            Ok(Next::Line) => {}
+            Ok(Next::End) => break,
+            Err(error) if is_final(&error) => return Err(error),
+            Err(error) => {
+                failed = true;
+                output::note(&format!("error: {}", output::one_line(&error)));
+            }
+        }
+    }
+    // Somebody who reads the errors needs no exit code; a script does.
+    Ok(ExitCode::from(u8::from(failed && !lines.is_terminal())))
+}
+
+/// Whether nothing more can be answered, or nobody would see it.
+fn is_final(error: &anyhow::Error) -> bool {
+    output::is_closed_pipe(error) || matches!(error.downcast_ref(), Some(Error::DeviceLost { .. }))
+}
+
+/// Whether the chat goes on.
+enum Next {
+    Line,
+    End,
+}
+
+/// A model and what was said to it.
+struct Chat {
+    decoding: DecodingArguments,
+    device: Device,
+    models: Models,
+    decoder: Decoder,
+    conversation: Conversation,
+    rendering: Rendering,
+    answers: usize,
+    /// Tokens of all answers.
+    tokens: usize,
+    statistics: Statistics,
+    talk: Talk,
+}
+
+impl Chat {
+    fn open(
+        decoding: DecodingArguments,
+        conversation: Conversation,
+        rendering: Rendering,
+        talk: Talk,
+    ) -> anyhow::Result<Chat> {
+        let prepared = prepared(&decoding, talk)?;
+        let device = decoding.models.device.open()?;
+        let (models, decoder) = prepared.upload(&device, &decoding, talk)?;
+        Ok(Chat {
+            decoding,
+            device,
+            models,
+            decoder,
+            conversation,
+            rendering,
+            answers: 0,
+            tokens: 0,
+            statistics: Statistics::default(),
+            talk,
+        })
+    }
+
+    /// Does what a line asks for.
+    fn take(&mut self, line: &str) -> anyhow::Result<Next> {
+        match Line::of(line) {
+            Line::Empty => {}
+            Line::Say(message) => self.answer(message)?,
+            Line::Command("/exit" | "/quit" | "/bye", _) => return Ok(Next::End),
+            Line::Command("/help", _) => output::note(&command::help()),
+            Line::Command("/reset", _) => self.conversation.reset(),
+            Line::Command("/stats", _) => output::note(&self.totals()),
+            Line::Command("/system", "") => output::note(self.conversation.system().unwrap_or("(none)")),
+            Line::Command("/system", "none") => self.conversation.set_system(None),
+            Line::Command("/system", text) => self.conversation.set_system(Some(text)),
+            Line::Command("/save" | "/load", "") => anyhow::bail!("name a file behind it"),
+            Line::Command("/save", path) => self.save(Path::new(path))?,
+            Line::Command("/load", path) => self.load(Path::new(path))?,
+            Line::Command("/model", "") => output::note(&self.model()),
+            Line::Command("/model", names) => self.change_model(names)?,
+            Line::Command(other, _) => anyhow::bail!("there is no command {other}; /help lists them"),
+        }
+        Ok(Next::Line)
+    }
+
+    fn answer(&mut self, message: &str) -> anyhow::Result<()> {
+        let prompt = self.conversation.ask(&self.models.target.text, message)?;
+        let context = self.decoder.options().context;
+        if prompt.len() >= context {
+            self.conversation.take_back();
+            anyhow::bail!(
+                "with this the conversation has {} tokens, and the context holds {context}; it was not said. /reset \
+                 begins a new conversation, and `pard chat -c TOKENS` makes room for a longer one",
+                prompt.len()
+            );
+        }
+        interrupt::allow(interrupt::PATIENT);
+        let limits =
+            Limits { max_tokens: self.decoding.max_tokens.unwrap_or(usize::MAX), stop: self.decoding.stop.clone() };
+        let mut shown = false;
+        let show = |piece: &str| {
+            shown = true;
+            let mut out = io::stdout().lock();
+            out.write_all(piece.as_bytes())?;
+            out.flush()
+        };
+        let answered = answer::answer(&mut self.decoder, &self.models.target, &prompt, limits, Begin::FromCaches, show);
+        if shown || answered.is_ok() {
+            output::print("")?;
+        }
+        let answer = answered.inspect_err(|_| self.conversation.take_back())?;
+        if answer.output.is_empty() {
+            self.conversation.take_back();
+            self.talk.note("ended before the answer began; it was not said");
+            return Ok(());
+        }
+        self.conversation.answer(&self.models.target.text, &answer.text, &answer.output);
+        self.answers += 1;
+        self.tokens += answer.output.len();
+        self.statistics += &answer.statistics;
+        self.note_answer(&answer, prompt.len() + answer.output.len(), context);
+        Ok(())
+    }
+
+    fn note_answer(&self, answer: &Answer, used: usize, context: usize) {
+        let line = format!("{}; context: {used} of {context}", answer::summary(&self.decoder, answer));
+        self.talk.note(&output::dimmed(&line));
+        if answer.finish == FinishReason::Context {
+            self.talk.note("the context is full: /reset begins a new conversation, `pard chat -c TOKENS` makes room");
+        }
+    }
+
+    fn totals(&self) -> String {
+        let statistics = &self.statistics;
+        let accepted = statistics.accepted_per_position();
+        let mut line = format!(
+            "{} answer{} of {} tokens in {:.2} s, {:.1} tokens/s; prompts: {} tokens, {} of them read before, {:.2} s; {} \
+             rounds of {:.2} tokens; context: {} of {}",
+            self.answers,
+            if self.answers == 1 { "" } else { "s" },
+            self.tokens,
+            statistics.decode.as_secs_f64(),
+            tokens_per_second(self.tokens, statistics),
+            statistics.prompt_tokens,
+            statistics.reused_tokens,
+            statistics.prefill.as_secs_f64(),
+            statistics.rounds,
+            statistics.tokens_per_round(),
+            self.decoder.tokens().len(),
+            self.decoder.options().context,
+        );
+        if !accepted.is_empty() {
+            let shares: Vec<String> = accepted.iter().map(|share| format!("{share:.2}")).collect();
+            line.push_str(&format!("; accepted at 1, 2, ..: {}", shares.join(" ")));
+        }
+        line
+    }
+
+    fn model(&self) -> String {
+        let options = self.decoder.options();
+        let draft = self.models.draft.as_ref().map(|draft| format!(", drafted for by {}", draft.name));
+        format!(
+            "{}{}; {}, K = {}; context: {}; {}",
+            self.models.target.name(),
+            draft.unwrap_or_default(),
+            options.method.name(),
+            options.drafts,
+            options.context,
+            self.device.name(),
+        )
+    }
+
+    /// Goes on with another model, and with this one if that cannot be had.
+    fn change_model(&mut self, names: &str) -> anyhow::Result<()> {
+        let (model, draft) = names.split_once(char::is_whitespace).map_or((names, None), |(a, b)| (a, Some(b.trim())));
+        let mut decoding = self.decoding.clone();
+        decoding.models.model = model.to_owned();
+        decoding.models.draft = draft.map(str::to_owned);
+        if draft.is_none() {
+            (decoding.method, decoding.draft_len, decoding.models.mask_token) = (None, None, None);
+        }
+        let prepared = prepared(&decoding, self.talk)?;
+        let (models, decoder) = prepared.upload(&self.device, &decoding, self.talk)?;
+        (self.models, self.decoder, self.decoding) = (models, decoder, decoding);
+        // Its tokens are not the other's.
+        self.conversation = Conversation::new(self.conversation.messages().to_vec(), self.rendering);
+        Ok(())
+    }
+
+    fn save(&self, path: &Path) -> anyhow::Result<()> {
+        let conversation = json!({ "model": self.models.target.name(), "messages": self.conversation.messages() });
+        std::fs::write(path, format!("{conversation}\n"))
+            .map_err(|source| Error::Write { path: path.to_owned(), source })?;
+        self.talk.note(&format!("{} messages in {}", self.conversation.messages().len(), path.display()));
+        Ok(())
+    }
+
+    fn load(&mut self, path: &Path) -> anyhow::Result<()> {
+        self.conversation = Conversation::new(read(path)?, self.rendering);
+        self.talk.note(&format!("{} messages from {}", self.conversation.messages().len(), path.display()));
+        Ok(())
+    }
+}
+
+/// The models' files, which must be able to chat.
+fn prepared(decoding: &DecodingArguments, talk: Talk) -> anyhow::Result<Prepared> {
+    let prepared = Prepared::open(decoding, talk)?;
+    let text = &prepared.files.target.text;
+    anyhow::ensure!(
+        text.has_chat_template(),
+        "{} has no chat template: it is a plain text model; `pard generate --raw` continues a text",
+        text.model_name
+    );
+    Ok(prepared)
+}
+
+/// The conversation in a file: an object with `messages`, or the messages alone. A question without an answer at the end
+/// is left out.
+fn read(path: &Path) -> anyhow::Result<Vec<Message>> {
+    let text = prompt::read_text(path)?;
+    let wrong = || format!("{}: it holds no conversation, a JSON object with `messages`", path.display());
+    let json: Value = serde_json::from_str(&text).with_context(wrong)?;
+    let messages = json.get("messages").unwrap_or(&json).clone();
+    let mut messages: Vec<Message> = serde_json::from_value(messages).with_context(wrong)?;
+    while messages.last().is_some_and(|message| message.role == "user") {
+        messages.pop();
+    }
+    Ok(messages)
+}

@@ -1,0 +1,35 @@
+//! The checks that a user's own driver is put to.
+
+use std::path::Path;
+
+use pard_engine::Error;
+use pard_engine::gpu::{AdapterQuery, Device, Shaders};
+use pard_engine::ops::{check_row_invariance, check_values};
+
+use crate::support::gpu::device;
+
+#[test]
+fn a_good_driver_passes() {
+    let plan = device().default_plan();
+    check_values(device(), &plan).expect("right values");
+    check_row_invariance(device(), &plan, 17).expect("the same bits");
+}
+
+/// A kernel that is a little wrong stands for a driver that compiles it so.
+#[test]
+fn a_driver_that_computes_wrongly_is_found_out() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let right = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/rms_norm.wgsl"));
+    let right = right.expect("the kernel");
+    let wrong = right.replace("1.0 / sqrt(", "1.0001 / sqrt(");
+    assert_ne!(wrong, right);
+    std::fs::write(folder.path().join("rms_norm.wgsl"), wrong).expect("a kernel");
+    let shaders = Shaders::from_folder(folder.path()).expect("shaders");
+    let device = Device::open_with(&AdapterQuery::default(), shaders).expect("an adapter");
+    match check_values(&device, &device.default_plan()) {
+        Err(Error::Gpu { what, reason }) => {
+            assert!(what == "self-check" && reason.contains("update the driver"), "{what}: {reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
