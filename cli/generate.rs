@@ -7,7 +7,7 @@ use pard_engine::Error;
 use pard_engine::decoding::{Decoder, DecoderOptions, Drafts, Limits, Method, Speculation, Statistics};
 use serde_json::json;
 
-use crate::answer::{Answer, answer, drafts_json, joined, statistics_json, tokens_per_second};
+use crate::answer::{Answer, answer, drafts_json, joined, sampling_json, statistics_json, tokens_per_second};
 use crate::args::GenerateArguments;
 use crate::load::{self, Files};
 use crate::output::Talk;
@@ -36,7 +36,8 @@ pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
     }
 
     let models = files.upload(&models.device.open()?, models, context, talk)?;
-    let mut decoder = models.decoder(DecoderOptions { method, drafts, context, run_ahead: arguments.run_ahead })?;
+    let (run_ahead, sampling) = (arguments.run_ahead, arguments.sampling.options());
+    let mut decoder = models.decoder(DecoderOptions { method, drafts, context, run_ahead, sampling })?;
     models.prepare(&mut decoder, talk)?;
     interrupt::listen()?;
     let limits = Limits { max_tokens: arguments.max_tokens, stop: arguments.stop.clone() };
@@ -64,6 +65,7 @@ pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
             "method": decoder.options().method.name(),
             "k": drafts_json(decoder.options().drafts),
             "mean_k": answer.statistics.mean_drafts(),
+            "sampling": sampling_json(&decoder.options().sampling),
             "finish_reason": answer.finish.name(),
             "plan": models.plan(context),
         });

@@ -34,7 +34,9 @@ pub mod ops;
 pub mod text;
 pub mod training;
 
-pub use decoding::{Decoder, DecoderOptions, Draft, Drafts, FinishReason, Generation, Limits, Method, Statistics};
+pub use decoding::{
+    Decoder, DecoderOptions, Draft, Drafts, FinishReason, Generation, Limits, Method, SamplingOptions, Statistics,
+};
 pub use error::{Error, Result};
 pub use gpu::Device;
 pub use model::{LoadOptions, Model};

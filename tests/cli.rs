@@ -4,6 +4,7 @@ mod adapt;
 mod bench;
 mod profile;
 mod respond;
+mod sampling;
 mod shared_draft;
 
 use std::io::{Read, Write};

@@ -22,7 +22,7 @@ fn draft(model: &Arc<Transformer>) -> Draft {
 }
 
 fn options(method: Method, drafts: usize, context: usize) -> DecoderOptions {
-    DecoderOptions { method, drafts: Drafts::Fixed(drafts), context, run_ahead: None }
+    DecoderOptions { method, drafts: Drafts::Fixed(drafts), context, ..DecoderOptions::default() }
 }
 
 pub fn decoder(target: &Arc<Transformer>, draft: &Draft, method: Method, drafts: usize) -> Decoder {
@@ -103,8 +103,10 @@ fn running_ahead_and_choosing_k_write_the_same_tokens() {
         let prompt = Random::new(9).indices(21, recipe.config.vocab_size);
         let alone = decode(&mut decoder(&target, &draft(&target), Method::Ar, 0), &prompt, 60);
         for run_ahead in [false, true] {
-            let ahead =
-                |method, drafts| DecoderOptions { method, drafts, context: CONTEXT, run_ahead: Some(run_ahead) };
+            let ahead = |method, drafts| {
+                let run_ahead = Some(run_ahead);
+                DecoderOptions { method, drafts, context: CONTEXT, run_ahead, ..DecoderOptions::default() }
+            };
             let plain = Decoder::new(&target, None, ahead(Method::Ar, Drafts::Fixed(0)));
             assert_eq!(decode(&mut plain.expect("a decoder"), &prompt, 60), alone, "AR, ahead: {run_ahead}");
             for method in [Method::Vsd, Method::Pard] {

@@ -21,6 +21,7 @@ mod oracle_bounds;
 mod real_model;
 mod reference_models;
 mod safetensors;
+mod sampling;
 mod shaders;
 mod shared_draft;
 mod source;

@@ -7,6 +7,7 @@ mod options;
 mod pace;
 mod respond;
 mod rounds;
+mod sampling;
 mod statistics;
 
 pub use decoder::Decoder;
@@ -15,4 +16,5 @@ pub use generate::{FinishReason, Generation, Limits};
 pub use options::{DecoderOptions, Drafts, MOST_CONTEXT, MOST_DRAFTS, Method};
 pub use pace::{Costs, Speculation};
 pub use respond::{RespondOptions, Response, Responses, respond};
+pub use sampling::{MOST_TEMPERATURE, SamplingOptions};
 pub use statistics::Statistics;
