@@ -1,6 +1,8 @@
 //! One answer, and what is reported of it.
 
-use pard_engine::decoding::{Decoder, Drafts, FinishReason, Generation, Limits, Method, Speculation, Statistics};
+use pard_engine::decoding::{
+    Decoder, Drafts, FinishReason, Generation, Limits, Method, SamplingOptions, Speculation, Statistics,
+};
 use pard_engine::model::Model;
 use serde_json::{Value, json};
 
@@ -75,6 +77,11 @@ pub fn drafts_json(drafts: Drafts) -> Value {
         Drafts::Fixed(drafts) => json!(drafts),
         Drafts::Auto => json!("auto"),
     }
+}
+
+/// How tokens were chosen.
+pub fn sampling_json(sampling: &SamplingOptions) -> Value {
+    json!({ "temperature": sampling.temperature, "seed": sampling.seed })
 }
 
 /// `base` with the fields of `more` after its own.

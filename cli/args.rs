@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, value_parser};
-use pard_engine::decoding::{DecoderOptions, Drafts, MOST_DRAFTS, Method};
+use pard_engine::decoding::{DecoderOptions, Drafts, MOST_DRAFTS, MOST_TEMPERATURE, Method, SamplingOptions};
 use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, ProductChoice, Shaders};
 use pard_engine::model::source::DEFAULT_MODEL;
 use pard_engine::model::{LoadOptions, WeightChoice};
@@ -112,6 +112,8 @@ pub struct DecodingArguments {
     /// Tokens of the answer at most [default: 256; in a chat as many as there is room for]
     #[arg(short = 'n', long, value_name = "N")]
     pub max_tokens: Option<usize>,
+    #[command(flatten)]
+    pub sampling: SamplingArguments,
     /// End the answer before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
@@ -143,6 +145,8 @@ pub struct BenchArguments {
     #[arg(short = 'n', long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
     pub max_tokens: usize,
     #[command(flatten)]
+    pub sampling: SamplingArguments,
+    #[command(flatten)]
     pub tests: TestArguments,
     /// How often each test of raw speed is timed, after one run that does not count
     #[arg(short, long, value_name = "R", default_value_t = 5, requires = "tests", value_parser = value_parser!(u32).range(1..))]
@@ -161,7 +165,7 @@ pub struct BenchArguments {
 /// Tests of raw speed in place of the comparison, called what llama.cpp's `llama-bench` calls them.
 #[derive(Args)]
 #[group(id = "tests", multiple = true, conflicts_with_all = [
-    "prompts", "limit", "methods", "max_tokens", "draft", "draft_len", "StyleArguments",
+    "prompts", "limit", "methods", "max_tokens", "draft", "draft_len", "StyleArguments", "SamplingArguments",
 ])]
 pub struct TestArguments {
     /// Time reading a prompt of N random tokens instead, as `llama-bench -p` does; several Ns separated by commas
@@ -356,6 +360,23 @@ pub struct StyleArguments {
     pub thinking: Option<bool>,
 }
 
+/// How tokens are chosen.
+#[derive(Args, Clone)]
+pub struct SamplingArguments {
+    /// Draw tokens from softmax(logits / T); 0 takes the likeliest
+    #[arg(short, long, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
+    pub temperature: f32,
+    /// Names the draws: a seed gives the same text every time, by every method and every K
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+}
+
+impl SamplingArguments {
+    pub fn options(&self) -> SamplingOptions {
+        SamplingOptions { temperature: self.temperature, seed: self.seed }
+    }
+}
+
 /// Which models, and where they run.
 #[derive(Args, Clone)]
 pub struct ModelArguments {
@@ -434,8 +455,8 @@ fn drafts(text: &str) -> Result<Drafts, String> {
 
 pub fn temperature(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
-        Ok(temperature) if temperature.is_finite() && temperature >= 0.0 => Ok(temperature),
-        _ => Err("it is not a number from 0 on".to_owned()),
+        Ok(temperature) if (0.0..=MOST_TEMPERATURE).contains(&temperature) => Ok(temperature),
+        _ => Err(format!("it is not a number from 0 to {MOST_TEMPERATURE}")),
     }
 }
 
@@ -502,7 +523,7 @@ impl DecodingArguments {
     /// How a decoder works that decodes by `method` in a context of `context` tokens.
     pub fn options(&self, method: Method, context: usize) -> DecoderOptions {
         let drafts = self.models.drafts(self.draft_len);
-        DecoderOptions { method, drafts, context, run_ahead: self.run_ahead }
+        DecoderOptions { method, drafts, context, run_ahead: self.run_ahead, sampling: self.sampling.options() }
     }
 }
 

@@ -58,7 +58,8 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     let mut runs = configurations(&methods, &lengths(arguments))
         .into_iter()
         .map(|(method, drafts)| {
-            let options = DecoderOptions { method, drafts, context, run_ahead: arguments.run_ahead };
+            let (run_ahead, sampling) = (arguments.run_ahead, arguments.sampling.options());
+            let options = DecoderOptions { method, drafts, context, run_ahead, sampling };
             Ok(Run::new(models.decoder(options)?))
         })
         .collect::<pard_engine::Result<Vec<_>>>()?;

@@ -7,7 +7,7 @@ use pard_engine::Error;
 use pard_engine::decoding::Limits;
 use serde_json::json;
 
-use crate::answer::{Begin, answer, drafts_json, joined, statistics_json, summary};
+use crate::answer::{Begin, answer, drafts_json, joined, sampling_json, statistics_json, summary};
 use crate::args::GenerateArguments;
 use crate::load::Prepared;
 use crate::output::Talk;
@@ -56,6 +56,7 @@ pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
             "method": decoder.options().method.name(),
             "k": drafts_json(decoder.options().drafts),
             "mean_k": answer.statistics.mean_drafts(),
+            "sampling": sampling_json(&decoder.options().sampling),
             "finish_reason": answer.finish.name(),
             "plan": models.plan(context),
         });

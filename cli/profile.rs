@@ -43,7 +43,8 @@ pub fn run(arguments: &ProfileArguments) -> anyhow::Result<ExitCode> {
     let methods = if method == Method::Ar { vec![Method::Ar] } else { vec![Method::Ar, method] };
     for method in methods {
         // Without a round that runs ahead each is seen by itself.
-        let options = DecoderOptions { method, drafts: Drafts::Fixed(drafts), context, run_ahead: Some(false) };
+        let (drafts, run_ahead) = (Drafts::Fixed(drafts), Some(false));
+        let options = DecoderOptions { method, drafts, context, run_ahead, ..DecoderOptions::default() };
         let decoder = models.decoder(options)?;
         measured.push(measure(&device, decoder, &prompt, rounds, arguments.separate_passes)?);
         if interrupt::requested() {
@@ -114,5 +115,5 @@ fn measure(
         }
         Ok(())
     })?;
-    Ok(Measured { options: *decoder.options(), rounds, prompt_tokens: prompt.len(), prefill, decode })
+    Ok(Measured { options: decoder.options().clone(), rounds, prompt_tokens: prompt.len(), prefill, decode })
 }

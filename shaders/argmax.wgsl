@@ -1,8 +1,12 @@
 // The largest logit of each row and where it is, first half: one candidate per section of SECTION logits.
 // Among equals the lowest index wins, as in PyTorch and candle.
 //
-// Dispatch: x over sections, y over rows.
-struct ArgmaxParams { vocab: u32, limit: u32 }                            // width of a row; ids that may be chosen
+// Dispatch: x over sections, y over rows from first_row on.
+struct ArgmaxParams {
+    vocab: u32,      // width of a row
+    limit: u32,      // logits that may be chosen
+    first_row: u32,
+}
 @group(0) @binding(0) var<uniform> params: ArgmaxParams;
 @group(0) @binding(1) var<storage, read> logits: array<f32>;              // [rows, vocab]
 @group(0) @binding(2) var<storage, read_write> candidates: array<vec2<u32>>;  // [rows, sections]: bits of the logit, id
@@ -16,12 +20,13 @@ fn argmax(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
+    let row = params.first_row + group.y;
     let first = group.x * SECTION;
     let end = min(first + SECTION, params.limit);
     var value = -3.4028234e38;
     var index = first;
     for (var i = first + lane; i < end; i += 64u) {
-        let logit = noised(group.y, i, logits[group.y * params.vocab + i]);
+        let logit = noised(row, i, logits[row * params.vocab + i]);
         if logit > value { value = logit; index = i; }
     }
     best_value[lane] = value;
@@ -32,6 +37,6 @@ fn argmax(
             let other = best_value[i];
             if other > value || (other == value && best_index[i] < index) { value = other; index = best_index[i]; }
         }
-        candidates[group.y * groups.x + group.x] = vec2(bitcast<u32>(value), index);
+        candidates[row * groups.x + group.x] = vec2(bitcast<u32>(value), index);
     }
 }

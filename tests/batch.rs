@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use pard_engine::Error;
-use pard_engine::decoding::{Decoder, DecoderOptions, Drafts, FinishReason, Method, RespondOptions, Response, respond};
+use pard_engine::decoding::{Decoder, DecoderOptions, Drafts, FinishReason, RespondOptions, Response, respond};
 use pard_engine::gpu::{Buffer, CacheFormat};
 use pard_engine::model::{Batch, Sampling, Sequence, Transformer};
 use pard_engine::ops::Role;
 
 use crate::ops::same_bits;
+use crate::support::chi_square::ChiSquare;
 use crate::support::gpu::{device, plan, upload};
 use crate::support::random::Random;
 use crate::support::tiny_model::Recipe;
@@ -79,8 +80,7 @@ fn greedy_responses_are_those_of_every_prompt_alone() {
     for recipe in Recipe::each_family(3) {
         let model = upload(&recipe, &plan(CacheFormat::F16));
         let prompts = prompts(40, recipe.config.vocab_size);
-        let alone_options =
-            DecoderOptions { method: Method::Ar, drafts: Drafts::Fixed(0), context: CONTEXT, run_ahead: None };
+        let alone_options = DecoderOptions { drafts: Drafts::Fixed(0), context: CONTEXT, ..DecoderOptions::default() };
         let mut decoder = Decoder::new(&model, None, alone_options).expect("a decoder");
         let mut alone = |prompt: &[u32]| {
             decoder.start(prompt, &|| true).expect("start");
@@ -152,31 +152,9 @@ fn tokens_are_drawn_as_softmax_says() {
         let scaled: Vec<f64> = logits.iter().map(|&logit| f64::from(logit) / f64::from(temperature)).collect();
         let largest = scaled.iter().copied().fold(f64::MIN, f64::max);
         let weights: Vec<f64> = scaled.iter().map(|logit| (logit - largest).exp()).collect();
-        let total: f64 = weights.iter().sum();
-        // Pearson's statistic; ids that few draws are expected of are counted together.
-        let (mut statistic, mut cells, mut rest) = (0.0, 0, (0.0, 0.0));
-        let mut cell = |expected: f64, seen: f64| {
-            statistic += (seen - expected).powi(2) / expected;
-            cells += 1;
-        };
-        for (weight, &count) in weights.iter().zip(&counts) {
-            let (expected, seen) = (weight / total * draws as f64, count as f64);
-            if expected >= 5.0 {
-                cell(expected, seen);
-            } else {
-                rest = (rest.0 + expected, rest.1 + seen);
-            }
-        }
-        if rest.0 > 0.0 {
-            cell(rest.0, rest.1);
-        }
-        // Mean k - 1, variance 2 (k - 1): five deviations.
-        let freedom = f64::from(cells - 1);
-        assert!(cells > 20, "{cells} cells");
-        assert!(
-            statistic < freedom + 5.0 * (2.0 * freedom).sqrt(),
-            "temperature {temperature}: chi-square {statistic:.1} with {freedom} degrees of freedom"
-        );
+        let mut test = ChiSquare::default();
+        test.add(&weights, &counts);
+        test.check(&format!("temperature {temperature}"), 21);
     }
 }
 

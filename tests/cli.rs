@@ -6,6 +6,7 @@ mod chat;
 mod machine;
 mod profile;
 mod respond;
+mod sampling;
 mod shared_draft;
 
 use std::io::{Read, Write};

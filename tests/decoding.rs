@@ -23,7 +23,7 @@ fn draft(model: &Arc<Transformer>) -> Draft {
 }
 
 fn options(method: Method, drafts: usize, context: usize) -> DecoderOptions {
-    DecoderOptions { method, drafts: Drafts::Fixed(drafts), context, run_ahead: None }
+    DecoderOptions { method, drafts: Drafts::Fixed(drafts), context, ..DecoderOptions::default() }
 }
 
 pub fn decoder(target: &Arc<Transformer>, draft: &Draft, method: Method, drafts: usize) -> Decoder {
@@ -104,8 +104,10 @@ fn running_ahead_and_choosing_k_write_the_same_tokens() {
         let prompt = Random::new(9).indices(21, recipe.config.vocab_size);
         let alone = decode(&mut decoder(&target, &draft(&target), Method::Ar, 0), &prompt, 60);
         for run_ahead in [false, true] {
-            let ahead =
-                |method, drafts| DecoderOptions { method, drafts, context: CONTEXT, run_ahead: Some(run_ahead) };
+            let ahead = |method, drafts| {
+                let run_ahead = Some(run_ahead);
+                DecoderOptions { method, drafts, context: CONTEXT, run_ahead, ..DecoderOptions::default() }
+            };
             let plain = Decoder::new(&target, None, ahead(Method::Ar, Drafts::Fixed(0)));
             assert_eq!(decode(&mut plain.expect("a decoder"), &prompt, 60), alone, "AR, ahead: {run_ahead}");
             for method in [Method::Vsd, Method::Pard] {
@@ -218,7 +220,7 @@ fn any_prompt_can_be_resumed_with() {
     let vocab = recipe.config.vocab_size;
     let target = upload(&recipe, &plan(CacheFormat::F32));
     let options = options(Method::Vsd, 3, 1000);
-    let new = || Decoder::new(&target, Some(&draft(&target)), options).expect("a decoder");
+    let new = || Decoder::new(&target, Some(&draft(&target)), options.clone()).expect("a decoder");
     let first = Random::new(36).indices(40, vocab);
     let mut resumed = new();
     decode(&mut resumed, &first, 20);

@@ -24,6 +24,7 @@ mod oracle_bounds;
 mod real_model;
 mod reference_models;
 mod safetensors;
+mod sampling;
 mod self_check;
 mod shaders;
 mod shared_draft;

@@ -169,7 +169,8 @@ fn every_method_writes_the_same_text() {
     let drafts: Vec<usize> = if sweep() { (1..=MOST_DRAFTS).collect() } else { vec![4, 12] };
     let prompts: Vec<Vec<u32>> = prompts.iter().map(|prompt| chat(model, prompt)).collect();
     let decode = |method, drafts| -> Vec<Vec<u32>> {
-        let options = DecoderOptions { method, drafts: Drafts::Fixed(drafts), context: 512, run_ahead: None };
+        let fixed = Drafts::Fixed(drafts);
+        let options = DecoderOptions { method, drafts: fixed, context: 512, ..DecoderOptions::default() };
         let mut decoder = Decoder::new(&model.transformer, Some(&draft), options).expect("a decoder");
         let answer = |prompt: &Vec<u32>| {
             decoder.start(prompt, &|| true).expect("start");
@@ -225,7 +226,8 @@ fn a_conversation_is_the_same_by_every_method_and_reads_only_what_is_new() {
     let model = model();
     let draft = Draft::new(model, model, None).expect("a draft");
     let converse = |method: Method, drafts: usize| {
-        let options = DecoderOptions { method, drafts: Drafts::Fixed(drafts), context: 512, run_ahead: None };
+        let options =
+            DecoderOptions { method, drafts: Drafts::Fixed(drafts), context: 512, ..DecoderOptions::default() };
         let mut decoder = Decoder::new(&model.transformer, Some(&draft), options).expect("a decoder");
         let mut conversation = Conversation::new(Vec::new(), Rendering::default());
         let mut spoken = 0;

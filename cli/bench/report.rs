@@ -3,7 +3,7 @@
 use pard_engine::decoding::{Decoder, Method, Statistics};
 use serde_json::{Value, json};
 
-use crate::answer::{Answer, drafts_json, joined, statistics_json, tokens_per_second};
+use crate::answer::{Answer, drafts_json, joined, sampling_json, statistics_json, tokens_per_second};
 use crate::load::Models;
 use crate::output;
 use crate::prompt::Prompt;
@@ -79,6 +79,7 @@ impl Report<'_> {
             "draft": self.draft,
             "prompts": self.prompts.len(),
             "prompt_tokens": self.prompt_tokens(),
+            "sampling": self.runs.first().map(|run| sampling_json(&run.decoder.options().sampling)),
             "methods": self.runs.iter().map(run).collect::<Vec<_>>(),
             "plan": self.models.plan(self.context),
         })
@@ -98,10 +99,16 @@ impl Report<'_> {
             None => String::new(),
             Some(name) => format!(", drafted for by {name}"),
         };
+        let drawn = match self.runs.first().map(|run| &run.decoder.options().sampling) {
+            Some(sampling) if sampling.temperature > 0.0 => {
+                format!("; drawn at temperature {} by seed {}", sampling.temperature, sampling.seed)
+            }
+            _ => String::new(),
+        };
         let (prompts, tokens) = (self.prompts.len(), self.prompt_tokens());
         let plural = if prompts == 1 { "" } else { "s" };
         format!(
-            "{}{drafted}; {prompts} prompt{plural} of {tokens} tokens in all\n{}; {}",
+            "{}{drafted}; {prompts} prompt{plural} of {tokens} tokens in all{drawn}\n{}; {}",
             self.models.target.name(),
             transformer.device().name(),
             transformer.plan(),

@@ -13,6 +13,7 @@ use super::draft::Draft;
 use super::options::{DecoderOptions, Drafts, MOST_DRAFTS, Method};
 use super::pace::{Costs, Pace, Speculation};
 use super::rounds::{Choices, Outlook, Rounds};
+use super::sampling::SamplingOptions;
 use super::statistics::{RoundStatistics, Statistics};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
@@ -25,6 +26,8 @@ pub struct Decoder {
     rounds: Rounds,
     options: DecoderOptions,
     run_ahead: bool,
+    /// Whether tokens will be chosen in another way than so far.
+    resample: bool,
     /// Chooses K, if it is to be chosen and once costs are known.
     pace: Option<Pace>,
     /// Rounds that were submitted and not read back, oldest first, each with its K and its record's slot.
@@ -43,7 +46,7 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder for `target`, with caches of its own.
     ///
-    /// Errors: [`Error::Option`] if K is too large or the method lacks its draft, [`Error::NoMaskToken`];
+    /// Errors: [`Error::Option`] if an option is out of range or the method lacks its draft, [`Error::NoMaskToken`];
     /// [`Error::Gpu`] if this driver's rounding depends on the number of rows; [`Error::Limit`] or
     /// [`Error::OutOfMemory`] if the caches do not fit.
     pub fn new(target: &Arc<Transformer>, draft: Option<&Draft>, options: DecoderOptions) -> Result<Decoder> {
@@ -74,8 +77,10 @@ impl Decoder {
                 Some(Sequence::new(&draft.model, positions, limit, &choices.draft)?)
             }
         };
+        let resample = !options.sampling.is_greedy();
         Ok(Decoder {
             rounds: Rounds::new(options.method, mask, options.context, choices, target, draft)?,
+            resample,
             run_ahead: options.run_ahead.unwrap_or(!device.is_software()),
             device,
             options,
@@ -99,6 +104,16 @@ impl Decoder {
     /// How it works: AR if K is 0, whatever was asked for.
     pub fn options(&self) -> &DecoderOptions {
         &self.options
+    }
+
+    /// Chooses tokens as `sampling` says from the next [`Decoder::start`] on.
+    ///
+    /// **Errors**: [`Error::Option`], which names the option that is out of range; nothing has changed then.
+    pub fn set_sampling(&mut self, sampling: SamplingOptions) -> Result<()> {
+        sampling.check()?;
+        self.resample |= sampling != self.options.sampling;
+        self.options.sampling = sampling;
+        Ok(())
     }
 
     /// Says what passes cost, for choosing K. Without it they are measured at the first [`Decoder::start`].
@@ -203,6 +218,10 @@ impl Decoder {
         if self.options.drafts == Drafts::Auto && self.pace.is_none() {
             let costs = self.measure_costs()?;
             self.set_costs(costs);
+        }
+        if self.resample {
+            self.rounds.set_sampling(&self.options.sampling)?;
+            self.resample = false;
         }
         let begin = Instant::now();
         self.settle()?;

@@ -1,5 +1,6 @@
 //! How a decoder works.
 
+use super::sampling::SamplingOptions;
 use crate::error::{Error, Result};
 
 /// The longest draft.
@@ -61,8 +62,8 @@ impl std::fmt::Display for Drafts {
     }
 }
 
-/// How a decoder works. None of it changes the text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a decoder works. None of it but `sampling` changes the text.
+#[derive(Debug, Clone, PartialEq)]
 pub struct DecoderOptions {
     /// Who proposes.
     pub method: Method,
@@ -73,18 +74,26 @@ pub struct DecoderOptions {
     /// Whether a round is submitted before it is known what the last one committed. It hides the host's work, at the
     /// price of surplus rows for the draft. By default GPUs do and software adapters, where rows are dear, do not.
     pub run_ahead: Option<bool>,
+    /// How tokens are chosen.
+    pub sampling: SamplingOptions,
 }
 
 impl Default for DecoderOptions {
     fn default() -> DecoderOptions {
-        DecoderOptions { method: Method::default(), drafts: Drafts::default(), context: 4096, run_ahead: None }
+        DecoderOptions {
+            method: Method::default(),
+            drafts: Drafts::default(),
+            context: 4096,
+            run_ahead: None,
+            sampling: SamplingOptions::default(),
+        }
     }
 }
 
 impl DecoderOptions {
     /// The same with what follows from other fields filled in: without proposals the method is AR.
     ///
-    /// Errors: [`Error::Option`] if K or the context is out of range.
+    /// Errors: [`Error::Option`] if K, the context or how tokens are chosen is out of range.
     pub(super) fn checked(mut self) -> Result<DecoderOptions> {
         if self.drafts.most() > MOST_DRAFTS {
             return Err(Error::Option {
@@ -96,6 +105,7 @@ impl DecoderOptions {
             let reason = format!("{} is not between 2 and {MOST_CONTEXT} tokens", self.context);
             return Err(Error::Option { option: "context", reason });
         }
+        self.sampling.check()?;
         if self.drafts.most() == 0 || self.method == Method::Ar {
             self = DecoderOptions { method: Method::Ar, drafts: Drafts::Fixed(0), ..self };
         }

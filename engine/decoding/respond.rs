@@ -5,6 +5,7 @@ use std::iter::Fuse;
 use std::sync::Arc;
 
 use super::options::MOST_CONTEXT;
+use super::sampling::noise;
 use super::transcript::FinishReason;
 use crate::error::{Error, Result};
 use crate::model::{Batch, Sampling, Transformer};
@@ -155,21 +156,13 @@ impl<P: Iterator<Item = (usize, Vec<u32>)>> Responses<P> {
                 return Err(Error::ContextFull { tokens: prompt.len(), context });
             }
             let most = max_tokens.min(context - prompt.len());
-            let sampling = Sampling { temperature, seed: seed(self.options.seed, index) };
+            let sampling = Sampling { temperature, seed: noise(self.options.seed, index) };
             self.batch.start(slot, &prompt, most, sampling)?;
             let finish = if most == max_tokens { FinishReason::Length } else { FinishReason::Context };
             *place = Some(Unfinished { response: Response { index, tokens: Vec::new(), finish }, most });
         }
         Ok(())
     }
-}
-
-/// The draws of prompt `index` under `seed` (splitmix64; Steele, Lea & Flood 2014).
-fn seed(seed: u64, index: usize) -> u32 {
-    let state = seed.wrapping_add((index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (mixed ^ (mixed >> 31)) as u32
 }
 
 impl<P: Iterator<Item = (usize, Vec<u32>)>> Iterator for Responses<P> {

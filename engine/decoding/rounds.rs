@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 
 use super::options::{MOST_DRAFTS, Method};
+use super::sampling::{SamplingOptions, noise};
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Pass, Readback};
-use crate::model::Sequence;
-use crate::ops::{Accept, Inputs, Role, RoundBuffers, RoundParams, Session, Whose};
+use crate::model::{Sampler, Sequence};
+use crate::ops::{Accept, DrawParams, Inputs, Role, RoundBuffers, RoundParams, Session, Whose};
 
 /// What the host knows of the sequence when it records a round: exact where no round is in flight, bounds otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub struct Rounds {
     /// One for each round that may be in flight.
     records: [(Buffer, Readback); 2],
     choices: Buffer,
+    /// What chooses tokens in place of the likeliest.
+    samplers: Option<Samplers>,
     /// Bookkeeping kernels by what they are told, bound on first use.
     inputs: HashMap<(Whose, RoundParams), Inputs>,
     accepts: HashMap<(usize, usize), Accept>,
@@ -64,6 +67,12 @@ impl Choices {
         let words = |label| Buffer::storage(device, label, 4 * 2 * MOST_DRAFTS as u64);
         Ok(Choices { target: words("choices")?, draft: words("proposals")? })
     }
+}
+
+/// What chooses the tokens of target and draft: both by the same noise.
+struct Samplers {
+    target: Sampler,
+    draft: Option<Sampler>,
 }
 
 impl Rounds {
@@ -88,6 +97,7 @@ impl Rounds {
             proposals: choices.draft,
             records: [record()?, record()?],
             choices: choices.target,
+            samplers: None,
             inputs: HashMap::new(),
             accepts: HashMap::new(),
             device,
@@ -96,6 +106,20 @@ impl Rounds {
             target,
             draft,
         })
+    }
+
+    /// Chooses tokens as `sampling`, which was checked, says.
+    pub fn set_sampling(&mut self, sampling: &SamplingOptions) -> Result<()> {
+        self.samplers = None;
+        if sampling.is_greedy() {
+            return Ok(());
+        }
+        let draw = DrawParams { temperature: sampling.temperature, seed: noise(sampling.seed, 0) };
+        let draw = Buffer::uniform(&self.device, "draw params", &draw)?;
+        let target = Sampler::new(&self.target, &draw, &self.choices)?;
+        let draft = self.draft.as_ref().map(|draft| Sampler::new(draft, &draw, &self.proposals)).transpose()?;
+        self.samplers = Some(Samplers { target, draft });
+        Ok(())
     }
 
     /// Sets the device's bookkeeping.
@@ -135,6 +159,7 @@ impl Rounds {
     fn propose(&self, pass: &mut Pass, drafts: usize, outlook: Outlook) -> Result<()> {
         let Some(draft) = &self.draft else { return Ok(()) };
         pass.section("draft");
+        let sampler = self.samplers.as_ref().and_then(|samplers| samplers.draft.as_ref());
         for (params, outputs) in self.draft_passes(drafts, outlook) {
             let end = match params.pass_index {
                 0 => outlook.tokens - outlook.unseen + params.rows,
@@ -142,7 +167,7 @@ impl Rounds {
             };
             self.inputs[&(Whose::Draft, params)].encode(pass);
             draft.forward(pass, Role::Round, params.rows as usize, end as usize)?;
-            draft.choose(pass, outputs)?;
+            choose(draft, sampler, pass, outputs)?;
         }
         Ok(())
     }
@@ -152,7 +177,7 @@ impl Rounds {
         pass.section("verify");
         self.inputs[&(Whose::Target, self.verify_params(drafts))].encode(pass);
         self.target.forward(pass, Role::Round, drafts + 1, outlook.tokens as usize + drafts)?;
-        self.target.choose(pass, drafts + 1)
+        choose(&self.target, self.samplers.as_ref().map(|samplers| &samplers.target), pass, drafts + 1)
     }
 
     /// The round's draft passes, and how many proposals each makes. Surplus rows are harmless and cost time.
@@ -205,5 +230,13 @@ impl Rounds {
             self.accepts.insert((drafts, slot), Accept::new(&self.device, params, buffers)?);
         }
         Ok(())
+    }
+}
+
+/// Records the choice of `outputs` rows of `sequence`: the likeliest tokens, or those that `sampler` chooses.
+fn choose(sequence: &Sequence, sampler: Option<&Sampler>, pass: &mut Pass, outputs: usize) -> Result<()> {
+    match sampler {
+        None => sequence.choose(pass, outputs),
+        Some(sampler) => sequence.choose_by(sampler, pass, outputs),
     }
 }

@@ -31,6 +31,8 @@ shaders![
     "cooperative/tile_16",
     "cooperative/tile_8",
     "cross_entropy",
+    "draw/many",
+    "draw/one",
     "embedding",
     "embedding_gradient",
     "embedding_mask/none",

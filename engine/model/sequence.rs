@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::config::Config;
 use super::rotary;
+use super::sampler::Sampler;
 use super::shared::Shared;
 use super::transformer::{LayerWeights, Transformer, attention_shape};
 use crate::error::{Error, Result};
@@ -29,6 +30,8 @@ pub struct Sequence {
     final_norm: RmsNorm,
     head: Matmul,
     argmax: Argmax,
+    /// The first logits of a row, which are those of tokens that may be chosen.
+    limit: usize,
 }
 
 /// One decoder layer (pre-norm, grouped-query attention, SwiGLU).
@@ -100,7 +103,7 @@ impl Sequence {
             .map(|(weights, cache)| Layer::new(model, weights, rows, a, cache))
             .collect::<Result<_>>()?;
         let mask_row = model.shared.as_ref().map(Shared::mask_row);
-        let vocabulary = model.shared.as_ref().and_then(|shared| shared.vocabulary.as_ref());
+        let vocabulary = model.vocabulary();
         let limit = vocabulary.map_or(limit, |vocabulary| vocabulary.below(limit));
         let listed = vocabulary.map(|vocabulary| &vocabulary.buffer);
 
@@ -125,6 +128,7 @@ impl Sequence {
                 RowSet::Outputs,
             )?,
             argmax: Argmax::new(device, rows, &a.logits, limit, listed, choices)?,
+            limit,
             model: model.clone(),
             activations: activations.clone(),
             step,
@@ -198,10 +202,24 @@ impl Sequence {
     ///
     /// Errors: [`Error::Gpu`] if a kernel does not compile.
     pub fn choose(&self, pass: &mut Pass, outputs: usize) -> Result<()> {
-        self.final_norm.encode(pass, outputs);
-        self.head.encode(pass, Role::Round, outputs)?;
+        self.score(pass, outputs)?;
         self.argmax.encode(pass, outputs);
         Ok(())
+    }
+
+    /// The same, by `sampler`, which was made for this sequence.
+    ///
+    /// Errors: [`Error::Gpu`] if a kernel does not compile.
+    pub fn choose_by(&self, sampler: &Sampler, pass: &mut Pass, outputs: usize) -> Result<()> {
+        self.score(pass, outputs)?;
+        sampler.encode(pass, outputs);
+        Ok(())
+    }
+
+    /// Records the logits of each of the step's `outputs` output rows: W_head · RMSNorm(h).
+    fn score(&self, pass: &mut Pass, outputs: usize) -> Result<()> {
+        self.final_norm.encode(pass, outputs);
+        self.head.encode(pass, Role::Round, outputs)
     }
 
     /// Runs `tokens` at positions `start..` as prompt rows, in chunks that bound the work of one submit. It waits after
@@ -299,6 +317,11 @@ impl Sequence {
     pub fn logits(&self, outputs: usize) -> Result<Vec<f32>> {
         let logits = &self.activations.logits;
         logits.buffer.read(self.device(), 0, outputs * logits.width)
+    }
+
+    /// Where the logits of a pass's output rows are, and how many of each row are those of tokens that may be chosen.
+    pub(super) fn scores(&self) -> (&Tensor, usize) {
+        (&self.activations.logits, self.limit)
     }
 
     fn device(&self) -> &Device {

@@ -87,6 +87,11 @@ pub fn check_target(config: &Config, checkpoint: &dyn Checkpoint, target: &Confi
 }
 
 impl Transformer {
+    /// The tokens that its head has rows for, if those are some only.
+    pub(super) fn vocabulary(&self) -> Option<&Vocabulary> {
+        self.shared.as_ref()?.vocabulary.as_ref()
+    }
+
     /// Uploads a draft beside `target`, which must be on `device`. A whole model is uploaded as by
     /// [`Transformer::upload`]; one without embeddings of its own shares those of `target`, and of a reduced head it gets
     /// a copy of the rows it needs.

@@ -10,6 +10,17 @@ use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 struct ArgmaxParams {
     vocab: u32,
     limit: u32,
+    first_row: u32,
+}
+
+/// How the tokens of one sequence are drawn, as shaders/draw/one.wgsl lays it out.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct DrawParams {
+    /// Tokens are drawn from `softmax(logits / temperature)`; 0 takes the likeliest.
+    pub temperature: f32,
+    /// Names the noise.
+    pub seed: u32,
 }
 
 #[repr(C)]
@@ -26,6 +37,17 @@ pub struct Argmax {
     candidates: Dispatch,
     merge: Dispatch,
     limit: usize,
+}
+
+/// How the tokens of a pass's rows are chosen.
+#[derive(Clone, Copy)]
+enum Choice<'a> {
+    /// The likeliest one.
+    Likeliest,
+    /// Drawn by the noise of each row of a batch: the buffer is [`Rows::buffer`]'s.
+    OfBatch(&'a Buffer),
+    /// Drawn by the noise of one sequence: the buffer holds [`DrawParams`].
+    OfSequence(&'a Buffer),
 }
 
 impl Argmax {
@@ -48,6 +70,35 @@ impl Argmax {
         choices: &Buffer,
     ) -> Result<Argmax> {
         let rows = rows.into();
+        let choice = rows.batch().map_or(Choice::Likeliest, Choice::OfBatch);
+        Argmax::build(device, rows.step(), choice, logits, limit, vocabulary, choices)
+    }
+
+    /// The same for rows of one sequence, drawn as `draw` says, which holds [`DrawParams`]: a row's noise is that of the
+    /// seed, the position after its own, and the id.
+    ///
+    /// Shapes and errors: as [`Argmax::new`].
+    pub fn drawing(
+        device: &Device,
+        step: &Buffer,
+        draw: &Buffer,
+        logits: &Tensor,
+        limit: usize,
+        vocabulary: Option<&Buffer>,
+        choices: &Buffer,
+    ) -> Result<Argmax> {
+        Argmax::build(device, step, Choice::OfSequence(draw), logits, limit, vocabulary, choices)
+    }
+
+    fn build(
+        device: &Device,
+        step: &Buffer,
+        choice: Choice,
+        logits: &Tensor,
+        limit: usize,
+        vocabulary: Option<&Buffer>,
+        choices: &Buffer,
+    ) -> Result<Argmax> {
         if limit == 0 || limit > logits.width {
             let expected = vec![logits.rows, logits.width];
             return Err(Error::Shape { op: "argmax", tensor: "limit", got: vec![logits.rows, limit], expected });
@@ -58,20 +109,28 @@ impl Argmax {
         }
         let sections = limit.div_ceil(SECTION);
         let candidates = Buffer::storage(device, "argmax candidates", (logits.rows * sections * 8) as u64)?;
-        let params = ArgmaxParams { vocab: logits.width as u32, limit: limit as u32 };
+        let params = ArgmaxParams { vocab: logits.width as u32, limit: limit as u32, first_row: 0 };
         let params = Buffer::uniform(device, "argmax params", &params)?;
         let merge_params = ArgmaxMergeParams { sections: sections as u32 };
         let merge_params = Buffer::uniform(device, "argmax_merge params", &merge_params)?;
-        let files: &[&str] = match rows {
-            Rows::One(_) => &["argmax", "noise/none"],
-            Rows::Many { .. } => &["argmax", "noise/gumbel", "shared/batch"],
-        };
-        let kernel = device.kernel(files, &[("SECTION", SECTION as u32)])?;
-        let choice = if vocabulary.is_some() { "choice/listed" } else { "choice/plain" };
-        let merge = device.kernel(&["argmax_merge", "shared/step", choice], &[])?;
+        let token = if vocabulary.is_some() { "choice/listed" } else { "choice/plain" };
         let mut operands = vec![&params, &logits.buffer, &candidates];
-        operands.extend(rows.batch());
-        let mut merge_operands = vec![&merge_params, rows.step(), &candidates, choices];
+        let mut files = vec!["argmax"];
+        match choice {
+            Choice::Likeliest => files.push("noise/none"),
+            // Noise is of the token's id.
+            Choice::OfBatch(batch) => {
+                files.extend(["noise/gumbel", "draw/many", "shared/batch", token]);
+                operands.extend(vocabulary.into_iter().chain([batch]));
+            }
+            Choice::OfSequence(draw) => {
+                files.extend(["noise/gumbel", "draw/one", "shared/step", token]);
+                operands.extend(vocabulary.into_iter().chain([step, draw]));
+            }
+        }
+        let kernel = device.kernel(&files, &[("SECTION", SECTION as u32)])?;
+        let merge = device.kernel(&["argmax_merge", "shared/step", token], &[])?;
+        let mut merge_operands = vec![&merge_params, step, &candidates, choices];
         merge_operands.extend(vocabulary);
         Ok(Argmax {
             candidates: kernel.dispatch(device, &operands, [1, 1, 1])?,

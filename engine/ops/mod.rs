@@ -18,7 +18,7 @@ mod self_check;
 mod variant;
 mod yardstick;
 
-pub use argmax::Argmax;
+pub use argmax::{Argmax, DrawParams};
 pub use attention::{Attention, AttentionScratch};
 pub use batch::{BatchIds, BatchRow, BatchSource, Rows};
 pub use embedding::{Embedding, MaskRow};

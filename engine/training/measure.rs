@@ -29,7 +29,8 @@ pub fn acceptance(
 ) -> Result<Acceptance> {
     let longest = prompts.iter().map(Vec::len).max().unwrap_or_default();
     let context = longest + most_tokens + 1;
-    let options = DecoderOptions { method: Method::Pard, drafts: Drafts::Fixed(drafts), context, run_ahead: None };
+    let (method, fixed) = (Method::Pard, Drafts::Fixed(drafts));
+    let options = DecoderOptions { method, drafts: fixed, context, ..DecoderOptions::default() };
     let mut decoder = Decoder::new(target, Some(draft), options)?;
     let (mut rounds, mut tokens, mut accepted) = (0, 0, vec![0.0; drafts]);
     for prompt in prompts {

@@ -1,2 +1,2 @@
 // The likeliest token is taken.
-fn noised(row: u32, id: u32, logit: f32) -> f32 { return logit; }
+fn noised(row: u32, index: u32, logit: f32) -> f32 { return logit; }

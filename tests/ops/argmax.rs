@@ -1,7 +1,7 @@
 //! `argmax` and `argmax_merge` on the device.
 
-use pard_engine::gpu::Device;
-use pard_engine::ops::{Argmax, BatchRow, MOST_ROWS, Rows, Step};
+use pard_engine::gpu::{Buffer, Device};
+use pard_engine::ops::{Argmax, BatchRow, DrawParams, MOST_ROWS, Rows, Step};
 
 use super::{POISON, input, row_counts, step, submit, words};
 use crate::oracle::argmax::argmax;
@@ -154,18 +154,60 @@ fn noise_is_of_the_seed_the_position_and_the_id() {
         submit(device(), |pass| op.encode(pass, MOST_ROWS));
         let chosen: Vec<u32> = choices.read(device(), 0, MOST_ROWS).expect("reading back");
         for ((row, &BatchRow { position, seed, temperature, .. }), &id) in rows.iter().enumerate().zip(&chosen) {
-            let noised = |id: usize| {
-                let logit = f64::from(logits[row * vocab + id]);
-                let (noise, bound) = gumbel(seed, position + 1, id as u32);
-                let (value, off) = (logit + f64::from(temperature) * noise, f64::from(temperature) * bound);
-                (value, off + value.abs() * 2f64.powi(-23))
-            };
-            let (value, off) = noised(id as usize);
-            let surely = (0..limit).map(noised).map(|(value, off)| value - off).fold(f64::MIN, f64::max);
-            assert!(
-                (id as usize) < limit && value + off >= surely,
-                "row {row}, {position} of {seed} at {temperature}: {id} has {value} ± {off}, another {surely} at least"
-            );
+            assert!((id as usize) < limit, "row {row}: {id} of {limit}");
+            let draw = DrawParams { temperature, seed };
+            is_drawn(&format!("row {row}"), &logits[row * vocab..][..limit], None, draw, position + 1, id as usize);
+        }
+    }
+}
+
+/// Fails unless the token at `index` is the largest of `logit + temperature * noise`, as far as f32 can tell.
+#[track_caller]
+fn is_drawn(context: &str, logits: &[f32], ids: Option<&[u32]>, draw: DrawParams, position: u32, index: usize) {
+    let DrawParams { temperature, seed } = draw;
+    let noised = |index: usize| {
+        let id = ids.map_or(index as u32, |ids| ids[index]);
+        let (noise, bound) = gumbel(seed, position, id);
+        let (value, off) = (f64::from(logits[index]) + f64::from(temperature) * noise, f64::from(temperature) * bound);
+        (value, off + value.abs() * 2f64.powi(-23))
+    };
+    let (value, off) = noised(index);
+    let surely = (0..logits.len()).map(noised).map(|(value, off)| value - off).fold(f64::MIN, f64::max);
+    assert!(
+        value + off >= surely,
+        "{context}, {position} of {seed} at {temperature}: {index} has {value} ± {off}, another {surely} at least"
+    );
+}
+
+/// Choices of one sequence's rows: the output rows of a step stand one after the other; a token's noise is its id's, also
+/// where the logits are those of some tokens only.
+#[test]
+fn noise_of_a_sequence_is_of_the_rows_positions() {
+    let mut random = Random::new(45);
+    for (vocab, limit, listed) in [(307, 306, false), (2049, 2049, true), (4099, 4000, false), (307, 300, true)] {
+        let ids: Vec<u32> = (0..vocab as u32).map(|index| 7 * index + 3).collect();
+        let vocabulary = words(device(), vocab, &ids);
+        for (temperature, start, rows, first_output) in [(0.7, 0, 1, 0), (1.0, 90, 9, 0), (3.0, 5, 20, 4)] {
+            let draw = DrawParams { temperature, seed: random.bits() as u32 };
+            let params = Buffer::uniform(device(), "draw", &draw).expect("a small buffer");
+            let outputs = rows - first_output;
+            let logits = random.normals(outputs * vocab, 3.0);
+            let [start, rows, first_output] = [start, rows as u32, first_output as u32];
+            let step_values =
+                Step { start, rows, first_output, outputs: outputs as u32, first_choice: 2, ..Step::default() };
+            let (step, choices) = (step(device(), step_values), words(device(), 64, &[]));
+            let (on_device, vocabulary) = (input(device(), vocab, &logits), Some(&vocabulary).filter(|_| listed));
+            let op = Argmax::drawing(device(), &step, &params, &on_device, limit, vocabulary, &choices);
+            let op = op.expect("shapes that fit");
+            submit(device(), |pass| op.encode(pass, outputs));
+            let chosen: Vec<u32> = choices.read(device(), 8, outputs).expect("reading back");
+            for (row, &id) in chosen.iter().enumerate() {
+                let index = if listed { ids.iter().position(|&known| known == id) } else { Some(id as usize) };
+                let index = index.filter(|&index| index < limit).unwrap_or_else(|| panic!("{id} may not be chosen"));
+                let logits = &logits[row * vocab..][..limit];
+                let position = start + first_output + row as u32 + 1;
+                is_drawn(&format!("row {row}"), logits, listed.then_some(&ids), draw, position, index);
+            }
         }
     }
 }

@@ -7,9 +7,9 @@ use pard_engine::ops::gradients::{
     Swiglu, SwigluGradient, TrainingRow, WeightGradient,
 };
 use pard_engine::ops::{
-    Accept, Argmax, Attention, AttentionScratch, AttentionShape, BatchIds, Embedding, Finish, Gather, Inputs, KvCache,
-    MOST_ROWS, MaskRow, Matmul, Matrix, RmsNorm, Role, Rope, RopeGains, RoundBuffers, RoundParams, RowSet, Rows, Step,
-    Tensor, Variant, WeightFormat, Whose, Yardstick,
+    Accept, Argmax, Attention, AttentionScratch, AttentionShape, BatchIds, DrawParams, Embedding, Finish, Gather,
+    Inputs, KvCache, MOST_ROWS, MaskRow, Matmul, Matrix, RmsNorm, Role, Rope, RopeGains, RoundBuffers, RoundParams,
+    RowSet, Rows, Step, Tensor, Variant, WeightFormat, Whose, Yardstick,
 };
 
 /// Shapes of published models, and the extremes that a configuration may have.
@@ -203,6 +203,10 @@ fn rows(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
         for vocabulary in [None, Some(&vocabulary)] {
             Argmax::new(device, rows, &tensor(4099)?, 4097, vocabulary, &choices)?.encode(pass, MOST_ROWS);
         }
+    }
+    let draw = Buffer::uniform(device, "draw", &DrawParams { temperature: 1.0, seed: 1 })?;
+    for vocabulary in [None, Some(&vocabulary)] {
+        Argmax::drawing(device, &step, &draw, &tensor(4099)?, 4097, vocabulary, &choices)?.encode(pass, MOST_ROWS);
     }
     BatchIds::new(device, &step, &sources, &choices, &Buffer::storage(device, "ids", 128)?)?.encode(pass, MOST_ROWS);
     Ok(())

@@ -1,6 +1,7 @@
 //! What the tests stand on: random numbers, small models made from a seed, and a second implementation to agree with.
 
 pub mod candle_reference;
+pub mod chi_square;
 pub mod every_op;
 pub mod gpu;
 pub mod memory;

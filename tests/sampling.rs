@@ -1,0 +1,208 @@
+//! Drawn tokens: AR, VSD and PARD draw the same ones for one seed, whatever K is, and draw them as softmax says.
+
+use std::sync::Arc;
+
+use pard_engine::Error;
+use pard_engine::decoding::{
+    Costs, Decoder, DecoderOptions, Draft, Drafts, Method, RespondOptions, SamplingOptions, respond,
+};
+use pard_engine::gpu::{Buffer, CacheFormat};
+use pard_engine::model::{PassCost, Sequence, Transformer};
+use pard_engine::ops::Role;
+
+use crate::decoding::{CONTEXT, decode};
+use crate::support::chi_square::ChiSquare;
+use crate::support::gpu::{device, plan, sweep, upload, upload_tensors};
+use crate::support::random::Random;
+use crate::support::shared_draft::SharedDraft;
+use crate::support::tiny_model::Recipe;
+
+const MASK: u32 = 5;
+
+fn draft(model: &Arc<Transformer>) -> Draft {
+    Draft { name: "draft".to_owned(), model: model.clone(), mask: Some(MASK) }
+}
+
+fn drawn(temperature: f32, seed: u64) -> SamplingOptions {
+    SamplingOptions { temperature, seed }
+}
+
+fn options(method: Method, drafts: usize, sampling: &SamplingOptions) -> DecoderOptions {
+    let (drafts, sampling) = (Drafts::Fixed(drafts), sampling.clone());
+    DecoderOptions { method, drafts, sampling, context: CONTEXT, ..DecoderOptions::default() }
+}
+
+fn decoder(target: &Arc<Transformer>, draft: &Draft, options: DecoderOptions) -> Decoder {
+    Decoder::new(target, Some(draft), options).expect("a decoder")
+}
+
+fn lengths() -> Vec<usize> {
+    if sweep() { (1..=16).collect() } else { vec![1, 4, 13] }
+}
+
+/// Fails unless AR, VSD and PARD write the same tokens by `sampling`, for several K, running ahead or not, with a draft
+/// that is the target itself and one that is a stranger. Returns the tokens.
+#[track_caller]
+fn is_lossless(recipe: &Recipe, sampling: &SamplingOptions, lengths: &[usize]) -> Vec<u32> {
+    let target = upload(recipe, &plan(CacheFormat::F16));
+    let stranger = upload(&Recipe { seed: recipe.seed + 1, ..recipe.clone() }, &plan(CacheFormat::F16));
+    let prompt = Random::new(9).indices(21, recipe.config.vocab_size);
+    let alone = decode(&mut decoder(&target, &draft(&target), options(Method::Ar, 0, sampling)), &prompt, 40);
+    let mut ahead = false;
+    for &drafts in lengths {
+        for method in [Method::Vsd, Method::Pard] {
+            for model in [&target, &stranger] {
+                ahead = !ahead;
+                let options = DecoderOptions { run_ahead: Some(ahead), ..options(method, drafts, sampling) };
+                let tokens = decode(&mut decoder(&target, &draft(model), options), &prompt, 40);
+                let (family, method) = (recipe.config.family, method.name());
+                assert_eq!(tokens, alone, "{family:?}, {method}, K = {drafts}, ahead: {ahead}, {sampling:?}");
+            }
+            ahead = !ahead;
+        }
+    }
+    alone
+}
+
+#[test]
+fn every_method_draws_the_same_tokens() {
+    for (recipe, temperature) in Recipe::each_family(7).into_iter().zip([0.5, 1.0, 1.8]) {
+        let greedy = is_lossless(&recipe, &drawn(0.0, 5), &[4]);
+        let [one, other] = [1, 2].map(|seed| is_lossless(&recipe, &drawn(temperature, seed), &lengths()));
+        assert!(one != other && one != greedy, "noise changes the text");
+    }
+}
+
+#[test]
+fn choosing_k_draws_the_same_tokens() {
+    let recipe = Recipe::qwen3(17);
+    let target = upload(&recipe, &plan(CacheFormat::F16));
+    let stranger = upload(&Recipe { seed: 18, ..recipe.clone() }, &plan(CacheFormat::F16));
+    let sampling = drawn(0.9, 3);
+    let alone = decode(&mut decoder(&target, &draft(&target), options(Method::Ar, 0, &sampling)), &[1, 2, 3], 60);
+    for method in [Method::Vsd, Method::Pard] {
+        for (model, run_ahead) in [(&target, false), (&stranger, true), (&target, true)] {
+            let options =
+                DecoderOptions { drafts: Drafts::Auto, run_ahead: Some(run_ahead), ..options(method, 0, &sampling) };
+            let mut decoder = decoder(&target, &draft(model), options);
+            let sloped = PassCost::from_points(&[(1, 1.0), (32, 4.0)]);
+            decoder.set_costs(Costs { target: sloped, draft: PassCost::from_points(&[(1, 0.1), (32, 0.2)]) });
+            assert_eq!(decode(&mut decoder, &[1, 2, 3], 60), alone, "{}, ahead: {run_ahead}", method.name());
+        }
+    }
+}
+
+/// The draft has the target's noise at the target's positions; otherwise hardly any proposal would agree.
+#[test]
+fn a_perfect_draft_draws_what_its_target_draws() {
+    let recipe = Recipe::qwen2(11);
+    let target = upload(&recipe, &plan(CacheFormat::F16));
+    for drafts in lengths() {
+        let mut decoder = decoder(&target, &draft(&target), options(Method::Vsd, drafts, &drawn(1.3, 8)));
+        decode(&mut decoder, &[1, 2, 3], 30);
+        assert_eq!(decoder.statistics().accepted_per_position(), vec![1.0; drafts], "K = {drafts}");
+    }
+    // A parallel draft sees what the target sees as far as its first proposal.
+    let mut decoder = decoder(&target, &draft(&target), options(Method::Pard, 6, &drawn(1.3, 8)));
+    decode(&mut decoder, &[1, 2, 3], 40);
+    assert_eq!(decoder.statistics().accepted_per_position()[0], 1.0);
+}
+
+/// Noise belongs to a token, not to a row of the head: with the target's layers and a third of its vocabulary, a draft
+/// proposes the target's own choice wherever it can.
+#[test]
+fn a_draft_of_fewer_tokens_has_their_noise() {
+    let recipe = Recipe::llama(33);
+    let target = upload(&recipe, &plan(CacheFormat::F16));
+    let vocabulary = SharedDraft::third(recipe.config.vocab_size);
+    let files = SharedDraft::new(&recipe, MASK, Some(vocabulary.clone()));
+    let model = files.upload(&target, &plan(CacheFormat::F16)).expect("a draft");
+    let mut decoder = decoder(&target, &draft(&model), options(Method::Vsd, 1, &drawn(1.0, 4)));
+    decoder.start(&[1, 2, 3], &|| true).expect("start");
+    let (mut hits, mut misses) = (0, 0);
+    while decoder.tokens().len() < 100 {
+        let committed = decoder.round().expect("round").to_vec();
+        let known = vocabulary.contains(&committed[0]);
+        assert_eq!(committed.len() == 2, known, "{committed:?}: the draft knows it: {known}");
+        (hits, misses) = (hits + usize::from(known), misses + usize::from(!known));
+    }
+    assert!(hits > 5 && misses > 5, "{hits} of both kinds, {misses}");
+}
+
+#[test]
+fn one_text_alone_is_the_first_of_many() {
+    let recipe = Recipe::llama(2);
+    let model = upload(&recipe, &plan(CacheFormat::F16));
+    let prompts = [vec![4, 5, 6], vec![7], vec![8, 9]];
+    let many = RespondOptions { context: CONTEXT, max_tokens: 24, temperature: 0.8, seed: 6, ..Default::default() };
+    let written = respond(&model, &[], prompts.iter().cloned().enumerate(), many).expect("a batch");
+    let first = written.map(|response| response.expect("a response")).find(|response| response.index == 0);
+    let mut alone = decoder(&model, &draft(&model), options(Method::Ar, 0, &drawn(0.8, 6)));
+    assert_eq!(decode(&mut alone, &prompts[0], 24), first.expect("the first prompt's").tokens);
+}
+
+/// A model whose logits depend on the last token only: nothing of attention or feed-forward reaches the residual.
+fn chain(vocab: usize) -> (Recipe, Arc<Transformer>) {
+    let mut recipe = Recipe::llama(61);
+    (recipe.config.vocab_size, recipe.config.layers) = (vocab, 1);
+    let mut tensors = recipe.tensors();
+    for (name, stored) in &mut tensors {
+        if name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") {
+            stored.values.fill(0.0);
+        }
+    }
+    let model = upload_tensors(&recipe.config, tensors, &plan(CacheFormat::F16));
+    (recipe, model)
+}
+
+/// The logits after each token of such a model.
+fn transitions(model: &Arc<Transformer>) -> Vec<Vec<f64>> {
+    let vocab = model.config().vocab_size;
+    let choices = Buffer::storage(device(), "choices", 128).expect("a small buffer");
+    let sequence = Sequence::new(model, 64, vocab, &choices).expect("a sequence");
+    let row = |token: usize| {
+        sequence.run(Role::Round, &[token as u32], 0, 1).expect("a row");
+        sequence.logits(1).expect("logits").into_iter().map(f64::from).collect()
+    };
+    (0..vocab).map(row).collect()
+}
+
+/// Thousands of draws by rounds of proposals, which must not bend the distribution that the target alone has.
+#[test]
+fn tokens_are_drawn_as_softmax_says_by_every_method() {
+    const VOCAB: usize = 24;
+    let (recipe, target) = chain(VOCAB);
+    let stranger = upload(&Recipe { seed: 62, ..recipe }, &plan(CacheFormat::F16));
+    let logits = transitions(&target);
+    for (method, temperature) in [(Method::Ar, 1.0), (Method::Vsd, 0.7), (Method::Pard, 1.4)] {
+        let mut decoder = decoder(&target, &draft(&stranger), options(method, 3, &drawn(0.0, 0)));
+        let mut counts = vec![vec![0; VOCAB]; VOCAB];
+        for seed in 0..40 {
+            decoder.set_sampling(drawn(temperature, seed)).expect("options in range");
+            let text = [vec![11], decode(&mut decoder, &[11], 100)].concat();
+            text.windows(2).for_each(|pair| counts[pair[0] as usize][pair[1] as usize] += 1);
+        }
+        let mut test = ChiSquare::default();
+        for (logits, counts) in logits.iter().zip(&counts) {
+            let largest = logits.iter().copied().fold(f64::MIN, f64::max);
+            let weights: Vec<f64> =
+                logits.iter().map(|logit| ((logit - largest) / f64::from(temperature)).exp()).collect();
+            test.add(&weights, counts);
+        }
+        test.check(&format!("{} at temperature {temperature}", method.name()), 100);
+        assert!(method == Method::Ar || decoder.statistics().tokens_per_round() > 1.0, "some proposals are accepted");
+    }
+}
+
+#[test]
+fn options_out_of_range_are_refused_by_name() {
+    let target = upload(&Recipe::llama(51), &plan(CacheFormat::F16));
+    let mut decoder = decoder(&target, &draft(&target), options(Method::Ar, 0, &drawn(0.0, 0)));
+    for temperature in [-0.1, 1001.0, f32::NAN, f32::INFINITY] {
+        let refused = Decoder::new(&target, None, options(Method::Ar, 0, &drawn(temperature, 0))).map(drop);
+        assert!(matches!(refused, Err(Error::Option { option: "temperature", .. })), "{temperature}");
+        let refused = decoder.set_sampling(drawn(temperature, 0));
+        assert!(matches!(refused, Err(Error::Option { option: "temperature", .. })), "{temperature}");
+    }
+    assert_eq!(decoder.options().sampling, drawn(0.0, 0), "what was refused changed nothing");
+}
