@@ -31,6 +31,6 @@ fn a_seed_gives_the_same_text_by_every_method() {
 #[test]
 fn options_out_of_range_are_wrong_usage() {
     let target = name(&MODELS.target);
-    pard(&["generate", "-m", target, "-p", "x", "-t", "-1"]).expect_error(2, &["--temperature"]);
+    pard(&["generate", "-m", target, "-p", "x", "--temperature=-1"]).expect_error(2, &["--temperature"]);
     pard(&["generate", "-m", target, "-p", "x", "--seed", "many"]).expect_error(2, &["--seed"]);
 }
