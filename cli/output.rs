@@ -44,7 +44,7 @@ pub fn note(line: &str) {
 }
 
 /// `line` in a paler colour, where standard error is a terminal that shows colours and nobody forbids them
-/// (`NO_COLOR`, https://no-color.org).
+/// (`NO_COLOR`, <https://no-color.org>).
 pub fn dimmed(line: &str) -> String {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let plain = set("NO_COLOR").is_some() || set("TERM").is_none_or(|term| term == "dumb");

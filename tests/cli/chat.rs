@@ -130,8 +130,12 @@ fn another_model_takes_the_conversation_over() {
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(ended.stderr.contains("drafted for by"), "{}", ended.stderr);
     assert!(ended.stderr.contains("2 answers of 12 tokens"), "{}", ended.stderr);
-    let prompts = ended.stderr.lines().filter(|line| line.starts_with("prompt: "));
-    assert!(prompts.last().is_some_and(|line| !line.contains(" new of ")), "its caches are its own: {}", ended.stderr);
+    let mut prompts = ended.stderr.lines().filter(|line| line.starts_with("prompt: "));
+    assert!(
+        prompts.next_back().is_some_and(|line| !line.contains(" new of ")),
+        "its caches are its own: {}",
+        ended.stderr
+    );
 }
 
 #[cfg(unix)]
