@@ -187,8 +187,9 @@ fn ctrl_c_ends_the_answer_and_not_the_chat() {
 /// text before it has been shown.
 #[cfg(target_os = "linux")]
 fn on_a_terminal(variables: &[(&str, &str)], cache: &Path, keys: &[(&str, &str)]) -> Option<(String, Option<i32>)> {
-    let chat =
-        format!("timeout --foreground 120 {} chat -m {} -n 200", env!("CARGO_BIN_EXE_pard"), name(&MODELS.target));
+    // `exec`, since a shell that waits for the chat gets the terminal's Ctrl-C as well, and some of them end by it.
+    let pard = env!("CARGO_BIN_EXE_pard");
+    let chat = format!("exec timeout --foreground 120 {pard} chat -m {} -n 200", name(&MODELS.target));
     let mut script = Command::new("script");
     script.args(["--quiet", "--return", "--command", &chat, "/dev/null"]).env("TERM", "xterm").env_remove("NO_COLOR");
     script.envs(variables.iter().copied()).env("PARD_CACHE", cache);
