@@ -8,7 +8,7 @@ use pard_engine::decoding::{DecoderOptions, Drafts, MOST_DRAFTS, MOST_TEMPERATUR
 use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, ProductChoice, Shaders};
 use pard_engine::model::source::DEFAULT_MODEL;
 use pard_engine::model::{LoadOptions, WeightChoice};
-use pard_engine::ops::MOST_ROWS;
+use pard_engine::ops::{MOST_ROWS, WeightFormat};
 use pard_engine::{Error, Result};
 
 use crate::adapt::AdaptArguments;
@@ -401,9 +401,15 @@ pub struct MemoryArguments {
     /// Tokens that prompt and answer may take together [default: what the model was made for, 4096 at most]
     #[arg(short, long, value_name = "TOKENS", value_parser = value_parser!(u32).range(2..=pard_engine::decoding::MOST_CONTEXT as i64))]
     pub context: Option<u32>,
-    /// Weights on the device: 16 bits, or all in f32
-    #[arg(long, default_value = "compact", value_parser = one_of(&[("compact", WeightChoice::Compact), ("f32", WeightChoice::F32)]))]
-    pub weights: WeightChoice,
+    /// Weights on the device: as stored (f32 becomes bf16), all bf16 (f16 stays), or all f32
+    #[arg(long, default_value = "compact", value_parser = one_of(&WEIGHTS))]
+    weights: WeightChoice,
+    /// Quantise the weights that are not quantised yet, while they are uploaded
+    #[arg(long, value_name = "FORMAT", value_parser = one_of(&QUANTISED), conflicts_with = "weights")]
+    quantize: Option<WeightFormat>,
+    /// Quantise the embedding table and the head to this [default: q8_0]
+    #[arg(long, value_name = "FORMAT", value_parser = one_of(&QUANTISED), requires = "quantize")]
+    quantize_ends: Option<WeightFormat>,
     /// Keys and values on the device
     #[arg(long, default_value = "f16", value_parser = one_of(&[("f16", CacheFormat::F16), ("f32", CacheFormat::F32)]))]
     pub cache: CacheFormat,
@@ -431,6 +437,17 @@ const LONGEST_TEST: i64 = pard_engine::decoding::MOST_CONTEXT as i64;
 const FORMATS: [(&str, Format); 3] = [("md", Format::Markdown), ("csv", Format::Csv), ("json", Format::Json)];
 
 const METHODS: [(&str, Method); 3] = [("ar", Method::Ar), ("vsd", Method::Vsd), ("pard", Method::Pard)];
+
+const WEIGHTS: [(&str, WeightChoice); 3] =
+    [("compact", WeightChoice::Compact), ("bf16", WeightChoice::Bf16), ("f32", WeightChoice::F32)];
+
+const QUANTISED: [(&str, WeightFormat); 5] = [
+    ("q8_0", WeightFormat::Q8_0),
+    ("q6_k", WeightFormat::Q6K),
+    ("q4_k", WeightFormat::Q4K),
+    ("q4_1", WeightFormat::Q4_1),
+    ("q4_0", WeightFormat::Q4_0),
+];
 
 const PRODUCTS: [(&str, ProductChoice); 2] =
     [("plain", ProductChoice::Plain), ("cooperative", ProductChoice::Cooperative)];
@@ -510,7 +527,13 @@ impl DeviceArguments {
 
 impl MemoryArguments {
     pub fn load_options(&self) -> LoadOptions {
-        LoadOptions { weights: self.weights, cache: self.cache, products: self.products, ignore_tuning: false }
+        LoadOptions { weights: self.weights(), cache: self.cache, products: self.products, ignore_tuning: false }
+    }
+
+    /// How weights are kept on the device.
+    pub fn weights(&self) -> WeightChoice {
+        let ends = self.quantize_ends.unwrap_or(WeightFormat::Q8_0);
+        self.quantize.map_or(self.weights, |layers| WeightChoice::Quantised { layers, ends })
     }
 
     /// The context for a model that was made for `trained` tokens.

@@ -39,7 +39,7 @@ impl Memory {
         let context = memory.context(config.context);
         Ok(Memory {
             context,
-            weights: Transformer::expected_bytes(config, &*files.checkpoint, memory.weights)?,
+            weights: Transformer::expected_bytes(config, &*files.checkpoint, memory.weights())?,
             // A round looks past the context's end by two drafts at most.
             caches: Sequence::cache_bytes(memory.cache, config, context + 2 * MOST_DRAFTS),
             reduced_head: match config.shared_embeddings {

@@ -23,7 +23,7 @@ fn embedding(@builtin(global_invocation_id) at: vec3<u32>) {
     let id = min(ids[at.y], params.vocab - 1u);
     if id < params.first_out || id - params.first_out >= params.rows_out { return; }
     let row = id - params.first_out;
-    let value = weight8(((row / LANES) * params.pieces + piece) * LANES + row % LANES);
+    let value = weight8_of(row, piece, params.pieces);
     y[out] = value.low;
     y[out + 1u] = value.high;
 }

@@ -39,7 +39,7 @@ fn input_gradient(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
     for (var out = 0u; out < params.rows_out; out += DEPTH) {
         var w: array<Eight, DEPTH>;
         for (var d = 0u; d < DEPTH; d++) {
-            w[d] = weight8(((out + d) / LANES * params.pieces + piece) * LANES + (out + d) % LANES);
+            w[d] = weight8_of(out + d, piece, params.pieces);
         }
         for (var m = 0u; m < ROWS; m++) {
             // Rows past the end repeat the last one: their sums are thrown away.

@@ -9,7 +9,7 @@ enable wgpu_cooperative_matrix;
 //   brings its largest value to 2^14. What f16 can only hold as a subnormal is then below 2^-28 of the largest value, and
 //   its rounding below 2^-39: too little to matter even if a unit takes it for zero. Scaling and its undoing are exact.
 // - Precision: x is cut in two halves, high = f16(x) and low = f16(x - high), which together keep 22 bits; both are
-//   multiplied. BF16 and F16 weights are whole in one half; F32 weights take two (WEIGHT_HALVES).
+//   multiplied. BF16 and F16 weights are whole in one half; F32 and quantised weights take two (WEIGHT_HALVES).
 // - Sums: a unit may truncate where f32 rounds. It adds up one chunk only; chunks are added in f32, from first to last.
 //
 // With PAIR 2 an output takes two sums, of weight rows that lie LANES apart (gate and up). A workgroup takes the gates of
@@ -56,7 +56,7 @@ fn weight_row(output: u32, half: u32) -> u32 {
 fn scaled_weights(output: u32, half: u32, piece: u32) -> Eight {
     if output >= params.rows_out || piece >= params.pieces { return Eight(vec4(0.0), vec4(0.0)); }
     let row = weight_row(output, half);
-    let w = weight8((row / LANES * params.pieces + piece) * LANES + row % LANES);
+    let w = weight8_of(row, piece, params.pieces);
     let scale = scales[row];
     return Eight(w.low * scale, w.high * scale);
 }

@@ -3,8 +3,8 @@
 // weight rows; the TILES invocations above one another share the weights through the cache.
 // A sum has one order whatever the rows, so the result does not depend on how a prompt is cut into chunks.
 //
-// Constants: ROWS rows of x per invocation; BLOCKS weight rows per lane; LANES; PAIR as in matmul_rows; TILES row groups
-// per workgroup.
+// Constants: ROWS rows of x per invocation; BLOCKS weight rows per lane; LANES, RUN and PAIR as in matmul_rows; TILES
+// row groups per workgroup.
 // Dispatch: x and y over weight rows as in matmul_rows; z over ROWS * TILES rows of x.
 
 @compute @workgroup_size(LANES, TILES)
@@ -19,18 +19,28 @@ fn matmul_tile(
     if block / PAIR * LANES >= params.rows_out || first >= step.rows { return; }
     let last = step.rows - 1u;
 
+    var starts: array<u32, BLOCKS>;
+    for (var b = 0u; b < BLOCKS; b++) { starts[b] = row_start(block + b, params.pieces); }
+
     var sums: array<array<f32, BLOCKS>, ROWS>;
-    for (var piece = 0u; piece < params.pieces; piece++) {
-        var w: array<Eight, BLOCKS>;
-        for (var b = 0u; b < BLOCKS; b++) {
-            w[b] = weight8(((block + b) * params.pieces + piece) * LANES + lane);
-        }
-        for (var m = 0u; m < ROWS; m++) {
-            // Rows past the end repeat the last one: their sums are thrown away.
-            let at = (min(first + m, last) * params.pieces + piece) * 2u;
-            let v = Eight(x[at], x[at + 1u]);
+    for (var run = 0u; run < params.pieces / RUN; run++) {
+        var scales: array<Scale, BLOCKS>;
+        for (var i = 0u; i < RUN; i++) {
+            let piece = run * RUN + i;
+            if i % SHARE == 0u {
+                for (var b = 0u; b < BLOCKS; b++) { scales[b] = scale_of(starts[b], piece / SHARE, lane); }
+            }
+            var w: array<Eight, BLOCKS>;
             for (var b = 0u; b < BLOCKS; b++) {
-                sums[m][b] = dot_add(w[b], v, sums[m][b]);
+                w[b] = weight8(scales[b], starts[b], piece, lane);
+            }
+            for (var m = 0u; m < ROWS; m++) {
+                // Rows past the end repeat the last one: their sums are thrown away.
+                let at = (min(first + m, last) * params.pieces + piece) * 2u;
+                let v = Eight(x[at], x[at + 1u]);
+                for (var b = 0u; b < BLOCKS; b++) {
+                    sums[m][b] = dot_add(w[b], v, sums[m][b]);
+                }
             }
         }
     }

@@ -10,6 +10,7 @@ use pard_engine::ops::{
 
 use crate::ops::attention::Layer;
 use crate::ops::matmul::{ENDINGS, Ending, FORMATS, GPU_PLANS, GateUp, Product};
+use crate::ops::quantised::{Blocks, QUANTISED, product};
 use crate::ops::{
     embedding, input, matmul, output, poison, read, rms_norm, rope, row_counts, same_bits, submit, swiglu, vector,
 };
@@ -75,20 +76,43 @@ fn gate_and_up_rows_alone_and_together(plan: Plan, format: WeightFormat, random:
     }
 }
 
+#[test]
+fn rows_by_quantised_weights_do_not_depend_on_each_other() {
+    let mut random = Random::new(87);
+    let (outputs, depth) = (65, 256);
+    for (index, format) in QUANTISED.into_iter().enumerate() {
+        for plan in [device().default_plan(), GPU_PLANS[index % 3]] {
+            let blocks = Blocks::new(format, 2 * outputs, depth, &mut random);
+            let x = random.normals(MOST_ROWS * depth, 1.0);
+            let matrices = [
+                (2 * outputs, blocks.upload(device(), &plan), Finish::Store),
+                (outputs, blocks.upload_pair(device(), &plan), Finish::Swiglu),
+            ];
+            for (outputs, matrix, finish) in matrices {
+                rows_alone_and_together(&format!("{format:?}, {plan}"), outputs, |first, count| {
+                    product(device(), &plan, &matrix, finish, Role::Round, some(&x, depth, first, count))
+                });
+            }
+        }
+    }
+}
+
 /// A measured table may choose any variant for any number of rows.
 #[test]
 fn every_variant_of_a_product_gives_the_same_bits() {
     let mut random = Random::new(86);
-    for plan in [device().default_plan()].into_iter().chain(GPU_PLANS.into_iter().take(1)) {
+    let formats = [(WeightFormat::Bf16, 136), (WeightFormat::Q8_0, 96), (WeightFormat::Q6K, 256)];
+    for (index, (format, depth)) in formats.into_iter().enumerate() {
+        let plan = [device().default_plan(), GPU_PLANS[0], device().default_plan()][index];
         for (pair, finish) in [(1, Finish::Store), (2, Finish::Swiglu)] {
-            let (outputs, depth) = (65, 136);
+            let outputs = 65;
             let values = random.normals(2 * outputs * depth, 0.2);
             let source = |range: std::ops::Range<usize>, out: &mut [f32]| {
                 out.copy_from_slice(&values[range.start * depth..range.end * depth]);
                 Ok(())
             };
             let upload = if pair == 1 { Matrix::upload } else { Matrix::upload_pair };
-            let weights = upload(device(), &plan, "weights", WeightFormat::Bf16, [outputs, depth], &source);
+            let weights = upload(device(), &plan, "weights", format, [outputs, depth], &source);
             let x = input(device(), depth, &random.normals(MOST_ROWS * depth, 1.0));
             let y = output(device(), MOST_ROWS, outputs);
             let step = Buffer::shared::<Step>(device(), "step").expect("a small buffer");
@@ -106,7 +130,7 @@ fn every_variant_of_a_product_gives_the_same_bits() {
             let usual = run(None, MOST_ROWS);
             for rows in if sweep() { (1..=MOST_ROWS).collect() } else { vec![1, 2, 7, 12, 13, 32] } {
                 for variant in Variant::candidates(device(), rows, pair) {
-                    let context = format!("{variant:?}, {rows} rows, {plan}");
+                    let context = format!("{variant:?}, {rows} rows, {format:?}, {plan}");
                     same_bits(&context, &run(Some(variant), rows), &usual[..rows * outputs]);
                 }
             }

@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-use half::bf16;
 use pard_engine::decoding::{
     Decoder, DecoderOptions, Draft, Drafts, FinishReason, Generation, Limits, MOST_DRAFTS, Method,
 };
@@ -60,7 +59,7 @@ fn chat(model: &Model, prompt: &str) -> Vec<u32> {
     model.text.chat_tokens(&[Message::new("user", prompt)], Rendering::default()).expect("the template renders")
 }
 
-/// The model as a Hugging Face folder of the BF16 values that the engine runs on.
+/// The model as a Hugging Face folder of the very values that the file's blocks stand for.
 fn write_folder(folder: &Path) {
     let files = ModelFiles::open(&path()).expect("the default model opens");
     let mut tensors = Tensors::new();
@@ -69,9 +68,6 @@ fn write_folder(folder: &Path) {
         let rows = info.shape.iter().product::<usize>() / width;
         let mut values = vec![0.0; rows * width];
         files.checkpoint.read_rows(&info.name, 0..rows, &mut values).expect("rows");
-        if info.shape.len() > 1 {
-            values.iter_mut().for_each(|value| *value = bf16::from_f32(*value).to_f32());
-        }
         tensors.insert(info.name.clone(), Stored { shape: info.shape.clone(), values });
     }
     write_safetensors(folder, &tensors, 1);

@@ -59,7 +59,7 @@ fn product(bench: &Bench, name: &str, [outputs, depth]: [usize; 2], format: Weig
     let device = &bench.device;
     let input = Random::new(2).normals(most * depth, 1.0);
     let (x, y) = (bench.tensor(depth, &input)?, Tensor::new(device, "output", most.max(MOST_ROWS), outputs)?);
-    let matmuls = (0..cold_copies((outputs * depth * format.bytes()) as u64))
+    let matmuls = (0..cold_copies((outputs * format.row_bytes(depth)) as u64))
         .map(|_| {
             let matrix = Matrix::upload(device, &bench.plan, name, format, [outputs, depth], &weights)?;
             Matmul::new(device, &bench.plan, &bench.step, &matrix, [&x, &y], Finish::Store, RowSet::All)
@@ -71,7 +71,7 @@ fn product(bench: &Bench, name: &str, [outputs, depth]: [usize; 2], format: Weig
             kernel,
             what: format!("{name} {outputs} x {depth}, {}", format.name()),
             rows,
-            bytes: outputs * depth * format.bytes() + rows * (depth + outputs) * 4,
+            bytes: outputs * format.row_bytes(depth) + rows * (depth + outputs) * 4,
             flops: 2 * outputs * depth * rows,
             state: bench.at(0, rows),
             record: Box::new({

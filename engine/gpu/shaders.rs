@@ -89,6 +89,7 @@ shaders![
     "shared/step",
     "shared/training_row",
     "shared/turn_back",
+    "shared/weight",
     "swiglu",
     "swiglu_gradient",
     "teacher/logits",
@@ -97,6 +98,13 @@ shaders![
     "weights/bf16",
     "weights/f16",
     "weights/f32",
+    "weights/q4_0",
+    "weights/q4_1",
+    "weights/q4_k",
+    "weights/q6_k",
+    "weights/q8_0",
+    "weights/quantised",
+    "weights/unscaled",
 ];
 
 /// Where kernels come from: this crate's own files, some of which may be edited ones.

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::ops::WeightFormat;
 
 /// The element type a tensor is stored in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +18,16 @@ pub enum StoredType {
     F32,
     /// Blocks of quantised values, named as llama.cpp names them (`Q4_1`).
     Quantised(&'static str),
+}
+
+impl StoredType {
+    /// The format of quantised blocks that kernels read as they are.
+    pub fn blocks(self) -> Option<WeightFormat> {
+        match self {
+            StoredType::Quantised(name) => WeightFormat::named(name),
+            StoredType::Bf16 | StoredType::F16 | StoredType::F32 => None,
+        }
+    }
 }
 
 /// What a file says of one tensor.
@@ -45,6 +56,15 @@ pub trait Checkpoint: Send + Sync {
     /// **Shapes**: `out` is `rows.len() * columns` long.
     /// **Errors**: [`Error::MissingTensor`], or [`Error::Damaged`] if the rows lie outside the tensor.
     fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<()>;
+
+    /// Writes rows `rows` of the matrix `name`, which is stored in blocks of quantised values, to `out`, as they are stored.
+    ///
+    /// **Shapes**: `out` is as long as the rows' blocks.
+    /// **Errors**: as [`Checkpoint::read_rows`]; [`Error::TensorType`] from a format without such blocks.
+    fn read_blocks(&self, name: &str, _rows: Range<usize>, _out: &mut [u8]) -> Result<()> {
+        let (path, name) = (self.path().to_owned(), name.to_owned());
+        Err(Error::TensorType { path, name, got: "floats".to_owned(), supported: "blocks of quantised values" })
+    }
 
     /// The ids that `name` holds, a list of I32 or U32; none if there is no such tensor, as in a format without lists.
     ///

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::files::{DraftFiles, ModelFiles};
 use super::source::{self, SourceOptions};
-use super::transformer::{Progress, Transformer, WeightChoice};
+use super::transformer::{Progress, Transformer};
 use super::tuning::Tuning;
+use super::weight_choice::WeightChoice;
 use crate::error::Result;
 use crate::gpu::{CacheFormat, Device, Plan, ProductChoice, Products};
 use crate::text::ChatTokenizer;

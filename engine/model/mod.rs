@@ -22,6 +22,7 @@ pub mod source;
 pub mod storage;
 mod transformer;
 mod tuning;
+mod weight_choice;
 
 pub use batch::{Batch, Sampling};
 pub use cost::PassCost;
@@ -29,5 +30,6 @@ pub use files::{DraftFiles, ModelFiles};
 pub use loaded::{LoadOptions, Model};
 pub use sampler::Sampler;
 pub use sequence::Sequence;
-pub use transformer::{Progress, Transformer, WeightChoice, attention_shape, expected_matrices};
+pub use transformer::{Progress, Transformer, attention_shape, expected_matrices};
 pub use tuning::{KeepGoing, Tuning};
+pub use weight_choice::WeightChoice;

@@ -3,22 +3,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::checkpoint::{Checkpoint, StoredType};
+use super::checkpoint::{Checkpoint, StoredType, TensorInfo};
 use super::config::Config;
 use super::shared::{self, MASK_EMBEDDING, Shared};
+use super::weight_choice::{self, WeightChoice};
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Plan};
-use crate::ops::{AttentionShape, Matrix, MatrixSource, Tensor, WeightFormat, check_products};
-
-/// How F32 checkpoints are kept on the device.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum WeightChoice {
-    /// As stored where that is 16 bits; quantised and F32 tensors become BF16.
-    #[default]
-    Compact,
-    /// All in F32.
-    F32,
-}
+use crate::ops::{AttentionShape, Matrix, Section, Source, Tensor, WeightFormat, check_products};
 
 /// A decoder's weights, and the hyper-parameters that go with them.
 pub struct Transformer {
@@ -87,14 +78,14 @@ impl Transformer {
         let mut bytes = 0;
         if config.shared_embeddings {
             checkpoint.expect(MASK_EMBEDDING, &[config.hidden_size])?;
-            // Rows of the target's head, which is kept in 16 bits unless all is in F32.
-            let width = format(choice, StoredType::Bf16).bytes();
+            // Rows of the target's head, which takes 16 bits at most unless all is in F32.
+            let format = if choice == WeightChoice::F32 { WeightFormat::F32 } else { WeightFormat::Bf16 };
             let head_rows = shared::vocabulary(config, checkpoint)?.map_or(0, |ids| ids.len());
-            bytes += (head_rows * config.hidden_size * width) as u64;
+            bytes += (head_rows * format.row_bytes(config.hidden_size)) as u64;
         }
         expected_matrices(config).iter().try_fold(bytes, |sum, (name, shape)| {
-            let format = format(choice, checkpoint.expect(name, shape)?.stored);
-            Ok(sum + (shape[0] * shape[1] * format.bytes()) as u64)
+            let format = choice.format(checkpoint.expect(name, shape)?);
+            Ok(sum + (shape[0] * format.row_bytes(shape[1])) as u64)
         })
     }
 
@@ -286,74 +277,143 @@ impl<'a> Loader<'a> {
         Tensor::vector(self.device, names[0].as_ref(), &values)
     }
 
-    /// One matrix made of the tensors `names`, one below the other, `rows` high and `columns` wide.
+    /// One matrix made of the tensors `names`, one below the other, `rows` high and `columns` wide, each in its own format.
     fn matrix<N: AsRef<str>>(&mut self, names: &[N], rows: &[usize], columns: usize) -> Result<Matrix> {
-        let total: usize = rows.iter().sum();
-        self.upload(names, rows, columns, |format, read| {
-            Matrix::upload(self.device, self.plan, names[0].as_ref(), format, [total, columns], read)
-        })
+        // Neighbours of one kind are one section.
+        let mut stacks: Vec<Stack> = Vec::new();
+        for (name, &height) in names.iter().zip(rows) {
+            let of_one = Stack::new(self.checkpoint, self.choice, name.as_ref(), height, columns)?;
+            match stacks.last_mut() {
+                Some(last) if last.kind() == of_one.kind() => last.tensors.extend(of_one.tensors),
+                _ => stacks.push(of_one),
+            }
+        }
+        self.note(&stacks);
+        let values: Vec<_> = stacks.iter().map(|stack| |rows, out: &mut [f32]| stack.values(rows, out)).collect();
+        let blocks: Vec<_> = stacks.iter().map(|stack| |rows, out: &mut [u8]| stack.blocks(rows, out)).collect();
+        let sections = stacks.iter().zip(values.iter().zip(&blocks)).map(|(stack, (values, blocks))| Section {
+            format: stack.format,
+            rows: stack.rows(),
+            source: if stack.as_stored { Source::Stored(blocks) } else { Source::Values(values) },
+        });
+        let sections: Vec<Section> = sections.collect();
+        let matrix = Matrix::of_sections(self.device, self.plan, names[0].as_ref(), columns, &sections)?;
+        self.progressed(rows.iter().sum::<usize>() * columns);
+        Ok(matrix)
     }
 
     /// Gate and up, `width` rows each.
     fn gate_up(&mut self, names: &[String; 2], width: usize, columns: usize) -> Result<Matrix> {
-        self.upload(names, &[width; 2], columns, |format, read| {
-            Matrix::upload_pair(self.device, self.plan, &names[0], format, [width, columns], read)
-        })
-    }
-
-    fn upload<N: AsRef<str>>(
-        &mut self,
-        names: &[N],
-        rows: &[usize],
-        columns: usize,
-        upload: impl FnOnce(WeightFormat, &MatrixSource) -> Result<Matrix>,
-    ) -> Result<Matrix> {
-        let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
-        let format = self.format(&names)?;
-        let checkpoint = self.checkpoint;
-        let read = |range: Range<usize>, out: &mut [f32]| {
-            let mut first = 0;
-            for (name, &height) in names.iter().zip(rows) {
-                let [start, end] = [range.start.max(first), range.end.min(first + height)];
-                if start < end {
-                    let target = &mut out[(start - range.start) * columns..(end - range.start) * columns];
-                    checkpoint.read_rows(name, start - first..end - first, target)?;
-                }
-                first += height;
-            }
-            Ok(())
-        };
-        let matrix = upload(format, &read)?;
-        self.done += (rows.iter().sum::<usize>() * columns) as u64;
-        (self.progress)(self.done, self.total);
+        let stack = |name| Stack::new(self.checkpoint, self.choice, name, width, columns);
+        let (mut both, up) = (stack(&names[0])?, stack(&names[1])?);
+        // A lane's gate and up are read alike.
+        if both.kind() != up.kind() {
+            both.as_stored = false;
+            both.format = weight_choice::common(both.format, up.format);
+        }
+        both.tensors.extend(up.tensors);
+        self.note(std::slice::from_ref(&both));
+        let values = |rows, out: &mut [f32]| both.values(rows, out);
+        let blocks = |rows, out: &mut [u8]| both.blocks(rows, out);
+        let source = if both.as_stored { Source::Stored(&blocks) } else { Source::Values(&values) };
+        let matrix = Matrix::of_pair(self.device, self.plan, &names[0], both.format, [width, columns], source)?;
+        self.progressed(2 * width * columns);
         Ok(matrix)
     }
 
-    /// The format that keeps every one of `names` as exactly as the choice allows.
-    fn format(&mut self, names: &[&str]) -> Result<WeightFormat> {
-        let mut formats = Vec::new();
-        for name in names {
-            let info = self.checkpoint.find(name).ok_or_else(|| Error::MissingTensor {
-                path: self.checkpoint.path().to_owned(),
-                name: (*name).to_owned(),
-            })?;
-            let format = format(self.choice, info.stored);
-            let notice = "F32 weights are rounded to BF16; --weights f32 keeps them".to_owned();
-            if info.stored == StoredType::F32 && format != WeightFormat::F32 && !self.notices.contains(&notice) {
+    fn progressed(&mut self, weights: usize) {
+        self.done += weights as u64;
+        (self.progress)(self.done, self.total);
+    }
+
+    /// Keeps what is to be told of tensors that change their format unasked.
+    fn note(&mut self, stacks: &[Stack]) {
+        for notice in stacks.iter().flat_map(|stack| stack.notices(self.choice)) {
+            if !self.notices.contains(&notice) {
                 self.notices.push(notice);
             }
-            formats.push(format);
         }
-        // Only F32 holds BF16 and F16 values both.
-        Ok(if formats.windows(2).all(|pair| pair[0] == pair[1]) { formats[0] } else { WeightFormat::F32 })
     }
 }
 
-/// The format that keeps a tensor of type `stored` as exactly as the choice allows.
-fn format(choice: WeightChoice, stored: StoredType) -> WeightFormat {
-    match (choice, stored) {
-        (WeightChoice::F32, _) => WeightFormat::F32,
-        (WeightChoice::Compact, StoredType::F16) => WeightFormat::F16,
-        (WeightChoice::Compact, StoredType::Bf16 | StoredType::Quantised(_) | StoredType::F32) => WeightFormat::Bf16,
+/// Tensors one below the other, all `columns` wide, that become weights of one format.
+struct Stack<'a> {
+    checkpoint: &'a dyn Checkpoint,
+    /// What the file says of each, and its rows.
+    tensors: Vec<(&'a TensorInfo, usize)>,
+    columns: usize,
+    format: WeightFormat,
+    /// Whether their bytes are taken as they are.
+    as_stored: bool,
+}
+
+impl<'a> Stack<'a> {
+    fn new(
+        checkpoint: &'a dyn Checkpoint,
+        choice: WeightChoice,
+        name: &str,
+        rows: usize,
+        columns: usize,
+    ) -> Result<Stack<'a>> {
+        let missing = || Error::MissingTensor { path: checkpoint.path().to_owned(), name: name.to_owned() };
+        let info = checkpoint.find(name).ok_or_else(missing)?;
+        let format = choice.format(info);
+        let as_stored = info.stored.blocks() == Some(format);
+        Ok(Stack { checkpoint, tensors: vec![(info, rows)], columns, format, as_stored })
+    }
+
+    /// What tensors must have in common.
+    fn kind(&self) -> (WeightFormat, bool) {
+        (self.format, self.as_stored)
+    }
+
+    fn rows(&self) -> usize {
+        self.tensors.iter().map(|(_, rows)| rows).sum()
+    }
+
+    /// Reads a range of their rows, as numbers.
+    fn values(&self, range: Range<usize>, out: &mut [f32]) -> Result<()> {
+        self.each(range, out, self.columns, |name, rows, out| self.checkpoint.read_rows(name, rows, out))
+    }
+
+    /// Reads a range of their rows, as they are stored.
+    fn blocks(&self, range: Range<usize>, out: &mut [u8]) -> Result<()> {
+        let width = self.format.stored_bytes(self.columns);
+        self.each(range, out, width, |name, rows, out| self.checkpoint.read_blocks(name, rows, out))
+    }
+
+    /// Hands each tensor's share of a range of rows to `read`, with its place in `out`, `width` elements a row.
+    fn each<T>(
+        &self,
+        range: Range<usize>,
+        out: &mut [T],
+        width: usize,
+        read: impl Fn(&str, Range<usize>, &mut [T]) -> Result<()>,
+    ) -> Result<()> {
+        let mut first = 0;
+        for &(info, height) in &self.tensors {
+            let [start, end] = [range.start.max(first), range.end.min(first + height)];
+            if start < end {
+                let target = &mut out[(start - range.start) * width..(end - range.start) * width];
+                read(&info.name, start - first..end - first, target)?;
+            }
+            first += height;
+        }
+        Ok(())
+    }
+
+    /// What to tell of tensors that are not kept as they are, though nothing else was asked for.
+    fn notices(&self, choice: WeightChoice) -> Vec<String> {
+        let changed = |stored| match stored {
+            StoredType::F32 if self.format != WeightFormat::F32 => {
+                Some("F32 weights are rounded to BF16; --weights f32 keeps them".to_owned())
+            }
+            StoredType::Quantised(name) if !self.as_stored => {
+                Some(format!("{name} weights are kept as {}", self.format.name().to_uppercase()))
+            }
+            _ => None,
+        };
+        let tensors = self.tensors.iter().filter(|_| choice == WeightChoice::Compact);
+        tensors.filter_map(|(info, _)| changed(info.stored)).collect()
     }
 }

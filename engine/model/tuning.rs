@@ -64,7 +64,7 @@ impl Shape {
             rows: matrix.rows(),
             columns: matrix.columns(),
             outputs: matrix.outputs(),
-            format: matrix.format().name().to_owned(),
+            format: matrix.formats().iter().map(|format| format.name()).collect::<Vec<_>>().join("+"),
         }
     }
 }

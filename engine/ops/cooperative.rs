@@ -4,7 +4,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::matrix::{Matrix, PIECE, WeightFormat};
+use super::matrix::{Matrix, PIECE};
+use super::weight_format::WeightFormat;
 use super::{MOST_ROWS, Role, RowSet};
 use crate::error::Result;
 use crate::gpu::{Device, Kernel, Plan, Products};
@@ -26,7 +27,8 @@ pub(super) struct Cooperative {
     pair: u32,
     /// f16 values that one weight takes.
     weight_halves: u32,
-    files: [&'static str; 2],
+    /// How weights are read, and what becomes of a sum.
+    files: [&'static str; 3],
     row_set: RowSet,
     /// By tiles of rows.
     row_kernels: [OnceLock<Arc<Kernel>>; MOST_ROWS / 8],
@@ -45,22 +47,26 @@ struct Share {
 }
 
 impl Cooperative {
-    /// `None` if the plan's products are plain. `finish` is the file that says what becomes of a sum.
+    /// For the parts of `weights` that have this format; `None` if the plan's products are plain. `finish` is the file that
+    /// says what becomes of a sum.
     pub fn new(
         device: &Device,
         plan: &Plan,
         weights: &Matrix,
+        format: WeightFormat,
         finish: &'static str,
         row_set: RowSet,
     ) -> Option<Cooperative> {
         let Products::Cooperative { tile } = plan.products else { return None };
+        let [family, file] = format.files();
         Some(Cooperative {
             device: device.clone(),
             tile,
             lanes: weights.lanes(),
             pair: weights.pair(),
-            weight_halves: if weights.format() == WeightFormat::F32 { 2 } else { 1 },
-            files: [weights.format().file(), finish],
+            weight_halves: if matches!(format, WeightFormat::Bf16 | WeightFormat::F16) { 1 } else { 2 },
+            files: [family, file, finish],
+
             row_set,
             row_kernels: Default::default(),
             prompt_kernel: OnceLock::new(),
@@ -85,9 +91,8 @@ impl Cooperative {
             return Ok(kernel.clone());
         }
         let tile = if self.tile == 16 { "cooperative/tile_16" } else { "cooperative/tile_8" };
-        let [weights, finish] = self.files;
-        let shared = ["shared/matmul", "shared/eight", "shared/step"];
-        let files = [&["matmul_cooperative", tile][..], &shared, &["input/storage", weights, finish]].concat();
+        let shared = ["shared/matmul", "shared/eight", "shared/step", "shared/weight", "input/storage"];
+        let files = [&["matmul_cooperative", tile][..], &shared, &self.files].concat();
         let constants = [
             ("ROW_TILES", share.row_tiles),
             ("OUT_TILES", share.out_tiles),

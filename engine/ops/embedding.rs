@@ -29,7 +29,8 @@ pub struct Embedding {
     parts: Vec<Dispatch>,
     workgroups: u32,
     width: usize,
-    value_bytes: usize,
+    /// Of the table.
+    row_bytes: usize,
 }
 
 impl Embedding {
@@ -50,8 +51,6 @@ impl Embedding {
             mask.row.expect("embedding", "mask", 1, weights.columns())?;
         }
         let mask_file = if mask.is_some() { "embedding_mask/row" } else { "embedding_mask/none" };
-        let files = ["embedding", "shared/eight", weights.format().file(), mask_file];
-        let kernel = device.kernel(&files, &[("LANES", weights.lanes())])?;
         let parts = weights
             .parts()
             .iter()
@@ -64,19 +63,23 @@ impl Embedding {
                     mask: mask.map_or(0, |mask| mask.id),
                 };
                 let params = Buffer::uniform(device, "embedding params", &params)?;
+                let [family, file] = part.format.files();
+                let files = ["embedding", "shared/eight", "shared/weight", family, file, mask_file];
+                let kernel = device.kernel(&files, &[("LANES", weights.lanes())])?;
                 let operands = [&params, ids, &part.buffer, &y.buffer];
                 let operands: Vec<&Buffer> = operands.into_iter().chain(mask.map(|mask| &mask.row.buffer)).collect();
                 kernel.dispatch(device, &operands, [1, 1, 1])
             })
             .collect::<Result<_>>()?;
-        Ok(Embedding { parts, workgroups: pieces.div_ceil(64), width: y.width, value_bytes: weights.format().bytes() })
+        let row_bytes = weights.formats()[0].row_bytes(weights.columns());
+        Ok(Embedding { parts, workgroups: pieces.div_ceil(64), width: y.width, row_bytes })
     }
 
     /// Records the look-up for `rows` rows.
     pub fn encode(&self, pass: &mut Pass, rows: usize) {
         // Of several parts each writes some of the rows.
-        let values = rows * self.width / self.parts.len();
-        let work = Work::of(rows, [1, self.width], values * (self.value_bytes + 4), 0).stored();
+        let bytes = rows * (self.row_bytes + 4 * self.width) / self.parts.len();
+        let work = Work::of(rows, [1, self.width], bytes, 0).stored();
         for part in &self.parts {
             part.encode_over(pass, [self.workgroups, rows as u32, 1], work);
         }

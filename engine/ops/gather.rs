@@ -1,8 +1,9 @@
 //! `y[r] = x[ids[r]]`, rows made of others, of matrices and of activations: shaders/gather.wgsl.
 
 use super::Tensor;
+use super::interleaved::Layout;
 use super::matmul::fold;
-use super::matrix::{Matrix, PIECE, Part};
+use super::matrix::{Matrix, Part};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
@@ -68,7 +69,7 @@ impl Matrix {
     /// device.
     ///
     /// **Errors**: [`Error::Shape`] if there is no id, or this is a pair of matrices; [`Error::TokenRange`] for an id past
-    /// the rows; [`Error::OutOfMemory`], as [`Device::check`].
+    /// the rows; [`Error::Option`] if the rows are of several formats; [`Error::OutOfMemory`], as [`Device::check`].
     pub fn gather(&self, device: &Device, label: &str, ids: &[u32]) -> Result<Matrix> {
         if ids.is_empty() || self.pair() != 1 {
             let (got, expected) = (vec![ids.len(), self.rows()], vec![ids.len().max(1), self.outputs()]);
@@ -77,24 +78,22 @@ impl Matrix {
         if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.rows()) {
             return Err(Error::TokenRange { what: "row", id, vocab: self.rows() });
         }
-        let (layout, lanes) = (self.layout(), self.lanes());
+        let [format] = self.formats()[..] else {
+            let reason = format!("rows of {label} lie in several formats; load the model with --weights bf16");
+            return Err(Error::Option { option: "weights", reason });
+        };
+        let (lanes, columns) = (self.lanes(), self.columns());
+        let layout = Layout { lanes: lanes as usize, columns, format };
         let scaled = self.parts().iter().any(|part| part.scales.is_some());
         let parts = Part::empty(device, label, layout, ids.len(), scaled)?;
-        let pieces = self.columns() / PIECE;
+        let unit = format.unit_bytes();
+        let units = [format.row_bytes(columns) / unit, unit / size_of::<u32>()];
         Pass::submit(device, None, |pass| {
             for part in &parts {
                 let ids = Buffer::with_values(device, "gathered ids", &ids[part.first..part.first + part.outputs])?;
                 for source in self.parts() {
                     let buffers = [&source.buffer, &part.buffer];
-                    copy(
-                        device,
-                        pass,
-                        lanes,
-                        [pieces, PIECE * self.format().bytes() / 4],
-                        &ids,
-                        [source, part],
-                        buffers,
-                    )?;
+                    copy(device, pass, lanes, units, &ids, [source, part], buffers)?;
                     if let (Some(from), Some(to)) = (&source.scales, &part.scales) {
                         copy(device, pass, lanes, [1, 1], &ids, [source, part], [from, to])?;
                     }
@@ -102,7 +101,7 @@ impl Matrix {
             }
             Ok(())
         })?;
-        Ok(Matrix::of_parts(device, parts, 1, layout))
+        Ok(Matrix::of_parts(device, lanes as usize, columns, parts, 1))
     }
 }
 

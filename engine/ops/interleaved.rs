@@ -1,16 +1,17 @@
 //! How a matrix's rows lie on the device, for the host: blocks of `lanes` rows, in which the 8-value pieces of the same
-//! columns are neighbours.
+//! columns, or the words of quantised ones, are neighbours.
 
 use std::ops::Range;
 
-use super::matrix::{MOST_BLOCKS, MatrixSource, PIECE, WeightFormat};
+use super::matrix::{MOST_BLOCKS, PIECE, Source};
+use super::weight_format::WeightFormat;
 use crate::error::Result;
 
 /// Bytes moved between two submits: wgpu stages a copy of everything written until the next one.
 const PORTION_BYTES: usize = 64 << 20;
 
 /// How rows lie.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Layout {
     pub lanes: usize,
     pub columns: usize,
@@ -23,9 +24,14 @@ impl Layout {
         self.lanes * MOST_BLOCKS
     }
 
-    /// What they take.
+    /// Bytes of a row.
+    pub fn row_bytes(self) -> usize {
+        self.format.row_bytes(self.columns)
+    }
+
+    /// What a group takes.
     pub fn group_bytes(self) -> usize {
-        self.group() * self.columns * self.format.bytes()
+        self.group() * self.row_bytes()
     }
 
     /// `rows` rows in whole groups (but for the end) that are moved at once.
@@ -34,47 +40,40 @@ impl Layout {
         (0..rows).step_by(most).map(move |first| first..rows.min(first + most))
     }
 
-    /// The bytes of a piece of a row, in its block.
-    fn piece(self, lane: usize, piece: usize) -> Range<usize> {
-        let bytes = PIECE * self.format.bytes();
-        let start = (piece * self.lanes + lane) * bytes;
+    /// Where unit `unit` of the row of `lane` lies in its block.
+    fn unit(self, lane: usize, unit: usize) -> Range<usize> {
+        let bytes = self.format.unit_bytes();
+        let start = (unit * self.lanes + lane) * bytes;
         start..start + bytes
     }
 
-    /// Reads rows `range` and interleaves them, with their scales; the rows missing from the last group are zeros.
-    pub fn interleave(self, range: Range<usize>, source: &MatrixSource) -> Result<(Vec<u8>, Vec<f32>)> {
-        let Layout { lanes, columns, format } = self;
+    /// Reads rows `range` and interleaves them, with their scales if they are `scaled`; the rows missing from the last
+    /// group are zeros.
+    pub fn interleave(self, range: Range<usize>, source: Source, scaled: bool) -> Result<(Vec<u8>, Vec<f32>)> {
         let padded_rows = range.len().next_multiple_of(self.group());
-        let mut out = vec![0u8; padded_rows * columns * format.bytes()];
+        let mut out = vec![0u8; padded_rows * self.row_bytes()];
         let mut scales = vec![0.0f32; padded_rows];
-        let block_bytes = lanes * columns * format.bytes();
-        let piece_bytes = PIECE * format.bytes();
+        let block_bytes = self.lanes * self.row_bytes();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let blocks_each = (out.len() / block_bytes).div_ceil(threads);
         std::thread::scope(|scope| {
             let workers: Vec<_> = out
                 .chunks_mut(blocks_each * block_bytes)
-                .zip(scales.chunks_mut(blocks_each * lanes))
+                .zip(scales.chunks_mut(blocks_each * self.lanes))
                 .enumerate()
                 .map(|(worker, (share, scales))| {
-                    let range = range.clone();
-                    scope.spawn(move || -> Result<()> {
-                        let mut values = vec![0.0f32; lanes * columns];
-                        let mut encoded = vec![0u8; columns * format.bytes()];
-                        for (at, block) in share.chunks_mut(block_bytes).enumerate() {
-                            let first = range.start + (worker * blocks_each + at) * lanes;
-                            let rows = lanes.min(range.end.saturating_sub(first));
-                            if rows == 0 {
+                    let first = range.start + worker * blocks_each * self.lanes;
+                    let scales = scales.chunks_mut(self.lanes).map(|scales| scaled.then_some(scales));
+                    let end = range.end;
+                    scope.spawn(move || {
+                        let blocks = share.chunks_mut(block_bytes).zip(scales);
+                        for (at, (block, scales)) in blocks.enumerate() {
+                            let first = first + at * self.lanes;
+                            let rows = first..end.min(first + self.lanes);
+                            if rows.is_empty() {
                                 break;
                             }
-                            source(first..first + rows, &mut values[..rows * columns])?;
-                            for (lane, row) in values[..rows * columns].chunks(columns).enumerate() {
-                                format.encode(row, &mut encoded);
-                                scales[at * lanes + lane] = scale(row);
-                                for (piece, bytes) in encoded.chunks(piece_bytes).enumerate() {
-                                    block[self.piece(lane, piece)].copy_from_slice(bytes);
-                                }
-                            }
+                            self.interleave_block(rows, source, block, scales)?;
                         }
                         Ok(())
                     })
@@ -87,13 +86,47 @@ impl Layout {
         Ok((out, scales))
     }
 
-    /// Undoes [`Layout::interleave`], as far as `rows` asks for.
+    /// Reads at most `lanes` rows, and interleaves them.
+    fn interleave_block(
+        self,
+        rows: Range<usize>,
+        source: Source,
+        block: &mut [u8],
+        mut scales: Option<&mut [f32]>,
+    ) -> Result<()> {
+        let Layout { columns, format, .. } = self;
+        let stored_bytes = format.stored_bytes(columns);
+        let mut stored = vec![0u8; rows.len() * stored_bytes];
+        match source {
+            Source::Stored(read) => read(rows, &mut stored)?,
+            Source::Values(read) => {
+                let mut values = vec![0.0f32; rows.len() * columns];
+                read(rows, &mut values)?;
+                for (values, stored) in values.chunks(columns).zip(stored.chunks_mut(stored_bytes)) {
+                    format.store(values, stored);
+                }
+            }
+        }
+        let mut packed = vec![0u8; self.row_bytes()];
+        for (lane, stored) in stored.chunks(stored_bytes).enumerate() {
+            format.pack(stored, &mut packed);
+            for (unit, bytes) in packed.chunks(format.unit_bytes()).enumerate() {
+                block[self.unit(lane, unit)].copy_from_slice(bytes);
+            }
+            if let Some(scales) = &mut scales {
+                scales[lane] = scale(format.largest(stored, columns));
+            }
+        }
+        Ok(())
+    }
+
+    /// Undoes [`Layout::interleave`] of floats, as far as `rows` asks for.
     pub fn separate(self, interleaved: &[u8], rows: &mut [f32]) {
-        let blocks = interleaved.chunks(self.lanes * self.columns * self.format.bytes());
+        let blocks = interleaved.chunks(self.lanes * self.row_bytes());
         for (block, rows) in blocks.zip(rows.chunks_mut(self.lanes * self.columns)) {
             for (lane, row) in rows.chunks_mut(self.columns).enumerate() {
-                for (piece, values) in row.chunks_mut(PIECE).enumerate() {
-                    self.format.decode(&block[self.piece(lane, piece)], values);
+                for (unit, values) in row.chunks_mut(PIECE).enumerate() {
+                    self.format.widen_floats(&block[self.unit(lane, unit)], values);
                 }
             }
         }
@@ -101,9 +134,7 @@ impl Layout {
 }
 
 /// The power of two that brings the row's largest value to 2^14, the upper end of what f16 holds, as
-/// shaders/matmul_cooperative.wgsl does with rows of x. Rounding to the weights' format cannot make f16 overflow there.
-fn scale(row: &[f32]) -> f32 {
-    // As integers, magnitudes keep their order.
-    let largest = row.iter().map(|value| value.abs().to_bits()).max().unwrap_or_default();
-    f32::from_bits((127 + 14 + 127 - (largest >> 23)).min(253) << 23)
+/// shaders/matmul_cooperative.wgsl does with rows of x.
+fn scale(largest: f32) -> f32 {
+    f32::from_bits((127 + 14 + 127 - (largest.to_bits() >> 23)).min(253) << 23)
 }

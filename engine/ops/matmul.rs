@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use super::cooperative::Cooperative;
 use super::matrix::{MOST_BLOCKS, Matrix, PIECE};
 use super::variant::{Variant, Variants};
+use super::weight_format::WeightFormat;
 use super::{MOST_ROWS, Role, Tensor};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Kernel, Pass, Plan, Work};
@@ -60,26 +61,31 @@ pub struct Matmul {
     variants: Variants,
     /// Rows that a uniform holds.
     uniform_rows: u32,
-    /// The row kernels by variant and the tile kernel, compiled on first use.
-    row_kernels: Mutex<HashMap<Variant, Arc<Kernel>>>,
-    tile_kernel: OnceLock<Arc<Kernel>>,
-    /// The formats' pieces: how weights are read, and what becomes of a sum.
-    files: [&'static str; 2],
+    /// The shader file that says what becomes of a sum.
+    finish: &'static str,
     columns: usize,
-    weight_bytes: usize,
     lanes: u32,
     slices: u32,
     pair: u32,
     row_set: RowSet,
-    /// Takes the place of all of these kernels where the plan says so.
-    cooperative: Option<Cooperative>,
 }
 
 /// A part of the matrix, bound with the rows as storage, and as a uniform if any variant wants that.
 struct Part {
     storage: Dispatch,
     uniform: Option<Dispatch>,
+    kernels: Kernels,
     outputs: u32,
+}
+
+/// What multiplies by weights of one format.
+struct Kernels {
+    format: WeightFormat,
+    /// The row kernels by variant and the tile kernel, compiled on first use.
+    rows: Mutex<HashMap<Variant, Arc<Kernel>>>,
+    tile: OnceLock<Arc<Kernel>>,
+    /// Takes the place of all of these where the plan says so.
+    cooperative: Option<Cooperative>,
 }
 
 impl Matmul {
@@ -120,29 +126,31 @@ impl Matmul {
             parts: Vec::new(),
             variants: *weights.variants(),
             uniform_rows: (device.largest_uniform() / (4 * weights.columns() as u64)) as u32,
-            row_kernels: Mutex::default(),
-            tile_kernel: OnceLock::new(),
-            files: [weights.format().file(), finish],
+            finish,
             columns: weights.columns(),
-            weight_bytes: weights.format().bytes(),
             lanes: weights.lanes(),
             slices: plan.slices,
             pair: weights.pair(),
             row_set,
-            cooperative: Cooperative::new(device, plan, weights, finish, row_set),
-        };
-        // All variants with the rows in the same place have the same bindings; any of them can make the bind group.
-        let variant = |uniform| Variant { rows: 1, blocks: op.pair, uniform };
-        let storage = match &op.cooperative {
-            None => op.row_kernel(variant(false))?,
-            Some(cooperative) => cooperative.kernel(Role::Round, 1)?,
-        };
-        let reads_uniforms = op.cooperative.is_none() && op.uniform_rows > 0;
-        let uniform = match reads_uniforms && op.variants.iter().any(|variant| variant.uniform) {
-            true => Some(op.row_kernel(variant(true))?),
-            false => None,
         };
         for part in weights.parts() {
+            let kernels = Kernels {
+                format: part.format,
+                rows: Mutex::default(),
+                tile: OnceLock::new(),
+                cooperative: Cooperative::new(device, plan, weights, part.format, finish, row_set),
+            };
+            // All variants with the rows in the same place have the same bindings; any of them can make the bind group.
+            let variant = |uniform| Variant { rows: 1, blocks: op.pair, uniform };
+            let storage = match &kernels.cooperative {
+                None => op.row_kernel(&kernels, variant(false))?,
+                Some(cooperative) => cooperative.kernel(Role::Round, 1)?,
+            };
+            let reads_uniforms = kernels.cooperative.is_none() && op.uniform_rows > 0;
+            let uniform = match reads_uniforms && op.variants.iter().any(|variant| variant.uniform) {
+                true => Some(op.row_kernel(&kernels, variant(true))?),
+                false => None,
+            };
             let params = MatmulParams {
                 pieces: (weights.columns() / PIECE) as u32,
                 rows_out: part.outputs as u32,
@@ -155,7 +163,7 @@ impl Matmul {
             operands.extend(&part.scales);
             let bind = |kernel: &Arc<Kernel>| kernel.dispatch(device, &operands, [1, 1, 1]);
             let (storage, uniform) = (bind(&storage)?, uniform.as_ref().map(bind).transpose()?);
-            op.parts.push(Part { storage, uniform, outputs: part.outputs as u32 });
+            op.parts.push(Part { storage, uniform, kernels, outputs: part.outputs as u32 });
         }
         Ok(op)
     }
@@ -164,26 +172,12 @@ impl Matmul {
     ///
     /// Errors: [`Error::Gpu`] if a variant does not compile.
     pub fn encode(&self, pass: &mut Pass, role: Role, rows: usize) -> Result<()> {
-        match (&self.cooperative, role) {
-            (Some(cooperative), _) => {
-                let (kernel, outputs, depth) = cooperative.variant(role, rows)?;
-                for part in &self.parts {
-                    let [x, y] = fold(part.outputs.div_ceil(outputs));
-                    part.storage.encode_with(pass, &kernel, [x, y, depth], self.work(rows, part));
-                }
-                Ok(())
-            }
-            (None, Role::Round) => self.encode_as(pass, self.variants[rows - 1], rows),
-            (None, Role::Prompt) => {
-                let ([tile_rows, tiles], kernel) = (self.tile(), self.tile_kernel()?);
-                let depth = (rows as u32).div_ceil(tile_rows * tiles);
-                for part in &self.parts {
-                    let [x, y] = self.grid(part, MOST_BLOCKS as u32);
-                    part.storage.encode_with(pass, &kernel, [x, y, depth], self.work(rows, part));
-                }
-                Ok(())
-            }
-        }
+        let variant = self.variants[rows.clamp(1, MOST_ROWS) - 1];
+        self.parts.iter().try_for_each(|part| match (&part.kernels.cooperative, role) {
+            (Some(cooperative), _) => self.encode_cooperative(pass, part, cooperative, role, rows),
+            (None, Role::Round) => self.encode_rows(pass, part, variant, rows),
+            (None, Role::Prompt) => self.encode_tile(pass, part, rows),
+        })
     }
 
     /// Records the product for `rows` rows of a round, by `variant`; cooperative products have none, and are recorded as
@@ -191,18 +185,43 @@ impl Matmul {
     ///
     /// Errors: as [`Matmul::encode`].
     pub fn encode_as(&self, pass: &mut Pass, variant: Variant, rows: usize) -> Result<()> {
-        if self.cooperative.is_some() {
-            return self.encode(pass, Role::Round, rows);
-        }
+        self.parts.iter().try_for_each(|part| match &part.kernels.cooperative {
+            Some(cooperative) => self.encode_cooperative(pass, part, cooperative, Role::Round, rows),
+            None => self.encode_rows(pass, part, variant, rows),
+        })
+    }
+
+    fn encode_cooperative(
+        &self,
+        pass: &mut Pass,
+        part: &Part,
+        cooperative: &Cooperative,
+        role: Role,
+        rows: usize,
+    ) -> Result<()> {
+        let (kernel, outputs, depth) = cooperative.variant(role, rows)?;
+        let [x, y] = fold(part.outputs.div_ceil(outputs));
+        part.storage.encode_with(pass, &kernel, [x, y, depth], self.work(rows, part));
+        Ok(())
+    }
+
+    fn encode_tile(&self, pass: &mut Pass, part: &Part, rows: usize) -> Result<()> {
+        let [tile_rows, tiles] = self.tile();
+        let depth = (rows as u32).div_ceil(tile_rows * tiles);
+        let [x, y] = self.grid(part, MOST_BLOCKS as u32);
+        let kernel = self.tile_kernel(&part.kernels)?;
+        part.storage.encode_with(pass, &kernel, [x, y, depth], self.work(rows, part));
+        Ok(())
+    }
+
+    fn encode_rows(&self, pass: &mut Pass, part: &Part, variant: Variant, rows: usize) -> Result<()> {
         let turns = (rows as u32).div_ceil(variant.rows);
         let uniform = variant.uniform && turns * variant.rows <= self.uniform_rows;
         let variant = Variant { uniform, ..variant };
-        let kernel = self.row_kernel(variant)?;
-        for part in &self.parts {
-            let [x, y] = self.grid(part, variant.blocks);
-            let dispatch = part.uniform.as_ref().filter(|_| uniform).unwrap_or(&part.storage);
-            dispatch.encode_with(pass, &kernel, [x, y, turns], self.work(rows, part));
-        }
+        let [x, y] = self.grid(part, variant.blocks);
+        let dispatch = part.uniform.as_ref().filter(|_| uniform).unwrap_or(&part.storage);
+        let kernel = self.row_kernel(&part.kernels, variant)?;
+        dispatch.encode_with(pass, &kernel, [x, y, turns], self.work(rows, part));
         Ok(())
     }
 
@@ -215,8 +234,9 @@ impl Matmul {
     fn work(&self, rows: usize, part: &Part) -> Work {
         let (outputs, weight_rows) = (part.outputs as usize, (part.outputs * self.pair) as usize);
         let weights = weight_rows * self.columns;
-        let reads_output = usize::from(matches!(self.files[1], "finish/add" | "finish/residual"));
-        let bytes = weights * self.weight_bytes + 4 * rows * (self.columns + outputs * (1 + reads_output));
+        let reads_output = usize::from(matches!(self.finish, "finish/add" | "finish/residual"));
+        let weight_bytes = weight_rows * part.kernels.format.row_bytes(self.columns);
+        let bytes = weight_bytes + 4 * rows * (self.columns + outputs * (1 + reads_output));
         Work::of(rows, [weight_rows, self.columns], bytes, 2 * rows * weights).stored()
     }
 
@@ -226,9 +246,9 @@ impl Matmul {
         if self.device.is_software() { [16, 1] } else { [8, 4] }
     }
 
-    fn row_kernel(&self, variant: Variant) -> Result<Arc<Kernel>> {
-        let mut kernels = self.row_kernels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kernel) = kernels.get(&variant) {
+    fn row_kernel(&self, kernels: &Kernels, variant: Variant) -> Result<Arc<Kernel>> {
+        let mut compiled = kernels.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = compiled.get(&variant) {
             return Ok(kernel.clone());
         }
         let mut constants = vec![
@@ -236,6 +256,7 @@ impl Matmul {
             ("BLOCKS", variant.blocks),
             ("LANES", self.lanes),
             ("SLICES", self.slices),
+            ("RUN", self.run(kernels.format, self.slices)),
             ("PAIR", self.pair),
             self.row_set.constant(),
         ];
@@ -243,31 +264,46 @@ impl Matmul {
         if variant.uniform {
             constants.push(("X_PIECES", (self.device.largest_uniform() / 16) as u32));
         }
-        let kernel = self.compiled("matmul_rows", input, &constants)?;
-        kernels.insert(variant, kernel.clone());
+        let kernel = self.compiled("matmul_rows", input, kernels.format, &constants)?;
+        compiled.insert(variant, kernel.clone());
         Ok(kernel)
     }
 
-    fn tile_kernel(&self) -> Result<Arc<Kernel>> {
-        if let Some(kernel) = self.tile_kernel.get() {
+    /// Pieces whose loads may be in flight together: the most that give each of `slices` slices equally many. On a CPU eight
+    /// took 0.6 to 0.8 of the time of one. The sums' order hangs on it, and so it hangs on the shape alone.
+    fn run(&self, format: WeightFormat, slices: u32) -> u32 {
+        let (pieces, share) = ((self.columns / PIECE) as u32, format.share() as u32);
+        let evenly = |run: &u32| run.is_multiple_of(share) && pieces.is_multiple_of(run * slices);
+        [8, 4, 2].into_iter().find(evenly).unwrap_or(share)
+    }
+
+    fn tile_kernel(&self, kernels: &Kernels) -> Result<Arc<Kernel>> {
+        if let Some(kernel) = kernels.tile.get() {
             return Ok(kernel.clone());
         }
         let [rows, tiles] = self.tile();
         let blocks = MOST_BLOCKS as u32;
-        let constants =
-            [("ROWS", rows), ("BLOCKS", blocks), ("LANES", self.lanes), ("PAIR", self.pair), ("TILES", tiles)];
-        let kernel = self.compiled("matmul_tile", "input/storage", &constants)?;
-        Ok(self.tile_kernel.get_or_init(|| kernel).clone())
+        let constants = [
+            ("ROWS", rows),
+            ("BLOCKS", blocks),
+            ("LANES", self.lanes),
+            ("RUN", self.run(kernels.format, 1)),
+            ("PAIR", self.pair),
+            ("TILES", tiles),
+        ];
+        let kernel = self.compiled("matmul_tile", "input/storage", kernels.format, &constants)?;
+        Ok(kernels.tile.get_or_init(|| kernel).clone())
     }
 
     fn compiled(
         &self,
         name: &'static str,
         input: &'static str,
+        format: WeightFormat,
         constants: &[(&'static str, u32)],
     ) -> Result<Arc<Kernel>> {
-        let [weights, finish] = self.files;
-        let files = [name, "shared/matmul", "shared/eight", "shared/step", input, weights, finish];
+        let [family, weights] = format.files();
+        let files = [name, "shared/matmul", "shared/eight", "shared/step", input, family, weights, self.finish];
         self.device.kernel(&files, constants)
     }
 }

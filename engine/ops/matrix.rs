@@ -1,92 +1,43 @@
 //! Weight matrices on the device.
 //!
-//! They lie interleaved: the 8-value piece `p` of `lanes` neighbouring rows is contiguous, so lanes that each own a row
-//! read side by side and nothing is ever summed across lanes. Plain rows with a reduction across lanes were the
+//! They lie interleaved: the 8-value piece `p` of `lanes` neighbouring rows is contiguous (or word `p`, where they are
+//! quantised), so lanes that each own a row read side by side and nothing is ever summed across lanes. Plain rows with a reduction across lanes were the
 //! alternative; those read x once per lane instead of once per subgroup, which is where many rows spend their time.
-//! A matrix larger than one binding is split by rows into parts.
+//! A matrix larger than one binding is split by rows into parts, and so is one whose rows come in several formats.
+
+use std::ops::Range;
 
 use super::expect_len;
 use super::interleaved::Layout;
 use super::variant::{Variant, Variants};
+use super::weight_format::WeightFormat;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Pass, Plan, Products};
 
-/// How weights are kept on the device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WeightFormat {
-    /// 16-bit brain float.
-    Bf16,
-    /// IEEE half precision.
-    F16,
-    /// IEEE single precision.
-    F32,
-}
-
-impl WeightFormat {
-    pub(super) fn file(self) -> &'static str {
-        match self {
-            WeightFormat::Bf16 => "weights/bf16",
-            WeightFormat::F16 => "weights/f16",
-            WeightFormat::F32 => "weights/f32",
-        }
-    }
-
-    /// Bytes of one weight.
-    pub fn bytes(self) -> usize {
-        match self {
-            WeightFormat::Bf16 | WeightFormat::F16 => 2,
-            WeightFormat::F32 => 4,
-        }
-    }
-
-    /// Its name in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            WeightFormat::Bf16 => "bf16",
-            WeightFormat::F16 => "f16",
-            WeightFormat::F32 => "f32",
-        }
-    }
-
-    /// Writes `values` in this format to `out`, rounding to nearest where it is narrower.
-    pub(super) fn encode(self, values: &[f32], out: &mut [u8]) {
-        let sixteen = |out: &mut [u8], convert: fn(f32) -> u16| {
-            for (value, bytes) in values.iter().zip(out.as_chunks_mut::<2>().0) {
-                *bytes = convert(*value).to_le_bytes();
-            }
-        };
-        match self {
-            WeightFormat::Bf16 => sixteen(out, |value| half::bf16::from_f32(value).to_bits()),
-            WeightFormat::F16 => sixteen(out, |value| half::f16::from_f32(value).to_bits()),
-            WeightFormat::F32 => {
-                for (value, bytes) in values.iter().zip(out.as_chunks_mut::<4>().0) {
-                    *bytes = value.to_le_bytes();
-                }
-            }
-        }
-    }
-
-    /// Widens what [`WeightFormat::encode`] wrote.
-    pub(super) fn decode(self, bytes: &[u8], out: &mut [f32]) {
-        let sixteen = |out: &mut [f32], convert: fn(u16) -> f32| {
-            for (value, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
-                *value = convert(u16::from_le_bytes(*bytes));
-            }
-        };
-        match self {
-            WeightFormat::Bf16 => sixteen(out, |bits| half::bf16::from_bits(bits).to_f32()),
-            WeightFormat::F16 => sixteen(out, |bits| half::f16::from_bits(bits).to_f32()),
-            WeightFormat::F32 => {
-                for (value, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
-                    *value = f32::from_le_bytes(*bytes);
-                }
-            }
-        }
-    }
-}
-
 /// Where a matrix's rows come from while it is uploaded: writes the rows of a range, widened to f32.
-pub type MatrixSource<'a> = dyn Fn(std::ops::Range<usize>, &mut [f32]) -> Result<()> + Sync + 'a;
+pub type MatrixSource<'a> = dyn Fn(Range<usize>, &mut [f32]) -> Result<()> + Sync + 'a;
+/// The same for rows that are taken as they are: writes their bytes as files store the format.
+pub type StoredSource<'a> = dyn Fn(Range<usize>, &mut [u8]) -> Result<()> + Sync + 'a;
+
+/// What a matrix is made of.
+#[derive(Clone, Copy)]
+pub enum Source<'a> {
+    /// Numbers, which the matrix's format rounds.
+    Values(&'a MatrixSource<'a>),
+    /// Rows in the matrix's format already.
+    Stored(&'a StoredSource<'a>),
+}
+
+/// Some rows of a matrix.
+#[derive(Clone, Copy)]
+pub struct Section<'a> {
+    /// How they are kept.
+    pub format: WeightFormat,
+    /// How many there are.
+    pub rows: usize,
+    /// Where they come from, counted from the section's first.
+    pub source: Source<'a>,
+}
 
 /// A weight matrix on the device.
 pub struct Matrix {
@@ -95,7 +46,6 @@ pub struct Matrix {
     columns: usize,
     /// Weight rows of an output: 1, or 2 for gate and up.
     pair: usize,
-    format: WeightFormat,
     lanes: u32,
     variants: Variants,
 }
@@ -105,6 +55,7 @@ pub(super) struct Part {
     pub buffer: Buffer,
     /// For cooperative products: the power of two by which each weight row is multiplied.
     pub scales: Option<Buffer>,
+    pub format: WeightFormat,
     pub first: usize,
     pub outputs: usize,
 }
@@ -117,8 +68,46 @@ pub(super) const PIECE: usize = 8;
 impl Matrix {
     /// Uploads a matrix whose rows `source` gives, on all cores, in pieces that bound the memory in flight.
     ///
-    /// **Errors**: those of `source`; [`Error::Shape`] if `columns` is no multiple of 8; [`Error::OutOfMemory`].
+    /// **Errors**: as [`Matrix::of_sections`].
     pub fn upload(
+        device: &Device,
+        plan: &Plan,
+        label: &str,
+        format: WeightFormat,
+        [rows, columns]: [usize; 2],
+        source: &MatrixSource,
+    ) -> Result<Matrix> {
+        Matrix::of_sections(device, plan, label, columns, &[Section { format, rows, source: Source::Values(source) }])
+    }
+
+    /// Uploads a matrix of the rows of `sections`, one below the other, each in its own format.
+    ///
+    /// **Errors**: those of the sources; [`Error::Shape`] if there are no rows, or `columns` is no multiple of 8 and of
+    /// what a format takes together; [`Error::OutOfMemory`]; [`Error::Limit`].
+    pub fn of_sections(
+        device: &Device,
+        plan: &Plan,
+        label: &str,
+        columns: usize,
+        sections: &[Section],
+    ) -> Result<Matrix> {
+        let mut parts = Vec::new();
+        let mut first = 0;
+        for section in sections {
+            parts.extend(section.upload(device, plan, label, columns, first)?);
+            first += section.rows;
+        }
+        if parts.is_empty() {
+            return Err(shape_fault(0, columns, PIECE));
+        }
+        Ok(Matrix::of_parts(device, plan.lanes as usize, columns, parts, 1))
+    }
+
+    /// Uploads two matrices of the shape `[outputs, columns]`, gate and up, whose rows `source` gives one below the other.
+    /// They lie such that a lane which owns a gate's row owns the row of its up, [`super::Finish::Swiglu`]'s operands.
+    ///
+    /// **Errors**: as [`Matrix::of_sections`].
+    pub fn upload_pair(
         device: &Device,
         plan: &Plan,
         label: &str,
@@ -126,88 +115,42 @@ impl Matrix {
         shape: [usize; 2],
         source: &MatrixSource,
     ) -> Result<Matrix> {
-        Matrix::upload_rows(device, plan, label, format, shape, 1, source)
+        Matrix::of_pair(device, plan, label, format, shape, Source::Values(source))
     }
 
-    /// Uploads two matrices of the shape `[outputs, columns]`, gate and up, whose rows `source` gives one below the other.
-    /// They lie such that a lane which owns a gate's row owns the row of its up, [`super::Finish::Swiglu`]'s operands.
+    /// The same from any source.
     ///
-    /// **Errors**: as [`Matrix::upload`].
-    pub fn upload_pair(
+    /// **Errors**: as [`Matrix::of_sections`].
+    pub fn of_pair(
         device: &Device,
         plan: &Plan,
         label: &str,
         format: WeightFormat,
         [outputs, columns]: [usize; 2],
-        source: &MatrixSource,
+        source: Source,
     ) -> Result<Matrix> {
         let lanes = plan.lanes as usize;
-        // Blocks of `lanes` rows come from gate and up in turns. Ranges are whole blocks, read one at a time.
-        let in_turns = |range: std::ops::Range<usize>, out: &mut [f32]| {
-            let block = range.start / lanes;
-            let first = block / 2 * lanes;
-            let rows = lanes.min(outputs - first);
-            let (values, padding) = out.split_at_mut(rows * columns);
-            padding.fill(0.0);
-            let start = block % 2 * outputs + first;
-            source(start..start + rows, values)
-        };
         let rows = 2 * outputs.next_multiple_of(lanes);
-        let mut matrix = Matrix::upload_rows(device, plan, label, format, [rows, columns], 2, &in_turns)?;
-        matrix.outputs = outputs;
-        if let Some(last) = matrix.parts.last_mut() {
-            last.outputs = outputs - last.first;
+        let upload = |source| Section { format, rows, source }.upload(device, plan, label, columns, 0);
+        let mut parts = match source {
+            Source::Values(read) => upload(Source::Values(&in_turns(lanes, outputs, columns, read)))?,
+            Source::Stored(read) => {
+                let width = format.stored_bytes(columns);
+                upload(Source::Stored(&in_turns(lanes, outputs, width, read)))?
+            }
+        };
+        for part in &mut parts {
+            part.first /= 2;
+            part.outputs = (part.outputs / 2).min(outputs - part.first);
         }
-        Ok(matrix)
-    }
-
-    fn upload_rows(
-        device: &Device,
-        plan: &Plan,
-        label: &str,
-        format: WeightFormat,
-        [rows, columns]: [usize; 2],
-        pair: usize,
-        source: &MatrixSource,
-    ) -> Result<Matrix> {
-        if columns == 0 || rows == 0 || !columns.is_multiple_of(PIECE) {
-            let expected = vec![rows.max(1), columns.next_multiple_of(PIECE).max(PIECE)];
-            return Err(Error::Shape { op: "matmul", tensor: "weights", got: vec![rows, columns], expected });
-        }
-        let layout = Layout { lanes: plan.lanes as usize, columns, format };
-        let parts = Part::empty(device, label, layout, rows, plan.products != Products::Plain)?;
-        let paired = |part: Part| Part { first: part.first / pair, outputs: part.outputs / pair, ..part };
-        let matrix = Matrix::of_parts(device, parts.into_iter().map(paired).collect(), pair, layout);
-        matrix.fill(device, source)?;
-        Ok(matrix)
+        Ok(Matrix::of_parts(device, lanes, columns, parts, 2))
     }
 
     /// A matrix whose parts are made.
-    pub(super) fn of_parts(device: &Device, parts: Vec<Part>, pair: usize, layout: Layout) -> Matrix {
+    pub(super) fn of_parts(device: &Device, lanes: usize, columns: usize, parts: Vec<Part>, pair: usize) -> Matrix {
         let outputs = parts.iter().map(|part| part.outputs).sum();
         let variants = Variant::defaults(device, pair as u32);
-        let Layout { lanes, columns, format } = layout;
-        Matrix { parts, outputs, columns, pair, format, lanes: lanes as u32, variants }
-    }
-
-    /// Uploads the rows that `source` gives, on all cores, in pieces that bound the memory in flight.
-    fn fill(&self, device: &Device, source: &MatrixSource) -> Result<()> {
-        let layout = self.layout();
-        for part in &self.parts {
-            let first = part.first * self.pair;
-            for rows in layout.portions(part.outputs * self.pair) {
-                let offset = (rows.start / layout.group() * layout.group_bytes()) as u64;
-                let scales_offset = (rows.start * size_of::<f32>()) as u64;
-                let (interleaved, scales) = layout.interleave(first + rows.start..first + rows.end, source)?;
-                part.buffer.write(device, offset, &interleaved);
-                if let Some(buffer) = &part.scales {
-                    buffer.write(device, scales_offset, &scales);
-                }
-                Pass::submit(device, None, |_| Ok(()))?;
-                device.wait()?;
-            }
-        }
-        Ok(())
+        Matrix { parts, outputs, columns, pair, lanes: lanes as u32, variants }
     }
 
     /// Puts `values`, `[outputs, columns]`, in the place of the weights, rounded to their format.
@@ -216,20 +159,28 @@ impl Matrix {
     pub fn write_rows(&self, device: &Device, values: &[f32]) -> Result<()> {
         self.expect_single("write_rows")?;
         expect_len("write_rows", "values", values, self.outputs * self.columns)?;
-        self.fill(device, &|rows, out| {
-            out.copy_from_slice(&values[rows.start * self.columns..rows.end * self.columns]);
-            Ok(())
+        self.parts.iter().try_for_each(|part| {
+            let read = |rows: Range<usize>, out: &mut [f32]| {
+                let [start, end] = [rows.start, rows.end].map(|row| (part.first + row) * self.columns);
+                out.copy_from_slice(&values[start..end]);
+                Ok(())
+            };
+            part.fill(device, self.layout(part), part.outputs, 0, Source::Values(&read))
         })
     }
 
     /// Reads the weights back, `[outputs, columns]`, widened to f32.
     ///
-    /// **Errors**: [`Error::Shape`] if the matrix is a pair; as [`Device::check`].
+    /// **Errors**: [`Error::Shape`] if the matrix is a pair; [`Error::Option`] if it is quantised; as [`Device::check`].
     pub fn read_rows(&self, device: &Device) -> Result<Vec<f32>> {
         self.expect_single("read_rows")?;
-        let layout = self.layout();
         let mut values = vec![0.0; self.outputs * self.columns];
         for part in &self.parts {
+            if part.format.is_quantised() {
+                let reason = format!("{} weights are not read back from the device", part.format.name());
+                return Err(Error::Option { option: "weights", reason });
+            }
+            let layout = self.layout(part);
             for rows in layout.portions(part.outputs) {
                 let offset = rows.start / layout.group() * layout.group_bytes();
                 let bytes = rows.len().div_ceil(layout.group()) * layout.group_bytes();
@@ -248,7 +199,7 @@ impl Matrix {
         self.part_lens().map(|len| Buffer::storage(device, "gradients", (len * size_of::<f32>()) as u64)).collect()
     }
 
-    /// The weights of each part, in the matrix's format and as they lie on the device. Of an f32 matrix they may be
+    /// The weights of each part, in the part's format and as they lie on the device. Of an f32 matrix they may be
     /// changed in place, element by element.
     pub fn buffers(&self) -> impl Iterator<Item = &Buffer> {
         self.parts.iter().map(|part| &part.buffer)
@@ -256,7 +207,10 @@ impl Matrix {
 
     /// Weights of each part, with those that only pad it.
     pub(super) fn part_lens(&self) -> impl Iterator<Item = usize> {
-        self.buffers().map(|buffer| buffer.bytes() as usize / self.format.bytes())
+        self.parts.iter().map(|part| {
+            let group = self.layout(part).group();
+            (part.outputs * self.pair).next_multiple_of(group) * self.columns
+        })
     }
 
     /// Checks that an output has one weight row.
@@ -268,9 +222,9 @@ impl Matrix {
         Err(Error::Shape { op, tensor: "weights", got, expected })
     }
 
-    /// How its rows lie.
-    pub(super) fn layout(&self) -> Layout {
-        Layout { lanes: self.lanes as usize, columns: self.columns, format: self.format }
+    /// How the rows of `part` lie.
+    pub(super) fn layout(&self, part: &Part) -> Layout {
+        Layout { lanes: self.lanes as usize, columns: self.columns, format: part.format }
     }
 
     /// Output width.
@@ -303,9 +257,11 @@ impl Matrix {
         self.columns
     }
 
-    /// How the weights are kept.
-    pub fn format(&self) -> WeightFormat {
-        self.format
+    /// How the weights are kept, from the first row to the last; more than one format where they came in several.
+    pub fn formats(&self) -> Vec<WeightFormat> {
+        let mut formats: Vec<WeightFormat> = self.parts.iter().map(|part| part.format).collect();
+        formats.dedup();
+        formats
     }
 
     /// Device memory it takes.
@@ -321,6 +277,49 @@ impl Matrix {
 
     pub(super) fn parts(&self) -> &[Part] {
         &self.parts
+    }
+}
+
+impl Section<'_> {
+    /// Uploads its rows, which follow `before` others; each is an output.
+    fn upload(&self, device: &Device, plan: &Plan, label: &str, columns: usize, before: usize) -> Result<Vec<Part>> {
+        let Section { format, rows, source } = *self;
+        let together = format.block_len().max(PIECE);
+        if columns == 0 || rows == 0 || !columns.is_multiple_of(together) {
+            return Err(shape_fault(rows, columns, together));
+        }
+        let layout = Layout { lanes: plan.lanes as usize, columns, format };
+        let mut parts = Part::empty(device, label, layout, rows, plan.products != Products::Plain)?;
+        for part in &mut parts {
+            part.fill(device, layout, part.outputs, part.first, source)?;
+            part.first += before;
+        }
+        Ok(parts)
+    }
+}
+
+/// What is wrong with a matrix of `rows` rows, whose columns come `together` at a time.
+fn shape_fault(rows: usize, columns: usize, together: usize) -> Error {
+    let expected = vec![rows.max(1), columns.next_multiple_of(together).max(together)];
+    Error::Shape { op: "matmul", tensor: "weights", got: vec![rows, columns], expected }
+}
+
+/// Gate and up in turns: blocks of `lanes` rows come from one and the other. `read` has `outputs` gates, then as many ups,
+/// each of `width` elements. Ranges are whole blocks, read one at a time.
+fn in_turns<T: Copy + Default>(
+    lanes: usize,
+    outputs: usize,
+    width: usize,
+    read: impl Fn(Range<usize>, &mut [T]) -> Result<()> + Sync,
+) -> impl Fn(Range<usize>, &mut [T]) -> Result<()> + Sync {
+    move |range: Range<usize>, out: &mut [T]| {
+        let block = range.start / lanes;
+        let first = block / 2 * lanes;
+        let rows = lanes.min(outputs - first);
+        let (values, padding) = out.split_at_mut(rows * width);
+        padding.fill(T::default());
+        let start = block % 2 * outputs + first;
+        read(start..start + rows, values)
     }
 }
 
@@ -347,8 +346,26 @@ impl Part {
             let padded = outputs.next_multiple_of(group);
             let buffer = Buffer::storage(device, label, (padded / group * group_bytes) as u64)?;
             let scales = || Buffer::storage(device, "row scales", (padded * size_of::<f32>()) as u64);
-            Ok(Part { buffer, scales: scaled.then(scales).transpose()?, first, outputs })
+            Ok(Part { buffer, scales: scaled.then(scales).transpose()?, format: layout.format, first, outputs })
         };
         (0..rows).step_by(most_groups * group).map(part).collect()
+    }
+
+    /// Uploads its `rows` rows, which follow `before` others in `source`, on all cores, in pieces that bound the memory in
+    /// flight.
+    fn fill(&self, device: &Device, layout: Layout, rows: usize, before: usize, source: Source) -> Result<()> {
+        for rows in layout.portions(rows) {
+            let offset = (rows.start / layout.group() * layout.group_bytes()) as u64;
+            let scales_offset = (rows.start * size_of::<f32>()) as u64;
+            let range = before + rows.start..before + rows.end;
+            let (interleaved, scales) = layout.interleave(range, source, self.scales.is_some())?;
+            self.buffer.write(device, offset, &interleaved);
+            if let Some(buffer) = &self.scales {
+                buffer.write(device, scales_offset, &scales);
+            }
+            Pass::submit(device, None, |_| Ok(()))?;
+            device.wait()?;
+        }
+        Ok(())
     }
 }

@@ -11,11 +11,13 @@ pub mod gradients;
 mod interleaved;
 mod matmul;
 mod matrix;
+mod quantised;
 mod rms_norm;
 mod rope;
 mod round;
 mod self_check;
 mod variant;
+mod weight_format;
 mod yardstick;
 
 pub use argmax::{Argmax, DrawParams};
@@ -24,12 +26,13 @@ pub use batch::{BatchIds, BatchRow, BatchSource, Rows};
 pub use embedding::{Embedding, MaskRow};
 pub use gather::Gather;
 pub use matmul::{Finish, Matmul, RowSet};
-pub use matrix::{Matrix, MatrixSource, WeightFormat};
+pub use matrix::{Matrix, MatrixSource, Section, Source, StoredSource};
 pub use rms_norm::RmsNorm;
 pub use rope::{AttentionShape, KvCache, Rope, RopeGains};
 pub use round::{Accept, Inputs, RoundBuffers, RoundParams, Session, Whose};
 pub use self_check::{check_products, check_row_invariance, check_values};
 pub use variant::{Variant, Variants};
+pub use weight_format::WeightFormat;
 pub use yardstick::{COLD_BYTES, Rates, Yardstick};
 
 use crate::error::{Error, Result};

@@ -1,7 +1,7 @@
 // F16 weights.
 @group(0) @binding(2) var<storage, read> weights: array<vec4<u32>>;
 
-fn weight8(index: u32) -> Eight {
-    let w = weights[index];
+fn weight8(scale: Scale, start: u32, piece: u32, lane: u32) -> Eight {
+    let w = weights[(start + piece) * LANES + lane];
     return Eight(vec4(unpack2x16float(w.x), unpack2x16float(w.y)), vec4(unpack2x16float(w.z), unpack2x16float(w.w)));
 }

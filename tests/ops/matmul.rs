@@ -10,7 +10,7 @@ use crate::oracle::swiglu::swiglu;
 use crate::support::gpu::{cooperative_plan, device, device_with_binding_limit, sweep};
 use crate::support::random::Random;
 
-/// All of them.
+/// Those of floats.
 pub const FORMATS: [WeightFormat; 3] = [WeightFormat::Bf16, WeightFormat::F16, WeightFormat::F32];
 
 /// Plans of the GPU classes, which the software adapter can run as well.
@@ -36,7 +36,7 @@ pub fn values_in(format: WeightFormat, random: &mut Random, len: usize, deviatio
     let rounded = |value: f32| match format {
         WeightFormat::Bf16 => half::bf16::from_f32(value).to_f32(),
         WeightFormat::F16 => half::f16::from_f32(value).to_f32(),
-        WeightFormat::F32 => value,
+        _ => value,
     };
     random.normals(len, deviation).into_iter().map(rounded).collect()
 }
@@ -132,7 +132,7 @@ impl<'a> Product<'a> {
         let context = format!(
             "{role:?}, {} rows, [{outputs}, {depth}], {:?}, {:?}, {:?}, {}, {what}",
             x.len() / depth,
-            self.matrix.format(),
+            self.matrix.formats(),
             self.ending,
             self.row_set,
             self.plan
@@ -142,7 +142,7 @@ impl<'a> Product<'a> {
 }
 
 /// Widens a plain product's bounds to those of `plan`'s.
-fn widen(plan: &Plan, bounds: &mut [f64]) {
+pub fn widen(plan: &Plan, bounds: &mut [f64]) {
     if plan.products != Products::Plain {
         // Each term is up to three products, all of them added up; what two halves of f16 leave out of a value, 2^-22 of
         // it, is less than the roundings of the shortest sum, of 8 terms.
@@ -199,7 +199,7 @@ impl GateUp {
                 *bound += 1.1 * gate_error * (up + up_error) + gate * up_error;
             }
         }
-        let (format, plan) = (self.weights.format(), self.plan);
+        let (format, plan) = (self.weights.formats(), self.plan);
         let context = format!("{role:?}, {rows} rows, [{outputs}, {depth}], {format:?}, {plan}");
         compare(device(), "swiglu", &context, &self.run(role, &x), &expected);
     }

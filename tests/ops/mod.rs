@@ -7,6 +7,7 @@ pub mod attention;
 pub mod embedding;
 pub mod gather;
 pub mod matmul;
+pub mod quantised;
 pub mod rms_norm;
 pub mod rope;
 pub mod round;

@@ -5,6 +5,7 @@
 pub mod accept;
 pub mod argmax;
 pub mod attention;
+pub mod blocks;
 pub mod embedding;
 pub mod gradients;
 pub mod gumbel;

@@ -31,6 +31,9 @@ pub fn build_and_record(device: &Device, plan: &Plan) {
             products(device, plan, format, pass)?;
             product_gradients(device, plan, format, pass)?;
         }
+        for format in WeightFormat::ALL.into_iter().filter(|format| format.is_quantised()) {
+            quantised_products(device, plan, format, pass)?;
+        }
         for cache in [CacheFormat::F16, CacheFormat::F32] {
             for shape in SHAPES {
                 attention(device, &Plan { cache, ..*plan }, shape, pass)?;
@@ -87,6 +90,20 @@ fn products(device: &Device, plan: &Plan, format: WeightFormat, pass: &mut Pass)
     let pair = Matrix::upload_pair(device, plan, "weights", format, [outputs, depth], &zeros)?;
     let op = Matmul::new(device, plan, &step, &pair, [&x, &y], Finish::Swiglu, RowSet::All)?;
     every_variant(device, &op, 2, pass)?;
+    op.encode(pass, Role::Prompt, 100)
+}
+
+/// What reads quantised weights.
+fn quantised_products(device: &Device, plan: &Plan, format: WeightFormat, pass: &mut Pass) -> pard_engine::Result<()> {
+    let [outputs, depth] = [65, 256];
+    let matrix = Matrix::upload(device, plan, "weights", format, [outputs, depth], &|_, _| Ok(()))?;
+    let (x, y) = (Tensor::new(device, "x", 100, depth)?, Tensor::new(device, "y", 100, outputs)?);
+    let (ids, step) = (Buffer::storage(device, "ids", 400)?, step(device)?);
+    Embedding::new(device, &matrix, None, &ids, &x)?.encode(pass, 100);
+    matrix.gather(device, "gathered", &[3, 64])?;
+    InputGradient::new(device, &step, &matrix, [&y, &x], Accumulate::Store, RowSet::All)?.encode(pass, 100);
+    let op = Matmul::new(device, plan, &step, &matrix, [&x, &y], Finish::Store, RowSet::All)?;
+    [1, 13, 32].into_iter().try_for_each(|rows| op.encode(pass, Role::Round, rows))?;
     op.encode(pass, Role::Prompt, 100)
 }
 

@@ -218,44 +218,79 @@ impl Checkpoint for Gguf {
     }
 
     fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
+        let extent = self.extent(name, &rows)?;
+        expect_out("read_rows", out, rows.len(), extent.columns)?;
+        let widen = extent.element.widen;
+        match extent.reordered_heads {
+            Some(heads) if extent.rows == 1 => {
+                let mut values = vec![0.0; out.len()];
+                widen(self.stored(extent, rows), &mut values);
+                for (position, out) in out.iter_mut().enumerate() {
+                    *out = values[stored_row(position, extent.columns, heads)];
+                }
+            }
+            _ => self.each_run(extent, rows, out, extent.columns, widen),
+        }
+        Ok(())
+    }
+
+    fn read_blocks(&self, name: &str, rows: Range<usize>, out: &mut [u8]) -> Result<()> {
+        let extent = self.extent(name, &rows)?;
+        expect_out("read_blocks", out, rows.len(), extent.row_bytes())?;
+        self.each_run(extent, rows, out, extent.row_bytes(), |stored, out| out.copy_from_slice(stored));
+        Ok(())
+    }
+}
+
+impl Gguf {
+    /// Where `name` lies, which must have rows `rows`.
+    fn extent(&self, name: &str, rows: &Range<usize>) -> Result<&Extent> {
         let index = self
             .tensors
             .binary_search_by(|tensor| tensor.name.as_str().cmp(name))
             .map_err(|_| Error::MissingTensor { path: self.path.clone(), name: name.to_owned() })?;
         let extent = &self.extents[index];
         if rows.start > rows.end || rows.end > extent.rows {
-            return Err(damaged(
-                &self.path,
-                format_args!("rows {rows:?} of tensor {name:?}, which has {}", extent.rows),
-            ));
+            let reason = format_args!("rows {rows:?} of tensor {name:?}, which has {}", extent.rows);
+            return Err(damaged(&self.path, reason));
         }
-        if out.len() != rows.len() * extent.columns {
-            return Err(Error::Shape {
-                op: "read_rows",
-                tensor: "out",
-                got: vec![out.len()],
-                expected: vec![rows.len(), extent.columns],
-            });
-        }
-        let stored = &self.map[extent.bytes.clone()];
-        let row_bytes = extent.columns / extent.element.values * extent.element.bytes;
-        let widen = extent.element.widen;
-        match extent.reordered_heads {
-            None => widen(&stored[rows.start * row_bytes..rows.end * row_bytes], out),
-            Some(heads) if self.tensors[index].shape.len() == 1 => {
-                let mut values = vec![0.0; out.len()];
-                widen(&stored[rows.start * row_bytes..rows.end * row_bytes], &mut values);
-                for (position, out) in out.iter_mut().enumerate() {
-                    *out = values[stored_row(position, extent.columns, heads)];
-                }
-            }
-            Some(heads) => {
-                for (row, out) in rows.zip(out.chunks_exact_mut(extent.columns)) {
-                    let from = stored_row(row, extent.rows, heads) * row_bytes;
-                    widen(&stored[from..from + row_bytes], out);
-                }
-            }
-        }
-        Ok(())
+        Ok(extent)
     }
+
+    /// The bytes of rows `rows`, in the file's order.
+    fn stored(&self, extent: &Extent, rows: Range<usize>) -> &[u8] {
+        let bytes = extent.row_bytes();
+        &self.map[extent.bytes.clone()][rows.start * bytes..rows.end * bytes]
+    }
+
+    /// Hands the bytes of `rows`, and their place in `out`, to `take`: all at once, or row by row where the file has them in
+    /// another order.
+    fn each_run<T>(
+        &self,
+        extent: &Extent,
+        rows: Range<usize>,
+        out: &mut [T],
+        width: usize,
+        take: impl Fn(&[u8], &mut [T]),
+    ) {
+        let Some(heads) = extent.reordered_heads else { return take(self.stored(extent, rows), out) };
+        for (row, out) in rows.zip(out.chunks_exact_mut(width)) {
+            let from = stored_row(row, extent.rows, heads);
+            take(self.stored(extent, from..from + 1), out);
+        }
+    }
+}
+
+impl Extent {
+    fn row_bytes(&self) -> usize {
+        self.columns / self.element.values * self.element.bytes
+    }
+}
+
+/// Checks that `out` has room for `rows` rows of `width`, and no more.
+fn expect_out<T>(op: &'static str, out: &[T], rows: usize, width: usize) -> Result<()> {
+    if out.len() == rows * width {
+        return Ok(());
+    }
+    Err(Error::Shape { op, tensor: "out", got: vec![out.len()], expected: vec![rows, width] })
 }

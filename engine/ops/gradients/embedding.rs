@@ -50,8 +50,7 @@ impl EmbeddingGradient {
             return Err(Error::Shape { op: "embedding_gradient", tensor: "gradients", got, expected });
         }
         let mut parts = Vec::new();
-        for (part, gradient) in table.parts().iter().zip(gradients) {
-            let weights = part.buffer.bytes() as usize / table.format().bytes();
+        for ((part, weights), gradient) in table.parts().iter().zip(table.part_lens()).zip(gradients) {
             expect_pieces("embedding_gradient", "gradients", gradient, weights)?;
             parts.push((part.first, part.outputs, gradient));
         }

@@ -26,13 +26,19 @@ struct InputGradientParams {
 
 /// A matrix with the gradients of its product and of its input bound.
 pub struct InputGradient {
-    parts: Vec<(Dispatch, usize)>,
+    parts: Vec<Part>,
     workgroups: u32,
     /// Rows that an invocation holds.
     rows: u32,
     columns: usize,
-    weight_bytes: usize,
     accumulate: Accumulate,
+}
+
+/// A part of the matrix, bound.
+struct Part {
+    dispatch: Dispatch,
+    outputs: usize,
+    row_bytes: usize,
 }
 
 impl InputGradient {
@@ -56,9 +62,7 @@ impl InputGradient {
         dx.expect("input_gradient", "dx", dy.rows, columns)?;
         // A CPU's invocations run eight at a time; it holds sums in its cache as well as in registers.
         let [threads, rows] = if device.is_software() { [8, 16] } else { [32, 8] };
-        let files = ["input_gradient", "shared/eight", "shared/step", weights.format().file()];
         let constants = [("ROWS", rows), ("THREADS", threads), ("LANES", weights.lanes()), row_set.constant()];
-        let kernel = device.kernel(&files, &constants)?;
         let pieces = (columns / PIECE) as u32;
         let parts = weights.parts().iter().map(|part| {
             let params = InputGradientParams {
@@ -70,26 +74,28 @@ impl InputGradient {
             };
             let params = Buffer::uniform(device, "input_gradient params", &params)?;
             let operands = [&params, step, &part.buffer, &dy.buffer, &dx.buffer];
-            Ok((kernel.dispatch(device, &operands, [1, 1, 1])?, part.outputs))
+            let [family, file] = part.format.files();
+            let files = ["input_gradient", "shared/eight", "shared/step", "shared/weight", family, file];
+            let dispatch = device.kernel(&files, &constants)?.dispatch(device, &operands, [1, 1, 1])?;
+            Ok(Part { dispatch, outputs: part.outputs, row_bytes: part.format.row_bytes(columns) })
         });
         Ok(InputGradient {
             parts: parts.collect::<Result<_>>()?,
             workgroups: pieces.div_ceil(threads),
             rows,
             columns,
-            weight_bytes: weights.format().bytes(),
             accumulate,
         })
     }
 
     /// Records the gradients of `rows` rows (of the row set).
     pub fn encode(&self, pass: &mut Pass, rows: usize) {
-        for (index, (part, outputs)) in self.parts.iter().enumerate() {
+        for (index, Part { dispatch, outputs, row_bytes }) in self.parts.iter().enumerate() {
             let reads_dx = usize::from(index > 0 || self.accumulate == Accumulate::Add);
             let weights = outputs * self.columns;
-            let bytes = weights * self.weight_bytes + 4 * rows * (outputs + self.columns * (1 + reads_dx));
+            let bytes = outputs * row_bytes + 4 * rows * (outputs + self.columns * (1 + reads_dx));
             let work = Work::of(rows, [*outputs, self.columns], bytes, 2 * rows * weights).stored();
-            part.encode_over(pass, [self.workgroups, (rows as u32).div_ceil(self.rows), 1], work);
+            dispatch.encode_over(pass, [self.workgroups, (rows as u32).div_ceil(self.rows), 1], work);
         }
     }
 }

@@ -1,0 +1,203 @@
+//! Floats become GGUF's blocks as llama.cpp's reference makes them (`ggml-quants.c`): the same searches over the same
+//! candidates, so that a model quantised here is as good as one quantised there.
+
+use half::f16;
+
+/// Below this a group of weights counts as zeros.
+const NOTHING: f32 = 1e-15;
+
+/// Pairs each `VALUES` values with their block of `BYTES`.
+fn blocks<'a, const VALUES: usize, const BYTES: usize>(
+    values: &'a [f32],
+    out: &'a mut [u8],
+) -> impl Iterator<Item = (&'a [f32; VALUES], &'a mut [u8; BYTES])> {
+    values.as_chunks::<VALUES>().0.iter().zip(out.as_chunks_mut::<BYTES>().0)
+}
+
+fn put_half(block: &mut [u8], at: usize, value: f32) -> f32 {
+    let half = f16::from_f32(value);
+    block[at..at + 2].copy_from_slice(&half.to_le_bytes());
+    half.to_f32()
+}
+
+/// One over `value`, or 0 for 0.
+fn inverse(value: f32) -> f32 {
+    if value == 0.0 { 0.0 } else { 1.0 / value }
+}
+
+/// The value of the largest magnitude, with its sign.
+fn extreme(values: &[f32]) -> f32 {
+    values.iter().fold(0.0, |most: f32, &value| if value.abs() > most.abs() { value } else { most })
+}
+
+pub fn q8_0(values: &[f32], out: &mut [u8]) {
+    for (values, block) in blocks::<32, 34>(values, out) {
+        let scale = extreme(values).abs() / 127.0;
+        put_half(block, 0, scale);
+        for (byte, value) in block[2..].iter_mut().zip(values) {
+            *byte = (value * inverse(scale)).round() as i8 as u8;
+        }
+    }
+}
+
+pub fn q4_0(values: &[f32], out: &mut [u8]) {
+    for (values, block) in blocks::<32, 18>(values, out) {
+        let scale = extreme(values) / -8.0;
+        put_half(block, 0, scale);
+        let number = |value: f32| ((value * inverse(scale) + 8.5) as u8).min(15);
+        for (index, byte) in block[2..].iter_mut().enumerate() {
+            *byte = number(values[index]) | number(values[index + 16]) << 4;
+        }
+    }
+}
+
+pub fn q4_1(values: &[f32], out: &mut [u8]) {
+    for (values, block) in blocks::<32, 20>(values, out) {
+        let [least, most] =
+            [f32::min as fn(f32, f32) -> f32, f32::max].map(|pick| values.iter().copied().fold(values[0], pick));
+        let scale = (most - least) / 15.0;
+        put_half(block, 0, scale);
+        put_half(block, 2, least);
+        let number = |value: f32| (((value - least) * inverse(scale) + 0.5) as u8).min(15);
+        for (index, byte) in block[4..].iter_mut().enumerate() {
+            *byte = number(values[index]) | number(values[index + 16]) << 4;
+        }
+    }
+}
+
+/// The number from 0 to `most` next to `value`; halves go to the even one, as everywhere below.
+fn nearest(value: f32, most: f32) -> f32 {
+    value.round_ties_even().clamp(0.0, most)
+}
+
+/// Scale and minimum (its negative) of a group of 32, such that `scale * q - minimum` with q from 0 to 15 comes closest to
+/// the values, the larger ones weighing more.
+fn scale_and_minimum(values: &[f32]) -> (f32, f32) {
+    let mean_square = values.iter().map(|value| value * value).sum::<f32>() / values.len() as f32;
+    let weights: Vec<f32> = values.iter().map(|value| mean_square.sqrt() + value.abs()).collect();
+    let (mut least, mut most) = (0.0f32.min(values[0]), values[0]);
+    let (mut sum_w, mut sum_x) = (0.0, 0.0);
+    for (value, weight) in values.iter().zip(&weights) {
+        (least, most) = (least.min(*value), most.max(*value));
+        sum_w += weight;
+        sum_x += weight * value;
+    }
+    if most <= least {
+        return (0.0, -least);
+    }
+    let error = |scale: f32, minimum: f32, factor: f32| -> f32 {
+        let of = |(value, weight): (&f32, &f32)| {
+            let difference = scale * nearest(factor * (value - least), 15.0) + minimum - value;
+            weight * difference * difference
+        };
+        values.iter().zip(&weights).map(of).sum()
+    };
+    let span = most - least;
+    let mut best = (span / 15.0, least);
+    let mut best_error = error(best.0, best.1, 15.0 / span);
+    for step in 0..=20 {
+        let factor = (15.0 - 1.0 + 0.1 * step as f32) / span;
+        let (mut sum_l, mut sum_l2, mut sum_xl) = (0.0, 0.0, 0.0);
+        for (value, weight) in values.iter().zip(&weights) {
+            let l = nearest(factor * (value - least), 15.0);
+            sum_l += weight * l;
+            sum_l2 += weight * l * l;
+            sum_xl += weight * l * value;
+        }
+        let determinant = sum_w * sum_l2 - sum_l * sum_l;
+        if determinant <= 0.0 {
+            continue;
+        }
+        let mut scale = (sum_w * sum_xl - sum_x * sum_l) / determinant;
+        let mut minimum = (sum_l2 * sum_x - sum_l * sum_xl) / determinant;
+        if minimum > 0.0 {
+            (scale, minimum) = (sum_xl / sum_l2, 0.0);
+        }
+        let this_error = error(scale, minimum, factor);
+        if this_error < best_error {
+            (best, best_error) = ((scale, minimum), this_error);
+        }
+    }
+    (best.0, -best.1)
+}
+
+pub fn q4_k(values: &[f32], out: &mut [u8]) {
+    for (values, block) in blocks::<256, 144>(values, out) {
+        block.fill(0);
+        let groups = values.as_chunks::<32>().0;
+        let found: Vec<(f32, f32)> = groups.iter().map(|group| scale_and_minimum(group)).collect();
+        let most_scale = found.iter().fold(0.0f32, |most, (scale, _)| most.max(*scale));
+        let most_minimum = found.iter().fold(0.0f32, |most, (_, minimum)| most.max(*minimum));
+        let scale_of_scales = put_half(block, 0, most_scale / 63.0);
+        let scale_of_minima = put_half(block, 2, most_minimum / 63.0);
+        let six_bits = |value: f32, most: f32| nearest(63.0 * inverse(most) * value, 63.0) as u8;
+        for (index, (group, (scale, minimum))) in groups.iter().zip(found).enumerate() {
+            let (scale, minimum) = (six_bits(scale, most_scale), six_bits(minimum, most_minimum));
+            if index < 4 {
+                block[4 + index] |= scale;
+                block[8 + index] |= minimum;
+            } else {
+                block[8 + index] = scale & 15 | (minimum & 15) << 4;
+                block[index] |= scale >> 4 << 6;
+                block[4 + index] |= minimum >> 4 << 6;
+            }
+            let (scale, minimum) = (scale_of_scales * f32::from(scale), scale_of_minima * f32::from(minimum));
+            for (byte, value) in block[16 + index / 2 * 32..].iter_mut().zip(group) {
+                *byte |= (nearest((value + minimum) * inverse(scale), 15.0) as u8) << (index % 2 * 4);
+            }
+        }
+    }
+}
+
+/// The scale of a group of 16, such that `scale * q` with q from -32 to 31 comes closest to the values, each weighing as
+/// its square.
+fn scale_of_16(values: &[f32]) -> f32 {
+    let most = extreme(values);
+    if most.abs() < NOTHING {
+        return 0.0;
+    }
+    let fit = |factor: f32| {
+        values.iter().fold((0.0f32, 0.0f32), |(sum_lx, sum_l2), value| {
+            let l = (factor * value).round_ties_even().clamp(-32.0, 31.0);
+            let weight = value * value;
+            (sum_lx + weight * value * l, sum_l2 + weight * l * l)
+        })
+    };
+    let (sum_lx, sum_l2) = fit(-32.0 / most);
+    let mut scale = sum_lx * inverse(sum_l2);
+    let mut best = scale * sum_lx;
+    for step in (-9..=9).filter(|&step| step != 0) {
+        let (sum_lx, sum_l2) = fit(-(32.0 + 0.1 * step as f32) / most);
+        if sum_l2 > 0.0 && sum_lx * sum_lx > best * sum_l2 {
+            scale = sum_lx / sum_l2;
+            best = scale * sum_lx;
+        }
+    }
+    scale
+}
+
+pub fn q6_k(values: &[f32], out: &mut [u8]) {
+    for (values, block) in blocks::<256, 210>(values, out) {
+        block.fill(0);
+        let groups = values.as_chunks::<16>().0;
+        let scales: Vec<f32> = groups.iter().map(|group| scale_of_16(group)).collect();
+        let most = extreme(&scales);
+        if most.abs() < NOTHING {
+            continue;
+        }
+        let factor = -128.0 / most;
+        let scale_of_scales = put_half(block, 208, 1.0 / factor);
+        for (index, (group, scale)) in groups.iter().zip(scales).enumerate() {
+            let scale = (factor * scale).round_ties_even().min(127.0) as i8;
+            block[192 + index] = scale as u8;
+            let inverse = inverse(scale_of_scales * f32::from(scale));
+            for (offset, value) in group.iter().enumerate() {
+                let number = ((value * inverse).round_ties_even().clamp(-32.0, 31.0) as i8 + 32) as u8;
+                let at = 16 * index + offset;
+                let (section, quarter, byte) = (at / 128, at / 32 % 4, at % 32);
+                block[section * 64 + quarter % 2 * 32 + byte] |= (number & 15) << (quarter / 2 * 4);
+                block[128 + section * 32 + byte] |= number >> 4 << (quarter * 2);
+            }
+        }
+    }
+}

@@ -1,0 +1,23 @@
+// What formats of quantised weights have in common. A row is made of chunks of whole words, packed by
+// engine/ops/quantised/pack.rs; word i of LANES neighbouring rows is contiguous. SHARE pieces share a scale.
+@group(0) @binding(2) var<storage, read> weights: array<u32>;
+
+// Word `word` of the rows that start at `start`.
+fn word_of(start: u32, word: u32, lane: u32) -> u32 {
+    return weights[(start + word) * LANES + lane];
+}
+
+// The eight 4-bit numbers of a word, lowest first. By way of signed integers: a CPU converts no others in one step.
+fn nibbles(word: u32) -> Eight {
+    let w = vec4(word);
+    return Eight(
+        vec4<f32>(vec4<i32>((w >> vec4(0u, 4u, 8u, 12u)) & vec4(15u))),
+        vec4<f32>(vec4<i32>((w >> vec4(16u, 20u, 24u, 28u)) & vec4(15u))),
+    );
+}
+
+// The lower or the upper half-precision number of a word.
+fn half_of(word: u32, upper: bool) -> f32 {
+    let both = unpack2x16float(word);
+    return select(both.x, both.y, upper);
+}
