@@ -441,9 +441,12 @@ const METHODS: [(&str, Method); 3] = [("ar", Method::Ar), ("vsd", Method::Vsd), 
 const WEIGHTS: [(&str, WeightChoice); 3] =
     [("compact", WeightChoice::Compact), ("bf16", WeightChoice::Bf16), ("f32", WeightChoice::F32)];
 
-const QUANTISED: [(&str, WeightFormat); 5] = [
+const QUANTISED: [(&str, WeightFormat); 8] = [
     ("q8_0", WeightFormat::Q8_0),
     ("q6_k", WeightFormat::Q6K),
+    ("q5_k", WeightFormat::Q5K),
+    ("q5_1", WeightFormat::Q5_1),
+    ("q5_0", WeightFormat::Q5_0),
     ("q4_k", WeightFormat::Q4K),
     ("q4_1", WeightFormat::Q4_1),
     ("q4_0", WeightFormat::Q4_0),

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod faults;
 mod hyper_parameters;
+mod quantised;
 mod real_files;
 mod tokenizer;
 mod widening;

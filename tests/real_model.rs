@@ -10,7 +10,7 @@ use pard_engine::decoding::{
 use pard_engine::gpu::{Buffer, CacheFormat};
 use pard_engine::model::source::{self, SourceOptions};
 use pard_engine::model::{LoadOptions, Model, ModelFiles, Sequence};
-use pard_engine::ops::{MOST_ROWS, Role};
+use pard_engine::ops::{MOST_ROWS, Role, WeightFormat};
 use pard_engine::text::{Conversation, Message, Rendering};
 use serde_json::Value;
 
@@ -70,7 +70,7 @@ fn write_folder(folder: &Path) {
         files.checkpoint.read_rows(&info.name, 0..rows, &mut values).expect("rows");
         tensors.insert(info.name.clone(), Stored { shape: info.shape.clone(), values });
     }
-    write_safetensors(folder, &tensors, 1);
+    write_safetensors(folder, &tensors, 1, WeightFormat::F32);
     let recipe = Recipe { seed: 0, config: files.config.clone(), duplicate_head: false, shards: 1 };
     write_json(&folder.join("config.json"), &recipe.config_json());
 }

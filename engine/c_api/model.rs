@@ -12,6 +12,7 @@ use crate::gpu::{CacheFormat, ProductChoice};
 use crate::model::source::{self, DownloadProgress, SourceOptions};
 use crate::model::storage::Memory;
 use crate::model::{DraftFiles, LoadOptions, Model, ModelFiles, PassCost, Tuning, WeightChoice};
+use crate::ops::WeightFormat;
 
 /// `pard_model`: a model on a device.
 pub struct PardModel {
@@ -60,6 +61,9 @@ impl PardLoadOptions {
             weights: match self.weights {
                 0 => WeightChoice::Compact,
                 1 => WeightChoice::F32,
+                2 => WeightChoice::Bf16,
+                3 => WeightChoice::Quantised { layers: WeightFormat::Q8_0, ends: WeightFormat::Q8_0 },
+                4 => WeightChoice::Quantised { layers: WeightFormat::Q4K, ends: WeightFormat::Q8_0 },
                 other => return Err(unknown("weights", other)),
             },
             cache: match self.cache {

@@ -101,9 +101,13 @@ shaders![
     "weights/q4_0",
     "weights/q4_1",
     "weights/q4_k",
+    "weights/q5_0",
+    "weights/q5_1",
+    "weights/q5_k",
     "weights/q6_k",
     "weights/q8_0",
     "weights/quantised",
+    "weights/six_bits",
     "weights/unscaled",
 ];
 

@@ -133,8 +133,17 @@ typedef struct pard_draft pard_draft;
 /* Is told how far a step has come: `done` of `total` bytes of `what`, which lives until it returns. */
 typedef void (*pard_progress)(const char *what, uint64_t done, uint64_t total, void *user);
 
-/* Weights on the device. */
-enum { PARD_WEIGHTS_16_BIT = 0, PARD_WEIGHTS_F32 = 1 };
+/*
+ * Weights on the device: as stored, where kernels read that (F32 becomes BF16); all F32; all BF16, but for F16; or quantised
+ * to 8 bits, or to 4 with the embedding table and the head at 8, where they are not quantised yet.
+ */
+enum {
+    PARD_WEIGHTS_COMPACT = 0,
+    PARD_WEIGHTS_F32 = 1,
+    PARD_WEIGHTS_BF16 = 2,
+    PARD_WEIGHTS_Q8_0 = 3,
+    PARD_WEIGHTS_Q4_K = 4
+};
 /* Keys and values on the device. */
 enum { PARD_CACHE_F16 = 0, PARD_CACHE_F32 = 1 };
 /* What multiplies matrices: ordinary instructions, or the adapter's matrix units. */

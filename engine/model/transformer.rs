@@ -84,7 +84,10 @@ impl Transformer {
             bytes += (head_rows * format.row_bytes(config.hidden_size)) as u64;
         }
         expected_matrices(config).iter().try_fold(bytes, |sum, (name, shape)| {
-            let format = choice.format(checkpoint.expect(name, shape)?);
+            let mut format = choice.format(checkpoint.expect(name, shape)?);
+            if let Some(other) = gate_or_up(name) {
+                format = weight_choice::common(format, choice.format(checkpoint.expect(&other, shape)?));
+            }
             Ok(sum + (shape[0] * format.row_bytes(shape[1])) as u64)
         })
     }
@@ -196,6 +199,13 @@ pub fn expected_matrices(config: &Config) -> Vec<(String, [usize; 2])> {
         }
     }
     expected
+}
+
+/// The gate's up, and the up's gate: they are one matrix of one format.
+fn gate_or_up(name: &str) -> Option<String> {
+    let [gate, up] = ["gate_proj", "up_proj"];
+    let other = |from, to| name.contains(from).then(|| name.replace(from, to));
+    other(gate, up).or_else(|| other(up, gate))
 }
 
 /// Uploads one checkpoint's weights.

@@ -6,7 +6,7 @@ use crate::ops::WeightFormat;
 /// How weights are kept on the device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum WeightChoice {
-    /// As stored, where kernels read that; F32 tensors and quantised ones of other kinds become BF16.
+    /// As stored; F32 tensors become BF16.
     #[default]
     Compact,
     /// BF16, but for F16 tensors, which stay what they are.
@@ -44,6 +44,7 @@ impl WeightChoice {
 fn fitting(format: WeightFormat, columns: usize, float: WeightFormat) -> WeightFormat {
     let smaller = match format {
         WeightFormat::Q4K => WeightFormat::Q4_1,
+        WeightFormat::Q5K => WeightFormat::Q5_1,
         WeightFormat::Q6K => WeightFormat::Q8_0,
         other => other,
     };

@@ -28,7 +28,7 @@ pub(super) struct Cooperative {
     /// f16 values that one weight takes.
     weight_halves: u32,
     /// How weights are read, and what becomes of a sum.
-    files: [&'static str; 3],
+    files: Vec<&'static str>,
     row_set: RowSet,
     /// By tiles of rows.
     row_kernels: [OnceLock<Arc<Kernel>>; MOST_ROWS / 8],
@@ -58,14 +58,13 @@ impl Cooperative {
         row_set: RowSet,
     ) -> Option<Cooperative> {
         let Products::Cooperative { tile } = plan.products else { return None };
-        let [family, file] = format.files();
         Some(Cooperative {
             device: device.clone(),
             tile,
             lanes: weights.lanes(),
             pair: weights.pair(),
             weight_halves: if matches!(format, WeightFormat::Bf16 | WeightFormat::F16) { 1 } else { 2 },
-            files: [family, file, finish],
+            files: [&format.files()[..], &[finish]].concat(),
 
             row_set,
             row_kernels: Default::default(),

@@ -63,8 +63,8 @@ impl Embedding {
                     mask: mask.map_or(0, |mask| mask.id),
                 };
                 let params = Buffer::uniform(device, "embedding params", &params)?;
-                let [family, file] = part.format.files();
-                let files = ["embedding", "shared/eight", "shared/weight", family, file, mask_file];
+                let shared = ["embedding", "shared/eight", "shared/weight", mask_file];
+                let files = [&shared[..], &part.format.files()].concat();
                 let kernel = device.kernel(&files, &[("LANES", weights.lanes())])?;
                 let operands = [&params, ids, &part.buffer, &y.buffer];
                 let operands: Vec<&Buffer> = operands.into_iter().chain(mask.map(|mask| &mask.row.buffer)).collect();

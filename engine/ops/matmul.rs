@@ -302,8 +302,8 @@ impl Matmul {
         format: WeightFormat,
         constants: &[(&'static str, u32)],
     ) -> Result<Arc<Kernel>> {
-        let [family, weights] = format.files();
-        let files = [name, "shared/matmul", "shared/eight", "shared/step", input, family, weights, self.finish];
+        let shared = [name, "shared/matmul", "shared/eight", "shared/step", input];
+        let files = [&shared[..], &format.files(), &[self.finish]].concat();
         self.device.kernel(&files, constants)
     }
 }

@@ -18,8 +18,14 @@ pub enum WeightFormat {
     Q4_0,
     /// 4-bit numbers, a scale and a minimum for 32 of them: 5 bits a weight.
     Q4_1,
+    /// 5-bit numbers, a scale for 32 of them: 5.5 bits a weight.
+    Q5_0,
+    /// 5-bit numbers, a scale and a minimum for 32 of them: 6 bits a weight.
+    Q5_1,
     /// 4-bit numbers, a 6-bit scale and minimum for 32 of them, whose scales serve 256: 4.5 bits a weight.
     Q4K,
+    /// The same with 5-bit numbers: 5.5 bits a weight.
+    Q5K,
     /// 6-bit numbers, an 8-bit scale for 16 of them, whose scale serves 256: 6.6 bits a weight.
     Q6K,
 }
@@ -40,14 +46,17 @@ struct Traits {
 
 impl WeightFormat {
     /// All of them.
-    pub const ALL: [WeightFormat; 8] = [
+    pub const ALL: [WeightFormat; 11] = [
         WeightFormat::Bf16,
         WeightFormat::F16,
         WeightFormat::F32,
         WeightFormat::Q8_0,
         WeightFormat::Q4_0,
         WeightFormat::Q4_1,
+        WeightFormat::Q5_0,
+        WeightFormat::Q5_1,
         WeightFormat::Q4K,
+        WeightFormat::Q5K,
         WeightFormat::Q6K,
     ];
 
@@ -75,6 +84,9 @@ impl WeightFormat {
             WeightFormat::Q8_0 => quantised("q8_0", "weights/q8_0", [32, 34], [64, 17], 4),
             WeightFormat::Q4_0 => quantised("q4_0", "weights/q4_0", [32, 18], [64, 9], 4),
             WeightFormat::Q4_1 => quantised("q4_1", "weights/q4_1", [32, 20], [32, 5], 4),
+            WeightFormat::Q5_0 => quantised("q5_0", "weights/q5_0", [32, 22], [64, 11], 4),
+            WeightFormat::Q5_1 => quantised("q5_1", "weights/q5_1", [32, 24], [32, 6], 4),
+            WeightFormat::Q5K => quantised("q5_k", "weights/q5_k", [256, 176], [256, 44], 4),
             WeightFormat::Q4K => quantised("q4_k", "weights/q4_k", [256, 144], [256, 36], 4),
             WeightFormat::Q6K => quantised("q6_k", "weights/q6_k", [256, 210], [256, 53], 2),
         }
@@ -91,8 +103,13 @@ impl WeightFormat {
     }
 
     /// The shader files that read it.
-    pub(super) fn files(self) -> [&'static str; 2] {
-        [if self.is_quantised() { "weights/quantised" } else { "weights/unscaled" }, self.traits().file]
+    pub(super) fn files(self) -> Vec<&'static str> {
+        let family: &[&str] = match self {
+            WeightFormat::Bf16 | WeightFormat::F16 | WeightFormat::F32 => &["weights/unscaled"],
+            WeightFormat::Q4K | WeightFormat::Q5K => &["weights/quantised", "weights/six_bits"],
+            _ => &["weights/quantised"],
+        };
+        [family, &[self.traits().file]].concat()
     }
 
     /// Whether its weights are small integers with scales.
@@ -137,7 +154,10 @@ impl WeightFormat {
         let chunk = match self {
             WeightFormat::Q4_0 => pack::q4_0,
             WeightFormat::Q4_1 => pack::q4_1,
+            WeightFormat::Q5_0 => pack::q5_0,
+            WeightFormat::Q5_1 => pack::q5_1,
             WeightFormat::Q4K => pack::q4_k,
+            WeightFormat::Q5K => pack::q5_k,
             WeightFormat::Q6K => pack::q6_k,
             _ => pack::q8_0,
         };
@@ -170,7 +190,10 @@ impl WeightFormat {
             WeightFormat::Q8_0 => quantise::q8_0(values, out),
             WeightFormat::Q4_0 => quantise::q4_0(values, out),
             WeightFormat::Q4_1 => quantise::q4_1(values, out),
+            WeightFormat::Q5_0 => quantise::q5_0(values, out),
+            WeightFormat::Q5_1 => quantise::q5_1(values, out),
             WeightFormat::Q4K => quantise::q4_k(values, out),
+            WeightFormat::Q5K => quantise::q5_k(values, out),
             WeightFormat::Q6K => quantise::q6_k(values, out),
         }
     }
@@ -200,7 +223,10 @@ impl WeightFormat {
             WeightFormat::Q8_0 => block.map(pack::largest_q8_0).fold(0.0, f32::max),
             WeightFormat::Q4_0 => block.map(pack::largest_q4_0).fold(0.0, f32::max),
             WeightFormat::Q4_1 => block.map(pack::largest_q4_1).fold(0.0, f32::max),
+            WeightFormat::Q5_0 => block.map(pack::largest_q5_0).fold(0.0, f32::max),
+            WeightFormat::Q5_1 => block.map(pack::largest_q5_1).fold(0.0, f32::max),
             WeightFormat::Q4K => block.map(pack::largest_q4_k).fold(0.0, f32::max),
+            WeightFormat::Q5K => block.map(pack::largest_q5_k).fold(0.0, f32::max),
             WeightFormat::Q6K => block.map(pack::largest_q6_k).fold(0.0, f32::max),
             WeightFormat::Bf16 | WeightFormat::F16 | WeightFormat::F32 => {
                 let mut values = vec![0.0; columns];

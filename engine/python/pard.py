@@ -203,8 +203,11 @@ class _Handle:
             self._free(self.pointer)
 
 
+_WEIGHTS = ["compact", "f32", "bf16", "q8_0", "q4_k"]  # as pard.h numbers them
+
+
 def _load_options(weights, cache, products, mask_token, progress):
-    options = _LoadOptions(weights={"16-bit": 0, "f32": 1}[weights])
+    options = _LoadOptions(weights=_WEIGHTS.index(weights))
     options.cache = {"f16": 0, "f32": 1}[cache]
     options.products = {"plain": 0, "cooperative": 1}[products]
     if mask_token is not None:
@@ -233,7 +236,7 @@ class Model:
         device=None,
         backend=None,
         context=0,
-        weights="16-bit",
+        weights="compact",
         cache="f16",
         products="plain",
         progress=None,

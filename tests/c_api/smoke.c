@@ -51,7 +51,7 @@ int main(int count, char **arguments) {
     pard_model *model = NULL;
     pard_draft *draft = NULL;
     pard_session *session = NULL;
-    pard_load_options load = {sizeof load, PARD_WEIGHTS_16_BIT, PARD_CACHE_F16, PARD_PRODUCTS_PLAIN, NULL, NULL, NULL};
+    pard_load_options load = {sizeof load, PARD_WEIGHTS_COMPACT, PARD_CACHE_F16, PARD_PRODUCTS_PLAIN, NULL, NULL, NULL};
     pard_session_options how = {sizeof how, PARD_METHOD_BEST, 4, 256, PARD_DEFAULT};
     pard_answer_options answer = {sizeof answer, 0, NULL, 0, PARD_DEFAULT};
     pard_statistics statistics = {0};

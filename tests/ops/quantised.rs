@@ -15,8 +15,16 @@ use crate::support::gpu::{cooperative_plan, device, device_with_binding_limit, s
 use crate::support::random::Random;
 
 /// All of them.
-pub const QUANTISED: [WeightFormat; 5] =
-    [WeightFormat::Q8_0, WeightFormat::Q4_0, WeightFormat::Q4_1, WeightFormat::Q4K, WeightFormat::Q6K];
+pub const QUANTISED: [WeightFormat; 8] = [
+    WeightFormat::Q8_0,
+    WeightFormat::Q4_0,
+    WeightFormat::Q4_1,
+    WeightFormat::Q5_0,
+    WeightFormat::Q5_1,
+    WeightFormat::Q4K,
+    WeightFormat::Q5K,
+    WeightFormat::Q6K,
+];
 
 /// Rows of blocks of one format.
 pub struct Blocks {
@@ -33,7 +41,7 @@ impl Blocks {
         let mut bytes: Vec<u8> =
             (0..rows * format.stored_bytes(columns)).map(|_| (random.bits() >> 32) as u8).collect();
         let halves: &[usize] = match format {
-            WeightFormat::Q4_1 | WeightFormat::Q4K => &[0, 2],
+            WeightFormat::Q4_1 | WeightFormat::Q5_1 | WeightFormat::Q4K | WeightFormat::Q5K => &[0, 2],
             WeightFormat::Q6K => &[208],
             _ => &[0],
         };
@@ -228,7 +236,10 @@ fn values_are_quantised_as_llama_cpp_does() {
         (WeightFormat::Q8_0, 1.0 / 127.0, Some(Q8_0_HASH)),
         (WeightFormat::Q4_0, 1.0 / 8.0, Some(Q4_0_HASH)),
         (WeightFormat::Q4_1, 2.0 / 15.0, Some(Q4_1_HASH)),
+        (WeightFormat::Q5_0, 1.0 / 16.0, Some(Q5_0_HASH)),
+        (WeightFormat::Q5_1, 2.0 / 31.0, Some(Q5_1_HASH)),
         (WeightFormat::Q4K, 2.2 / 15.0, None),
+        (WeightFormat::Q5K, 2.2 / 31.0, None),
         (WeightFormat::Q6K, 2.0 / 31.0, None),
     ];
     let values: Vec<f32> = lattice(4096);
@@ -257,6 +268,8 @@ fn values_are_quantised_as_llama_cpp_does() {
 const Q8_0_HASH: u64 = 0xd338a52fa3000ad7;
 const Q4_0_HASH: u64 = 0x03abc321f9635d0c;
 const Q4_1_HASH: u64 = 0xce4a97ac8547b95b;
+const Q5_0_HASH: u64 = 0x23c50ff4524e4f29;
+const Q5_1_HASH: u64 = 0x21f0ebdb180bdaf5;
 
 /// `len` values of either sign that any language can make alike: 24 bits of a linear congruential generator.
 fn lattice(len: usize) -> Vec<f32> {

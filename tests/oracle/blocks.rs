@@ -13,7 +13,10 @@ pub fn widen(format: WeightFormat, blocks: &[u8]) -> Vec<f32> {
         WeightFormat::Q8_0 => q8_0,
         WeightFormat::Q4_0 => q4_0,
         WeightFormat::Q4_1 => q4_1,
+        WeightFormat::Q5_0 => q5_0,
+        WeightFormat::Q5_1 => q5_1,
         WeightFormat::Q4K => q4_k,
+        WeightFormat::Q5K => q5_k,
         WeightFormat::Q6K => q6_k,
     };
     let len = format.block_len();

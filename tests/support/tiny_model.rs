@@ -8,6 +8,7 @@ use std::path::Path;
 
 use half::bf16;
 use pard_engine::model::config::{Config, Family, RopeScaling};
+use pard_engine::ops::WeightFormat;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
@@ -108,7 +109,7 @@ impl Recipe {
     pub fn write(&self, folder: &Path) -> Tensors {
         self.config.check(folder).expect("a recipe the engine accepts");
         let tensors = self.tensors();
-        write_safetensors(folder, &tensors, self.shards);
+        write_safetensors(folder, &tensors, self.shards, WeightFormat::Bf16);
         write_json(&folder.join("config.json"), &self.config_json());
         tiny_tokenizer::write(folder);
         tensors
@@ -226,8 +227,14 @@ pub fn write_json(path: &Path, value: &Value) {
     std::fs::write(path, text).unwrap_or_else(|error| panic!("writing {}: {error}", path.display()));
 }
 
-/// Writes `tensors` as BF16, in one file, or in `shards` files with an index.
-pub fn write_safetensors(folder: &Path, tensors: &Tensors, shards: usize) {
+/// Writes `tensors` as BF16 or F32, in one file, or in `shards` files with an index.
+pub fn write_safetensors(folder: &Path, tensors: &Tensors, shards: usize, format: WeightFormat) {
+    let (dtype, width) = if format == WeightFormat::F32 { (Dtype::F32, 4) } else { (Dtype::BF16, 2) };
+    let encoded = |stored: &Stored| {
+        let mut bytes = vec![0; width * stored.values.len()];
+        format.store(&stored.values, &mut bytes);
+        bytes
+    };
     let named: Vec<(&String, &Stored)> = tensors.iter().collect();
     let mut weight_map = serde_json::Map::new();
     for (shard, part) in named.chunks(named.len().div_ceil(shards)).enumerate() {
@@ -235,9 +242,9 @@ pub fn write_safetensors(folder: &Path, tensors: &Tensors, shards: usize) {
             1 => "model.safetensors".to_owned(),
             _ => format!("model-{:05}-of-{shards:05}.safetensors", shard + 1),
         };
-        let bytes: Vec<Cow<[u8]>> = part.iter().map(|(_, stored)| Cow::Owned(to_bf16(&stored.values))).collect();
+        let bytes: Vec<Cow<[u8]>> = part.iter().map(|(_, stored)| Cow::Owned(encoded(stored))).collect();
         let views = part.iter().zip(&bytes).map(|((name, stored), bytes)| {
-            let view = TensorView::new(Dtype::BF16, stored.shape.clone(), bytes).expect("a shape of this length");
+            let view = TensorView::new(dtype, stored.shape.clone(), bytes).expect("a shape of this length");
             (name.as_str(), view)
         });
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
@@ -246,7 +253,7 @@ pub fn write_safetensors(folder: &Path, tensors: &Tensors, shards: usize) {
         weight_map.extend(part.iter().map(|(name, _)| ((*name).clone(), json!(file))));
     }
     if shards > 1 {
-        let total_size: usize = tensors.values().map(|stored| 2 * stored.values.len()).sum();
+        let total_size: usize = tensors.values().map(|stored| width * stored.values.len()).sum();
         let index = json!({ "metadata": { "total_size": total_size }, "weight_map": weight_map });
         write_json(&folder.join("model.safetensors.index.json"), &index);
     }

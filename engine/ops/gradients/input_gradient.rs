@@ -74,8 +74,8 @@ impl InputGradient {
             };
             let params = Buffer::uniform(device, "input_gradient params", &params)?;
             let operands = [&params, step, &part.buffer, &dy.buffer, &dx.buffer];
-            let [family, file] = part.format.files();
-            let files = ["input_gradient", "shared/eight", "shared/step", "shared/weight", family, file];
+            let shared = ["input_gradient", "shared/eight", "shared/step", "shared/weight"];
+            let files = [&shared[..], &part.format.files()].concat();
             let dispatch = device.kernel(&files, &constants)?.dispatch(device, &operands, [1, 1, 1])?;
             Ok(Part { dispatch, outputs: part.outputs, row_bytes: part.format.row_bytes(columns) })
         });

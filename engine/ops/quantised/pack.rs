@@ -57,6 +57,26 @@ pub fn q4_1(block: &[u8], words: &mut Words) {
     words[4] = half_bits(block, 0) | half_bits(block, 2) << 16;
 }
 
+/// One or two blocks.
+pub fn q5_0(stored: &[u8], words: &mut Words) {
+    for (index, block) in stored.chunks_exact(22).enumerate() {
+        for (piece, out) in words[4 * index..][..4].iter_mut().enumerate() {
+            *out = word(4, |at| nibble(&block[6..], 8 * piece + at));
+        }
+        words[8 + index] = half_bits(block, 2) | half_bits(block, 4) << 16;
+        words[10] |= half_bits(block, 0) << (16 * index);
+    }
+}
+
+/// One block.
+pub fn q5_1(block: &[u8], words: &mut Words) {
+    for (piece, out) in words[..4].iter_mut().enumerate() {
+        *out = word(4, |at| nibble(&block[8..], 8 * piece + at));
+    }
+    words[4] = half_bits(block, 4) | half_bits(block, 6) << 16;
+    words[5] = half_bits(block, 0) | half_bits(block, 2) << 16;
+}
+
 /// The 6-bit scale and minimum of group `group` of eight, from the 12 bytes that hold them.
 fn six_bits(packed: &[u8], group: usize) -> (u8, u8) {
     if group < 4 {
@@ -65,17 +85,37 @@ fn six_bits(packed: &[u8], group: usize) -> (u8, u8) {
     (packed[group + 4] & 15 | packed[group - 4] >> 6 << 4, packed[group + 4] >> 4 | packed[group] >> 6 << 4)
 }
 
-/// One block.
-pub fn q4_k(block: &[u8], words: &mut Words) {
+/// The low bits of 256 weights, where 64 share 32 bytes.
+fn wide_nibbles(bytes: &[u8], words: &mut [u32]) {
     for (piece, out) in words[..32].iter_mut().enumerate() {
         let (group, first) = (piece / 4, piece % 4 * 8);
-        *out = word(4, |at| block[16 + group / 2 * 32 + first + at] >> (group % 2 * 4) & 15);
+        *out = word(4, |at| bytes[group / 2 * 32 + first + at] >> (group % 2 * 4) & 15);
     }
-    words[32] = half_bits(block, 0) | half_bits(block, 2) << 16;
+}
+
+/// The four words of the scales of 256 weights, which are a block's first 16 bytes.
+fn six_bit_scales(block: &[u8], words: &mut [u32]) {
     let numbers = |group| six_bits(&block[4..16], group);
-    words[33] = word(4, |group| numbers(group).0 & 15);
-    words[34] = word(4, |group| numbers(group).1 & 15);
-    words[35] = word(2, |at| if at < 8 { numbers(at).0 >> 4 } else { numbers(at - 8).1 >> 4 });
+    words[0] = half_bits(block, 0) | half_bits(block, 2) << 16;
+    words[1] = word(4, |group| numbers(group).0 & 15);
+    words[2] = word(4, |group| numbers(group).1 & 15);
+    words[3] = word(2, |at| if at < 8 { numbers(at).0 >> 4 } else { numbers(at - 8).1 >> 4 });
+}
+
+/// One block.
+pub fn q4_k(block: &[u8], words: &mut Words) {
+    wide_nibbles(&block[16..], words);
+    six_bit_scales(block, &mut words[32..]);
+}
+
+/// One block.
+pub fn q5_k(block: &[u8], words: &mut Words) {
+    wide_nibbles(&block[48..], words);
+    // Bit `group` of byte `index` is the fifth of weight `index` of the group.
+    for (group, out) in words[32..40].iter_mut().enumerate() {
+        *out = word(1, |index| block[16 + index] >> group & 1);
+    }
+    six_bit_scales(block, &mut words[40..]);
 }
 
 /// One block.
@@ -107,14 +147,24 @@ pub fn largest_q4_0(block: &[u8]) -> f32 {
     8.0 * half(block, 0).abs()
 }
 
+pub fn largest_q5_0(block: &[u8]) -> f32 {
+    16.0 * half(block, 0).abs()
+}
+
 pub fn largest_q4_1(block: &[u8]) -> f32 {
-    between(half(block, 0), half(block, 2))
+    between(half(block, 0), half(block, 2), 15.0)
+}
+
+pub fn largest_q5_1(block: &[u8]) -> f32 {
+    between(half(block, 0), half(block, 2), 31.0)
 }
 
 pub fn largest_q4_k(block: &[u8]) -> f32 {
-    let (scale, minimum) = (half(block, 0), half(block, 2));
-    let groups = (0..8).map(|group| six_bits(&block[4..16], group));
-    groups.map(|(s, m)| between(scale * f32::from(s), -minimum * f32::from(m))).fold(0.0, f32::max)
+    largest_of_groups(block, 15.0)
+}
+
+pub fn largest_q5_k(block: &[u8]) -> f32 {
+    largest_of_groups(block, 31.0)
 }
 
 pub fn largest_q6_k(block: &[u8]) -> f32 {
@@ -122,7 +172,13 @@ pub fn largest_q6_k(block: &[u8]) -> f32 {
     32.0 * half(block, 208).abs() * f32::from(scale)
 }
 
-/// The largest magnitude of `scale * q + minimum` for q from 0 to 15.
-fn between(scale: f32, minimum: f32) -> f32 {
-    minimum.abs().max((15.0 * scale + minimum).abs())
+fn largest_of_groups(block: &[u8], most: f32) -> f32 {
+    let (scale, minimum) = (half(block, 0), half(block, 2));
+    let groups = (0..8).map(|group| six_bits(&block[4..16], group));
+    groups.map(|(s, m)| between(scale * f32::from(s), -minimum * f32::from(m), most)).fold(0.0, f32::max)
+}
+
+/// The largest magnitude of `scale * q + minimum` for q from 0 to `most`.
+fn between(scale: f32, minimum: f32, most: f32) -> f32 {
+    minimum.abs().max((most * scale + minimum).abs())
 }

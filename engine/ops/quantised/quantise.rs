@@ -30,6 +30,11 @@ fn extreme(values: &[f32]) -> f32 {
     values.iter().fold(0.0, |most: f32, &value| if value.abs() > most.abs() { value } else { most })
 }
 
+/// The least and the largest value.
+fn range(values: &[f32]) -> (f32, f32) {
+    values.iter().fold((values[0], values[0]), |(least, most), &value| (least.min(value), most.max(value)))
+}
+
 pub fn q8_0(values: &[f32], out: &mut [u8]) {
     for (values, block) in blocks::<32, 34>(values, out) {
         let scale = extreme(values).abs() / 127.0;
@@ -53,8 +58,7 @@ pub fn q4_0(values: &[f32], out: &mut [u8]) {
 
 pub fn q4_1(values: &[f32], out: &mut [u8]) {
     for (values, block) in blocks::<32, 20>(values, out) {
-        let [least, most] =
-            [f32::min as fn(f32, f32) -> f32, f32::max].map(|pick| values.iter().copied().fold(values[0], pick));
+        let (least, most) = range(values);
         let scale = (most - least) / 15.0;
         put_half(block, 0, scale);
         put_half(block, 2, least);
@@ -65,14 +69,55 @@ pub fn q4_1(values: &[f32], out: &mut [u8]) {
     }
 }
 
+/// Splits 5-bit numbers, `number` of each of 32 values, into nibbles and fifth bits, which lie before them.
+fn put_fives(values: &[f32; 32], block: &mut [u8], number: impl Fn(f32) -> u8) {
+    let (fifths, nibbles) = block.split_at_mut(4);
+    fifths.fill(0);
+    for (index, byte) in nibbles.iter_mut().enumerate() {
+        let [low, high] = [number(values[index]), number(values[index + 16])];
+        *byte = low & 15 | (high & 15) << 4;
+        for (at, number) in [(index, low), (index + 16, high)] {
+            fifths[at / 8] |= number >> 4 << (at % 8);
+        }
+    }
+}
+
+pub fn q5_0(values: &[f32], out: &mut [u8]) {
+    for (values, block) in blocks::<32, 22>(values, out) {
+        let scale = extreme(values) / -16.0;
+        put_half(block, 0, scale);
+        put_fives(values, &mut block[2..], |value| ((value * inverse(scale) + 16.5) as u8).min(31));
+    }
+}
+
+pub fn q5_1(values: &[f32], out: &mut [u8]) {
+    for (values, block) in blocks::<32, 24>(values, out) {
+        let (least, most) = range(values);
+        let scale = (most - least) / 31.0;
+        put_half(block, 0, scale);
+        put_half(block, 2, least);
+        put_fives(values, &mut block[4..], |value| (((value - least) * inverse(scale) + 0.5) as u8).min(31));
+    }
+}
+
 /// The number from 0 to `most` next to `value`; halves go to the even one, as everywhere below.
 fn nearest(value: f32, most: f32) -> f32 {
     value.round_ties_even().clamp(0.0, most)
 }
 
-/// Scale and minimum (its negative) of a group of 32, such that `scale * q - minimum` with q from 0 to 15 comes closest to
-/// the values, the larger ones weighing more.
-fn scale_and_minimum(values: &[f32]) -> (f32, f32) {
+/// What a search for scale and minimum tries: numbers up to `largest`, stretched by `first`, `first` + 0.1 .. up to `steps`
+/// times.
+#[derive(Clone, Copy)]
+struct Search {
+    largest: f32,
+    first: f32,
+    steps: usize,
+}
+
+/// Scale and minimum (its negative) of a group of 32, such that `scale * q - minimum` with q from 0 to the largest number
+/// comes closest to the values, the larger ones weighing more.
+fn scale_and_minimum(values: &[f32], search: Search) -> (f32, f32) {
+    let largest = search.largest;
     let mean_square = values.iter().map(|value| value * value).sum::<f32>() / values.len() as f32;
     let weights: Vec<f32> = values.iter().map(|value| mean_square.sqrt() + value.abs()).collect();
     let (mut least, mut most) = (0.0f32.min(values[0]), values[0]);
@@ -87,19 +132,19 @@ fn scale_and_minimum(values: &[f32]) -> (f32, f32) {
     }
     let error = |scale: f32, minimum: f32, factor: f32| -> f32 {
         let of = |(value, weight): (&f32, &f32)| {
-            let difference = scale * nearest(factor * (value - least), 15.0) + minimum - value;
+            let difference = scale * nearest(factor * (value - least), largest) + minimum - value;
             weight * difference * difference
         };
         values.iter().zip(&weights).map(of).sum()
     };
     let span = most - least;
-    let mut best = (span / 15.0, least);
-    let mut best_error = error(best.0, best.1, 15.0 / span);
-    for step in 0..=20 {
-        let factor = (15.0 - 1.0 + 0.1 * step as f32) / span;
+    let mut best = (span / largest, least);
+    let mut best_error = error(best.0, best.1, largest / span);
+    for step in 0..=search.steps {
+        let factor = (largest + search.first + 0.1 * step as f32) / span;
         let (mut sum_l, mut sum_l2, mut sum_xl) = (0.0, 0.0, 0.0);
         for (value, weight) in values.iter().zip(&weights) {
-            let l = nearest(factor * (value - least), 15.0);
+            let l = nearest(factor * (value - least), largest);
             sum_l += weight * l;
             sum_l2 += weight * l * l;
             sum_xl += weight * l * value;
@@ -121,31 +166,58 @@ fn scale_and_minimum(values: &[f32]) -> (f32, f32) {
     (best.0, -best.1)
 }
 
-pub fn q4_k(values: &[f32], out: &mut [u8]) {
-    for (values, block) in blocks::<256, 144>(values, out) {
-        block.fill(0);
-        let groups = values.as_chunks::<32>().0;
-        let found: Vec<(f32, f32)> = groups.iter().map(|group| scale_and_minimum(group)).collect();
-        let most_scale = found.iter().fold(0.0f32, |most, (scale, _)| most.max(*scale));
-        let most_minimum = found.iter().fold(0.0f32, |most, (_, minimum)| most.max(*minimum));
-        let scale_of_scales = put_half(block, 0, most_scale / 63.0);
-        let scale_of_minima = put_half(block, 2, most_minimum / 63.0);
-        let six_bits = |value: f32, most: f32| nearest(63.0 * inverse(most) * value, 63.0) as u8;
-        for (index, (group, (scale, minimum))) in groups.iter().zip(found).enumerate() {
-            let (scale, minimum) = (six_bits(scale, most_scale), six_bits(minimum, most_minimum));
-            if index < 4 {
-                block[4 + index] |= scale;
-                block[8 + index] |= minimum;
-            } else {
-                block[8 + index] = scale & 15 | (minimum & 15) << 4;
-                block[index] |= scale >> 4 << 6;
-                block[4 + index] |= minimum >> 4 << 6;
-            }
-            let (scale, minimum) = (scale_of_scales * f32::from(scale), scale_of_minima * f32::from(minimum));
-            for (byte, value) in block[16 + index / 2 * 32..].iter_mut().zip(group) {
-                *byte |= (nearest((value + minimum) * inverse(scale), 15.0) as u8) << (index % 2 * 4);
-            }
+/// Finds the scales of 256 values, writes them to the block's first 16 bytes, and hands each value's place and number to
+/// `put`.
+fn with_six_bit_scales(
+    values: &[f32; 256],
+    block: &mut [u8],
+    search: Search,
+    mut put: impl FnMut(&mut [u8], usize, u8),
+) {
+    block.fill(0);
+    let groups = values.as_chunks::<32>().0;
+    let found: Vec<(f32, f32)> = groups.iter().map(|group| scale_and_minimum(group, search)).collect();
+    let most_scale = found.iter().fold(0.0f32, |most, (scale, _)| most.max(*scale));
+    let most_minimum = found.iter().fold(0.0f32, |most, (_, minimum)| most.max(*minimum));
+    let scale_of_scales = put_half(block, 0, most_scale / 63.0);
+    let scale_of_minima = put_half(block, 2, most_minimum / 63.0);
+    let six_bits = |value: f32, most: f32| nearest(63.0 * inverse(most) * value, 63.0) as u8;
+    for (index, (group, (scale, minimum))) in groups.iter().zip(found).enumerate() {
+        let (scale, minimum) = (six_bits(scale, most_scale), six_bits(minimum, most_minimum));
+        if index < 4 {
+            block[4 + index] |= scale;
+            block[8 + index] |= minimum;
+        } else {
+            block[8 + index] = scale & 15 | (minimum & 15) << 4;
+            block[index] |= scale >> 4 << 6;
+            block[4 + index] |= minimum >> 4 << 6;
         }
+        let (scale, minimum) = (scale_of_scales * f32::from(scale), scale_of_minima * f32::from(minimum));
+        for (offset, value) in group.iter().enumerate() {
+            put(block, 32 * index + offset, nearest((value + minimum) * inverse(scale), search.largest) as u8);
+        }
+    }
+}
+
+/// Adds the low bits of number `at` of 256 to bytes that 64 of them share by 32.
+fn put_wide_nibble(bytes: &mut [u8], at: usize, number: u8) {
+    bytes[at / 64 * 32 + at % 32] |= (number & 15) << (at / 32 % 2 * 4);
+}
+
+pub fn q4_k(values: &[f32], out: &mut [u8]) {
+    let search = Search { largest: 15.0, first: -1.0, steps: 20 };
+    for (values, block) in blocks::<256, 144>(values, out) {
+        with_six_bit_scales(values, block, search, |block, at, number| put_wide_nibble(&mut block[16..], at, number));
+    }
+}
+
+pub fn q5_k(values: &[f32], out: &mut [u8]) {
+    let search = Search { largest: 31.0, first: -0.5, steps: 15 };
+    for (values, block) in blocks::<256, 176>(values, out) {
+        with_six_bit_scales(values, block, search, |block, at, number| {
+            put_wide_nibble(&mut block[48..], at, number);
+            block[16 + at % 32] |= number >> 4 << (at / 32);
+        });
     }
 }
 
