@@ -373,7 +373,7 @@ pub struct SamplingArguments {
 
 impl SamplingArguments {
     pub fn options(&self) -> SamplingOptions {
-        SamplingOptions { temperature: self.temperature, seed: self.seed }
+        SamplingOptions { temperature: self.temperature, seed: self.seed, ..SamplingOptions::default() }
     }
 }
 

@@ -24,7 +24,7 @@ fn draft(model: &Arc<Transformer>) -> Draft {
 }
 
 fn drawn(temperature: f32, seed: u64) -> SamplingOptions {
-    SamplingOptions { temperature, seed }
+    SamplingOptions { temperature, seed, ..SamplingOptions::default() }
 }
 
 fn options(method: Method, drafts: usize, sampling: &SamplingOptions) -> DecoderOptions {

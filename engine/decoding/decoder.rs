@@ -13,7 +13,7 @@ use super::draft::Draft;
 use super::options::{DecoderOptions, Drafts, MOST_DRAFTS, Method};
 use super::pace::{Costs, Pace, Speculation};
 use super::rounds::{Choices, Outlook, Rounds};
-use super::sampling::SamplingOptions;
+use super::sampling::{SamplingOptions, TokenLogprobs};
 use super::statistics::{RoundStatistics, Statistics};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
@@ -39,6 +39,8 @@ pub struct Decoder {
     last_drafts: usize,
     /// Committed tokens, the prompt's included.
     tokens: Vec<u32>,
+    /// Of the last round's tokens, if they were asked for.
+    logprobs: Vec<TokenLogprobs>,
     statistics: Statistics,
     last_round: RoundStatistics,
 }
@@ -51,6 +53,7 @@ impl Decoder {
     /// [`Error::OutOfMemory`] if the caches do not fit.
     pub fn new(target: &Arc<Transformer>, draft: Option<&Draft>, options: DecoderOptions) -> Result<Decoder> {
         let options = options.checked()?;
+        options.sampling.check_tokens(target.config().vocab_size)?;
         let device = target.device().clone();
         if options.method != Method::Ar {
             check_row_invariance(&device, target.plan(), options.drafts.most() + 1)?;
@@ -90,6 +93,7 @@ impl Decoder {
             session: Session::default(),
             last_drafts: 0,
             tokens: Vec::new(),
+            logprobs: Vec::new(),
             statistics: Statistics::default(),
             last_round: RoundStatistics::default(),
         })
@@ -108,9 +112,11 @@ impl Decoder {
 
     /// Chooses tokens as `sampling` says from the next [`Decoder::start`] on.
     ///
-    /// **Errors**: [`Error::Option`], which names the option that is out of range; nothing has changed then.
+    /// **Errors**: [`Error::Option`], which names the option that is out of range or the token that the model does not
+    /// know; nothing has changed then.
     pub fn set_sampling(&mut self, sampling: SamplingOptions) -> Result<()> {
         sampling.check()?;
+        sampling.check_tokens(self.rounds.target.model().config().vocab_size)?;
         self.resample |= sampling != self.options.sampling;
         self.options.sampling = sampling;
         Ok(())
@@ -303,6 +309,12 @@ impl Decoder {
     /// What the last round proposed and had accepted, and how long it took.
     pub fn last_round(&self) -> RoundStatistics {
         self.last_round
+    }
+
+    /// The log-probabilities of the tokens that the last [`Decoder::round`] gave, one for each, if
+    /// [`SamplingOptions::top_logprobs`] asks for them; else none.
+    pub fn last_logprobs(&self) -> &[TokenLogprobs] {
+        &self.logprobs
     }
 
     /// Whether speculation pays by now, if K is chosen round by round.

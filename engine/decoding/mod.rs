@@ -18,7 +18,9 @@ pub use generate::Generation;
 pub use options::{DecoderOptions, Drafts, MOST_CONTEXT, MOST_DRAFTS, Method};
 pub use pace::{Costs, Speculation};
 pub use respond::{RespondOptions, Response, Responses, respond};
-pub use sampling::{MOST_TEMPERATURE, SamplingOptions};
+pub use sampling::{
+    MOST_BIAS, MOST_LOGPROBS, MOST_PENALTY, MOST_REPETITION, MOST_TEMPERATURE, SamplingOptions, TokenLogprobs,
+};
 pub use statistics::{RoundStatistics, Statistics};
 pub use stream::{AnswerStream, Piece};
 pub use transcript::{FinishReason, Limits, Transcript};

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::options::{MOST_DRAFTS, Method};
 use super::sampling::{SamplingOptions, noise};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Pass, Readback};
 use crate::model::{Sampler, Sequence};
 use crate::ops::{Accept, DrawParams, Inputs, Role, RoundBuffers, RoundParams, Session, Whose};
@@ -111,8 +111,14 @@ impl Rounds {
     /// Chooses tokens as `sampling`, which was checked, says.
     pub fn set_sampling(&mut self, sampling: &SamplingOptions) -> Result<()> {
         self.samplers = None;
-        if sampling.is_greedy() {
+        if *sampling == SamplingOptions::default() {
             return Ok(());
+        }
+        let unsupported =
+            SamplingOptions { temperature: sampling.temperature, seed: sampling.seed, ..SamplingOptions::default() };
+        if *sampling != unsupported {
+            let reason = "this version chooses by temperature and seed alone".to_owned();
+            return Err(Error::Option { option: "sampling", reason });
         }
         let draw = DrawParams { temperature: sampling.temperature, seed: noise(sampling.seed, 0) };
         let draw = Buffer::uniform(&self.device, "draw params", &draw)?;
