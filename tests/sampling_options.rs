@@ -188,6 +188,23 @@ fn options_change_from_text_to_text() {
     }
 }
 
+/// Tokens that are dropped count no more: what follows is what followed before.
+#[test]
+fn a_text_that_was_cut_goes_on_as_before() {
+    let recipe = Recipe::llama(93);
+    let target = upload(&recipe, &plan(CacheFormat::F32));
+    for (method, run_ahead) in [(Method::Ar, false), (Method::Pard, true)] {
+        let options = DecoderOptions { run_ahead: Some(run_ahead), ..options(method, 4, &everything()) };
+        let mut decoder = decoder(&target, &draft(&target), options);
+        let text = decode(&mut decoder, &[1, 2, 3], 40);
+        decoder.truncate(3 + 12).expect("a cut");
+        while decoder.tokens().len() < 3 + 40 {
+            decoder.round().expect("a round");
+        }
+        assert_eq!(decoder.tokens()[3..3 + 40], text, "{}, ahead: {run_ahead}", method.name());
+    }
+}
+
 /// What is not asked for costs nothing: not one dispatch is recorded beside those of a greedy round.
 #[test]
 fn a_greedy_round_has_no_dispatch_for_options_that_are_not_used() {

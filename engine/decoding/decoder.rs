@@ -240,6 +240,7 @@ impl Decoder {
             [self.session.target_rows, self.session.draft_rows].map(|rows| same.min(rows as usize));
         // Should reading fail, the caches hold nothing that can be relied on.
         self.tokens.clear();
+        self.logprobs.clear();
         let target_end = target_rows + self.rounds.target.prefill(&known[target_rows..], target_rows, keep_going)?;
         let draft_end = match &self.rounds.draft {
             Some(draft) if keep_going() => draft_rows + draft.prefill(&known[draft_rows..], draft_rows, keep_going)?,
