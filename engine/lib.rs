@@ -38,7 +38,7 @@ pub mod training;
 
 pub use decoding::{
     AnswerStream, Decoder, DecoderOptions, Draft, Drafts, FinishReason, Generation, Limits, Method, Piece,
-    RoundStatistics, SamplingOptions, Statistics, Transcript,
+    RoundStatistics, SamplingOptions, Statistics, TokenLogprobs, Transcript,
 };
 pub use error::{Error, Result};
 pub use gpu::Device;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use futures_core::Stream;
-use pard_engine::decoding::{AnswerStream, Drafts, Piece, Transcript};
+use pard_engine::decoding::{AnswerStream, Drafts, Piece, SamplingOptions, Transcript};
 use pard_engine::gpu::wgpu;
 use pard_engine::model::ModelFiles;
 use pard_engine::model::source::{self, SourceOptions};
@@ -154,6 +154,28 @@ fn pieces(stream: &mut AnswerStream) -> Vec<Result<Piece>> {
         pieces.push(piece);
     }
     pieces
+}
+
+#[test]
+fn pieces_and_generations_have_the_log_probabilities_of_their_tokens() {
+    let sampling = SamplingOptions { top_logprobs: Some(1), ..SamplingOptions::default() };
+    let asked = || {
+        let mut decoder = decoder(&MODEL);
+        decoder.set_sampling(sampling.clone()).expect("options in range");
+        decoder
+    };
+    let mut decoder = asked();
+    let mut generation = Generation::start(&mut decoder, &MODEL, &prompt(), limits(), &|| true).expect("a start");
+    while generation.finish_reason().is_none() {
+        generation.round().expect("a round");
+    }
+    let logprobs = generation.logprobs();
+    assert_eq!(logprobs.iter().map(|one| one.token).collect::<Vec<_>>(), expected().1);
+    assert!(logprobs.iter().all(|one| one.top == [(one.token, one.logprob)]), "the likeliest is taken");
+    let mut stream = AnswerStream::start(asked(), &MODEL.text, prompt(), limits()).expect("a thread");
+    let pieces = pieces(&mut stream).into_iter().collect::<Result<Vec<_>>>().expect("pieces");
+    assert!(pieces.iter().all(|piece| piece.logprobs.len() == piece.tokens.len()));
+    assert_eq!(pieces.iter().flat_map(|piece| piece.logprobs.clone()).collect::<Vec<_>>(), logprobs);
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //! submits them, and reads back which tokens were committed.
 //!
 //! PARD, arXiv:2504.18583: the draft proposes K tokens in one pass by reading K - 1 mask tokens; the target checks all
-//! of them in one pass, as a chain. VSD (arXiv:2211.17192) takes K passes of the draft; AR has none. All three commit
-//! exactly what the target alone would, since a row's result does not depend on the rows beside it.
+//! of them in one pass, as a chain. VSD (arXiv:2211.17192) takes K passes of the draft; n-grams are looked up by the host;
+//! AR has no proposals. All commit exactly what the target alone would, since a row's result does not depend on the rows
+//! beside it; but for tokens drawn by [`super::Acceptance::Rejection`], which keeps their distribution only.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use super::draft::Draft;
 use super::options::{DecoderOptions, Drafts, MOST_DRAFTS, Method};
 use super::pace::{Costs, Pace, Speculation};
 use super::rounds::{Choices, Outlook, Rounds};
-use super::sampling::SamplingOptions;
+use super::sampling::{SamplingOptions, TokenLogprobs};
 use super::statistics::{RoundStatistics, Statistics};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
@@ -39,6 +40,8 @@ pub struct Decoder {
     last_drafts: usize,
     /// Committed tokens, the prompt's included.
     tokens: Vec<u32>,
+    /// Of the last round's tokens, if they were asked for.
+    logprobs: Vec<TokenLogprobs>,
     statistics: Statistics,
     last_round: RoundStatistics,
 }
@@ -51,6 +54,7 @@ impl Decoder {
     /// [`Error::OutOfMemory`] if the caches do not fit.
     pub fn new(target: &Arc<Transformer>, draft: Option<&Draft>, options: DecoderOptions) -> Result<Decoder> {
         let options = options.checked()?;
+        options.sampling.check_tokens(target.config().vocab_size)?;
         let device = target.device().clone();
         if options.method != Method::Ar {
             check_row_invariance(&device, target.plan(), options.drafts.most() + 1)?;
@@ -61,7 +65,7 @@ impl Decoder {
         let target = Sequence::new(target, positions, vocab, &choices.target)?;
         let mut mask = 0;
         let draft = match (options.method, draft) {
-            (Method::Ar, _) => None,
+            (Method::Ar | Method::Ngram, _) => None,
             (_, None) => {
                 return Err(Error::Option {
                     option: "draft",
@@ -77,7 +81,7 @@ impl Decoder {
                 Some(Sequence::new(&draft.model, positions, limit, &choices.draft)?)
             }
         };
-        let resample = !options.sampling.is_greedy();
+        let resample = !options.sampling.is_greedy() || options.sampling.top_logprobs.is_some();
         Ok(Decoder {
             rounds: Rounds::new(options.method, mask, options.context, choices, target, draft)?,
             resample,
@@ -90,6 +94,7 @@ impl Decoder {
             session: Session::default(),
             last_drafts: 0,
             tokens: Vec::new(),
+            logprobs: Vec::new(),
             statistics: Statistics::default(),
             last_round: RoundStatistics::default(),
         })
@@ -108,9 +113,11 @@ impl Decoder {
 
     /// Chooses tokens as `sampling` says from the next [`Decoder::start`] on.
     ///
-    /// **Errors**: [`Error::Option`], which names the option that is out of range; nothing has changed then.
+    /// **Errors**: [`Error::Option`], which names the option that is out of range or the token that the model does not
+    /// know; nothing has changed then.
     pub fn set_sampling(&mut self, sampling: SamplingOptions) -> Result<()> {
         sampling.check()?;
+        sampling.check_tokens(self.rounds.target.model().config().vocab_size)?;
         self.resample |= sampling != self.options.sampling;
         self.options.sampling = sampling;
         Ok(())
@@ -147,7 +154,7 @@ impl Decoder {
         let shortest = if self.options.drafts == Drafts::Auto { 0 } else { self.options.drafts.most() };
         let longest = self.options.drafts.most();
         let draft_rows = match self.options.method {
-            Method::Ar => 0..=0,
+            Method::Ar | Method::Ngram => 0..=0,
             Method::Vsd => 1..=2,
             Method::Pard => shortest.max(1)..=2 * longest,
         };
@@ -197,6 +204,8 @@ impl Decoder {
             self.session =
                 Session { tokens: len as u32, target_rows: target_rows.min(rows), draft_rows: draft_rows.min(rows) };
             self.rounds.write_session(&self.session);
+            let (prompt, answer) = self.tokens.split_at(self.statistics.prompt_tokens.min(len));
+            self.rounds.write_counts(prompt, answer);
         }
         Ok(())
     }
@@ -220,7 +229,7 @@ impl Decoder {
             self.set_costs(costs);
         }
         if self.resample {
-            self.rounds.set_sampling(&self.options.sampling)?;
+            self.rounds.set_sampling(&self.options.sampling, self.options.acceptance)?;
             self.resample = false;
         }
         let begin = Instant::now();
@@ -231,6 +240,7 @@ impl Decoder {
             [self.session.target_rows, self.session.draft_rows].map(|rows| same.min(rows as usize));
         // Should reading fail, the caches hold nothing that can be relied on.
         self.tokens.clear();
+        self.logprobs.clear();
         let target_end = target_rows + self.rounds.target.prefill(&known[target_rows..], target_rows, keep_going)?;
         let draft_end = match &self.rounds.draft {
             Some(draft) if keep_going() => draft_rows + draft.prefill(&known[draft_rows..], draft_rows, keep_going)?,
@@ -305,6 +315,12 @@ impl Decoder {
         self.last_round
     }
 
+    /// The log-probabilities of the tokens that the last [`Decoder::round`] gave, one for each, if
+    /// [`SamplingOptions::top_logprobs`] asks for them; else none.
+    pub fn last_logprobs(&self) -> &[TokenLogprobs] {
+        &self.logprobs
+    }
+
     /// Whether speculation pays by now, if K is chosen round by round.
     pub fn speculation(&self) -> Option<Speculation> {
         self.pace.as_ref().map(Pace::speculation)
@@ -349,12 +365,14 @@ impl Decoder {
     /// without a draft that has fallen behind.
     fn has_room_ahead(&self) -> bool {
         let outlook = self.outlook();
-        (outlook.tokens as usize) < self.options.context && !self.is_behind(outlook)
+        // What is looked up has to be known.
+        let is_blind = self.options.method != Method::Ngram;
+        is_blind && (outlook.tokens as usize) < self.options.context && !self.is_behind(outlook)
     }
 
     /// Whether the draft has to read more than a round's window first.
     fn is_behind(&self, outlook: Outlook) -> bool {
-        outlook.unseen as usize > MOST_DRAFTS + 1
+        self.rounds.draft.is_some() && outlook.unseen as usize > MOST_DRAFTS + 1
     }
 
     /// Submits a round.
@@ -363,6 +381,7 @@ impl Decoder {
             (Some(pace), Drafts::Auto) => pace.choose(),
             (_, drafts) => drafts.most(),
         };
+        let drafts = if self.options.method == Method::Ngram { self.look_up(drafts) } else { drafts };
         if drafts > 0 && self.is_behind(self.outlook()) {
             self.catch_up()?;
         }
@@ -370,6 +389,13 @@ impl Decoder {
         self.in_flight.push_back((drafts, self.next_slot));
         self.next_slot = 1 - self.next_slot;
         Ok(())
+    }
+
+    /// Proposes at most `drafts` tokens that stood behind the newest ones before, and gives how many. No round is in flight.
+    fn look_up(&self, drafts: usize) -> usize {
+        let proposals = self.options.ngram.propose(&self.tokens, drafts);
+        self.rounds.write_proposals(&proposals);
+        proposals.len()
     }
 
     /// Lets the draft read what was committed while it was not asked. No round is in flight.
@@ -386,25 +412,29 @@ impl Decoder {
     fn land(&mut self) -> Result<usize> {
         let Some((drafts, slot)) = self.in_flight.pop_front() else { return Ok(0) };
         let record = self.rounds.read(drafts, slot)?;
-        let committed = record[0] as usize;
+        let committed = record.committed;
         if committed == 0 || committed > drafts + 1 {
             return Err(Error::Gpu {
                 what: "round".to_owned(),
                 reason: format!("the device reports {committed} tokens for a draft of {drafts}"),
             });
         }
-        self.tokens.extend_from_slice(&record[1..=committed]);
+        self.tokens.extend_from_slice(&record.tokens[..committed]);
+        self.logprobs = record.logprobs;
         let known = self.session.tokens;
-        self.session.tokens = known + record[0];
+        self.session.tokens = known + committed as u32;
         self.session.target_rows = self.session.tokens - 1;
         self.session.draft_rows = match self.options.method {
             _ if drafts == 0 => self.session.draft_rows,
             Method::Pard => known,
-            Method::Vsd | Method::Ar => (known + drafts as u32 - 1).min(self.session.target_rows),
+            Method::Vsd | Method::Ar | Method::Ngram => (known + drafts as u32 - 1).min(self.session.target_rows),
         };
         self.last_drafts = drafts;
         if let Some(pace) = &mut self.pace {
-            pace.observe(drafts, committed - 1);
+            // Nothing to look up says nothing of how good it would have been.
+            if drafts > 0 || pace.choose() == 0 || self.options.method != Method::Ngram {
+                pace.observe(drafts, committed - 1);
+            }
         }
         Ok(committed)
     }

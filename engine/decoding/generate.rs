@@ -1,6 +1,7 @@
 //! From rounds of tokens to a stream of text that knows when to end.
 
 use super::decoder::Decoder;
+use super::sampling::TokenLogprobs;
 use super::transcript::{FinishReason, Limits, Transcript};
 use crate::error::Result;
 use crate::model::Model;
@@ -9,6 +10,7 @@ use crate::model::Model;
 pub struct Generation<'a> {
     decoder: &'a mut Decoder,
     transcript: Transcript,
+    logprobs: Vec<TokenLogprobs>,
     prompt_tokens: usize,
 }
 
@@ -55,12 +57,18 @@ impl<'a> Generation<'a> {
         if !keep_going() {
             transcript.end(FinishReason::Cancelled);
         }
-        Generation { decoder, transcript, prompt_tokens }
+        Generation { decoder, transcript, logprobs: Vec::new(), prompt_tokens }
     }
 
     /// The answer's tokens so far, a stop token at the end included.
     pub fn output(&self) -> &[u32] {
         self.transcript.output()
+    }
+
+    /// The log-probabilities of [`Generation::output`], one for each token, if the decoder's options ask for them; else
+    /// none.
+    pub fn logprobs(&self) -> &[TokenLogprobs] {
+        &self.logprobs
     }
 
     /// Why the answer ended, once it has.
@@ -85,7 +93,10 @@ impl<'a> Generation<'a> {
         if self.transcript.finish_reason().is_some() {
             return Ok(String::new());
         }
+        let before = self.transcript.output().len();
         let text = self.transcript.take(self.decoder.round()?);
+        let kept = self.transcript.output().len() - before;
+        self.logprobs.extend(self.decoder.last_logprobs().iter().take(kept).cloned());
         if self.transcript.finish_reason().is_some() {
             // What a round committed after the end is no part of what a conversation goes on from.
             self.decoder.truncate(self.prompt_tokens + self.transcript.output().len())?;

@@ -11,18 +11,21 @@ use std::thread::JoinHandle;
 use futures_core::Stream;
 
 use super::decoder::Decoder;
+use super::sampling::TokenLogprobs;
 use super::statistics::RoundStatistics;
 use super::transcript::{FinishReason, Limits, Transcript};
 use crate::error::{Error, Result};
 use crate::text::ChatTokenizer;
 
 /// What one round wrote.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Piece {
     /// The text that became certain, whole characters only; it may be none.
     pub text: String,
     /// The answer's tokens.
     pub tokens: Vec<u32>,
+    /// Their log-probabilities, one for each, if the decoder's options ask for them.
+    pub logprobs: Vec<TokenLogprobs>,
     /// What was proposed and accepted.
     pub round: RoundStatistics,
 }
@@ -154,10 +157,11 @@ fn write(decoder: &mut Decoder, text: &ChatTokenizer, prompt: &[u32], limits: Li
             (text, decoder.last_round())
         };
         let tokens = transcript.output()[before..].to_vec();
+        let logprobs = decoder.last_logprobs().iter().take(tokens.len()).cloned().collect();
         shared.change(|state| {
             state.finish = transcript.finish_reason();
             if !text.is_empty() || !tokens.is_empty() {
-                state.pieces.push_back(Ok(Piece { text, tokens, round }));
+                state.pieces.push_back(Ok(Piece { text, tokens, logprobs, round }));
             }
         });
     }

@@ -1,0 +1,52 @@
+//! Prompt-lookup drafting: what followed the last few tokens where they stood before is proposed to follow them again. It
+//! takes no model and no time, and finds most of a text that is rewritten, quoted or repetitive.
+//!
+//! Source: Saxena 2023, "Prompt Lookup Decoding"; also in Transformers and vLLM.
+
+use crate::error::{Error, Result};
+
+/// The most tokens that are looked up.
+pub const MOST_NGRAM: usize = 64;
+
+/// How many of the newest tokens are looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NgramOptions {
+    /// As many at first, 1 to [`MOST_NGRAM`]; then fewer, as long as they are nowhere found.
+    pub longest: usize,
+    /// And so many at last, 1 to `longest`: what follows a few tokens is seldom the same again.
+    pub shortest: usize,
+}
+
+impl Default for NgramOptions {
+    fn default() -> NgramOptions {
+        NgramOptions { longest: 3, shortest: 1 }
+    }
+}
+
+impl NgramOptions {
+    /// **Errors**: [`Error::Option`].
+    pub(super) fn check(&self) -> Result<()> {
+        let NgramOptions { longest, shortest } = *self;
+        if shortest == 0 || shortest > longest || longest > MOST_NGRAM {
+            let reason = format!("{shortest} to {longest} tokens are not within 1 to {MOST_NGRAM}, the shortest first");
+            return Err(Error::Option { option: "n-gram", reason });
+        }
+        Ok(())
+    }
+
+    /// At most `drafts` tokens that followed the latest earlier occurrence of the end of `tokens`; none if there is none. An
+    /// occurrence that reaches to the end goes on with what is proposed, so that a repetition is proposed at any length.
+    pub fn propose(&self, tokens: &[u32], drafts: usize) -> Vec<u32> {
+        let found = (self.shortest..=self.longest).rev().find_map(|len| {
+            let begin = tokens.len().checked_sub(len)?;
+            let wanted = &tokens[begin..];
+            (0..begin).rev().find(|&at| tokens[at..at + len] == *wanted).map(|at| at + len)
+        });
+        let Some(next) = found else { return Vec::new() };
+        let mut proposals: Vec<u32> = Vec::with_capacity(drafts);
+        for at in next..next + drafts {
+            proposals.push(tokens.get(at).copied().unwrap_or_else(|| proposals[at - tokens.len()]));
+        }
+        proposals
+    }
+}
