@@ -26,6 +26,8 @@ mod reference_models;
 mod safetensors;
 mod sampling;
 mod self_check;
+#[cfg(feature = "server")]
+mod server;
 mod shaders;
 mod shared_draft;
 mod source;
