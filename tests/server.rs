@@ -6,6 +6,7 @@ mod load;
 mod openai;
 mod page;
 mod protocol;
+mod proxy;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -26,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A server with a small model, on a port of its own.
 pub struct Server {
     child: Child,
-    address: SocketAddr,
+    address: Address,
     /// What it says.
     lines: Mutex<Receiver<String>>,
 }
@@ -56,9 +57,9 @@ impl Server {
                 let _ = sender.send(line);
             }
         });
-        let mut server = Server { child, address: (Ipv4Addr::LOCALHOST, 0).into(), lines: Mutex::new(lines) };
+        let mut server = Server { child, address: Address((Ipv4Addr::LOCALHOST, 0).into()), lines: Mutex::new(lines) };
         let port = server.wait_for("listening on").rsplit(':').next().and_then(|port| port.parse().ok());
-        server.address.set_port(port.expect("a port"));
+        server.address.0.set_port(port.expect("a port"));
         server.wait_for("ready");
         server
     }
@@ -79,38 +80,21 @@ impl Server {
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.address.0)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address.0
+    }
+
+    /// Ends it as a fault would.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("killing it");
+        self.child.wait().expect("its end");
     }
 
     pub fn id(&self) -> u32 {
         self.child.id()
-    }
-
-    pub fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).expect("a connection");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a time limit");
-        stream
-    }
-
-    /// Sends a request and leaves its answer to be read.
-    pub fn begin(&self, path: &str, headers: &str, body: &str) -> TcpStream {
-        let mut stream = self.connect();
-        let method = if body.is_empty() { "GET" } else { "POST" };
-        let (host, length) = (self.address, body.len());
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
-        );
-        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes())).expect("sending a request");
-        stream
-    }
-
-    pub fn get(&self, path: &str) -> Reply {
-        Reply::read(self.begin(path, "", ""))
-    }
-
-    pub fn post(&self, path: &str, body: &Value) -> Reply {
-        Reply::read(self.begin(path, "", &body.to_string()))
     }
 
     /// The answer to a chat of one message, which must succeed.
@@ -150,6 +134,47 @@ impl Server {
                 None => std::thread::sleep(Duration::from_millis(10)),
             }
         }
+    }
+}
+
+/// Where a server listens, and how it is spoken to.
+#[derive(Debug, Clone, Copy)]
+pub struct Address(pub SocketAddr);
+
+impl Address {
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.0).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a time limit");
+        stream
+    }
+
+    /// Sends a request and leaves its answer to be read.
+    pub fn begin(&self, path: &str, headers: &str, body: &str) -> TcpStream {
+        let mut stream = self.connect();
+        let method = if body.is_empty() { "GET" } else { "POST" };
+        let (host, length) = (self.0, body.len());
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
+        );
+        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes())).expect("sending a request");
+        stream
+    }
+
+    pub fn get(&self, path: &str) -> Reply {
+        Reply::read(self.begin(path, "", ""))
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> Reply {
+        Reply::read(self.begin(path, "", &body.to_string()))
+    }
+}
+
+impl std::ops::Deref for Server {
+    type Target = Address;
+
+    fn deref(&self) -> &Address {
+        &self.address
     }
 }
 
@@ -201,12 +226,24 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Reads until the connection is closed. Nothing at all has the status 0.
+    /// Reads as many bytes as it says it has, or until the connection is closed. Nothing at all has the status 0.
     pub fn read(mut stream: TcpStream) -> Reply {
-        let mut bytes = Vec::new();
+        let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
+        let mut reply = Reply::of(&bytes);
         // A connection that is cut off may end with an error.
-        let _ = stream.read_to_end(&mut bytes);
-        let text = String::from_utf8_lossy(&bytes);
+        while let Ok(read @ 1..) = stream.read(&mut buffer) {
+            bytes.extend_from_slice(&buffer[..read]);
+            reply = Reply::of(&bytes);
+            let length = reply.header("content-length").and_then(|length| length.parse().ok());
+            if length.is_some_and(|length: usize| reply.body.len() >= length) {
+                break;
+            }
+        }
+        reply
+    }
+
+    fn of(bytes: &[u8]) -> Reply {
+        let text = String::from_utf8_lossy(bytes);
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
         let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
@@ -232,8 +269,8 @@ impl Reply {
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
-        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
-        lines.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        let lines = self.head.lines().filter_map(|line| line.split_once(':'));
+        lines.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     }
 
     /// The events of a stream, which must end as streams do.

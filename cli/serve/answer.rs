@@ -35,6 +35,8 @@ pub struct Answer {
     proposed: usize,
     /// What could not be sent yet.
     outbox: VecDeque<Event>,
+    /// What is sent last.
+    ending: Option<Event>,
     full_since: Option<Instant>,
     begun: Instant,
     has_written: bool,
@@ -47,7 +49,7 @@ pub enum Step {
     Worked,
     /// It waits for its reader.
     Rested,
-    /// It is complete and sent.
+    /// It is complete, and its end has room to be sent.
     Completed,
     /// Nobody reads it any more.
     Abandoned,
@@ -57,9 +59,9 @@ impl Answer {
     /// Stands ready to read the prompt of `job`.
     ///
     /// **Errors**: those of [`pard_engine::Decoder::set_sampling`].
-    pub fn begin(job: Job, mut session: Session, text: &ChatTokenizer) -> Result<Answer, (Job, Error)> {
+    pub fn begin(job: Job, mut session: Session, text: &ChatTokenizer) -> Result<Answer, Box<(Job, Error)>> {
         if let Err(error) = session.decoder.set_sampling(job.sampling.clone()) {
-            return Err((job, error));
+            return Err(Box::new((job, error)));
         }
         let room = session.decoder.options().context.saturating_sub(job.prompt.len());
         let reused = match job.reuse {
@@ -76,6 +78,7 @@ impl Answer {
             accepted: 0,
             proposed: 0,
             outbox: VecDeque::from([Event::Begun]),
+            ending: None,
             full_since: None,
             begun: Instant::now(),
             has_written: false,
@@ -92,7 +95,7 @@ impl Answer {
         if self.job.events.is_closed() {
             return Ok(Step::Abandoned);
         }
-        if !self.send() {
+        if !self.send() || self.job.events.capacity() == 0 {
             let since = *self.full_since.get_or_insert_with(Instant::now);
             return Ok(if since.elapsed() < patience { Step::Rested } else { Step::Abandoned });
         }
@@ -102,15 +105,11 @@ impl Answer {
         } else if self.transcript.finish_reason().is_none() {
             self.round(metrics)?;
         }
-        if self.is_complete() && self.send() {
+        if self.ending.is_some() && self.send() && self.job.events.capacity() > 0 {
             metrics.answered(self.begun - self.job.queued, self.begun.elapsed());
             return Ok(Step::Completed);
         }
         Ok(Step::Worked)
-    }
-
-    fn is_complete(&self) -> bool {
-        self.transcript.finish_reason().is_some()
     }
 
     fn read_piece(&mut self, piece: &mut PieceLength) -> Result<()> {
@@ -178,7 +177,7 @@ impl Answer {
                 statistics,
                 waited: self.begun - self.job.queued,
             };
-            self.outbox.push_back(Event::Ended { index, ending });
+            self.ending = Some(Event::Ended { index, ending });
         }
         Ok(())
     }
@@ -204,9 +203,17 @@ impl Answer {
         let _ = self.job.events.try_send(Event::Failed(fault));
     }
 
-    /// Gives the session back, and says how long the answer took.
-    pub fn into_session(self) -> (Session, Duration) {
-        (self.session, self.begun.elapsed())
+    /// How long it took so far.
+    pub fn age(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// Sends the end of a complete answer, and gives the session back.
+    pub fn end(self) -> Session {
+        if let Some(ending) = self.ending {
+            let _ = self.job.events.try_send(ending);
+        }
+        self.session
     }
 }
 

@@ -7,6 +7,9 @@ use serde_json::{Map, Value};
 
 use super::fault::Fault;
 
+/// A token, and what is added to its logit; none where it is banned.
+pub type Bias = (u32, Option<f32>);
+
 /// An object of a request.
 pub struct Fields<'a> {
     /// What its fields' names are preceded by in messages.
@@ -81,7 +84,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Tokens and what is added to their logits; none for one that is banned, as llama.cpp writes it.
-    pub fn biases(&self, name: &str) -> Result<Option<Vec<(u32, Option<f32>)>>, Fault> {
+    pub fn biases(&self, name: &str) -> Result<Option<Vec<Bias>>, Fault> {
         let Some(fields) = self.object(name, "")? else { return Ok(None) };
         let bias = |(id, bias): (&String, &Value)| {
             let bias = if *bias == Value::Bool(false) { None } else { Some(bias.as_f64()? as f32) };

@@ -136,9 +136,10 @@ impl Engine {
                 if matches!(step, Step::Worked | Step::Rested) {
                     index += 1;
                 } else {
-                    let (session, took) = self.active.remove(index).into_session();
-                    self.idle.put(session);
-                    worker.queue.done((step == Step::Completed).then_some(took));
+                    // Its place is free before its client knows that it is complete, and may ask again.
+                    let answer = self.active.remove(index);
+                    worker.queue.done((step == Step::Completed).then_some(answer.age()));
+                    self.idle.put(answer.end());
                 }
             }
             worker.metrics.sessions(self.active.len(), self.idle.len());
@@ -172,7 +173,8 @@ impl Engine {
         };
         match Answer::begin(job, session, &self.models.target.text) {
             Ok(answer) => self.active.push(answer),
-            Err((job, error)) => {
+            Err(refused) => {
+                let (job, error) = *refused;
                 let _ = job.events.try_send(Event::Failed(Fault::of(&error)));
                 worker.queue.done(None);
             }

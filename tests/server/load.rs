@@ -127,7 +127,7 @@ fn sigterm_lets_answers_end_and_takes_no_more() {
     let waiting = server.begin("/v1/completions", "", &text("the", json!({ "max_tokens": 2 })).to_string());
     server.wait_for_metric("pard_queue_depth", 1.0);
     kill(&server);
-    assert!(TcpStream::connect(server.address).is_err() || Reply::read(server.begin("/health", "", "")).status == 0);
+    assert!(TcpStream::connect(server.address()).is_err() || Reply::read(server.begin("/health", "", "")).status == 0);
     assert_eq!(super::streamed_text(&Reply::read(running).events(), 0).is_empty(), false);
     assert_eq!(Reply::read(waiting).status, 200);
     assert_eq!(server.ended(), Some(0));

@@ -132,7 +132,7 @@ fn garbage_is_refused_and_the_server_goes_on() {
     server.post("/v1/completions", &long).expect_error(400, &["500000 bytes are more than a context of 512 tokens"]);
 
     server.chat("the", json!({ "max_tokens": 2 }));
-    assert_eq!(server.metric("pard_answers_running"), 0.0);
+    assert_eq!((server.metric("pard_answers_running"), server.metric("pard_queue_depth")), (0.0, 0.0));
 }
 
 #[test]
