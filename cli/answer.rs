@@ -1,7 +1,7 @@
 //! One answer, and what is reported of it.
 
 use pard_engine::decoding::{
-    Decoder, Drafts, FinishReason, Generation, Limits, Method, SamplingOptions, Speculation, Statistics,
+    Decoder, Drafts, FinishReason, Generation, Limits, Method, SamplingOptions, Speculation, Statistics, TokenLogprobs,
 };
 use pard_engine::model::Model;
 use serde_json::{Value, json};
@@ -14,6 +14,8 @@ pub struct Answer {
     pub output: Vec<u32>,
     pub finish: FinishReason,
     pub statistics: Statistics,
+    /// Of each token of the answer, if they were asked for.
+    pub logprobs: Vec<TokenLogprobs>,
 }
 
 /// Where an answer begins.
@@ -50,8 +52,8 @@ pub fn answer(
             text.push_str(&piece);
         }
     };
-    let output = generation.output().to_vec();
-    Ok(Answer { text, output, finish, statistics: decoder.statistics().clone() })
+    let (output, logprobs) = (generation.output().to_vec(), generation.logprobs().to_vec());
+    Ok(Answer { text, output, finish, statistics: decoder.statistics().clone(), logprobs })
 }
 
 /// Tokens that were kept, per second of decoding: those cut off after a stop are no use to anybody.
@@ -81,7 +83,48 @@ pub fn drafts_json(drafts: Drafts) -> Value {
 
 /// How tokens were chosen.
 pub fn sampling_json(sampling: &SamplingOptions) -> Value {
-    json!({ "temperature": sampling.temperature, "seed": sampling.seed })
+    json!({
+        "temperature": sampling.temperature,
+        "seed": sampling.seed,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "min_p": sampling.min_p,
+        "repetition_penalty": sampling.repetition_penalty,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "logit_bias": sampling.logit_bias,
+        "banned": sampling.banned,
+    })
+}
+
+/// The log-probabilities of an answer's tokens by `model`, each with its text.
+pub fn logprobs_json(model: &Model, logprobs: &[TokenLogprobs]) -> Value {
+    let one = |token: u32, logprob: f32| json!({ "id": token, "text": token_text(model, token), "logprob": logprob });
+    let all = logprobs.iter().map(|of_token| {
+        let top: Vec<Value> = of_token.top.iter().map(|&(token, logprob)| one(token, logprob)).collect();
+        joined(one(of_token.token, of_token.logprob), json!({ "top": top }))
+    });
+    all.collect()
+}
+
+/// The same, a line each: the token, its log-probability, and the likeliest tokens in its place with theirs.
+pub fn logprobs_lines(model: &Model, logprobs: &[TokenLogprobs]) -> String {
+    let one = |token: u32, logprob: f32| format!("{:?} {logprob:.3}", token_text(model, token));
+    let line = |of_token: &TokenLogprobs| {
+        let top: Vec<String> = of_token.top.iter().map(|&(token, logprob)| one(token, logprob)).collect();
+        let of = if top.is_empty() { String::new() } else { format!("  of  {}", top.join("  ")) };
+        format!("{}{of}", one(of_token.token, of_token.logprob))
+    };
+    logprobs.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// The token's text, or its name where it is a special one.
+fn token_text(model: &Model, token: u32) -> String {
+    let tokenizer = &model.text.tokenizer;
+    match tokenizer.decode(&[token]) {
+        text if text.is_empty() => tokenizer.token(token).unwrap_or_default(),
+        text => text,
+    }
 }
 
 /// `base` with the fields of `more` after its own.

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, value_parser};
-use pard_engine::decoding::{DecoderOptions, Drafts, MOST_DRAFTS, MOST_TEMPERATURE, Method, SamplingOptions};
+use pard_engine::decoding::{
+    Acceptance, DecoderOptions, Drafts, MOST_DRAFTS, MOST_TEMPERATURE, Method, NgramOptions, SamplingOptions,
+};
 use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, ProductChoice, Shaders};
 use pard_engine::model::source::DEFAULT_MODEL;
 use pard_engine::model::{LoadOptions, WeightChoice};
@@ -103,7 +105,7 @@ pub struct ChatArguments {
 pub struct DecodingArguments {
     #[command(flatten)]
     pub models: ModelArguments,
-    /// Who proposes tokens [default: pard if the draft has a mask token, else vsd; ar without a draft]
+    /// Who proposes tokens; ngram needs no draft [default: pard if the draft has a mask token, else vsd; ar without a draft]
     #[arg(long, value_parser = one_of(&METHODS))]
     pub method: Option<Method>,
     /// Tokens proposed per round: 0 (none) to 16, or `auto`, as many as pay best [default: auto with a draft]
@@ -115,8 +117,18 @@ pub struct DecodingArguments {
     /// Tokens of the answer at most [default: 256; in a chat as many as there is room for]
     #[arg(short = 'n', long, value_name = "N")]
     pub max_tokens: Option<usize>,
+    /// Tokens that `--method ngram` looks up: the most and the fewest of the newest ones
+    #[arg(long, value_name = "MOST[,FEWEST]", default_value = "3,1", value_parser = ngram)]
+    pub ngram: NgramOptions,
     #[command(flatten)]
     pub sampling: SamplingArguments,
+    /// Accept what a draft proposes where tokens are drawn: by noise that both models draw by, or by the rejection rule of
+    /// speculative sampling, which accepts more and lets the text depend on the draft and on K
+    #[arg(long, default_value = "noise", value_parser = one_of(&ACCEPTANCES))]
+    pub acceptance: Acceptance,
+    /// Report how probable the model found each token of the answer, and the N likeliest in its place (0 to 20)
+    #[arg(long, value_name = "N")]
+    pub logprobs: Option<usize>,
     /// End the answer before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
@@ -372,11 +384,47 @@ pub struct SamplingArguments {
     /// Names the draws: a seed gives the same text every time, by every method and every K
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub seed: u64,
+    /// Draw from the K likeliest tokens only; 0: from all
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub top_k: usize,
+    /// Draw from the likeliest tokens that have this share of the probability; 1: from all
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
+    pub top_p: f32,
+    /// Draw from tokens at least this share as probable as the likeliest; 0: from all
+    #[arg(long, value_name = "P", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub min_p: f32,
+    /// Divide positive logits of tokens that prompt or answer has, multiply the others; 1: neither
+    #[arg(long, value_name = "R", default_value_t = 1.0, allow_negative_numbers = true)]
+    pub repetition_penalty: f32,
+    /// Take this from the logits of tokens that the answer has
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub presence_penalty: f32,
+    /// Take this from the logits of tokens as often as the answer has them
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub frequency_penalty: f32,
+    /// Add this to the logit of a token, named by its id; may be given several times
+    #[arg(long, value_name = "TOKEN=BIAS", value_parser = token_bias)]
+    pub logit_bias: Vec<(u32, f32)>,
+    /// Never write these tokens, named by their ids and separated by commas
+    #[arg(long, value_name = "TOKEN", value_delimiter = ',')]
+    pub ban: Vec<u32>,
 }
 
 impl SamplingArguments {
-    pub fn options(&self) -> SamplingOptions {
-        SamplingOptions { temperature: self.temperature, seed: self.seed, ..SamplingOptions::default() }
+    pub fn options(&self, top_logprobs: Option<usize>) -> SamplingOptions {
+        SamplingOptions {
+            temperature: self.temperature,
+            seed: self.seed,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            logit_bias: self.logit_bias.clone(),
+            banned: self.ban.clone(),
+            top_logprobs,
+        }
     }
 }
 
@@ -433,7 +481,10 @@ const LONGEST_TEST: i64 = pard_engine::decoding::MOST_CONTEXT as i64;
 
 const FORMATS: [(&str, Format); 3] = [("md", Format::Markdown), ("csv", Format::Csv), ("json", Format::Json)];
 
-const METHODS: [(&str, Method); 3] = [("ar", Method::Ar), ("vsd", Method::Vsd), ("pard", Method::Pard)];
+const METHODS: [(&str, Method); 4] =
+    [("ar", Method::Ar), ("vsd", Method::Vsd), ("pard", Method::Pard), ("ngram", Method::Ngram)];
+
+const ACCEPTANCES: [(&str, Acceptance); 2] = [("noise", Acceptance::Noise), ("rejection", Acceptance::Rejection)];
 
 const PRODUCTS: [(&str, ProductChoice); 2] =
     [("plain", ProductChoice::Plain), ("cooperative", ProductChoice::Cooperative)];
@@ -460,6 +511,19 @@ pub fn temperature(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(temperature) if (0.0..=MOST_TEMPERATURE).contains(&temperature) => Ok(temperature),
         _ => Err(format!("it is not a number from 0 to {MOST_TEMPERATURE}")),
+    }
+}
+
+fn token_bias(text: &str) -> Result<(u32, f32), String> {
+    let parts = text.split_once('=').and_then(|(id, bias)| Some((id.parse().ok()?, bias.parse().ok()?)));
+    parts.ok_or_else(|| "it is not a token's id, `=` and a number".to_owned())
+}
+
+fn ngram(text: &str) -> Result<NgramOptions, String> {
+    let (longest, shortest) = text.split_once(',').unwrap_or((text, "1"));
+    match (longest.parse(), shortest.parse()) {
+        (Ok(longest), Ok(shortest)) => Ok(NgramOptions { longest, shortest }),
+        _ => Err("it is neither a number nor two, separated by a comma".to_owned()),
     }
 }
 
@@ -525,8 +589,19 @@ impl MemoryArguments {
 impl DecodingArguments {
     /// How a decoder works that decodes by `method` in a context of `context` tokens.
     pub fn options(&self, method: Method, context: usize) -> DecoderOptions {
-        let drafts = self.models.drafts(self.draft_len);
-        DecoderOptions { method, drafts, context, run_ahead: self.run_ahead, sampling: self.sampling.options() }
+        let drafts = match method {
+            Method::Ngram => self.draft_len.unwrap_or_default(),
+            _ => self.models.drafts(self.draft_len),
+        };
+        DecoderOptions {
+            method,
+            drafts,
+            context,
+            run_ahead: self.run_ahead,
+            acceptance: self.acceptance,
+            ngram: self.ngram,
+            sampling: self.sampling.options(self.logprobs),
+        }
     }
 }
 

@@ -50,16 +50,19 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     let talk = Talk::unless(arguments.quiet);
     let (prompts, files) = (read_prompts(arguments)?, open(arguments, talk)?);
     let methods = methods(arguments, &files)?;
+    let sampling = arguments.sampling.options(None);
+    sampling.check()?;
+    sampling.check_tokens(files.target.config.vocab_size)?;
     let context = load::context(&arguments.models, &files, talk);
     let prompts = encode(&prompts, arguments, &files, context)?;
     let draft_name = files.draft().map(|draft| draft.name().to_owned());
     let device = arguments.models.device.open()?;
     let models = files.upload(&device, &arguments.models, context, talk)?;
-    let mut runs = configurations(&methods, &lengths(arguments))
+    let mut runs = configurations(&methods, arguments)
         .into_iter()
         .map(|(method, drafts)| {
-            let (run_ahead, sampling) = (arguments.run_ahead, arguments.sampling.options());
-            let options = DecoderOptions { method, drafts, context, run_ahead, sampling };
+            let (run_ahead, sampling) = (arguments.run_ahead, sampling.clone());
+            let options = DecoderOptions { method, drafts, context, run_ahead, sampling, ..DecoderOptions::default() };
             Ok(Run::new(models.decoder(options)?))
         })
         .collect::<pard_engine::Result<Vec<_>>>()?;
@@ -117,10 +120,10 @@ fn read_prompts(arguments: &BenchArguments) -> anyhow::Result<Vec<Prompt>> {
 }
 
 fn open(arguments: &BenchArguments, talk: Talk) -> anyhow::Result<Files> {
-    let speculates = |&method: &Method| method != Method::Ar;
+    let speculates = |&method: &Method| matches!(method, Method::Vsd | Method::Pard);
     arguments.models.check_draft("--methods", arguments.methods.iter().any(speculates))?;
     let proposes = lengths(arguments).iter().any(|drafts| drafts.most() > 0);
-    arguments.models.check_draft("--draft-len", proposes)?;
+    arguments.models.check_draft("--draft-len", proposes && !arguments.methods.contains(&Method::Ngram))?;
     let wants_draft = arguments.methods.is_empty() || arguments.methods.iter().any(speculates);
     Ok(Files::open(&arguments.models, wants_draft && proposes, talk)?)
 }
@@ -134,10 +137,16 @@ fn lengths(arguments: &BenchArguments) -> Vec<Drafts> {
 }
 
 /// Every method with every K; AR, which proposes nothing, once.
-fn configurations(methods: &[Method], lengths: &[Drafts]) -> Vec<(Method, Drafts)> {
+fn configurations(methods: &[Method], arguments: &BenchArguments) -> Vec<(Method, Drafts)> {
     let mut configurations = Vec::new();
     for &method in methods {
-        for &drafts in lengths {
+        let lengths = match method {
+            // N-grams need no draft.
+            Method::Ngram if arguments.draft_len.is_empty() => vec![Drafts::Auto],
+            Method::Ngram => arguments.draft_len.clone(),
+            _ => lengths(arguments),
+        };
+        for drafts in lengths {
             let plain = method == Method::Ar || drafts.most() == 0;
             let configuration = if plain { (Method::Ar, Drafts::Fixed(0)) } else { (method, drafts) };
             if !configurations.contains(&configuration) {

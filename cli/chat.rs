@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use pard_engine::Error;
-use pard_engine::decoding::{Decoder, FinishReason, Limits, Statistics};
+use pard_engine::decoding::{Decoder, FinishReason, Limits, Method, Statistics};
 use pard_engine::gpu::Device;
 use pard_engine::model::source::SourceOptions;
 use pard_engine::text::{Conversation, Message, Rendering};
@@ -176,6 +176,9 @@ impl Chat {
     }
 
     fn note_answer(&self, answer: &Answer, used: usize, context: usize) {
+        if !answer.logprobs.is_empty() {
+            self.talk.note(&output::dimmed(&answer::logprobs_lines(&self.models.target, &answer.logprobs)));
+        }
         let line = format!("{}; context: {used} of {context}", answer::summary(&self.decoder, answer));
         self.talk.note(&output::dimmed(&line));
         if answer.finish == FinishReason::Context {
@@ -229,7 +232,7 @@ impl Chat {
         let mut decoding = self.decoding.clone();
         decoding.models.model = model.to_owned();
         decoding.models.draft = draft.map(str::to_owned);
-        if draft.is_none() {
+        if draft.is_none() && decoding.method != Some(Method::Ngram) {
             (decoding.method, decoding.draft_len, decoding.models.mask_token) = (None, None, None);
         }
         let prepared = prepared(&decoding, self.talk)?;

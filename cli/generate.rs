@@ -7,7 +7,9 @@ use pard_engine::Error;
 use pard_engine::decoding::Limits;
 use serde_json::json;
 
-use crate::answer::{Begin, answer, drafts_json, joined, sampling_json, statistics_json, summary};
+use crate::answer::{
+    Begin, answer, drafts_json, joined, logprobs_json, logprobs_lines, sampling_json, statistics_json, summary,
+};
 use crate::args::GenerateArguments;
 use crate::load::Prepared;
 use crate::output::Talk;
@@ -57,10 +59,15 @@ pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
             "k": drafts_json(decoder.options().drafts),
             "mean_k": answer.statistics.mean_drafts(),
             "sampling": sampling_json(&decoder.options().sampling),
+            "acceptance": decoder.options().acceptance.name(),
+            "logprobs": decoding.logprobs.map(|_| logprobs_json(&models.target, &answer.logprobs)),
             "finish_reason": answer.finish.name(),
             "plan": models.plan(context),
         });
         output::print(&joined(report, statistics_json(answer.output.len(), &answer.statistics)).to_string())?;
+    }
+    if !arguments.json && !answer.logprobs.is_empty() {
+        talk.note(&logprobs_lines(&models.target, &answer.logprobs));
     }
     talk.note(&summary(&decoder, &answer));
     Ok(interrupt::exit_code())

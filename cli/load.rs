@@ -66,10 +66,10 @@ impl Files {
         [vec![Method::Ar], speculative].concat()
     }
 
-    /// Refuses a method that the models do not allow.
+    /// Refuses a method that the models do not allow. N-grams need none.
     pub fn check(&self, method: Method) -> Result<()> {
         match self.draft() {
-            _ if self.methods().contains(&method) => Ok(()),
+            _ if method == Method::Ngram || self.methods().contains(&method) => Ok(()),
             Some(draft) => Err(Error::NoMaskToken { draft: draft.name().to_owned() }),
             None => {
                 let reason = format!("{} needs a draft that proposes tokens (-d, -k)", method.name());
@@ -130,9 +130,13 @@ pub struct Prepared {
 impl Prepared {
     /// Finds and opens what `arguments` name.
     ///
-    /// **Errors**: [`Error::Option`] for what needs a draft that is not named; those of [`Files::open`] and [`Files::check`].
+    /// **Errors**: [`Error::Option`] for what needs a draft that is not named, and for how tokens are chosen; those of [`Files::open`] and [`Files::check`].
     pub fn open(arguments: &DecodingArguments, talk: Talk) -> Result<Prepared> {
         let (models, method) = (&arguments.models, arguments.method);
+        if method == Some(Method::Ngram) {
+            let files = Files::open(models, false, talk)?;
+            return Prepared::new(files, Method::Ngram, arguments, talk);
+        }
         let plain = models.drafts(arguments.draft_len).most() == 0 || method == Some(Method::Ar);
         let speculates =
             method.is_some_and(|method| method != Method::Ar) && arguments.draft_len != Some(Drafts::Fixed(0));
@@ -141,7 +145,14 @@ impl Prepared {
         let files = Files::open(models, !plain, talk)?;
         let method = method.filter(|_| !plain).or(files.methods().last().copied()).unwrap_or(Method::Ar);
         files.check(method)?;
-        let context = context(models, &files, talk);
+        Prepared::new(files, method, arguments, talk)
+    }
+
+    fn new(files: Files, method: Method, arguments: &DecodingArguments, talk: Talk) -> Result<Prepared> {
+        let context = context(&arguments.models, &files, talk);
+        let options = arguments.options(method, context);
+        options.check()?;
+        options.sampling.check_tokens(files.target.config.vocab_size)?;
         Ok(Prepared { files, method, context })
     }
 

@@ -10,8 +10,9 @@ use pard_engine::ops::gradients::{
     Swiglu, SwigluGradient, TrainingRow, WeightGradient,
 };
 use pard_engine::ops::{
-    Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Finish, Gather, KvCache, MOST_ROWS, MaskRow,
-    Matmul, Matrix, RmsNorm, Role, Rope, RopeGains, RowSet, Step, Tensor, WeightFormat,
+    Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Finish, Gather, KvCache, LogProbabilities,
+    MOST_ROWS, MaskRow, Matmul, Matrix, Penalties, PenaltyTerms, Probabilities, Rejection, RejectionTerms, RmsNorm,
+    Role, Rope, RopeGains, RowSet, Step, Tensor, Truncation, TruncationTerms, WeightFormat,
 };
 use pard_engine::{Error, Result};
 
@@ -132,6 +133,34 @@ fn operands_that_do_not_fit_are_refused() {
     }
     let vocabulary = buffer(48);
     refused(Argmax::new(device, &step, &tensor(rows, 16), 16, Some(&vocabulary), &ids), "argmax", "vocabulary");
+
+    let terms = PenaltyTerms {
+        session: &ids,
+        proposals: &ids,
+        counts: &ids,
+        bias: &ids,
+        repetition: 1.0,
+        presence: 0.0,
+        frequency: 0.0,
+    };
+    let penalties = |to: &Tensor, limit| Penalties::new(device, &step, terms, 0, [&tensor(rows, 16), to], limit, None);
+    refused(penalties(&tensor(rows, 17), 16), "penalties", "adjusted");
+    refused(penalties(&tensor(rows, 16), 17), "penalties", "limit");
+    let terms = TruncationTerms { top_k: 0, top_p: 0.5, min_p: 0.0, temperature: 1.0 };
+    for limit in [0, 17] {
+        refused(Truncation::new(device, terms, 0, &tensor(rows, 16), limit, &ids), "truncation", "limit");
+    }
+    let chances =
+        |limit, to: &Tensor| Probabilities::new(device, &step, 1.0, 0, &tensor(rows, 16), limit, None, None, to);
+    refused(chances(17, &tensor(rows, 20)), "probabilities", "limit");
+    refused(chances(16, &tensor(rows, 15)), "probabilities", "limit");
+    let (target, draft) = (&tensor(rows, 16), &tensor(rows, 17));
+    let terms = RejectionTerms { target, draft, proposals: &ids, draw_seed: 0, accept_seed: 0 };
+    refused(Rejection::new(device, &step, terms, &ids), "rejection", "draft");
+    for (limit, top) in [(0, 0), (17, 1), (8, 9)] {
+        let op = LogProbabilities::new(device, &tensor(rows, 16), limit, None, &ids, 18, top);
+        refused(op, "log_probabilities", "limit and top");
+    }
 
     let shape = AttentionShape { heads: 2, kv_heads: 1, head_dim: 32 };
     let cache = KvCache::new(device, plan, &shape, 100).expect("a small cache");

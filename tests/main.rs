@@ -18,13 +18,17 @@ mod gradients;
 mod hub;
 mod hub_snapshot;
 mod hugging_face;
+mod logprobs;
+mod ngram;
 mod ops;
 mod oracle;
 mod oracle_bounds;
 mod real_model;
 mod reference_models;
+mod rejection;
 mod safetensors;
 mod sampling;
+mod sampling_options;
 mod self_check;
 #[cfg(feature = "server")]
 mod server;

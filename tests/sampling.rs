@@ -11,39 +11,40 @@ use pard_engine::model::{PassCost, Sequence, Transformer};
 use pard_engine::ops::Role;
 
 use crate::decoding::{CONTEXT, decode};
+use crate::oracle::truncation;
 use crate::support::chi_square::ChiSquare;
 use crate::support::gpu::{device, plan, sweep, upload, upload_tensors};
 use crate::support::random::Random;
 use crate::support::shared_draft::SharedDraft;
 use crate::support::tiny_model::Recipe;
 
-const MASK: u32 = 5;
+pub const MASK: u32 = 5;
 
-fn draft(model: &Arc<Transformer>) -> Draft {
+pub fn draft(model: &Arc<Transformer>) -> Draft {
     Draft { name: "draft".to_owned(), model: model.clone(), mask: Some(MASK) }
 }
 
-fn drawn(temperature: f32, seed: u64) -> SamplingOptions {
+pub fn drawn(temperature: f32, seed: u64) -> SamplingOptions {
     SamplingOptions { temperature, seed, ..SamplingOptions::default() }
 }
 
-fn options(method: Method, drafts: usize, sampling: &SamplingOptions) -> DecoderOptions {
+pub fn options(method: Method, drafts: usize, sampling: &SamplingOptions) -> DecoderOptions {
     let (drafts, sampling) = (Drafts::Fixed(drafts), sampling.clone());
     DecoderOptions { method, drafts, sampling, context: CONTEXT, ..DecoderOptions::default() }
 }
 
-fn decoder(target: &Arc<Transformer>, draft: &Draft, options: DecoderOptions) -> Decoder {
+pub fn decoder(target: &Arc<Transformer>, draft: &Draft, options: DecoderOptions) -> Decoder {
     Decoder::new(target, Some(draft), options).expect("a decoder")
 }
 
-fn lengths() -> Vec<usize> {
+pub fn lengths() -> Vec<usize> {
     if sweep() { (1..=16).collect() } else { vec![1, 4, 13] }
 }
 
 /// Fails unless AR, VSD and PARD write the same tokens by `sampling`, for several K, running ahead or not, with a draft
 /// that is the target itself and one that is a stranger. Returns the tokens.
 #[track_caller]
-fn is_lossless(recipe: &Recipe, sampling: &SamplingOptions, lengths: &[usize]) -> Vec<u32> {
+pub fn is_lossless(recipe: &Recipe, sampling: &SamplingOptions, lengths: &[usize]) -> Vec<u32> {
     let target = upload(recipe, &plan(CacheFormat::F16));
     let stranger = upload(&Recipe { seed: recipe.seed + 1, ..recipe.clone() }, &plan(CacheFormat::F16));
     let prompt = Random::new(9).indices(21, recipe.config.vocab_size);
@@ -142,8 +143,8 @@ fn one_text_alone_is_the_first_of_many() {
 }
 
 /// A model whose logits depend on the last token only: nothing of attention or feed-forward reaches the residual.
-fn chain(vocab: usize) -> (Recipe, Arc<Transformer>) {
-    let mut recipe = Recipe::llama(61);
+pub fn chain(seed: u64, vocab: usize) -> (Recipe, Arc<Transformer>) {
+    let mut recipe = Recipe::llama(seed);
     (recipe.config.vocab_size, recipe.config.layers) = (vocab, 1);
     let mut tensors = recipe.tensors();
     for (name, stored) in &mut tensors {
@@ -156,7 +157,7 @@ fn chain(vocab: usize) -> (Recipe, Arc<Transformer>) {
 }
 
 /// The logits after each token of such a model.
-fn transitions(model: &Arc<Transformer>) -> Vec<Vec<f64>> {
+pub fn transitions(model: &Arc<Transformer>) -> Vec<Vec<f64>> {
     let vocab = model.config().vocab_size;
     let choices = Buffer::storage(device(), "choices", 128).expect("a small buffer");
     let sequence = Sequence::new(model, 64, vocab, &choices).expect("a sequence");
@@ -167,29 +168,58 @@ fn transitions(model: &Arc<Transformer>) -> Vec<Vec<f64>> {
     (0..vocab).map(row).collect()
 }
 
-/// Thousands of draws by rounds of proposals, which must not bend the distribution that the target alone has.
+/// The chances of each token of a row that is drawn from.
+pub fn chances(logits: &[f64], terms: truncation::Terms) -> Vec<f64> {
+    let row: Vec<f32> = logits.iter().map(|&logit| logit as f32).collect();
+    let (least, most) = truncation::truncation(&row, terms);
+    assert_eq!(least, most, "no token's weight is at the edge");
+    let largest = logits.iter().copied().fold(f64::MIN, f64::max);
+    let weight = |logit: &f64| match *logit >= least {
+        true => ((logit - largest) / f64::from(terms.temperature)).exp(),
+        false => 0.0,
+    };
+    let weights: Vec<f64> = logits.iter().map(weight).collect();
+    let sum: f64 = weights.iter().sum();
+    weights.iter().map(|weight| weight / sum).collect()
+}
+
+/// The vocabulary of the models whose distributions are tested.
+pub const FEW: usize = 16;
+
+/// Fails unless `decoder` draws thousands of tokens from `logits`, which are those after each token, as softmax says of
+/// those that `terms` leave.
+#[track_caller]
+pub fn draws_as_softmax_says(decoder: &mut Decoder, logits: &[Vec<f64>], terms: truncation::Terms) {
+    let truncation::Terms { top_k, top_p, min_p, temperature } = terms;
+    let mut counts = vec![vec![0; FEW]; FEW];
+    for seed in 0..25 {
+        let sampling = SamplingOptions { top_k, top_p, min_p, ..drawn(temperature, seed) };
+        decoder.set_sampling(sampling).expect("options in range");
+        let text = [vec![11], decode(decoder, &[11], 100)].concat();
+        text.windows(2).for_each(|pair| counts[pair[0] as usize][pair[1] as usize] += 1);
+    }
+    let context = format!("{} by {terms:?}", decoder.options().method.name());
+    let mut test = ChiSquare::default();
+    for (logits, counts) in logits.iter().zip(&counts) {
+        let weights = chances(logits, terms);
+        let left_out = weights.iter().zip(counts).find(|(weight, count)| **weight == 0.0 && **count > 0);
+        assert_eq!(left_out, None, "{context}: a token that was to be left out");
+        test.add(&weights, counts);
+    }
+    test.check(&context, 60);
+}
+
+/// Rounds of proposals must not bend the distribution that the target alone has.
 #[test]
 fn tokens_are_drawn_as_softmax_says_by_every_method() {
-    const VOCAB: usize = 24;
-    let (recipe, target) = chain(VOCAB);
+    let (recipe, target) = chain(61, FEW);
     let stranger = upload(&Recipe { seed: 62, ..recipe }, &plan(CacheFormat::F16));
     let logits = transitions(&target);
-    for (method, temperature) in [(Method::Ar, 1.0), (Method::Vsd, 0.7), (Method::Pard, 1.4)] {
+    for (method, temperature, top_k, top_p, min_p) in
+        [(Method::Vsd, 0.7, 0, 1.0, 0.0), (Method::Ar, 1.3, 13, 0.95, 0.0), (Method::Pard, 1.2, 11, 0.9, 0.02)]
+    {
         let mut decoder = decoder(&target, &draft(&stranger), options(method, 3, &drawn(0.0, 0)));
-        let mut counts = vec![vec![0; VOCAB]; VOCAB];
-        for seed in 0..40 {
-            decoder.set_sampling(drawn(temperature, seed)).expect("options in range");
-            let text = [vec![11], decode(&mut decoder, &[11], 100)].concat();
-            text.windows(2).for_each(|pair| counts[pair[0] as usize][pair[1] as usize] += 1);
-        }
-        let mut test = ChiSquare::default();
-        for (logits, counts) in logits.iter().zip(&counts) {
-            let largest = logits.iter().copied().fold(f64::MIN, f64::max);
-            let weights: Vec<f64> =
-                logits.iter().map(|logit| ((logit - largest) / f64::from(temperature)).exp()).collect();
-            test.add(&weights, counts);
-        }
-        test.check(&format!("{} at temperature {temperature}", method.name()), 100);
+        draws_as_softmax_says(&mut decoder, &logits, truncation::Terms { top_k, top_p, min_p, temperature });
         assert!(method == Method::Ar || decoder.statistics().tokens_per_round() > 1.0, "some proposals are accepted");
     }
 }
@@ -204,5 +234,28 @@ fn options_out_of_range_are_refused_by_name() {
         let refused = decoder.set_sampling(drawn(temperature, 0));
         assert!(matches!(refused, Err(Error::Option { option: "temperature", .. })), "{temperature}");
     }
-    assert_eq!(decoder.options().sampling, drawn(0.0, 0), "what was refused changed nothing");
+    let plain = SamplingOptions::default();
+    for (option, sampling) in [
+        ("top-p", SamplingOptions { top_p: 0.0, ..plain.clone() }),
+        ("top-p", SamplingOptions { top_p: 1.5, ..plain.clone() }),
+        ("top-p", SamplingOptions { top_p: f32::NAN, ..plain.clone() }),
+        ("min-p", SamplingOptions { min_p: -0.5, ..plain.clone() }),
+        ("min-p", SamplingOptions { min_p: f32::NAN, ..plain.clone() }),
+        ("repetition penalty", SamplingOptions { repetition_penalty: 0.0, ..plain.clone() }),
+        ("presence penalty", SamplingOptions { presence_penalty: f32::INFINITY, ..plain.clone() }),
+        ("frequency penalty", SamplingOptions { frequency_penalty: -101.0, ..plain.clone() }),
+        ("logit bias", SamplingOptions { logit_bias: vec![(307, 1.0)], ..plain.clone() }),
+        ("logit bias", SamplingOptions { logit_bias: vec![(3, f32::NAN)], ..plain.clone() }),
+        ("banned tokens", SamplingOptions { banned: vec![5, 307], ..plain.clone() }),
+        ("banned tokens", SamplingOptions { banned: (0..307).collect(), ..plain.clone() }),
+        ("log-probabilities", SamplingOptions { top_logprobs: Some(21), ..plain.clone() }),
+    ] {
+        let refused = decoder.set_sampling(sampling.clone());
+        let named = matches!(&refused, Err(Error::Option { option: name, .. }) if *name == option);
+        assert!(named, "{option}: {refused:?} for {sampling:?}");
+        let refused = Decoder::new(&target, None, options(Method::Ar, 0, &sampling)).map(drop);
+        let named = matches!(&refused, Err(Error::Option { option: name, .. }) if *name == option);
+        assert!(named, "{option}: {refused:?} for {sampling:?}");
+    }
+    assert_eq!(decoder.options().sampling, plain, "what was refused changed nothing");
 }

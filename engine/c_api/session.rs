@@ -10,7 +10,9 @@ use super::failure::{Failure, PardError, PardStatus, free, give, guard};
 use super::model::{PardDraft, PardModel};
 use super::tokens::{PardMessage, chat_tokens};
 use super::writer::{PardOnRound, PardRound, PardStatistics, Writer};
-use crate::decoding::{Costs, Decoder, DecoderOptions, Drafts, Limits, MOST_DRAFTS, Method};
+use crate::decoding::{
+    Acceptance, Costs, Decoder, DecoderOptions, Drafts, Limits, MOST_DRAFTS, Method, NgramOptions, SamplingOptions,
+};
 use crate::model::{Model, Tuning};
 
 /// `pard_session`: one sequence.
@@ -33,6 +35,12 @@ pub struct PardSessionOptions {
     pub context: usize,
     /// Whether rounds run ahead.
     pub run_ahead: i32,
+    /// When proposals are accepted.
+    pub acceptance: i32,
+    /// The most tokens that are looked up.
+    pub ngram_longest: usize,
+    /// The fewest.
+    pub ngram_shortest: usize,
 }
 
 /// `pard_answer_options`.
@@ -49,6 +57,44 @@ pub struct PardAnswerOptions {
     pub stop_count: usize,
     /// Whether the model may think first.
     pub thinking: i32,
+    /// Tokens are drawn from softmax(logits / temperature).
+    pub temperature: f32,
+    /// Names the draws.
+    pub seed: u64,
+    /// The likeliest so many.
+    pub top_k: usize,
+    /// The likeliest with this share of the probability; 0 is 1.
+    pub top_p: f32,
+    /// Those with this share of the likeliest one's.
+    pub min_p: f32,
+    /// Of tokens in prompt and answer; 0 is 1.
+    pub repetition_penalty: f32,
+    /// Of tokens in the answer.
+    pub presence_penalty: f32,
+    /// As often as the answer has them.
+    pub frequency_penalty: f32,
+    /// What is added to tokens' logits.
+    pub logit_bias: *const PardTokenBias,
+    /// How many.
+    pub logit_bias_count: usize,
+    /// Tokens that are never chosen.
+    pub banned: *const u32,
+    /// How many.
+    pub banned_count: usize,
+    /// Whether log-probabilities are reported.
+    pub logprobs: i32,
+    /// And of how many of the likeliest tokens.
+    pub top_logprobs: usize,
+}
+
+/// `pard_token_bias`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct PardTokenBias {
+    /// The token.
+    pub token: u32,
+    /// What is added to its logit.
+    pub bias: f32,
 }
 
 // SAFETY: they are `repr(C)`, begin with their size, and zeros are numbers and NULL.
@@ -66,6 +112,7 @@ impl PardSessionOptions {
             (0, Some(draft)) if draft.draft.mask.is_some() => Method::Pard,
             (0 | 2, _) => Method::Vsd,
             (3, _) => Method::Pard,
+            (4, _) => Method::Ngram,
             (other, _) => return Err(Failure::argument(format!("method is {other}, which means nothing"))),
         };
         let drafts = match self.drafts {
@@ -82,6 +129,16 @@ impl PardSessionOptions {
         };
         let mut options = DecoderOptions { method, drafts, context, ..DecoderOptions::default() };
         options.run_ahead = choice("run_ahead", self.run_ahead)?;
+        options.acceptance = match self.acceptance {
+            0 => Acceptance::Noise,
+            1 => Acceptance::Rejection,
+            other => return Err(Failure::argument(format!("acceptance is {other}, which means nothing"))),
+        };
+        let usual = options.ngram;
+        let or_usual = |asked: usize, usual: usize| if asked == 0 { usual } else { asked };
+        let longest = or_usual(self.ngram_longest, usual.longest.max(self.ngram_shortest));
+        let shortest = or_usual(self.ngram_shortest, usual.shortest);
+        options.ngram = NgramOptions { longest, shortest };
         Ok(options)
     }
 }
@@ -94,6 +151,31 @@ impl PardAnswerOptions {
         let stop = stop.map(|&text| unsafe { arguments::text(text, "a stop text") }.map(str::to_owned));
         let max_tokens = if self.max_tokens == 0 { USUAL_MAX_TOKENS } else { self.max_tokens };
         Ok(Limits { max_tokens, stop: stop.collect::<Result<_, Failure>>()? })
+    }
+}
+
+impl PardAnswerOptions {
+    unsafe fn sampling(&self) -> Result<SamplingOptions, Failure> {
+        // SAFETY: as above.
+        let (biases, banned) = unsafe {
+            let biases = arguments::list(self.logit_bias, self.logit_bias_count, "logit_bias")?;
+            (biases, arguments::list(self.banned, self.banned_count, "banned")?)
+        };
+        let or_one = |value: f32| if value == 0.0 { 1.0 } else { value };
+        let asks_for_logprobs = choice("logprobs", self.logprobs)?.unwrap_or(self.top_logprobs > 0);
+        Ok(SamplingOptions {
+            temperature: self.temperature,
+            seed: self.seed,
+            top_k: self.top_k,
+            top_p: or_one(self.top_p),
+            min_p: self.min_p,
+            repetition_penalty: or_one(self.repetition_penalty),
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            logit_bias: biases.iter().map(|one| (one.token, one.bias)).collect(),
+            banned: banned.to_vec(),
+            top_logprobs: asks_for_logprobs.then_some(self.top_logprobs),
+        })
     }
 }
 
@@ -118,12 +200,12 @@ impl PardSession {
         self.cancelled.store(false, Ordering::Relaxed);
         writer.forget();
         // SAFETY: as above.
-        let (options, limits) = unsafe {
-            let options = arguments::options(options, "pard_answer_options")?;
-            (options, options.limits()?)
+        let (options, limits, sampling) = unsafe {
+            let options: PardAnswerOptions = arguments::options(options, "pard_answer_options")?;
+            (options, options.limits()?, options.sampling()?)
         };
         let prompt = tokens(&writer.model, &options)?;
-        writer.start(&prompt, limits, &self.cancelled)
+        writer.start(&prompt, limits, sampling, &self.cancelled)
     }
 }
 

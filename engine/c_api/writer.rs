@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::arguments::Shared;
 use super::failure::Failure;
-use crate::decoding::{Decoder, FinishReason, Limits, MOST_DRAFTS, Method, RoundStatistics, Statistics, Transcript};
+use crate::decoding::{
+    Decoder, FinishReason, Limits, MOST_DRAFTS, Method, RoundStatistics, SamplingOptions, Statistics, TokenLogprobs,
+    Transcript,
+};
 use crate::model::Model;
 
 /// What one call at a time uses.
@@ -18,7 +21,37 @@ pub(super) struct Writer {
     pub text: Vec<u8>,
     /// The text of the last round, likewise.
     piece: Vec<u8>,
+    /// The log-probabilities of its tokens, as C has them, and what they point to.
+    logprobs: Vec<PardTokenLogprobs>,
+    likeliest: Vec<PardLikelyToken>,
 }
+
+/// `pard_likely_token`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C)]
+pub struct PardLikelyToken {
+    /// The token.
+    pub token: u32,
+    /// Its log-probability.
+    pub logprob: f32,
+}
+
+/// `pard_token_logprobs`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct PardTokenLogprobs {
+    /// The token that was chosen.
+    pub token: u32,
+    /// Its log-probability.
+    pub logprob: f32,
+    /// The likeliest tokens.
+    pub top: *const PardLikelyToken,
+    /// How many.
+    pub top_count: usize,
+}
+
+// SAFETY: it points to what the writer that it is of owns, and is handed out only while that is locked or as `pard.h` says.
+unsafe impl Send for PardTokenLogprobs {}
 
 /// `pard_round`.
 #[derive(Clone, Copy)]
@@ -42,6 +75,10 @@ pub struct PardRound {
     pub seconds: f64,
     /// Whether and why the answer has ended.
     pub finish: i32,
+    /// The log-probabilities of the tokens, one for each.
+    pub logprobs: *const PardTokenLogprobs,
+    /// How many: all or none.
+    pub logprob_count: usize,
 }
 
 /// `pard_statistics`.
@@ -102,12 +139,21 @@ fn method_number(method: Method) -> i32 {
         Method::Ar => 1,
         Method::Vsd => 2,
         Method::Pard => 3,
+        Method::Ngram => 4,
     }
 }
 
 impl Writer {
     pub fn new(model: Arc<Model>, decoder: Decoder) -> Writer {
-        Writer { model, decoder, transcript: None, text: vec![0], piece: vec![0] }
+        Writer {
+            model,
+            decoder,
+            transcript: None,
+            text: vec![0],
+            piece: vec![0],
+            logprobs: Vec::new(),
+            likeliest: Vec::new(),
+        }
     }
 
     pub fn forget(&mut self) {
@@ -116,7 +162,14 @@ impl Writer {
         self.piece = vec![0];
     }
 
-    pub fn start(&mut self, prompt: &[u32], limits: Limits, cancelled: &AtomicBool) -> Result<(), Failure> {
+    pub fn start(
+        &mut self,
+        prompt: &[u32],
+        limits: Limits,
+        sampling: SamplingOptions,
+        cancelled: &AtomicBool,
+    ) -> Result<(), Failure> {
+        self.decoder.set_sampling(sampling)?;
         let is_cancelled = || cancelled.load(Ordering::Relaxed);
         self.decoder.start(prompt, &|| !is_cancelled())?;
         let room = self.decoder.options().context - prompt.len();
@@ -156,6 +209,7 @@ impl Writer {
             tokens = &transcript.output()[before..];
         }
         let (tokens, token_count) = (tokens.as_ptr(), tokens.len());
+        self.keep_logprobs(token_count);
         append(&mut self.text, &text);
         self.piece = vec![0];
         append(&mut self.piece, &text);
@@ -172,7 +226,24 @@ impl Writer {
             accepted: statistics.accepted,
             seconds: statistics.time.as_secs_f64(),
             finish: finish_number(self.finish()),
+            logprobs: self.logprobs.as_ptr(),
+            logprob_count: self.logprobs.len(),
         })
+    }
+
+    /// Keeps the log-probabilities of the last round's first `tokens` tokens where C callers find them.
+    fn keep_logprobs(&mut self, tokens: usize) {
+        let of_round: Vec<&TokenLogprobs> = self.decoder.last_logprobs().iter().take(tokens).collect();
+        let pairs = of_round.iter().flat_map(|one| &one.top);
+        self.likeliest = pairs.map(|&(token, logprob)| PardLikelyToken { token, logprob }).collect();
+        let mut rest = &self.likeliest[..];
+        self.logprobs.clear();
+        for TokenLogprobs { token, logprob, top } in of_round {
+            let (own, others) = rest.split_at(top.len());
+            let (token, logprob, top) = (*token, *logprob, own.as_ptr());
+            self.logprobs.push(PardTokenLogprobs { token, logprob, top, top_count: own.len() });
+            rest = others;
+        }
     }
 
     pub fn run(

@@ -2,8 +2,9 @@
 //! submits them, and reads back which tokens were committed.
 //!
 //! PARD, arXiv:2504.18583: the draft proposes K tokens in one pass by reading K - 1 mask tokens; the target checks all
-//! of them in one pass, as a chain. VSD (arXiv:2211.17192) takes K passes of the draft; AR has none. All three commit
-//! exactly what the target alone would, since a row's result does not depend on the rows beside it.
+//! of them in one pass, as a chain. VSD (arXiv:2211.17192) takes K passes of the draft; n-grams are looked up by the host;
+//! AR has no proposals. All commit exactly what the target alone would, since a row's result does not depend on the rows
+//! beside it; but for tokens drawn by [`super::Acceptance::Rejection`], which keeps their distribution only.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -64,7 +65,7 @@ impl Decoder {
         let target = Sequence::new(target, positions, vocab, &choices.target)?;
         let mut mask = 0;
         let draft = match (options.method, draft) {
-            (Method::Ar, _) => None,
+            (Method::Ar | Method::Ngram, _) => None,
             (_, None) => {
                 return Err(Error::Option {
                     option: "draft",
@@ -80,7 +81,7 @@ impl Decoder {
                 Some(Sequence::new(&draft.model, positions, limit, &choices.draft)?)
             }
         };
-        let resample = !options.sampling.is_greedy();
+        let resample = !options.sampling.is_greedy() || options.sampling.top_logprobs.is_some();
         Ok(Decoder {
             rounds: Rounds::new(options.method, mask, options.context, choices, target, draft)?,
             resample,
@@ -153,7 +154,7 @@ impl Decoder {
         let shortest = if self.options.drafts == Drafts::Auto { 0 } else { self.options.drafts.most() };
         let longest = self.options.drafts.most();
         let draft_rows = match self.options.method {
-            Method::Ar => 0..=0,
+            Method::Ar | Method::Ngram => 0..=0,
             Method::Vsd => 1..=2,
             Method::Pard => shortest.max(1)..=2 * longest,
         };
@@ -203,6 +204,8 @@ impl Decoder {
             self.session =
                 Session { tokens: len as u32, target_rows: target_rows.min(rows), draft_rows: draft_rows.min(rows) };
             self.rounds.write_session(&self.session);
+            let (prompt, answer) = self.tokens.split_at(self.statistics.prompt_tokens.min(len));
+            self.rounds.write_counts(prompt, answer);
         }
         Ok(())
     }
@@ -226,7 +229,7 @@ impl Decoder {
             self.set_costs(costs);
         }
         if self.resample {
-            self.rounds.set_sampling(&self.options.sampling)?;
+            self.rounds.set_sampling(&self.options.sampling, self.options.acceptance)?;
             self.resample = false;
         }
         let begin = Instant::now();
@@ -361,12 +364,14 @@ impl Decoder {
     /// without a draft that has fallen behind.
     fn has_room_ahead(&self) -> bool {
         let outlook = self.outlook();
-        (outlook.tokens as usize) < self.options.context && !self.is_behind(outlook)
+        // What is looked up has to be known.
+        let is_blind = self.options.method != Method::Ngram;
+        is_blind && (outlook.tokens as usize) < self.options.context && !self.is_behind(outlook)
     }
 
     /// Whether the draft has to read more than a round's window first.
     fn is_behind(&self, outlook: Outlook) -> bool {
-        outlook.unseen as usize > MOST_DRAFTS + 1
+        self.rounds.draft.is_some() && outlook.unseen as usize > MOST_DRAFTS + 1
     }
 
     /// Submits a round.
@@ -375,6 +380,7 @@ impl Decoder {
             (Some(pace), Drafts::Auto) => pace.choose(),
             (_, drafts) => drafts.most(),
         };
+        let drafts = if self.options.method == Method::Ngram { self.look_up(drafts) } else { drafts };
         if drafts > 0 && self.is_behind(self.outlook()) {
             self.catch_up()?;
         }
@@ -382,6 +388,13 @@ impl Decoder {
         self.in_flight.push_back((drafts, self.next_slot));
         self.next_slot = 1 - self.next_slot;
         Ok(())
+    }
+
+    /// Proposes at most `drafts` tokens that stood behind the newest ones before, and gives how many. No round is in flight.
+    fn look_up(&self, drafts: usize) -> usize {
+        let proposals = self.options.ngram.propose(&self.tokens, drafts);
+        self.rounds.write_proposals(&proposals);
+        proposals.len()
     }
 
     /// Lets the draft read what was committed while it was not asked. No round is in flight.
@@ -398,25 +411,29 @@ impl Decoder {
     fn land(&mut self) -> Result<usize> {
         let Some((drafts, slot)) = self.in_flight.pop_front() else { return Ok(0) };
         let record = self.rounds.read(drafts, slot)?;
-        let committed = record[0] as usize;
+        let committed = record.committed;
         if committed == 0 || committed > drafts + 1 {
             return Err(Error::Gpu {
                 what: "round".to_owned(),
                 reason: format!("the device reports {committed} tokens for a draft of {drafts}"),
             });
         }
-        self.tokens.extend_from_slice(&record[1..=committed]);
+        self.tokens.extend_from_slice(&record.tokens[..committed]);
+        self.logprobs = record.logprobs;
         let known = self.session.tokens;
-        self.session.tokens = known + record[0];
+        self.session.tokens = known + committed as u32;
         self.session.target_rows = self.session.tokens - 1;
         self.session.draft_rows = match self.options.method {
             _ if drafts == 0 => self.session.draft_rows,
             Method::Pard => known,
-            Method::Vsd | Method::Ar => (known + drafts as u32 - 1).min(self.session.target_rows),
+            Method::Vsd | Method::Ar | Method::Ngram => (known + drafts as u32 - 1).min(self.session.target_rows),
         };
         self.last_drafts = drafts;
         if let Some(pace) = &mut self.pace {
-            pace.observe(drafts, committed - 1);
+            // Nothing to look up says nothing of how good it would have been.
+            if drafts > 0 || pace.choose() == 0 || self.options.method != Method::Ngram {
+                pace.observe(drafts, committed - 1);
+            }
         }
         Ok(committed)
     }

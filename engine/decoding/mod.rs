@@ -1,12 +1,15 @@
-//! Decoding: one loop with three proposers, exact for all of them; and many sequences at once, without proposers.
+//! Decoding: one loop with four proposers, exact for all of them; and many sequences at once, without proposers.
 
 mod decoder;
 mod draft;
 mod generate;
+mod ngram;
 mod options;
 mod pace;
+mod records;
 mod respond;
 mod rounds;
+mod samplers;
 mod sampling;
 mod statistics;
 mod stream;
@@ -15,7 +18,8 @@ mod transcript;
 pub use decoder::Decoder;
 pub use draft::Draft;
 pub use generate::Generation;
-pub use options::{DecoderOptions, Drafts, MOST_CONTEXT, MOST_DRAFTS, Method};
+pub use ngram::{MOST_NGRAM, NgramOptions};
+pub use options::{Acceptance, DecoderOptions, Drafts, MOST_CONTEXT, MOST_DRAFTS, Method};
 pub use pace::{Costs, Speculation};
 pub use respond::{RespondOptions, Response, Responses, respond};
 pub use sampling::{

@@ -1,5 +1,6 @@
 //! How a decoder works.
 
+use super::ngram::NgramOptions;
 use super::sampling::SamplingOptions;
 use crate::error::{Error, Result};
 
@@ -19,6 +20,8 @@ pub enum Method {
     Vsd,
     /// A parallel draft, in one pass.
     Pard,
+    /// No model: what followed the newest tokens where they stood before, in the prompt or the answer.
+    Ngram,
 }
 
 impl Method {
@@ -28,6 +31,30 @@ impl Method {
             Method::Ar => "ar",
             Method::Vsd => "vsd",
             Method::Pard => "pard",
+            Method::Ngram => "ngram",
+        }
+    }
+}
+
+/// When a proposal of a draft model is accepted, where tokens are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Acceptance {
+    /// If it is what the target draws by the noise of its seed and position, by which the draft has drawn as well. The text
+    /// is the target's alone: every method and every K writes the same.
+    #[default]
+    Noise,
+    /// By the rejection rule of speculative sampling: with chance min(1, p / q), p being the target's chance of it and q the
+    /// draft's; else a token is drawn from what p has more than q. More proposals are accepted, and the text is distributed
+    /// as the target's, but it depends on the draft and on K. Source: Leviathan et al. 2023, arXiv:2211.17192.
+    Rejection,
+}
+
+impl Acceptance {
+    /// Its name in options and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Acceptance::Noise => "noise",
+            Acceptance::Rejection => "rejection",
         }
     }
 }
@@ -62,7 +89,7 @@ impl std::fmt::Display for Drafts {
     }
 }
 
-/// How a decoder works. None of it but `sampling` changes the text.
+/// How a decoder works. None of it but `sampling` and `acceptance` changes the text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecoderOptions {
     /// Who proposes.
@@ -72,8 +99,13 @@ pub struct DecoderOptions {
     /// Tokens that prompt and answer may take together.
     pub context: usize,
     /// Whether a round is submitted before it is known what the last one committed. It hides the host's work, at the
-    /// price of surplus rows for the draft. By default GPUs do and software adapters, where rows are dear, do not.
+    /// price of surplus rows for the draft. By default GPUs do and software adapters, where rows are dear, do not;
+    /// [`Method::Ngram`], which has to know the tokens to look them up, never does.
     pub run_ahead: Option<bool>,
+    /// When proposals are accepted, where tokens are drawn and a model proposes them.
+    pub acceptance: Acceptance,
+    /// How many tokens are looked up to propose what followed them, by [`Method::Ngram`].
+    pub ngram: NgramOptions,
     /// How tokens are chosen.
     pub sampling: SamplingOptions,
 }
@@ -85,15 +117,25 @@ impl Default for DecoderOptions {
             drafts: Drafts::default(),
             context: 4096,
             run_ahead: None,
+            acceptance: Acceptance::default(),
+            ngram: NgramOptions::default(),
             sampling: SamplingOptions::default(),
         }
     }
 }
 
 impl DecoderOptions {
+    /// Checks what can be without knowing the models.
+    ///
+    /// **Errors**: [`Error::Option`], which names the option that is out of range.
+    pub fn check(&self) -> Result<()> {
+        self.clone().checked().map(drop)
+    }
+
     /// The same with what follows from other fields filled in: without proposals the method is AR.
     ///
-    /// Errors: [`Error::Option`] if K, the context or how tokens are chosen is out of range.
+    /// Errors: [`Error::Option`] if K, the context, the n-gram or how tokens are chosen is out of range, or if no model proposes
+    /// what is to be accepted by its chances.
     pub(super) fn checked(mut self) -> Result<DecoderOptions> {
         if self.drafts.most() > MOST_DRAFTS {
             return Err(Error::Option {
@@ -106,6 +148,11 @@ impl DecoderOptions {
             return Err(Error::Option { option: "context", reason });
         }
         self.sampling.check()?;
+        self.ngram.check()?;
+        if self.method == Method::Ngram && self.acceptance == Acceptance::Rejection {
+            let reason = "ngram proposes tokens without chances to accept them by; use noise".to_owned();
+            return Err(Error::Option { option: "acceptance", reason });
+        }
         if self.drafts.most() == 0 || self.method == Method::Ar {
             self = DecoderOptions { method: Method::Ar, drafts: Drafts::Fixed(0), ..self };
         }

@@ -148,6 +148,7 @@ impl Pace {
             Method::Pard => self.costs.draft.of(tokens + k - 1.0),
             // The first pass reads the last token, and after a fully accepted round the last proposal before it.
             Method::Vsd | Method::Ar => k * self.costs.draft.of(1.0),
+            Method::Ngram => 0.0,
         };
         draft + self.costs.target.of(k + 1.0)
     }

@@ -3,12 +3,14 @@
 
 use std::collections::HashMap;
 
-use super::options::{MOST_DRAFTS, Method};
-use super::sampling::{SamplingOptions, noise};
-use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Device, Pass, Readback};
+use super::options::{Acceptance, MOST_DRAFTS, Method};
+use super::records::{Record, Records};
+use super::samplers::{SamplerParts, Samplers};
+use super::sampling::SamplingOptions;
+use crate::error::Result;
+use crate::gpu::{Buffer, Device, Pass};
 use crate::model::{Sampler, Sequence};
-use crate::ops::{Accept, DrawParams, Inputs, Role, RoundBuffers, RoundParams, Session, Whose};
+use crate::ops::{Accept, Inputs, Role, RoundBuffers, RoundParams, Session, Whose};
 
 /// What the host knows of the sequence when it records a round: exact where no round is in flight, bounds otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +32,7 @@ impl Outlook {
             (0, _) => self.unseen + 1,
             // It has read all that was committed before the round; a serial draft its own proposals but the last as well.
             (drafts, Method::Pard) => drafts as u32 + 1,
-            (_, Method::Ar | Method::Vsd) => 2,
+            (_, Method::Ar | Method::Vsd | Method::Ngram) => 2,
         };
         Outlook { tokens: self.tokens + drafts as u32 + 1, unseen }
     }
@@ -46,8 +48,7 @@ pub struct Rounds {
     session: Buffer,
     tokens: Buffer,
     pub proposals: Buffer,
-    /// One for each round that may be in flight.
-    records: [(Buffer, Readback); 2],
+    records: Records,
     choices: Buffer,
     /// What chooses tokens in place of the likeliest.
     samplers: Option<Samplers>,
@@ -69,12 +70,6 @@ impl Choices {
     }
 }
 
-/// What chooses the tokens of target and draft: both by the same noise.
-struct Samplers {
-    target: Sampler,
-    draft: Option<Sampler>,
-}
-
 impl Rounds {
     pub fn new(
         method: Method,
@@ -86,16 +81,11 @@ impl Rounds {
     ) -> Result<Rounds> {
         let device = target.model().device().clone();
         let words = |label, count: usize| Buffer::storage(&device, label, 4 * count as u64);
-        let record = || -> Result<_> {
-            let record = words("record", 2 + MOST_DRAFTS)?;
-            let readback = Readback::new(&device, record.bytes())?;
-            Ok((record, readback))
-        };
         Ok(Rounds {
             session: Buffer::storage(&device, "session", size_of::<Session>() as u64)?,
             tokens: words("tokens", context + 2 * MOST_DRAFTS)?,
             proposals: choices.draft,
-            records: [record()?, record()?],
+            records: Records::new(&device, &target, None)?,
             choices: choices.target,
             samplers: None,
             inputs: HashMap::new(),
@@ -108,23 +98,27 @@ impl Rounds {
         })
     }
 
-    /// Chooses tokens as `sampling`, which was checked, says.
-    pub fn set_sampling(&mut self, sampling: &SamplingOptions) -> Result<()> {
+    /// Chooses tokens as `sampling` and `acceptance`, which were checked, say.
+    pub fn set_sampling(&mut self, sampling: &SamplingOptions, acceptance: Acceptance) -> Result<()> {
         self.samplers = None;
-        if *sampling == SamplingOptions::default() {
-            return Ok(());
+        if self.records.top() != sampling.top_logprobs {
+            // What writes to the records is bound anew.
+            self.accepts.clear();
+            self.records = Records::new(&self.device, &self.target, sampling.top_logprobs)?;
         }
-        let unsupported =
-            SamplingOptions { temperature: sampling.temperature, seed: sampling.seed, ..SamplingOptions::default() };
-        if *sampling != unsupported {
-            let reason = "this version chooses by temperature and seed alone".to_owned();
-            return Err(Error::Option { option: "sampling", reason });
-        }
-        let draw = DrawParams { temperature: sampling.temperature, seed: noise(sampling.seed, 0) };
-        let draw = Buffer::uniform(&self.device, "draw params", &draw)?;
-        let target = Sampler::new(&self.target, &draw, &self.choices)?;
-        let draft = self.draft.as_ref().map(|draft| Sampler::new(draft, &draw, &self.proposals)).transpose()?;
-        self.samplers = Some(Samplers { target, draft });
+        self.samplers = Samplers::new(
+            sampling,
+            acceptance,
+            SamplerParts {
+                method: self.method,
+                target: &self.target,
+                draft: self.draft.as_ref(),
+                session: &self.session,
+                choices: &self.choices,
+                proposals: &self.proposals,
+                records: [self.records.slot(0).0, self.records.slot(1).0],
+            },
+        )?;
         Ok(())
     }
 
@@ -138,27 +132,43 @@ impl Rounds {
         Ok(self.session.read(&self.device, 0, 1)?[0])
     }
 
-    /// Sets the committed tokens.
+    /// Sets the committed tokens, which are a prompt's.
     pub fn write_tokens(&self, tokens: &[u32]) {
         self.tokens.write(&self.device, 0, tokens);
+        self.write_counts(tokens, &[]);
+    }
+
+    /// Sets what penalties count: `prompt` and what was written after it.
+    pub fn write_counts(&self, prompt: &[u32], answer: &[u32]) {
+        if let Some(samplers) = &self.samplers {
+            samplers.write_counts(&self.target, prompt, answer);
+        }
     }
 
     /// Submits a round of `drafts` proposals, whose record goes to the slot `slot`.
     pub fn submit(&mut self, drafts: usize, slot: usize, outlook: Outlook) -> Result<()> {
         self.prepare(drafts, slot, outlook)?;
-        let (record, readback) = &self.records[slot];
-        Pass::submit(&self.device, Some((record, readback)), |pass| {
+        Pass::submit(&self.device, Some(self.records.slot(slot)), |pass| {
             self.propose(pass, drafts, outlook)?; // d1 .. dK: one draft pass (PARD), K of them (VSD), or none (AR)
             self.verify(pass, drafts, outlook)?; // t0 .. tK: one target pass
             pass.section("accept");
             self.accepts[&(drafts, slot)].encode(pass); // commit what agrees, and the target's own next
+            if let Some(samplers) = &self.samplers {
+                samplers.count(pass, slot, drafts);
+            }
+            self.records.encode(pass, slot, drafts);
             Ok(())
         })
     }
 
-    /// Waits for the round that was submitted to `slot`: how many tokens it committed, and which.
-    pub fn read(&self, drafts: usize, slot: usize) -> Result<Vec<u32>> {
-        self.records[slot].1.read(&self.device, 2 + drafts)
+    /// Waits for the round that was submitted to `slot`, and gives what it reports.
+    pub fn read(&self, drafts: usize, slot: usize) -> Result<Record> {
+        self.records.read(&self.device, drafts, slot)
+    }
+
+    /// Proposes `tokens` in the next round, in place of a draft.
+    pub fn write_proposals(&self, tokens: &[u32]) {
+        self.proposals.write(&self.device, 0, tokens);
     }
 
     /// Records the draft's passes.
@@ -192,7 +202,7 @@ impl Rounds {
         let params = RoundParams { drafts: most, mask: self.mask, parallel: 0, pass_index: 0, rows };
         match self.method {
             _ if drafts == 0 => vec![],
-            Method::Ar => vec![],
+            Method::Ar | Method::Ngram => vec![],
             Method::Pard => vec![(RoundParams { parallel: 1, rows: rows + most - 1, ..params }, drafts)],
             Method::Vsd => {
                 let later = |pass_index| (RoundParams { pass_index, rows: 1, ..params }, 1);
@@ -217,7 +227,7 @@ impl Rounds {
             choices: &self.choices,
             record,
         };
-        let buffers = bound(&self.records[slot].0);
+        let buffers = bound(self.records.slot(slot).0);
         for key in needed {
             if self.inputs.contains_key(&key) {
                 continue;

@@ -5,6 +5,7 @@
 //! up: there, the text depends on what was proposed.
 
 use crate::error::{Error, Result};
+use crate::ops::BANNED;
 
 /// The highest temperature. Tokens are as good as evenly distributed long before it.
 pub const MOST_TEMPERATURE: f32 = 1000.0;
@@ -104,6 +105,18 @@ impl SamplingOptions {
     /// Whether logits are changed.
     pub(super) fn adjusts(&self) -> bool {
         self.counts() || !self.logit_bias.is_empty() || !self.banned.is_empty()
+    }
+
+    /// What is added to each logit of a vocabulary of `vocab` tokens, to which all of its tokens belong.
+    pub(super) fn biases(&self, vocab: usize) -> Vec<f32> {
+        let mut biases = vec![0.0; vocab];
+        for &(id, bias) in &self.logit_bias {
+            biases[id as usize] += bias;
+        }
+        for &id in &self.banned {
+            biases[id as usize] = BANNED;
+        }
+        biases
     }
 
     /// Checks what can be without knowing the model.

@@ -231,12 +231,20 @@ pard_status pard_model_detokenize(const pard_model *model, const uint32_t *token
 /* One sequence being written: keys and values on the device, and the answer so far. */
 typedef struct pard_session pard_session;
 
-/* Who proposes tokens. None of it changes the text. */
+/* Who proposes tokens. None of it changes the text, unless PARD_ACCEPT_REJECTION is asked for. */
 enum {
-    PARD_METHOD_BEST = 0, /* the last of these that the draft, or its absence, allows */
+    PARD_METHOD_BEST = 0, /* PARD if the draft has a mask token, else VSD; AR without a draft */
     PARD_METHOD_AR = 1,   /* nobody: one token a round */
     PARD_METHOD_VSD = 2,  /* an ordinary draft, in K passes */
-    PARD_METHOD_PARD = 3  /* a parallel draft, in one pass */
+    PARD_METHOD_PARD = 3, /* a parallel draft, in one pass */
+    PARD_METHOD_NGRAM = 4 /* no model: what followed the newest tokens where they stood before */
+};
+
+/* When a proposal of a draft is accepted, where tokens are drawn. */
+enum {
+    PARD_ACCEPT_NOISE = 0,    /* if the model draws the same by the same noise: every method writes the same text */
+    PARD_ACCEPT_REJECTION = 1 /* by chance, as speculative sampling has it (arXiv:2211.17192): more are accepted, and the text is
+                                 distributed as the model's, but depends on the draft and on K */
 };
 
 typedef struct pard_session_options {
@@ -245,6 +253,9 @@ typedef struct pard_session_options {
     int32_t drafts;    /* K, tokens proposed each round, 1 to 16; 0 chooses it round by round */
     size_t context;    /* tokens that prompt and answer may take together; 0 is what the model was made for, at most 4096 */
     int32_t run_ahead; /* PARD_ON submits a round before the last one's tokens are known; by default GPUs do */
+    int32_t acceptance;    /* PARD_ACCEPT_... */
+    size_t ngram_longest;  /* for PARD_METHOD_NGRAM: tokens that are looked up at first, 64 at most; 0 is 3 */
+    size_t ngram_shortest; /* and at last; 0 is 1 */
 } pard_session_options;
 
 /* Makes a session, and with it its caches on the device. `draft` may be NULL: then there is no speculation. */
@@ -252,13 +263,36 @@ pard_status pard_session_new(const pard_model *model, const pard_draft *draft, c
                              pard_session **session, pard_error *error);
 void pard_session_free(pard_session *session);
 
-/* How an answer is written. */
+/* What is added to a token's logit. */
+typedef struct pard_token_bias {
+    uint32_t token;
+    float bias; /* -10000 to 10000 */
+} pard_token_bias;
+
+/*
+ * How an answer is written. Tokens are chosen in this order: biases and bans, penalties, temperature, top_k, top_p, min_p. All
+ * of it is PARD_INVALID_ARGUMENT where it is out of range.
+ */
 typedef struct pard_answer_options {
     size_t size;             /* sizeof(pard_answer_options) */
     size_t max_tokens;       /* tokens of the answer at most; 0 is 256 */
     const char *const *stop; /* texts that end the answer and are not part of it */
     size_t stop_count;
     int32_t thinking;        /* PARD_ON, PARD_OFF: for chat templates that know of it */
+    float temperature;       /* tokens are drawn from softmax(logits / temperature), up to 1000; 0 takes the likeliest */
+    uint64_t seed;           /* names the draws: a prompt and a seed give the same text every time */
+    size_t top_k;            /* draws from the so many likeliest tokens; 0: from all */
+    float top_p;             /* draws from the likeliest tokens with this share of the probability; 0 is 1: from all */
+    float min_p;             /* draws from tokens with this share of the likeliest one's probability; 0: from all */
+    float repetition_penalty; /* divides positive logits of tokens in prompt or answer, multiplies others; 0 is 1: neither */
+    float presence_penalty;  /* taken from the logits of tokens in the answer, -100 to 100 */
+    float frequency_penalty; /* taken from them as often as the answer has them, -100 to 100 */
+    const pard_token_bias *logit_bias; /* several for one token add up */
+    size_t logit_bias_count;
+    const uint32_t *banned;  /* tokens that are never chosen */
+    size_t banned_count;
+    int32_t logprobs;        /* PARD_ON reports log-probabilities of the answer's tokens; default: if top_logprobs is not 0 */
+    size_t top_logprobs;     /* and of so many likeliest ones, 20 at most */
 } pard_answer_options;
 
 /*
@@ -286,6 +320,23 @@ enum {
     PARD_FINISH_FAILED = 5     /* a round failed */
 };
 
+/* A token, and how probable the model finds it: the natural logarithm. */
+typedef struct pard_likely_token {
+    uint32_t token;
+    float logprob;
+} pard_likely_token;
+
+/*
+ * How probable the model found a token of the answer, and which ones it found likeliest: of softmax(logits), before biases,
+ * penalties, temperature and truncation.
+ */
+typedef struct pard_token_logprobs {
+    uint32_t token;
+    float logprob;
+    const pard_likely_token *top; /* the likeliest first */
+    size_t top_count;
+} pard_token_logprobs;
+
 /* What one round wrote. Pointers live until the next call with the session. */
 typedef struct pard_round {
     size_t size;            /* sizeof(pard_round) */
@@ -297,6 +348,8 @@ typedef struct pard_round {
     size_t accepted;        /* proposals that the model agreed with */
     double seconds;         /* that the round took */
     int32_t finish;         /* PARD_WRITING, or why the answer ended with this round */
+    const pard_token_logprobs *logprobs; /* of `tokens`, one for each, if pard_answer_options asks for them */
+    size_t logprob_count;   /* token_count, or 0 */
 } pard_round;
 
 /*

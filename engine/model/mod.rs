@@ -27,7 +27,7 @@ pub use batch::{Batch, Sampling};
 pub use cost::PassCost;
 pub use files::{DraftFiles, ModelFiles};
 pub use loaded::{LoadOptions, Model};
-pub use sampler::Sampler;
+pub use sampler::{Sampler, SamplerTerms, Turns, log_probabilities};
 pub use sequence::Sequence;
 pub use transformer::{Progress, Transformer, WeightChoice, attention_shape, expected_matrices};
 pub use tuning::{KeepGoing, Tuning};

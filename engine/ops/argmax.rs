@@ -27,6 +27,7 @@ pub struct DrawParams {
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct ArgmaxMergeParams {
     sections: u32,
+    first_row: u32,
 }
 
 /// Logits that one workgroup looks through.
@@ -39,15 +40,24 @@ pub struct Argmax {
     limit: usize,
 }
 
-/// How the tokens of a pass's rows are chosen.
+/// How the tokens of one sequence's rows are chosen.
+#[derive(Clone, Copy)]
+pub struct Draw<'a> {
+    /// Holds [`DrawParams`]: a row's noise is that of the seed, the position after its own, and the id. Without it the
+    /// likeliest is taken.
+    pub noise: Option<&'a Buffer>,
+    /// The lowest logit of each row that may be drawn, as [`super::Truncation`] finds it; only with noise.
+    pub thresholds: Option<&'a Buffer>,
+    /// The first row of those that choose.
+    pub first_row: usize,
+}
+
+/// How the tokens of any rows are chosen.
 #[derive(Clone, Copy)]
 enum Choice<'a> {
-    /// The likeliest one.
-    Likeliest,
-    /// Drawn by the noise of each row of a batch: the buffer is [`Rows::buffer`]'s.
+    /// By the noise of each row of a batch: the buffer is [`Rows::buffer`]'s.
     OfBatch(&'a Buffer),
-    /// Drawn by the noise of one sequence: the buffer holds [`DrawParams`].
-    OfSequence(&'a Buffer),
+    OfSequence(Draw<'a>),
 }
 
 impl Argmax {
@@ -70,18 +80,18 @@ impl Argmax {
         choices: &Buffer,
     ) -> Result<Argmax> {
         let rows = rows.into();
-        let choice = rows.batch().map_or(Choice::Likeliest, Choice::OfBatch);
+        let likeliest = Draw { noise: None, thresholds: None, first_row: 0 };
+        let choice = rows.batch().map_or(Choice::OfSequence(likeliest), Choice::OfBatch);
         Argmax::build(device, rows.step(), choice, logits, limit, vocabulary, choices)
     }
 
-    /// The same for rows of one sequence, drawn as `draw` says, which holds [`DrawParams`]: a row's noise is that of the
-    /// seed, the position after its own, and the id.
+    /// The same for rows of one sequence, drawn as `draw` says, from its first row on.
     ///
     /// Shapes and errors: as [`Argmax::new`].
     pub fn drawing(
         device: &Device,
         step: &Buffer,
-        draw: &Buffer,
+        draw: Draw,
         logits: &Tensor,
         limit: usize,
         vocabulary: Option<&Buffer>,
@@ -109,23 +119,28 @@ impl Argmax {
         }
         let sections = limit.div_ceil(SECTION);
         let candidates = Buffer::storage(device, "argmax candidates", (logits.rows * sections * 8) as u64)?;
-        let params = ArgmaxParams { vocab: logits.width as u32, limit: limit as u32, first_row: 0 };
+        let first_row = match choice {
+            Choice::OfBatch(_) => 0,
+            Choice::OfSequence(draw) => draw.first_row as u32,
+        };
+        let params = ArgmaxParams { vocab: logits.width as u32, limit: limit as u32, first_row };
         let params = Buffer::uniform(device, "argmax params", &params)?;
-        let merge_params = ArgmaxMergeParams { sections: sections as u32 };
+        let merge_params = ArgmaxMergeParams { sections: sections as u32, first_row };
         let merge_params = Buffer::uniform(device, "argmax_merge params", &merge_params)?;
         let token = if vocabulary.is_some() { "choice/listed" } else { "choice/plain" };
         let mut operands = vec![&params, &logits.buffer, &candidates];
         let mut files = vec!["argmax"];
         match choice {
-            Choice::Likeliest => files.push("noise/none"),
             // Noise is of the token's id.
             Choice::OfBatch(batch) => {
-                files.extend(["noise/gumbel", "draw/many", "shared/batch", token]);
+                files.extend(["noise/gumbel", "shared/gumbel", "kept/all", "draw/many", "shared/batch", token]);
                 operands.extend(vocabulary.into_iter().chain([batch]));
             }
-            Choice::OfSequence(draw) => {
-                files.extend(["noise/gumbel", "draw/one", "shared/step", token]);
-                operands.extend(vocabulary.into_iter().chain([step, draw]));
+            Choice::OfSequence(Draw { noise: None, .. }) => files.push("noise/none"),
+            Choice::OfSequence(Draw { noise: Some(noise), thresholds, .. }) => {
+                let kept = if thresholds.is_some() { "kept/threshold" } else { "kept/all" };
+                files.extend(["noise/gumbel", "shared/gumbel", kept, "draw/one", "shared/step", token]);
+                operands.extend(vocabulary.into_iter().chain([step, noise]).chain(thresholds));
             }
         }
         let kernel = device.kernel(&files, &[("SECTION", SECTION as u32)])?;

@@ -20,11 +20,12 @@ import os
 import pathlib
 import sys
 import threading
-from ctypes import POINTER, byref, c_char_p, c_double, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, byref, c_char_p, c_double, c_float, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
 
-__all__ = ["Answer", "Draft", "Error", "Model", "Stream", "version"]
+__all__ = ["Answer", "Error", "Model", "Stream", "version"]
 
-METHODS = {"best": 0, "ar": 1, "vsd": 2, "pard": 3}
+METHODS = {"best": 0, "ar": 1, "vsd": 2, "pard": 3, "ngram": 4}
+ACCEPTANCES = {"noise": 0, "rejection": 1}
 FINISHES = [None, "stop", "length", "context", "cancelled", "failed"]
 CHOICES = {None: 0, True: 1, False: 2}
 
@@ -74,7 +75,14 @@ class _SessionOptions(_Sized):
         ("drafts", c_int32),
         ("context", c_size_t),
         ("run_ahead", c_int32),
+        ("acceptance", c_int32),
+        ("ngram_longest", c_size_t),
+        ("ngram_shortest", c_size_t),
     ]
+
+
+class _TokenBias(ctypes.Structure):
+    _fields_ = [("token", c_uint32), ("bias", c_float)]
 
 
 class _AnswerOptions(_Sized):
@@ -84,6 +92,33 @@ class _AnswerOptions(_Sized):
         ("stop", POINTER(c_char_p)),
         ("stop_count", c_size_t),
         ("thinking", c_int32),
+        ("temperature", c_float),
+        ("seed", c_uint64),
+        ("top_k", c_size_t),
+        ("top_p", c_float),
+        ("min_p", c_float),
+        ("repetition_penalty", c_float),
+        ("presence_penalty", c_float),
+        ("frequency_penalty", c_float),
+        ("logit_bias", POINTER(_TokenBias)),
+        ("logit_bias_count", c_size_t),
+        ("banned", POINTER(c_uint32)),
+        ("banned_count", c_size_t),
+        ("logprobs", c_int32),
+        ("top_logprobs", c_size_t),
+    ]
+
+
+class _LikelyToken(ctypes.Structure):
+    _fields_ = [("token", c_uint32), ("logprob", c_float)]
+
+
+class _TokenLogprobs(ctypes.Structure):
+    _fields_ = [
+        ("token", c_uint32),
+        ("logprob", c_float),
+        ("top", POINTER(_LikelyToken)),
+        ("top_count", c_size_t),
     ]
 
 
@@ -98,6 +133,8 @@ class _Round(_Sized):
         ("accepted", c_size_t),
         ("seconds", c_double),
         ("finish", c_int32),
+        ("logprobs", POINTER(_TokenLogprobs)),
+        ("logprob_count", c_size_t),
     ]
 
 
@@ -214,6 +251,24 @@ def _load_options(weights, cache, products, mask_token, progress):
     return options
 
 
+def _sampling(logit_bias=(), banned=(), logprobs=None, **numbers):
+    """The fields of _AnswerOptions that say how tokens are chosen."""
+    known = ["temperature", "seed", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"]
+    for name in numbers:
+        if name not in known:
+            raise TypeError(f"there is no option {name!r}; there are {', '.join(known)}, logit_bias, banned and logprobs")
+    biases = [_TokenBias(token, bias) for token, bias in dict(logit_bias).items()]
+    fields = {
+        "logit_bias": (_TokenBias * len(biases))(*biases),
+        "logit_bias_count": len(biases),
+        "banned": (c_uint32 * len(banned))(*banned),
+        "banned_count": len(banned),
+    }
+    if logprobs is not None:
+        fields.update(logprobs=CHOICES[True], top_logprobs=logprobs)
+    return {**numbers, **fields}
+
+
 class Model:
     """A model on a device, and the sessions that run on it.
 
@@ -265,60 +320,83 @@ class Model:
         """The adapter that it runs on."""
         return _library.pard_device_name(self._device.pointer).decode()
 
-    def stream(self, prompt, *, max_tokens=256, stop=(), raw=False, thinking=None, method="best", drafts=0):
+    def stream(
+        self,
+        prompt,
+        *,
+        max_tokens=256,
+        stop=(),
+        raw=False,
+        thinking=None,
+        method="best",
+        drafts=0,
+        acceptance="noise",
+        **sampling,
+    ):
         """Begins an answer, and gives a Stream of its text.
 
         `prompt` is a text, which is put into the model's chat template where it has one unless `raw` is true; or a
         conversation, a list of dictionaries with `role` and `content`. `drafts` is K, tokens proposed each round; 0
         chooses it.
+
+        What else may be named says how tokens are chosen, as pard_answer_options in pard.h does: `temperature`, `seed`,
+        `top_k`, `top_p`, `min_p`, `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `logit_bias` (a dictionary
+        from tokens to what is added to their logits), `banned` (tokens), and `logprobs`: of how many of the likeliest tokens
+        the log-probabilities are wanted beside those of the answer's own tokens; 0: of these alone.
         """
-        return Stream(self, prompt, max_tokens, stop, raw, thinking, method, drafts)
+        kind = (METHODS[method], drafts, ACCEPTANCES[acceptance])
+        return Stream(self, prompt, max_tokens, stop, raw, thinking, kind, sampling)
 
     def generate(self, prompt, **options):
         """The whole Answer. Options are those of `stream`."""
         stream = self.stream(prompt, **options)
         text = "".join(stream)
-        return Answer(text, stream.tokens, stream.finish, stream.statistics)
+        return Answer(text, stream.tokens, stream.finish, stream.statistics, stream.logprobs)
 
-    def _session(self, method, drafts):
+    def _session(self, kind):
         """A session for one answer, used before if one of the same kind is idle."""
-        kind = (METHODS[method], drafts)
         with self._lock:
             for index, (idle, session) in enumerate(self._idle):
                 if idle == kind:
                     del self._idle[index]
                     return session
         session = _Handle("session")
-        options = _SessionOptions(method=kind[0], drafts=drafts, context=self.context)
+        method, drafts, acceptance = kind
+        options = _SessionOptions(method=method, drafts=drafts, acceptance=acceptance, context=self.context)
         arguments = (self._model.pointer, self._draft.pointer, byref(options), byref(session.pointer))
         _call(_library.pard_session_new, *arguments)
         return session
 
 
 class Answer:
-    """What a model wrote: `text`, `tokens`, why it ended (`finish`), and what it cost (`statistics`)."""
+    """What a model wrote: `text`, `tokens`, why it ended (`finish`), what it cost (`statistics`), and `logprobs`, if they
+    were asked for: of each token a pair, its log-probability and a list of the likeliest tokens with theirs."""
 
-    def __init__(self, text, tokens, finish, statistics):
+    def __init__(self, text, tokens, finish, statistics, logprobs):
         self.text, self.tokens, self.finish, self.statistics = text, tokens, finish, statistics
+        self.logprobs = logprobs
 
     def __str__(self):
         return self.text
 
 
 class Stream:
-    """An answer being written: an iterator over its text. `tokens` and `finish` follow it."""
+    """An answer being written: an iterator over its text. `tokens`, `logprobs` and `finish` follow it."""
 
-    def __init__(self, model, prompt, max_tokens, stop, raw, thinking, method, drafts):
-        self.tokens, self.finish = [], None
-        self._model, self._kind = model, (METHODS[method], drafts)
+    def __init__(self, model, prompt, max_tokens, stop, raw, thinking, kind, sampling):
+        self.tokens, self.logprobs, self.finish = [], [], None
+        self._model, self._kind = model, kind
         if max_tokens < 1:
             raise ValueError("max_tokens must be 1 at least")
         stop = [_encode(text) for text in ([stop] if isinstance(stop, str) else stop)]
         stops = (c_char_p * len(stop))(*stop)
-        options = _AnswerOptions(max_tokens=max_tokens, stop=stops, stop_count=len(stop), thinking=CHOICES[thinking])
+        sampling = _sampling(**sampling)
+        options = _AnswerOptions(
+            max_tokens=max_tokens, stop=stops, stop_count=len(stop), thinking=CHOICES[thinking], **sampling
+        )
         if isinstance(prompt, str) and not raw and _library.pard_model_has_chat_template(model._model.pointer):
             prompt = [{"role": "user", "content": prompt}]
-        self._session = model._session(method, drafts)
+        self._session = model._session(kind)
         if isinstance(prompt, str):
             _call(_library.pard_session_start, self._session.pointer, _encode(prompt), byref(options))
         else:
@@ -345,6 +423,8 @@ class Stream:
         found = _Round()
         _call(_library.pard_session_round, self._session.pointer, byref(found))
         self.tokens += found.tokens[: found.token_count]
+        for one in found.logprobs[: found.logprob_count]:
+            self.logprobs.append((one.logprob, [(likely.token, likely.logprob) for likely in one.top[: one.top_count]]))
         text = ctypes.string_at(found.text, found.text_length).decode()
         if found.finish != 0:
             self.finish = FINISHES[found.finish]

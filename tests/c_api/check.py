@@ -27,9 +27,12 @@ sizes = {
     pard._DeviceOptions: 3,
     pard._LoadOptions: 6,
     pard._Message: 2,
-    pard._SessionOptions: 4,
-    pard._AnswerOptions: 5,
-    pard._Round: 9,
+    pard._SessionOptions: 7,
+    pard._TokenBias: 1,
+    pard._AnswerOptions: 17,
+    pard._LikelyToken: 1,
+    pard._TokenLogprobs: 3,
+    pard._Round: 11,
     pard._Statistics: 43,
 }
 if ctypes.sizeof(ctypes.c_void_p) == 8:
@@ -48,12 +51,35 @@ answer = model.generate(question, max_tokens=max_tokens)
 assert answer.statistics["method"] == "pard" and len(answer.tokens) == answer.statistics["answer_tokens"]
 
 # A stream is the same text in pieces, whoever proposes.
-for method in ["ar", "vsd", "pard"]:
+for method in ["ar", "vsd", "pard", "ngram"]:
     stream = model.stream([{"role": "user", "content": question}], max_tokens=max_tokens, method=method, drafts=3)
     pieces = list(stream)
     assert "".join(pieces) == answer.text and len(pieces) > 1, (method, pieces, answer.text)
     assert stream.tokens == answer.tokens and stream.finish == answer.finish
     assert stream.statistics["method"] == method and sum(stream.statistics["accepted"]) <= sum(stream.statistics["proposed"])
+
+# How tokens are chosen does not depend on who proposes them.
+sampling = {"temperature": 0.9, "seed": 5, "top_k": 80, "top_p": 0.95, "min_p": 0.01, "repetition_penalty": 1.1}
+sampling.update(presence_penalty=0.2, frequency_penalty=0.1, logit_bias={9: -1.0, 8: 2.0}, banned=[40, 41], logprobs=3)
+drawn = model.generate(question, max_tokens=max_tokens, method="ar", **sampling)
+assert drawn.tokens != answer.tokens and not {40, 41} & set(drawn.tokens), drawn.tokens
+assert len(drawn.logprobs) == len(drawn.tokens)
+for logprob, top in drawn.logprobs:
+    assert logprob <= 0 and len(top) == 3 and top[0][1] >= top[1][1] >= top[2][1] and logprob <= top[0][1], (logprob, top)
+for method in ["pard", "ngram"]:
+    other = model.generate(question, max_tokens=max_tokens, method=method, **sampling)
+    assert other.tokens == drawn.tokens and other.logprobs == drawn.logprobs, (method, other.tokens, drawn.tokens)
+assert model.generate(question, max_tokens=8, logit_bias={19: 1000.0}).tokens == [19] * 8
+assert model.generate(question, max_tokens=8, temperature=1.0, acceptance="rejection").logprobs == []
+assert model.generate(question, max_tokens=max_tokens).tokens == answer.tokens, "options last for one answer"
+refused("PARD_INVALID_ARGUMENT", "top-p", lambda: model.generate("the", top_p=1.5))
+refused("PARD_INVALID_ARGUMENT", "99999", lambda: model.generate("the", banned=[99999]))
+try:
+    model.generate("the", heat=1.0)
+except TypeError as error:
+    assert "heat" in str(error)
+else:
+    raise AssertionError("an option that there is not")
 
 stop = answer.text[len(answer.text) // 2 :][:3]
 cut = model.generate(question, max_tokens=max_tokens, stop=stop)

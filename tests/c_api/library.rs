@@ -8,8 +8,8 @@ use std::process::{Command, Output};
 use std::sync::LazyLock;
 
 use pard_engine::c_api::{
-    PardAnswerOptions, PardDeviceOptions, PardFile, PardLoadOptions, PardMessage, PardRound, PardSessionOptions,
-    PardStatistics, pard_status_name,
+    PardAnswerOptions, PardDeviceOptions, PardFile, PardLikelyToken, PardLoadOptions, PardMessage, PardRound,
+    PardSessionOptions, PardStatistics, PardTokenBias, PardTokenLogprobs, pard_status_name,
 };
 
 /// The folder of `pard.h`.
@@ -162,10 +162,17 @@ fn structs_and_constants_are_the_same_on_both_sides() {
             size, weights, cache, products, mask_token, progress, user))
         .chain(layout!(PardFile, "pard_file": name, bytes, size))
         .chain(layout!(PardMessage, "pard_message": role, content))
-        .chain(layout!(PardSessionOptions, "pard_session_options": size, method, drafts, context, run_ahead))
-        .chain(layout!(PardAnswerOptions, "pard_answer_options": size, max_tokens, stop, stop_count, thinking))
+        .chain(layout!(PardSessionOptions, "pard_session_options": size, method, drafts, context, run_ahead, acceptance, ngram_longest, ngram_shortest))
+        .chain(layout!(PardTokenBias, "pard_token_bias": token, bias))
+        .chain(layout!(PardLikelyToken, "pard_likely_token": token, logprob))
+        .chain(layout!(PardTokenLogprobs, "pard_token_logprobs": token, logprob, top, top_count))
+        .chain(layout!(PardAnswerOptions, "pard_answer_options":
+            size, max_tokens, stop, stop_count, thinking, temperature, seed, top_k, top_p, min_p, repetition_penalty,
+            presence_penalty, frequency_penalty, logit_bias, logit_bias_count, banned, banned_count, logprobs,
+            top_logprobs))
         .chain(layout!(PardRound, "pard_round":
-            size, text, text_length, tokens, token_count, proposed, accepted, seconds, finish))
+            size, text, text_length, tokens, token_count, proposed, accepted, seconds, finish, logprobs,
+            logprob_count))
         .chain(layout!(PardStatistics, "pard_statistics":
             size, prompt_tokens, answer_tokens, committed_tokens, rounds, tokens_per_round, prefill_seconds,
             decode_seconds, tokens_per_second, mean_drafts, proposed, accepted, method, finish))

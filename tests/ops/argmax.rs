@@ -1,7 +1,7 @@
 //! `argmax` and `argmax_merge` on the device.
 
 use pard_engine::gpu::{Buffer, Device};
-use pard_engine::ops::{Argmax, BatchRow, DrawParams, MOST_ROWS, Rows, Step};
+use pard_engine::ops::{Argmax, BatchRow, Draw, DrawParams, MOST_ROWS, Rows, Step};
 
 use super::{POISON, input, row_counts, step, submit, words};
 use crate::oracle::argmax::argmax;
@@ -197,7 +197,8 @@ fn noise_of_a_sequence_is_of_the_rows_positions() {
                 Step { start, rows, first_output, outputs: outputs as u32, first_choice: 2, ..Step::default() };
             let (step, choices) = (step(device(), step_values), words(device(), 64, &[]));
             let (on_device, vocabulary) = (input(device(), vocab, &logits), Some(&vocabulary).filter(|_| listed));
-            let op = Argmax::drawing(device(), &step, &params, &on_device, limit, vocabulary, &choices);
+            let draw_by = Draw { noise: Some(&params), thresholds: None, first_row: 0 };
+            let op = Argmax::drawing(device(), &step, draw_by, &on_device, limit, vocabulary, &choices);
             let op = op.expect("shapes that fit");
             submit(device(), |pass| op.encode(pass, outputs));
             let chosen: Vec<u32> = choices.read(device(), 8, outputs).expect("reading back");

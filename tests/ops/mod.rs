@@ -6,11 +6,16 @@ pub mod argmax;
 pub mod attention;
 pub mod embedding;
 pub mod gather;
+pub mod log_probabilities;
 pub mod matmul;
+pub mod penalties;
+pub mod probabilities;
+pub mod rejection;
 pub mod rms_norm;
 pub mod rope;
 pub mod round;
 pub mod swiglu;
+pub mod truncation;
 
 use pard_engine::Result;
 use pard_engine::gpu::{Buffer, Device, Pass};

@@ -14,6 +14,11 @@ fn bits(seed: u32, position: u32, id: u32) -> u32 {
     x
 }
 
+/// The number in (0, 1) of one draw, off by 2^-24 of itself in f32.
+pub fn uniform(seed: u32, position: u32, id: u32) -> f64 {
+    (f64::from(bits(seed, position, id)) + 0.5) / 2f64.powi(32)
+}
+
 /// The noise of the token `id` at `position`, and how far an f32 kernel may be off.
 ///
 /// With e = -log(1 - v): v is off by 2^-23 v and, above, by 2^-23 where it is clamped; log by 2^-21 where it is near 0, by

@@ -8,13 +8,17 @@ pub mod attention;
 pub mod embedding;
 pub mod gradients;
 pub mod gumbel;
+pub mod log_probabilities;
 pub mod matmul;
+pub mod penalties;
+pub mod probabilities;
 pub mod rms_norm;
 pub mod rope;
 pub mod rotary_table;
 pub mod speculative;
 pub mod swiglu;
 pub mod transformer;
+pub mod truncation;
 
 /// What an operation should give.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -7,9 +7,10 @@ use pard_engine::ops::gradients::{
     Swiglu, SwigluGradient, TrainingRow, WeightGradient,
 };
 use pard_engine::ops::{
-    Accept, Argmax, Attention, AttentionScratch, AttentionShape, BatchIds, DrawParams, Embedding, Finish, Gather,
-    Inputs, KvCache, MOST_ROWS, MaskRow, Matmul, Matrix, RmsNorm, Role, Rope, RopeGains, RoundBuffers, RoundParams,
-    RowSet, Rows, Step, Tensor, Variant, WeightFormat, Whose, Yardstick,
+    Accept, Argmax, Attention, AttentionScratch, AttentionShape, BatchIds, Draw, DrawParams, Embedding, Finish, Gather,
+    Inputs, KvCache, LogProbabilities, MOST_ROWS, MaskRow, Matmul, Matrix, Penalties, PenaltyTerms, Probabilities,
+    Rejection, RejectionTerms, RmsNorm, Role, Rope, RopeGains, RoundBuffers, RoundParams, RowSet, Rows, Step, Tensor,
+    TokenCounts, Truncation, TruncationTerms, Variant, WeightFormat, Whose, Yardstick,
 };
 
 /// Shapes of published models, and the extremes that a configuration may have.
@@ -204,11 +205,59 @@ fn rows(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
             Argmax::new(device, rows, &tensor(4099)?, 4097, vocabulary, &choices)?.encode(pass, MOST_ROWS);
         }
     }
-    let draw = Buffer::uniform(device, "draw", &DrawParams { temperature: 1.0, seed: 1 })?;
-    for vocabulary in [None, Some(&vocabulary)] {
-        Argmax::drawing(device, &step, &draw, &tensor(4099)?, 4097, vocabulary, &choices)?.encode(pass, MOST_ROWS);
-    }
+    choices_of_one(device, pass, &step, &choices)?;
     BatchIds::new(device, &step, &sources, &choices, &Buffer::storage(device, "ids", 128)?)?.encode(pass, MOST_ROWS);
+    Ok(())
+}
+
+/// `penalties`, `truncation`, `argmax` and `token_counts`, for rows of one sequence.
+fn choices_of_one(device: &Device, pass: &mut Pass, step: &Buffer, choices: &Buffer) -> pard_engine::Result<()> {
+    let tensor = || Tensor::new(device, "rows", MOST_ROWS, 4099);
+    let words = |count: u64| Buffer::storage(device, "words", 4 * count);
+    let [session, proposals, counts, bias] = [words(3)?, words(32)?, words(4099)?, words(4099)?];
+    let [vocabulary, record, thresholds] = [words(4099)?, words(18)?, words(32)?];
+    let noise = Buffer::uniform(device, "draw", &DrawParams { temperature: 1.0, seed: 1 })?;
+    let (logits, adjusted) = (tensor()?, tensor()?);
+    let terms = PenaltyTerms {
+        session: &session,
+        proposals: &proposals,
+        counts: &counts,
+        bias: &bias,
+        repetition: 1.1,
+        presence: 0.5,
+        frequency: 0.5,
+    };
+    for vocabulary in [None, Some(&vocabulary)] {
+        Penalties::new(device, step, terms, 0, [&logits, &adjusted], 4097, vocabulary)?.encode(pass, MOST_ROWS);
+        for (noise, thresholds) in [(None, None), (Some(&noise), None), (Some(&noise), Some(&thresholds))] {
+            let draw = Draw { noise, thresholds, first_row: 0 };
+            Argmax::drawing(device, step, draw, &adjusted, 4097, vocabulary, choices)?.encode(pass, MOST_ROWS);
+        }
+    }
+    let terms = TruncationTerms { top_k: 40, top_p: 0.9, min_p: 0.1, temperature: 1.0 };
+    // Around the number of tokens from which on a weight has fewer bits.
+    for limit in [4097, 1] {
+        Truncation::new(device, terms, 0, &adjusted, limit, &thresholds)?.encode(pass, MOST_ROWS);
+    }
+    TokenCounts::new(device, &record, &counts)?.encode(pass, 17);
+    chances_of_one(device, pass, step, choices)
+}
+
+/// `probabilities`, `rejection` and `log_probabilities`.
+fn chances_of_one(device: &Device, pass: &mut Pass, step: &Buffer, choices: &Buffer) -> pard_engine::Result<()> {
+    let tensor = || Tensor::new(device, "rows", MOST_ROWS, 4099);
+    let words = |count: u64| Buffer::storage(device, "words", 4 * count);
+    let [vocabulary, thresholds, proposals, record] = [words(4099)?, words(32)?, words(32)?, words(1000)?];
+    let (logits, target, draft) = (tensor()?, tensor()?, tensor()?);
+    for vocabulary in [None, Some(&vocabulary)] {
+        for thresholds in [None, Some(&thresholds)] {
+            let op = Probabilities::new(device, step, 1.0, 0, &logits, 4097, vocabulary, thresholds, &target)?;
+            op.encode(pass, MOST_ROWS);
+        }
+        LogProbabilities::new(device, &logits, 4097, vocabulary, &record, 18, 20)?.encode(pass, 17);
+    }
+    let terms = RejectionTerms { target: &target, draft: &draft, proposals: &proposals, draw_seed: 1, accept_seed: 2 };
+    Rejection::new(device, step, terms, choices)?.encode(pass, 17);
     Ok(())
 }
 

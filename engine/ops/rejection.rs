@@ -1,0 +1,57 @@
+//! The rejection rule of speculative sampling: shaders/rejection.wgsl.
+
+use super::Tensor;
+use crate::error::Result;
+use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct RejectionParams {
+    vocab: u32,
+    draw_seed: u32,
+    accept_seed: u32,
+}
+
+/// What tokens are drawn from and by.
+#[derive(Clone, Copy)]
+pub struct RejectionTerms<'a> {
+    /// p of each row, `[rows, vocab]`, as [`super::Probabilities`] gives it.
+    pub target: &'a Tensor,
+    /// q of each proposal, `[proposals, vocab]`.
+    pub draft: &'a Tensor,
+    /// d1 .. dK, each drawn from its q by other noise.
+    pub proposals: &'a Buffer,
+    /// Names the noise that tokens are drawn by.
+    pub draw_seed: u32,
+    /// Names the noise that proposals are accepted by.
+    pub accept_seed: u32,
+}
+
+/// The choices of a target's rows, with the operands bound.
+pub struct Rejection {
+    dispatch: Dispatch,
+    vocab: usize,
+}
+
+impl Rejection {
+    /// `choices[step.first_choice + r]` = the proposal of row r with chance min(1, p / q) of it, else a token drawn from
+    /// max(p - q, 0), scaled; drawn from p for the last of the step's output rows. So it is distributed as p.
+    ///
+    /// Errors: [`crate::Error::Shape`] if p and q are not of the same width.
+    /// Source: Leviathan et al. 2023, arXiv:2211.17192.
+    pub fn new(device: &Device, step: &Buffer, terms: RejectionTerms, choices: &Buffer) -> Result<Rejection> {
+        let RejectionTerms { target, draft, proposals, draw_seed, accept_seed } = terms;
+        draft.expect("rejection", "draft", draft.rows, target.width)?;
+        let params = RejectionParams { vocab: target.width as u32, draw_seed, accept_seed };
+        let params = Buffer::uniform(device, "rejection params", &params)?;
+        let kernel = device.kernel(&["rejection", "shared/step", "shared/gumbel"], &[])?;
+        let operands = [&params, step, &target.buffer, &draft.buffer, proposals, choices];
+        Ok(Rejection { dispatch: kernel.dispatch(device, &operands, [1, 1, 1])?, vocab: target.width })
+    }
+
+    /// Records it for `rows` rows, which must be the step's `outputs`.
+    pub fn encode(&self, pass: &mut Pass, rows: usize) {
+        let elements = rows * self.vocab;
+        self.dispatch.encode_over(pass, [rows as u32, 1, 1], Work::of(rows, [1, self.vocab], 8 * elements, elements));
+    }
+}

@@ -1,0 +1,63 @@
+// Speculative sampling (Leviathan et al. 2023, arXiv:2211.17192): the proposal d of a row, which was drawn from q, becomes
+// the row's choice with chance min(1, p(d) / q(d)), p being what the target draws from; else a token is drawn from
+// max(p - q, 0), scaled. So the choice is distributed as p. The row behind the last proposal draws from p.
+//
+// A refused d is never drawn again: it was refused for p(d) < q(d). So a choice that is the proposal says that it was
+// accepted, and `accept` needs to know no more.
+//
+// Dispatch: one workgroup per row.
+struct RejectionParams {
+    vocab: u32,        // width of a row
+    draw_seed: u32,    // of the noise that tokens are drawn by
+    accept_seed: u32,  // of the noise that proposals are accepted by
+}
+@group(0) @binding(0) var<uniform> params: RejectionParams;
+@group(0) @binding(1) var<uniform> step: Step;
+@group(0) @binding(2) var<storage, read> target_chances: array<f32>;      // [rows, vocab]: p
+@group(0) @binding(3) var<storage, read> draft_chances: array<f32>;       // [proposals, vocab]: q
+@group(0) @binding(4) var<storage, read> proposals: array<u32>;           // d1 ..
+@group(0) @binding(5) var<storage, read_write> choices: array<u32>;
+
+const LANES: u32 = 256u;
+const LOWEST = -3.4028234e38;
+
+var<workgroup> lane_value: array<f32, LANES>;
+var<workgroup> lane_index: array<u32, LANES>;
+
+@compute @workgroup_size(256)
+fn rejection(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let row = group.x;
+    let first = row * params.vocab;
+    // A row's token stands one position further on.
+    let position = step.start + step.first_output + row + 1u;
+    let is_checked = row + 1u < step.outputs;
+    var value = LOWEST;
+    var index = params.vocab;
+    for (var i = lane; i < params.vocab; i += LANES) {
+        var chance = target_chances[first + i];
+        if is_checked { chance -= draft_chances[first + i]; }
+        if chance > 0.0 {
+            let score = log(chance) + gumbel(i, position, params.draw_seed);
+            if score > value { value = score; index = i; }
+        }
+    }
+    lane_value[lane] = value;
+    lane_index[lane] = index;
+    workgroupBarrier();
+    if lane != 0u { return; }
+    for (var other = 1u; other < LANES; other++) {
+        let other_value = lane_value[other];
+        if other_value > value || (other_value == value && lane_index[other] < index) {
+            value = other_value;
+            index = lane_index[other];
+        }
+    }
+    if is_checked {
+        let proposal = proposals[row];
+        let share = (f32(hash(vec3(proposal, position, params.accept_seed))) + 0.5) * 0x1p-32;
+        let p = target_chances[first + proposal];
+        // Where p and q are the same nothing is left to draw from, and refusing is a matter of rounding.
+        if (p > 0.0 && share * draft_chances[first + proposal] <= p) || index == params.vocab { index = proposal; }
+    }
+    choices[step.first_choice + row] = index;
+}

@@ -1,0 +1,91 @@
+//! Prompt-lookup drafting: the text is AR's, and a text that repeats itself takes few rounds.
+
+use pard_engine::Error;
+use pard_engine::decoding::{
+    Acceptance, Costs, Decoder, DecoderOptions, Drafts, MOST_DRAFTS, Method, NgramOptions, SamplingOptions,
+};
+use pard_engine::gpu::CacheFormat;
+use pard_engine::model::PassCost;
+
+use crate::decoding::decode;
+use crate::sampling::{drawn, options};
+use crate::sampling_options::everything;
+use crate::support::gpu::{plan, upload};
+use crate::support::random::Random;
+use crate::support::tiny_model::Recipe;
+
+/// A prompt that holds a passage twice, so that there is something to look up from the beginning.
+fn prompt(vocab: usize) -> Vec<u32> {
+    let passage = Random::new(7).indices(9, vocab);
+    [&passage[..], &Random::new(8).indices(5, vocab), &passage[..]].concat()
+}
+
+#[test]
+fn the_text_is_ars() {
+    let repeated = SamplingOptions { frequency_penalty: -0.6, ..drawn(0.7, 3) };
+    for (recipe, sampling) in Recipe::each_family(111).into_iter().zip([drawn(0.0, 0), repeated, everything()]) {
+        let target = upload(&recipe, &plan(CacheFormat::F16));
+        let prompt = prompt(recipe.config.vocab_size);
+        let write = |options: DecoderOptions| {
+            let mut decoder = Decoder::new(&target, None, options).expect("it needs no draft");
+            decoder.set_costs(Costs {
+                target: PassCost::from_points(&[(1, 1.0), (32, 2.0)]),
+                draft: PassCost::from_points(&[]),
+            });
+            let text = decode(&mut decoder, &prompt, 60);
+            let device = decoder.device_session().expect("the session");
+            assert_eq!(device, decoder.session(), "the host follows the device");
+            (text, decoder.statistics().clone())
+        };
+        let (alone, _) = write(options(Method::Ar, 0, &sampling));
+        let mut proposed = 0;
+        for drafts in [Drafts::Fixed(1), Drafts::Fixed(4), Drafts::Fixed(MOST_DRAFTS), Drafts::Auto] {
+            for (ngram, run_ahead) in
+                [(NgramOptions::default(), true), (NgramOptions { longest: 1, shortest: 1 }, false)]
+            {
+                let run_ahead = Some(run_ahead);
+                let (text, statistics) =
+                    write(DecoderOptions { drafts, ngram, run_ahead, ..options(Method::Ngram, 0, &sampling) });
+                assert_eq!(text, alone, "{:?}, K = {drafts}, {ngram:?}", recipe.config.family);
+                proposed += statistics.proposed.iter().sum::<usize>();
+            }
+        }
+        assert!(proposed > 100, "{proposed} proposals");
+    }
+}
+
+/// A text of one token over and over: two rounds until it has stood twice, and from then on K + 1 tokens each.
+#[test]
+fn a_repetition_is_accepted_whole() {
+    let recipe = Recipe::qwen3(112);
+    let target = upload(&recipe, &plan(CacheFormat::F16));
+    let sampling = SamplingOptions { logit_bias: vec![(19, 5000.0)], ..SamplingOptions::default() };
+    for drafts in [1, 4, 16] {
+        let mut decoder = Decoder::new(&target, None, options(Method::Ngram, drafts, &sampling)).expect("a decoder");
+        decoder.start(&[1, 2, 3], &|| true).expect("start");
+        for _ in 0..5 {
+            decoder.round().expect("a round");
+        }
+        let statistics = decoder.statistics();
+        assert_eq!(statistics.plain_rounds(), 2, "nothing to look up, and then one 19 that nothing follows");
+        assert_eq!(statistics.committed_tokens, 2 + 3 * (drafts + 1), "K = {drafts}");
+        assert_eq!(statistics.accepted_per_position(), vec![1.0; drafts], "K = {drafts}");
+        assert!(decoder.tokens()[3..].iter().all(|&token| token == 19));
+    }
+}
+
+#[test]
+fn options_that_make_no_sense_are_refused_by_name() {
+    let recipe = Recipe::llama(113);
+    let target = upload(&recipe, &plan(CacheFormat::F16));
+    let refused = |options: DecoderOptions| match Decoder::new(&target, None, options).map(drop) {
+        Err(Error::Option { option, .. }) => option,
+        other => panic!("{other:?}"),
+    };
+    for (longest, shortest) in [(3, 0), (1, 2), (65, 1), (0, 0)] {
+        let ngram = NgramOptions { longest, shortest };
+        assert_eq!(refused(DecoderOptions { ngram, ..options(Method::Ngram, 4, &drawn(0.0, 0)) }), "n-gram");
+    }
+    let acceptance = Acceptance::Rejection;
+    assert_eq!(refused(DecoderOptions { acceptance, ..options(Method::Ngram, 4, &drawn(1.0, 0)) }), "acceptance");
+}
