@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, Drafts, Method};
 use pard_engine::gpu::Device;
 use pard_engine::model::source::{self, DownloadProgress, SourceOptions};
-use pard_engine::model::{DraftFiles, LoadOptions, Model, ModelFiles, Progress, Sequence, shared};
+use pard_engine::model::{DraftFiles, LoadOptions, Model, ModelFiles, PassCost, Progress, Sequence, shared};
 use pard_engine::{Error, Result};
 use serde_json::{Value, json};
 
@@ -219,12 +219,20 @@ impl Models {
     /// Tells a decoder that chooses K what passes cost: as measured before on this device, or else anew, once.
     pub fn prepare(&self, decoder: &mut Decoder, talk: Talk) -> Result<()> {
         if decoder.options().drafts == Drafts::Auto {
-            let costs = match self.costs.get() {
-                Some(costs) => costs.clone(),
+            let known = self.costs.get().map(|costs| match decoder.options().method {
+                // Looking tokens up costs nothing beside a pass.
+                Method::Ngram => Costs { draft: PassCost::from_points(&[]), ..costs.clone() },
+                _ => costs.clone(),
+            });
+            let costs = match known {
+                Some(costs) => costs,
                 None => {
                     talk.note("measuring what passes cost here, to choose K; `pard tune` measures it once for all");
                     let measured = decoder.measure_costs()?;
-                    self.costs.get_or_init(|| measured).clone()
+                    if decoder.options().method != Method::Ngram {
+                        self.costs.get_or_init(|| measured.clone());
+                    }
+                    measured
                 }
             };
             decoder.set_costs(costs);

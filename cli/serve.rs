@@ -28,7 +28,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use pard_engine::Error;
-use pard_engine::decoding::Limits;
+use pard_engine::decoding::{Limits, Method};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -120,7 +120,7 @@ impl Server {
             sampling: options.sampling,
             limits: Limits { max_tokens: decoding.max_tokens.unwrap_or(usize::MAX), stop: decoding.stop.clone() },
             proposer,
-            methods: prepared.files.methods(),
+            methods: [prepared.files.methods(), vec![Method::Ngram]].concat(),
             vocab: prepared.files.target.config.vocab_size,
         };
         let target = &prepared.files.target;

@@ -1,7 +1,7 @@
 //! Decoders that stay between answers with what their caches hold.
 
 use pard_engine::Result;
-use pard_engine::decoding::{Decoder, DecoderOptions};
+use pard_engine::decoding::{Acceptance, Decoder, DecoderOptions, Method};
 
 use super::job::{Job, Proposer, Reuse};
 use crate::load::Models;
@@ -39,7 +39,11 @@ impl Idle {
     ///
     /// **Errors**: those of [`Decoder::new`] and [`Models::prepare`].
     pub fn make(&self, models: &mut Models, proposer: Proposer) -> Result<Session> {
-        let options = DecoderOptions { method: proposer.method, drafts: proposer.drafts, ..self.options.clone() };
+        let mut options = DecoderOptions { method: proposer.method, drafts: proposer.drafts, ..self.options.clone() };
+        if matches!(proposer.method, Method::Ar | Method::Ngram) {
+            // Only what a model proposes has chances that it could be accepted by.
+            options.acceptance = Acceptance::Noise;
+        }
         let mut decoder = models.decoder(options)?;
         models.prepare(&mut decoder, self.talk)?;
         Ok(Session { decoder, proposer })

@@ -161,8 +161,64 @@ fn a_conversation_goes_on_from_the_session_that_holds_it() {
     assert_eq!(cached(&body(one)), 0);
     // Another conversation gets a session of its own, and the first one's caches stay.
     assert_eq!(cached(&body(other)), 0);
-    assert_eq!(server.metric("pard_sessions{state=\"idle\"}"), 2.0);
+    server.wait_for_metric("pard_sessions{state=\"idle\"}", 2.0);
     assert_eq!(cached(&body(one)), len - 1);
     assert!(cached(&body(&format!("{one}and more"))) >= len - 2);
     assert_eq!(cached(&text(one, json!({ "max_tokens": 4, "cache_prompt": false }))), 0);
+}
+
+#[test]
+fn all_that_chooses_tokens_is_passed_on_and_probabilities_are_told() {
+    let server = Server::with(&["-d", name(&MODELS.draft)]);
+    let options = [
+        ["-n", "16"],
+        ["-t", "0.9"],
+        ["--seed", "5"],
+        ["--top-k", "40"],
+        ["--top-p", "0.95"],
+        ["--min-p", "0.01"],
+        ["--repetition-penalty", "1.3"],
+        ["--presence-penalty", "0.4"],
+        ["--frequency-penalty", "0.2"],
+        ["--logit-bias", "65=3"],
+        ["--ban", "66,67"],
+        ["--logprobs", "2"],
+    ];
+    let expected = generated("the other", &options.concat());
+    let sampling = json!({
+        "max_tokens": 16, "temperature": 0.9, "seed": 5, "top_k": 40, "top_p": 0.95, "min_p": 0.01,
+        "repetition_penalty": 1.3, "presence_penalty": 0.4, "frequency_penalty": 0.2,
+        "logit_bias": { "65": 3, "66": false, "67": false }, "logprobs": true, "top_logprobs": 2, "stream": false,
+    });
+    let told = expected["logprobs"].as_array().expect("a list");
+    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("no number: {value}"));
+    for method in ["ar", "pard", "ngram"] {
+        let mut more = sampling.clone();
+        more["pard"] = json!({ "method": method });
+        let choice = server.chat("the other", more.clone())["choices"][0].clone();
+        assert_eq!(choice["message"]["content"], expected["text"], "{method}");
+        let content = choice["logprobs"]["content"].as_array().unwrap_or_else(|| panic!("no list: {choice}"));
+        assert!(!content.is_empty() && content.len() <= told.len());
+        let mut bytes = Vec::new();
+        for (token, expected) in content.iter().zip(told) {
+            assert!((number(&token["logprob"]) - number(&expected["logprob"])).abs() < 1e-3, "{token}, {expected}");
+            assert_eq!(token["top_logprobs"].as_array().map(Vec::len), Some(2), "{token}");
+            bytes.extend(token["bytes"].as_array().expect("bytes").iter().map(|byte| number(byte) as u8));
+        }
+        assert_eq!(json!(String::from_utf8_lossy(&bytes)), expected["text"], "the tokens' bytes are the text's");
+        // The same, token by token.
+        more["stream"] = json!(true);
+        let events = server.post("/v1/chat/completions", &chat("the other", more)).events();
+        let parts = events.iter().filter_map(|event| event["choices"][0]["logprobs"]["content"].as_array());
+        assert_eq!(parts.flatten().count(), content.len());
+    }
+    // The older interface has lists.
+    let body = text("the thing", json!({ "max_tokens": 5, "logprobs": 3 }));
+    let choice = server.post("/v1/completions", &body).json()["choices"][0].clone();
+    let logprobs = &choice["logprobs"];
+    for list in ["tokens", "token_logprobs", "top_logprobs", "text_offset"] {
+        assert_eq!(logprobs[list].as_array().map(Vec::len), Some(5), "{list}: {choice}");
+    }
+    // Where nothing is drawn, the token that is taken is the likeliest.
+    assert!(number(&logprobs["token_logprobs"][0]) <= 0.0 && logprobs["text_offset"][0] == 0, "{choice}");
 }

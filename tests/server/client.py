@@ -45,6 +45,13 @@ stopped = client.chat.completions.create(**question, **settings, stop=stop)
 assert stopped.choices[0].message.content == expected[: expected.index(stop)]
 assert stopped.choices[0].finish_reason == "stop"
 
+# How probable each token was.
+probable = client.chat.completions.create(**question, **settings, logprobs=True, top_logprobs=2)
+content = probable.choices[0].logprobs.content
+assert b"".join(bytes(token.bytes) for token in content).decode(errors="replace") == expected
+assert all(token.logprob <= 0 and len(token.top_logprobs) == 2 for token in content)
+assert all(abs(token.logprob - token.top_logprobs[0].logprob) < 1e-3 for token in content), "the likeliest is taken"
+
 # Plain texts, as many as are asked for.
 texts = client.completions.create(model="any", prompt=["the thing", "the other"], max_tokens=4)
 assert [choice.index for choice in texts.choices] == [0, 1] and texts.object == "text_completion"

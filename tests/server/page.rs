@@ -110,7 +110,7 @@ fn the_page_streams_an_answer_and_shows_what_was_accepted() {
     let target = name(&MODELS.target);
     let server = Server::with(&["-d", target, "--method", "vsd", "-k", "4"]);
     browser.open(&format!("{}/", server.url()));
-    browser.wait_until("document.querySelectorAll('#method option').length === 2");
+    browser.wait_until("document.querySelectorAll('#method option').length === 3");
     assert_eq!(
         browser.run("return [document.getElementById('method').value, document.getElementById('k').value]"),
         json!(["vsd", "4"])

@@ -35,6 +35,19 @@ fn parameters_that_cannot_be_had_are_named() {
         ("stream_options", json!(true)),
         ("tools", json!([{ "type": "function" }])),
         ("response_format", json!({ "type": "json_object" })),
+        ("top_p", json!(0)),
+        ("top_p", json!(1.5)),
+        ("top_k", json!(-1)),
+        ("min_p", json!(2)),
+        ("repetition_penalty", json!(0)),
+        ("presence_penalty", json!(1e9)),
+        ("frequency_penalty", json!("much")),
+        ("logit_bias", json!([1, 2])),
+        ("logit_bias", json!({ "the": 1 })),
+        ("logit_bias", json!({ "100000": 1 })),
+        ("logit_bias", json!({ "5": 1e9 })),
+        ("logprobs", json!(3)),
+        ("top_logprobs", json!(3)),
         ("pard", json!("fast")),
         ("pard.method", json!({})),
         ("pard.k", json!({})),
@@ -65,6 +78,7 @@ fn parameters_that_cannot_be_had_are_named() {
     }
     refused("/v1/completions", &text("the", json!({ "suffix": "end" })), "suffix");
     refused("/v1/completions", &text("the", json!({ "best_of": 3 })), "best_of");
+    refused("/v1/completions", &text("the", json!({ "logprobs": 21 })), "logprobs");
     let long = server.post("/v1/chat/completions", &chat(&"the thing ".repeat(600), json!({})));
     long.expect_error(400, &["the context holds 512"]);
     assert_eq!(long.json()["error"]["code"], "context_length_exceeded");
