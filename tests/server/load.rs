@@ -30,7 +30,7 @@ fn hundreds_of_clients_get_their_answers() {
         .collect();
     let ask = |client: usize| {
         let which = client % prompts.len();
-        let streams = client % 3 == 0;
+        let streams = client.is_multiple_of(3);
         let reply =
             server.post("/v1/chat/completions", &chat(prompts[which], json!({ "max_tokens": 6, "stream": streams })));
         let text = match streams {
@@ -128,7 +128,7 @@ fn sigterm_lets_answers_end_and_takes_no_more() {
     server.wait_for_metric("pard_queue_depth", 1.0);
     kill(&server);
     assert!(TcpStream::connect(server.address()).is_err() || Reply::read(server.begin("/health", "", "")).status == 0);
-    assert_eq!(super::streamed_text(&Reply::read(running).events(), 0).is_empty(), false);
+    assert!(!super::streamed_text(&Reply::read(running).events(), 0).is_empty());
     assert_eq!(Reply::read(waiting).status, 200);
     assert_eq!(server.ended(), Some(0));
     drop(idle);
