@@ -21,6 +21,25 @@ fn prompt(vocab: usize) -> Vec<u32> {
 }
 
 #[test]
+fn the_longest_match_wins_and_of_equals_the_latest() {
+    let of = |longest, shortest, tokens: &[u32], drafts| NgramOptions { longest, shortest }.propose(tokens, drafts);
+    // [2, 3] stands at 1 and at 5; [9, 2, 3] nowhere else but at the end.
+    assert_eq!(of(3, 1, &[1, 2, 3, 4, 8, 2, 3, 5, 6, 9, 2, 3], 3), vec![5, 6, 9]);
+    // [1, 2, 3] at the beginning is longer than [2, 3] later on.
+    assert_eq!(of(3, 1, &[1, 2, 3, 4, 8, 2, 3, 5, 1, 2, 3], 2), vec![4, 8]);
+    assert_eq!(of(2, 1, &[1, 2, 3, 4, 8, 2, 3, 5, 1, 2, 3], 2), vec![5, 1]);
+    // What was never there proposes nothing, nor does one token alone where two are asked for.
+    for (shortest, tokens) in [(1, &[1, 2, 3, 4][..]), (1, &[1]), (2, &[1, 2, 3, 2])] {
+        assert!(of(3, shortest, tokens, 8).is_empty(), "{tokens:?}");
+    }
+    assert!(of(3, 1, &[1, 1], 0).is_empty());
+    assert_eq!(of(3, 1, &[1, 2, 3, 2], 1), vec![3]);
+    // A repetition goes on as long as it may.
+    assert_eq!(of(3, 1, &[9, 1, 2, 1, 2, 1, 2], 5), vec![1, 2, 1, 2, 1]);
+    assert_eq!(of(3, 1, &[7, 7], 4), vec![7, 7, 7, 7]);
+}
+
+#[test]
 fn the_text_is_ars() {
     let repeated = SamplingOptions { frequency_penalty: -0.6, ..drawn(0.7, 3) };
     for (recipe, sampling) in Recipe::each_family(111).into_iter().zip([drawn(0.0, 0), repeated, everything()]) {

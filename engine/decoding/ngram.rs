@@ -36,7 +36,7 @@ impl NgramOptions {
 
     /// At most `drafts` tokens that followed the latest earlier occurrence of the end of `tokens`; none if there is none. An
     /// occurrence that reaches to the end goes on with what is proposed, so that a repetition is proposed at any length.
-    pub(super) fn propose(&self, tokens: &[u32], drafts: usize) -> Vec<u32> {
+    pub fn propose(&self, tokens: &[u32], drafts: usize) -> Vec<u32> {
         let found = (self.shortest..=self.longest).rev().find_map(|len| {
             let begin = tokens.len().checked_sub(len)?;
             let wanted = &tokens[begin..];
@@ -48,37 +48,5 @@ impl NgramOptions {
             proposals.push(tokens.get(at).copied().unwrap_or_else(|| proposals[at - tokens.len()]));
         }
         proposals
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_longest_match_wins_and_of_equals_the_latest() {
-        let options = NgramOptions::default();
-        // [2, 3] stands at 1 and at 5; [9, 2, 3] nowhere else but at the end.
-        let text = [1, 2, 3, 4, 8, 2, 3, 5, 6, 9, 2, 3];
-        assert_eq!(options.propose(&text, 3), [5, 6, 9]);
-        // [1, 2, 3] at the beginning is longer than [2, 3] later on.
-        assert_eq!(options.propose(&[1, 2, 3, 4, 8, 2, 3, 5, 1, 2, 3], 2), [4, 8]);
-        assert_eq!(NgramOptions { longest: 2, shortest: 1 }.propose(&[1, 2, 3, 4, 8, 2, 3, 5, 1, 2, 3], 2), [5, 1]);
-    }
-
-    #[test]
-    fn what_was_never_there_proposes_nothing() {
-        assert_eq!(NgramOptions::default().propose(&[1, 2, 3, 4], 8), []);
-        assert_eq!(NgramOptions::default().propose(&[1], 8), []);
-        assert_eq!(NgramOptions::default().propose(&[1, 1], 0), []);
-        // One token alone is not enough where two are asked for.
-        assert_eq!(NgramOptions { longest: 3, shortest: 2 }.propose(&[1, 2, 3, 2], 8), []);
-        assert_eq!(NgramOptions::default().propose(&[1, 2, 3, 2], 1), [3]);
-    }
-
-    #[test]
-    fn a_repetition_goes_on_as_long_as_it_may() {
-        assert_eq!(NgramOptions::default().propose(&[9, 1, 2, 1, 2, 1, 2], 5), [1, 2, 1, 2, 1]);
-        assert_eq!(NgramOptions::default().propose(&[7, 7], 4), [7, 7, 7, 7]);
     }
 }
