@@ -30,6 +30,9 @@ pub enum Command {
     Generate(GenerateArguments),
     /// Talk with a model
     Chat(ChatArguments),
+    /// Answer requests over HTTP, as OpenAI's interface has them
+    #[cfg(feature = "server")]
+    Serve(Box<crate::serve::ServeArguments>),
     /// Time the decoding methods side by side and compare their tokens; or, with --pp or --tg, one model's raw speed
     Bench(BenchArguments),
     /// Write the responses to many prompts, several at once, to a file

@@ -1,13 +1,13 @@
 //! From models' names to models on a device, with progress bars on a terminal.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, Drafts, Method};
 use pard_engine::gpu::Device;
 use pard_engine::model::source::{self, DownloadProgress, SourceOptions};
-use pard_engine::model::{DraftFiles, LoadOptions, Model, ModelFiles, Progress, Sequence, shared};
+use pard_engine::model::{DraftFiles, LoadOptions, Model, ModelFiles, PassCost, Progress, Sequence, shared};
 use pard_engine::{Error, Result};
 use serde_json::{Value, json};
 
@@ -112,10 +112,10 @@ impl Files {
                 Some(draft)
             }
         };
-        let costs = match (&target.tuning, &draft_tuning) {
-            (Some(target), Some(draft)) => Some(Costs { target: target.pass_cost(), draft: draft.pass_cost() }),
-            _ => None,
-        };
+        let costs = OnceCell::new();
+        if let (Some(target), Some(draft)) = (&target.tuning, &draft_tuning) {
+            costs.get_or_init(|| Costs { target: target.pass_cost(), draft: draft.pass_cost() });
+        }
         Ok(Models { target, draft, costs })
     }
 }
@@ -206,8 +206,8 @@ fn with_progress(
 pub struct Models {
     pub target: Model,
     pub draft: Option<Draft>,
-    /// What passes cost, if both models were tuned.
-    costs: Option<Costs>,
+    /// What passes cost: if both models were tuned, or once it was measured.
+    costs: OnceCell<Costs>,
 }
 
 impl Models {
@@ -216,14 +216,23 @@ impl Models {
         Decoder::new(&self.target.transformer, self.draft.as_ref(), options)
     }
 
-    /// Tells a decoder that chooses K what passes cost: as measured before on this device, or else anew.
+    /// Tells a decoder that chooses K what passes cost: as measured before on this device, or else anew, once.
     pub fn prepare(&self, decoder: &mut Decoder, talk: Talk) -> Result<()> {
         if decoder.options().drafts == Drafts::Auto {
-            let costs = match &self.costs {
-                Some(costs) => costs.clone(),
+            let known = self.costs.get().map(|costs| match decoder.options().method {
+                // Looking tokens up costs nothing beside a pass.
+                Method::Ngram => Costs { draft: PassCost::from_points(&[]), ..costs.clone() },
+                _ => costs.clone(),
+            });
+            let costs = match known {
+                Some(costs) => costs,
                 None => {
                     talk.note("measuring what passes cost here, to choose K; `pard tune` measures it once for all");
-                    decoder.measure_costs()?
+                    let measured = decoder.measure_costs()?;
+                    if decoder.options().method != Method::Ngram {
+                        self.costs.get_or_init(|| measured.clone());
+                    }
+                    measured
                 }
             };
             decoder.set_costs(costs);

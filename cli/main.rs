@@ -17,6 +17,8 @@ mod output;
 mod profile;
 mod prompt;
 mod respond;
+#[cfg(feature = "server")]
+mod serve;
 mod shell;
 mod tune;
 
@@ -30,6 +32,8 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Chat(arguments) => chat::run(&arguments),
+        #[cfg(feature = "server")]
+        Command::Serve(arguments) => serve::run(&arguments),
         Command::Respond(arguments) => respond::run(&arguments),
         Command::Profile(arguments) => profile::run(&arguments),
         Command::Tune(arguments) => tune::run(&arguments),

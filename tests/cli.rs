@@ -20,15 +20,15 @@ use crate::support::tiny_model::Recipe;
 use crate::support::tiny_tokenizer::special_id;
 
 /// Folders with models, written once: the target, a draft for it that names a mask token, and damaged ones.
-struct Models {
-    target: PathBuf,
-    draft: PathBuf,
-    without_template: PathBuf,
+pub(crate) struct Models {
+    pub(crate) target: PathBuf,
+    pub(crate) draft: PathBuf,
+    pub(crate) without_template: PathBuf,
     other_tokenizer: PathBuf,
     truncated: PathBuf,
 }
 
-static MODELS: LazyLock<Models> = LazyLock::new(|| {
+pub(crate) static MODELS: LazyLock<Models> = LazyLock::new(|| {
     let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli");
     let folder = |name: &str, recipe: &Recipe| {
         let folder = root.join(name);
@@ -61,7 +61,7 @@ fn edit(path: &Path, change: impl Fn(String) -> String) {
 }
 
 /// `pard` with `arguments`, far from the user's own models.
-fn command(arguments: &[&str]) -> Command {
+pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pard"));
     let nowhere = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli").join("nowhere");
     command.args(arguments).env("PARD_CACHE", &nowhere).env("HF_HOME", &nowhere).env("HF_HUB_OFFLINE", "1");
@@ -70,10 +70,10 @@ fn command(arguments: &[&str]) -> Command {
 }
 
 /// What a command printed and how it ended.
-struct Ended {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Ended {
@@ -84,7 +84,7 @@ impl Ended {
 
     /// Checks the exit code, and that the line that begins with `error: ` holds `parts`.
     #[track_caller]
-    fn expect_error(&self, code: i32, parts: &[&str]) {
+    pub(crate) fn expect_error(&self, code: i32, parts: &[&str]) {
         assert_eq!(self.code, Some(code), "stdout {:?}, stderr {:?}", self.stdout, self.stderr);
         let line = self.stderr.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
         for part in parts {
@@ -94,13 +94,13 @@ impl Ended {
     }
 }
 
-fn pard(arguments: &[&str]) -> Ended {
+pub(crate) fn pard(arguments: &[&str]) -> Ended {
     Ended::of(command(arguments).output().expect("running pard"))
 }
 
 /// `pard` that must succeed and print JSON.
 #[track_caller]
-fn json_of(arguments: &[&str]) -> Value {
+pub(crate) fn json_of(arguments: &[&str]) -> Value {
     let ended = pard(arguments);
     assert_eq!(ended.code, Some(0), "{arguments:?}: {}", ended.stderr);
     serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {}", ended.stdout))
@@ -118,7 +118,7 @@ fn spawned(arguments: &[&str]) -> Child {
     command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("running pard")
 }
 
-fn name(path: &Path) -> &str {
+pub(crate) fn name(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
 }
 

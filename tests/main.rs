@@ -30,6 +30,8 @@ mod safetensors;
 mod sampling;
 mod sampling_options;
 mod self_check;
+#[cfg(feature = "server")]
+mod server;
 mod shaders;
 mod shared_draft;
 mod source;

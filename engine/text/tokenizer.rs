@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::pieces::Pieces;
+use super::pieces::{self, Leading, Pieces};
 use super::stream::TextStream;
 use crate::error::{Error, Result};
 
@@ -117,6 +117,27 @@ impl Tokenizer {
     /// The id of a token as the vocabulary writes it.
     pub fn id(&self, token: &str) -> Option<u32> {
         self.shared.tokenizer.token_to_id(token)
+    }
+
+    /// The bytes that the token `id` adds to a text, which need not be whole characters; of one that steers the model, its
+    /// name. None for an id that is no token.
+    pub fn bytes(&self, id: u32) -> Vec<u8> {
+        let Some(text) = self.token(id) else { return Vec::new() };
+        if self.is_special(id) {
+            return text.into_bytes();
+        }
+        match self.pieces() {
+            Pieces::ByteLevel => pieces::byte_level(&text),
+            Pieces::SentencePiece { replacements, bytes, leading } => {
+                let text = pieces::replaced(text, replacements);
+                match (pieces::fallback_byte(&text).filter(|_| *bytes), leading) {
+                    (Some(byte), _) => vec![byte],
+                    (None, Leading::Metaspace(space, _)) => text.replace(*space, " ").into_bytes(),
+                    (None, _) => text.into_bytes(),
+                }
+            }
+            Pieces::Other => self.decode_whole(&[id]).into_bytes(),
+        }
     }
 
     /// Whether `id` steers the model and is no text.

@@ -1,0 +1,237 @@
+//! An answer being written: its prompt is read in pieces and its rounds are run one at a time, so that others get theirs
+//! in between.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use pard_engine::decoding::Transcript;
+use pard_engine::text::ChatTokenizer;
+use pard_engine::{Error, Result};
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::fault::Fault;
+use super::job::{Ending, Event, Job, Reuse, Written};
+use super::metrics::Metrics;
+use super::session::{Session, shared};
+
+/// How long a piece of a prompt should take: others wait for it.
+const PIECE: Duration = Duration::from_millis(250);
+/// Tokens of a piece at first, at least and at most.
+const FIRST_PIECE: usize = 64;
+const PIECES: std::ops::RangeInclusive<usize> = 32..=1024;
+
+/// An answer that has a session.
+pub struct Answer {
+    job: Job,
+    session: Session,
+    transcript: Transcript,
+    stop_tokens: Vec<u32>,
+    /// Tokens of the prompt that the decoder was given.
+    read: usize,
+    reused: usize,
+    /// Time that reading took.
+    prefill: Duration,
+    accepted: usize,
+    proposed: usize,
+    /// What could not be sent yet.
+    outbox: VecDeque<Event>,
+    /// What is sent last.
+    ending: Option<Event>,
+    full_since: Option<Instant>,
+    begun: Instant,
+    has_written: bool,
+}
+
+/// What a step did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It went on.
+    Worked,
+    /// It waits for its reader.
+    Rested,
+    /// It is complete, and its end has room to be sent.
+    Completed,
+    /// Nobody reads it any more.
+    Abandoned,
+}
+
+impl Answer {
+    /// Stands ready to read the prompt of `job`.
+    ///
+    /// **Errors**: those of [`pard_engine::Decoder::set_sampling`].
+    pub fn begin(job: Job, mut session: Session, text: &ChatTokenizer) -> Result<Answer, Box<(Job, Error)>> {
+        if let Err(error) = session.decoder.set_sampling(job.sampling.clone()) {
+            return Err(Box::new((job, error)));
+        }
+        let room = session.decoder.options().context.saturating_sub(job.prompt.len());
+        let reused = match job.reuse {
+            Reuse::Allowed => shared(session.decoder.tokens(), &job.prompt[..job.prompt.len().saturating_sub(1)]),
+            Reuse::Never => 0,
+        };
+        let transcript = Transcript::new(text, job.limits.clone(), room);
+        Ok(Answer {
+            transcript,
+            stop_tokens: text.stop_tokens.clone(),
+            read: 0,
+            reused,
+            prefill: Duration::ZERO,
+            accepted: 0,
+            proposed: 0,
+            outbox: VecDeque::from([Event::Begun]),
+            ending: None,
+            full_since: None,
+            begun: Instant::now(),
+            has_written: false,
+            job,
+            session,
+        })
+    }
+
+    /// Reads a piece of the prompt, whose length adapts to `piece`, or runs a round. A reader may keep the answer waiting
+    /// for `patience`.
+    ///
+    /// **Errors**: those of [`pard_engine::Decoder::resume`] and [`pard_engine::Decoder::round`].
+    pub fn step(&mut self, piece: &mut PieceLength, patience: Duration, metrics: &Metrics) -> Result<Step> {
+        if self.job.events.is_closed() {
+            return Ok(Step::Abandoned);
+        }
+        if !self.send() || self.job.events.capacity() == 0 {
+            let since = *self.full_since.get_or_insert_with(Instant::now);
+            return Ok(if since.elapsed() < patience { Step::Rested } else { Step::Abandoned });
+        }
+        self.full_since = None;
+        if self.read < self.job.prompt.len() {
+            self.read_piece(piece)?;
+        } else if self.transcript.finish_reason().is_none() {
+            self.round(metrics)?;
+        }
+        if self.ending.is_some() && self.send() && self.job.events.capacity() > 0 {
+            metrics.answered(self.begun - self.job.queued, self.begun.elapsed());
+            return Ok(Step::Completed);
+        }
+        Ok(Step::Worked)
+    }
+
+    fn read_piece(&mut self, piece: &mut PieceLength) -> Result<()> {
+        let (decoder, prompt) = (&mut self.session.decoder, &self.job.prompt);
+        let known = if self.read == 0 { self.reused } else { self.read };
+        let end = prompt.len().min(known + piece.tokens + 1);
+        let begin = Instant::now();
+        if self.read == 0 && self.job.reuse == Reuse::Never {
+            decoder.start(&prompt[..end], &|| true)?;
+        } else {
+            decoder.resume(&prompt[..end], &|| true)?;
+        }
+        if self.read == 0 {
+            self.reused = decoder.statistics().reused_tokens;
+        }
+        self.prefill += begin.elapsed();
+        piece.took(end - known, begin.elapsed());
+        self.read = end;
+        Ok(())
+    }
+
+    fn round(&mut self, metrics: &Metrics) -> Result<()> {
+        let tokens = self.session.decoder.round()?.to_vec();
+        let round = self.session.decoder.last_round();
+        let logprobs = self.session.decoder.last_logprobs();
+        let mut written = Vec::with_capacity(tokens.len());
+        let mut rest = String::new();
+        let before = self.transcript.output().len();
+        for (position, &id) in tokens.iter().enumerate() {
+            if self.transcript.finish_reason().is_some() {
+                break;
+            }
+            let text = self.transcript.take(&[id]);
+            let accepted = position < round.accepted;
+            self.accepted += usize::from(accepted);
+            if self.stop_tokens.contains(&id) {
+                rest = text;
+            } else {
+                written.push(Written { id, text, accepted, logprobs: logprobs.get(position).cloned() });
+            }
+        }
+        self.proposed += round.proposed;
+        metrics.round(round, self.transcript.output().len() - before);
+        if !std::mem::replace(&mut self.has_written, true) {
+            metrics.first_token(self.job.queued.elapsed());
+        }
+        let index = self.job.index;
+        if !written.is_empty() {
+            self.outbox.push_back(Event::Round { index, tokens: written, proposed: round.proposed });
+        }
+        if let Some(finish) = self.transcript.finish_reason() {
+            let tokens = self.transcript.output().len();
+            // What a round committed after the end is no part of what a conversation goes on from.
+            self.session.decoder.truncate(self.job.prompt.len() + tokens)?;
+            let mut statistics = self.session.decoder.statistics().clone();
+            (statistics.prefill, statistics.reused_tokens) = (self.prefill, self.reused);
+            metrics.read(self.job.prompt.len(), self.reused);
+            let ending = Ending {
+                finish,
+                rest,
+                tokens,
+                reused: self.reused,
+                accepted: self.accepted,
+                rejected: self.proposed.saturating_sub(self.accepted),
+                statistics,
+                waited: self.begun - self.job.queued,
+            };
+            self.ending = Some(Event::Ended { index, ending });
+        }
+        Ok(())
+    }
+
+    /// Sends what can be sent, and says whether that was all.
+    fn send(&mut self) -> bool {
+        while let Some(event) = self.outbox.pop_front() {
+            match self.job.events.try_send(event) {
+                Ok(()) => {}
+                Err(TrySendError::Full(event)) => {
+                    self.outbox.push_front(event);
+                    return false;
+                }
+                // The next step finds that it is closed.
+                Err(TrySendError::Closed(_)) => return true,
+            }
+        }
+        true
+    }
+
+    /// Ends it for a reason that its reader is told.
+    pub fn fail(self, fault: Fault) {
+        let _ = self.job.events.try_send(Event::Failed(fault));
+    }
+
+    /// How long it took so far.
+    pub fn age(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// Sends the end of a complete answer, and gives the session back.
+    pub fn end(self) -> Session {
+        if let Some(ending) = self.ending {
+            let _ = self.job.events.try_send(ending);
+        }
+        self.session
+    }
+}
+
+/// How many tokens of a prompt are read in one go: as many as this device reads in the time that others may be kept waiting.
+pub struct PieceLength {
+    tokens: usize,
+}
+
+impl PieceLength {
+    pub fn new() -> PieceLength {
+        PieceLength { tokens: FIRST_PIECE }
+    }
+
+    fn took(&mut self, tokens: usize, time: Duration) {
+        if time > 2 * PIECE {
+            self.tokens = (self.tokens / 2).max(*PIECES.start());
+        } else if time < PIECE / 2 && tokens >= self.tokens {
+            self.tokens = (self.tokens * 2).min(*PIECES.end());
+        }
+    }
+}

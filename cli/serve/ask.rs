@@ -1,0 +1,272 @@
+//! What a request asks for, read from its JSON: OpenAI's parameters, llama.cpp's names for what OpenAI lacks, and an object
+//! `pard` of our own. What is asked for and cannot be had is refused; what is not known is ignored, as others do.
+
+use pard_engine::decoding::{Drafts, Limits, MOST_DRAFTS, MOST_LOGPROBS, Method, SamplingOptions};
+use pard_engine::text::{Message, Rendering};
+use serde_json::{Value, json};
+
+use super::fault::Fault;
+use super::fields::Fields;
+use super::job::{Proposer, Reuse};
+
+/// Answers of one request at most.
+const MOST_ANSWERS: usize = 128;
+/// Stop texts of a request at most, and the longest.
+const MOST_STOPS: usize = 16;
+const LONGEST_STOP: usize = 1024;
+
+/// The two kinds of requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `/v1/chat/completions`.
+    Chat,
+    /// `/v1/completions`.
+    Text,
+}
+
+/// What is to be answered.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Prompt {
+    Messages(Vec<Message>, Rendering),
+    Text(String),
+    Tokens(Vec<u32>),
+}
+
+/// What holds where a request says nothing, and what it may choose from.
+#[derive(Debug, Clone)]
+pub struct Defaults {
+    pub sampling: SamplingOptions,
+    pub limits: Limits,
+    pub proposer: Proposer,
+    /// The methods that the models allow.
+    pub methods: Vec<Method>,
+    /// Tokens that the model knows.
+    pub vocab: usize,
+}
+
+/// A request that was understood.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    pub kind: Kind,
+    pub prompts: Vec<Prompt>,
+    /// Answers to each prompt.
+    pub n: usize,
+    pub limits: Limits,
+    pub sampling: SamplingOptions,
+    pub proposer: Proposer,
+    pub reuse: Reuse,
+    pub stream: bool,
+    /// Whether a stream ends with what it cost.
+    pub include_usage: bool,
+    /// Whether each token's origin is told.
+    pub report: bool,
+}
+
+impl Ask {
+    /// Reads the body of a request.
+    ///
+    /// **Errors**: 400, which names the parameter.
+    pub fn read(kind: Kind, body: &Value, defaults: &Defaults) -> Result<Ask, Fault> {
+        let fields = Fields::of(body)?;
+        refuse_what_is_missing(kind, &fields)?;
+        let prompts = match kind {
+            Kind::Chat => vec![messages(&fields)?],
+            Kind::Text => text_prompts(&fields)?,
+        };
+        let n = fields.count("n", 1..=MOST_ANSWERS)?.unwrap_or(1);
+        if prompts.len() * n > MOST_ANSWERS {
+            return Err(Fault::parameter("n", format!("a request gets {MOST_ANSWERS} answers at most")));
+        }
+        if fields.count("best_of", 1..=MOST_ANSWERS)?.is_some_and(|best| best != n) {
+            return Err(Fault::parameter("best_of", "only as many answers are written as `n` asks for"));
+        }
+        let extras = fields.object("pard", "pard.")?;
+        Ok(Ask {
+            kind,
+            prompts,
+            n,
+            limits: limits(&fields, defaults)?,
+            sampling: sampling(kind, &fields, defaults)?,
+            proposer: extras.as_ref().map_or(Ok(defaults.proposer), |extras| proposer(extras, defaults))?,
+            reuse: match fields.boolean("cache_prompt")? {
+                Some(false) => Reuse::Never,
+                _ => Reuse::Allowed,
+            },
+            stream: fields.boolean("stream")?.unwrap_or(false),
+            include_usage: match fields.object("stream_options", "stream_options.")? {
+                Some(options) => options.boolean("include_usage")?.unwrap_or(false),
+                None => false,
+            },
+            report: extras.is_some(),
+        })
+    }
+
+    /// How the answer `index` is drawn: each by a seed of its own.
+    pub fn sampling_of(&self, index: usize) -> SamplingOptions {
+        // Where nothing is drawn there is nothing to name.
+        let seed = if self.sampling.temperature == 0.0 { 0 } else { self.sampling.seed.wrapping_add(index as u64) };
+        SamplingOptions { seed, ..self.sampling.clone() }
+    }
+}
+
+/// Refuses parameters that would change the answer and that nothing here acts on.
+fn refuse_what_is_missing(kind: Kind, fields: &Fields) -> Result<(), Fault> {
+    let plain = [json!({ "type": "text" })];
+    let none = [json!([]), json!("none"), json!("auto"), json!({})];
+    for name in ["tools", "functions", "tool_choice", "function_call"] {
+        fields.refuse_unless(name, &none, "tools are not supported")?;
+    }
+    fields.refuse_unless("response_format", &plain, "only text is written, in no particular form")?;
+    fields.refuse_unless("modalities", &[json!(["text"])], "only text is written")?;
+    for name in ["grammar", "json_schema", "audio"] {
+        fields.refuse_unless(name, &[], "it is not supported")?;
+    }
+    if kind == Kind::Text {
+        fields.refuse_unless("suffix", &[json!("")], "nothing is written into the middle of a text")?;
+        fields.refuse_unless("echo", &[json!(false)], "the prompt is not repeated")?;
+    }
+    Ok(())
+}
+
+fn messages(fields: &Fields) -> Result<Prompt, Fault> {
+    let missing = || Fault::parameter("messages", "a list of messages is needed");
+    let list = fields.list("messages")?.filter(|list| !list.is_empty()).ok_or_else(missing)?;
+    let messages = list.iter().enumerate().map(|(index, message)| {
+        let wrong = |what: &str| Fault::parameter(&format!("messages[{index}]"), what);
+        let object = message.as_object().ok_or_else(|| wrong("it is no object"))?;
+        let role = object.get("role").and_then(Value::as_str).ok_or_else(|| wrong("its role is missing"))?;
+        let role = match role {
+            "system" | "developer" => "system",
+            "user" | "assistant" => role,
+            _ => return Err(wrong("its role is none of system, developer, user and assistant")),
+        };
+        let content = match object.get("content") {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Array(parts)) => {
+                let part = |part: &Value| match part.get("type").and_then(Value::as_str) {
+                    Some("text") => part.get("text").and_then(Value::as_str).map(str::to_owned),
+                    _ => None,
+                };
+                let parts: Option<Vec<String>> = parts.iter().map(part).collect();
+                parts.ok_or_else(|| wrong("a part of its content is no text"))?.concat()
+            }
+            _ => return Err(wrong("its content is neither a text nor a list of texts")),
+        };
+        Ok(Message::new(role, content))
+    });
+    let messages = messages.collect::<Result<Vec<_>, Fault>>()?;
+    let template = fields.object("chat_template_kwargs", "chat_template_kwargs.")?;
+    let enable_thinking = template.map_or(Ok(None), |template| template.boolean("enable_thinking"))?;
+    Ok(Prompt::Messages(messages, Rendering { enable_thinking, ..Rendering::default() }))
+}
+
+fn text_prompts(fields: &Fields) -> Result<Vec<Prompt>, Fault> {
+    let wrong = || Fault::parameter("prompt", "it is neither a text, nor tokens, nor a list of either");
+    let tokens = |list: &[Value]| -> Option<Prompt> {
+        let ids = list.iter().map(|value| value.as_u64().and_then(|id| u32::try_from(id).ok()));
+        ids.collect::<Option<Vec<u32>>>().map(Prompt::Tokens)
+    };
+    match fields.get("prompt") {
+        Some(Value::String(text)) => Ok(vec![Prompt::Text(text.clone())]),
+        Some(Value::Array(list)) if list.is_empty() => Err(wrong()),
+        Some(Value::Array(list)) if list[0].is_number() => Ok(vec![tokens(list).ok_or_else(wrong)?]),
+        Some(Value::Array(list)) => {
+            if list.len() > MOST_ANSWERS {
+                return Err(Fault::parameter("prompt", format!("a request gets {MOST_ANSWERS} answers at most")));
+            }
+            let one = |value: &Value| match value {
+                Value::String(text) => Some(Prompt::Text(text.clone())),
+                Value::Array(list) => tokens(list),
+                _ => None,
+            };
+            list.iter().map(one).collect::<Option<Vec<_>>>().ok_or_else(wrong)
+        }
+        _ => Err(wrong()),
+    }
+}
+
+fn limits(fields: &Fields, defaults: &Defaults) -> Result<Limits, Fault> {
+    let mut max_tokens = defaults.limits.max_tokens;
+    for name in ["n_predict", "max_tokens", "max_completion_tokens"] {
+        max_tokens = fields.count(name, 1..=usize::MAX)?.unwrap_or(max_tokens);
+    }
+    let mut stop = defaults.limits.stop.clone();
+    for text in fields.texts("stop", MOST_STOPS)?.unwrap_or_default() {
+        if text.is_empty() || text.len() > LONGEST_STOP {
+            return Err(Fault::parameter("stop", format!("a text has 1 to {LONGEST_STOP} bytes")));
+        }
+        stop.push(text);
+    }
+    Ok(Limits { max_tokens, stop })
+}
+
+fn sampling(kind: Kind, fields: &Fields, defaults: &Defaults) -> Result<SamplingOptions, Fault> {
+    let mut sampling = defaults.sampling.clone();
+    // Two requests are two draws, unless somebody says otherwise.
+    let named = Some(defaults.sampling.seed).filter(|&seed| seed != 0);
+    sampling.seed = fields.seed("seed")?.or(named).unwrap_or_else(|| fastrand::u64(..));
+    for (name, value) in [
+        ("temperature", &mut sampling.temperature),
+        ("top_p", &mut sampling.top_p),
+        ("min_p", &mut sampling.min_p),
+        ("presence_penalty", &mut sampling.presence_penalty),
+        ("frequency_penalty", &mut sampling.frequency_penalty),
+        ("repetition_penalty", &mut sampling.repetition_penalty),
+    ] {
+        *value = fields.number(name)?.unwrap_or(*value);
+    }
+    sampling.repetition_penalty = fields.number("repeat_penalty")?.unwrap_or(sampling.repetition_penalty);
+    sampling.top_k = fields.count("top_k", 0..=usize::MAX)?.unwrap_or(sampling.top_k);
+    if let Some(biases) = fields.biases("logit_bias")? {
+        for (id, bias) in biases {
+            match bias {
+                Some(bias) => sampling.logit_bias.push((id, bias)),
+                None => sampling.banned.push(id),
+            }
+        }
+    }
+    sampling.top_logprobs = match kind {
+        Kind::Chat if fields.boolean("logprobs")?.unwrap_or(false) => {
+            Some(fields.count("top_logprobs", 0..=MOST_LOGPROBS)?.unwrap_or(0))
+        }
+        Kind::Chat => {
+            fields.refuse_unless("top_logprobs", &[json!(0)], "it needs logprobs")?;
+            None
+        }
+        Kind::Text => fields.count("logprobs", 0..=MOST_LOGPROBS)?,
+    };
+    sampling.check().and_then(|()| sampling.check_tokens(defaults.vocab)).map_err(|error| Fault::of(&error))?;
+    Ok(sampling)
+}
+
+fn proposer(extras: &Fields, defaults: &Defaults) -> Result<Proposer, Fault> {
+    let mut proposer = defaults.proposer;
+    let names: Vec<&str> = defaults.methods.iter().map(|method| method.name()).collect();
+    if let Some(name) = extras.text("method")? {
+        let found = defaults.methods.iter().find(|method| method.name() == name);
+        let missing = || Fault::parameter("pard.method", format!("there is {}", names.join(", ")));
+        let method = *found.ok_or_else(missing)?;
+        if proposer.method == Method::Ar && method != Method::Ar {
+            proposer.drafts = Drafts::Auto;
+        }
+        proposer.method = method;
+    }
+    match extras.get("k") {
+        Some(Value::String(text)) if text == "auto" => proposer.drafts = Drafts::Auto,
+        Some(_) => proposer.drafts = Drafts::Fixed(extras.count("k", 0..=MOST_DRAFTS)?.unwrap_or(0)),
+        None => {}
+    }
+    Ok(proposer.simplest())
+}
+
+impl Proposer {
+    /// The same where nothing is proposed: AR.
+    pub fn simplest(self) -> Proposer {
+        match self {
+            Proposer { method: Method::Ar, .. } | Proposer { drafts: Drafts::Fixed(0), .. } => {
+                Proposer { method: Method::Ar, drafts: Drafts::Fixed(0) }
+            }
+            proposer => proposer,
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! From a request's prompts to tokens that fit the context. A text that cannot fit is refused before it is taken apart.
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use pard_engine::Error;
+use pard_engine::text::{ChatTokenizer, Tokenizer};
+
+use super::ask::Prompt;
+use super::fault::Fault;
+
+/// What turns a request's prompts into tokens.
+pub struct Encoder {
+    text: ChatTokenizer,
+    context: usize,
+    vocab: usize,
+    /// Bytes of the longest token: a text of more than so many for each token of the context has too many.
+    longest_token: usize,
+}
+
+impl Encoder {
+    pub fn new(text: ChatTokenizer, context: usize, vocab: usize) -> Encoder {
+        let ids = 0..text.tokenizer.vocab_size().min(u32::MAX as usize) as u32;
+        let lengths = ids.filter_map(|id| text.tokenizer.token(id)).map(|token| token.len());
+        let longest_token = lengths.max().unwrap_or(1);
+        Encoder { text, context, vocab, longest_token }
+    }
+
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.text.tokenizer
+    }
+
+    /// The tokens of `prompt`, fewer than the context holds.
+    ///
+    /// **Errors**: 400.
+    pub fn tokens(&self, prompt: Prompt) -> Result<Arc<[u32]>, Fault> {
+        let tokens = match prompt {
+            Prompt::Messages(messages, rendering) => {
+                self.check_size(messages.iter().map(|message| message.content.len()).sum(), "messages")?;
+                if !self.text.has_chat_template() {
+                    let reason = format!("{} has no chat template; use /v1/completions", self.text.model_name);
+                    return Err(Fault::new(StatusCode::BAD_REQUEST, reason));
+                }
+                self.text.chat_tokens(&messages, rendering).map_err(|error| Fault::of(&error))?
+            }
+            Prompt::Text(text) => {
+                self.check_size(text.len(), "prompt")?;
+                self.text.text_tokens(&text).map_err(|error| Fault::of(&error))?
+            }
+            Prompt::Tokens(tokens) => {
+                if let Some(id) = tokens.iter().find(|&&id| id as usize >= self.vocab) {
+                    return Err(Fault::parameter(
+                        "prompt",
+                        format!("the vocabulary has {} tokens, not {id}", self.vocab),
+                    ));
+                }
+                tokens
+            }
+        };
+        if tokens.is_empty() {
+            return Err(Fault::parameter("prompt", "the prompt is empty"));
+        }
+        if tokens.len() >= self.context {
+            let (tokens, context) = (tokens.len(), self.context);
+            return Err(Fault::of(&Error::ContextFull { tokens, context }));
+        }
+        Ok(tokens.into())
+    }
+
+    /// Refuses a text that cannot fit before it is taken apart.
+    fn check_size(&self, bytes: usize, parameter: &str) -> Result<(), Fault> {
+        let most = self.context.saturating_mul(self.longest_token);
+        if bytes > most {
+            let reason = format!("{bytes} bytes are more than a context of {} tokens can hold", self.context);
+            return Err(Fault::parameter(parameter, reason).with_code("context_length_exceeded"));
+        }
+        Ok(())
+    }
+}

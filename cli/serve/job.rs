@@ -1,0 +1,89 @@
+//! What passes between a request's handler and the engine's thread: an answer to be written, and what becomes of it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pard_engine::decoding::{Drafts, FinishReason, Limits, Method, SamplingOptions, Statistics, TokenLogprobs};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+use super::fault::Fault;
+
+/// Events that wait for their reader: more than an answer usually has, so that a slow reader hardly ever makes an answer
+/// wait, and a bound on what one may pile up.
+const MOST_EVENTS: usize = 4096;
+
+/// One answer to be written.
+pub struct Job {
+    /// Which of its request's answers it is.
+    pub index: usize,
+    pub prompt: Arc<[u32]>,
+    pub limits: Limits,
+    pub sampling: SamplingOptions,
+    pub proposer: Proposer,
+    pub reuse: Reuse,
+    /// Where it goes. Closed once nobody waits for it any more.
+    pub events: Sender<Event>,
+    pub queued: Instant,
+}
+
+/// Who proposes tokens, and how many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Proposer {
+    pub method: Method,
+    pub drafts: Drafts,
+}
+
+/// Whether caches of answers before may be gone on from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reuse {
+    Allowed,
+    /// The bits are those of a new decoder, always.
+    Never,
+}
+
+/// What became of an answer.
+#[derive(Debug)]
+pub enum Event {
+    /// One of the request's answers has its turn.
+    Begun,
+    /// A round of the answer `index`.
+    Round { index: usize, tokens: Vec<Written>, proposed: usize },
+    /// The answer `index` is complete.
+    Ended { index: usize, ending: Ending },
+    /// It will not be.
+    Failed(Fault),
+}
+
+/// A token that was committed. One that ends the answer has no text and is none of these.
+#[derive(Debug, Clone)]
+pub struct Written {
+    pub id: u32,
+    /// The text that it made certain.
+    pub text: String,
+    /// Whether it was proposed by the draft, and accepted.
+    pub accepted: bool,
+    /// How probable the model found it, if that was asked for.
+    pub logprobs: Option<TokenLogprobs>,
+}
+
+/// The end of an answer, and what it cost.
+#[derive(Debug, Clone)]
+pub struct Ending {
+    pub finish: FinishReason,
+    /// Text that was held back and belongs to no token in particular.
+    pub rest: String,
+    /// Tokens of the answer, one that ended it included.
+    pub tokens: usize,
+    /// Those of the prompt that the caches held.
+    pub reused: usize,
+    /// Proposals that are part of the answer, and those that were rejected.
+    pub accepted: usize,
+    pub rejected: usize,
+    pub statistics: Statistics,
+    pub waited: Duration,
+}
+
+/// The two ends of what a request's answers send.
+pub fn events() -> (Sender<Event>, Receiver<Event>) {
+    channel(MOST_EVENTS)
+}

@@ -1,0 +1,61 @@
+//! How probable the model found each token, in the two forms that OpenAI's interface has for it.
+
+use pard_engine::decoding::TokenLogprobs;
+use pard_engine::text::Tokenizer;
+use serde_json::{Map, Value, json};
+
+use super::ask::Kind;
+use super::job::Written;
+
+/// The field `logprobs` of a choice of these tokens; null where they were not asked for. `offset` is where their text
+/// begins in the answer.
+pub fn json(kind: Kind, tokenizer: &Tokenizer, tokens: &[Written], offset: usize) -> Value {
+    let known: Vec<(&Written, &TokenLogprobs)> =
+        tokens.iter().filter_map(|token| Some((token, token.logprobs.as_ref()?))).collect();
+    if known.is_empty() {
+        return Value::Null;
+    }
+    match kind {
+        Kind::Chat => {
+            let content = known.iter().map(|(_, logprobs)| {
+                let mut entry = named(tokenizer, logprobs.token, logprobs.logprob);
+                let top = logprobs.top.iter().map(|&(id, logprob)| Value::from(named(tokenizer, id, logprob)));
+                entry.insert("top_logprobs".to_owned(), top.collect());
+                Value::from(entry)
+            });
+            json!({ "content": content.collect::<Value>(), "refusal": null })
+        }
+        Kind::Text => {
+            let mut at = offset;
+            let offsets = known.iter().map(|(token, _)| {
+                let begin = at;
+                at += token.text.chars().count();
+                json!(begin)
+            });
+            let offsets: Value = offsets.collect();
+            let top = |logprobs: &TokenLogprobs| {
+                let top = logprobs.top.iter().map(|&(id, logprob)| (name(&tokenizer.bytes(id)), json!(logprob)));
+                Value::from(top.collect::<Map<_, _>>())
+            };
+            json!({
+                "tokens": known.iter().map(|(token, _)| name(&tokenizer.bytes(token.id))).collect::<Vec<_>>(),
+                "token_logprobs": known.iter().map(|(_, logprobs)| logprobs.logprob).collect::<Vec<_>>(),
+                "top_logprobs": known.iter().map(|(_, logprobs)| top(logprobs)).collect::<Vec<_>>(),
+                "text_offset": offsets,
+            })
+        }
+    }
+}
+
+fn named(tokenizer: &Tokenizer, id: u32, logprob: f32) -> Map<String, Value> {
+    let bytes = tokenizer.bytes(id);
+    let mut entry = Map::new();
+    entry.insert("token".to_owned(), json!(name(&bytes)));
+    entry.insert("logprob".to_owned(), json!(logprob));
+    entry.insert("bytes".to_owned(), json!(bytes));
+    entry
+}
+
+fn name(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

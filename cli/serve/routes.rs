@@ -1,0 +1,219 @@
+//! What is served, and what each request goes through.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{MatchedPath, Path, Request, State};
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde_json::{Value, json};
+use tokio::sync::mpsc::Receiver;
+
+use super::ask::{Ask, Defaults, Kind};
+use super::encoder::Encoder;
+use super::fault::Fault;
+use super::guard::{self, Keys};
+use super::job::{self, Ending, Event, Job, Written};
+use super::metrics::Metrics;
+use super::queue::{Phase, Queue};
+use super::reply::Reply;
+use super::{body, stream};
+use crate::answer::drafts_json;
+
+/// How long a streamed answer waits for its turn before its stream begins: until then its failure has a status.
+const UNTIL_TURN: Duration = Duration::from_secs(10);
+
+/// What the handlers share.
+pub struct App {
+    pub queue: Arc<Queue>,
+    pub metrics: Arc<Metrics>,
+    pub keys: Keys,
+    pub encoder: Encoder,
+    pub defaults: Defaults,
+    /// What clients call the model.
+    pub model: String,
+    pub draft: Option<String>,
+    pub context: usize,
+    pub parallel: usize,
+    /// Bytes of a body at most, and how long it may take.
+    pub body_limit: usize,
+    pub body_timeout: Duration,
+    pub started: SystemTime,
+}
+
+/// All routes.
+pub fn router(app: Arc<App>) -> Router {
+    let closed = Router::new()
+        .route("/v1/chat/completions", post(chat))
+        .route("/v1/completions", post(text))
+        .route("/v1/models", get(models))
+        .route("/v1/models/{*model}", get(model))
+        .route("/metrics", get(metrics))
+        .route_layer(middleware::from_fn_with_state(app.clone(), check_key));
+    let open = Router::new().route("/", get(page)).route("/health", get(health));
+    open.merge(closed)
+        .fallback(|| async { Fault::new(StatusCode::NOT_FOUND, "there is nothing at this address") })
+        .method_not_allowed_fallback(|| async {
+            Fault::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not take this method")
+        })
+        .layer(middleware::from_fn_with_state(app.clone(), check_and_count))
+        .with_state(app)
+}
+
+async fn check_key(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Fault> {
+    app.keys.check(request.headers())?;
+    Ok(next.run(request).await)
+}
+
+async fn check_and_count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    // Not the address itself, of which there may be any number.
+    let path = request.extensions().get::<MatchedPath>().map_or("other", |path| path.as_str()).to_owned();
+    let response = match guard::check_origin(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(fault) => fault.into_response(),
+    };
+    app.metrics.request(&path, response.status().as_u16());
+    response
+}
+
+async fn chat(State(app): State<Arc<App>>, request: Request) -> Result<Response, Fault> {
+    complete(app, Kind::Chat, request).await
+}
+
+async fn text(State(app): State<Arc<App>>, request: Request) -> Result<Response, Fault> {
+    complete(app, Kind::Text, request).await
+}
+
+/// Reads a request, lets its answers be written, and replies.
+async fn complete(app: Arc<App>, kind: Kind, request: Request) -> Result<Response, Fault> {
+    let body = body::json(request.into_body(), app.body_limit, app.body_timeout).await?;
+    let mut ask = Ask::read(kind, &body, &app.defaults)?;
+    drop(body);
+    app.queue.check_room()?;
+    let prompts = std::mem::take(&mut ask.prompts);
+    let encoding = app.clone();
+    // A long prompt takes a while, and others must not wait for it.
+    let encoded = tokio::task::spawn_blocking(move || {
+        prompts.into_iter().map(|prompt| encoding.encoder.tokens(prompt)).collect::<Result<Vec<_>, Fault>>()
+    });
+    let failed = |_| Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "the tokenizer failed at this prompt");
+    let prompts = encoded.await.map_err(failed)??;
+
+    let (sender, events) = job::events();
+    let prompt_tokens = prompts.iter().map(|prompt| prompt.len()).sum();
+    let answers = prompts.len() * ask.n;
+    let job = |index: usize| Job {
+        index,
+        prompt: prompts[index / ask.n].clone(),
+        limits: ask.limits.clone(),
+        sampling: ask.sampling_of(index),
+        proposer: ask.proposer,
+        reuse: ask.reuse,
+        events: sender.clone(),
+        queued: Instant::now(),
+    };
+    app.queue.push((0..answers).map(job).collect())?;
+    drop(sender);
+    let streams = ask.stream;
+    let reply = Reply::new(ask, app.model.clone(), app.encoder.tokenizer().clone(), prompt_tokens);
+    if streams { streamed(reply, events, answers).await } else { whole(&reply, events, answers).await }
+}
+
+async fn streamed(reply: Reply, mut events: Receiver<Event>, answers: usize) -> Result<Response, Fault> {
+    match tokio::time::timeout(UNTIL_TURN, events.recv()).await {
+        Ok(Some(Event::Failed(fault))) => Err(fault),
+        Ok(None) => Err(given_up()),
+        // The first event says that an answer has its turn.
+        Ok(Some(_)) | Err(_) => Ok(stream::response(reply, events, answers)),
+    }
+}
+
+async fn whole(reply: &Reply, mut events: Receiver<Event>, answers: usize) -> Result<Response, Fault> {
+    let mut written: Vec<(Vec<Written>, Option<Ending>)> = vec![(Vec::new(), None); answers];
+    while written.iter().any(|(_, ending)| ending.is_none()) {
+        match events.recv().await {
+            Some(Event::Begun) => {}
+            Some(Event::Round { index, tokens, .. }) => written[index].0.extend(tokens),
+            Some(Event::Ended { index, ending }) => written[index].1 = Some(ending),
+            Some(Event::Failed(fault)) => return Err(fault),
+            None => return Err(given_up()),
+        }
+    }
+    let complete = written.into_iter().filter_map(|(tokens, ending)| Some((tokens, ending?))).collect::<Vec<_>>();
+    Ok(json_response(StatusCode::OK, &reply.whole(&complete)))
+}
+
+fn given_up() -> Fault {
+    Fault::unavailable("the answer was given up")
+}
+
+fn json_response(status: StatusCode, value: &Value) -> Response {
+    let mut response = Response::new(Body::from(value.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+async fn models(State(app): State<Arc<App>>) -> Response {
+    json_response(StatusCode::OK, &json!({ "object": "list", "data": [app.describe()] }))
+}
+
+async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Response, Fault> {
+    if name != app.model {
+        let message = format!("the model here is {}", app.model);
+        return Err(Fault::new(StatusCode::NOT_FOUND, message).with_code("model_not_found"));
+    }
+    Ok(json_response(StatusCode::OK, &app.describe()))
+}
+
+impl App {
+    fn describe(&self) -> Value {
+        let created = self.started.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let methods: Vec<&str> = self.defaults.methods.iter().map(|method| method.name()).collect();
+        json!({
+            "id": self.model,
+            "object": "model",
+            "created": created,
+            "owned_by": "pard",
+            "pard": {
+                "context": self.context,
+                "draft": self.draft,
+                "methods": methods,
+                "method": self.defaults.proposer.method.name(),
+                "k": drafts_json(self.defaults.proposer.drafts),
+                "parallel": self.parallel,
+            },
+        })
+    }
+}
+
+async fn health(State(app): State<Arc<App>>) -> Response {
+    let (status, state) = match app.queue.phase() {
+        _ if app.queue.is_draining() => (StatusCode::SERVICE_UNAVAILABLE, json!({ "status": "draining" })),
+        Phase::Ready => (StatusCode::OK, json!({ "status": "ok" })),
+        Phase::Loading => (StatusCode::SERVICE_UNAVAILABLE, json!({ "status": "loading" })),
+        Phase::Lost(reason) => (StatusCode::SERVICE_UNAVAILABLE, json!({ "status": "device lost", "reason": reason })),
+    };
+    json_response(status, &state)
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let mut response = Response::new(Body::from(app.metrics.text(&app.queue)));
+    let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, text);
+    response
+}
+
+async fn page() -> Response {
+    let mut response = Response::new(Body::from(include_str!("page.html")));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    response
+}

@@ -1,0 +1,88 @@
+//! Decoders that stay between answers with what their caches hold.
+
+use pard_engine::Result;
+use pard_engine::decoding::{Acceptance, Decoder, DecoderOptions, Method};
+
+use super::job::{Job, Proposer, Reuse};
+use crate::load::Models;
+use crate::output::Talk;
+
+/// A decoder, which answers one request after the other.
+pub struct Session {
+    pub decoder: Decoder,
+    proposer: Proposer,
+}
+
+/// The sessions that have nothing to do, the one that was used last at the end.
+pub struct Idle {
+    sessions: Vec<Session>,
+    options: DecoderOptions,
+    talk: Talk,
+}
+
+impl Idle {
+    /// None yet. Those that are made work as `options` say, apart from what each answer chooses for itself.
+    pub fn new(options: DecoderOptions, talk: Talk) -> Idle {
+        Idle { sessions: Vec::new(), options, talk }
+    }
+
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Takes a session back.
+    pub fn put(&mut self, session: Session) {
+        self.sessions.push(session);
+    }
+
+    /// A new session.
+    ///
+    /// **Errors**: those of [`Decoder::new`] and [`Models::prepare`].
+    pub fn make(&self, models: &mut Models, proposer: Proposer) -> Result<Session> {
+        let mut options = DecoderOptions { method: proposer.method, drafts: proposer.drafts, ..self.options.clone() };
+        if matches!(proposer.method, Method::Ar | Method::Ngram) {
+            // Only what a model proposes has chances that it could be accepted by.
+            options.acceptance = Acceptance::Noise;
+        }
+        let mut decoder = models.decoder(options)?;
+        models.prepare(&mut decoder, self.talk)?;
+        Ok(Session { decoder, proposer })
+    }
+
+    /// The session for `job`: the one that holds most of its prompt; a new one where that would cost another conversation
+    /// its caches and one more may be made; else the one that was not used for longest.
+    ///
+    /// **Errors**: those of [`Idle::make`].
+    pub fn take(&mut self, models: &mut Models, job: &Job, may_grow: bool) -> Result<Session> {
+        let fitting = self.sessions.iter().enumerate().filter(|(_, session)| session.proposer == job.proposer);
+        let best = fitting.map(|(index, session)| (session.shared(job), index)).max_by_key(|&(shared, index)| {
+            // Of those that hold nothing of it, the oldest.
+            (shared, std::cmp::Reverse(index))
+        });
+        if let Some((shared, index)) = best
+            && (!may_grow || 2 * shared >= self.sessions[index].decoder.tokens().len())
+        {
+            return Ok(self.sessions.remove(index));
+        }
+        if !may_grow && !self.sessions.is_empty() {
+            // It proposes otherwise; its memory goes before the new one's is asked for.
+            self.sessions.remove(0);
+        }
+        self.make(models, job.proposer)
+    }
+}
+
+impl Session {
+    /// How many tokens of the prompt of `job` the caches hold.
+    fn shared(&self, job: &Job) -> usize {
+        match job.reuse {
+            Reuse::Allowed => shared(self.decoder.tokens(), &job.prompt),
+            Reuse::Never => 0,
+        }
+    }
+}
+
+/// How many tokens two sequences begin with in common.
+pub fn shared(one: &[u32], other: &[u32]) -> usize {
+    one.iter().zip(other).take_while(|(one, other)| one == other).count()
+}

@@ -1,0 +1,204 @@
+//! The thread that owns the device: it loads the models, gives every answer its rounds in turn, and begins again where
+//! the device was lost.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pard_engine::gpu::Device;
+use pard_engine::{Error, Result};
+
+use super::answer::{Answer, PieceLength, Step};
+use super::arguments::ServeArguments;
+use super::fault::Fault;
+use super::job::{Event, Job, Proposer};
+use super::metrics::Metrics;
+use super::queue::{Phase, Queue};
+use super::session::Idle;
+use crate::load::{Models, Prepared};
+use crate::output::{self, Talk};
+
+/// How long a worker without work sleeps; anything that comes up wakes it.
+const SLEEP: Duration = Duration::from_secs(1);
+/// How long all answers wait for their readers before they look again.
+const REST: Duration = Duration::from_millis(5);
+/// The shortest and the longest time between two attempts to get the device back.
+const RETRIES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(30)];
+
+/// What the engine's thread works with.
+pub struct Worker {
+    pub arguments: ServeArguments,
+    pub proposer: Proposer,
+    pub queue: Arc<Queue>,
+    pub metrics: Arc<Metrics>,
+    pub talk: Talk,
+}
+
+impl Worker {
+    /// Loads the models and writes answers until the queue has ended.
+    ///
+    /// **Errors**: why the models cannot be loaded, the first time.
+    pub fn run(mut self, prepared: Prepared, loaded: impl FnOnce()) -> Result<()> {
+        let mut engine = Engine::load(&self, prepared)?;
+        self.queue.set_phase(Phase::Ready);
+        loaded();
+        while let Err(reason) = self.serve(&mut engine) {
+            self.queue.set_phase(Phase::Lost(reason.clone()));
+            output::note(&format!("{reason}; loading the models again"));
+            for answer in engine.active.drain(..) {
+                answer.fail(Fault::unavailable("the GPU was lost; the model is being loaded again"));
+                self.queue.done(None);
+            }
+            // Its memory goes before the new one's is asked for.
+            drop(engine);
+            engine = match self.load_again() {
+                Some(engine) => engine,
+                None => return Ok(()),
+            };
+            self.metrics.rebuilt();
+            self.queue.set_phase(Phase::Ready);
+            self.talk.note("ready again");
+        }
+        for answer in engine.active {
+            answer.fail(Fault::unavailable("the server was shut down"));
+        }
+        Ok(())
+    }
+
+    /// Writes answers until the queue has ended.
+    ///
+    /// **Errors**: why that is not possible on this device any more.
+    fn serve(&mut self, engine: &mut Engine) -> Result<(), String> {
+        // A driver that fails may well take wgpu into a panic.
+        let served = std::panic::catch_unwind(AssertUnwindSafe(|| engine.serve(self)));
+        match served {
+            Ok(served) => served.map_err(|error| error.to_string()),
+            Err(_) => Err("the engine panicked".to_owned()),
+        }
+    }
+
+    /// Tries until it works; nothing if the queue has ended meanwhile.
+    fn load_again(&self) -> Option<Engine> {
+        let mut pause = RETRIES[0];
+        while !self.queue.wait_for_end(pause) {
+            let load = || Engine::load(self, Prepared::open(&self.arguments.decoding, Talk::Quiet)?);
+            match std::panic::catch_unwind(AssertUnwindSafe(load)) {
+                Ok(Ok(engine)) => return Some(engine),
+                Ok(Err(error)) => output::note(&format!("error: {error}")),
+                Err(_) => {}
+            }
+            pause = (2 * pause).min(RETRIES[1]);
+        }
+        None
+    }
+}
+
+/// The models on a device, and the answers at work.
+struct Engine {
+    device: Device,
+    models: Models,
+    idle: Idle,
+    active: Vec<Answer>,
+    /// Sessions there may be.
+    capacity: usize,
+    piece: PieceLength,
+}
+
+impl Engine {
+    fn load(worker: &Worker, prepared: Prepared) -> Result<Engine> {
+        let decoding = &worker.arguments.decoding;
+        let device = decoding.models.device.open()?;
+        let (method, context) = (prepared.method, prepared.context);
+        let mut models = prepared.files.upload(&device, &decoding.models, context, worker.talk)?;
+        let mut idle = Idle::new(decoding.options(method, context), worker.talk);
+        // The first one shows whether there is room for its caches, and measures what passes cost.
+        let first = idle.make(&mut models, worker.proposer)?;
+        idle.put(first);
+        let capacity = worker.arguments.parallel.into();
+        Ok(Engine { device, models, idle, active: Vec::new(), capacity, piece: PieceLength::new() })
+    }
+
+    fn serve(&mut self, worker: &mut Worker) -> Result<()> {
+        loop {
+            while self.active.len() < self.capacity {
+                let patience = if self.active.is_empty() { SLEEP } else { Duration::ZERO };
+                let Some(job) = worker.queue.next(patience) else { break };
+                self.begin(job, worker)?;
+            }
+            if worker.queue.has_ended() {
+                return Ok(());
+            }
+            let mut worked = self.active.is_empty();
+            let mut index = 0;
+            while index < self.active.len() {
+                let step = self.step(index, worker)?;
+                worked |= step != Step::Rested;
+                if matches!(step, Step::Worked | Step::Rested) {
+                    index += 1;
+                } else {
+                    // Its place is free before its client knows that it is complete, and may ask again.
+                    let answer = self.active.remove(index);
+                    worker.queue.done((step == Step::Completed).then_some(answer.age()));
+                    self.idle.put(answer.end());
+                }
+            }
+            worker.metrics.sessions(self.active.len(), self.idle.len());
+            if !worked {
+                std::thread::sleep(REST);
+            }
+        }
+    }
+
+    /// Gives `job` a session.
+    fn begin(&mut self, job: Job, worker: &Worker) -> Result<()> {
+        let may_grow = self.active.len() + self.idle.len() < self.capacity;
+        let session = match self.idle.take(&mut self.models, &job, may_grow) {
+            Ok(session) => session,
+            Err(error @ Error::DeviceLost { .. }) => {
+                worker.queue.put_back(job);
+                return Err(error);
+            }
+            Err(Error::OutOfMemory { .. } | Error::Limit { .. }) if !self.active.is_empty() => {
+                // As many as there are is as many as there can be.
+                self.capacity = self.active.len();
+                worker.talk.note(&format!("the GPU has room for {} answers at once, not more", self.capacity));
+                worker.queue.put_back(job);
+                return Ok(());
+            }
+            Err(error) => {
+                let _ = job.events.try_send(Event::Failed(Fault::of(&error)));
+                worker.queue.done(None);
+                return Ok(());
+            }
+        };
+        match Answer::begin(job, session, &self.models.target.text) {
+            Ok(answer) => self.active.push(answer),
+            Err(refused) => {
+                let (job, error) = *refused;
+                let _ = job.events.try_send(Event::Failed(Fault::of(&error)));
+                worker.queue.done(None);
+            }
+        }
+        Ok(())
+    }
+
+    /// One answer's turn. One that fails ends, and with it its session; a lost device ends all.
+    fn step(&mut self, index: usize, worker: &mut Worker) -> Result<Step> {
+        let patience = worker.arguments.write_timeout;
+        let step = self.active[index].step(&mut self.piece, patience, &worker.metrics);
+        if worker.arguments.lose_device_after.is_some_and(|rounds| worker.metrics.rounds() >= rounds) {
+            worker.arguments.lose_device_after = None;
+            self.device.destroy();
+        }
+        match step {
+            Ok(step) => Ok(step),
+            Err(error @ Error::DeviceLost { .. }) => Err(error),
+            Err(error) => {
+                self.active.remove(index).fail(Fault::of(&error));
+                worker.queue.done(None);
+                // The answer that took its place has its turn with the next round.
+                Ok(Step::Rested)
+            }
+        }
+    }
+}

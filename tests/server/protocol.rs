@@ -1,0 +1,187 @@
+//! What is no request, or one that cannot be had, is refused in OpenAI's form, and the server goes on.
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::{Reply, Server, chat, text};
+use crate::cli::{MODELS, name};
+
+#[test]
+fn parameters_that_cannot_be_had_are_named() {
+    let server = Server::with(&[]);
+    let refused = |path: &str, body: &Value, parameter: &str| {
+        let reply = server.post(path, body);
+        reply.expect_error(400, &[]);
+        assert_eq!(reply.json()["error"]["param"], parameter, "{body}: {reply:?}");
+        assert_eq!(reply.json()["error"]["type"], "invalid_request_error");
+    };
+    for (parameter, value) in [
+        ("temperature", json!(-0.5)),
+        ("temperature", json!(1e30)),
+        ("temperature", json!("hot")),
+        ("max_tokens", json!(0)),
+        ("max_tokens", json!(-3)),
+        ("max_tokens", json!(1.5)),
+        ("max_completion_tokens", json!("many")),
+        ("n", json!(0)),
+        ("n", json!(100000)),
+        ("stop", json!(7)),
+        ("stop", json!([""])),
+        ("stop", json!(vec!["x"; 40])),
+        ("seed", json!("one")),
+        ("stream", json!("yes")),
+        ("stream_options", json!(true)),
+        ("tools", json!([{ "type": "function" }])),
+        ("response_format", json!({ "type": "json_object" })),
+        ("top_p", json!(0)),
+        ("top_p", json!(1.5)),
+        ("top_k", json!(-1)),
+        ("min_p", json!(2)),
+        ("repetition_penalty", json!(0)),
+        ("presence_penalty", json!(1e9)),
+        ("frequency_penalty", json!("much")),
+        ("logit_bias", json!([1, 2])),
+        ("logit_bias", json!({ "the": 1 })),
+        ("logit_bias", json!({ "100000": 1 })),
+        ("logit_bias", json!({ "5": 1e9 })),
+        ("logprobs", json!(3)),
+        ("top_logprobs", json!(3)),
+        ("pard", json!("fast")),
+        ("pard.method", json!({})),
+        ("pard.k", json!({})),
+    ] {
+        let more = match parameter {
+            "pard.method" => json!({ "pard": { "method": "pard" } }),
+            "pard.k" => json!({ "pard": { "k": 17 } }),
+            _ => json!({ parameter: value }),
+        };
+        refused("/v1/chat/completions", &chat("the", more), parameter);
+    }
+    for messages in [json!(null), json!([]), json!("hello"), json!({})] {
+        refused("/v1/chat/completions", &json!({ "messages": messages }), "messages");
+    }
+    for message in [
+        json!("hello"),
+        json!({ "role": "user" }),
+        json!({ "content": "the" }),
+        json!({ "role": "tool", "content": "the" }),
+        json!({ "role": "user", "content": [{ "type": "image_url" }] }),
+    ] {
+        refused("/v1/chat/completions", &json!({ "messages": [message] }), "messages[0]");
+    }
+    for prompt in
+        [json!(null), json!([]), json!(""), json!([[]]), json!([1, "the"]), json!([-1]), json!([100000]), json!({})]
+    {
+        refused("/v1/completions", &json!({ "prompt": prompt }), "prompt");
+    }
+    refused("/v1/completions", &text("the", json!({ "suffix": "end" })), "suffix");
+    refused("/v1/completions", &text("the", json!({ "best_of": 3 })), "best_of");
+    refused("/v1/completions", &text("the", json!({ "logprobs": 21 })), "logprobs");
+    let long = server.post("/v1/chat/completions", &chat(&"the thing ".repeat(600), json!({})));
+    long.expect_error(400, &["the context holds 512"]);
+    assert_eq!(long.json()["error"]["code"], "context_length_exceeded");
+    // What is neutral, absent or unknown is no reason to refuse.
+    let more = json!({ "temperature": null, "tools": [], "top_p": 1, "user": "me", "content": 4, "max_tokens": 1, "metadata": {} });
+    server.chat("the", more);
+    let parts = json!([{ "type": "text", "text": "the " }, { "type": "text", "text": "thing" }]);
+    let body = json!({ "messages": [{ "role": "developer", "content": parts }], "max_tokens": 1 });
+    assert_eq!(server.post("/v1/chat/completions", &body).status, 200);
+
+    let plain = Server::of(name(&MODELS.without_template), &[]);
+    plain
+        .post("/v1/chat/completions", &chat("the", json!({})))
+        .expect_error(400, &["no chat template", "/v1/completions"]);
+}
+
+#[test]
+fn garbage_is_refused_and_the_server_goes_on() {
+    let server = Server::with(&["--read-timeout", "1"]);
+    for body in ["{", "[]", "null", "7", "\"x\"", "{\"prompt\": \"\\ud800\"}", "\u{0}", &"[".repeat(100_000)] {
+        Reply::read(server.begin("/v1/completions", "", body)).expect_error(400, &["the body is no JSON"]);
+    }
+    server.get("/nothing").expect_error(404, &["nothing at this address"]);
+    server.get("/v1/completions").expect_error(405, &["method"]);
+    server.get("/v1/models/other").expect_error(404, &["the model here is target"]);
+
+    // No HTTP at all, and too much of it.
+    for bytes in [&b"\x16\x03\x01\x02\x00\x01"[..], b"GET\r\n\r\n", b"\0\0\0\0\r\n\r\n", &[b'a'; 200_000]] {
+        let mut stream = server.connect();
+        let _ = stream.write_all(bytes);
+        let _ = stream.write_all(b"\r\n\r\n");
+        let reply = Reply::read(stream);
+        assert!([0, 400, 414, 431].contains(&reply.status), "{reply:?}");
+    }
+    // A head or a body that does not come ends the connection in time; one that is cut off ends at once.
+    let begin = Instant::now();
+    let mut head = server.connect();
+    head.write_all(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n").expect("a part of a head");
+    let mut body = server.connect();
+    let half = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{\"prompt\": ";
+    body.write_all(half).expect("a part of a body");
+    let mut silent = server.connect();
+    let cut = server.connect();
+    (&cut).write_all(half).expect("a part of a body");
+    drop(cut);
+    Reply::read(body).expect_error(408, &["did not come within 1s"]);
+    Reply::read(head);
+    assert!(silent.read(&mut [0]).map_or(true, |read| read == 0));
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+
+    // Larger than any prompt may be: by its length, or as it comes.
+    let large = text(&"x".repeat(10_000_000), json!({}));
+    server.post("/v1/completions", &large).expect_error(413, &["larger than the 1048576 bytes"]);
+    let mut stream = server.connect();
+    let head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(head).expect("a head");
+    for _ in 0..40 {
+        stream.write_all(b"10000\r\n").and_then(|()| stream.write_all(&[b' '; 65536])).expect("a chunk");
+        stream.write_all(b"\r\n").expect("its end");
+    }
+    stream.write_all(b"0\r\n\r\n").expect("the end");
+    Reply::read(stream).expect_error(413, &["larger"]);
+    // Within the limit, but more than the context holds whatever it says.
+    let long = text(&"x".repeat(500_000), json!({}));
+    server.post("/v1/completions", &long).expect_error(400, &["500000 bytes are more than a context of 512 tokens"]);
+
+    server.chat("the", json!({ "max_tokens": 2 }));
+    assert_eq!((server.metric("pard_answers_running"), server.metric("pard_queue_depth")), (0.0, 0.0));
+}
+
+#[test]
+fn keys_and_origins_are_checked() {
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("keys.txt");
+    std::fs::write(&file, "# ours\nfirst-key\n\n second-key \n").expect("a file of keys");
+    let server = Server::with(&["--api-key-file", name(&file)]);
+    let body = chat("the", json!({ "max_tokens": 1 })).to_string();
+    let with = |headers: &str| Reply::read(server.begin("/v1/chat/completions", headers, &body));
+    for header in [
+        "",
+        "Authorization: Bearer wrong\r\n",
+        "Authorization: Bearer first-ke\r\n",
+        "Authorization: Bearer first-key-\r\n",
+        "Authorization: Bearer\r\n",
+        "Authorization: Bearer \r\n",
+        "Authorization: Basic first-key\r\n",
+        "Authorization: # ours\r\n",
+    ] {
+        let reply = with(header);
+        reply.expect_error(401, &["key"]);
+        assert_eq!(reply.json()["error"]["code"], "invalid_api_key");
+    }
+    assert_eq!(with("Authorization: Bearer first-key\r\n").status, 200);
+    assert_eq!(with("authorization: bearer second-key\r\n").status, 200);
+    for closed in ["/metrics", "/v1/models", "/v1/models/target"] {
+        server.get(closed).expect_error(401, &[]);
+    }
+    for open in ["/health", "/"] {
+        assert_eq!(server.get(open).status, 200, "{open}");
+    }
+
+    let server = Server::with(&[]);
+    let with = |headers: &str| Reply::read(server.begin("/v1/chat/completions", headers, &body));
+    with("Origin: https://example.com\r\n").expect_error(403, &["other sites' pages"]);
+    with("Origin: null\r\n").expect_error(403, &[]);
+    assert_eq!(with(&format!("Origin: {}\r\n", server.url())).status, 200);
+}
