@@ -163,11 +163,12 @@ impl Server {
                 ended.context("the engine's thread is gone")??;
             }
         }
-        let (waiting, busy) = self.app.queue.depth();
-        self.talk.note(&format!("ending; {} answers are completed first", waiting + busy));
         self.app.queue.drain();
         end.send_replace(true);
         let mut connections = served.await.context("the server's task is gone")?;
+        // Said once nobody can connect any more.
+        let (waiting, busy) = self.app.queue.depth();
+        self.talk.note(&format!("ending; {} answers are completed first", waiting + busy));
         let mut code = ExitCode::SUCCESS;
         tokio::select! {
             () = all_of(&mut connections) => {}
