@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Plain greedy decoding by llama.cpp and by this engine, on the same F16 weights of SmolLM2-135M-Instruct.
+# Plain greedy decoding by llama.cpp and by this engine, on the same weights: SmolLM2-135M-Instruct in F16, or a GGUF file
+# as it is.
 #
-#   benches/llama_cpp.sh [TOKENS] [RUNS]       32 tokens and 5 runs unless told otherwise
+#   benches/llama_cpp.sh [TOKENS] [RUNS] [FILE.gguf]       32 tokens and 5 runs unless told otherwise
 #
 # llama.cpp comes as node-llama-cpp's prebuilt binaries from npm, into a temporary folder; nothing is built from source,
 # and nothing else is downloaded. It runs on Vulkan and on the CPU; WGPU_ADAPTER_NAME and GGML_VK_VISIBLE_DEVICES choose
@@ -23,7 +24,8 @@ export GGML_VK_VISIBLE_DEVICES=${GGML_VK_VISIBLE_DEVICES:-0}
 for program in node npm python3 cargo; do
     command -v "$program" >/dev/null || { echo "llama_cpp.sh: there is no $program here" >&2; exit 1; }
 done
-source=$(./run model)
+source=${3:-}
+[ -n "$source" ] || source=$(./run model)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cargo build --locked --release --quiet
@@ -36,7 +38,7 @@ export PYTHONPATH=$work/python PIP_ROOT_USER_ACTION=ignore
 python3 -m pip install --quiet --disable-pip-version-check --no-input --target "$PYTHONPATH" gguf numpy >&2
 
 # Matrices in 16 bits; llama.cpp wants vectors in 32.
-python3 - "$source" "$work/model.gguf" <<'PYTHON'
+[ $# -lt 3 ] && python3 - "$source" "$work/model.gguf" <<'PYTHON'
 import sys
 
 import numpy
@@ -59,6 +61,7 @@ target.write_kv_data_to_file()
 target.write_tensors_to_file()
 target.close()
 PYTHON
+[ $# -lt 3 ] || ln -s "$(realpath "$source")" "$work/model.gguf"
 
 cat >"$work/decode.mjs" <<'JAVASCRIPT'
 import { getLlama } from "node-llama-cpp";

@@ -52,8 +52,8 @@ int main(int count, char **arguments) {
     pard_draft *draft = NULL;
     pard_session *session = NULL;
     pard_load_options load = {sizeof load, PARD_WEIGHTS_COMPACT, PARD_CACHE_F16, PARD_PRODUCTS_PLAIN, NULL, NULL, NULL};
-    pard_session_options how = {sizeof how, PARD_METHOD_BEST, 4, 256, PARD_DEFAULT};
-    pard_answer_options answer = {sizeof answer, 0, NULL, 0, PARD_DEFAULT};
+    pard_session_options how = {.size = sizeof how, .method = PARD_METHOD_BEST, .drafts = 4, .context = 256};
+    pard_answer_options answer = {.size = sizeof answer};
     pard_statistics statistics = {0};
     pard_message question = {"user", NULL};
     struct seen seen = {0, 0, 0};
