@@ -12,6 +12,7 @@ mod hub;
 pub mod hugging_face;
 mod json;
 mod loaded;
+mod loader;
 pub mod local;
 pub mod rotary;
 pub mod safetensors;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::checkpoint::Checkpoint;
 use super::config::Config;
-use super::transformer::{Loader, Progress, Transformer};
+use super::loader::Loader;
+use super::transformer::{Progress, Transformer};
 use super::weight_choice::WeightChoice;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Plan};
