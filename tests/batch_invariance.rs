@@ -10,7 +10,7 @@ use pard_engine::ops::{
 
 use crate::ops::attention::Layer;
 use crate::ops::matmul::{ENDINGS, Ending, FORMATS, GPU_PLANS, GateUp, Product};
-use crate::ops::quantised::{Blocks, QUANTISED, product};
+use crate::ops::quantised::{Blocks, product, quantised};
 use crate::ops::{
     embedding, input, matmul, output, poison, read, rms_norm, rope, row_counts, same_bits, submit, swiglu, vector,
 };
@@ -80,7 +80,7 @@ fn gate_and_up_rows_alone_and_together(plan: Plan, format: WeightFormat, random:
 fn rows_by_quantised_weights_do_not_depend_on_each_other() {
     let mut random = Random::new(87);
     let (outputs, depth) = (65, 256);
-    for (index, format) in QUANTISED.into_iter().enumerate() {
+    for (index, format) in quantised().enumerate() {
         for plan in [device().default_plan(), GPU_PLANS[index % 3]] {
             let blocks = Blocks::new(format, 2 * outputs, depth, &mut random);
             let x = random.normals(MOST_ROWS * depth, 1.0);

@@ -46,13 +46,17 @@ impl Samplers {
         let SamplerParts { method, target, draft, session, choices, proposals, records } = parts;
         let model = target.model();
         let (device, vocab) = (model.device(), model.config().vocab_size);
-        let counts = Buffer::storage(device, "token counts", 4 * vocab as u64)?;
-        let bias = sampling.adjusts().then(|| Buffer::with_values(device, "logit bias", &sampling.biases(vocab)));
-        let bias = bias.transpose()?;
-        let penalties = bias.as_ref().map(|bias| PenaltyTerms {
+        let adjusted = match sampling.adjusts() {
+            false => None,
+            true => Some((
+                Buffer::storage(device, "token counts", 4 * vocab as u64)?,
+                Buffer::with_values(device, "logit bias", &sampling.biases(vocab))?,
+            )),
+        };
+        let penalties = adjusted.as_ref().map(|(counts, bias)| PenaltyTerms {
             session,
             proposals,
-            counts: &counts,
+            counts,
             bias,
             repetition: sampling.repetition_penalty,
             presence: sampling.presence_penalty,
@@ -69,13 +73,14 @@ impl Samplers {
         let terms = SamplerTerms { penalties, truncation, draw: is_drawn.then_some(&noise), ..SamplerTerms::default() };
         let (mut target_terms, mut draft_terms) = (terms, terms);
         let rejects = acceptance == Acceptance::Rejection && is_drawn && draft.is_some();
-        let draft_noise = draw(draft_seed)?;
-        let chances = || Tensor::new(device, "chances", if rejects { 1 + MOST_DRAFTS } else { 1 }, vocab);
-        let (target_chances, draft_chances) = (chances()?, chances()?);
-        if rejects {
-            (draft_terms.draw, draft_terms.chances) = (Some(&draft_noise), Some((&draft_chances, temperature)));
-            target_terms.chances = Some((&target_chances, temperature));
-            let (target, draft) = (&target_chances, &draft_chances);
+        let chances = || Tensor::new(device, "chances", 1 + MOST_DRAFTS, vocab);
+        let rejection = match rejects {
+            false => None,
+            true => Some((chances()?, chances()?, draw(draft_seed)?)),
+        };
+        if let Some((target, draft, draft_noise)) = &rejection {
+            (draft_terms.draw, draft_terms.chances) = (Some(draft_noise), Some((draft, temperature)));
+            target_terms.chances = Some((target, temperature));
             target_terms.rejection = Some(RejectionTerms { target, draft, proposals, draw_seed, accept_seed });
         }
         // A parallel draft's rows are there before any of them has chosen.
@@ -85,14 +90,14 @@ impl Samplers {
         };
         let target = Sampler::new(target, target_terms, Turns::Together, choices)?;
         let draft = draft.map(|draft| Sampler::new(draft, draft_terms, turns, proposals)).transpose()?;
-        let counts = match sampling.counts() {
-            false => None,
-            true => {
+        let counts = match adjusted {
+            Some((counts, _)) if sampling.counts() => {
                 let count = |record| TokenCounts::new(device, record, &counts);
                 let [one, other] = records;
                 let rounds = [count(one)?, count(other)?];
                 Some(Counts { counts, rounds })
             }
+            _ => None,
         };
         Ok(Some(Samplers { target, draft, counts }))
     }

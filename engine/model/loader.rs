@@ -108,7 +108,7 @@ impl<'a> Loader<'a> {
         let sections = stacks.iter().zip(values.iter().zip(&blocks)).map(|(stack, (values, blocks))| Section {
             format: stack.format,
             rows: stack.rows(),
-            source: if stack.as_stored { Source::Stored(blocks) } else { Source::Values(values) },
+            source: if stack.as_stored() { Source::Stored(blocks) } else { Source::Values(values) },
         });
         let sections: Vec<Section> = sections.collect();
         let matrix = Matrix::of_sections(self.device, self.plan, names[0].as_ref(), columns, &sections)?;
@@ -121,15 +121,12 @@ impl<'a> Loader<'a> {
         let stack = |name| Stack::new(self.checkpoint, self.choice, name, width, columns);
         let (mut both, up) = (stack(&names[0])?, stack(&names[1])?);
         // A lane's gate and up are read alike.
-        if both.kind() != up.kind() {
-            both.as_stored = false;
-            both.format = weight_choice::common(both.format, up.format);
-        }
+        both.format = weight_choice::common(both.format, up.format);
         both.tensors.extend(up.tensors);
         self.note(std::slice::from_ref(&both));
         let values = |rows, out: &mut [f32]| both.values(rows, out);
         let blocks = |rows, out: &mut [u8]| both.blocks(rows, out);
-        let source = if both.as_stored { Source::Stored(&blocks) } else { Source::Values(&values) };
+        let source = if both.as_stored() { Source::Stored(&blocks) } else { Source::Values(&values) };
         let matrix = Matrix::of_pair(self.device, self.plan, &names[0], both.format, [width, columns], source)?;
         self.progressed(2 * width * columns);
         Ok(matrix)
@@ -157,8 +154,6 @@ struct Stack<'a> {
     tensors: Vec<(&'a TensorInfo, usize)>,
     columns: usize,
     format: WeightFormat,
-    /// Whether their bytes are taken as they are.
-    as_stored: bool,
 }
 
 impl<'a> Stack<'a> {
@@ -171,14 +166,17 @@ impl<'a> Stack<'a> {
     ) -> Result<Stack<'a>> {
         let missing = || Error::MissingTensor { path: checkpoint.path().to_owned(), name: name.to_owned() };
         let info = checkpoint.find(name).ok_or_else(missing)?;
-        let format = choice.format(info);
-        let as_stored = info.stored.blocks() == Some(format);
-        Ok(Stack { checkpoint, tensors: vec![(info, rows)], columns, format, as_stored })
+        Ok(Stack { checkpoint, tensors: vec![(info, rows)], columns, format: choice.format(info) })
     }
 
-    /// What tensors must have in common.
+    /// Whether their bytes are taken as they are.
+    fn as_stored(&self) -> bool {
+        self.tensors.iter().all(|(info, _)| info.stored.blocks() == Some(self.format))
+    }
+
+    /// What neighbours must have in common.
     fn kind(&self) -> (WeightFormat, bool) {
-        (self.format, self.as_stored)
+        (self.format, self.as_stored())
     }
 
     fn rows(&self) -> usize {
@@ -218,11 +216,11 @@ impl<'a> Stack<'a> {
 
     /// What to tell of tensors that are not kept as they are, though nothing else was asked for.
     fn notices(&self, choice: WeightChoice) -> Vec<String> {
-        let changed = |stored| match stored {
+        let changed = |stored: StoredType| match stored {
             StoredType::F32 if self.format != WeightFormat::F32 => {
                 Some("F32 weights are rounded to BF16; --weights f32 keeps them".to_owned())
             }
-            StoredType::Quantised(name) if !self.as_stored => {
+            StoredType::Quantised(name) if stored.blocks() != Some(self.format) => {
                 Some(format!("{name} weights are kept as {}", self.format.name().to_uppercase()))
             }
             _ => None,

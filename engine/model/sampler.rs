@@ -68,8 +68,11 @@ impl Sampler {
             Some(_) => Some(Tensor::new(device, "adjusted logits", MOST_ROWS, logits.width)?),
         };
         let scores = adjusted.as_ref().unwrap_or(logits);
-        let thresholds = Buffer::storage(device, "thresholds", 4 * MOST_ROWS as u64)?;
-        let thresholds = terms.truncation.map(|_| &thresholds);
+        let thresholds = match terms.truncation {
+            None => None,
+            Some(_) => Some(Buffer::storage(device, "thresholds", 4 * MOST_ROWS as u64)?),
+        };
+        let thresholds = thresholds.as_ref();
         let turn = |first_row| -> Result<Turn> {
             let penalties = terms
                 .penalties

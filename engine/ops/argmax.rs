@@ -127,7 +127,7 @@ impl Argmax {
         let params = Buffer::uniform(device, "argmax params", &params)?;
         let merge_params = ArgmaxMergeParams { sections: sections as u32, first_row };
         let merge_params = Buffer::uniform(device, "argmax_merge params", &merge_params)?;
-        let token = if vocabulary.is_some() { "choice/listed" } else { "choice/plain" };
+        let token = token_file(vocabulary);
         let mut operands = vec![&params, &logits.buffer, &candidates];
         let mut files = vec!["argmax"];
         match choice {
@@ -162,4 +162,9 @@ impl Argmax {
         let work = Work::of(rows, [1, sections], rows * (8 * sections + 4), rows * sections);
         self.merge.encode(pass, work);
     }
+}
+
+/// The shader file that says which ids logits are of: all up to a limit, or those that are listed.
+pub(super) fn token_file(vocabulary: Option<&Buffer>) -> &'static str {
+    if vocabulary.is_some() { "choice/listed" } else { "choice/plain" }
 }

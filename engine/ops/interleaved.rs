@@ -66,6 +66,7 @@ impl Layout {
                     let scales = scales.chunks_mut(self.lanes).map(|scales| scaled.then_some(scales));
                     let end = range.end;
                     scope.spawn(move || {
+                        let mut buffers = Buffers::new(self);
                         let blocks = share.chunks_mut(block_bytes).zip(scales);
                         for (at, (block, scales)) in blocks.enumerate() {
                             let first = first + at * self.lanes;
@@ -73,7 +74,7 @@ impl Layout {
                             if rows.is_empty() {
                                 break;
                             }
-                            self.interleave_block(rows, source, block, scales)?;
+                            self.interleave_block(rows, source, &mut buffers, block, scales)?;
                         }
                         Ok(())
                     })
@@ -91,25 +92,26 @@ impl Layout {
         self,
         rows: Range<usize>,
         source: Source,
+        buffers: &mut Buffers,
         block: &mut [u8],
         mut scales: Option<&mut [f32]>,
     ) -> Result<()> {
         let Layout { columns, format, .. } = self;
         let stored_bytes = format.stored_bytes(columns);
-        let mut stored = vec![0u8; rows.len() * stored_bytes];
+        let stored = &mut buffers.stored[..rows.len() * stored_bytes];
         match source {
-            Source::Stored(read) => read(rows, &mut stored)?,
+            Source::Stored(read) => read(rows, stored)?,
             Source::Values(read) => {
-                let mut values = vec![0.0f32; rows.len() * columns];
-                read(rows, &mut values)?;
+                let values = &mut buffers.values[..rows.len() * columns];
+                read(rows, values)?;
                 for (values, stored) in values.chunks(columns).zip(stored.chunks_mut(stored_bytes)) {
                     format.store(values, stored);
                 }
             }
         }
-        let mut packed = vec![0u8; self.row_bytes()];
+        let packed = &mut buffers.packed;
         for (lane, stored) in stored.chunks(stored_bytes).enumerate() {
-            format.pack(stored, &mut packed);
+            format.pack(stored, packed);
             for (unit, bytes) in packed.chunks(format.unit_bytes()).enumerate() {
                 block[self.unit(lane, unit)].copy_from_slice(bytes);
             }
@@ -129,6 +131,25 @@ impl Layout {
                     self.format.widen_floats(&block[self.unit(lane, unit)], values);
                 }
             }
+        }
+    }
+}
+
+/// What a worker reads a block's rows into.
+struct Buffers {
+    values: Vec<f32>,
+    stored: Vec<u8>,
+    /// One row, as it lies on the device.
+    packed: Vec<u8>,
+}
+
+impl Buffers {
+    fn new(layout: Layout) -> Buffers {
+        let Layout { lanes, columns, format } = layout;
+        Buffers {
+            values: vec![0.0; lanes * columns],
+            stored: vec![0; lanes * format.stored_bytes(columns)],
+            packed: vec![0; layout.row_bytes()],
         }
     }
 }

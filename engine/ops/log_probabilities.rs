@@ -1,6 +1,7 @@
 //! How probable a model found its tokens: shaders/log_probabilities.wgsl.
 
 use super::Tensor;
+use super::argmax::token_file;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
@@ -44,7 +45,7 @@ impl LogProbabilities {
         let (vocab, limit_, first_word, top_) = (logits.width as u32, limit as u32, first_word as u32, top as u32);
         let params = LogProbabilitiesParams { vocab, limit: limit_, first_word, top: top_ };
         let params = Buffer::uniform(device, "log_probabilities params", &params)?;
-        let token = if vocabulary.is_some() { "choice/listed" } else { "choice/plain" };
+        let token = token_file(vocabulary);
         let kernel = device.kernel(&["log_probabilities", token], &[])?;
         let mut operands = vec![&params, &logits.buffer, record];
         operands.extend(vocabulary);

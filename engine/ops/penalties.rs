@@ -1,6 +1,7 @@
 //! Penalties and biases of tokens: shaders/penalties.wgsl.
 
 use super::Tensor;
+use super::argmax::token_file;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
@@ -72,7 +73,7 @@ impl Penalties {
         let (vocab, limit_, first_row) = (logits.width as u32, limit as u32, first_row as u32);
         let params = PenaltiesParams { vocab, limit: limit_, first_row, repetition, presence, frequency };
         let params = Buffer::uniform(device, "penalties params", &params)?;
-        let token = if vocabulary.is_some() { "choice/listed" } else { "choice/plain" };
+        let token = token_file(vocabulary);
         let kernel = device.kernel(&["penalties", "shared/step", "shared/round", token], &[])?;
         let mut operands = vec![&params, step, session, &logits.buffer];
         operands.extend(vocabulary);

@@ -1,6 +1,7 @@
 //! What each token's chance is to be drawn: shaders/probabilities.wgsl.
 
 use super::Tensor;
+use super::argmax::token_file;
 use super::truncation::LEAST_TEMPERATURE;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
@@ -52,7 +53,7 @@ impl Probabilities {
             temperature: temperature.max(LEAST_TEMPERATURE),
         };
         let params = Buffer::uniform(device, "probabilities params", &params)?;
-        let token = if vocabulary.is_some() { "choice/listed" } else { "choice/plain" };
+        let token = token_file(vocabulary);
         let kept = if thresholds.is_some() { "kept/threshold" } else { "kept/all" };
         let kernel = device.kernel(&["probabilities", "shared/step", token, kept], &[])?;
         let mut operands = vec![&params, &logits.buffer, &chances.buffer, step];

@@ -42,6 +42,17 @@ struct Traits {
     unit: usize,
     /// Pieces that share a scale; 1 where there is none.
     share: usize,
+    blocks: Option<Blocks>,
+}
+
+/// What the host does with blocks of quantised weights.
+struct Blocks {
+    /// Floats to blocks, a row.
+    store: fn(&[f32], &mut [u8]),
+    /// The blocks of a chunk to its words.
+    pack: fn(&[u8], &mut pack::Words),
+    /// A bound of the magnitude of a block's weights.
+    largest: fn(&[u8]) -> f32,
 }
 
 impl WeightFormat {
@@ -68,27 +79,53 @@ impl WeightFormat {
             chunk: [PIECE, PIECE * bytes],
             unit: PIECE * bytes,
             share: 1,
+            blocks: None,
         };
-        let quantised = |name, file, block, [weights, words]: [usize; 2], share| Traits {
+        let quantised = |name, file, block, [weights, words]: [usize; 2], share, blocks| Traits {
             name,
             file,
             block,
             chunk: [weights, words * size_of::<u32>()],
             unit: size_of::<u32>(),
             share,
+            blocks: Some(blocks),
         };
         match self {
             WeightFormat::Bf16 => float("bf16", "weights/bf16", 2),
             WeightFormat::F16 => float("f16", "weights/f16", 2),
             WeightFormat::F32 => float("f32", "weights/f32", 4),
-            WeightFormat::Q8_0 => quantised("q8_0", "weights/q8_0", [32, 34], [64, 17], 4),
-            WeightFormat::Q4_0 => quantised("q4_0", "weights/q4_0", [32, 18], [64, 9], 4),
-            WeightFormat::Q4_1 => quantised("q4_1", "weights/q4_1", [32, 20], [32, 5], 4),
-            WeightFormat::Q5_0 => quantised("q5_0", "weights/q5_0", [32, 22], [64, 11], 4),
-            WeightFormat::Q5_1 => quantised("q5_1", "weights/q5_1", [32, 24], [32, 6], 4),
-            WeightFormat::Q5K => quantised("q5_k", "weights/q5_k", [256, 176], [256, 44], 4),
-            WeightFormat::Q4K => quantised("q4_k", "weights/q4_k", [256, 144], [256, 36], 4),
-            WeightFormat::Q6K => quantised("q6_k", "weights/q6_k", [256, 210], [256, 53], 2),
+            WeightFormat::Q8_0 => {
+                let blocks = Blocks { store: quantise::q8_0, pack: pack::q8_0, largest: pack::largest_q8_0 };
+                quantised("q8_0", "weights/q8_0", [32, 34], [64, 17], 4, blocks)
+            }
+            WeightFormat::Q4_0 => {
+                let blocks = Blocks { store: quantise::q4_0, pack: pack::q4_0, largest: pack::largest_q4_0 };
+                quantised("q4_0", "weights/q4_0", [32, 18], [64, 9], 4, blocks)
+            }
+            WeightFormat::Q4_1 => {
+                let blocks = Blocks { store: quantise::q4_1, pack: pack::q4_1, largest: pack::largest_q4_1 };
+                quantised("q4_1", "weights/q4_1", [32, 20], [32, 5], 4, blocks)
+            }
+            WeightFormat::Q5_0 => {
+                let blocks = Blocks { store: quantise::q5_0, pack: pack::q5_0, largest: pack::largest_q5_0 };
+                quantised("q5_0", "weights/q5_0", [32, 22], [64, 11], 4, blocks)
+            }
+            WeightFormat::Q5_1 => {
+                let blocks = Blocks { store: quantise::q5_1, pack: pack::q5_1, largest: pack::largest_q5_1 };
+                quantised("q5_1", "weights/q5_1", [32, 24], [32, 6], 4, blocks)
+            }
+            WeightFormat::Q4K => {
+                let blocks = Blocks { store: quantise::q4_k, pack: pack::q4_k, largest: pack::largest_q4_k };
+                quantised("q4_k", "weights/q4_k", [256, 144], [256, 36], 4, blocks)
+            }
+            WeightFormat::Q5K => {
+                let blocks = Blocks { store: quantise::q5_k, pack: pack::q5_k, largest: pack::largest_q5_k };
+                quantised("q5_k", "weights/q5_k", [256, 176], [256, 44], 4, blocks)
+            }
+            WeightFormat::Q6K => {
+                let blocks = Blocks { store: quantise::q6_k, pack: pack::q6_k, largest: pack::largest_q6_k };
+                quantised("q6_k", "weights/q6_k", [256, 210], [256, 53], 2, blocks)
+            }
         }
     }
 
@@ -114,7 +151,7 @@ impl WeightFormat {
 
     /// Whether its weights are small integers with scales.
     pub fn is_quantised(self) -> bool {
-        self.traits().block[0] > 1
+        self.traits().blocks.is_some()
     }
 
     /// Weights that only exist together: a row is a multiple of them wide.
@@ -146,25 +183,13 @@ impl WeightFormat {
 
     /// Turns a row as stored into the row that lies on the device, bit for bit the same weights.
     pub(super) fn pack(self, stored: &[u8], out: &mut [u8]) {
-        let Traits { block: [block_weights, block_bytes], chunk: [chunk_weights, chunk_bytes], .. } = self.traits();
-        if !self.is_quantised() {
-            out.copy_from_slice(stored);
-            return;
-        }
-        let chunk = match self {
-            WeightFormat::Q4_0 => pack::q4_0,
-            WeightFormat::Q4_1 => pack::q4_1,
-            WeightFormat::Q5_0 => pack::q5_0,
-            WeightFormat::Q5_1 => pack::q5_1,
-            WeightFormat::Q4K => pack::q4_k,
-            WeightFormat::Q5K => pack::q5_k,
-            WeightFormat::Q6K => pack::q6_k,
-            _ => pack::q8_0,
-        };
+        let Traits { block: [block_weights, block_bytes], chunk: [chunk_weights, chunk_bytes], blocks, .. } =
+            self.traits();
+        let Some(Blocks { pack, .. }) = blocks else { return out.copy_from_slice(stored) };
         let stored = stored.chunks(chunk_weights / block_weights * block_bytes);
         for (stored, out) in stored.zip(out.chunks_exact_mut(chunk_bytes)) {
             let mut words = [0u32; pack::MOST_WORDS];
-            chunk(stored, &mut words);
+            pack(stored, &mut words);
             for (word, bytes) in words.iter().zip(out.as_chunks_mut().0) {
                 *bytes = word.to_le_bytes();
             }
@@ -179,22 +204,17 @@ impl WeightFormat {
                 *bytes = convert(*value).to_le_bytes();
             }
         };
+        if let Some(Blocks { store, .. }) = self.traits().blocks {
+            return store(values, out);
+        }
         match self {
             WeightFormat::Bf16 => sixteen(out, |value| half::bf16::from_f32(value).to_bits()),
             WeightFormat::F16 => sixteen(out, |value| half::f16::from_f32(value).to_bits()),
-            WeightFormat::F32 => {
+            _ => {
                 for (value, bytes) in values.iter().zip(out.as_chunks_mut::<4>().0) {
                     *bytes = value.to_le_bytes();
                 }
             }
-            WeightFormat::Q8_0 => quantise::q8_0(values, out),
-            WeightFormat::Q4_0 => quantise::q4_0(values, out),
-            WeightFormat::Q4_1 => quantise::q4_1(values, out),
-            WeightFormat::Q5_0 => quantise::q5_0(values, out),
-            WeightFormat::Q5_1 => quantise::q5_1(values, out),
-            WeightFormat::Q4K => quantise::q4_k(values, out),
-            WeightFormat::Q5K => quantise::q5_k(values, out),
-            WeightFormat::Q6K => quantise::q6_k(values, out),
         }
     }
 
@@ -218,21 +238,12 @@ impl WeightFormat {
 
     /// A bound of the magnitude of the weights of a row as stored.
     pub(super) fn largest(self, stored: &[u8], columns: usize) -> f32 {
-        let block = stored.chunks_exact(self.traits().block[1]);
-        match self {
-            WeightFormat::Q8_0 => block.map(pack::largest_q8_0).fold(0.0, f32::max),
-            WeightFormat::Q4_0 => block.map(pack::largest_q4_0).fold(0.0, f32::max),
-            WeightFormat::Q4_1 => block.map(pack::largest_q4_1).fold(0.0, f32::max),
-            WeightFormat::Q5_0 => block.map(pack::largest_q5_0).fold(0.0, f32::max),
-            WeightFormat::Q5_1 => block.map(pack::largest_q5_1).fold(0.0, f32::max),
-            WeightFormat::Q4K => block.map(pack::largest_q4_k).fold(0.0, f32::max),
-            WeightFormat::Q5K => block.map(pack::largest_q5_k).fold(0.0, f32::max),
-            WeightFormat::Q6K => block.map(pack::largest_q6_k).fold(0.0, f32::max),
-            WeightFormat::Bf16 | WeightFormat::F16 | WeightFormat::F32 => {
-                let mut values = vec![0.0; columns];
-                self.widen_floats(stored, &mut values);
-                values.iter().fold(0.0, |most, value| most.max(value.abs()))
-            }
+        let Traits { block: [_, block_bytes], blocks, .. } = self.traits();
+        if let Some(Blocks { largest, .. }) = blocks {
+            return stored.chunks_exact(block_bytes).map(largest).fold(0.0, f32::max);
         }
+        let mut values = vec![0.0; columns];
+        self.widen_floats(stored, &mut values);
+        values.iter().fold(0.0, |most, value| most.max(value.abs()))
     }
 }

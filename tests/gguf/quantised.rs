@@ -8,7 +8,7 @@ use pard_engine::ops::{MOST_ROWS, Role, WeightFormat};
 use std::sync::Arc;
 
 use super::open_good;
-use super::writer::{Writer, byte_tokens, with_tokens};
+use super::writer::{Writer, byte_tokens, llama, with_tokens};
 use crate::comparison::relative_error;
 use crate::ops::same_bits;
 use crate::support::gpu::device;
@@ -38,21 +38,10 @@ fn number(format: WeightFormat) -> u32 {
 /// embedding is the head as well.
 fn model(formats: [WeightFormat; 7], embedding: WeightFormat) -> Writer {
     let mut random = Random::new(151);
-    let mut writer = Writer::default()
-        .key("general.architecture", "llama")
-        .key("general.name", "Mixed")
-        .key("llama.block_count", 2)
-        .key("llama.context_length", 128)
-        .key("llama.embedding_length", HIDDEN as u32)
-        .key("llama.feed_forward_length", FEED_FORWARD as u32)
-        .key("llama.attention.head_count", 4)
-        .key("llama.attention.head_count_kv", 2)
-        .key("llama.rope.dimension_count", 64)
-        .key("llama.rope.freq_base", 10_000.0)
-        .key("llama.attention.layer_norm_rms_epsilon", 1e-5);
     let tokens = byte_tokens();
     let vocab = tokens.0.len();
-    writer = with_tokens(writer, tokens);
+    let header = llama("Mixed", [HIDDEN as u32, FEED_FORWARD as u32], [4, 2], 64);
+    let mut writer = with_tokens(header, tokens);
     let mut matrix = |writer: Writer, name: &str, format: WeightFormat, [rows, columns]: [usize; 2]| {
         let values = random.normals(rows * columns, 0.08);
         let mut bytes = vec![0; rows * format.stored_bytes(columns)];

@@ -178,23 +178,29 @@ fn write_value(out: &mut Vec<u8>, value: &Value) {
     }
 }
 
-/// A Llama with two layers, two heads of 32 and one key-value head, whose tensors count, and a byte-level tokenizer.
-pub fn small_llama() -> Writer {
-    let mut writer = Writer::default()
+/// The hyper-parameters of a Llama with two layers: sizes of hidden and feed-forward rows, heads and key-value heads, and
+/// their width.
+pub fn llama(name: &str, [hidden, feed_forward]: [u32; 2], [heads, kv_heads]: [u32; 2], head_dim: u32) -> Writer {
+    Writer::default()
         .key("general.architecture", "llama")
-        .key("general.name", "Small")
+        .key("general.name", name)
         .key("llama.block_count", 2)
         .key("llama.context_length", 128)
-        .key("llama.embedding_length", 64)
-        .key("llama.feed_forward_length", 96)
-        .key("llama.attention.head_count", 2)
-        .key("llama.attention.head_count_kv", 1)
-        .key("llama.rope.dimension_count", 32)
-        .key("llama.rope.freq_base", 100_000.0)
-        .key("llama.attention.layer_norm_rms_epsilon", 1e-5);
+        .key("llama.embedding_length", hidden)
+        .key("llama.feed_forward_length", feed_forward)
+        .key("llama.attention.head_count", heads)
+        .key("llama.attention.head_count_kv", kv_heads)
+        .key("llama.rope.dimension_count", head_dim)
+        .key("llama.rope.freq_base", 10_000.0)
+        .key("llama.attention.layer_norm_rms_epsilon", 1e-5)
+}
+
+/// A Llama with two layers, two heads of 32 and one key-value head, whose tensors count, and a byte-level tokenizer.
+pub fn small_llama() -> Writer {
+    let writer = llama("Small", [64, 96], [2, 1], 32).key("llama.rope.freq_base", 100_000.0);
     let tokens = byte_tokens();
     let vocab = tokens.0.len() as u64;
-    writer = with_tokens(writer, tokens).key("tokenizer.chat_template", "{{ messages }}");
+    let mut writer = with_tokens(writer, tokens).key("tokenizer.chat_template", "{{ messages }}");
     for layer in 0..2 {
         for (name, shape) in [
             ("attn_norm", &[64][..]),

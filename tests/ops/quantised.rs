@@ -15,16 +15,9 @@ use crate::support::gpu::{cooperative_plan, device, device_with_binding_limit, s
 use crate::support::random::Random;
 
 /// All of them.
-pub const QUANTISED: [WeightFormat; 8] = [
-    WeightFormat::Q8_0,
-    WeightFormat::Q4_0,
-    WeightFormat::Q4_1,
-    WeightFormat::Q5_0,
-    WeightFormat::Q5_1,
-    WeightFormat::Q4K,
-    WeightFormat::Q5K,
-    WeightFormat::Q6K,
-];
+pub fn quantised() -> impl Iterator<Item = WeightFormat> {
+    WeightFormat::ALL.into_iter().filter(|format| format.is_quantised())
+}
 
 /// Rows of blocks of one format.
 pub struct Blocks {
@@ -124,7 +117,7 @@ fn widths(format: WeightFormat) -> [usize; 3] {
 
 fn products_over_odd_shapes(plans: &[Plan]) {
     let mut random = Random::new(141);
-    for (index, format) in QUANTISED.into_iter().enumerate() {
+    for (index, format) in quantised().enumerate() {
         for (turn, columns) in widths(format).into_iter().enumerate() {
             for (at, plan) in plans.iter().enumerate() {
                 if at > 0 && at != 1 + (index + turn) % 3 && !sweep() {
@@ -176,7 +169,7 @@ fn quantised_matrices_in_parts_give_the_same_bits() {
     let limited = device_with_binding_limit(45_000);
     let plan = device().default_plan();
     let mut random = Random::new(143);
-    for format in QUANTISED {
+    for format in quantised() {
         let blocks = Blocks::new(format, 321, 256, &mut random);
         let (parts, whole) = (blocks.upload(&limited, &plan), blocks.upload(device(), &plan));
         assert!(parts.bytes() > limited.largest_binding(), "{format:?}: in parts");
@@ -192,7 +185,7 @@ fn quantised_matrices_in_parts_give_the_same_bits() {
 #[test]
 fn memory_is_what_the_format_takes() {
     let mut random = Random::new(144);
-    for format in QUANTISED {
+    for format in quantised() {
         let matrix = Blocks::new(format, 256, 768, &mut random).upload(device(), &device().default_plan());
         let stored = (256 * format.stored_bytes(768)) as f64;
         let more = matrix.bytes() as f64 / stored - 1.0;
@@ -204,7 +197,7 @@ fn memory_is_what_the_format_takes() {
 fn embeddings_of_quantised_tables_are_exact() {
     let (device, plan) = (device(), device().default_plan());
     let mut random = Random::new(145);
-    for format in QUANTISED {
+    for format in quantised() {
         let (vocab, width) = (70, 512);
         let blocks = Blocks::new(format, vocab, width, &mut random);
         let ids = [0, 69, 8, 7, 33, 64, 1];

@@ -13,6 +13,8 @@ use pard_engine::ops::{
     TokenCounts, Truncation, TruncationTerms, Variant, WeightFormat, Whose, Yardstick,
 };
 
+use crate::ops::quantised::quantised;
+
 /// Shapes of published models, and the extremes that a configuration may have.
 const SHAPES: [AttentionShape; 8] = [
     AttentionShape { heads: 9, kv_heads: 3, head_dim: 64 },
@@ -32,7 +34,7 @@ pub fn build_and_record(device: &Device, plan: &Plan) {
             products(device, plan, format, pass)?;
             product_gradients(device, plan, format, pass)?;
         }
-        for format in WeightFormat::ALL.into_iter().filter(|format| format.is_quantised()) {
+        for format in quantised() {
             quantised_products(device, plan, format, pass)?;
         }
         for cache in [CacheFormat::F16, CacheFormat::F32] {

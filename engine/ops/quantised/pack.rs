@@ -8,7 +8,7 @@ use half::f16;
 pub const MOST_WORDS: usize = 53;
 
 /// The words of a chunk; a format fills as many as it has.
-type Words = [u32; MOST_WORDS];
+pub type Words = [u32; MOST_WORDS];
 
 /// The bits of the half-precision number at `at`.
 fn half_bits(block: &[u8], at: usize) -> u32 {

@@ -45,58 +45,64 @@ pub fn q8_0(values: &[f32], out: &mut [u8]) {
     }
 }
 
+/// Writes the scale of numbers from 0 to 2 `half` - 1 that stand for both signs, and gives the number of a value.
+fn put_scale(values: &[f32], block: &mut [u8], half: f32) -> impl Fn(f32) -> u8 + use<> {
+    let scale = extreme(values) / -half;
+    put_half(block, 0, scale);
+    move |value| ((value * inverse(scale) + half + 0.5) as u8).min(2 * half as u8 - 1)
+}
+
+/// Writes scale and minimum of numbers from 0 to `largest`, and gives the number of a value.
+fn put_scale_and_minimum(values: &[f32], block: &mut [u8], largest: f32) -> impl Fn(f32) -> u8 + use<> {
+    let (least, most) = range(values);
+    let scale = (most - least) / largest;
+    put_half(block, 0, scale);
+    put_half(block, 2, least);
+    move |value| (((value - least) * inverse(scale) + 0.5) as u8).min(largest as u8)
+}
+
+/// Writes 4-bit numbers, `number` of each of 32 values.
+fn put_nibbles(values: &[f32; 32], bytes: &mut [u8], number: impl Fn(f32) -> u8) {
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte = number(values[index]) & 15 | (number(values[index + 16]) & 15) << 4;
+    }
+}
+
+/// Writes 5-bit numbers: their fifth bits first, then the others.
+fn put_fives(values: &[f32; 32], bytes: &mut [u8], number: impl Fn(f32) -> u8) {
+    let (fifths, nibbles) = bytes.split_at_mut(4);
+    put_nibbles(values, nibbles, &number);
+    fifths.fill(0);
+    for (index, &value) in values.iter().enumerate() {
+        fifths[index / 8] |= number(value) >> 4 << (index % 8);
+    }
+}
+
 pub fn q4_0(values: &[f32], out: &mut [u8]) {
     for (values, block) in blocks::<32, 18>(values, out) {
-        let scale = extreme(values) / -8.0;
-        put_half(block, 0, scale);
-        let number = |value: f32| ((value * inverse(scale) + 8.5) as u8).min(15);
-        for (index, byte) in block[2..].iter_mut().enumerate() {
-            *byte = number(values[index]) | number(values[index + 16]) << 4;
-        }
+        let number = put_scale(values, block, 8.0);
+        put_nibbles(values, &mut block[2..], number);
     }
 }
 
 pub fn q4_1(values: &[f32], out: &mut [u8]) {
     for (values, block) in blocks::<32, 20>(values, out) {
-        let (least, most) = range(values);
-        let scale = (most - least) / 15.0;
-        put_half(block, 0, scale);
-        put_half(block, 2, least);
-        let number = |value: f32| (((value - least) * inverse(scale) + 0.5) as u8).min(15);
-        for (index, byte) in block[4..].iter_mut().enumerate() {
-            *byte = number(values[index]) | number(values[index + 16]) << 4;
-        }
-    }
-}
-
-/// Splits 5-bit numbers, `number` of each of 32 values, into nibbles and fifth bits, which lie before them.
-fn put_fives(values: &[f32; 32], block: &mut [u8], number: impl Fn(f32) -> u8) {
-    let (fifths, nibbles) = block.split_at_mut(4);
-    fifths.fill(0);
-    for (index, byte) in nibbles.iter_mut().enumerate() {
-        let [low, high] = [number(values[index]), number(values[index + 16])];
-        *byte = low & 15 | (high & 15) << 4;
-        for (at, number) in [(index, low), (index + 16, high)] {
-            fifths[at / 8] |= number >> 4 << (at % 8);
-        }
+        let number = put_scale_and_minimum(values, block, 15.0);
+        put_nibbles(values, &mut block[4..], number);
     }
 }
 
 pub fn q5_0(values: &[f32], out: &mut [u8]) {
     for (values, block) in blocks::<32, 22>(values, out) {
-        let scale = extreme(values) / -16.0;
-        put_half(block, 0, scale);
-        put_fives(values, &mut block[2..], |value| ((value * inverse(scale) + 16.5) as u8).min(31));
+        let number = put_scale(values, block, 16.0);
+        put_fives(values, &mut block[2..], number);
     }
 }
 
 pub fn q5_1(values: &[f32], out: &mut [u8]) {
     for (values, block) in blocks::<32, 24>(values, out) {
-        let (least, most) = range(values);
-        let scale = (most - least) / 31.0;
-        put_half(block, 0, scale);
-        put_half(block, 2, least);
-        put_fives(values, &mut block[4..], |value| (((value - least) * inverse(scale) + 0.5) as u8).min(31));
+        let number = put_scale_and_minimum(values, block, 31.0);
+        put_fives(values, &mut block[4..], number);
     }
 }
 
