@@ -65,6 +65,7 @@ pub fn tokens_per_second(tokens: usize, statistics: &Statistics) -> f64 {
 pub fn statistics_json(tokens: usize, statistics: &Statistics) -> Value {
     json!({
         "rounds": statistics.rounds,
+        "ngram_rounds": statistics.ngram_rounds,
         "tokens_per_round": statistics.tokens_per_round(),
         "accepted_per_position": statistics.accepted_per_position(),
         "prefill_seconds": statistics.prefill.as_secs_f64(),
@@ -141,10 +142,10 @@ pub fn summary(decoder: &Decoder, answer: &Answer) -> String {
     let seconds = |time: std::time::Duration| time.as_secs_f64();
     let method = match options.method {
         Method::Ar => "ar".to_owned(),
-        method if options.drafts == Drafts::Auto => {
-            format!("{}, K = auto{}", method.name(), choice(decoder, statistics))
+        _ if options.drafts == Drafts::Auto => {
+            format!("{}, K = auto{}", options.proposers(), choice(decoder, statistics))
         }
-        method => format!("{}, K = {}", method.name(), options.drafts),
+        _ => format!("{}, K = {}", options.proposers(), options.drafts),
     };
     let read = match statistics.reused_tokens {
         0 => format!("{} tokens", statistics.prompt_tokens),

@@ -117,9 +117,12 @@ pub struct DecodingArguments {
     /// Tokens of the answer at most [default: 256; in a chat as many as there is room for]
     #[arg(short = 'n', long, value_name = "N")]
     pub max_tokens: Option<usize>,
-    /// Tokens that `--method ngram` looks up: the most and the fewest of the newest ones
+    /// Tokens that are looked up for n-grams: the most and the fewest of the newest ones
     #[arg(long, value_name = "MOST[,FEWEST]", default_value = "3,1", value_parser = ngram)]
     pub ngram: NgramOptions,
+    /// Let n-grams propose in the draft's place in rounds in which they promise more; no round runs ahead then
+    #[arg(long)]
+    pub with_ngrams: bool,
     #[command(flatten)]
     pub sampling: SamplingArguments,
     /// Accept what a draft proposes where tokens are drawn: by noise that both models draw by, or by the rejection rule of
@@ -156,6 +159,9 @@ pub struct BenchArguments {
     /// The methods, separated by commas [default: all that the draft allows]
     #[arg(long, value_delimiter = ',', value_parser = one_of(&METHODS))]
     pub methods: Vec<Method>,
+    /// Compare the drafts with n-grams in their place, in rounds in which they promise more, as well
+    #[arg(long)]
+    pub with_ngrams: bool,
     /// Tokens of each answer at most
     #[arg(short = 'n', long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
     pub max_tokens: usize,
@@ -626,6 +632,7 @@ impl DecodingArguments {
             run_ahead: self.run_ahead,
             acceptance: self.acceptance,
             ngram: self.ngram,
+            with_ngrams: self.with_ngrams,
             sampling: self.sampling.options(self.logprobs),
         }
     }

@@ -58,11 +58,12 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     let draft_name = files.draft().map(|draft| draft.name().to_owned());
     let device = arguments.models.device.open()?;
     let models = files.upload(&device, &arguments.models, context, talk)?;
+    let usual = DecoderOptions::default();
     let mut runs = configurations(&methods, arguments)
         .into_iter()
-        .map(|(method, drafts)| {
+        .map(|(method, drafts, with_ngrams)| {
             let (run_ahead, sampling) = (arguments.run_ahead, sampling.clone());
-            let options = DecoderOptions { method, drafts, context, run_ahead, sampling, ..DecoderOptions::default() };
+            let options = DecoderOptions { method, drafts, context, run_ahead, with_ngrams, sampling, ..usual.clone() };
             Ok(Run::new(models.decoder(options)?))
         })
         .collect::<pard_engine::Result<Vec<_>>>()?;
@@ -136,8 +137,8 @@ fn lengths(arguments: &BenchArguments) -> Vec<Drafts> {
     }
 }
 
-/// Every method with every K; AR, which proposes nothing, once.
-fn configurations(methods: &[Method], arguments: &BenchArguments) -> Vec<(Method, Drafts)> {
+/// Every method with every K, without and with n-grams in the draft's place; AR, which proposes nothing, once.
+fn configurations(methods: &[Method], arguments: &BenchArguments) -> Vec<(Method, Drafts, bool)> {
     let mut configurations = Vec::new();
     for &method in methods {
         let lengths = match method {
@@ -148,9 +149,12 @@ fn configurations(methods: &[Method], arguments: &BenchArguments) -> Vec<(Method
         };
         for drafts in lengths {
             let plain = method == Method::Ar || drafts.most() == 0;
-            let configuration = if plain { (Method::Ar, Drafts::Fixed(0)) } else { (method, drafts) };
+            let configuration = if plain { (Method::Ar, Drafts::Fixed(0), false) } else { (method, drafts, false) };
             if !configurations.contains(&configuration) {
                 configurations.push(configuration);
+                if arguments.with_ngrams && matches!(method, Method::Vsd | Method::Pard) && !plain {
+                    configurations.push((method, drafts, true));
+                }
             }
         }
     }

@@ -219,7 +219,7 @@ impl Chat {
             "{}{}; {}, K = {}; context: {}; {}",
             self.models.target.name(),
             draft.unwrap_or_default(),
-            options.method.name(),
+            options.proposers(),
             options.drafts,
             options.context,
             self.device.name(),

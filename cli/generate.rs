@@ -55,7 +55,7 @@ pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
             "text": answer.text,
             "prompt_ids": tokens,
             "output_ids": answer.output,
-            "method": decoder.options().method.name(),
+            "method": decoder.options().proposers(),
             "k": drafts_json(decoder.options().drafts),
             "mean_k": answer.statistics.mean_drafts(),
             "sampling": sampling_json(&decoder.options().sampling),

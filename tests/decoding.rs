@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use pard_engine::Error;
-use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, Drafts, MOST_DRAFTS, Method, Speculation};
+use pard_engine::decoding::{
+    Costs, Decoder, DecoderOptions, Draft, Drafts, MOST_DRAFTS, Method, Speculation, Statistics,
+};
 use pard_engine::gpu::{AdapterQuery, Buffer, CacheFormat, Device};
 use pard_engine::model::{PassCost, Sequence, Transformer, WeightChoice};
 use pard_engine::ops::Role;
@@ -18,7 +20,7 @@ use crate::support::tiny_model::Recipe;
 pub const CONTEXT: usize = 128;
 const MASK: u32 = 5;
 
-fn draft(model: &Arc<Transformer>) -> Draft {
+pub fn draft(model: &Arc<Transformer>) -> Draft {
     Draft { name: "draft".to_owned(), model: model.clone(), mask: Some(MASK) }
 }
 
@@ -289,6 +291,11 @@ fn k_follows_cost_and_acceptance() {
     let (statistics, _) = new(&stranger, &flat, &half);
     let plain = statistics.plain_rounds() as f64 / statistics.rounds as f64;
     assert!(plain > 0.6 && plain < 1.0, "{plain} of the rounds went without proposals");
+    // One that is slow to read what was written meanwhile is not tried again so soon.
+    let slow_reader = PassCost::from_points(&[(1, 0.5), (2, 0.5), (32, 6.4)]);
+    let (slow, _) = new(&stranger, &flat, &slow_reader);
+    let tried = |statistics: &Statistics| statistics.rounds - statistics.plain_rounds();
+    assert!((1..tried(&statistics)).contains(&tried(&slow)), "{} and {} tries", tried(&slow), tried(&statistics));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Prompt-lookup drafting: the text is AR's, and a text that repeats itself takes few rounds.
 
+use std::sync::Arc;
+
 use pard_engine::Error;
 use pard_engine::decoding::{
     Acceptance, Costs, Decoder, DecoderOptions, Drafts, MOST_DRAFTS, Method, NgramOptions, SamplingOptions,
@@ -7,7 +9,7 @@ use pard_engine::decoding::{
 use pard_engine::gpu::CacheFormat;
 use pard_engine::model::PassCost;
 
-use crate::decoding::decode;
+use crate::decoding::{decode, draft};
 use crate::sampling::{drawn, options};
 use crate::sampling_options::everything;
 use crate::support::gpu::{plan, upload};
@@ -93,6 +95,56 @@ fn a_repetition_is_accepted_whole() {
     }
 }
 
+/// A stranger's proposals are refused; n-grams take its place where they promise more, and the text stays AR's. The draft
+/// reads what it missed before it proposes again, so that a perfect one stays perfect.
+#[test]
+fn n_grams_stand_in_for_an_unsure_draft() {
+    let repeated = SamplingOptions { frequency_penalty: -0.6, ..drawn(0.7, 3) };
+    for (recipe, sampling) in Recipe::each_family(114).into_iter().zip([drawn(0.0, 0), repeated, everything()]) {
+        let target = upload(&recipe, &plan(CacheFormat::F16));
+        let stranger = upload(&Recipe { seed: 115, ..recipe.clone() }, &plan(CacheFormat::F16));
+        let prompt = prompt(recipe.config.vocab_size);
+        let alone = {
+            let mut decoder =
+                Decoder::new(&target, None, options(Method::Ar, 0, &sampling)).expect("it needs no draft");
+            decode(&mut decoder, &prompt, 60)
+        };
+        let mut stood_in = 0;
+        for method in [Method::Vsd, Method::Pard] {
+            for (model, drafts) in [
+                (&stranger, Drafts::Fixed(1)),
+                (&stranger, Drafts::Fixed(5)),
+                (&stranger, Drafts::Auto),
+                (&target, Drafts::Fixed(3)),
+            ] {
+                let options = DecoderOptions { drafts, with_ngrams: true, ..options(method, 0, &sampling) };
+                let mut decoder = Decoder::new(&target, Some(&draft(model)), options).expect("a decoder");
+                decoder.set_costs(Costs {
+                    target: PassCost::from_points(&[(1, 1.0), (32, 2.0)]),
+                    draft: PassCost::from_points(&[(1, 0.05), (32, 0.1)]),
+                });
+                let text = decode(&mut decoder, &prompt, 60);
+                assert_eq!(text, alone, "{:?}, {}, K = {drafts}", recipe.config.family, method.name());
+                let device = decoder.device_session().expect("the session");
+                assert_eq!(device, decoder.session(), "the host follows the device");
+                let statistics = decoder.statistics();
+                let own = statistics.rounds - statistics.ngram_rounds;
+                assert!(own > 0, "a draft is not forgotten");
+                if Arc::ptr_eq(model, &target) && method == Method::Vsd {
+                    let refused: f64 = statistics.accepted_per_position().iter().map(|share| 1.0 - share).sum();
+                    assert!(
+                        refused * statistics.rounds as f64 <= 3.0 * statistics.ngram_rounds as f64,
+                        "{statistics:?}"
+                    );
+                } else {
+                    stood_in += statistics.ngram_rounds;
+                }
+            }
+        }
+        assert!(stood_in > 0, "{:?}: n-grams had no chance", recipe.config.family);
+    }
+}
+
 #[test]
 fn options_that_make_no_sense_are_refused_by_name() {
     let recipe = Recipe::llama(113);
@@ -107,4 +159,6 @@ fn options_that_make_no_sense_are_refused_by_name() {
     }
     let acceptance = Acceptance::Rejection;
     assert_eq!(refused(DecoderOptions { acceptance, ..options(Method::Ngram, 4, &drawn(1.0, 0)) }), "acceptance");
+    let stand_ins = DecoderOptions { acceptance, with_ngrams: true, ..options(Method::Vsd, 4, &drawn(1.0, 0)) };
+    assert_eq!(refused(stand_ins), "acceptance");
 }

@@ -32,6 +32,10 @@ impl Run {
         self.decoder.options().method
     }
 
+    fn name(&self) -> String {
+        self.decoder.options().proposers()
+    }
+
     fn tokens_per_second(&self) -> f64 {
         tokens_per_second(self.output_tokens, &self.statistics)
     }
@@ -64,7 +68,7 @@ impl Report<'_> {
             let difference = self.difference(run);
             let place = difference.as_ref().map(|at| json!({ "prompt": at.prompt, "position": at.position }));
             let report = json!({
-                "method": run.method().name(),
+                "method": run.name(),
                 "k": drafts_json(run.decoder.options().drafts),
                 "mean_k": run.statistics.mean_drafts(),
                 "output_tokens": run.output_tokens,
@@ -137,7 +141,7 @@ impl Report<'_> {
                 (_, Some(_), Some(_)) => "NO",
             };
             vec![
-                run.method().name().to_owned(),
+                run.name(),
                 run.decoder.options().drafts.to_string(),
                 format!("{:.1}", statistics.mean_drafts()),
                 format!("{:.2}", run.tokens_per_second()),
@@ -163,7 +167,7 @@ impl Report<'_> {
         let mut rows = vec![row("accepted at", positions)];
         rows.extend(speculative.iter().map(|run| {
             let shares = run.statistics.accepted_per_position();
-            let name = format!("{}, K = {}", run.method().name(), run.decoder.options().drafts);
+            let name = format!("{}, K = {}", run.name(), run.decoder.options().drafts);
             row(&name, shares.iter().map(|share| format!("{share:.2}")).collect())
         }));
         (!speculative.is_empty()).then(|| output::table(&rows))
@@ -177,7 +181,7 @@ impl Report<'_> {
         let difference = |run: &Run| {
             let Difference { prompt, position } = self.difference(run)?;
             let shown: String = self.prompts[prompt].0.text().chars().take(60).collect();
-            let (name, number) = (run.method().name(), prompt + 1);
+            let (name, number) = (run.name(), prompt + 1);
             Some(format!(
                 "{name}, K = {} differs from ar in prompt {number} ({shown:?}) at token {position} of the answer",
                 run.decoder.options().drafts

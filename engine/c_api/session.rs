@@ -41,6 +41,8 @@ pub struct PardSessionOptions {
     pub ngram_longest: usize,
     /// The fewest.
     pub ngram_shortest: usize,
+    /// Whether n-grams take a draft's place.
+    pub with_ngrams: i32,
 }
 
 /// `pard_answer_options`.
@@ -139,6 +141,7 @@ impl PardSessionOptions {
         let longest = or_usual(self.ngram_longest, usual.longest.max(self.ngram_shortest));
         let shortest = or_usual(self.ngram_shortest, usual.shortest);
         options.ngram = NgramOptions { longest, shortest };
+        options.with_ngrams = choice("with_ngrams", self.with_ngrams)?.unwrap_or(false);
         Ok(options)
     }
 }

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::draft::Draft;
+use super::ngram::NgramOptions;
 use super::options::{DecoderOptions, Drafts, MOST_DRAFTS, Method};
 use super::pace::{Costs, Pace, Speculation};
-use super::rounds::{Choices, Outlook, Rounds};
+use super::rounds::{Choices, Outlook, Proposer, Rounds};
 use super::sampling::{SamplingOptions, TokenLogprobs};
 use super::statistics::{RoundStatistics, Statistics};
 use crate::error::{Error, Result};
@@ -29,8 +30,12 @@ pub struct Decoder {
     run_ahead: bool,
     /// Whether tokens will be chosen in another way than so far.
     resample: bool,
-    /// Chooses K, if it is to be chosen and once costs are known.
+    /// Chooses K, if it is to be chosen and once costs are known; or is compared with n-grams.
     pace: Option<Pace>,
+    /// The same for n-grams in a draft's place.
+    ngrams: Option<Pace>,
+    /// Who proposes in the newest round. Where anybody but a draft does, no round runs ahead.
+    proposer: Proposer,
     /// Rounds that were submitted and not read back, oldest first, each with its K and its record's slot.
     in_flight: VecDeque<(usize, usize)>,
     next_slot: usize,
@@ -87,8 +92,12 @@ impl Decoder {
             resample,
             run_ahead: options.run_ahead.unwrap_or(!device.is_software()),
             device,
+            // What tokens promise is compared by their number, unless K is chosen and costs are known.
+            pace: (options.with_ngrams && options.drafts != Drafts::Auto)
+                .then(|| Pace::new(options.method, Costs::equal())),
+            ngrams: options.with_ngrams.then(|| Pace::new(Method::Ngram, Costs::equal())),
+            proposer: Proposer::Draft,
             options,
-            pace: None,
             in_flight: VecDeque::new(),
             next_slot: 0,
             session: Session::default(),
@@ -126,6 +135,7 @@ impl Decoder {
     /// Says what passes cost, for choosing K. Without it they are measured at the first [`Decoder::start`].
     pub fn set_costs(&mut self, costs: Costs) {
         if self.options.drafts == Drafts::Auto {
+            self.ngrams = self.ngrams.is_some().then(|| Pace::new(Method::Ngram, costs.clone()));
             self.pace = Some(Pace::new(self.options.method, costs));
         }
     }
@@ -323,7 +333,7 @@ impl Decoder {
 
     /// Whether speculation pays by now, if K is chosen round by round.
     pub fn speculation(&self) -> Option<Speculation> {
-        self.pace.as_ref().map(Pace::speculation)
+        self.pace.as_ref().filter(|_| self.options.drafts == Drafts::Auto).map(Pace::speculation)
     }
 
     /// What the last round proposed, accepted or not: d1 .. dK; of the round that runs ahead, if one does.
@@ -366,7 +376,7 @@ impl Decoder {
     fn has_room_ahead(&self) -> bool {
         let outlook = self.outlook();
         // What is looked up has to be known.
-        let is_blind = self.options.method != Method::Ngram;
+        let is_blind = self.options.method != Method::Ngram && self.ngrams.is_none();
         is_blind && (outlook.tokens as usize) < self.options.context && !self.is_behind(outlook)
     }
 
@@ -381,11 +391,15 @@ impl Decoder {
             (Some(pace), Drafts::Auto) => pace.choose(),
             (_, drafts) => drafts.most(),
         };
-        let drafts = if self.options.method == Method::Ngram { self.look_up(drafts) } else { drafts };
-        if drafts > 0 && self.is_behind(self.outlook()) {
+        let (proposer, drafts) = match self.options.method {
+            Method::Ngram => (Proposer::Ngrams, self.look_up(drafts)),
+            _ => self.stand_in(drafts).map_or((Proposer::Draft, drafts), |found| (Proposer::Ngrams, found)),
+        };
+        self.proposer = proposer;
+        if proposer == Proposer::Draft && drafts > 0 && self.is_behind(self.outlook()) {
             self.catch_up()?;
         }
-        self.rounds.submit(drafts, self.next_slot, self.outlook())?;
+        self.rounds.submit(proposer, drafts, self.next_slot, self.outlook())?;
         self.in_flight.push_back((drafts, self.next_slot));
         self.next_slot = 1 - self.next_slot;
         Ok(())
@@ -396,6 +410,29 @@ impl Decoder {
         let proposals = self.options.ngram.propose(&self.tokens, drafts);
         self.rounds.write_proposals(&proposals);
         proposals.len()
+    }
+
+    /// Proposes what n-grams find if that promises more than `drafts` proposals of the draft, and gives how many tokens. No
+    /// round is in flight.
+    fn stand_in(&mut self, drafts: usize) -> Option<usize> {
+        let (ngrams, pace) = (self.ngrams.as_mut()?, self.pace.as_ref()?);
+        let most = match self.options.drafts {
+            Drafts::Auto => ngrams.choose(),
+            Drafts::Fixed(drafts) => drafts,
+        };
+        if most == 0 {
+            ngrams.observe(0, 0);
+            return None;
+        }
+        // What follows a single token says less than any draft.
+        let NgramOptions { longest, shortest } = self.options.ngram;
+        let ngram = NgramOptions { longest: longest.max(2), shortest: shortest.max(2) };
+        let proposals = ngram.propose(&self.tokens, most);
+        if proposals.is_empty() || ngrams.promise(proposals.len()) <= pace.promise(drafts) {
+            return None;
+        }
+        self.rounds.write_proposals(&proposals);
+        Some(proposals.len())
     }
 
     /// Lets the draft read what was committed while it was not asked. No round is in flight.
@@ -424,13 +461,20 @@ impl Decoder {
         let known = self.session.tokens;
         self.session.tokens = known + committed as u32;
         self.session.target_rows = self.session.tokens - 1;
+        let draft_rows = self.session.draft_rows;
         self.session.draft_rows = match self.options.method {
-            _ if drafts == 0 => self.session.draft_rows,
+            _ if drafts == 0 => draft_rows,
             Method::Pard => known,
             Method::Vsd | Method::Ar | Method::Ngram => (known + drafts as u32 - 1).min(self.session.target_rows),
         };
         self.last_drafts = drafts;
-        if let Some(pace) = &mut self.pace {
+        if let (Some(ngrams), Proposer::Ngrams) = (&mut self.ngrams, self.proposer) {
+            // The device takes it that the draft proposed, and has read what it has not.
+            self.session.draft_rows = draft_rows;
+            self.rounds.write_session(&self.session);
+            self.statistics.ngram_rounds += 1;
+            ngrams.observe(drafts, committed - 1);
+        } else if let Some(pace) = &mut self.pace {
             // Nothing to look up says nothing of how good it would have been.
             if drafts > 0 || pace.choose() == 0 || self.options.method != Method::Ngram {
                 pace.observe(drafts, committed - 1);

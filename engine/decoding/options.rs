@@ -99,13 +99,16 @@ pub struct DecoderOptions {
     /// Tokens that prompt and answer may take together.
     pub context: usize,
     /// Whether a round is submitted before it is known what the last one committed. It hides the host's work, at the
-    /// price of surplus rows for the draft. By default GPUs do and software adapters, where rows are dear, do not;
-    /// [`Method::Ngram`], which has to know the tokens to look them up, never does.
+    /// price of surplus rows for the draft. By default GPUs do and software adapters, where rows are dear, do not. Where
+    /// n-grams are looked up, which takes knowing the tokens, no round is.
     pub run_ahead: Option<bool>,
     /// When proposals are accepted, where tokens are drawn and a model proposes them.
     pub acceptance: Acceptance,
-    /// How many tokens are looked up to propose what followed them, by [`Method::Ngram`].
+    /// How many tokens are looked up to propose what followed them, by [`Method::Ngram`] or in a draft's place.
     pub ngram: NgramOptions,
+    /// Whether n-grams propose in a draft's place, in rounds in which they promise more than it does; at least two tokens
+    /// have to be found then. It costs nothing, but no round runs ahead.
+    pub with_ngrams: bool,
     /// How tokens are chosen.
     pub sampling: SamplingOptions,
 }
@@ -119,12 +122,18 @@ impl Default for DecoderOptions {
             run_ahead: None,
             acceptance: Acceptance::default(),
             ngram: NgramOptions::default(),
+            with_ngrams: false,
             sampling: SamplingOptions::default(),
         }
     }
 }
 
 impl DecoderOptions {
+    /// Who proposes, as reports call it: the method, and `+ngram` where n-grams may take its place.
+    pub fn proposers(&self) -> String {
+        format!("{}{}", self.method.name(), if self.with_ngrams { "+ngram" } else { "" })
+    }
+
     /// Checks what can be without knowing the models.
     ///
     /// **Errors**: [`Error::Option`], which names the option that is out of range.
@@ -149,12 +158,15 @@ impl DecoderOptions {
         }
         self.sampling.check()?;
         self.ngram.check()?;
-        if self.method == Method::Ngram && self.acceptance == Acceptance::Rejection {
+        if (self.method == Method::Ngram || self.with_ngrams) && self.acceptance == Acceptance::Rejection {
             let reason = "ngram proposes tokens without chances to accept them by; use noise".to_owned();
             return Err(Error::Option { option: "acceptance", reason });
         }
         if self.drafts.most() == 0 || self.method == Method::Ar {
             self = DecoderOptions { method: Method::Ar, drafts: Drafts::Fixed(0), ..self };
+        }
+        if matches!(self.method, Method::Ar | Method::Ngram) {
+            self.with_ngrams = false;
         }
         Ok(self)
     }

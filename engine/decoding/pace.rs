@@ -5,6 +5,7 @@
 
 use super::options::{MOST_DRAFTS, Method};
 use crate::model::PassCost;
+use crate::ops::MOST_ROWS;
 
 /// What the passes of a target and its draft take.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +14,13 @@ pub struct Costs {
     pub target: PassCost,
     /// The draft's.
     pub draft: PassCost,
+}
+
+impl Costs {
+    /// Passes that cost the same whatever they do, for counting tokens a round.
+    pub(super) fn equal() -> Costs {
+        Costs { target: PassCost::from_points(&[(1, 1.0)]), draft: PassCost::from_points(&[]) }
+    }
 }
 
 /// Whether speculation pays, and if not, why.
@@ -34,9 +42,10 @@ pub struct Pace {
     /// For each position, how often a proposal was checked and how often it was accepted; old evidence counts less.
     checked: [f64; MOST_DRAFTS],
     accepted: [f64; MOST_DRAFTS],
-    /// Rounds until speculation is tried again, and how long the next rest will be.
+    /// Rounds until speculation is tried again, how long the next rest will be, and the shortest one.
     resting: usize,
     next_rest: usize,
+    short_rest: usize,
     /// Rounds in a row that speculated, and the most proposals that one of them had accepted.
     streak: usize,
     reach: usize,
@@ -52,22 +61,29 @@ const RESTED: f64 = 0.2;
 /// The shortest and the longest rest, in rounds; speculation that lasted for as many rounds as the shortest is trusted as
 /// at first.
 const SHORT_REST: usize = 32;
+const LONG_REST: usize = 1024;
+/// What it may cost to read the tokens of a rest, as a share of the time that they took to write. A draft that is dearer
+/// rests longer at first: an answer that ends meanwhile never pays, and no longer one pays often.
+const READING: f64 = 0.01;
 /// K is at most twice the longest run that was accepted since the last rest, and this at first: what is only hoped for
 /// should not cost much.
 const FIRST_DRAFTS: usize = 2;
-const LONG_REST: usize = 1024;
 /// What speculation has to promise over AR: times are not that exact.
 const MARGIN: f64 = 1.02;
 
 impl Pace {
     pub fn new(method: Method, costs: Costs) -> Pace {
+        let reading = costs.draft.of(MOST_ROWS as f64) / MOST_ROWS as f64 / costs.target.of(1.0).max(1e-9);
+        let rest = SHORT_REST as f64 * reading / READING;
+        let short_rest = (rest as usize).clamp(SHORT_REST, LONG_REST);
         Pace {
             method,
             costs,
             checked: [0.0; MOST_DRAFTS],
             accepted: [0.0; MOST_DRAFTS],
             resting: 0,
-            next_rest: SHORT_REST,
+            next_rest: short_rest,
+            short_rest,
             streak: 0,
             reach: 0,
         }
@@ -107,7 +123,7 @@ impl Pace {
         self.streak += 1;
         self.reach = self.reach.max(accepted);
         if self.streak >= SHORT_REST {
-            self.next_rest = SHORT_REST;
+            self.next_rest = self.short_rest;
         }
         if self.best(&self.chances()) == 0 {
             self.resting = self.next_rest;
@@ -126,14 +142,15 @@ impl Pace {
         chances
     }
 
+    /// The tokens per second that `drafts` proposals a round promise.
+    pub fn promise(&self, drafts: usize) -> f64 {
+        self.rate(&self.chances()[..drafts])
+    }
+
     fn best(&self, chances: &[f64; MOST_DRAFTS]) -> usize {
-        let (mut best, mut most) = (0, MARGIN / self.costs.target.of(1.0).max(1e-9));
-        let (mut tokens, mut all_accepted) = (1.0, 1.0);
-        for (position, chance) in chances.iter().enumerate() {
-            let drafts = position + 1;
-            all_accepted *= chance;
-            tokens += all_accepted;
-            let rate = tokens / self.seconds(drafts, tokens).max(1e-9);
+        let (mut best, mut most) = (0, MARGIN * self.rate(&[]));
+        for drafts in 1..=MOST_DRAFTS {
+            let rate = self.rate(&chances[..drafts]);
             if rate > most {
                 (best, most) = (drafts, rate);
             }
@@ -141,10 +158,20 @@ impl Pace {
         best
     }
 
+    /// Tokens per second, given each proposal's chance.
+    fn rate(&self, chances: &[f64]) -> f64 {
+        let (tokens, _) = chances.iter().fold((1.0, 1.0), |(tokens, all_accepted), chance| {
+            let all_accepted = all_accepted * chance;
+            (tokens + all_accepted, all_accepted)
+        });
+        tokens / self.seconds(chances.len(), tokens).max(1e-9)
+    }
+
     /// What a round takes if rounds commit `tokens` tokens each.
     fn seconds(&self, drafts: usize, tokens: f64) -> f64 {
         let k = drafts as f64;
         let draft = match self.method {
+            _ if drafts == 0 => 0.0,
             Method::Pard => self.costs.draft.of(tokens + k - 1.0),
             // The first pass reads the last token, and after a fully accepted round the last proposal before it.
             Method::Vsd | Method::Ar => k * self.costs.draft.of(1.0),

@@ -38,6 +38,15 @@ impl Outlook {
     }
 }
 
+/// Who makes a round's proposals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proposer {
+    /// The draft model, if there is one.
+    Draft,
+    /// The host, which looks them up and has written them already.
+    Ngrams,
+}
+
 /// One sequence's target and draft, and the bookkeeping between them.
 pub struct Rounds {
     device: Device,
@@ -146,10 +155,12 @@ impl Rounds {
     }
 
     /// Submits a round of `drafts` proposals, whose record goes to the slot `slot`.
-    pub fn submit(&mut self, drafts: usize, slot: usize, outlook: Outlook) -> Result<()> {
-        self.prepare(drafts, slot, outlook)?;
+    pub fn submit(&mut self, proposer: Proposer, drafts: usize, slot: usize, outlook: Outlook) -> Result<()> {
+        self.prepare(proposer, drafts, slot, outlook)?;
         Pass::submit(&self.device, Some(self.records.slot(slot)), |pass| {
-            self.propose(pass, drafts, outlook)?; // d1 .. dK: one draft pass (PARD), K of them (VSD), or none (AR)
+            if proposer == Proposer::Draft {
+                self.propose(pass, drafts, outlook)?; // d1 .. dK: one draft pass (PARD), K of them (VSD), or none (AR)
+            }
             self.verify(pass, drafts, outlook)?; // t0 .. tK: one target pass
             pass.section("accept");
             self.accepts[&(drafts, slot)].encode(pass); // commit what agrees, and the target's own next
@@ -217,9 +228,11 @@ impl Rounds {
     }
 
     /// Binds the bookkeeping kernels that the round needs.
-    fn prepare(&mut self, drafts: usize, slot: usize, outlook: Outlook) -> Result<()> {
+    fn prepare(&mut self, proposer: Proposer, drafts: usize, slot: usize, outlook: Outlook) -> Result<()> {
         let mut needed = vec![(Whose::Target, self.verify_params(drafts))];
-        needed.extend(self.draft_passes(drafts, outlook).into_iter().map(|(params, _)| (Whose::Draft, params)));
+        if proposer == Proposer::Draft {
+            needed.extend(self.draft_passes(drafts, outlook).into_iter().map(|(params, _)| (Whose::Draft, params)));
+        }
         let bound = |record| RoundBuffers {
             session: &self.session,
             tokens: &self.tokens,

@@ -13,6 +13,8 @@ pub struct Statistics {
     pub committed_tokens: usize,
     /// Rounds: target passes after the prompt.
     pub rounds: usize,
+    /// In how many of them n-grams proposed in the draft's place.
+    pub ngram_rounds: usize,
     /// In how many rounds there was an i-th proposal.
     pub proposed: Vec<usize>,
     /// In how many of those it was accepted.
@@ -81,6 +83,7 @@ impl std::ops::AddAssign<&Statistics> for Statistics {
         self.reused_tokens += other.reused_tokens;
         self.committed_tokens += other.committed_tokens;
         self.rounds += other.rounds;
+        self.ngram_rounds += other.ngram_rounds;
         for (sums, counts) in [(&mut self.proposed, &other.proposed), (&mut self.accepted, &other.accepted)] {
             sums.resize(sums.len().max(counts.len()), 0);
             sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);

@@ -263,8 +263,9 @@ typedef struct pard_session_options {
     size_t context;    /* tokens that prompt and answer may take together; 0 is what the model was made for, at most 4096 */
     int32_t run_ahead; /* PARD_ON submits a round before the last one's tokens are known; by default GPUs do */
     int32_t acceptance;    /* PARD_ACCEPT_... */
-    size_t ngram_longest;  /* for PARD_METHOD_NGRAM: tokens that are looked up at first, 64 at most; 0 is 3 */
+    size_t ngram_longest;  /* for n-grams: tokens that are looked up at first, 64 at most; 0 is 3 */
     size_t ngram_shortest; /* and at last; 0 is 1 */
+    int32_t with_ngrams;   /* PARD_ON lets n-grams propose in the draft's place in rounds in which they promise more */
 } pard_session_options;
 
 /* Makes a session, and with it its caches on the device. `draft` may be NULL: then there is no speculation. */

@@ -78,6 +78,7 @@ class _SessionOptions(_Sized):
         ("acceptance", c_int32),
         ("ngram_longest", c_size_t),
         ("ngram_shortest", c_size_t),
+        ("with_ngrams", c_int32),
     ]
 
 
@@ -334,20 +335,21 @@ class Model:
         method="best",
         drafts=0,
         acceptance="noise",
+        with_ngrams=False,
         **sampling,
     ):
         """Begins an answer, and gives a Stream of its text.
 
         `prompt` is a text, which is put into the model's chat template where it has one unless `raw` is true; or a
         conversation, a list of dictionaries with `role` and `content`. `drafts` is K, tokens proposed each round; 0
-        chooses it.
+        chooses it. `with_ngrams` lets n-grams propose in the draft's place in rounds in which they promise more.
 
         What else may be named says how tokens are chosen, as pard_answer_options in pard.h does: `temperature`, `seed`,
         `top_k`, `top_p`, `min_p`, `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `logit_bias` (a dictionary
         from tokens to what is added to their logits), `banned` (tokens), and `logprobs`: of how many of the likeliest tokens
         the log-probabilities are wanted beside those of the answer's own tokens; 0: of these alone.
         """
-        kind = (METHODS[method], drafts, ACCEPTANCES[acceptance])
+        kind = (METHODS[method], drafts, ACCEPTANCES[acceptance], CHOICES[with_ngrams])
         return Stream(self, prompt, max_tokens, stop, raw, thinking, kind, sampling)
 
     def generate(self, prompt, **options):
@@ -364,8 +366,10 @@ class Model:
                     del self._idle[index]
                     return session
         session = _Handle("session")
-        method, drafts, acceptance = kind
-        options = _SessionOptions(method=method, drafts=drafts, acceptance=acceptance, context=self.context)
+        method, drafts, acceptance, with_ngrams = kind
+        options = _SessionOptions(
+            method=method, drafts=drafts, acceptance=acceptance, context=self.context, with_ngrams=with_ngrams
+        )
         arguments = (self._model.pointer, self._draft.pointer, byref(options), byref(session.pointer))
         _call(_library.pard_session_new, *arguments)
         return session

@@ -66,9 +66,9 @@ assert drawn.tokens != answer.tokens and not {40, 41} & set(drawn.tokens), drawn
 assert len(drawn.logprobs) == len(drawn.tokens)
 for logprob, top in drawn.logprobs:
     assert logprob <= 0 and len(top) == 3 and top[0][1] >= top[1][1] >= top[2][1] and logprob <= top[0][1], (logprob, top)
-for method in ["pard", "ngram"]:
-    other = model.generate(question, max_tokens=max_tokens, method=method, **sampling)
-    assert other.tokens == drawn.tokens and other.logprobs == drawn.logprobs, (method, other.tokens, drawn.tokens)
+for kind in [{"method": "pard"}, {"method": "ngram"}, {"method": "pard", "drafts": 4, "with_ngrams": True}]:
+    other = model.generate(question, max_tokens=max_tokens, **kind, **sampling)
+    assert other.tokens == drawn.tokens and other.logprobs == drawn.logprobs, (kind, other.tokens, drawn.tokens)
 assert model.generate(question, max_tokens=8, logit_bias={19: 1000.0}).tokens == [19] * 8
 assert model.generate(question, max_tokens=8, temperature=1.0, acceptance="rejection").logprobs == []
 assert model.generate(question, max_tokens=max_tokens).tokens == answer.tokens, "options last for one answer"

@@ -162,7 +162,7 @@ fn structs_and_constants_are_the_same_on_both_sides() {
             size, weights, cache, products, mask_token, progress, user))
         .chain(layout!(PardFile, "pard_file": name, bytes, size))
         .chain(layout!(PardMessage, "pard_message": role, content))
-        .chain(layout!(PardSessionOptions, "pard_session_options": size, method, drafts, context, run_ahead, acceptance, ngram_longest, ngram_shortest))
+        .chain(layout!(PardSessionOptions, "pard_session_options": size, method, drafts, context, run_ahead, acceptance, ngram_longest, ngram_shortest, with_ngrams))
         .chain(layout!(PardTokenBias, "pard_token_bias": token, bias))
         .chain(layout!(PardLikelyToken, "pard_likely_token": token, logprob))
         .chain(layout!(PardTokenLogprobs, "pard_token_logprobs": token, logprob, top, top_count))

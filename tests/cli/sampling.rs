@@ -58,7 +58,8 @@ fn options_change_the_text_and_no_method_does() {
     assert_eq!(sampling["logit_bias"], json!([[9, -1.5], [8, 2.0]]));
     assert_eq!(sampling["banned"], json!([40, 41]));
     let draft = name(&MODELS.draft);
-    for more in [&["-d", draft, "-k", "5"][..], &["--method", "ngram", "-k", "4"], &["--method", "ngram"]] {
+    let stand_ins = &["-d", draft, "-k", "5", "--with-ngrams"];
+    for more in [&["-d", draft, "-k", "5"][..], stand_ins, &["--method", "ngram", "-k", "4"], &["--method", "ngram"]] {
         assert_eq!(generate(&[more, &all[..]].concat())["output_ids"], alone["output_ids"], "{more:?}");
     }
     let ngram = generate(&["--method", "ngram", "-k", "6", "--ngram", "2,2", "--logit-bias", "19=1000"]);
@@ -74,6 +75,25 @@ fn options_change_the_text_and_no_method_does() {
         json_of(&["bench", "-m", target, "-n", "12", "--limit", "2", "--json", "--methods", "ar,ngram", "-k", "3"]);
     assert!(bench["methods"].as_array().expect("methods").iter().all(|run| run["identical"] == true), "{bench}");
     assert_eq!(bench["methods"][1]["method"], "ngram");
+    let bench = json_of(&[
+        "bench",
+        "-m",
+        target,
+        "-d",
+        draft,
+        "-n",
+        "12",
+        "--limit",
+        "1",
+        "--json",
+        "-k",
+        "3",
+        "--with-ngrams",
+    ]);
+    assert!(bench["methods"].as_array().expect("methods").iter().all(|run| run["identical"] == true), "{bench}");
+    let names: Vec<&str> =
+        bench["methods"].as_array().expect("methods").iter().filter_map(|run| run["method"].as_str()).collect();
+    assert_eq!(names, ["ar", "vsd", "vsd+ngram", "pard", "pard+ngram"]);
 }
 
 #[test]
