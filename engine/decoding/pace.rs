@@ -15,6 +15,22 @@ pub struct Costs {
     pub draft: PassCost,
 }
 
+/// What a round promises.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Promise {
+    /// Tokens that it commits, on the average.
+    pub tokens: f64,
+    /// What it takes.
+    pub seconds: f64,
+}
+
+impl Promise {
+    /// Tokens a second.
+    pub fn rate(&self) -> f64 {
+        self.tokens / self.seconds.max(1e-9)
+    }
+}
+
 /// Whether speculation pays, and if not, why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speculation {
@@ -57,7 +73,7 @@ const SHORT_REST: usize = 32;
 const FIRST_DRAFTS: usize = 2;
 const LONG_REST: usize = 1024;
 /// What speculation has to promise over AR: times are not that exact.
-const MARGIN: f64 = 1.02;
+pub const MARGIN: f64 = 1.02;
 
 impl Pace {
     pub fn new(method: Method, costs: Costs) -> Pace {
@@ -75,7 +91,35 @@ impl Pace {
 
     /// The K that promises the most tokens per second.
     pub fn choose(&self) -> usize {
-        if self.resting > 0 { 0 } else { self.best(&self.chances()).min((2 * self.reach).max(FIRST_DRAFTS)) }
+        self.best(&self.chances()).min(self.limit())
+    }
+
+    /// What a round of `drafts` proposals promises.
+    pub fn promise(&self, drafts: usize) -> Promise {
+        let (mut tokens, mut all_accepted) = (1.0, 1.0);
+        for chance in self.chances().iter().take(drafts) {
+            all_accepted *= chance;
+            tokens += all_accepted;
+        }
+        let seconds = if drafts == 0 { self.costs.target.of(1.0) } else { self.seconds(drafts, tokens) };
+        Promise { tokens, seconds }
+    }
+
+    /// The longest draft that may be tried now.
+    pub fn limit(&self) -> usize {
+        if self.resting > 0 { 0 } else { (2 * self.reach).clamp(FIRST_DRAFTS, MOST_DRAFTS) }
+    }
+
+    /// Takes note of a round without proposals that says nothing of how good they would have been.
+    pub fn pass_by(&mut self) {
+        if self.resting > 0 {
+            self.observe(0, 0);
+        }
+    }
+
+    /// What passes cost.
+    pub fn costs(&self) -> &Costs {
+        &self.costs
     }
 
     /// Whether speculation pays by now.
@@ -116,7 +160,7 @@ impl Pace {
     }
 
     /// For each position the chance that its proposal is accepted if those before it are.
-    fn chances(&self) -> [f64; MOST_DRAFTS] {
+    pub fn chances(&self) -> [f64; MOST_DRAFTS] {
         let mut chances = [0.0; MOST_DRAFTS];
         let mut before = PRIOR;
         for (chance, (accepted, checked)) in chances.iter_mut().zip(self.accepted.iter().zip(&self.checked)) {
