@@ -152,14 +152,12 @@ fn a_pools_decoders_write_what_each_writes_alone() {
             let some =
                 all.iter().enumerate().filter(|(at, _)| (index + at) % 2 == usize::from(cache == CacheFormat::F32));
             for (at, costs) in some {
-                for run_ahead in [false, true] {
-                    let model = if at < 2 { &target } else { &stranger };
-                    let (texts, _) = pooled([&target, model], &tasks, costs.as_ref(), run_ahead);
-                    for (task, (text, expected)) in texts.iter().zip(&expected).enumerate() {
-                        let context =
-                            format!("{:?}, {cache:?}, task {task}, {costs:?}, {run_ahead}", recipe.config.family);
-                        assert_eq!(text, expected, "{context}");
-                    }
+                let run_ahead = (index + at / 2).is_multiple_of(2);
+                let model = if at < 2 { &target } else { &stranger };
+                let (texts, _) = pooled([&target, model], &tasks, costs.as_ref(), run_ahead);
+                for (task, (text, expected)) in texts.iter().zip(&expected).enumerate() {
+                    let context = format!("{:?}, {cache:?}, task {task}, {costs:?}, {run_ahead}", recipe.config.family);
+                    assert_eq!(text, expected, "{context}");
                 }
             }
         }
