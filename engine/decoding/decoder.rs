@@ -6,21 +6,22 @@
 //! AR has no proposals. All commit exactly what the target alone would, since a row's result does not depend on the rows
 //! beside it; but for tokens drawn by [`super::Acceptance::Rejection`], which keeps their distribution only.
 
+mod pooled;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::draft::Draft;
-use super::joining::Offer;
-use super::options::{Acceptance, DecoderOptions, Drafts, MOST_DRAFTS, Method};
-use super::pace::{Costs, Pace, Promise, Speculation};
+use super::options::{DecoderOptions, Drafts, MOST_DRAFTS, Method};
+use super::pace::{Costs, Pace, Speculation};
 use super::pool::{Pool, Seat};
 use super::rounds::{Outlook, Rounds};
 use super::sampling::{SamplingOptions, TokenLogprobs};
 use super::statistics::{RoundStatistics, Statistics};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Device, Pass, Readback};
-use crate::model::{PassCost, PlacedRow, Transformer};
+use crate::gpu::Device;
+use crate::model::{PassCost, Transformer};
 use crate::ops::{Role, Session};
 
 /// One sequence being decoded.
@@ -456,139 +457,5 @@ impl Decoder {
         };
         self.last_drafts = drafts;
         Ok(drafts)
-    }
-}
-
-/// What [`Pool::round`] asks of a decoder.
-impl Decoder {
-    /// Its place in the pool.
-    pub(super) fn seat(&self) -> &Seat {
-        self.rounds.seat()
-    }
-
-    /// Whether a round was submitted and not read back.
-    pub(super) fn is_ahead(&self) -> bool {
-        !self.in_flight.is_empty()
-    }
-
-    /// Whether its text is the same whether it speculates or not.
-    pub(super) fn joins(&self) -> bool {
-        let DecoderOptions { acceptance, sampling, .. } = &self.options;
-        *acceptance == Acceptance::Noise || sampling.temperature == 0.0 || self.rounds.draft().is_none()
-    }
-
-    /// What passes cost, if that is known.
-    pub(super) fn costs(&self) -> Option<&Costs> {
-        self.pace.as_ref().map(Pace::costs)
-    }
-
-    /// What a round of its own promises, if costs are known.
-    pub(super) fn promise(&self) -> Option<Promise> {
-        let pace = self.pace.as_ref()?;
-        Some(pace.promise(match self.options.drafts {
-            Drafts::Auto => pace.choose(),
-            Drafts::Fixed(drafts) => drafts,
-        }))
-    }
-
-    /// What it may propose in a pass with others, if costs are known.
-    pub(super) fn offer(&self) -> Option<Offer> {
-        let pace = self.pace.as_ref()?;
-        let limit = match self.options.drafts {
-            Drafts::Auto => pace.limit(),
-            Drafts::Fixed(drafts) => drafts,
-        };
-        let offer = |most, unseen| Some(Offer { most, unseen, chances: pace.chances() });
-        match self.options.method {
-            // Each of its proposals takes a pass of the draft.
-            Method::Ar | Method::Vsd => None,
-            Method::Ngram => offer(self.options.ngram.propose(&self.tokens, limit).len(), 0),
-            Method::Pard => {
-                let outlook = self.outlook();
-                offer(limit, if self.is_behind(outlook) { 1 } else { outlook.unseen as usize })
-            }
-        }
-    }
-
-    /// Whether a model proposes its tokens.
-    pub(super) fn has_draft(&self) -> bool {
-        self.rounds.draft().is_some()
-    }
-
-    /// Binds what a round of `drafts` proposals in a pass with others needs. No round is in flight.
-    pub(super) fn prepare_shared(&mut self, drafts: usize) -> Result<()> {
-        if self.options.method == Method::Ngram {
-            self.look_up(drafts);
-        }
-        if drafts > 0 && self.is_behind(self.outlook()) {
-            self.catch_up()?;
-        }
-        self.rounds.prepare(drafts, self.next_slot, self.outlook())
-    }
-
-    /// The rows that the round has in the target's pass; those of a draft's proposals without their tokens.
-    pub(super) fn shared_rows(&self, drafts: usize) -> Vec<PlacedRow> {
-        let known = self.tokens.len().saturating_sub(1);
-        let proposals = match self.options.method {
-            Method::Ngram => self.options.ngram.propose(&self.tokens, drafts),
-            _ => vec![0; drafts],
-        };
-        self.placed(self.tokens[known..].iter().copied().chain(proposals), known)
-    }
-
-    /// The rows that it has in the draft's pass, and the first of those that propose.
-    pub(super) fn shared_draft_rows(&self, drafts: usize) -> (Vec<PlacedRow>, usize) {
-        let first = self.session.draft_rows as usize;
-        let masks = std::iter::repeat_n(self.rounds.mask(), drafts - 1);
-        let rows = self.placed(self.tokens[first..].iter().copied().chain(masks), first);
-        (rows, self.tokens.len() - 1 - first)
-    }
-
-    fn placed(&self, ids: impl Iterator<Item = u32>, first: usize) -> Vec<PlacedRow> {
-        let slot = self.seat().slot;
-        ids.zip(first..).map(|(id, position)| PlacedRow { id, slot, position }).collect()
-    }
-
-    /// Records the choice of the draft's proposals, whose logits are there.
-    pub(super) fn finish_proposals(&self, pass: &mut Pass, drafts: usize) {
-        self.rounds.finish_proposals(pass, drafts, self.outlook());
-    }
-
-    /// Records the tokens of the target's rows.
-    pub(super) fn begin_rows(&self, pass: &mut Pass, drafts: usize) {
-        self.rounds.begin_rows(pass, drafts);
-    }
-
-    /// Records the rest of the round, whose rows' logits are there.
-    pub(super) fn finish_rows(&self, pass: &mut Pass, drafts: usize) {
-        self.rounds.finish_rows(pass, drafts, self.next_slot);
-    }
-
-    /// Where the round reports to, and where that is copied to.
-    pub(super) fn record(&self) -> (&Buffer, &Readback) {
-        self.rounds.record(self.next_slot)
-    }
-
-    /// Takes note that the round was submitted.
-    pub(super) fn submitted(&mut self, drafts: usize) {
-        self.in_flight.push_back((drafts, self.next_slot));
-        self.next_slot = 1 - self.next_slot;
-    }
-
-    /// Reads back the round that was submitted before, and submits none.
-    pub(super) fn land_ahead(&mut self) -> Result<()> {
-        self.land(Instant::now())
-    }
-
-    /// Reads back a round in a pass with others.
-    pub(super) fn land_shared(&mut self, begin: Instant) -> Result<()> {
-        let drafts = self.follow()?;
-        match &mut self.pace {
-            Some(pace) if drafts > 0 => pace.observe(drafts, self.committed - 1),
-            Some(pace) => pace.pass_by(),
-            None => {}
-        }
-        self.count(begin);
-        Ok(())
     }
 }

@@ -18,7 +18,7 @@ use crate::ops::{MOST_ROWS, check_row_invariance};
 /// Room for several decoders over one target, and over one draft if there is one.
 ///
 /// ```no_run
-/// # use pard_engine::{Decoder, DecoderOptions, Model, Result};
+/// # use pard_engine::{DecoderOptions, Model, Result};
 /// # use pard_engine::decoding::Pool;
 /// # fn answers(model: &Model, prompts: &[Vec<u32>]) -> Result<Vec<Vec<u32>>> {
 /// let options = DecoderOptions { context: 2048, ..DecoderOptions::default() };
