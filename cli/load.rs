@@ -218,25 +218,28 @@ impl Models {
 
     /// Tells a decoder that chooses K what passes cost: as measured before on this device, or else anew, once.
     pub fn prepare(&self, decoder: &mut Decoder, talk: Talk) -> Result<()> {
-        if decoder.options().drafts == Drafts::Auto {
-            let known = self.costs.get().map(|costs| match decoder.options().method {
-                // Looking tokens up costs nothing beside a pass.
-                Method::Ngram => Costs { draft: PassCost::from_points(&[]), ..costs.clone() },
-                _ => costs.clone(),
-            });
-            let costs = match known {
-                Some(costs) => costs,
-                None => {
-                    talk.note("measuring what passes cost here, to choose K; `pard tune` measures it once for all");
-                    let measured = decoder.measure_costs()?;
-                    if decoder.options().method != Method::Ngram {
-                        self.costs.get_or_init(|| measured.clone());
-                    }
-                    measured
+        if decoder.options().drafts == Drafts::Auto { self.tell_costs(decoder, talk) } else { Ok(()) }
+    }
+
+    /// Tells a decoder what passes cost, whether it chooses K or not.
+    pub fn tell_costs(&self, decoder: &mut Decoder, talk: Talk) -> Result<()> {
+        let known = self.costs.get().map(|costs| match decoder.options().method {
+            // Looking tokens up costs nothing beside a pass.
+            Method::Ngram => Costs { draft: PassCost::from_points(&[]), ..costs.clone() },
+            _ => costs.clone(),
+        });
+        let costs = match known {
+            Some(costs) => costs,
+            None => {
+                talk.note("measuring what passes cost here, to choose K; `pard tune` measures it once for all");
+                let measured = decoder.measure_costs()?;
+                if decoder.options().method != Method::Ngram {
+                    self.costs.get_or_init(|| measured.clone());
                 }
-            };
-            decoder.set_costs(costs);
-        }
+                measured
+            }
+        };
+        decoder.set_costs(costs);
         Ok(())
     }
 

@@ -38,6 +38,6 @@ fn inputs(@builtin(local_invocation_index) row: u32) {
         // The last known token's row, or a proposal's in VSD's later passes, gives the first output.
         var first = 0u;
         if start < known { first = known - 1u - start; }
-        step = Step(start, params.rows, first, outputs, params.pass_index, 0u);
+        step = Step(start, params.rows, first, outputs, params.pass_index, params.slot);
     }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use futures_core::Stream;
-use pard_engine::decoding::{AnswerStream, Drafts, Piece, SamplingOptions, Transcript};
+use pard_engine::decoding::{AnswerStream, Drafts, Piece, Pool, SamplingOptions, Transcript};
 use pard_engine::gpu::wgpu;
 use pard_engine::model::ModelFiles;
 use pard_engine::model::source::{self, SourceOptions};
@@ -203,6 +203,42 @@ fn a_stream_gives_the_iterators_answer_round_by_round() {
             });
         }
     });
+}
+
+/// An application with several conversations: one pass for a token of each.
+#[test]
+fn a_pools_answers_are_those_of_decoders_of_their_own() {
+    let questions = ["the other thing", "when", "in the water we are"];
+    let prompts = questions.map(|question| {
+        MODEL.text.chat_tokens(&[Message::new("user", question)], Rendering::default()).expect("a prompt")
+    });
+    let options = DecoderOptions { drafts: Drafts::Fixed(0), context: 96, ..DecoderOptions::default() };
+    let expected = prompts.clone().map(|prompt| {
+        let mut decoder = Decoder::new(&MODEL.transformer, None, options.clone()).expect("a decoder");
+        let generation = Generation::start(&mut decoder, &MODEL, &prompt, limits(), &|| true).expect("a start");
+        generation.collect::<Result<String>>().expect("a text")
+    });
+    let pool = Pool::new(&MODEL.transformer, None, 96, 3).expect("a pool");
+    let mut answers: Vec<(Decoder, Transcript, String)> = prompts
+        .iter()
+        .map(|prompt| {
+            let mut decoder = pool.decoder(options.clone()).expect("a decoder");
+            decoder.start(prompt, &|| true).expect("a start");
+            (decoder, Transcript::new(&MODEL.text, limits(), 96 - prompt.len()), String::new())
+        })
+        .collect();
+    loop {
+        let mut live: Vec<_> =
+            answers.iter_mut().filter(|(_, transcript, _)| transcript.finish_reason().is_none()).collect();
+        let mut decoders: Vec<&mut Decoder> = live.iter_mut().map(|(decoder, _, _)| decoder).collect();
+        if pool.round(&mut decoders).expect("a round").is_empty() {
+            break;
+        }
+        for (decoder, transcript, text) in live {
+            *text += &transcript.take(decoder.last_tokens());
+        }
+    }
+    assert_eq!(answers.into_iter().map(|(_, _, text)| text).collect::<Vec<_>>(), expected);
 }
 
 #[test]

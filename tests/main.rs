@@ -23,6 +23,7 @@ mod ngram;
 mod ops;
 mod oracle;
 mod oracle_bounds;
+mod pool;
 mod real_model;
 mod reference_models;
 mod rejection;

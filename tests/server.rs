@@ -1,6 +1,7 @@
 //! `pard serve` from outside: a process of its own, spoken to over sockets.
 
 mod answers;
+mod batching;
 mod limits;
 mod load;
 mod openai;

@@ -73,7 +73,8 @@ pub fn inputs(bench: &Bench) -> Result<()> {
         (Whose::Target, SESSION.target_rows, DRAFTS + 1, target_ids),
     ] {
         let rows = expected.len();
-        let params = RoundParams { drafts: DRAFTS as u32, mask: MASK, parallel: 1, pass_index: 0, rows: rows as u32 };
+        let params =
+            RoundParams { drafts: DRAFTS as u32, mask: MASK, parallel: 1, pass_index: 0, rows: rows as u32, slot: 0 };
         let op = Inputs::new(device, whose, params, buffers.all(), &bench.step, &ids)?;
         let case = Case {
             record: each(|pass| op.encode(pass)),
@@ -95,7 +96,7 @@ pub fn accept(bench: &Bench) -> Result<()> {
         return Ok(());
     }
     let (device, buffers) = (&bench.device, Buffers::new(bench)?);
-    let params = RoundParams { drafts: DRAFTS as u32, mask: MASK, parallel: 1, pass_index: 0, rows: 0 };
+    let params = RoundParams { drafts: DRAFTS as u32, mask: MASK, parallel: 1, pass_index: 0, rows: 0, slot: 0 };
     let op = Accept::new(device, params, buffers.all())?;
     let committed = oracle::accept::accept(&proposals(), &choices());
     let bytes = 4 * (DRAFTS * 2 + 2 * committed.len()) + 2 * size_of::<Session>();

@@ -1,10 +1,10 @@
-//! An answer being written: its prompt is read in pieces and its rounds are run one at a time, so that others get theirs
-//! in between.
+//! An answer being written: its prompt is read in pieces, so that others get their rounds in between, and it takes what the
+//! rounds commit.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use pard_engine::decoding::Transcript;
+use pard_engine::decoding::{Decoder, Transcript};
 use pard_engine::text::ChatTokenizer;
 use pard_engine::{Error, Result};
 use tokio::sync::mpsc::error::TrySendError;
@@ -40,6 +40,7 @@ pub struct Answer {
     full_since: Option<Instant>,
     begun: Instant,
     has_written: bool,
+    is_ready: bool,
 }
 
 /// What a step did.
@@ -47,6 +48,8 @@ pub struct Answer {
 pub enum Step {
     /// It went on.
     Worked,
+    /// It is to have a round.
+    Ready,
     /// It waits for its reader.
     Rested,
     /// It is complete, and its end has room to be sent.
@@ -82,16 +85,18 @@ impl Answer {
             full_since: None,
             begun: Instant::now(),
             has_written: false,
+            is_ready: false,
             job,
             session,
         })
     }
 
-    /// Reads a piece of the prompt, whose length adapts to `piece`, or runs a round. A reader may keep the answer waiting
-    /// for `patience`.
+    /// Reads a piece of the prompt, whose length adapts to `piece`, or says what is to be done. A reader may keep the answer
+    /// waiting for `patience`.
     ///
-    /// **Errors**: those of [`pard_engine::Decoder::resume`] and [`pard_engine::Decoder::round`].
+    /// **Errors**: those of [`Decoder::resume`].
     pub fn step(&mut self, piece: &mut PieceLength, patience: Duration, metrics: &Metrics) -> Result<Step> {
+        self.is_ready = false;
         if self.job.events.is_closed() {
             return Ok(Step::Abandoned);
         }
@@ -103,13 +108,29 @@ impl Answer {
         if self.read < self.job.prompt.len() {
             self.read_piece(piece)?;
         } else if self.transcript.finish_reason().is_none() {
-            self.round(metrics)?;
+            self.is_ready = true;
+            return Ok(Step::Ready);
         }
+        Ok(self.conclude(metrics))
+    }
+
+    /// Whether its last step was to say so.
+    pub fn is_ready(&self) -> bool {
+        self.is_ready
+    }
+
+    /// What its rounds are run with.
+    pub fn decoder(&mut self) -> &mut Decoder {
+        &mut self.session.decoder
+    }
+
+    /// Whether all is written and has room to be sent.
+    fn conclude(&mut self, metrics: &Metrics) -> Step {
         if self.ending.is_some() && self.send() && self.job.events.capacity() > 0 {
             metrics.answered(self.begun - self.job.queued, self.begun.elapsed());
-            return Ok(Step::Completed);
+            return Step::Completed;
         }
-        Ok(Step::Worked)
+        Step::Worked
     }
 
     fn read_piece(&mut self, piece: &mut PieceLength) -> Result<()> {
@@ -131,8 +152,11 @@ impl Answer {
         Ok(())
     }
 
-    fn round(&mut self, metrics: &Metrics) -> Result<()> {
-        let tokens = self.session.decoder.round()?.to_vec();
+    /// Takes what the last round of its decoder committed.
+    ///
+    /// **Errors**: those of [`Decoder::truncate`].
+    pub fn take_round(&mut self, metrics: &Metrics) -> Result<Step> {
+        let tokens = self.session.decoder.last_tokens().to_vec();
         let round = self.session.decoder.last_round();
         let logprobs = self.session.decoder.last_logprobs();
         let mut written = Vec::with_capacity(tokens.len());
@@ -179,7 +203,7 @@ impl Answer {
             };
             self.ending = Some(Event::Ended { index, ending });
         }
-        Ok(())
+        Ok(self.conclude(metrics))
     }
 
     /// Sends what can be sent, and says whether that was all.

@@ -12,6 +12,9 @@ use super::queue::{Phase, Queue};
 /// Upper bounds of the histograms' buckets, in seconds.
 const BOUNDS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 
+/// Likewise of passes, in rows.
+const ROWS: [f64; 11] = [1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0];
+
 /// All counters.
 #[derive(Default)]
 pub struct Metrics {
@@ -26,6 +29,7 @@ struct Counts {
     reused_tokens: u64,
     answer_tokens: u64,
     rounds: u64,
+    pass_rows: Histogram,
     /// By position of the draft.
     proposed: [u64; MOST_DRAFTS],
     accepted: [u64; MOST_DRAFTS],
@@ -40,17 +44,21 @@ struct Counts {
 
 #[derive(Default)]
 struct Histogram {
-    /// As many as bounds, and one more for what is above them all.
-    buckets: [u64; BOUNDS.len() + 1],
+    /// As many as bounds, and one more for what is above them all; none as long as nothing was observed.
+    buckets: Vec<u64>,
     sum: f64,
 }
 
 impl Histogram {
     fn observe(&mut self, time: Duration) {
-        let seconds = time.as_secs_f64();
-        let bucket = BOUNDS.iter().position(|&bound| seconds <= bound).unwrap_or(BOUNDS.len());
+        self.observe_in(&BOUNDS, time.as_secs_f64());
+    }
+
+    fn observe_in(&mut self, bounds: &[f64], value: f64) {
+        let bucket = bounds.iter().position(|&bound| value <= bound).unwrap_or(bounds.len());
+        self.buckets.resize(bounds.len() + 1, 0);
         self.buckets[bucket] += 1;
-        self.sum += seconds;
+        self.sum += value;
     }
 }
 
@@ -75,6 +83,11 @@ impl Metrics {
         counts.proposed.iter_mut().take(round.proposed).for_each(|count| *count += 1);
         counts.accepted.iter_mut().take(round.accepted).for_each(|count| *count += 1);
         counts.round.observe(round.time);
+    }
+
+    /// The target was run over so many rows of one answer or several.
+    pub fn pass(&self, rows: usize) {
+        self.counts().pass_rows.observe_in(&ROWS, rows as f64);
     }
 
     pub fn rounds(&self) -> u64 {
@@ -121,7 +134,9 @@ impl Metrics {
         );
         page.plain("reused_tokens_total", "counter", "Those that the caches held.", counts.reused_tokens);
         page.plain("answer_tokens_total", "counter", "Tokens written.", counts.answer_tokens);
-        page.plain("rounds_total", "counter", "Passes of the target that wrote them.", counts.rounds);
+        page.plain("rounds_total", "counter", "Rounds of answers that wrote them.", counts.rounds);
+        let help = "Rows of each pass of the target: of one answer and its proposals, or of several answers.";
+        page.histogram("pass_rows", help, &ROWS, &counts.pass_rows);
         for (name, help, values) in [
             ("proposed_total", "Proposals by position of the draft.", &counts.proposed),
             ("accepted_total", "Proposals that were accepted, by position of the draft.", &counts.accepted),
@@ -138,10 +153,14 @@ impl Metrics {
         page.value("sessions", "{state=\"idle\"}", counts.idle_sessions as u64);
         page.plain("ready", "gauge", "Whether the models are loaded.", ready);
         page.plain("device_rebuilds_total", "counter", "How often the device was lost and had again.", counts.rebuilds);
-        page.histogram("queue_seconds", "Time from an answer's request to its turn.", &counts.queue_wait);
-        page.histogram("first_token_seconds", "Time from an answer's request to its first token.", &counts.first_token);
-        page.histogram("answer_seconds", "Time from an answer's turn to its end.", &counts.answer);
-        page.histogram("round_seconds", "Time of a round.", &counts.round);
+        for (name, help, histogram) in [
+            ("queue_seconds", "Time from an answer's request to its turn.", &counts.queue_wait),
+            ("first_token_seconds", "Time from an answer's request to its first token.", &counts.first_token),
+            ("answer_seconds", "Time from an answer's turn to its end.", &counts.answer),
+            ("round_seconds", "Time of a round.", &counts.round),
+        ] {
+            page.histogram(name, help, &BOUNDS, histogram);
+        }
         page.text
     }
 
@@ -170,14 +189,14 @@ impl Page {
         self.value(name, "", value);
     }
 
-    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
+    fn histogram(&mut self, name: &str, help: &str, bounds: &[f64], histogram: &Histogram) {
         self.heading(name, "histogram", help);
         let mut sum = 0;
-        for (bound, count) in BOUNDS.iter().zip(histogram.buckets) {
-            sum += count;
+        for (index, bound) in bounds.iter().enumerate() {
+            sum += histogram.buckets.get(index).unwrap_or(&0);
             self.value(&format!("{name}_bucket"), &format!("{{le=\"{bound}\"}}"), sum);
         }
-        sum += histogram.buckets[BOUNDS.len()];
+        sum += histogram.buckets.get(bounds.len()).unwrap_or(&0);
         self.value(&format!("{name}_bucket"), "{le=\"+Inf\"}", sum);
         let _ = writeln!(self.text, "pard_{name}_sum {}", histogram.sum);
         self.value(&format!("{name}_count"), "", sum);

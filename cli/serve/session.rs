@@ -1,7 +1,7 @@
 //! Decoders that stay between answers with what their caches hold.
 
 use pard_engine::Result;
-use pard_engine::decoding::{Acceptance, Decoder, DecoderOptions, Method};
+use pard_engine::decoding::{Acceptance, Decoder, DecoderOptions, Method, Pool};
 
 use super::job::{Job, Proposer, Reuse};
 use crate::load::Models;
@@ -16,14 +16,15 @@ pub struct Session {
 /// The sessions that have nothing to do, the one that was used last at the end.
 pub struct Idle {
     sessions: Vec<Session>,
+    pool: Pool,
     options: DecoderOptions,
     talk: Talk,
 }
 
 impl Idle {
-    /// None yet. Those that are made work as `options` say, apart from what each answer chooses for itself.
-    pub fn new(options: DecoderOptions, talk: Talk) -> Idle {
-        Idle { sessions: Vec::new(), options, talk }
+    /// None yet. Those that are made are of `pool` and work as `options` say, apart from what each answer chooses for itself.
+    pub fn new(pool: Pool, options: DecoderOptions, talk: Talk) -> Idle {
+        Idle { sessions: Vec::new(), pool, options, talk }
     }
 
     pub fn len(&self) -> usize {
@@ -37,15 +38,18 @@ impl Idle {
 
     /// A new session.
     ///
-    /// **Errors**: those of [`Decoder::new`] and [`Models::prepare`].
-    pub fn make(&self, models: &mut Models, proposer: Proposer) -> Result<Session> {
+    /// **Errors**: those of [`Pool::decoder`] and [`Models::tell_costs`].
+    pub fn make(&self, models: &Models, proposer: Proposer) -> Result<Session> {
         let mut options = DecoderOptions { method: proposer.method, drafts: proposer.drafts, ..self.options.clone() };
         if matches!(proposer.method, Method::Ar | Method::Ngram) {
             // Only what a model proposes has chances that it could be accepted by.
             options.acceptance = Acceptance::Noise;
         }
-        let mut decoder = models.decoder(options)?;
-        models.prepare(&mut decoder, self.talk)?;
+        let mut decoder = self.pool.decoder(options)?;
+        if decoder.options().method != Method::Ar {
+            // What it gains by proposals is weighed against passes with others.
+            models.tell_costs(&mut decoder, self.talk)?;
+        }
         Ok(Session { decoder, proposer })
     }
 
@@ -53,7 +57,7 @@ impl Idle {
     /// its caches and one more may be made; else the one that was not used for longest.
     ///
     /// **Errors**: those of [`Idle::make`].
-    pub fn take(&mut self, models: &mut Models, job: &Job, may_grow: bool) -> Result<Session> {
+    pub fn take(&mut self, models: &Models, job: &Job, may_grow: bool) -> Result<Session> {
         let fitting = self.sessions.iter().enumerate().filter(|(_, session)| session.proposer == job.proposer);
         let best = fitting.map(|(index, session)| (session.shared(job), index)).max_by_key(|&(shared, index)| {
             // Of those that hold nothing of it, the oldest.

@@ -1,10 +1,11 @@
-//! The thread that owns the device: it loads the models, gives every answer its rounds in turn, and begins again where
-//! the device was lost.
+//! The thread that owns the device: it loads the models, runs the rounds of all answers, and begins again where the device
+//! was lost.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pard_engine::decoding::{Decoder, Pool};
 use pard_engine::gpu::Device;
 use pard_engine::{Error, Result};
 
@@ -97,6 +98,7 @@ impl Worker {
 struct Engine {
     device: Device,
     models: Models,
+    pool: Pool,
     idle: Idle,
     active: Vec<Answer>,
     /// Sessions there may be.
@@ -109,13 +111,14 @@ impl Engine {
         let decoding = &worker.arguments.decoding;
         let device = decoding.models.device.open()?;
         let (method, context) = (prepared.method, prepared.context);
-        let mut models = prepared.files.upload(&device, &decoding.models, context, worker.talk)?;
-        let mut idle = Idle::new(decoding.options(method, context), worker.talk);
-        // The first one shows whether there is room for its caches, and measures what passes cost.
-        let first = idle.make(&mut models, worker.proposer)?;
-        idle.put(first);
+        let models = prepared.files.upload(&device, &decoding.models, context, worker.talk)?;
         let capacity = worker.arguments.parallel.into();
-        Ok(Engine { device, models, idle, active: Vec::new(), capacity, piece: PieceLength::new() })
+        let pool = Pool::new(&models.target.transformer, models.draft.as_ref(), context, capacity)?;
+        let mut idle = Idle::new(pool.clone(), decoding.options(method, context), worker.talk);
+        // The first one shows whether there is room for its caches, and measures what passes cost.
+        let first = idle.make(&models, worker.proposer)?;
+        idle.put(first);
+        Ok(Engine { device, models, pool, idle, active: Vec::new(), capacity, piece: PieceLength::new() })
     }
 
     fn serve(&mut self, worker: &mut Worker) -> Result<()> {
@@ -129,19 +132,13 @@ impl Engine {
                 return Ok(());
             }
             let mut worked = self.active.is_empty();
-            let mut index = 0;
-            while index < self.active.len() {
-                let step = self.step(index, worker)?;
-                worked |= step != Step::Rested;
-                if matches!(step, Step::Worked | Step::Rested) {
-                    index += 1;
-                } else {
-                    // Its place is free before its client knows that it is complete, and may ask again.
-                    let answer = self.active.remove(index);
-                    worker.queue.done((step == Step::Completed).then_some(answer.age()));
-                    self.idle.put(answer.end());
-                }
-            }
+            let patience = worker.arguments.write_timeout;
+            worked |= self.each(worker, |answer, piece, metrics| answer.step(piece, patience, metrics))?;
+            self.round(worker)?;
+            self.each(worker, |answer, _, metrics| match answer.is_ready() {
+                true => answer.take_round(metrics),
+                false => Ok(Step::Rested),
+            })?;
             worker.metrics.sessions(self.active.len(), self.idle.len());
             if !worked {
                 std::thread::sleep(REST);
@@ -152,7 +149,7 @@ impl Engine {
     /// Gives `job` a session.
     fn begin(&mut self, job: Job, worker: &Worker) -> Result<()> {
         let may_grow = self.active.len() + self.idle.len() < self.capacity;
-        let session = match self.idle.take(&mut self.models, &job, may_grow) {
+        let session = match self.idle.take(&self.models, &job, may_grow) {
             Ok(session) => session,
             Err(error @ Error::DeviceLost { .. }) => {
                 worker.queue.put_back(job);
@@ -182,23 +179,58 @@ impl Engine {
         Ok(())
     }
 
-    /// One answer's turn. One that fails ends, and with it its session; a lost device ends all.
-    fn step(&mut self, index: usize, worker: &mut Worker) -> Result<Step> {
-        let patience = worker.arguments.write_timeout;
-        let step = self.active[index].step(&mut self.piece, patience, &worker.metrics);
+    /// Lets every answer take a step, and says whether one did anything. One that fails ends, and with it its session; a lost
+    /// device ends all.
+    fn each(
+        &mut self,
+        worker: &Worker,
+        mut step: impl FnMut(&mut Answer, &mut PieceLength, &Metrics) -> Result<Step>,
+    ) -> Result<bool> {
+        let mut worked = false;
+        let mut index = 0;
+        while index < self.active.len() {
+            match step(&mut self.active[index], &mut self.piece, &worker.metrics) {
+                Ok(Step::Rested) => index += 1,
+                Ok(Step::Worked | Step::Ready) => {
+                    worked = true;
+                    index += 1;
+                }
+                Ok(step @ (Step::Completed | Step::Abandoned)) => {
+                    worked = true;
+                    // Its place is free before its client knows that it is complete, and may ask again.
+                    let answer = self.active.remove(index);
+                    worker.queue.done((step == Step::Completed).then_some(answer.age()));
+                    self.idle.put(answer.end());
+                }
+                Err(error @ Error::DeviceLost { .. }) => return Err(error),
+                Err(error) => {
+                    self.active.remove(index).fail(Fault::of(&error));
+                    worker.queue.done(None);
+                }
+            }
+        }
+        Ok(worked)
+    }
+
+    /// Runs a round of each answer that is ready for one. If that fails, they all end; a lost device ends the others, too.
+    fn round(&mut self, worker: &mut Worker) -> Result<()> {
+        let ready = self.active.iter_mut().filter(|answer| answer.is_ready());
+        let mut decoders: Vec<&mut Decoder> = ready.map(Answer::decoder).collect();
+        let done = self.pool.round(&mut decoders);
         if worker.arguments.lose_device_after.is_some_and(|rounds| worker.metrics.rounds() >= rounds) {
             worker.arguments.lose_device_after = None;
             self.device.destroy();
         }
-        match step {
-            Ok(step) => Ok(step),
-            Err(error @ Error::DeviceLost { .. }) => Err(error),
+        match done {
+            Ok(passes) => passes.into_iter().for_each(|rows| worker.metrics.pass(rows)),
+            Err(error @ Error::DeviceLost { .. }) => return Err(error),
             Err(error) => {
-                self.active.remove(index).fail(Fault::of(&error));
-                worker.queue.done(None);
-                // The answer that took its place has its turn with the next round.
-                Ok(Step::Rested)
+                for answer in self.active.extract_if(.., |answer| answer.is_ready()) {
+                    answer.fail(Fault::of(&error));
+                    worker.queue.done(None);
+                }
             }
         }
+        Ok(())
     }
 }

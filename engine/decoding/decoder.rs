@@ -6,6 +6,8 @@
 //! AR has no proposals. All commit exactly what the target alone would, since a row's result does not depend on the rows
 //! beside it; but for tokens drawn by [`super::Acceptance::Rejection`], which keeps their distribution only.
 
+mod pooled;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,13 +16,14 @@ use super::draft::Draft;
 use super::ngram::NgramOptions;
 use super::options::{DecoderOptions, Drafts, MOST_DRAFTS, Method};
 use super::pace::{Costs, Pace, Speculation};
-use super::rounds::{Choices, Outlook, Proposer, Rounds};
+use super::pool::{Pool, Seat};
+use super::rounds::{Outlook, Proposer, Rounds};
 use super::sampling::{SamplingOptions, TokenLogprobs};
 use super::statistics::{RoundStatistics, Statistics};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
-use crate::model::{PassCost, Sequence, Transformer};
-use crate::ops::{Role, Session, check_row_invariance};
+use crate::model::{PassCost, Transformer};
+use crate::ops::{Role, Session};
 
 /// One sequence being decoded.
 pub struct Decoder {
@@ -45,6 +48,8 @@ pub struct Decoder {
     last_drafts: usize,
     /// Committed tokens, the prompt's included.
     tokens: Vec<u32>,
+    /// How many of them the last round committed.
+    committed: usize,
     /// Of the last round's tokens, if they were asked for.
     logprobs: Vec<TokenLogprobs>,
     statistics: Statistics,
@@ -60,35 +65,15 @@ impl Decoder {
     pub fn new(target: &Arc<Transformer>, draft: Option<&Draft>, options: DecoderOptions) -> Result<Decoder> {
         let options = options.checked()?;
         options.sampling.check_tokens(target.config().vocab_size)?;
-        let device = target.device().clone();
-        if options.method != Method::Ar {
-            check_row_invariance(&device, target.plan(), options.drafts.most() + 1)?;
-        }
-        let choices = Choices::new(&device)?;
-        let positions = Decoder::positions(options.context);
-        let vocab = target.config().vocab_size;
-        let target = Sequence::new(target, positions, vocab, &choices.target)?;
-        let mut mask = 0;
-        let draft = match (options.method, draft) {
-            (Method::Ar | Method::Ngram, _) => None,
-            (_, None) => {
-                return Err(Error::Option {
-                    option: "draft",
-                    reason: format!("the method {} needs a draft model", options.method.name()),
-                });
-            }
-            (method, Some(draft)) => {
-                if method == Method::Pard {
-                    mask = draft.mask.ok_or_else(|| Error::NoMaskToken { draft: draft.name.clone() })?;
-                }
-                // A padding id that the target does not have must not be proposed: it could not be fed.
-                let limit = draft.model.config().vocab_size.min(vocab);
-                Some(Sequence::new(&draft.model, positions, limit, &choices.draft)?)
-            }
-        };
+        Pool::new(target, draft, options.context, 1)?.decoder(options)
+    }
+
+    /// A decoder in `seat`, whose options were checked.
+    pub(super) fn seated(seat: Seat, mask: u32, options: DecoderOptions) -> Result<Decoder> {
+        let device = seat.target().alone().model().device().clone();
         let resample = !options.sampling.is_greedy() || options.sampling.top_logprobs.is_some();
         Ok(Decoder {
-            rounds: Rounds::new(options.method, mask, options.context, choices, target, draft)?,
+            rounds: Rounds::new(options.method, mask, options.context, seat)?,
             resample,
             run_ahead: options.run_ahead.unwrap_or(!device.is_software()),
             device,
@@ -103,6 +88,7 @@ impl Decoder {
             session: Session::default(),
             last_drafts: 0,
             tokens: Vec::new(),
+            committed: 0,
             logprobs: Vec::new(),
             statistics: Statistics::default(),
             last_round: RoundStatistics::default(),
@@ -126,18 +112,17 @@ impl Decoder {
     /// know; nothing has changed then.
     pub fn set_sampling(&mut self, sampling: SamplingOptions) -> Result<()> {
         sampling.check()?;
-        sampling.check_tokens(self.rounds.target.model().config().vocab_size)?;
+        sampling.check_tokens(self.rounds.target().model().config().vocab_size)?;
         self.resample |= sampling != self.options.sampling;
         self.options.sampling = sampling;
         Ok(())
     }
 
-    /// Says what passes cost, for choosing K. Without it they are measured at the first [`Decoder::start`].
+    /// Says what passes cost, for choosing K, and for choosing between a round of its own and a pass with others, as
+    /// [`Pool::round`] does. Without it they are measured at the first [`Decoder::start`] if K is to be chosen.
     pub fn set_costs(&mut self, costs: Costs) {
-        if self.options.drafts == Drafts::Auto {
-            self.ngrams = self.ngrams.is_some().then(|| Pace::new(Method::Ngram, costs.clone()));
-            self.pace = Some(Pace::new(self.options.method, costs));
-        }
+        self.ngrams = self.ngrams.is_some().then(|| Pace::new(Method::Ngram, costs.clone()));
+        self.pace = Some(Pace::new(self.options.method, costs));
     }
 
     /// Measures what passes cost. The decoder has to be started anew.
@@ -145,11 +130,12 @@ impl Decoder {
     /// Errors: as [`Device::check`].
     pub fn measure_costs(&mut self) -> Result<Costs> {
         self.forget()?;
-        let target = PassCost::measure(&self.rounds.target)?;
-        let draft = match &self.rounds.draft {
+        let slot = self.seat().slot;
+        let target = PassCost::measure_slot(self.rounds.target(), slot)?;
+        let draft = match self.rounds.draft() {
             // A model that drafts for itself costs what it costs.
-            Some(draft) if Arc::ptr_eq(draft.model(), self.rounds.target.model()) => target.clone(),
-            Some(draft) => PassCost::measure(draft)?,
+            Some(draft) if Arc::ptr_eq(draft.model(), self.rounds.target().model()) => target.clone(),
+            Some(draft) => PassCost::measure_slot(draft, slot)?,
             None => PassCost::from_points(&[]),
         };
         Ok(Costs { target, draft })
@@ -168,16 +154,18 @@ impl Decoder {
             Method::Vsd => 1..=2,
             Method::Pard => shortest.max(1)..=2 * longest,
         };
-        if let Some(draft) = &self.rounds.draft {
-            draft.run(Role::Prompt, &[0], 0, 0)?;
+        let slot = self.seat().slot;
+        if let Some(draft) = self.rounds.draft() {
+            draft.run_slot(slot, Role::Prompt, &[0], 0, 0)?;
             for rows in draft_rows {
                 let outputs = if self.options.method == Method::Vsd { 1 } else { rows.min(longest) };
-                draft.run(Role::Round, &vec![0; rows], 0, outputs)?;
+                draft.run_slot(slot, Role::Round, &vec![0; rows], 0, outputs)?;
             }
         }
-        self.rounds.target.run(Role::Prompt, &[0], 0, 0)?;
+        let target = self.rounds.target();
+        target.run_slot(slot, Role::Prompt, &[0], 0, 0)?;
         for drafts in shortest..=longest {
-            self.rounds.target.run(Role::Round, &vec![0; drafts + 1], 0, drafts + 1)?;
+            target.run_slot(slot, Role::Round, &vec![0; drafts + 1], 0, drafts + 1)?;
         }
         self.device.wait()
     }
@@ -208,6 +196,7 @@ impl Decoder {
     pub fn truncate(&mut self, len: usize) -> Result<()> {
         if len < self.tokens.len() {
             self.settle()?;
+            self.committed = self.committed.saturating_sub(self.tokens.len() - len);
             self.tokens.truncate(len);
             let rows = len.saturating_sub(1) as u32;
             let Session { target_rows, draft_rows, .. } = self.session;
@@ -225,7 +214,7 @@ impl Decoder {
         if prompt.len() >= self.options.context {
             return Err(Error::ContextFull { tokens: prompt.len(), context: self.options.context });
         }
-        let vocab = self.rounds.target.model().config().vocab_size;
+        let vocab = self.rounds.target().model().config().vocab_size;
         if last as usize >= vocab {
             return Err(Error::TokenRange { what: "token", id: last, vocab });
         }
@@ -251,9 +240,13 @@ impl Decoder {
         // Should reading fail, the caches hold nothing that can be relied on.
         self.tokens.clear();
         self.logprobs.clear();
-        let target_end = target_rows + self.rounds.target.prefill(&known[target_rows..], target_rows, keep_going)?;
-        let draft_end = match &self.rounds.draft {
-            Some(draft) if keep_going() => draft_rows + draft.prefill(&known[draft_rows..], draft_rows, keep_going)?,
+        self.committed = 0;
+        let (slot, target) = (self.seat().slot, self.rounds.target());
+        let target_end = target_rows + target.prefill_slot(slot, &known[target_rows..], target_rows, keep_going)?;
+        let draft_end = match self.rounds.draft() {
+            Some(draft) if keep_going() => {
+                draft_rows + draft.prefill_slot(slot, &known[draft_rows..], draft_rows, keep_going)?
+            }
             Some(_) => draft_rows,
             None => known.len(),
         };
@@ -277,12 +270,7 @@ impl Decoder {
     /// Errors: [`Error::EmptyPrompt`] before [`Decoder::start`], [`Error::ContextFull`] once the context is;
     /// [`Error::DeviceLost`].
     pub fn round(&mut self) -> Result<&[u32]> {
-        if self.tokens.is_empty() {
-            return Err(Error::EmptyPrompt);
-        }
-        if self.tokens.len() >= self.options.context {
-            return Err(Error::ContextFull { tokens: self.tokens.len(), context: self.options.context });
-        }
+        self.check_room()?;
         let begin = Instant::now();
         if self.in_flight.is_empty() {
             self.submit()?;
@@ -290,11 +278,13 @@ impl Decoder {
         if self.run_ahead && self.has_room_ahead() {
             self.submit()?;
         }
-        let committed = self.land()?;
-        let time = begin.elapsed();
-        self.statistics.count(self.last_drafts, committed, time);
-        self.last_round = RoundStatistics { proposed: self.last_drafts, accepted: committed - 1, time };
-        Ok(&self.tokens[self.tokens.len() - committed..])
+        self.land(begin)?;
+        Ok(self.last_tokens())
+    }
+
+    /// The tokens that the last round added, by [`Decoder::round`] or by [`Pool::round`]; none before the first.
+    pub fn last_tokens(&self) -> &[u32] {
+        &self.tokens[self.tokens.len() - self.committed..]
     }
 
     /// Committed tokens, the prompt's included.
@@ -325,7 +315,7 @@ impl Decoder {
         self.last_round
     }
 
-    /// The log-probabilities of the tokens that the last [`Decoder::round`] gave, one for each, if
+    /// The log-probabilities of [`Decoder::last_tokens`], one for each, if
     /// [`SamplingOptions::top_logprobs`] asks for them; else none.
     pub fn last_logprobs(&self) -> &[TokenLogprobs] {
         &self.logprobs
@@ -343,16 +333,17 @@ impl Decoder {
         self.rounds.proposals.read(&self.device, 0, self.last_drafts)
     }
 
-    /// The logits of the last round's verified rows, `[K + 1, vocab]`.
+    /// The logits of the last round's verified rows, `[K + 1, vocab]`; of the last decoder of a [`Pool`] that had one.
     ///
     /// Errors: as [`Device::check`].
     pub fn logits(&self) -> Result<Vec<f32>> {
-        self.rounds.target.logits(self.last_drafts + 1)
+        self.rounds.target().logits(self.last_drafts + 1)
     }
 
     /// Forgets the sequence, whose caches are about to be overwritten.
     fn forget(&mut self) -> Result<()> {
         self.tokens.clear();
+        self.committed = 0;
         self.settle()
     }
 
@@ -380,9 +371,20 @@ impl Decoder {
         is_blind && (outlook.tokens as usize) < self.options.context && !self.is_behind(outlook)
     }
 
+    /// Whether a round is possible.
+    pub(super) fn check_room(&self) -> Result<()> {
+        if self.tokens.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        if self.tokens.len() >= self.options.context {
+            return Err(Error::ContextFull { tokens: self.tokens.len(), context: self.options.context });
+        }
+        Ok(())
+    }
+
     /// Whether the draft has to read more than a round's window first.
     fn is_behind(&self, outlook: Outlook) -> bool {
-        self.rounds.draft.is_some() && outlook.unseen as usize > MOST_DRAFTS + 1
+        self.rounds.draft().is_some() && outlook.unseen as usize > MOST_DRAFTS + 1
     }
 
     /// Submits a round.
@@ -428,26 +430,59 @@ impl Decoder {
         let NgramOptions { longest, shortest } = self.options.ngram;
         let ngram = NgramOptions { longest: longest.max(2), shortest: shortest.max(2) };
         let proposals = ngram.propose(&self.tokens, most);
-        if proposals.is_empty() || ngrams.promise(proposals.len()) <= pace.promise(drafts) {
+        if proposals.is_empty() || ngrams.promise(proposals.len()).rate() <= pace.promise(drafts).rate() {
             return None;
         }
         self.rounds.write_proposals(&proposals);
         Some(proposals.len())
     }
 
+    /// Whether n-grams propose in the draft's place in the newest round.
+    fn stands_in(&self) -> bool {
+        self.ngrams.is_some() && self.proposer == Proposer::Ngrams
+    }
+
     /// Lets the draft read what was committed while it was not asked. No round is in flight.
     fn catch_up(&mut self) -> Result<()> {
-        let Some(draft) = &self.rounds.draft else { return Ok(()) };
+        let Some(draft) = self.rounds.draft() else { return Ok(()) };
         let (first, known) = (self.session.draft_rows as usize, self.tokens.len() - 1);
-        draft.prefill(&self.tokens[first..known], first, &|| true)?;
+        draft.prefill_slot(self.seat().slot, &self.tokens[first..known], first, &|| true)?;
         self.session.draft_rows = known as u32;
         self.rounds.write_session(&self.session);
         Ok(())
     }
 
-    /// Reads back what the oldest round in flight committed and follows the device's bookkeeping.
-    fn land(&mut self) -> Result<usize> {
-        let Some((drafts, slot)) = self.in_flight.pop_front() else { return Ok(0) };
+    /// Reads back what the oldest round in flight committed, follows the device's bookkeeping, and counts the round, which
+    /// was waited for since `begin`.
+    fn land(&mut self, begin: Instant) -> Result<()> {
+        let (drafts, accepted) = (self.follow()?, self.committed - 1);
+        match (&mut self.ngrams, &mut self.pace) {
+            (Some(ngrams), _) if self.proposer == Proposer::Ngrams => {
+                self.statistics.ngram_rounds += 1;
+                ngrams.observe(drafts, accepted);
+            }
+            // Nothing to look up says nothing of how good it would have been.
+            (_, Some(pace)) if drafts > 0 || pace.choose() == 0 || self.options.method != Method::Ngram => {
+                pace.observe(drafts, accepted);
+            }
+            _ => {}
+        }
+        self.count(begin);
+        Ok(())
+    }
+
+    /// Counts the last round, which was waited for since `begin`.
+    fn count(&mut self, begin: Instant) {
+        let (proposed, time) = (self.last_drafts, begin.elapsed());
+        self.statistics.count(proposed, self.committed, time);
+        self.last_round = RoundStatistics { proposed, accepted: self.committed - 1, time };
+    }
+
+    /// Reads back what the oldest round in flight committed, follows the device's bookkeeping, and gives the round's K.
+    fn follow(&mut self) -> Result<usize> {
+        let Some((drafts, slot)) = self.in_flight.pop_front() else {
+            return Err(Error::Gpu { what: "round".to_owned(), reason: "none was submitted".to_owned() });
+        };
         let record = self.rounds.read(drafts, slot)?;
         let committed = record.committed;
         if committed == 0 || committed > drafts + 1 {
@@ -457,6 +492,7 @@ impl Decoder {
             });
         }
         self.tokens.extend_from_slice(&record.tokens[..committed]);
+        self.committed = committed;
         self.logprobs = record.logprobs;
         let known = self.session.tokens;
         self.session.tokens = known + committed as u32;
@@ -468,18 +504,11 @@ impl Decoder {
             Method::Vsd | Method::Ar | Method::Ngram => (known + drafts as u32 - 1).min(self.session.target_rows),
         };
         self.last_drafts = drafts;
-        if let (Some(ngrams), Proposer::Ngrams) = (&mut self.ngrams, self.proposer) {
+        if self.stands_in() {
             // The device takes it that the draft proposed, and has read what it has not.
             self.session.draft_rows = draft_rows;
             self.rounds.write_session(&self.session);
-            self.statistics.ngram_rounds += 1;
-            ngrams.observe(drafts, committed - 1);
-        } else if let Some(pace) = &mut self.pace {
-            // Nothing to look up says nothing of how good it would have been.
-            if drafts > 0 || pace.choose() == 0 || self.options.method != Method::Ngram {
-                pace.observe(drafts, committed - 1);
-            }
         }
-        Ok(committed)
+        Ok(drafts)
     }
 }

@@ -3,9 +3,11 @@
 mod decoder;
 mod draft;
 mod generate;
+mod joining;
 mod ngram;
 mod options;
 mod pace;
+mod pool;
 mod records;
 mod respond;
 mod rounds;
@@ -21,6 +23,7 @@ pub use generate::Generation;
 pub use ngram::{MOST_NGRAM, NgramOptions};
 pub use options::{Acceptance, DecoderOptions, Drafts, MOST_CONTEXT, MOST_DRAFTS, Method};
 pub use pace::{Costs, Speculation};
+pub use pool::Pool;
 pub use respond::{RespondOptions, Response, Responses, respond};
 pub use sampling::{
     MOST_BIAS, MOST_LOGPROBS, MOST_PENALTY, MOST_REPETITION, MOST_TEMPERATURE, SamplingOptions, TokenLogprobs,

@@ -23,6 +23,22 @@ impl Costs {
     }
 }
 
+/// What a round promises.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Promise {
+    /// Tokens that it commits, on the average.
+    pub tokens: f64,
+    /// What it takes.
+    pub seconds: f64,
+}
+
+impl Promise {
+    /// Tokens a second.
+    pub fn rate(&self) -> f64 {
+        self.tokens / self.seconds.max(1e-9)
+    }
+}
+
 /// Whether speculation pays, and if not, why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speculation {
@@ -69,7 +85,7 @@ const READING: f64 = 0.01;
 /// should not cost much.
 const FIRST_DRAFTS: usize = 2;
 /// What speculation has to promise over AR: times are not that exact.
-const MARGIN: f64 = 1.02;
+pub const MARGIN: f64 = 1.02;
 
 impl Pace {
     pub fn new(method: Method, costs: Costs) -> Pace {
@@ -91,7 +107,29 @@ impl Pace {
 
     /// The K that promises the most tokens per second.
     pub fn choose(&self) -> usize {
-        if self.resting > 0 { 0 } else { self.best(&self.chances()).min((2 * self.reach).max(FIRST_DRAFTS)) }
+        self.best(&self.chances()).min(self.limit())
+    }
+
+    /// What a round of `drafts` proposals promises.
+    pub fn promise(&self, drafts: usize) -> Promise {
+        self.promise_of(&self.chances()[..drafts])
+    }
+
+    /// The longest draft that may be tried now.
+    pub fn limit(&self) -> usize {
+        if self.resting > 0 { 0 } else { (2 * self.reach).clamp(FIRST_DRAFTS, MOST_DRAFTS) }
+    }
+
+    /// Takes note of a round without proposals that says nothing of how good they would have been.
+    pub fn pass_by(&mut self) {
+        if self.resting > 0 {
+            self.observe(0, 0);
+        }
+    }
+
+    /// What passes cost.
+    pub fn costs(&self) -> &Costs {
+        &self.costs
     }
 
     /// Whether speculation pays by now.
@@ -132,7 +170,7 @@ impl Pace {
     }
 
     /// For each position the chance that its proposal is accepted if those before it are.
-    fn chances(&self) -> [f64; MOST_DRAFTS] {
+    pub fn chances(&self) -> [f64; MOST_DRAFTS] {
         let mut chances = [0.0; MOST_DRAFTS];
         let mut before = PRIOR;
         for (chance, (accepted, checked)) in chances.iter_mut().zip(self.accepted.iter().zip(&self.checked)) {
@@ -142,15 +180,10 @@ impl Pace {
         chances
     }
 
-    /// The tokens per second that `drafts` proposals a round promise.
-    pub fn promise(&self, drafts: usize) -> f64 {
-        self.rate(&self.chances()[..drafts])
-    }
-
     fn best(&self, chances: &[f64; MOST_DRAFTS]) -> usize {
-        let (mut best, mut most) = (0, MARGIN * self.rate(&[]));
+        let (mut best, mut most) = (0, MARGIN * self.promise_of(&[]).rate());
         for drafts in 1..=MOST_DRAFTS {
-            let rate = self.rate(&chances[..drafts]);
+            let rate = self.promise_of(&chances[..drafts]).rate();
             if rate > most {
                 (best, most) = (drafts, rate);
             }
@@ -158,13 +191,14 @@ impl Pace {
         best
     }
 
-    /// Tokens per second, given each proposal's chance.
-    fn rate(&self, chances: &[f64]) -> f64 {
-        let (tokens, _) = chances.iter().fold((1.0, 1.0), |(tokens, all_accepted), chance| {
-            let all_accepted = all_accepted * chance;
-            (tokens + all_accepted, all_accepted)
-        });
-        tokens / self.seconds(chances.len(), tokens).max(1e-9)
+    /// What a round promises whose proposals have these chances.
+    fn promise_of(&self, chances: &[f64]) -> Promise {
+        let (mut tokens, mut all_accepted) = (1.0, 1.0);
+        for chance in chances {
+            all_accepted *= chance;
+            tokens += all_accepted;
+        }
+        Promise { tokens, seconds: self.seconds(chances.len(), tokens) }
     }
 
     /// What a round takes if rounds commit `tokens` tokens each.

@@ -4,12 +4,13 @@
 use std::collections::HashMap;
 
 use super::options::{Acceptance, MOST_DRAFTS, Method};
+use super::pool::Seat;
 use super::records::{Record, Records};
 use super::samplers::{SamplerParts, Samplers};
 use super::sampling::SamplingOptions;
 use crate::error::Result;
-use crate::gpu::{Buffer, Device, Pass};
-use crate::model::{Sampler, Sequence};
+use crate::gpu::{Buffer, Device, Pass, Readback};
+use crate::model::{Sampler, SamplerTerms, Sequence, Slots, Turns};
 use crate::ops::{Accept, Inputs, Role, RoundBuffers, RoundParams, Session, Whose};
 
 /// What the host knows of the sequence when it records a round: exact where no round is in flight, bounds otherwise.
@@ -47,18 +48,18 @@ pub enum Proposer {
     Ngrams,
 }
 
-/// One sequence's target and draft, and the bookkeeping between them.
+/// One sequence's rounds: its place in target and draft, and the bookkeeping between them.
 pub struct Rounds {
     device: Device,
     method: Method,
     mask: u32,
-    pub target: Sequence,
-    pub draft: Option<Sequence>,
+    seat: Seat,
     session: Buffer,
     tokens: Buffer,
     pub proposals: Buffer,
     records: Records,
-    choices: Buffer,
+    /// What takes the draft's likeliest tokens.
+    likeliest: Option<Sampler>,
     /// What chooses tokens in place of the likeliest.
     samplers: Option<Samplers>,
     /// Bookkeeping kernels by what they are told, bound on first use.
@@ -66,45 +67,47 @@ pub struct Rounds {
     accepts: HashMap<(usize, usize), Accept>,
 }
 
-/// The buffers that target and draft write their choices to, made before them.
-pub struct Choices {
-    pub target: Buffer,
-    pub draft: Buffer,
-}
-
-impl Choices {
-    pub fn new(device: &Device) -> Result<Choices> {
-        let words = |label| Buffer::storage(device, label, 4 * 2 * MOST_DRAFTS as u64);
-        Ok(Choices { target: words("choices")?, draft: words("proposals")? })
-    }
+/// Where a model's rows write their choices.
+pub fn choices(device: &Device, label: &str) -> Result<Buffer> {
+    Buffer::storage(device, label, 4 * 2 * MOST_DRAFTS as u64)
 }
 
 impl Rounds {
-    pub fn new(
-        method: Method,
-        mask: u32,
-        context: usize,
-        choices: Choices,
-        target: Sequence,
-        draft: Option<Sequence>,
-    ) -> Result<Rounds> {
+    pub fn new(method: Method, mask: u32, context: usize, seat: Seat) -> Result<Rounds> {
+        let target = seat.target().alone();
         let device = target.model().device().clone();
         let words = |label, count: usize| Buffer::storage(&device, label, 4 * count as u64);
+        let proposals = choices(&device, "proposals")?;
+        let likeliest = |draft| Sampler::new(draft, SamplerTerms::default(), Turns::Together, &proposals);
         Ok(Rounds {
+            likeliest: seat.draft().map(Slots::alone).map(likeliest).transpose()?,
             session: Buffer::storage(&device, "session", size_of::<Session>() as u64)?,
             tokens: words("tokens", context + 2 * MOST_DRAFTS)?,
-            proposals: choices.draft,
-            records: Records::new(&device, &target, None)?,
-            choices: choices.target,
+            proposals,
+            records: Records::new(&device, target, None)?,
             samplers: None,
             inputs: HashMap::new(),
             accepts: HashMap::new(),
             device,
             method,
             mask,
-            target,
-            draft,
+            seat,
         })
+    }
+
+    /// Its place among those that share a model.
+    pub fn seat(&self) -> &Seat {
+        &self.seat
+    }
+
+    /// The target's rows.
+    pub fn target(&self) -> &Sequence {
+        self.seat.target().alone()
+    }
+
+    /// The draft's, if there is one.
+    pub fn draft(&self) -> Option<&Sequence> {
+        self.seat.draft().map(Slots::alone)
     }
 
     /// Chooses tokens as `sampling` and `acceptance`, which were checked, say.
@@ -113,17 +116,17 @@ impl Rounds {
         if self.records.top() != sampling.top_logprobs {
             // What writes to the records is bound anew.
             self.accepts.clear();
-            self.records = Records::new(&self.device, &self.target, sampling.top_logprobs)?;
+            self.records = Records::new(&self.device, self.target(), sampling.top_logprobs)?;
         }
         self.samplers = Samplers::new(
             sampling,
             acceptance,
             SamplerParts {
                 method: self.method,
-                target: &self.target,
-                draft: self.draft.as_ref(),
+                target: self.target(),
+                draft: self.draft(),
                 session: &self.session,
-                choices: &self.choices,
+                choices: self.seat.target().choices(),
                 proposals: &self.proposals,
                 records: [self.records.slot(0).0, self.records.slot(1).0],
             },
@@ -150,26 +153,69 @@ impl Rounds {
     /// Sets what penalties count: `prompt` and what was written after it.
     pub fn write_counts(&self, prompt: &[u32], answer: &[u32]) {
         if let Some(samplers) = &self.samplers {
-            samplers.write_counts(&self.target, prompt, answer);
+            samplers.write_counts(self.target(), prompt, answer);
         }
     }
 
     /// Submits a round of `drafts` proposals, whose record goes to the slot `slot`.
     pub fn submit(&mut self, proposer: Proposer, drafts: usize, slot: usize, outlook: Outlook) -> Result<()> {
         self.prepare(proposer, drafts, slot, outlook)?;
+        let _turns = [Some(self.target()), self.draft()].map(|sequence| sequence.map(Sequence::turn));
         Pass::submit(&self.device, Some(self.records.slot(slot)), |pass| {
             if proposer == Proposer::Draft {
                 self.propose(pass, drafts, outlook)?; // d1 .. dK: one draft pass (PARD), K of them (VSD), or none (AR)
             }
             self.verify(pass, drafts, outlook)?; // t0 .. tK: one target pass
             pass.section("accept");
-            self.accepts[&(drafts, slot)].encode(pass); // commit what agrees, and the target's own next
-            if let Some(samplers) = &self.samplers {
-                samplers.count(pass, slot, drafts);
-            }
-            self.records.encode(pass, slot, drafts);
+            self.accept(pass, drafts, slot); // commit what agrees, and the target's own next
             Ok(())
         })
+    }
+
+    /// Records the choice of a parallel draft's proposals, whose rows' logits are there. The round was prepared.
+    pub fn finish_proposals(&self, pass: &mut Pass, drafts: usize, outlook: Outlook) {
+        let Some(draft) = self.draft() else { return };
+        for (params, outputs) in self.draft_passes(drafts, outlook) {
+            // Where the rows were is what their choices go by.
+            self.inputs[&(Whose::Draft, params)].encode(pass);
+            draft.pick(self.draft_sampler(), pass, outputs);
+        }
+    }
+
+    /// Records the tokens of the target's rows. The round was prepared.
+    pub fn begin_rows(&self, pass: &mut Pass, drafts: usize) {
+        self.inputs[&(Whose::Target, self.verify_params(drafts))].encode(pass);
+    }
+
+    /// Records the rest of a round whose rows' logits are there. The round was prepared.
+    pub fn finish_rows(&self, pass: &mut Pass, drafts: usize, slot: usize) {
+        self.begin_rows(pass, drafts);
+        self.target().pick(self.samplers.as_ref().map(|samplers| &samplers.target), pass, drafts + 1);
+        self.accept(pass, drafts, slot);
+    }
+
+    /// What a draft reads in place of tokens that are not known yet.
+    pub fn mask(&self) -> u32 {
+        self.mask
+    }
+
+    /// What chooses proposals.
+    fn draft_sampler(&self) -> Option<&Sampler> {
+        self.samplers.as_ref().and_then(|samplers| samplers.draft.as_ref()).or(self.likeliest.as_ref())
+    }
+
+    /// Where a round reports to, and where that is copied to.
+    pub fn record(&self, slot: usize) -> (&Buffer, &Readback) {
+        self.records.slot(slot)
+    }
+
+    /// Records what becomes of the target's choices.
+    fn accept(&self, pass: &mut Pass, drafts: usize, slot: usize) {
+        self.accepts[&(drafts, slot)].encode(pass);
+        if let Some(samplers) = &self.samplers {
+            samplers.count(pass, slot, drafts);
+        }
+        self.records.encode(pass, slot, drafts);
     }
 
     /// Waits for the round that was submitted to `slot`, and gives what it reports.
@@ -184,9 +230,8 @@ impl Rounds {
 
     /// Records the draft's passes.
     fn propose(&self, pass: &mut Pass, drafts: usize, outlook: Outlook) -> Result<()> {
-        let Some(draft) = &self.draft else { return Ok(()) };
+        let Some(draft) = self.draft() else { return Ok(()) };
         pass.section("draft");
-        let sampler = self.samplers.as_ref().and_then(|samplers| samplers.draft.as_ref());
         for (params, outputs) in self.draft_passes(drafts, outlook) {
             let end = match params.pass_index {
                 0 => outlook.tokens - outlook.unseen + params.rows,
@@ -194,7 +239,7 @@ impl Rounds {
             };
             self.inputs[&(Whose::Draft, params)].encode(pass);
             draft.forward(pass, Role::Round, params.rows as usize, end as usize)?;
-            choose(draft, sampler, pass, outputs)?;
+            choose(draft, self.draft_sampler(), pass, outputs)?;
         }
         Ok(())
     }
@@ -203,14 +248,14 @@ impl Rounds {
     fn verify(&self, pass: &mut Pass, drafts: usize, outlook: Outlook) -> Result<()> {
         pass.section("verify");
         self.inputs[&(Whose::Target, self.verify_params(drafts))].encode(pass);
-        self.target.forward(pass, Role::Round, drafts + 1, outlook.tokens as usize + drafts)?;
-        choose(&self.target, self.samplers.as_ref().map(|samplers| &samplers.target), pass, drafts + 1)
+        self.target().forward(pass, Role::Round, drafts + 1, outlook.tokens as usize + drafts)?;
+        choose(self.target(), self.samplers.as_ref().map(|samplers| &samplers.target), pass, drafts + 1)
     }
 
     /// The round's draft passes, and how many proposals each makes. Surplus rows are harmless and cost time.
     fn draft_passes(&self, drafts: usize, outlook: Outlook) -> Vec<(RoundParams, usize)> {
         let (most, rows) = (drafts as u32, outlook.unseen);
-        let params = RoundParams { drafts: most, mask: self.mask, parallel: 0, pass_index: 0, rows };
+        let params = RoundParams { drafts: most, mask: self.mask, parallel: 0, pass_index: 0, rows, slot: self.slot() };
         match self.method {
             _ if drafts == 0 => vec![],
             Method::Ar | Method::Ngram => vec![],
@@ -224,12 +269,18 @@ impl Rounds {
 
     fn verify_params(&self, drafts: usize) -> RoundParams {
         let drafts = drafts as u32;
-        RoundParams { drafts, mask: 0, parallel: 0, pass_index: 0, rows: drafts + 1 }
+        RoundParams { drafts, mask: 0, parallel: 0, pass_index: 0, rows: drafts + 1, slot: self.slot() }
+    }
+
+    /// Its slot of the caches, as kernels are told.
+    fn slot(&self) -> u32 {
+        self.seat.slot as u32
     }
 
     /// Binds the bookkeeping kernels that the round needs.
-    fn prepare(&mut self, proposer: Proposer, drafts: usize, slot: usize, outlook: Outlook) -> Result<()> {
-        let mut needed = vec![(Whose::Target, self.verify_params(drafts))];
+    pub fn prepare(&mut self, proposer: Proposer, drafts: usize, slot: usize, outlook: Outlook) -> Result<()> {
+        let verify = self.verify_params(drafts);
+        let mut needed = vec![(Whose::Target, verify)];
         if proposer == Proposer::Draft {
             needed.extend(self.draft_passes(drafts, outlook).into_iter().map(|(params, _)| (Whose::Draft, params)));
         }
@@ -237,7 +288,7 @@ impl Rounds {
             session: &self.session,
             tokens: &self.tokens,
             proposals: &self.proposals,
-            choices: &self.choices,
+            choices: self.seat.target().choices(),
             record,
         };
         let buffers = bound(self.records.slot(slot).0);
@@ -246,16 +297,17 @@ impl Rounds {
                 continue;
             }
             let (whose, params) = key;
-            let sequence = match (whose, &self.draft) {
+            let slots = match (whose, self.seat.draft()) {
                 (Whose::Draft, Some(draft)) => draft,
-                _ => &self.target,
+                _ => self.seat.target(),
             };
+            let sequence = slots.alone();
             let made = Inputs::new(&self.device, whose, params, buffers, sequence.step(), sequence.ids())?;
             self.inputs.insert(key, made);
         }
         if !self.accepts.contains_key(&(drafts, slot)) {
             let parallel = u32::from(self.method == Method::Pard);
-            let params = RoundParams { parallel, ..self.verify_params(drafts) };
+            let params = RoundParams { parallel, ..verify };
             self.accepts.insert((drafts, slot), Accept::new(&self.device, params, buffers)?);
         }
         Ok(())
@@ -264,8 +316,7 @@ impl Rounds {
 
 /// Records the choice of `outputs` rows of `sequence`: the likeliest tokens, or those that `sampler` chooses.
 fn choose(sequence: &Sequence, sampler: Option<&Sampler>, pass: &mut Pass, outputs: usize) -> Result<()> {
-    match sampler {
-        None => sequence.choose(pass, outputs),
-        Some(sampler) => sequence.choose_by(sampler, pass, outputs),
-    }
+    sequence.score(pass, outputs)?;
+    sequence.pick(sampler, pass, outputs);
+    Ok(())
 }

@@ -51,12 +51,12 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// Records what `record` asks for and submits it; `copy` is then copied to the readback buffer, if given.
+    /// Records what `record` asks for and submits it; each of `copies` is then copied to its readback buffer.
     ///
     /// **Errors**: those of `record`, and as [`Device::check`].
-    pub fn submit(
+    pub fn submit<'a>(
         device: &Device,
-        copy: Option<(&Buffer, &Readback)>,
+        copies: impl IntoIterator<Item = (&'a Buffer, &'a Readback)>,
         record: impl FnOnce(&mut Pass) -> Result<()>,
     ) -> Result<()> {
         let begin = Instant::now();
@@ -65,8 +65,10 @@ impl Pass {
         record(&mut pass)?;
         let Pass { mut encoder, raw, timer, .. } = pass;
         drop(raw);
-        if let Some((source, target)) = copy {
+        let mut targets = Vec::new();
+        for (source, target) in copies {
             encoder.copy_buffer_to_buffer(source.raw(), 0, target.raw(), 0, source.bytes());
+            targets.push(target);
         }
         let timed = match timer {
             Some(timer) => Some((timer.resolve(device, &mut encoder)?, timer)),
@@ -77,8 +79,8 @@ impl Pass {
         let begin = Instant::now();
         let submission = device.queue().submit([commands]);
         device.profile_host("submit", begin);
-        if let Some((_, readback)) = copy {
-            readback.submitted(submission);
+        for target in targets {
+            target.submitted(submission.clone());
         }
         if let Some((readbacks, timer)) = timed {
             device.profile_submit(timer, readbacks, begin)?;

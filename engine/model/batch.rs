@@ -81,8 +81,9 @@ impl Batch {
         let caches = Sequence::caches(model, slots, positions)?;
         let words = |label, count: usize| Buffer::storage(device, label, 4 * count as u64);
         let (batch, choices) = (Rows::buffer(device)?, words("choices", MOST_ROWS)?);
-        let prompts = Sequence::bind(model, &activations, &caches, None, limit, &choices)?;
-        let passes = Sequence::bind(model, &activations, &caches, Some(&batch), limit, &choices)?;
+        let logits = Sequence::room_for_logits(model)?;
+        let prompts = Sequence::bind(model, &activations, &caches, None, limit, &logits, &choices)?;
+        let passes = Sequence::bind(model, &activations, &caches, Some(&batch), limit, &logits, &choices)?;
         let sources = Buffer::storage(device, "batch sources", (MOST_ROWS * size_of::<BatchSource>()) as u64)?;
         let empty = Slot {
             turn: 0,

@@ -38,7 +38,14 @@ impl PassCost {
     ///
     /// **Errors**: those of [`Sequence::run`].
     pub fn measure(sequence: &Sequence) -> Result<PassCost> {
-        let points = PassCost::measure_rows(sequence, &MEASURED_ROWS, REPETITIONS)?;
+        PassCost::measure_slot(sequence, 0)
+    }
+
+    /// The same, in slot `slot` of the caches.
+    ///
+    /// **Errors**: those of [`Sequence::run`].
+    pub(crate) fn measure_slot(sequence: &Sequence, slot: usize) -> Result<PassCost> {
+        let points = measure_rows(sequence, slot, &MEASURED_ROWS, REPETITIONS)?;
         Ok(PassCost::from_points(&points))
     }
 
@@ -47,22 +54,7 @@ impl PassCost {
     ///
     /// **Errors**: those of [`Sequence::run`].
     pub fn measure_rows(sequence: &Sequence, counts: &[usize], repetitions: usize) -> Result<Vec<(usize, f64)>> {
-        let mut times = vec![Vec::new(); counts.len()];
-        for repetition in 0..=repetitions {
-            for (&rows, times) in counts.iter().zip(&mut times) {
-                let begin = Instant::now();
-                sequence.run(Role::Round, &vec![0; rows], 0, rows)?;
-                sequence.model().device().wait()?;
-                if repetition > 0 {
-                    times.push(begin.elapsed().as_secs_f64());
-                }
-            }
-        }
-        let median = |mut times: Vec<f64>| {
-            times.sort_by(f64::total_cmp);
-            times.get((times.len().max(1) - 1) / 2).copied().unwrap_or(0.0)
-        };
-        Ok(counts.iter().copied().zip(times.into_iter().map(median)).collect())
+        measure_rows(sequence, 0, counts, repetitions)
     }
 
     /// Seconds for `rows` rows; a fraction of a row costs its share.
@@ -72,4 +64,23 @@ impl PassCost {
         let [low, high] = [below, (below + 1).min(MOST_ROWS)].map(|rows| self.seconds[rows - 1]);
         low + (high - low) * (rows - below as f64)
     }
+}
+
+fn measure_rows(sequence: &Sequence, slot: usize, counts: &[usize], repetitions: usize) -> Result<Vec<(usize, f64)>> {
+    let mut times = vec![Vec::new(); counts.len()];
+    for repetition in 0..=repetitions {
+        for (&rows, times) in counts.iter().zip(&mut times) {
+            let begin = Instant::now();
+            sequence.run_slot(slot, Role::Round, &vec![0; rows], 0, rows)?;
+            sequence.model().device().wait()?;
+            if repetition > 0 {
+                times.push(begin.elapsed().as_secs_f64());
+            }
+        }
+    }
+    let median = |mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times.get((times.len().max(1) - 1) / 2).copied().unwrap_or(0.0)
+    };
+    Ok(counts.iter().copied().zip(times.into_iter().map(median)).collect())
 }

@@ -1,6 +1,6 @@
 //! One sequence on a model: its caches, its scratch, and the forward pass with every operand bound.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::config::Config;
 use super::rotary;
@@ -23,8 +23,9 @@ const SUBMIT_MULTIPLICATIONS: u64 = 250_000_000_000;
 pub struct Sequence {
     model: Arc<Transformer>,
     activations: Arc<Activations>,
+    logits: Arc<Tensor>,
     step: Buffer,
-    ids: Buffer,
+    ids: Tensor,
     embedding: Embedding,
     layers: Vec<Layer>,
     final_norm: RmsNorm,
@@ -38,16 +39,24 @@ pub struct Sequence {
 struct Layer {
     attention_norm: RmsNorm,
     qkv: Matmul,
-    rope: Rope,
-    attention: Attention,
+    /// Larger caches may take the place of those that it works on.
+    cached: RwLock<CachedOps>,
     output: Matmul,
     feed_forward_norm: RmsNorm,
     gate_up: Matmul,
     down: Matmul,
 }
 
+/// What a layer does with its cache.
+pub(super) struct CachedOps {
+    rope: Rope,
+    attention: Attention,
+}
+
 /// Activations, shared by all layers: one layer is done before the next begins.
 pub(super) struct Activations {
+    /// Held from the first word that the host writes for a pass until the pass is submitted.
+    turn: Mutex<()>,
     prompt_rows: usize,
     positions: usize,
     hidden: Tensor,
@@ -56,7 +65,6 @@ pub(super) struct Activations {
     query: Tensor,
     attended: Tensor,
     gated: Tensor,
-    logits: Tensor,
     scratch: AttentionScratch,
     angles: Buffer,
 }
@@ -69,7 +77,15 @@ impl Sequence {
     pub fn new(model: &Arc<Transformer>, positions: usize, limit: usize, choices: &Buffer) -> Result<Sequence> {
         let activations = Arc::new(Activations::new(model, positions)?);
         let caches = Sequence::caches(model, 1, positions)?;
-        Sequence::bind(model, &activations, &caches, None, limit, choices)
+        let logits = Sequence::room_for_logits(model)?;
+        Sequence::bind(model, &activations, &caches, None, limit, &logits, choices)
+    }
+
+    /// Where the logits of a pass's output rows go, `[MOST_ROWS, rows of the head]`.
+    ///
+    /// Errors: as [`Tensor::new`].
+    pub(super) fn room_for_logits(model: &Transformer) -> Result<Arc<Tensor>> {
+        Ok(Arc::new(Tensor::new(&model.device, "logits", MOST_ROWS, model.head().outputs())?))
     }
 
     /// A cache for each layer, with `slots` slots of `positions` positions.
@@ -84,17 +100,20 @@ impl Sequence {
     /// as [`Rows::Many`] has it.
     ///
     /// Errors: [`Error::OutOfMemory`].
-    pub(super) fn bind(
+    pub(super) fn bind<'a>(
         model: &Arc<Transformer>,
         activations: &Arc<Activations>,
-        caches: &[KvCache],
+        caches: impl IntoIterator<Item = &'a KvCache>,
         batch: Option<&Buffer>,
         limit: usize,
+        logits: &Arc<Tensor>,
         choices: &Buffer,
     ) -> Result<Sequence> {
         let (device, plan, config, a) = (&model.device, model.plan, &model.config, &**activations);
         let step = Buffer::shared::<Step>(device, "step")?;
-        let ids = Buffer::storage(device, "ids", (a.prompt_rows.max(2 * MOST_ROWS) * 4) as u64)?;
+        let rows_of_ids = a.prompt_rows.max(2 * MOST_ROWS);
+        let ids = Buffer::storage(device, "ids", (rows_of_ids * 4) as u64)?;
+        let ids = Tensor { buffer: ids, rows: rows_of_ids, width: 1 };
         let rows = batch.map_or(Rows::One(&step), |batch| Rows::Many { step: &step, batch });
         let layers = model
             .layers
@@ -108,7 +127,7 @@ impl Sequence {
         let listed = vocabulary.map(|vocabulary| &vocabulary.buffer);
 
         Ok(Sequence {
-            embedding: Embedding::new(device, &model.embedding, mask_row, &ids, &a.hidden)?,
+            embedding: Embedding::new(device, &model.embedding, mask_row, &ids.buffer, &a.hidden)?,
             layers,
             final_norm: RmsNorm::new(
                 device,
@@ -118,22 +137,44 @@ impl Sequence {
                 config.norm_epsilon as f32,
                 RowSet::Outputs,
             )?,
-            head: Matmul::new(
-                device,
-                &plan,
-                &step,
-                model.head(),
-                [&a.normed, &a.logits],
-                Finish::Store,
-                RowSet::Outputs,
-            )?,
-            argmax: Argmax::new(device, rows, &a.logits, limit, listed, choices)?,
+            head: Matmul::new(device, &plan, &step, model.head(), [&a.normed, logits], Finish::Store, RowSet::Outputs)?,
+            argmax: Argmax::new(device, rows, logits, limit, listed, choices)?,
             limit,
             model: model.clone(),
             activations: activations.clone(),
+            logits: logits.clone(),
             step,
             ids,
         })
+    }
+
+    /// What layer `layer` does with `cache`, which is to take the place of its own: see [`Sequence::replace_cache`].
+    /// `batch` is what the sequence was bound with.
+    ///
+    /// Errors: [`Error::Gpu`].
+    pub(super) fn bind_cache(&self, batch: Option<&Buffer>, layer: usize, cache: &KvCache) -> Result<CachedOps> {
+        let rows = batch.map_or(Rows::One(&self.step), |batch| Rows::Many { step: &self.step, batch });
+        CachedOps::new(&self.model, &self.model.layers[layer], rows, &self.activations, cache)
+    }
+
+    /// Goes on with another cache in layer `layer`.
+    pub(super) fn replace_cache(&self, layer: usize, cached: CachedOps) {
+        *self.layers[layer].cached.write().unwrap_or_else(PoisonError::into_inner) = cached;
+    }
+
+    /// Keeps others from writing what a pass reads (step and ids) until it is submitted.
+    pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.activations.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Positions that a slot has.
+    pub(super) fn positions(&self) -> usize {
+        self.activations.positions
+    }
+
+    /// What it shares with other ways through the same model.
+    pub(super) fn activations(&self) -> &Arc<Activations> {
+        &self.activations
     }
 
     /// The model it runs.
@@ -174,6 +215,11 @@ impl Sequence {
 
     /// Where a pass's token ids are written.
     pub fn ids(&self) -> &Buffer {
+        &self.ids.buffer
+    }
+
+    /// The same, a word a row.
+    pub(super) fn words(&self) -> &Tensor {
         &self.ids
     }
 
@@ -188,8 +234,11 @@ impl Sequence {
         for layer in &self.layers {
             layer.attention_norm.encode(pass, rows);
             layer.qkv.encode(pass, role, rows)?;
-            layer.rope.encode(pass, rows);
-            layer.attention.encode(pass, role, rows, end)?;
+            {
+                let cached = layer.cached.read().unwrap_or_else(PoisonError::into_inner);
+                cached.rope.encode(pass, rows);
+                cached.attention.encode(pass, role, rows, end)?;
+            }
             layer.output.encode(pass, role, rows)?;
             layer.feed_forward_norm.encode(pass, rows);
             layer.gate_up.encode(pass, role, rows)?;
@@ -203,21 +252,23 @@ impl Sequence {
     /// Errors: [`Error::Gpu`] if a kernel does not compile.
     pub fn choose(&self, pass: &mut Pass, outputs: usize) -> Result<()> {
         self.score(pass, outputs)?;
-        self.argmax.encode(pass, outputs);
+        self.pick(None, pass, outputs);
         Ok(())
     }
 
-    /// The same, by `sampler`, which was made for this sequence.
-    ///
-    /// Errors: [`Error::Gpu`] if a kernel does not compile.
-    pub fn choose_by(&self, sampler: &Sampler, pass: &mut Pass, outputs: usize) -> Result<()> {
-        self.score(pass, outputs)?;
-        sampler.encode(pass, outputs);
-        Ok(())
+    /// Records the choice of `outputs` rows whose logits are there, by `sampler`, which was made for this sequence; without
+    /// one the likeliest are taken.
+    pub fn pick(&self, sampler: Option<&Sampler>, pass: &mut Pass, outputs: usize) {
+        match sampler {
+            None => self.argmax.encode(pass, outputs),
+            Some(sampler) => sampler.encode(pass, outputs),
+        }
     }
 
     /// Records the logits of each of the step's `outputs` output rows: W_head · RMSNorm(h).
-    fn score(&self, pass: &mut Pass, outputs: usize) -> Result<()> {
+    ///
+    /// Errors: [`Error::Gpu`] if a kernel does not compile.
+    pub fn score(&self, pass: &mut Pass, outputs: usize) -> Result<()> {
         self.final_norm.encode(pass, outputs);
         self.head.encode(pass, Role::Round, outputs)
     }
@@ -231,7 +282,7 @@ impl Sequence {
     }
 
     /// The same in slot `slot` of the caches.
-    pub(super) fn prefill_slot(
+    pub(crate) fn prefill_slot(
         &self,
         slot: usize,
         tokens: &[u32],
@@ -274,7 +325,8 @@ impl Sequence {
         self.run_slot(0, role, tokens, start, outputs)
     }
 
-    fn run_slot(&self, slot: usize, role: Role, tokens: &[u32], start: usize, outputs: usize) -> Result<()> {
+    /// The same in slot `slot` of the caches.
+    pub(crate) fn run_slot(&self, slot: usize, role: Role, tokens: &[u32], start: usize, outputs: usize) -> Result<()> {
         let Activations { prompt_rows, positions, .. } = *self.activations;
         let most = if role == Role::Prompt { prompt_rows } else { MOST_ROWS };
         if tokens.is_empty() || tokens.len() > most || outputs > tokens.len().min(MOST_ROWS) {
@@ -302,8 +354,9 @@ impl Sequence {
             first_choice: 0,
             slot: slot as u32,
         };
+        let _turn = self.turn();
         self.step.write(device, 0, &[step]);
-        self.ids.write(device, 0, tokens);
+        self.ids.buffer.write(device, 0, tokens);
         Pass::submit(device, None, |pass| {
             pass.section(if role == Role::Prompt { "prefill" } else { "forward" });
             self.forward(pass, role, tokens.len(), end)?;
@@ -315,13 +368,12 @@ impl Sequence {
     ///
     /// Errors: as [`Device::check`].
     pub fn logits(&self, outputs: usize) -> Result<Vec<f32>> {
-        let logits = &self.activations.logits;
-        logits.buffer.read(self.device(), 0, outputs * logits.width)
+        self.logits.buffer.read(self.device(), 0, outputs * self.logits.width)
     }
 
     /// Where the logits of a pass's output rows are, and how many of each row are those of tokens that may be chosen.
     pub(super) fn scores(&self) -> (&Tensor, usize) {
-        (&self.activations.logits, self.limit)
+        (&self.logits, self.limit)
     }
 
     fn device(&self) -> &Device {
@@ -340,6 +392,7 @@ impl Activations {
         let tensor = |label, width| Tensor::new(device, label, rows, width);
         let capacity = positions.next_multiple_of(64);
         Ok(Activations {
+            turn: Mutex::default(),
             prompt_rows: rows,
             positions,
             hidden: tensor("hidden", config.hidden_size)?,
@@ -348,7 +401,6 @@ impl Activations {
             query: tensor("query", config.query_size())?,
             attended: tensor("attended", config.query_size())?,
             gated: tensor("gated", config.feed_forward_size)?,
-            logits: Tensor::new(device, "logits", MOST_ROWS, model.head().outputs())?,
             scratch: AttentionScratch::new(device, &model.plan, &shape, positions)?,
             angles: Buffer::with_values(device, "rotary angles", &rotary::angles(config, capacity))?,
         })
@@ -357,21 +409,37 @@ impl Activations {
 
 impl Layer {
     fn new(model: &Transformer, weights: &LayerWeights, rows: Rows, a: &Activations, cache: &KvCache) -> Result<Layer> {
-        let (device, plan, shape, step) = (&model.device, &model.plan, model.attention_shape(), rows.step());
+        let (device, plan, step) = (&model.device, &model.plan, rows.step());
         let epsilon = model.config.norm_epsilon as f32;
         let norm = |gain| RmsNorm::new(device, step, [&a.hidden, &a.normed], gain, epsilon, RowSet::All);
         let matmul = |matrix, x, y, finish| Matmul::new(device, plan, step, matrix, [x, y], finish, RowSet::All);
         let bias = weights.qkv_bias.as_ref().map_or(Finish::Store, Finish::Bias);
-        let gains = weights.head_norm.as_ref().map(|[query, key]| RopeGains { query, key, epsilon });
         Ok(Layer {
             attention_norm: norm(&weights.attention_norm)?,
             qkv: matmul(&weights.qkv, &a.normed, &a.qkv, bias)?,
-            rope: Rope::new(device, rows, &shape, &a.angles, [&a.qkv, &a.query], cache, gains)?,
-            attention: Attention::new(device, plan, rows, &shape, cache, &a.scratch, [&a.query, &a.attended])?,
+            cached: RwLock::new(CachedOps::new(model, weights, rows, a, cache)?),
             output: matmul(&weights.output, &a.attended, &a.hidden, Finish::Add)?,
             feed_forward_norm: norm(&weights.feed_forward_norm)?,
             gate_up: matmul(&weights.gate_up, &a.normed, &a.gated, Finish::Swiglu)?,
             down: matmul(&weights.down, &a.gated, &a.hidden, Finish::Add)?,
+        })
+    }
+}
+
+impl CachedOps {
+    fn new(
+        model: &Transformer,
+        weights: &LayerWeights,
+        rows: Rows,
+        a: &Activations,
+        cache: &KvCache,
+    ) -> Result<CachedOps> {
+        let (device, plan, shape) = (&model.device, &model.plan, model.attention_shape());
+        let epsilon = model.config.norm_epsilon as f32;
+        let gains = weights.head_norm.as_ref().map(|[query, key]| RopeGains { query, key, epsilon });
+        Ok(CachedOps {
+            rope: Rope::new(device, rows, &shape, &a.angles, [&a.qkv, &a.query], cache, gains)?,
+            attention: Attention::new(device, plan, rows, &shape, cache, &a.scratch, [&a.query, &a.attended])?,
         })
     }
 }

@@ -19,46 +19,45 @@ struct GatherParams {
 /// Threads of a workgroup.
 const GROUP: usize = 64;
 
-/// Words of an activation that are copied at a time.
+/// Words of an activation that are copied at a time, where rows are a multiple of it; else words go one by one.
 const WORDS: usize = 4;
 
 /// A copy of rows, bound.
 pub struct Gather {
     dispatch: Dispatch,
     width: usize,
+    words: usize,
 }
 
 impl Gather {
     /// `y[r] = x[ids[r]]`. A row whose id is past the rows of `x` stays as it is.
     ///
-    /// Shapes: `x` is `[any, width]`, `y` is `[rows, width]`; `ids` holds `rows` words; `width` is a multiple of 4.
+    /// Shapes: `x` is `[any, width]`, `y` is `[rows, width]`; `ids` holds `rows` words.
     /// Errors: [`Error::Shape`] if they do not fit.
     pub fn new(device: &Device, ids: &Buffer, [x, y]: [&Tensor; 2]) -> Result<Gather> {
         let fault = |tensor, got, expected| Err(Error::Shape { op: "gather", tensor, got, expected });
-        if !x.width.is_multiple_of(WORDS) {
-            return fault("x", vec![x.rows, x.width], vec![x.rows, x.width.next_multiple_of(WORDS)]);
-        }
         y.expect("gather", "y", 1, x.width)?;
         let count = ids.bytes() as usize / size_of::<u32>();
         if count < y.rows {
             return fault("ids", vec![count], vec![y.rows]);
         }
         // Rows of activations lie as an interleaved matrix of one lane does.
-        let kernel = device.kernel(&["gather"], &[("WORDS", WORDS as u32), ("LANES", 1)])?;
+        let words = if x.width.is_multiple_of(WORDS) { WORDS } else { 1 };
+        let kernel = device.kernel(&["gather"], &[("WORDS", words as u32), ("LANES", 1)])?;
         let params = GatherParams {
-            pieces: (x.width / WORDS) as u32,
+            pieces: (x.width / words) as u32,
             rows_out: y.rows as u32,
             source_first: 0,
             source_rows: x.rows as u32,
         };
         let params = Buffer::uniform(device, "gather params", &params)?;
         let dispatch = kernel.dispatch(device, &[&params, ids, &x.buffer, &y.buffer], [1, 1, 1])?;
-        Ok(Gather { dispatch, width: x.width })
+        Ok(Gather { dispatch, width: x.width, words })
     }
 
     /// Records the copy of the first `rows` rows.
     pub fn encode(&self, pass: &mut Pass, rows: usize) {
-        let [x, y] = fold((rows * self.width / WORDS).div_ceil(GROUP) as u32);
+        let [x, y] = fold((rows * self.width / self.words).div_ceil(GROUP) as u32);
         let work = Work::of(rows, [1, self.width], 8 * rows * self.width, 0);
         self.dispatch.encode_over(pass, [x, y, 1], work);
     }

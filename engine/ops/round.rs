@@ -29,6 +29,8 @@ pub struct RoundParams {
     pub pass_index: u32,
     /// Rows to feed: as many as are needed, or more.
     pub rows: u32,
+    /// The sequence's slot of the caches.
+    pub slot: u32,
 }
 
 /// The buffers that rounds work on. All hold u32, but for the session.

@@ -12,4 +12,5 @@ struct RoundParams {
     parallel: u32,      // 1: one draft pass proposes all K (PARD); 0: K passes, one each (VSD)
     pass_index: u32,    // which of the K passes this is
     rows: u32,          // rows to feed: at least as many as are needed, surplus rows are harmless
+    slot: u32,          // of the caches
 }

@@ -12,6 +12,8 @@ use crate::speculative_rule::{MASK, Method, QUALITIES, Quality, decoder, draft_n
 use crate::support::gpu::{device, sweep};
 use crate::support::random::Random;
 
+/// The slot of the caches that rows are told of.
+const SLOT: u32 = 3;
 /// Room for ids, and for tokens.
 const IDS: usize = 64;
 const TOKENS: usize = 512;
@@ -88,7 +90,7 @@ impl State {
 
 fn params(drafts: usize, parallel: bool, pass_index: usize, rows: usize) -> RoundParams {
     let [drafts, pass_index, rows] = [drafts, pass_index, rows].map(|count| count as u32);
-    RoundParams { drafts, mask: MASK, parallel: u32::from(parallel), pass_index, rows }
+    RoundParams { drafts, mask: MASK, parallel: u32::from(parallel), pass_index, rows, slot: SLOT }
 }
 
 #[test]
@@ -102,7 +104,7 @@ fn inputs_by_hand() {
         first_output,
         outputs,
         first_choice,
-        slot: 0,
+        slot: SLOT,
     };
 
     // A parallel draft: the two tokens it has not seen, then masks for d2 and d3; the last token's row gives d1.

@@ -287,7 +287,7 @@ fn rounds(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
     let buffers =
         RoundBuffers { session: &session, tokens: &tokens, proposals: &proposals, choices: &choices, record: &record };
     let (step, ids) = (step(device)?, words()?);
-    let params = RoundParams { drafts: 8, mask: 5, parallel: 1, pass_index: 0, rows: 9 };
+    let params = RoundParams { drafts: 8, mask: 5, parallel: 1, pass_index: 0, rows: 9, slot: 0 };
     for whose in [Whose::Draft, Whose::Target] {
         Inputs::new(device, whose, params, buffers, &step, &ids)?.encode(pass);
     }

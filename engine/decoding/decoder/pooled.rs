@@ -1,0 +1,147 @@
+//! What a pool asks of its decoders, to run a round of several of them in one pass.
+
+use std::time::Instant;
+
+use super::Decoder;
+use crate::decoding::joining::Offer;
+use crate::decoding::options::{Acceptance, DecoderOptions, Drafts, Method};
+use crate::decoding::pace::{Costs, Pace, Promise};
+use crate::decoding::pool::Seat;
+use crate::decoding::rounds::Proposer;
+use crate::error::Result;
+use crate::gpu::{Buffer, Pass, Readback};
+use crate::model::PlacedRow;
+
+impl Decoder {
+    /// Its place in the pool.
+    pub(in crate::decoding) fn seat(&self) -> &Seat {
+        self.rounds.seat()
+    }
+
+    /// Whether a round was submitted and not read back.
+    pub(in crate::decoding) fn is_ahead(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+
+    /// Whether its text is the same whether it speculates or not.
+    pub(in crate::decoding) fn joins(&self) -> bool {
+        let DecoderOptions { acceptance, sampling, .. } = &self.options;
+        *acceptance == Acceptance::Noise || sampling.temperature == 0.0 || self.rounds.draft().is_none()
+    }
+
+    /// What passes cost, if that is known.
+    pub(in crate::decoding) fn costs(&self) -> Option<&Costs> {
+        self.pace.as_ref().map(Pace::costs)
+    }
+
+    /// What a round of its own promises, if costs are known.
+    pub(in crate::decoding) fn promise(&self) -> Option<Promise> {
+        let pace = self.pace.as_ref()?;
+        Some(pace.promise(match self.options.drafts {
+            Drafts::Auto => pace.choose(),
+            Drafts::Fixed(drafts) => drafts,
+        }))
+    }
+
+    /// What it may propose in a pass with others, if costs are known.
+    pub(in crate::decoding) fn offer(&self) -> Option<Offer> {
+        let pace = self.pace.as_ref()?;
+        let limit = match self.options.drafts {
+            Drafts::Auto => pace.limit(),
+            Drafts::Fixed(drafts) => drafts,
+        };
+        let offer = |most, unseen| Some(Offer { most, unseen, chances: pace.chances() });
+        match self.options.method {
+            // Each of its proposals takes a pass of the draft.
+            Method::Ar | Method::Vsd => None,
+            Method::Ngram => offer(self.options.ngram.propose(&self.tokens, limit).len(), 0),
+            Method::Pard => {
+                let outlook = self.outlook();
+                offer(limit, if self.is_behind(outlook) { 1 } else { outlook.unseen as usize })
+            }
+        }
+    }
+
+    /// Whether a model proposes its tokens.
+    pub(in crate::decoding) fn has_draft(&self) -> bool {
+        self.rounds.draft().is_some()
+    }
+
+    /// Binds what a round of `drafts` proposals in a pass with others needs. No round is in flight.
+    pub(in crate::decoding) fn prepare_shared(&mut self, drafts: usize) -> Result<()> {
+        if self.options.method == Method::Ngram {
+            self.look_up(drafts);
+        }
+        if drafts > 0 && self.is_behind(self.outlook()) {
+            self.catch_up()?;
+        }
+        self.proposer = if self.options.method == Method::Ngram { Proposer::Ngrams } else { Proposer::Draft };
+        self.rounds.prepare(self.proposer, drafts, self.next_slot, self.outlook())
+    }
+
+    /// The rows that the round has in the target's pass; those of a draft's proposals without their tokens.
+    pub(in crate::decoding) fn shared_rows(&self, drafts: usize) -> Vec<PlacedRow> {
+        let known = self.tokens.len().saturating_sub(1);
+        let proposals = match self.options.method {
+            Method::Ngram => self.options.ngram.propose(&self.tokens, drafts),
+            _ => vec![0; drafts],
+        };
+        self.placed(self.tokens[known..].iter().copied().chain(proposals), known)
+    }
+
+    /// The rows that it has in the draft's pass, and the first of those that propose.
+    pub(in crate::decoding) fn shared_draft_rows(&self, drafts: usize) -> (Vec<PlacedRow>, usize) {
+        let first = self.session.draft_rows as usize;
+        let masks = std::iter::repeat_n(self.rounds.mask(), drafts - 1);
+        let rows = self.placed(self.tokens[first..].iter().copied().chain(masks), first);
+        (rows, self.tokens.len() - 1 - first)
+    }
+
+    fn placed(&self, ids: impl Iterator<Item = u32>, first: usize) -> Vec<PlacedRow> {
+        let slot = self.seat().slot;
+        ids.zip(first..).map(|(id, position)| PlacedRow { id, slot, position }).collect()
+    }
+
+    /// Records the choice of the draft's proposals, whose logits are there.
+    pub(in crate::decoding) fn finish_proposals(&self, pass: &mut Pass, drafts: usize) {
+        self.rounds.finish_proposals(pass, drafts, self.outlook());
+    }
+
+    /// Records the tokens of the target's rows.
+    pub(in crate::decoding) fn begin_rows(&self, pass: &mut Pass, drafts: usize) {
+        self.rounds.begin_rows(pass, drafts);
+    }
+
+    /// Records the rest of the round, whose rows' logits are there.
+    pub(in crate::decoding) fn finish_rows(&self, pass: &mut Pass, drafts: usize) {
+        self.rounds.finish_rows(pass, drafts, self.next_slot);
+    }
+
+    /// Where the round reports to, and where that is copied to.
+    pub(in crate::decoding) fn record(&self) -> (&Buffer, &Readback) {
+        self.rounds.record(self.next_slot)
+    }
+
+    /// Takes note that the round was submitted.
+    pub(in crate::decoding) fn submitted(&mut self, drafts: usize) {
+        self.in_flight.push_back((drafts, self.next_slot));
+        self.next_slot = 1 - self.next_slot;
+    }
+
+    /// Reads back the round that was submitted before, and submits none.
+    pub(in crate::decoding) fn land_ahead(&mut self) -> Result<()> {
+        self.land(Instant::now())
+    }
+
+    /// Reads back a round in a pass with others.
+    pub(in crate::decoding) fn land_shared(&mut self, begin: Instant) -> Result<()> {
+        let drafts = self.follow()?;
+        match &mut self.pace {
+            Some(pace) if drafts > 0 => pace.observe(drafts, self.committed - 1),
+            Some(pace) => pace.pass_by(),
+            None => {}
+        }
+        self.count(begin);
+        Ok(())
+    }
+}
