@@ -233,7 +233,8 @@ impl Models {
             None => {
                 talk.note("measuring what passes cost here, to choose K; `pard tune` measures it once for all");
                 let measured = decoder.measure_costs()?;
-                if decoder.options().method != Method::Ngram {
+                // N-grams say nothing of what a draft's passes cost, if there is one.
+                if decoder.options().method != Method::Ngram || self.draft.is_none() {
                     self.costs.get_or_init(|| measured.clone());
                 }
                 measured
