@@ -51,6 +51,8 @@ pub enum Command {
     Doctor(DoctorArguments),
     /// List the adapters and say which one would be used
     Devices(DevicesArguments),
+    /// Say what memory models need on an adapter, what fits it, and how fast they will be
+    Fit(FitArguments),
     /// Show what a model is made of and the memory it needs
     Inspect(InspectArguments),
     /// Print the completions for a shell
@@ -304,6 +306,21 @@ pub struct DevicesArguments {
 }
 
 #[derive(Args)]
+pub struct FitArguments {
+    #[command(flatten)]
+    pub models: ModelArguments,
+    /// Foretell no speeds, which takes no measurement
+    #[arg(long)]
+    pub sizes_only: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Print no notices and progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+#[derive(Args)]
 pub struct InspectArguments {
     /// `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
     pub model: String,
@@ -442,6 +459,10 @@ pub struct ModelArguments {
     pub mask_token: Option<u32>,
     #[command(flatten)]
     pub memory: MemoryArguments,
+    /// Device memory that models may take, in GiB; what needs more is refused [default: what the adapter has, if that is
+    /// known]
+    #[arg(long = "memory", value_name = "GIB", value_parser = gibibytes)]
+    pub memory_limit: Option<u64>,
     #[command(flatten)]
     pub device: DeviceArguments,
 }
@@ -495,7 +516,7 @@ const ACCEPTANCES: [(&str, Acceptance); 2] = [("noise", Acceptance::Noise), ("re
 const WEIGHTS: [(&str, WeightChoice); 3] =
     [("compact", WeightChoice::Compact), ("bf16", WeightChoice::Bf16), ("f32", WeightChoice::F32)];
 
-const QUANTISED: [(&str, WeightFormat); 8] = [
+pub const QUANTISED: [(&str, WeightFormat); 8] = [
     ("q8_0", WeightFormat::Q8_0),
     ("q6_k", WeightFormat::Q6K),
     ("q5_k", WeightFormat::Q5K),
@@ -531,6 +552,15 @@ pub fn temperature(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(temperature) if (0.0..=MOST_TEMPERATURE).contains(&temperature) => Ok(temperature),
         _ => Err(format!("it is not a number from 0 to {MOST_TEMPERATURE}")),
+    }
+}
+
+/// Bytes of so many GiB.
+fn gibibytes(text: &str) -> Result<u64, String> {
+    const GIB: f64 = (1u64 << 30) as f64;
+    match text.parse::<f64>() {
+        Ok(count) if count > 0.0 && count < 1e6 => Ok((count * GIB) as u64),
+        _ => Err("it is not a number of GiB above 0".to_owned()),
     }
 }
 
@@ -598,6 +628,11 @@ impl DeviceArguments {
 impl MemoryArguments {
     pub fn load_options(&self) -> LoadOptions {
         LoadOptions { weights: self.weights(), cache: self.cache, products: self.products, ignore_tuning: false }
+    }
+
+    /// The same with weights kept as `weights` says.
+    pub fn load_options_with(&self, weights: WeightChoice) -> LoadOptions {
+        LoadOptions { weights, ..self.load_options() }
     }
 
     /// How weights are kept on the device.

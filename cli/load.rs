@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, Drafts, Method};
-use pard_engine::gpu::Device;
+use pard_engine::gpu::{Device, Plan};
 use pard_engine::model::source::{self, DownloadProgress, SourceOptions};
-use pard_engine::model::{DraftFiles, LoadOptions, Model, ModelFiles, PassCost, Progress, Sequence, shared};
+use pard_engine::model::{
+    Blueprint, DraftFiles, LoadOptions, Model, ModelFiles, Need, PassCost, Progress, Sequence, shared,
+};
 use pard_engine::{Error, Result};
 use serde_json::{Value, json};
 
@@ -56,6 +58,14 @@ impl Files {
         }
     }
 
+    /// The draft's files, if it is another model than the target.
+    pub fn other_draft(&self) -> Option<&ModelFiles> {
+        match self.draft.as_ref()? {
+            Drafter::Target => None,
+            Drafter::Other(draft) => Some(draft),
+        }
+    }
+
     /// The methods that the models allow, the one to prefer last.
     pub fn methods(&self) -> Vec<Method> {
         let speculative = match (&self.draft, self.mask_token) {
@@ -88,14 +98,32 @@ impl Files {
         }
     }
 
-    /// Checks that caches for `context` tokens can be had, and uploads the models; one that drafts for itself is uploaded
-    /// once.
+    /// What the models will be on a device: the target, and the draft where it is another.
+    pub fn blueprints(&self, options: LoadOptions) -> Result<Blueprints> {
+        let of =
+            |files: &ModelFiles, target| Blueprint::new(&files.config, &*files.checkpoint, options.weights, target);
+        let target = of(&self.target, None)?;
+        let draft = match &self.draft {
+            Some(Drafter::Other(files)) => Some(of(files, Some(&target))?),
+            Some(Drafter::Target) | None => None,
+        };
+        Ok(Blueprints { target, draft, drafts_for_itself: matches!(self.draft, Some(Drafter::Target)) })
+    }
+
+    /// Checks that the models and caches for `context` tokens can be had, and uploads the models; one that drafts for itself
+    /// is uploaded once.
     pub fn upload(self, device: &Device, arguments: &ModelArguments, context: usize, talk: Talk) -> Result<Models> {
         let options = arguments.memory.load_options();
         let plan = options.plan(device)?;
-        for files in [Some(&self.target), self.draft()].into_iter().flatten() {
-            Sequence::check(device, &plan, &files.config, Decoder::positions(context))?;
-        }
+        let blueprints = self.blueprints(options)?;
+        blueprints.check_bindings(device, &plan, context)?;
+        let hint = match self.draft {
+            Some(Drafter::Other(_)) => {
+                "a shorter context (-c), fewer bits (--quantize q4_k, --cache) or a smaller draft (-d)"
+            }
+            _ => "a shorter context (-c), fewer bits (--quantize q4_k, --cache) or a smaller model",
+        };
+        blueprints.need(device, &plan, context).check(device, arguments.memory_limit, hint)?;
         let (mask_token, draft) = (self.mask_token, self.draft);
         let target = upload(device, self.target, options, talk)?;
         let mut draft_tuning = None;
@@ -117,6 +145,46 @@ impl Files {
             costs.get_or_init(|| Costs { target: target.pass_cost(), draft: draft.pass_cost() });
         }
         Ok(Models { target, draft, costs })
+    }
+}
+
+/// What models will be on a device, known before they are uploaded.
+pub struct Blueprints {
+    pub target: Blueprint,
+    /// The draft, if it is another model.
+    pub draft: Option<Blueprint>,
+    drafts_for_itself: bool,
+}
+
+impl Blueprints {
+    /// Checks that no cache for `context` tokens is too large for a kernel.
+    ///
+    /// **Errors**: [`Error::Limit`].
+    pub fn check_bindings(&self, device: &Device, plan: &Plan, context: usize) -> Result<()> {
+        let models = [Some(&self.target), self.draft.as_ref()];
+        models
+            .into_iter()
+            .flatten()
+            .try_for_each(|model| Sequence::check(device, plan, model.config(), Decoder::positions(context)))
+    }
+
+    /// What the target needs with a context of `context` tokens.
+    pub fn target_need(&self, device: &Device, plan: &Plan, context: usize) -> Need {
+        self.target.need(device, plan, Decoder::positions(context))
+    }
+
+    /// What the draft needs beside it, if there is one: a target that drafts for itself, its caches twice.
+    pub fn draft_need(&self, device: &Device, plan: &Plan, context: usize) -> Option<Need> {
+        let positions = Decoder::positions(context);
+        let itself = || self.target.sequence_need(device, plan, positions);
+        let other = self.draft.as_ref().map(|draft| draft.need(device, plan, positions));
+        other.or_else(|| self.drafts_for_itself.then(itself))
+    }
+
+    /// What both need.
+    pub fn need(&self, device: &Device, plan: &Plan, context: usize) -> Need {
+        let draft = self.draft_need(device, plan, context).unwrap_or_default();
+        self.target_need(device, plan, context) + draft
     }
 }
 

@@ -11,6 +11,7 @@ mod cli;
 mod comparison;
 mod decoding;
 mod embedding;
+mod fit;
 mod forward;
 mod gguf;
 mod gradients;

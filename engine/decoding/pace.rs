@@ -15,6 +15,14 @@ pub struct Costs {
     pub draft: PassCost,
 }
 
+impl Costs {
+    /// The K that promises the most tokens per second by `method` if each proposal is accepted with the chance `chance`,
+    /// once those before it are; and the tokens per second. K is 0 where plain decoding promises as many.
+    pub fn promise(&self, method: Method, chance: f64) -> (usize, f64) {
+        best(method, self, &[chance.clamp(0.0, 1.0); MOST_DRAFTS])
+    }
+}
+
 /// Whether speculation pays, and if not, why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speculation {
@@ -127,29 +135,35 @@ impl Pace {
     }
 
     fn best(&self, chances: &[f64; MOST_DRAFTS]) -> usize {
-        let (mut best, mut most) = (0, MARGIN / self.costs.target.of(1.0).max(1e-9));
-        let (mut tokens, mut all_accepted) = (1.0, 1.0);
-        for (position, chance) in chances.iter().enumerate() {
-            let drafts = position + 1;
-            all_accepted *= chance;
-            tokens += all_accepted;
-            let rate = tokens / self.seconds(drafts, tokens).max(1e-9);
-            if rate > most {
-                (best, most) = (drafts, rate);
-            }
-        }
-        best
+        best(self.method, &self.costs, chances).0
     }
+}
 
-    /// What a round takes if rounds commit `tokens` tokens each.
-    fn seconds(&self, drafts: usize, tokens: f64) -> f64 {
-        let k = drafts as f64;
-        let draft = match self.method {
-            Method::Pard => self.costs.draft.of(tokens + k - 1.0),
-            // The first pass reads the last token, and after a fully accepted round the last proposal before it.
-            Method::Vsd | Method::Ar => k * self.costs.draft.of(1.0),
-            Method::Ngram => 0.0,
-        };
-        draft + self.costs.target.of(k + 1.0)
+/// The K that promises the most tokens per second if proposals are accepted with these chances, and how many.
+fn best(method: Method, costs: &Costs, chances: &[f64; MOST_DRAFTS]) -> (usize, f64) {
+    let alone = 1.0 / costs.target.of(1.0).max(1e-9);
+    let (mut best, mut most) = ((0, alone), MARGIN * alone);
+    let (mut tokens, mut all_accepted) = (1.0, 1.0);
+    for (position, chance) in chances.iter().enumerate() {
+        let drafts = position + 1;
+        all_accepted *= chance;
+        tokens += all_accepted;
+        let rate = tokens / seconds(method, costs, drafts, tokens).max(1e-9);
+        if rate > most {
+            (best, most) = ((drafts, rate), rate);
+        }
     }
+    best
+}
+
+/// What a round takes if rounds commit `tokens` tokens each.
+fn seconds(method: Method, costs: &Costs, drafts: usize, tokens: f64) -> f64 {
+    let k = drafts as f64;
+    let draft = match method {
+        Method::Pard => costs.draft.of(tokens + k - 1.0),
+        // The first pass reads the last token, and after a fully accepted round the last proposal before it.
+        Method::Vsd | Method::Ar => k * costs.draft.of(1.0),
+        Method::Ngram => 0.0,
+    };
+    draft + costs.target.of(k + 1.0)
 }

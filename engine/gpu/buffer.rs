@@ -1,7 +1,8 @@
 //! Memory on the device.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::TryRecvError;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::device::Device;
@@ -11,6 +12,26 @@ use crate::error::{Error, Result};
 pub struct Buffer {
     raw: wgpu::Buffer,
     label: String,
+    _share: Share,
+}
+
+/// Bytes that the device counts as long as they are used.
+struct Share {
+    bytes: u64,
+    counter: Arc<AtomicU64>,
+}
+
+impl Share {
+    fn new(device: &Device, bytes: u64) -> Share {
+        device.allocated().fetch_add(bytes, Ordering::Relaxed);
+        Share { bytes, counter: device.allocated().clone() }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.counter.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 impl Buffer {
@@ -26,9 +47,14 @@ impl Buffer {
     ///
     /// **Errors**: as [`Buffer::storage`].
     pub fn rows(device: &Device, label: &str, bytes: u64) -> Result<Buffer> {
-        let bytes = bytes.max(device.largest_uniform());
+        let bytes = Buffer::rows_bytes(device, bytes);
         Buffer::check(device, label, bytes)?;
         Buffer::create(device, label, bytes, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM)
+    }
+
+    /// What [`Buffer::rows`] makes of `bytes`.
+    pub fn rows_bytes(device: &Device, bytes: u64) -> u64 {
+        bytes.max(device.largest_uniform())
     }
 
     /// Whether a kernel could bind `bytes` bytes.
@@ -87,7 +113,7 @@ impl Buffer {
         if pollster::block_on(scope.pop()).is_some() {
             return Err(Error::OutOfMemory { adapter: device.name(), what: format!("{label} ({size} bytes)") });
         }
-        Ok(Buffer { raw, label: label.to_owned() })
+        Ok(Buffer { raw, label: label.to_owned(), _share: Share::new(device, size) })
     }
 
     /// Copies `values` to the buffer from byte `offset` on; they are there for every later submit.

@@ -93,7 +93,7 @@ impl Model {
     }
 
     /// Applies what was measured of it before.
-    fn tuned(mut transformer: Transformer, text: ChatTokenizer, options: LoadOptions) -> Model {
+    pub(super) fn tuned(mut transformer: Transformer, text: ChatTokenizer, options: LoadOptions) -> Model {
         let folder = Model::tuning_folder().filter(|_| !options.ignore_tuning);
         let tuning = folder.and_then(|folder| Tuning::load(&folder, &transformer));
         if let Some(tuning) = &tuning {

@@ -130,7 +130,7 @@ impl Matrix {
         source: Source,
     ) -> Result<Matrix> {
         let lanes = plan.lanes as usize;
-        let rows = 2 * outputs.next_multiple_of(lanes);
+        let rows = Matrix::pair_rows(plan, outputs);
         let upload = |source| Section { format, rows, source }.upload(device, plan, label, columns, 0);
         let mut parts = match source {
             Source::Values(read) => upload(Source::Values(&in_turns(lanes, outputs, columns, read)))?,
@@ -144,6 +144,20 @@ impl Matrix {
             part.outputs = (part.outputs / 2).min(outputs - part.first);
         }
         Ok(Matrix::of_parts(device, lanes, columns, parts, 2))
+    }
+
+    /// Device memory that weights of the shape `[rows, columns]` in one format will take: whole groups of rows, and scales
+    /// where products are cooperative.
+    pub fn expected_bytes(plan: &Plan, format: WeightFormat, [rows, columns]: [usize; 2]) -> u64 {
+        let layout = Layout { lanes: plan.lanes as usize, columns, format };
+        let padded = rows.next_multiple_of(layout.group());
+        let scales = if plan.products == Products::Plain { 0 } else { padded * size_of::<f32>() };
+        (padded / layout.group() * layout.group_bytes() + scales) as u64
+    }
+
+    /// Weight rows of a pair of `outputs` outputs, padded so that gate and up can lie in turns.
+    pub fn pair_rows(plan: &Plan, outputs: usize) -> usize {
+        2 * outputs.next_multiple_of(plan.lanes as usize)
     }
 
     /// A matrix whose parts are made.
