@@ -171,6 +171,15 @@ impl Way {
     }
 }
 
+/// What proposals promise.
+struct Promise {
+    /// The share of them that is accepted.
+    accepted: f64,
+    /// The K that is best then.
+    drafts: usize,
+    tokens_per_second: f64,
+}
+
 /// What is foretold.
 struct Speed {
     /// Tokens per second one after the other, at the beginning and at the end of the context.
@@ -178,8 +187,8 @@ struct Speed {
     at_end: f64,
     /// Whether `pard tune` measured it before.
     tuned: bool,
-    /// By whom tokens are proposed, and for each of the chances K and tokens per second.
-    speculative: Option<(Method, Vec<(f64, usize, f64)>)>,
+    /// By whom tokens are proposed, and what that promises for each of the chances.
+    speculative: Option<(Method, Vec<Promise>)>,
     /// Bytes per second that are read from memory at most, if that could be measured.
     read: Option<f64>,
     /// Bytes of weights that a token takes.
@@ -199,9 +208,9 @@ impl Speed {
             Some(draft) => self::cost(&Model::sample(device, draft, fit.options, Some(&target))?, fit.context)?.0,
         };
         let costs = Costs { target: cost, draft: draft_cost };
-        let promise = |chance| {
-            let (drafts, rate) = costs.promise(method, chance);
-            (chance, drafts, rate)
+        let promise = |accepted| {
+            let (drafts, tokens_per_second) = costs.promise(method, accepted);
+            Promise { accepted, drafts, tokens_per_second }
         };
         Ok(Speed {
             plain: 1.0 / costs.target.of(1.0).max(1e-9),

@@ -4,7 +4,7 @@ use pard_engine::model::{Need, WeightChoice};
 use pard_engine::ops::WeightFormat;
 use serde_json::{Value, json};
 
-use super::{Fit, Memory, Speed, Way};
+use super::{Fit, Memory, Promise, Speed, Way};
 use crate::output;
 
 pub fn as_text(fit: &Fit) -> String {
@@ -100,8 +100,9 @@ fn speeds(speed: &Speed) -> String {
     }
     if let Some((method, promises)) = &speed.speculative {
         let mut rows = vec![vec![format!("{}, accepted", method.name()), "K".to_owned(), "tokens/s".to_owned()]];
-        let row = |(chance, drafts, rate): &(f64, usize, f64)| {
-            vec![format!("{:.0} %", chance * 100.0), drafts.to_string(), format!("{rate:.1}")]
+        let row = |promise: &Promise| {
+            let Promise { accepted, drafts, tokens_per_second } = promise;
+            vec![format!("{:.0} %", accepted * 100.0), drafts.to_string(), format!("{tokens_per_second:.1}")]
         };
         rows.extend(promises.iter().map(row));
         lines.extend([String::new(), output::table(&rows)]);
@@ -167,7 +168,10 @@ pub fn as_json(fit: &Fit) -> Value {
 }
 
 fn speed(speed: &Speed) -> Value {
-    let promise = |(chance, drafts, rate): &(f64, usize, f64)| json!({ "accepted": chance, "k": drafts, "tokens_per_second": rate });
+    let promise = |promise: &Promise| {
+        let Promise { accepted, drafts, tokens_per_second } = promise;
+        json!({ "accepted": accepted, "k": drafts, "tokens_per_second": tokens_per_second })
+    };
     json!({
         "tokens_per_second": speed.plain,
         "tokens_per_second_at_end": speed.at_end,

@@ -80,13 +80,9 @@ fn what_cannot_be_said_is_an_error() {
     pard(&["fit", "-m", "no/such/model"]).expect_error(1, &["no/such/model"]);
     pard(&["fit", "-m", target, "--device", "no such card"]).expect_error(1, &["no such card"]);
     pard(&["fit", "-m", target, "-d", name(&MODELS.other_tokenizer)]).expect_error(1, &["tokenizer"]);
-    // No kernel could bind the cache.
-    let long = json_long_context(target);
-    assert_eq!((&long["fits"], long["obstacle"].is_string()), (&json!(false), true), "{long}");
-}
-
-fn json_long_context(target: &str) -> Value {
-    let ended = pard(&["fit", "-m", target, "-c", "16777216", "--json"]);
-    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    serde_json::from_str(&ended.stdout).expect("JSON")
+    // The longest context there can be: most adapters can bind no such cache.
+    let long = pard(&["fit", "-m", target, "-c", "16777216", "--sizes-only", "--json"]);
+    let report: Value = serde_json::from_str(&long.stdout).unwrap_or_else(|error| panic!("{error}: {}", long.stderr));
+    assert_eq!(long.code == Some(1), report["fits"] == json!(false), "{report}");
+    assert!(report["obstacle"].is_null() || report["fits"] == json!(false), "{report}");
 }
