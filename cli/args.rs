@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, value_parser};
 use pard_engine::decoding::{
     Acceptance, DecoderOptions, Drafts, MOST_DRAFTS, MOST_TEMPERATURE, Method, NgramOptions, SamplingOptions,
 };
-use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, ProductChoice, Shaders};
+use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, ProductChoice, Shaders, is_same_adapter};
 use pard_engine::model::source::DEFAULT_MODEL;
 use pard_engine::model::{LoadOptions, WeightChoice};
 use pard_engine::ops::{MOST_ROWS, WeightFormat};
@@ -465,6 +465,9 @@ pub struct ModelArguments {
     pub memory_limit: Option<u64>,
     #[command(flatten)]
     pub device: DeviceArguments,
+    /// The draft's adapter, named likewise [default: the target's]; tokens then cross between the two in every round
+    #[arg(long, value_name = "INDEX|NAME", requires = "draft")]
+    pub draft_device: Option<String>,
 }
 
 /// What decides how much memory a model takes, and what runs it.
@@ -673,6 +676,18 @@ impl ModelArguments {
             Drafts::Auto if self.draft.is_none() => Drafts::Fixed(0),
             drafts => drafts,
         }
+    }
+
+    /// Opens the draft's adapter, which may be `device`, the target's.
+    ///
+    /// **Errors**: those of [`Device::open`].
+    pub fn open_draft_device(&self, device: &Device) -> Result<Device> {
+        let target = self.device.query();
+        let query = match &self.draft_device {
+            Some(name) => AdapterQuery { device: Some(name.clone()), ..target.clone() },
+            None => return Ok(device.clone()),
+        };
+        if is_same_adapter(&query, &target)? { Ok(device.clone()) } else { Device::open(&query) }
     }
 
     /// Refuses speculation for which no draft was named.

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use pard_engine::Result;
 use pard_engine::decoding::{Costs, Decoder, Method};
-use pard_engine::gpu::{Buffer, Device, MemoryReport, Plan};
+use pard_engine::gpu::{Buffer, MemoryReport, Plan};
 use pard_engine::model::{LoadOptions, Model, Need, PassCost, Sequence, WeightChoice};
 use pard_engine::ops::{MOST_ROWS, WeightFormat, Yardstick};
 
 use crate::args::{FitArguments, ModelArguments, QUANTISED};
-use crate::load::{self, Blueprints, Files};
+use crate::load::{self, Blueprints, Files, Sites};
 use crate::output::{self, Talk};
 
 /// Chances of a proposal to be accepted that speeds are foretold for.
@@ -25,16 +25,17 @@ pub fn run(arguments: &FitArguments) -> anyhow::Result<ExitCode> {
     let files = Files::open(&arguments.models, true, talk)?;
     let context = load::context(&arguments.models, &files, talk);
     let device = arguments.models.device.open()?;
-    let mut fit = Fit::of(&files, &device, &arguments.models, context)?;
-    if fit.fits != Some(false) && !arguments.sizes_only {
+    let sites = Sites::open(&device, &arguments.models, files.draft().is_some())?;
+    let mut fit = Fit::of(&files, &sites, &arguments.models, context)?;
+    if fit.verdict() != Some(false) && !arguments.sizes_only {
         talk.note("measuring passes over some of the layers");
-        fit.speed = Some(Speed::measure(&files, &device, &fit)?);
+        fit.speed = Some(Speed::measure(&files, &sites, &fit)?);
     }
     match arguments.json {
         true => output::print(&report::as_json(&fit).to_string())?,
         false => output::print(&report::as_text(&fit))?,
     }
-    Ok(ExitCode::from(u8::from(fit.fits == Some(false))))
+    Ok(ExitCode::from(u8::from(fit.verdict() == Some(false))))
 }
 
 /// What is reported.
@@ -49,6 +50,8 @@ struct Fit {
     formats: Vec<(WeightFormat, u64)>,
     need: Need,
     draft_need: Option<Need>,
+    /// The draft's adapter and its memory, if it is another.
+    elsewhere: Option<(String, Memory)>,
     memory: Memory,
     /// Whether it fits, if that can be known.
     fits: Option<bool>,
@@ -84,14 +87,17 @@ struct Way {
 }
 
 impl Fit {
-    fn of(files: &Files, device: &Device, arguments: &ModelArguments, context: usize) -> Result<Fit> {
+    fn of(files: &Files, sites: &Sites, arguments: &ModelArguments, context: usize) -> Result<Fit> {
         let options = arguments.memory.load_options();
-        let plan = options.plan(device)?;
-        let memory = Memory { report: device.memory(), limit: arguments.memory_limit };
+        let memory = Memory { report: sites.device.memory(), limit: arguments.memory_limit };
+        let elsewhere = sites.draft.as_ref().map(|(device, _)| {
+            let report = device.memory();
+            (device.name(), Memory { report, limit: None })
+        });
         let blueprints = files.blueprints(options)?;
-        let obstacle = blueprints.check_bindings(device, &plan, context).err().map(|error| error.to_string());
-        let draft_need = blueprints.draft_need(device, &plan, context);
-        let need = blueprints.target_need(device, &plan, context);
+        let obstacle = blueprints.check_bindings(sites, context).err().map(|error| error.to_string());
+        let draft_need = blueprints.draft_need(sites, context);
+        let need = blueprints.target_need(sites, context);
         let most_context = files.target.config.context.max(context);
         let mut ways = Vec::new();
         let mut seen = Vec::new();
@@ -103,18 +109,19 @@ impl Fit {
                 continue;
             }
             seen.push(formats);
-            ways.push(Way::new(weights, &blueprints, device, &plan, memory, [context, most_context]));
+            ways.push(Way::new(weights, &blueprints, sites, memory, [context, most_context]));
         }
         Ok(Fit {
             target: files.target.name().to_owned(),
             draft: files.draft().map(|draft| draft.name().to_owned()),
-            adapter: device.name(),
-            plan,
+            adapter: sites.device.name(),
+            plan: sites.plan,
             options,
             context,
             formats: formats(&blueprints),
             need,
             draft_need,
+            elsewhere,
             memory,
             fits: ways.first().and_then(|way| way.fits),
             obstacle,
@@ -123,8 +130,24 @@ impl Fit {
         })
     }
 
+    /// What is needed on the target's device.
     fn needed(&self) -> Need {
-        self.need + self.draft_need.unwrap_or_default()
+        self.need + self.draft_need.filter(|_| self.elsewhere.is_none()).unwrap_or_default()
+    }
+
+    /// Whether the draft fits a device of its own.
+    fn draft_fits(&self) -> Option<bool> {
+        let ((_, memory), need) = (self.elsewhere.as_ref()?, self.draft_need?);
+        memory.available().map(|most| need.total() <= most)
+    }
+
+    /// Whether all of it fits, if that can be known.
+    fn verdict(&self) -> Option<bool> {
+        match (self.fits, self.draft_fits()) {
+            (Some(false), _) | (_, Some(false)) => Some(false),
+            (fits, None) if self.elsewhere.is_none() => fits,
+            (fits, draft_fits) => fits.and(draft_fits),
+        }
     }
 }
 
@@ -150,14 +173,13 @@ impl Way {
     fn new(
         weights: WeightChoice,
         blueprints: &Blueprints,
-        device: &Device,
-        plan: &Plan,
+        sites: &Sites,
         memory: Memory,
         [context, most_context]: [usize; 2],
     ) -> Way {
-        let fits = |context| match blueprints.check_bindings(device, plan, context) {
+        let fits = |context| match blueprints.check_bindings(sites, context) {
             Err(_) => Some(false),
-            Ok(()) => memory.available().map(|most| blueprints.need(device, plan, context).total() <= most),
+            Ok(()) => memory.available().map(|most| blueprints.need(sites, context).total() <= most),
         };
         // Where it is not known, all there is to go by is what kernels can bind.
         let may_fit = |context| fits(context) != Some(false);
@@ -167,7 +189,7 @@ impl Way {
             *(if may_fit(middle) { &mut good } else { &mut bad }) = middle;
         }
         let longest = (good > 1).then_some(good);
-        Way { weights, need: blueprints.need(device, plan, context), fits: fits(context), longest }
+        Way { weights, need: blueprints.need(sites, context), fits: fits(context), longest }
     }
 }
 
@@ -196,7 +218,8 @@ struct Speed {
 }
 
 impl Speed {
-    fn measure(files: &Files, device: &Device, fit: &Fit) -> Result<Speed> {
+    fn measure(files: &Files, sites: &Sites, fit: &Fit) -> Result<Speed> {
+        let device = &sites.device;
         let yardstick = Yardstick::new(device, &fit.plan, |index| index);
         let read = yardstick.and_then(|yardstick| yardstick.measure(device)).ok().map(|rates| rates.read);
         let blueprints = files.blueprints(fit.options)?;
@@ -204,8 +227,13 @@ impl Speed {
         let (cost, at_end) = cost(&target, fit.context)?;
         let method = files.methods().last().copied().unwrap_or_default();
         let draft_cost = match files.other_draft() {
+            None if sites.draft.is_some() => {
+                self::cost(&Model::sample(sites.draft_device(), &files.target, fit.options, None)?, fit.context)?.0
+            }
             None => cost.clone(),
-            Some(draft) => self::cost(&Model::sample(device, draft, fit.options, Some(&target))?, fit.context)?.0,
+            Some(draft) => {
+                self::cost(&Model::sample(sites.draft_device(), draft, fit.options, Some(&target))?, fit.context)?.0
+            }
         };
         let costs = Costs { target: cost, draft: draft_cost };
         let promise = |accepted| {

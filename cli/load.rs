@@ -1,18 +1,19 @@
 //! From models' names to models on a device, with progress bars on a terminal.
 
+mod blueprints;
+
 use std::cell::{OnceCell, RefCell};
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, Drafts, Method};
-use pard_engine::gpu::{Device, Plan};
+use pard_engine::gpu::Device;
 use pard_engine::model::source::{self, DownloadProgress, SourceOptions};
-use pard_engine::model::{
-    Blueprint, DraftFiles, LoadOptions, Model, ModelFiles, Need, PassCost, Progress, Sequence, shared,
-};
+use pard_engine::model::{Blueprint, DraftFiles, LoadOptions, Model, ModelFiles, PassCost, Progress, shared};
 use pard_engine::{Error, Result};
 use serde_json::{Value, json};
 
+pub use self::blueprints::{Blueprints, Sites};
 use crate::args::{DecodingArguments, ModelArguments};
 use crate::output::{self, Talk};
 
@@ -114,17 +115,19 @@ impl Files {
     /// is uploaded once.
     pub fn upload(self, device: &Device, arguments: &ModelArguments, context: usize, talk: Talk) -> Result<Models> {
         let options = arguments.memory.load_options();
-        let plan = options.plan(device)?;
+        let sites = Sites::open(device, arguments, self.draft.is_some())?;
         let blueprints = self.blueprints(options)?;
-        blueprints.check_bindings(device, &plan, context)?;
-        let hint = match self.draft {
-            Some(Drafter::Other(_)) => {
-                "a shorter context (-c), fewer bits (--quantize q4_k, --cache) or a smaller draft (-d)"
-            }
-            _ => "a shorter context (-c), fewer bits (--quantize q4_k, --cache) or a smaller model",
-        };
-        blueprints.need(device, &plan, context).check(device, arguments.memory_limit, hint)?;
+        blueprints.check_bindings(&sites, context)?;
+        blueprints.check_memory(&sites, context, arguments.memory_limit)?;
+        let draft_device = sites.draft_device();
         let (mask_token, draft) = (self.mask_token, self.draft);
+        let draft = match draft {
+            // On a device of its own it needs weights of its own.
+            Some(Drafter::Target) if sites.draft.is_some() => {
+                Some(Drafter::Other(Box::new(ModelFiles::open(&self.target.path)?)))
+            }
+            draft => draft,
+        };
         let target = upload(device, self.target, options, talk)?;
         let mut draft_tuning = None;
         let draft = match draft {
@@ -134,7 +137,7 @@ impl Files {
                 Some(Draft::new(&target, &target, mask_token)?)
             }
             Some(Drafter::Other(files)) => {
-                let model = upload_draft(device, *files, &target, options, talk)?;
+                let model = upload_draft(draft_device, *files, &target, options, talk)?;
                 let draft = Draft::new(&model, &target, mask_token)?;
                 draft_tuning = model.tuning;
                 Some(draft)
@@ -145,46 +148,6 @@ impl Files {
             costs.get_or_init(|| Costs { target: target.pass_cost(), draft: draft.pass_cost() });
         }
         Ok(Models { target, draft, costs })
-    }
-}
-
-/// What models will be on a device, known before they are uploaded.
-pub struct Blueprints {
-    pub target: Blueprint,
-    /// The draft, if it is another model.
-    pub draft: Option<Blueprint>,
-    drafts_for_itself: bool,
-}
-
-impl Blueprints {
-    /// Checks that no cache for `context` tokens is too large for a kernel.
-    ///
-    /// **Errors**: [`Error::Limit`].
-    pub fn check_bindings(&self, device: &Device, plan: &Plan, context: usize) -> Result<()> {
-        let models = [Some(&self.target), self.draft.as_ref()];
-        models
-            .into_iter()
-            .flatten()
-            .try_for_each(|model| Sequence::check(device, plan, model.config(), Decoder::positions(context)))
-    }
-
-    /// What the target needs with a context of `context` tokens.
-    pub fn target_need(&self, device: &Device, plan: &Plan, context: usize) -> Need {
-        self.target.need(device, plan, Decoder::positions(context))
-    }
-
-    /// What the draft needs beside it, if there is one: a target that drafts for itself, its caches twice.
-    pub fn draft_need(&self, device: &Device, plan: &Plan, context: usize) -> Option<Need> {
-        let positions = Decoder::positions(context);
-        let itself = || self.target.sequence_need(device, plan, positions);
-        let other = self.draft.as_ref().map(|draft| draft.need(device, plan, positions));
-        other.or_else(|| self.drafts_for_itself.then(itself))
-    }
-
-    /// What both need.
-    pub fn need(&self, device: &Device, plan: &Plan, context: usize) -> Need {
-        let draft = self.draft_need(device, plan, context).unwrap_or_default();
-        self.target_need(device, plan, context) + draft
     }
 }
 
@@ -313,6 +276,7 @@ impl Models {
         let transformer = &self.target.transformer;
         json!({
             "adapter": transformer.device().name(),
+            "draft_adapter": self.draft.as_ref().map(|draft| draft.model.device().name()),
             "kernels": transformer.plan().to_string(),
             "tuned": self.target.tuning.is_some(),
             "cache": transformer.plan().cache.name(),

@@ -41,3 +41,4 @@ mod support;
 mod text;
 mod training;
 mod tuning;
+mod two_devices;

@@ -33,7 +33,8 @@ fn needs(fit: &Fit) -> String {
     };
     rows.push(row("target", &fit.need));
     if let Some(draft) = &fit.draft_need {
-        rows.extend([row("draft", draft), row("both", &fit.needed())]);
+        rows.push(row("draft", draft));
+        rows.extend(fit.elsewhere.is_none().then(|| row("both", &fit.needed())));
     }
     format!(
         "{}\n\ncaches in {} for a context of {} tokens (-c)",
@@ -45,8 +46,17 @@ fn needs(fit: &Fit) -> String {
 
 /// Whether it fits, and into what.
 fn verdict(fit: &Fit) -> String {
-    let needed = output::bytes(fit.needed().total());
-    let Memory { report, limit } = fit.memory;
+    let mut verdict = one_verdict(&fit.needed(), fit.memory, fit.fits, fit.obstacle.as_deref());
+    if let (Some((adapter, memory)), Some(need)) = (&fit.elsewhere, &fit.draft_need) {
+        let of_draft = one_verdict(need, *memory, fit.draft_fits(), None);
+        verdict = format!("target {verdict}\ndraft {of_draft}: {adapter}");
+    }
+    verdict
+}
+
+fn one_verdict(need: &Need, memory: Memory, fits: Option<bool>, obstacle: Option<&str>) -> String {
+    let needed = output::bytes(need.total());
+    let Memory { report, limit } = memory;
     let size = |bytes: Option<u64>, what: &str| bytes.map(|bytes| format!("{} {what}", output::bytes(bytes)));
     let known: Vec<String> =
         [size(report.total, "of memory"), size(report.free, "free")].into_iter().flatten().collect();
@@ -55,7 +65,7 @@ fn verdict(fit: &Fit) -> String {
         (None, false) => format!("the adapter has {}", known.join(", ")),
         (None, true) => "how much memory the adapter has is not known; --memory GIB says it".to_owned(),
     };
-    match (fit.fits, &fit.obstacle) {
+    match (fits, obstacle) {
         (_, Some(obstacle)) => format!("does not fit: {obstacle}"),
         (Some(true), _) => format!("fits: {needed} are needed, {there_is}"),
         (Some(false), _) => format!("does not fit: {needed} are needed, {there_is}"),
@@ -160,7 +170,11 @@ pub fn as_json(fit: &Fit) -> Value {
         "draft_bytes": fit.draft_need.as_ref().map(need),
         "needed_bytes": fit.needed().total(),
         "memory": { "total": report.total, "free": report.free, "limit": limit },
-        "fits": fit.fits,
+        "draft_adapter": fit.elsewhere.as_ref().map(|(adapter, _)| adapter),
+        "draft_memory": fit.elsewhere.as_ref().map(|(_, Memory { report, .. })| {
+            json!({ "total": report.total, "free": report.free })
+        }),
+        "fits": fit.verdict(),
         "obstacle": fit.obstacle,
         "ways": fit.ways.iter().map(way).collect::<Vec<_>>(),
         "speed": fit.speed.as_ref().map(speed),

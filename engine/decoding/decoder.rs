@@ -13,6 +13,7 @@ use std::time::Instant;
 use super::draft::Draft;
 use super::options::{DecoderOptions, Drafts, MOST_DRAFTS, Method};
 use super::pace::{Costs, Pace, Speculation};
+use super::remote::Remote;
 use super::rounds::{Choices, Outlook, Rounds};
 use super::sampling::{SamplingOptions, TokenLogprobs};
 use super::statistics::{RoundStatistics, Statistics};
@@ -27,6 +28,8 @@ pub struct Decoder {
     rounds: Rounds,
     options: DecoderOptions,
     run_ahead: bool,
+    /// Seconds that a round takes to the draft's device and back, if that is another.
+    crossing: f64,
     /// Whether tokens will be chosen in another way than so far.
     resample: bool,
     /// Chooses K, if it is to be chosen and once costs are known.
@@ -47,7 +50,8 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder for `target`, with caches of its own.
+    /// A decoder for `target`, with caches of its own. The draft may be on another device: each round then crosses the host
+    /// twice, none runs ahead, and the tokens are the same.
     ///
     /// Errors: [`Error::Option`] if an option is out of range or the method lacks its draft, [`Error::NoMaskToken`];
     /// [`Error::Gpu`] if this driver's rounding depends on the number of rows; [`Error::Limit`] or
@@ -59,6 +63,15 @@ impl Decoder {
         if options.method != Method::Ar {
             check_row_invariance(&device, target.plan(), options.drafts.most() + 1)?;
         }
+        let elsewhere = draft.map(|draft| draft.model.device()).filter(|device_| !device_.is_same(&device));
+        let proposes = !matches!(options.method, Method::Ar | Method::Ngram);
+        let remote = match elsewhere.filter(|_| proposes) {
+            Some(elsewhere) => {
+                options.check_crossing()?;
+                Some(Remote::new(elsewhere, options.context)?)
+            }
+            None => None,
+        };
         let choices = Choices::new(&device)?;
         let positions = Decoder::positions(options.context);
         let vocab = target.config().vocab_size;
@@ -78,14 +91,21 @@ impl Decoder {
                 }
                 // A padding id that the target does not have must not be proposed: it could not be fed.
                 let limit = draft.model.config().vocab_size.min(vocab);
-                Some(Sequence::new(&draft.model, positions, limit, &choices.draft)?)
+                let proposals = remote.as_ref().map_or(&choices.draft, |remote| &remote.proposals);
+                Some(Sequence::new(&draft.model, positions, limit, proposals)?)
             }
+        };
+        let crossing = match &remote {
+            Some(remote) if options.drafts == Drafts::Auto => remote.crossing(&device, &choices.draft)?,
+            _ => 0.0,
         };
         let resample = !options.sampling.is_greedy() || options.sampling.top_logprobs.is_some();
         Ok(Decoder {
-            rounds: Rounds::new(options.method, mask, options.context, choices, target, draft)?,
+            // The host has to know what it tells the draft.
+            run_ahead: remote.is_none() && options.run_ahead.unwrap_or(!device.is_software()),
+            rounds: Rounds::new(options.method, mask, options.context, choices, target, draft, remote)?,
             resample,
-            run_ahead: options.run_ahead.unwrap_or(!device.is_software()),
+            crossing,
             device,
             options,
             pace: None,
@@ -117,6 +137,9 @@ impl Decoder {
     /// know; nothing has changed then.
     pub fn set_sampling(&mut self, sampling: SamplingOptions) -> Result<()> {
         sampling.check()?;
+        if self.rounds.is_split() {
+            DecoderOptions { sampling: sampling.clone(), ..self.options.clone() }.check_crossing()?;
+        }
         sampling.check_tokens(self.rounds.target.model().config().vocab_size)?;
         self.resample |= sampling != self.options.sampling;
         self.options.sampling = sampling;
@@ -126,7 +149,7 @@ impl Decoder {
     /// Says what passes cost, for choosing K. Without it they are measured at the first [`Decoder::start`].
     pub fn set_costs(&mut self, costs: Costs) {
         if self.options.drafts == Drafts::Auto {
-            self.pace = Some(Pace::new(self.options.method, costs));
+            self.pace = Some(Pace::new(self.options.method, costs, self.crossing));
         }
     }
 
@@ -164,6 +187,7 @@ impl Decoder {
                 let outputs = if self.options.method == Method::Vsd { 1 } else { rows.min(longest) };
                 draft.run(Role::Round, &vec![0; rows], 0, outputs)?;
             }
+            draft.model().device().wait()?;
         }
         self.rounds.target.run(Role::Prompt, &[0], 0, 0)?;
         for drafts in shortest..=longest {
@@ -384,6 +408,9 @@ impl Decoder {
         let drafts = if self.options.method == Method::Ngram { self.look_up(drafts) } else { drafts };
         if drafts > 0 && self.is_behind(self.outlook()) {
             self.catch_up()?;
+        }
+        if drafts > 0 {
+            self.rounds.hand_over(&self.session, &self.tokens, self.statistics.prompt_tokens);
         }
         self.rounds.submit(drafts, self.next_slot, self.outlook())?;
         self.in_flight.push_back((drafts, self.next_slot));

@@ -7,6 +7,7 @@ mod ngram;
 mod options;
 mod pace;
 mod records;
+mod remote;
 mod respond;
 mod rounds;
 mod samplers;

@@ -19,7 +19,7 @@ impl Costs {
     /// The K that promises the most tokens per second by `method` if each proposal is accepted with the chance `chance`,
     /// once those before it are; and the tokens per second. K is 0 where plain decoding promises as many.
     pub fn promise(&self, method: Method, chance: f64) -> (usize, f64) {
-        best(method, self, &[chance.clamp(0.0, 1.0); MOST_DRAFTS])
+        best(method, self, 0.0, &[chance.clamp(0.0, 1.0); MOST_DRAFTS])
     }
 }
 
@@ -39,6 +39,8 @@ pub enum Speculation {
 pub struct Pace {
     method: Method,
     costs: Costs,
+    /// Seconds that a round with proposals takes to another device and back.
+    crossing: f64,
     /// For each position, how often a proposal was checked and how often it was accepted; old evidence counts less.
     checked: [f64; MOST_DRAFTS],
     accepted: [f64; MOST_DRAFTS],
@@ -68,10 +70,11 @@ const LONG_REST: usize = 1024;
 const MARGIN: f64 = 1.02;
 
 impl Pace {
-    pub fn new(method: Method, costs: Costs) -> Pace {
+    pub fn new(method: Method, costs: Costs, crossing: f64) -> Pace {
         Pace {
             method,
             costs,
+            crossing,
             checked: [0.0; MOST_DRAFTS],
             accepted: [0.0; MOST_DRAFTS],
             resting: 0,
@@ -135,12 +138,12 @@ impl Pace {
     }
 
     fn best(&self, chances: &[f64; MOST_DRAFTS]) -> usize {
-        best(self.method, &self.costs, chances).0
+        best(self.method, &self.costs, self.crossing, chances).0
     }
 }
 
 /// The K that promises the most tokens per second if proposals are accepted with these chances, and how many.
-fn best(method: Method, costs: &Costs, chances: &[f64; MOST_DRAFTS]) -> (usize, f64) {
+fn best(method: Method, costs: &Costs, crossing: f64, chances: &[f64; MOST_DRAFTS]) -> (usize, f64) {
     let alone = 1.0 / costs.target.of(1.0).max(1e-9);
     let (mut best, mut most) = ((0, alone), MARGIN * alone);
     let (mut tokens, mut all_accepted) = (1.0, 1.0);
@@ -148,7 +151,7 @@ fn best(method: Method, costs: &Costs, chances: &[f64; MOST_DRAFTS]) -> (usize, 
         let drafts = position + 1;
         all_accepted *= chance;
         tokens += all_accepted;
-        let rate = tokens / seconds(method, costs, drafts, tokens).max(1e-9);
+        let rate = tokens / (seconds(method, costs, drafts, tokens) + crossing).max(1e-9);
         if rate > most {
             (best, most) = ((drafts, rate), rate);
         }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use super::options::{Acceptance, MOST_DRAFTS, Method};
 use super::records::{Record, Records};
+use super::remote::Remote;
 use super::samplers::{SamplerParts, Samplers};
 use super::sampling::SamplingOptions;
 use crate::error::Result;
@@ -45,6 +46,8 @@ pub struct Rounds {
     mask: u32,
     pub target: Sequence,
     pub draft: Option<Sequence>,
+    /// The draft's bookkeeping, if it is on another device.
+    remote: Option<Remote>,
     session: Buffer,
     tokens: Buffer,
     pub proposals: Buffer,
@@ -78,6 +81,7 @@ impl Rounds {
         choices: Choices,
         target: Sequence,
         draft: Option<Sequence>,
+        remote: Option<Remote>,
     ) -> Result<Rounds> {
         let device = target.model().device().clone();
         let words = |label, count: usize| Buffer::storage(&device, label, 4 * count as u64);
@@ -95,12 +99,19 @@ impl Rounds {
             mask,
             target,
             draft,
+            remote,
         })
+    }
+
+    /// Whether the draft is on another device.
+    pub fn is_split(&self) -> bool {
+        self.remote.is_some()
     }
 
     /// Chooses tokens as `sampling` and `acceptance`, which were checked, say.
     pub fn set_sampling(&mut self, sampling: &SamplingOptions, acceptance: Acceptance) -> Result<()> {
         self.samplers = None;
+        self.remote.iter_mut().for_each(Remote::uncount);
         if self.records.top() != sampling.top_logprobs {
             // What writes to the records is bound anew.
             self.accepts.clear();
@@ -116,6 +127,7 @@ impl Rounds {
                 session: &self.session,
                 choices: &self.choices,
                 proposals: &self.proposals,
+                remote: self.remote.as_ref(),
                 records: [self.records.slot(0).0, self.records.slot(1).0],
             },
         )?;
@@ -133,21 +145,32 @@ impl Rounds {
     }
 
     /// Sets the committed tokens, which are a prompt's.
-    pub fn write_tokens(&self, tokens: &[u32]) {
+    pub fn write_tokens(&mut self, tokens: &[u32]) {
         self.tokens.write(&self.device, 0, tokens);
         self.write_counts(tokens, &[]);
     }
 
     /// Sets what penalties count: `prompt` and what was written after it.
-    pub fn write_counts(&self, prompt: &[u32], answer: &[u32]) {
+    pub fn write_counts(&mut self, prompt: &[u32], answer: &[u32]) {
+        self.remote.iter_mut().for_each(Remote::uncount);
         if let Some(samplers) = &self.samplers {
             samplers.write_counts(&self.target, prompt, answer);
+        }
+    }
+
+    /// Tells a draft on another device what is committed: `tokens`, which begin with a prompt of `prompt_tokens`.
+    pub fn hand_over(&mut self, session: &Session, tokens: &[u32], prompt_tokens: usize) {
+        let Some(remote) = &mut self.remote else { return };
+        remote.receive(session, tokens);
+        if let Some(samplers) = &self.samplers {
+            samplers.hand_over(remote, &self.target, tokens, prompt_tokens);
         }
     }
 
     /// Submits a round of `drafts` proposals, whose record goes to the slot `slot`.
     pub fn submit(&mut self, drafts: usize, slot: usize, outlook: Outlook) -> Result<()> {
         self.prepare(drafts, slot, outlook)?;
+        self.propose_elsewhere(drafts, outlook)?;
         Pass::submit(&self.device, Some(self.records.slot(slot)), |pass| {
             self.propose(pass, drafts, outlook)?; // d1 .. dK: one draft pass (PARD), K of them (VSD), or none (AR)
             self.verify(pass, drafts, outlook)?; // t0 .. tK: one target pass
@@ -171,9 +194,31 @@ impl Rounds {
         self.proposals.write(&self.device, 0, tokens);
     }
 
-    /// Records the draft's passes.
+    /// Lets a draft on another device propose, and waits for what it does.
+    fn propose_elsewhere(&self, drafts: usize, outlook: Outlook) -> Result<()> {
+        let (Some(remote), Some(draft)) = (self.remote.as_ref().filter(|_| drafts > 0), &self.draft) else {
+            return Ok(());
+        };
+        let proposals = remote.propose(drafts, |pass| {
+            if let Some(samplers) = &self.samplers {
+                samplers.count_elsewhere(pass);
+            }
+            self.draft_forward(draft, pass, drafts, outlook)
+        })?;
+        self.write_proposals(&proposals);
+        Ok(())
+    }
+
+    /// Records the draft's passes, if it is on the same device.
     fn propose(&self, pass: &mut Pass, drafts: usize, outlook: Outlook) -> Result<()> {
-        let Some(draft) = &self.draft else { return Ok(()) };
+        match &self.draft {
+            Some(draft) if self.remote.is_none() => self.draft_forward(draft, pass, drafts, outlook),
+            _ => Ok(()),
+        }
+    }
+
+    /// Records the passes of `draft`.
+    fn draft_forward(&self, draft: &Sequence, pass: &mut Pass, drafts: usize, outlook: Outlook) -> Result<()> {
         pass.section("draft");
         let sampler = self.samplers.as_ref().and_then(|samplers| samplers.draft.as_ref());
         for (params, outputs) in self.draft_passes(drafts, outlook) {
@@ -237,7 +282,14 @@ impl Rounds {
                 (Whose::Draft, Some(draft)) => draft,
                 _ => &self.target,
             };
-            let made = Inputs::new(&self.device, whose, params, buffers, sequence.step(), sequence.ids())?;
+            let buffers = match (whose, &self.remote) {
+                (Whose::Draft, Some(Remote { session, tokens, proposals, .. })) => {
+                    RoundBuffers { session, tokens, proposals, ..buffers }
+                }
+                _ => buffers,
+            };
+            let device = sequence.model().device();
+            let made = Inputs::new(device, whose, params, buffers, sequence.step(), sequence.ids())?;
             self.inputs.insert(key, made);
         }
         if !self.accepts.contains_key(&(drafts, slot)) {

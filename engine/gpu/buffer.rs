@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::device::Device;
+use super::pass::Pass;
 use crate::error::{Error, Result};
 
 /// A block of device memory. Fresh buffers hold zeros.
@@ -127,6 +128,24 @@ impl Buffer {
         let mut encoder = device.raw().create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(&source.raw, 0, &self.raw, offset, bytes);
         device.queue().submit([encoder.finish()]);
+    }
+
+    /// The same bytes on another device, through the host's memory, in pieces that bound what is in flight. `from` is where
+    /// this buffer is.
+    ///
+    /// **Errors**: as [`Buffer::storage`] and [`Device::check`].
+    pub fn copied_to(&self, from: &Device, to: &Device) -> Result<Buffer> {
+        const PIECE_WORDS: usize = 16 << 20;
+        let copy = Buffer::storage(to, &self.label, self.bytes())?;
+        let words = (self.bytes() / 4) as usize;
+        for first in (0..words).step_by(PIECE_WORDS) {
+            let offset = 4 * first as u64;
+            let piece: Vec<u32> = self.read(from, offset, PIECE_WORDS.min(words - first))?;
+            copy.write(to, offset, &piece);
+            Pass::submit(to, None, |_| Ok(()))?;
+            to.wait()?;
+        }
+        Ok(copy)
     }
 
     /// Sets all of it to zero, after what was submitted and before what will be.

@@ -140,6 +140,11 @@ impl Device {
         self.inner.info.backend.to_str()
     }
 
+    /// Whether `other` is a clone of this one: what lies on one lies on the other.
+    pub fn is_same(&self, other: &Device) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// Whether the adapter computes on the CPU.
     pub fn is_software(&self) -> bool {
         self.inner.info.device_type == wgpu::DeviceType::Cpu

@@ -10,7 +10,7 @@ mod plan;
 mod profile;
 mod shaders;
 
-pub use adapter::{AdapterQuery, AdapterReport, adapters};
+pub use adapter::{AdapterQuery, AdapterReport, adapters, is_same_adapter};
 pub use buffer::{Buffer, Readback};
 pub use device::{Device, ErrorHook};
 pub use kernel::{Composition, Kernel, compose};

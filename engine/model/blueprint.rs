@@ -214,6 +214,17 @@ impl Blueprint {
         self.layers.iter().flatten().map(|matrix| matrix.bytes(plan)).sum::<u64>() + head
     }
 
+    /// Device memory that a draft without embeddings of its own takes for copies of those of `target`, where that is on
+    /// another device.
+    pub fn copy_bytes(&self, plan: &Plan, target: &Blueprint) -> u64 {
+        let copied = |matrix: &Option<MatrixPlan>| matrix.as_ref().map_or(0, |matrix| matrix.bytes(plan));
+        match (&self.embedding, &self.own_head) {
+            (Some(_), _) => 0,
+            (None, Some(_)) => copied(&target.embedding),
+            (None, None) => copied(&target.embedding) + copied(&target.own_head),
+        }
+    }
+
     /// Layers at even distances that hold `bytes` bytes, two at least, and one of each kind: formats may differ from the
     /// first layer to the last.
     pub(super) fn sample_layers(&self, plan: &Plan, bytes: u64) -> Vec<usize> {

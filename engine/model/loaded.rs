@@ -55,8 +55,8 @@ impl Model {
         Model::upload(device, ModelFiles::open(&path)?, options, &|_, _| ())
     }
 
-    /// Finds and uploads a draft for `target`, which must be on `device`: a whole model like any other, or one that holds
-    /// layers only and uses the embeddings and the tokenizer of the target.
+    /// Finds and uploads a draft for `target`: a whole model like any other, or one that holds layers only and uses the
+    /// embeddings and the tokenizer of the target. `device` may be another than the target's.
     ///
     /// **Errors**: those of [`source::resolve`], [`DraftFiles::open`] and [`Model::upload_draft`].
     pub fn load_draft(device: &Device, name: &str, target: &Model, options: LoadOptions) -> Result<Model> {

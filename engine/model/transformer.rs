@@ -111,7 +111,7 @@ impl Transformer {
     fn owns(&self) -> [bool; 2] {
         match &self.shared {
             None => [true, true],
-            Some(shared) => [false, shared.vocabulary.is_some()],
+            Some(shared) => [shared.is_copy, shared.is_copy || shared.vocabulary.is_some()],
         }
     }
 

@@ -167,6 +167,20 @@ impl Matrix {
         Matrix { parts, outputs, columns, pair, lanes: lanes as u32, variants }
     }
 
+    /// The same matrix on another device, bit for bit; `from` is where this one is.
+    ///
+    /// **Errors**: [`Error::Limit`] if that device binds no part as large as this one's, [`Error::OutOfMemory`]; as
+    /// [`Device::check`].
+    pub fn copied_to(&self, from: &Device, to: &Device) -> Result<Matrix> {
+        let copy = |part: &Part| {
+            let scales = part.scales.as_ref().map(|scales| scales.copied_to(from, to)).transpose()?;
+            let Part { format, first, outputs, .. } = *part;
+            Ok(Part { buffer: part.buffer.copied_to(from, to)?, scales, format, first, outputs })
+        };
+        let parts = self.parts.iter().map(copy).collect::<Result<_>>()?;
+        Ok(Matrix::of_parts(to, self.lanes as usize, self.columns, parts, self.pair))
+    }
+
     /// Puts `values`, `[outputs, columns]`, in the place of the weights, rounded to their format.
     ///
     /// **Errors**: [`Error::Shape`] if there are more or fewer values, or the matrix is a pair; as [`Device::check`].
