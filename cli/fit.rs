@@ -244,7 +244,7 @@ impl Speed {
             plain: 1.0 / costs.target.of(1.0).max(1e-9),
             at_end: 1.0 / at_end.max(1e-9),
             tuned: target.tuning.is_some(),
-            speculative: (method != Method::Ar).then(|| (method, CHANCES.map(promise).to_vec())),
+            speculative: (method != Method::Ar).then(|| (method, CHANCES.into_iter().map(promise).collect())),
             read,
             pass_bytes: blueprints.target.pass_bytes(&fit.plan, None),
         })
