@@ -13,19 +13,19 @@ use crate::error::{Error, Result};
 pub struct Buffer {
     raw: wgpu::Buffer,
     label: String,
-    _share: Share,
+    share: Arc<Share>,
 }
 
-/// Bytes that the device counts as long as they are used.
-struct Share {
+/// Bytes that the device counts as long as they are used, by the buffer itself or by what it is bound to.
+pub(super) struct Share {
     bytes: u64,
     counter: Arc<AtomicU64>,
 }
 
 impl Share {
-    fn new(device: &Device, bytes: u64) -> Share {
+    fn new(device: &Device, bytes: u64) -> Arc<Share> {
         device.allocated().fetch_add(bytes, Ordering::Relaxed);
-        Share { bytes, counter: device.allocated().clone() }
+        Arc::new(Share { bytes, counter: device.allocated().clone() })
     }
 }
 
@@ -114,7 +114,7 @@ impl Buffer {
         if pollster::block_on(scope.pop()).is_some() {
             return Err(Error::OutOfMemory { adapter: device.name(), what: format!("{label} ({size} bytes)") });
         }
-        Ok(Buffer { raw, label: label.to_owned(), _share: Share::new(device, size) })
+        Ok(Buffer { raw, label: label.to_owned(), share: Share::new(device, size) })
     }
 
     /// Copies `values` to the buffer from byte `offset` on; they are there for every later submit.
@@ -179,6 +179,10 @@ impl Buffer {
 
     pub(super) fn raw(&self) -> &wgpu::Buffer {
         &self.raw
+    }
+
+    pub(super) fn share(&self) -> &Arc<Share> {
+        &self.share
     }
 }
 
