@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, value_parser};
 use pard_engine::decoding::{
     Acceptance, DecoderOptions, Drafts, MOST_DRAFTS, MOST_TEMPERATURE, Method, NgramOptions, SamplingOptions,
 };
-use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, ProductChoice, Shaders};
+use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, ProductChoice, Shaders, is_same_adapter};
 use pard_engine::model::source::DEFAULT_MODEL;
 use pard_engine::model::{LoadOptions, WeightChoice};
 use pard_engine::ops::{MOST_ROWS, WeightFormat};
@@ -51,6 +51,8 @@ pub enum Command {
     Doctor(DoctorArguments),
     /// List the adapters and say which one would be used
     Devices(DevicesArguments),
+    /// Say what memory models need on an adapter, what fits it, and how fast they will be
+    Fit(FitArguments),
     /// Show what a model is made of and the memory it needs
     Inspect(InspectArguments),
     /// Print the completions for a shell
@@ -310,6 +312,21 @@ pub struct DevicesArguments {
 }
 
 #[derive(Args)]
+pub struct FitArguments {
+    #[command(flatten)]
+    pub models: ModelArguments,
+    /// Foretell no speeds, which takes no measurement
+    #[arg(long)]
+    pub sizes_only: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Print no notices and progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+#[derive(Args)]
 pub struct InspectArguments {
     /// `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
     pub model: String,
@@ -448,8 +465,15 @@ pub struct ModelArguments {
     pub mask_token: Option<u32>,
     #[command(flatten)]
     pub memory: MemoryArguments,
+    /// Device memory that models may take, in GiB; what needs more is refused [default: what the adapter has, if that is
+    /// known]
+    #[arg(long = "memory", value_name = "GIB", value_parser = gibibytes)]
+    pub memory_limit: Option<u64>,
     #[command(flatten)]
     pub device: DeviceArguments,
+    /// The draft's adapter, named likewise [default: the target's]; tokens then cross between the two in every round
+    #[arg(long, value_name = "INDEX|NAME", requires = "draft")]
+    pub draft_device: Option<String>,
 }
 
 /// What decides how much memory a model takes, and what runs it.
@@ -501,7 +525,7 @@ const ACCEPTANCES: [(&str, Acceptance); 2] = [("noise", Acceptance::Noise), ("re
 const WEIGHTS: [(&str, WeightChoice); 3] =
     [("compact", WeightChoice::Compact), ("bf16", WeightChoice::Bf16), ("f32", WeightChoice::F32)];
 
-const QUANTISED: [(&str, WeightFormat); 8] = [
+pub const QUANTISED: [(&str, WeightFormat); 8] = [
     ("q8_0", WeightFormat::Q8_0),
     ("q6_k", WeightFormat::Q6K),
     ("q5_k", WeightFormat::Q5K),
@@ -537,6 +561,15 @@ pub fn temperature(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(temperature) if (0.0..=MOST_TEMPERATURE).contains(&temperature) => Ok(temperature),
         _ => Err(format!("it is not a number from 0 to {MOST_TEMPERATURE}")),
+    }
+}
+
+/// Bytes of so many GiB.
+fn gibibytes(text: &str) -> Result<u64, String> {
+    const GIB: f64 = (1u64 << 30) as f64;
+    match text.parse::<f64>() {
+        Ok(count) if count > 0.0 && count < 1e6 => Ok((count * GIB) as u64),
+        _ => Err("it is not a number of GiB above 0".to_owned()),
     }
 }
 
@@ -606,6 +639,11 @@ impl MemoryArguments {
         LoadOptions { weights: self.weights(), cache: self.cache, products: self.products, ignore_tuning: false }
     }
 
+    /// The same with weights kept as `weights` says.
+    pub fn load_options_with(&self, weights: WeightChoice) -> LoadOptions {
+        LoadOptions { weights, ..self.load_options() }
+    }
+
     /// How weights are kept on the device.
     pub fn weights(&self) -> WeightChoice {
         let ends = self.quantize_ends.unwrap_or(WeightFormat::Q8_0);
@@ -645,6 +683,18 @@ impl ModelArguments {
             Drafts::Auto if self.draft.is_none() => Drafts::Fixed(0),
             drafts => drafts,
         }
+    }
+
+    /// Opens the draft's adapter, which may be `device`, the target's.
+    ///
+    /// **Errors**: those of [`Device::open`].
+    pub fn open_draft_device(&self, device: &Device) -> Result<Device> {
+        let target = self.device.query();
+        let query = match &self.draft_device {
+            Some(name) => AdapterQuery { device: Some(name.clone()), ..target.clone() },
+            None => return Ok(device.clone()),
+        };
+        if is_same_adapter(&query, &target)? { Ok(device.clone()) } else { Device::open(&query) }
     }
 
     /// Refuses speculation for which no draft was named.

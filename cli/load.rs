@@ -1,5 +1,7 @@
 //! From models' names to models on a device, with progress bars on a terminal.
 
+mod blueprints;
+
 use std::cell::{OnceCell, RefCell};
 use std::path::{Path, PathBuf};
 
@@ -7,10 +9,11 @@ use indicatif::ProgressBar;
 use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, Drafts, Method};
 use pard_engine::gpu::Device;
 use pard_engine::model::source::{self, DownloadProgress, SourceOptions};
-use pard_engine::model::{DraftFiles, LoadOptions, Model, ModelFiles, PassCost, Progress, Sequence, shared};
+use pard_engine::model::{Blueprint, DraftFiles, LoadOptions, Model, ModelFiles, PassCost, Progress, shared};
 use pard_engine::{Error, Result};
 use serde_json::{Value, json};
 
+pub use self::blueprints::{Blueprints, Sites};
 use crate::args::{DecodingArguments, ModelArguments};
 use crate::output::{self, Talk};
 
@@ -56,6 +59,14 @@ impl Files {
         }
     }
 
+    /// The draft's files, if it is another model than the target.
+    pub fn other_draft(&self) -> Option<&ModelFiles> {
+        match self.draft.as_ref()? {
+            Drafter::Target => None,
+            Drafter::Other(draft) => Some(draft),
+        }
+    }
+
     /// The methods that the models allow, the one to prefer last.
     pub fn methods(&self) -> Vec<Method> {
         let speculative = match (&self.draft, self.mask_token) {
@@ -88,15 +99,35 @@ impl Files {
         }
     }
 
-    /// Checks that caches for `context` tokens can be had, and uploads the models; one that drafts for itself is uploaded
-    /// once.
+    /// What the models will be on a device: the target, and the draft where it is another.
+    pub fn blueprints(&self, options: LoadOptions) -> Result<Blueprints> {
+        let of =
+            |files: &ModelFiles, target| Blueprint::new(&files.config, &*files.checkpoint, options.weights, target);
+        let target = of(&self.target, None)?;
+        let draft = match &self.draft {
+            Some(Drafter::Other(files)) => Some(of(files, Some(&target))?),
+            Some(Drafter::Target) | None => None,
+        };
+        Ok(Blueprints { target, draft, drafts_for_itself: matches!(self.draft, Some(Drafter::Target)) })
+    }
+
+    /// Checks that the models and caches for `context` tokens can be had, and uploads the models; one that drafts for itself
+    /// is uploaded once.
     pub fn upload(self, device: &Device, arguments: &ModelArguments, context: usize, talk: Talk) -> Result<Models> {
         let options = arguments.memory.load_options();
-        let plan = options.plan(device)?;
-        for files in [Some(&self.target), self.draft()].into_iter().flatten() {
-            Sequence::check(device, &plan, &files.config, Decoder::positions(context))?;
-        }
+        let sites = Sites::open(device, arguments, self.draft.is_some())?;
+        let blueprints = self.blueprints(options)?;
+        blueprints.check_bindings(&sites, context)?;
+        blueprints.check_memory(&sites, context, arguments.memory_limit)?;
+        let draft_device = sites.draft_device();
         let (mask_token, draft) = (self.mask_token, self.draft);
+        let draft = match draft {
+            // On a device of its own it needs weights of its own.
+            Some(Drafter::Target) if sites.draft.is_some() => {
+                Some(Drafter::Other(Box::new(ModelFiles::open(&self.target.path)?)))
+            }
+            draft => draft,
+        };
         let target = upload(device, self.target, options, talk)?;
         let mut draft_tuning = None;
         let draft = match draft {
@@ -106,7 +137,7 @@ impl Files {
                 Some(Draft::new(&target, &target, mask_token)?)
             }
             Some(Drafter::Other(files)) => {
-                let model = upload_draft(device, *files, &target, options, talk)?;
+                let model = upload_draft(draft_device, *files, &target, options, talk)?;
                 let draft = Draft::new(&model, &target, mask_token)?;
                 draft_tuning = model.tuning;
                 Some(draft)
@@ -249,6 +280,7 @@ impl Models {
         let transformer = &self.target.transformer;
         json!({
             "adapter": transformer.device().name(),
+            "draft_adapter": self.draft.as_ref().map(|draft| draft.model.device().name()),
             "kernels": transformer.plan().to_string(),
             "tuned": self.target.tuning.is_some(),
             "cache": transformer.plan().cache.name(),

@@ -8,6 +8,7 @@ mod bench;
 mod chat;
 mod devices;
 mod doctor;
+mod fit;
 mod generate;
 mod inspect;
 mod interrupt;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Command::Tune(arguments) => tune::run(&arguments),
         Command::Devices(arguments) => devices::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Fit(arguments) => fit::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Adapt(arguments) => adapt::run(&arguments),
         Command::Models(arguments) => models::run(&arguments),

@@ -22,6 +22,10 @@ use report::{Measured, Report};
 pub fn run(arguments: &ProfileArguments) -> anyhow::Result<ExitCode> {
     let talk = Talk::unless(arguments.quiet);
     let asked = drafted(&arguments.models);
+    if asked.draft_device.is_some() {
+        let reason = "a profile is of one device; leave it out".to_owned();
+        return Err(Error::Option { option: "draft-device", reason }.into());
+    }
     let drafts = usize::from(arguments.draft_len);
     let files = Files::open(&asked, drafts > 0, talk)?;
     let method = if drafts == 0 { Method::Ar } else { files.methods().last().copied().unwrap_or(Method::Ar) };

@@ -26,7 +26,10 @@ pub enum Error {
         reason: String,
     },
     /// The device stopped answering; every buffer on it is gone.
-    #[error("the GPU {adapter} was lost: {reason}; load the model again")]
+    #[error(
+        "the GPU {adapter} was lost: {reason}; load the model again, and if it is lost once more, `pard fit` says what it \
+         has room for"
+    )]
     DeviceLost {
         /// The adapter's name.
         adapter: String,
@@ -34,12 +37,36 @@ pub enum Error {
         reason: String,
     },
     /// The device has no room for a buffer.
-    #[error("the GPU {adapter} has no room for {what}; use a smaller model or a shorter context")]
+    #[error(
+        "the GPU {adapter} has no room for {what}; use a smaller model or a shorter context; `pard fit` says what fits"
+    )]
     OutOfMemory {
         /// The adapter's name.
         adapter: String,
         /// What was to be allocated, or the work at hand.
         what: String,
+    },
+    /// Models and caches need more than there is, which is known before anything is uploaded.
+    #[error(
+        "{} of device memory are needed ({} of weights, {} of caches, {} of scratch) and the GPU {adapter} has {}; use \
+         {hint}; `pard fit` says what fits",
+        megabytes(.needed), megabytes(.weights), megabytes(.caches), megabytes(.scratch), megabytes(.available)
+    )]
+    DoesNotFit {
+        /// The adapter's name.
+        adapter: String,
+        /// Bytes of it all.
+        needed: u64,
+        /// Bytes of weights.
+        weights: u64,
+        /// Bytes of keys and values.
+        caches: u64,
+        /// Bytes of what passes work on.
+        scratch: u64,
+        /// Bytes there are.
+        available: u64,
+        /// The ways out.
+        hint: &'static str,
     },
     /// Something is larger than the adapter allows.
     #[error("{what} needs {needed} {unit}, and the GPU {adapter} allows {limit}; {hint}")]
@@ -272,4 +299,8 @@ pub enum Error {
         /// The system's words.
         source: std::io::Error,
     },
+}
+
+fn megabytes(bytes: &u64) -> String {
+    format!("{:.1} MB", *bytes as f64 / 1e6)
 }

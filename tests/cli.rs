@@ -3,6 +3,7 @@
 mod adapt;
 mod bench;
 mod chat;
+mod fit;
 mod machine;
 mod profile;
 mod respond;

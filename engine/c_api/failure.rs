@@ -73,7 +73,7 @@ impl From<Error> for Failure {
         let status = match &error {
             Error::Adapter { .. } | Error::Device { .. } => NO_DEVICE,
             Error::DeviceLost { .. } => DEVICE_LOST,
-            Error::OutOfMemory { .. } | Error::Limit { .. } => NO_MEMORY,
+            Error::OutOfMemory { .. } | Error::DoesNotFit { .. } | Error::Limit { .. } => NO_MEMORY,
             Error::NoModel { .. } | Error::Io { .. } | Error::Hub { .. } => NO_MODEL,
             Error::Damaged { .. }
             | Error::Config { .. }

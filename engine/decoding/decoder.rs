@@ -31,6 +31,8 @@ pub struct Decoder {
     rounds: Rounds,
     options: DecoderOptions,
     run_ahead: bool,
+    /// Seconds that a round takes to the draft's device and back, if that is another.
+    crossing: f64,
     /// Whether tokens will be chosen in another way than so far.
     resample: bool,
     /// Chooses K, if it is to be chosen and once costs are known; or is compared with n-grams.
@@ -57,7 +59,8 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder for `target`, with caches of its own.
+    /// A decoder for `target`, with caches of its own. The draft may be on another device: each round then crosses the host
+    /// twice, none runs ahead, and the tokens are the same.
     ///
     /// Errors: [`Error::Option`] if an option is out of range or the method lacks its draft, [`Error::NoMaskToken`];
     /// [`Error::Gpu`] if this driver's rounding depends on the number of rows; [`Error::Limit`] or
@@ -72,15 +75,18 @@ impl Decoder {
     pub(super) fn seated(seat: Seat, mask: u32, options: DecoderOptions) -> Result<Decoder> {
         let device = seat.target().alone().model().device().clone();
         let resample = !options.sampling.is_greedy() || options.sampling.top_logprobs.is_some();
+        let rounds = Rounds::new(options.method, mask, options.context, seat)?;
         Ok(Decoder {
-            rounds: Rounds::new(options.method, mask, options.context, seat)?,
+            // The host has to know what it tells a draft on another device.
+            run_ahead: !rounds.is_split() && options.run_ahead.unwrap_or(!device.is_software()),
+            crossing: if options.drafts == Drafts::Auto { rounds.crossing()? } else { 0.0 },
+            rounds,
             resample,
-            run_ahead: options.run_ahead.unwrap_or(!device.is_software()),
             device,
             // What tokens promise is compared by their number, unless K is chosen and costs are known.
             pace: (options.with_ngrams && options.drafts != Drafts::Auto)
-                .then(|| Pace::new(options.method, Costs::equal())),
-            ngrams: options.with_ngrams.then(|| Pace::new(Method::Ngram, Costs::equal())),
+                .then(|| Pace::new(options.method, Costs::equal(), 0.0)),
+            ngrams: options.with_ngrams.then(|| Pace::new(Method::Ngram, Costs::equal(), 0.0)),
             proposer: Proposer::Draft,
             options,
             in_flight: VecDeque::new(),
@@ -112,6 +118,9 @@ impl Decoder {
     /// know; nothing has changed then.
     pub fn set_sampling(&mut self, sampling: SamplingOptions) -> Result<()> {
         sampling.check()?;
+        if self.rounds.is_split() {
+            DecoderOptions { sampling: sampling.clone(), ..self.options.clone() }.check_crossing()?;
+        }
         sampling.check_tokens(self.rounds.target().model().config().vocab_size)?;
         self.resample |= sampling != self.options.sampling;
         self.options.sampling = sampling;
@@ -121,8 +130,8 @@ impl Decoder {
     /// Says what passes cost, for choosing K, and for choosing between a round of its own and a pass with others, as
     /// [`Pool::round`] does. Without it they are measured at the first [`Decoder::start`] if K is to be chosen.
     pub fn set_costs(&mut self, costs: Costs) {
-        self.ngrams = self.ngrams.is_some().then(|| Pace::new(Method::Ngram, costs.clone()));
-        self.pace = Some(Pace::new(self.options.method, costs));
+        self.ngrams = self.ngrams.is_some().then(|| Pace::new(Method::Ngram, costs.clone(), 0.0));
+        self.pace = Some(Pace::new(self.options.method, costs, self.crossing));
     }
 
     /// Measures what passes cost. The decoder has to be started anew.
@@ -161,6 +170,7 @@ impl Decoder {
                 let outputs = if self.options.method == Method::Vsd { 1 } else { rows.min(longest) };
                 draft.run_slot(slot, Role::Round, &vec![0; rows], 0, outputs)?;
             }
+            draft.model().device().wait()?;
         }
         let target = self.rounds.target();
         target.run_slot(slot, Role::Prompt, &[0], 0, 0)?;
@@ -400,6 +410,9 @@ impl Decoder {
         self.proposer = proposer;
         if proposer == Proposer::Draft && drafts > 0 && self.is_behind(self.outlook()) {
             self.catch_up()?;
+        }
+        if proposer == Proposer::Draft && drafts > 0 {
+            self.rounds.hand_over(&self.session, &self.tokens, self.statistics.prompt_tokens);
         }
         self.rounds.submit(proposer, drafts, self.next_slot, self.outlook())?;
         self.in_flight.push_back((drafts, self.next_slot));

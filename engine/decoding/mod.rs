@@ -9,6 +9,7 @@ mod options;
 mod pace;
 mod pool;
 mod records;
+mod remote;
 mod respond;
 mod rounds;
 mod samplers;

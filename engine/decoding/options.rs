@@ -141,6 +141,19 @@ impl DecoderOptions {
         self.clone().checked().map(drop)
     }
 
+    /// Checks that the draft may be on another device than the target.
+    ///
+    /// Errors: [`Error::Option`] if proposals are accepted by chances, which stay where the draft is.
+    pub(super) fn check_crossing(&self) -> Result<()> {
+        if self.acceptance == Acceptance::Rejection && self.sampling.temperature > 0.0 {
+            let reason = "rejection compares all chances of draft and target, which are on two devices; use noise, or \
+                          one device"
+                .to_owned();
+            return Err(Error::Option { option: "acceptance", reason });
+        }
+        Ok(())
+    }
+
     /// The same with what follows from other fields filled in: without proposals the method is AR.
     ///
     /// Errors: [`Error::Option`] if K, the context, the n-gram or how tokens are chosen is out of range, or if no model proposes

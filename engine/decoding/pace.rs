@@ -21,6 +21,15 @@ impl Costs {
     pub(super) fn equal() -> Costs {
         Costs { target: PassCost::from_points(&[(1, 1.0)]), draft: PassCost::from_points(&[]) }
     }
+
+    /// The K that promises the most tokens per second by `method` if each proposal is accepted with the chance `chance`,
+    /// once those before it are; and the tokens per second. K is 0 where plain decoding promises as many.
+    pub fn promise(&self, method: Method, chance: f64) -> (usize, f64) {
+        let pace = Pace::new(method, self.clone(), 0.0);
+        let chances = [chance.clamp(0.0, 1.0); MOST_DRAFTS];
+        let drafts = pace.best(&chances);
+        (drafts, pace.promise_of(&chances[..drafts]).rate())
+    }
 }
 
 /// What a round promises.
@@ -55,6 +64,8 @@ pub enum Speculation {
 pub struct Pace {
     method: Method,
     costs: Costs,
+    /// Seconds that a round with proposals takes to another device and back.
+    crossing: f64,
     /// For each position, how often a proposal was checked and how often it was accepted; old evidence counts less.
     checked: [f64; MOST_DRAFTS],
     accepted: [f64; MOST_DRAFTS],
@@ -88,13 +99,14 @@ const FIRST_DRAFTS: usize = 2;
 pub const MARGIN: f64 = 1.02;
 
 impl Pace {
-    pub fn new(method: Method, costs: Costs) -> Pace {
+    pub fn new(method: Method, costs: Costs, crossing: f64) -> Pace {
         let reading = costs.draft.of(MOST_ROWS as f64) / MOST_ROWS as f64 / costs.target.of(1.0).max(1e-9);
         let rest = SHORT_REST as f64 * reading / READING;
         let short_rest = (rest as usize).clamp(SHORT_REST, LONG_REST);
         Pace {
             method,
             costs,
+            crossing,
             checked: [0.0; MOST_DRAFTS],
             accepted: [0.0; MOST_DRAFTS],
             resting: 0,
@@ -205,12 +217,12 @@ impl Pace {
     fn seconds(&self, drafts: usize, tokens: f64) -> f64 {
         let k = drafts as f64;
         let draft = match self.method {
-            _ if drafts == 0 => 0.0,
+            _ if drafts == 0 => return self.costs.target.of(1.0),
             Method::Pard => self.costs.draft.of(tokens + k - 1.0),
             // The first pass reads the last token, and after a fully accepted round the last proposal before it.
             Method::Vsd | Method::Ar => k * self.costs.draft.of(1.0),
             Method::Ngram => 0.0,
         };
-        draft + self.costs.target.of(k + 1.0)
+        draft + self.costs.target.of(k + 1.0) + self.crossing
     }
 }

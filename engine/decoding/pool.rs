@@ -115,6 +115,9 @@ impl Pool {
                 return Err(Error::Option { option: "draft", reason });
             }
             (method, Some(draft)) => {
+                if !draft.model.device().is_same(&shared.device) {
+                    options.check_crossing()?;
+                }
                 if method == Method::Pard {
                     mask = draft.mask.ok_or_else(|| Error::NoMaskToken { draft: draft.name.clone() })?;
                 }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use super::options::{Acceptance, MOST_DRAFTS, Method};
 use super::pool::Seat;
 use super::records::{Record, Records};
+use super::remote::Remote;
 use super::samplers::{SamplerParts, Samplers};
 use super::sampling::SamplingOptions;
 use crate::error::Result;
@@ -54,6 +55,8 @@ pub struct Rounds {
     method: Method,
     mask: u32,
     seat: Seat,
+    /// The draft's bookkeeping, if it is on another device.
+    remote: Option<Remote>,
     session: Buffer,
     tokens: Buffer,
     pub proposals: Buffer,
@@ -78,7 +81,11 @@ impl Rounds {
         let device = target.model().device().clone();
         let words = |label, count: usize| Buffer::storage(&device, label, 4 * count as u64);
         let proposals = choices(&device, "proposals")?;
-        let likeliest = |draft| Sampler::new(draft, SamplerTerms::default(), Turns::Together, &proposals);
+        let elsewhere =
+            seat.draft().map(|slots| slots.alone().model().device()).filter(|other| !other.is_same(&device));
+        let remote = elsewhere.map(|elsewhere| Remote::new(elsewhere, context)).transpose()?;
+        let proposed = remote.as_ref().map_or(&proposals, |remote| &remote.proposals);
+        let likeliest = |draft| Sampler::new(draft, SamplerTerms::default(), Turns::Together, proposed);
         Ok(Rounds {
             likeliest: seat.draft().map(Slots::alone).map(likeliest).transpose()?,
             session: Buffer::storage(&device, "session", size_of::<Session>() as u64)?,
@@ -92,6 +99,7 @@ impl Rounds {
             method,
             mask,
             seat,
+            remote,
         })
     }
 
@@ -110,9 +118,22 @@ impl Rounds {
         self.seat.draft().map(Slots::alone)
     }
 
+    /// Whether the draft is on another device.
+    pub fn is_split(&self) -> bool {
+        self.remote.is_some()
+    }
+
+    /// Seconds that a round takes to the draft's device and back; 0 if it is the target's.
+    ///
+    /// Errors: as [`Device::check`].
+    pub fn crossing(&self) -> Result<f64> {
+        self.remote.as_ref().map_or(Ok(0.0), |remote| remote.crossing(&self.device, &self.proposals))
+    }
+
     /// Chooses tokens as `sampling` and `acceptance`, which were checked, say.
     pub fn set_sampling(&mut self, sampling: &SamplingOptions, acceptance: Acceptance) -> Result<()> {
         self.samplers = None;
+        self.remote.iter_mut().for_each(Remote::uncount);
         if self.records.top() != sampling.top_logprobs {
             // What writes to the records is bound anew.
             self.accepts.clear();
@@ -128,6 +149,7 @@ impl Rounds {
                 session: &self.session,
                 choices: self.seat.target().choices(),
                 proposals: &self.proposals,
+                remote: self.remote.as_ref(),
                 records: [self.records.slot(0).0, self.records.slot(1).0],
             },
         )?;
@@ -145,15 +167,25 @@ impl Rounds {
     }
 
     /// Sets the committed tokens, which are a prompt's.
-    pub fn write_tokens(&self, tokens: &[u32]) {
+    pub fn write_tokens(&mut self, tokens: &[u32]) {
         self.tokens.write(&self.device, 0, tokens);
         self.write_counts(tokens, &[]);
     }
 
     /// Sets what penalties count: `prompt` and what was written after it.
-    pub fn write_counts(&self, prompt: &[u32], answer: &[u32]) {
+    pub fn write_counts(&mut self, prompt: &[u32], answer: &[u32]) {
+        self.remote.iter_mut().for_each(Remote::uncount);
         if let Some(samplers) = &self.samplers {
             samplers.write_counts(self.target(), prompt, answer);
+        }
+    }
+
+    /// Tells a draft on another device what is committed: `tokens`, which begin with a prompt of `prompt_tokens`.
+    pub fn hand_over(&mut self, session: &Session, tokens: &[u32], prompt_tokens: usize) {
+        let Some(remote) = &mut self.remote else { return };
+        remote.receive(session, tokens);
+        if let Some(samplers) = &self.samplers {
+            samplers.hand_over(remote, self.seat.target().alone(), tokens, prompt_tokens);
         }
     }
 
@@ -161,6 +193,9 @@ impl Rounds {
     pub fn submit(&mut self, proposer: Proposer, drafts: usize, slot: usize, outlook: Outlook) -> Result<()> {
         self.prepare(proposer, drafts, slot, outlook)?;
         let _turns = [Some(self.target()), self.draft()].map(|sequence| sequence.map(Sequence::turn));
+        if proposer == Proposer::Draft {
+            self.propose_elsewhere(drafts, outlook)?;
+        }
         Pass::submit(&self.device, Some(self.records.slot(slot)), |pass| {
             if proposer == Proposer::Draft {
                 self.propose(pass, drafts, outlook)?; // d1 .. dK: one draft pass (PARD), K of them (VSD), or none (AR)
@@ -228,9 +263,31 @@ impl Rounds {
         self.proposals.write(&self.device, 0, tokens);
     }
 
-    /// Records the draft's passes.
+    /// Lets a draft on another device propose, and waits for what it does.
+    fn propose_elsewhere(&self, drafts: usize, outlook: Outlook) -> Result<()> {
+        let (Some(remote), Some(draft)) = (self.remote.as_ref().filter(|_| drafts > 0), self.draft()) else {
+            return Ok(());
+        };
+        let proposals = remote.propose(drafts, |pass| {
+            if let Some(samplers) = &self.samplers {
+                samplers.count_elsewhere(pass);
+            }
+            self.draft_forward(draft, pass, drafts, outlook)
+        })?;
+        self.write_proposals(&proposals);
+        Ok(())
+    }
+
+    /// Records the draft's passes, if it is on the same device.
     fn propose(&self, pass: &mut Pass, drafts: usize, outlook: Outlook) -> Result<()> {
-        let Some(draft) = self.draft() else { return Ok(()) };
+        match self.draft() {
+            Some(draft) if self.remote.is_none() => self.draft_forward(draft, pass, drafts, outlook),
+            _ => Ok(()),
+        }
+    }
+
+    /// Records the passes of `draft`.
+    fn draft_forward(&self, draft: &Sequence, pass: &mut Pass, drafts: usize, outlook: Outlook) -> Result<()> {
         pass.section("draft");
         for (params, outputs) in self.draft_passes(drafts, outlook) {
             let end = match params.pass_index {
@@ -302,7 +359,14 @@ impl Rounds {
                 _ => self.seat.target(),
             };
             let sequence = slots.alone();
-            let made = Inputs::new(&self.device, whose, params, buffers, sequence.step(), sequence.ids())?;
+            let buffers = match (whose, &self.remote) {
+                (Whose::Draft, Some(Remote { session, tokens, proposals, .. })) => {
+                    RoundBuffers { session, tokens, proposals, ..buffers }
+                }
+                _ => buffers,
+            };
+            let device = sequence.model().device();
+            let made = Inputs::new(device, whose, params, buffers, sequence.step(), sequence.ids())?;
             self.inputs.insert(key, made);
         }
         if !self.accepts.contains_key(&(drafts, slot)) {

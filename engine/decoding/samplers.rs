@@ -3,9 +3,10 @@
 //! rejection rule decides what becomes of its proposals.
 
 use super::options::{Acceptance, MOST_DRAFTS, Method};
+use super::remote::Remote;
 use super::sampling::{SamplingOptions, noise};
 use crate::error::Result;
-use crate::gpu::{Buffer, Pass};
+use crate::gpu::{Buffer, Device, Pass};
 use crate::model::{Sampler, SamplerTerms, Sequence, Turns};
 use crate::ops::{DrawParams, PenaltyTerms, RejectionTerms, Tensor, TokenCounts, TruncationTerms};
 
@@ -14,6 +15,8 @@ pub struct Samplers {
     pub target: Sampler,
     pub draft: Option<Sampler>,
     counts: Option<Counts>,
+    /// The same on the draft's device, if that is another.
+    elsewhere: Option<(Buffer, TokenCounts)>,
 }
 
 /// What each token counts, and what counts those that a round commits, by its record's slot.
@@ -33,6 +36,8 @@ pub struct SamplerParts<'a> {
     pub choices: &'a Buffer,
     /// d1 .. dK.
     pub proposals: &'a Buffer,
+    /// The draft's bookkeeping, if it is on another device.
+    pub remote: Option<&'a Remote>,
     /// By slot.
     pub records: [&'a Buffer; 2],
 }
@@ -43,35 +48,20 @@ impl Samplers {
         if sampling.is_greedy() {
             return Ok(None);
         }
-        let SamplerParts { method, target, draft, session, choices, proposals, records } = parts;
+        let SamplerParts { method, target, draft, session, choices, proposals, remote, records } = parts;
         let model = target.model();
         let (device, vocab) = (model.device(), model.config().vocab_size);
-        let adjusted = match sampling.adjusts() {
-            false => None,
-            true => Some((
-                Buffer::storage(device, "token counts", 4 * vocab as u64)?,
-                Buffer::with_values(device, "logit bias", &sampling.biases(vocab))?,
-            )),
-        };
-        let penalties = adjusted.as_ref().map(|(counts, bias)| PenaltyTerms {
-            session,
-            proposals,
-            counts,
-            bias,
-            repetition: sampling.repetition_penalty,
-            presence: sampling.presence_penalty,
-            frequency: sampling.frequency_penalty,
-        });
-        let SamplingOptions { temperature, top_p, min_p, .. } = *sampling;
-        // More than any vocabulary has is all of it.
-        let top_k = u32::try_from(sampling.top_k).unwrap_or(0);
-        let truncation = sampling.truncates().then_some(TruncationTerms { top_k, top_p, min_p, temperature });
+        let temperature = sampling.temperature;
+        let basis = Basis::new(device, sampling, vocab)?;
+        let remote_basis = remote.map(|remote| Basis::new(&remote.device, sampling, vocab)).transpose()?;
         let draw = |seed| Buffer::uniform(device, "draw params", &DrawParams { temperature, seed });
         let is_drawn = temperature > 0.0;
         let [draw_seed, draft_seed, accept_seed] = [0, 1, 2].map(|index| noise(sampling.seed, index));
-        let noise = draw(draw_seed)?;
-        let terms = SamplerTerms { penalties, truncation, draw: is_drawn.then_some(&noise), ..SamplerTerms::default() };
-        let (mut target_terms, mut draft_terms) = (terms, terms);
+        let mut target_terms = basis.terms(sampling, session, proposals);
+        let mut draft_terms = match (remote, &remote_basis) {
+            (Some(remote), Some(basis)) => basis.terms(sampling, &remote.session, &remote.proposals),
+            _ => target_terms,
+        };
         let rejects = acceptance == Acceptance::Rejection && is_drawn && draft.is_some();
         let chances = || Tensor::new(device, "chances", 1 + MOST_DRAFTS, vocab);
         let rejection = match rejects {
@@ -89,8 +79,16 @@ impl Samplers {
             _ => Turns::Together,
         };
         let target = Sampler::new(target, target_terms, Turns::Together, choices)?;
+        let proposals = remote.map_or(proposals, |remote| &remote.proposals);
         let draft = draft.map(|draft| Sampler::new(draft, draft_terms, turns, proposals)).transpose()?;
-        let counts = match adjusted {
+        let elsewhere = match (remote, remote_basis.and_then(|basis| basis.adjusted)) {
+            (Some(remote), Some((counts, _))) if sampling.counts() => {
+                let kernel = TokenCounts::new(&remote.device, &remote.record, &counts)?;
+                Some((counts, kernel))
+            }
+            _ => None,
+        };
+        let counts = match basis.adjusted {
             Some((counts, _)) if sampling.counts() => {
                 let count = |record| TokenCounts::new(device, record, &counts);
                 let [one, other] = records;
@@ -99,7 +97,7 @@ impl Samplers {
             }
             _ => None,
         };
-        Ok(Some(Samplers { target, draft, counts }))
+        Ok(Some(Samplers { target, draft, counts, elsewhere }))
     }
 
     /// Counts anew: `prompt` and what was written after it.
@@ -115,5 +113,64 @@ impl Samplers {
         if let Some(Counts { rounds, .. }) = &self.counts {
             rounds[slot].encode(pass, drafts + 1);
         }
+    }
+
+    /// Tells the draft's device, if it is another, the tokens that it has not counted yet, of a text of `tokens` that begins
+    /// with a prompt of `prompt_tokens`.
+    pub fn hand_over(&self, remote: &mut Remote, target: &Sequence, tokens: &[u32], prompt_tokens: usize) {
+        if let Some((counts, _)) = &self.elsewhere
+            && !remote.record(tokens)
+        {
+            let (prompt, answer) = tokens.split_at(prompt_tokens.min(tokens.len()));
+            let vocab = target.model().config().vocab_size;
+            counts.write(&remote.device, 0, &TokenCounts::of_text(prompt, answer, vocab));
+        }
+    }
+
+    /// Records the counting of what was handed over.
+    pub fn count_elsewhere(&self, pass: &mut Pass) {
+        if let Some((_, kernel)) = &self.elsewhere {
+            kernel.encode(pass, MOST_DRAFTS + 1);
+        }
+    }
+}
+
+/// What choices are made by, on one device.
+struct Basis {
+    /// What each token counts, and its bias, if they change logits.
+    adjusted: Option<(Buffer, Buffer)>,
+    /// Holds [`DrawParams`].
+    noise: Buffer,
+}
+
+impl Basis {
+    fn new(device: &Device, sampling: &SamplingOptions, vocab: usize) -> Result<Basis> {
+        let adjusted = match sampling.adjusts() {
+            false => None,
+            true => Some((
+                Buffer::storage(device, "token counts", 4 * vocab as u64)?,
+                Buffer::with_values(device, "logit bias", &sampling.biases(vocab))?,
+            )),
+        };
+        let draw = DrawParams { temperature: sampling.temperature, seed: noise(sampling.seed, 0) };
+        Ok(Basis { adjusted, noise: Buffer::uniform(device, "draw params", &draw)? })
+    }
+
+    fn terms<'a>(&'a self, sampling: &SamplingOptions, session: &'a Buffer, proposals: &'a Buffer) -> SamplerTerms<'a> {
+        let penalties = self.adjusted.as_ref().map(|(counts, bias)| PenaltyTerms {
+            session,
+            proposals,
+            counts,
+            bias,
+            repetition: sampling.repetition_penalty,
+            presence: sampling.presence_penalty,
+            frequency: sampling.frequency_penalty,
+        });
+        let SamplingOptions { temperature, top_p, min_p, .. } = *sampling;
+        // More than any vocabulary has is all of it.
+        let top_k = u32::try_from(sampling.top_k).unwrap_or(0);
+        let truncation = sampling.truncates().then_some(TruncationTerms { top_k, top_p, min_p, temperature });
+        let draw = (temperature > 0.0).then_some(&self.noise);
+        SamplerTerms { penalties, truncation, draw, ..SamplerTerms::default() }
     }
 }

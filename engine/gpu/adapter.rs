@@ -62,6 +62,14 @@ pub fn adapters(query: &AdapterQuery) -> Result<Vec<AdapterReport>> {
         .collect())
 }
 
+/// Whether two queries that name the same backend, or none, ask for the same adapter.
+///
+/// **Errors**: those of [`adapters`].
+pub fn is_same_adapter(one: &AdapterQuery, other: &AdapterQuery) -> Result<bool> {
+    let index = |query| Ok(adapters(query)?.iter().position(|adapter| adapter.chosen));
+    Ok(one == other || index(one)? == index(other)?)
+}
+
 /// The adapter that `query` asks for.
 pub(super) fn choose(query: &AdapterQuery) -> Result<wgpu::Adapter> {
     let mut found = Found::enumerate(query)?;

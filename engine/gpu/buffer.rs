@@ -1,16 +1,38 @@
 //! Memory on the device.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::TryRecvError;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::device::Device;
+use super::pass::Pass;
 use crate::error::{Error, Result};
 
 /// A block of device memory. Fresh buffers hold zeros.
 pub struct Buffer {
     raw: wgpu::Buffer,
     label: String,
+    share: Arc<Share>,
+}
+
+/// Bytes that the device counts as long as they are used, by the buffer itself or by what it is bound to.
+pub(super) struct Share {
+    bytes: u64,
+    counter: Arc<AtomicU64>,
+}
+
+impl Share {
+    fn new(device: &Device, bytes: u64) -> Arc<Share> {
+        device.allocated().fetch_add(bytes, Ordering::Relaxed);
+        Arc::new(Share { bytes, counter: device.allocated().clone() })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.counter.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 impl Buffer {
@@ -26,9 +48,14 @@ impl Buffer {
     ///
     /// **Errors**: as [`Buffer::storage`].
     pub fn rows(device: &Device, label: &str, bytes: u64) -> Result<Buffer> {
-        let bytes = bytes.max(device.largest_uniform());
+        let bytes = Buffer::rows_bytes(device, bytes);
         Buffer::check(device, label, bytes)?;
         Buffer::create(device, label, bytes, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM)
+    }
+
+    /// What [`Buffer::rows`] makes of `bytes`.
+    pub fn rows_bytes(device: &Device, bytes: u64) -> u64 {
+        bytes.max(device.largest_uniform())
     }
 
     /// Whether a kernel could bind `bytes` bytes.
@@ -87,7 +114,7 @@ impl Buffer {
         if pollster::block_on(scope.pop()).is_some() {
             return Err(Error::OutOfMemory { adapter: device.name(), what: format!("{label} ({size} bytes)") });
         }
-        Ok(Buffer { raw, label: label.to_owned() })
+        Ok(Buffer { raw, label: label.to_owned(), share: Share::new(device, size) })
     }
 
     /// Copies `values` to the buffer from byte `offset` on; they are there for every later submit.
@@ -101,6 +128,24 @@ impl Buffer {
         let mut encoder = device.raw().create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(&source.raw, 0, &self.raw, offset, bytes);
         device.queue().submit([encoder.finish()]);
+    }
+
+    /// The same bytes on another device, through the host's memory, in pieces that bound what is in flight. `from` is where
+    /// this buffer is.
+    ///
+    /// **Errors**: as [`Buffer::storage`] and [`Device::check`].
+    pub fn copied_to(&self, from: &Device, to: &Device) -> Result<Buffer> {
+        const PIECE_WORDS: usize = 16 << 20;
+        let copy = Buffer::storage(to, &self.label, self.bytes())?;
+        let words = (self.bytes() / 4) as usize;
+        for first in (0..words).step_by(PIECE_WORDS) {
+            let offset = 4 * first as u64;
+            let piece: Vec<u32> = self.read(from, offset, PIECE_WORDS.min(words - first))?;
+            copy.write(to, offset, &piece);
+            Pass::submit(to, None, |_| Ok(()))?;
+            to.wait()?;
+        }
+        Ok(copy)
     }
 
     /// Sets all of it to zero, after what was submitted and before what will be.
@@ -134,6 +179,10 @@ impl Buffer {
 
     pub(super) fn raw(&self) -> &wgpu::Buffer {
         &self.raw
+    }
+
+    pub(super) fn share(&self) -> &Arc<Share> {
+        &self.share
     }
 }
 

@@ -3,6 +3,7 @@
 //! call that can fail.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -30,6 +31,8 @@ struct Inner {
     shaders: Shaders,
     kernels: Mutex<HashMap<Composition, Arc<Kernel>>>,
     profiler: Mutex<Option<Profiler>>,
+    /// Bytes of the buffers that live.
+    allocated: Arc<AtomicU64>,
 }
 
 /// Is told of errors that wgpu reports to nobody in particular.
@@ -120,8 +123,9 @@ impl Device {
             }
         });
         let (info, limits) = (device.adapter_info(), device.limits());
-        let (kernels, profiler) = (Mutex::default(), Mutex::default());
-        let inner = Inner { device, queue, info, limits, cooperative_tile, faults, shaders, kernels, profiler };
+        let (kernels, profiler, allocated) = (Mutex::default(), Mutex::default(), Arc::default());
+        let inner =
+            Inner { device, queue, info, limits, cooperative_tile, faults, shaders, kernels, profiler, allocated };
         Device { inner: Arc::new(inner) }
     }
 
@@ -134,6 +138,11 @@ impl Device {
     /// The interface it is driven through: `vulkan`, `metal` or `dx12`.
     pub fn backend(&self) -> &'static str {
         self.inner.info.backend.to_str()
+    }
+
+    /// Whether `other` is a clone of this one: what lies on one lies on the other.
+    pub fn is_same(&self, other: &Device) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     /// Whether the adapter computes on the CPU.
@@ -150,6 +159,16 @@ impl Device {
     pub fn largest_uniform(&self) -> u64 {
         const ENOUGH: u64 = 64 << 10;
         self.inner.limits.max_uniform_buffer_binding_size.min(ENOUGH).min(self.largest_binding()) / 16 * 16
+    }
+
+    /// Bytes of all buffers there are on it; what the driver adds, and what is on its way to it, is not counted.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.inner.allocated.load(Ordering::Relaxed)
+    }
+
+    /// Where buffers are counted.
+    pub(super) fn allocated(&self) -> &Arc<AtomicU64> {
+        &self.inner.allocated
     }
 
     /// Workgroup memory, in bytes.

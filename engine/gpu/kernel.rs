@@ -152,7 +152,8 @@ impl Kernel {
     ///
     /// **Errors**: as [`Kernel::bind`].
     pub fn dispatch(self: &std::sync::Arc<Self>, device: &Device, buffers: &[&Buffer], grid: Grid) -> Result<Dispatch> {
-        Ok(Dispatch::new(self.clone(), self.bind(device, buffers)?, grid))
+        let shares = buffers.iter().map(|buffer| buffer.share().clone()).collect();
+        Ok(Dispatch::new(self.clone(), self.bind(device, buffers)?, shares, grid))
     }
 
     /// The shader's file, entry point and profiler row.

@@ -4,15 +4,17 @@ mod adapter;
 mod buffer;
 mod device;
 mod kernel;
+mod memory;
 mod pass;
 mod plan;
 mod profile;
 mod shaders;
 
-pub use adapter::{AdapterQuery, AdapterReport, adapters};
+pub use adapter::{AdapterQuery, AdapterReport, adapters, is_same_adapter};
 pub use buffer::{Buffer, Readback};
 pub use device::{Device, ErrorHook};
 pub use kernel::{Composition, Kernel, compose};
+pub use memory::MemoryReport;
 pub use pass::{Dispatch, Grid, Pass};
 pub use plan::{CacheFormat, Plan, ProductChoice, Products};
 pub use profile::{DispatchTime, HostTime, Profile, Work};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::buffer::{Buffer, Readback};
+use super::buffer::{Buffer, Readback, Share};
 use super::device::Device;
 use super::kernel::Kernel;
 use super::profile::{Timer, Work};
@@ -16,12 +16,14 @@ pub type Grid = [u32; 3];
 pub struct Dispatch {
     kernel: Arc<Kernel>,
     group: wgpu::BindGroup,
+    /// What the group keeps alive is counted as long.
+    _shares: Vec<Arc<Share>>,
     grid: Grid,
 }
 
 impl Dispatch {
-    pub(super) fn new(kernel: Arc<Kernel>, group: wgpu::BindGroup, grid: Grid) -> Dispatch {
-        Dispatch { kernel, group, grid }
+    pub(super) fn new(kernel: Arc<Kernel>, group: wgpu::BindGroup, shares: Vec<Arc<Share>>, grid: Grid) -> Dispatch {
+        Dispatch { kernel, group, _shares: shares, grid }
     }
 
     /// Records it over its own grid. `work` is what it has to do, for profiles.

@@ -16,6 +16,10 @@ pub struct PassCost {
 const MEASURED_ROWS: [usize; 5] = [1, 2, 4, 8, 16];
 /// Timed passes of each, after one that compiles the kernels.
 const REPETITIONS: usize = 2;
+/// Timed passes of one row where a whole answer is foretold, or timed submits of several on a GPU.
+const STEADY_REPETITIONS: usize = 9;
+/// Passes that a GPU is given before the first is waited for.
+const PASSES_AHEAD: usize = 8;
 
 impl PassCost {
     /// From measured points (rows, seconds), straight between them and beyond the last one. Rows must ascend; without a
@@ -45,8 +49,25 @@ impl PassCost {
     ///
     /// **Errors**: those of [`Sequence::run`].
     pub(crate) fn measure_slot(sequence: &Sequence, slot: usize) -> Result<PassCost> {
-        let points = measure_rows(sequence, slot, &MEASURED_ROWS, REPETITIONS)?;
+        let points = time_passes(sequence, slot, &MEASURED_ROWS, 0, REPETITIONS, 1)?;
         Ok(PassCost::from_points(&points))
+    }
+
+    /// The same as a long answer takes it: a GPU is given passes ahead, as it is there, and one row counts most.
+    ///
+    /// **Errors**: those of [`Sequence::run`].
+    pub fn measure_steadily(sequence: &Sequence) -> Result<PassCost> {
+        let (alone, ahead) = (STEADY_REPETITIONS, passes_ahead(sequence));
+        let one = time_passes(sequence, 0, &[1], 0, alone, ahead)?;
+        let more = time_passes(sequence, 0, &MEASURED_ROWS[1..], 0, REPETITIONS, ahead)?;
+        Ok(PassCost::from_points(&[one, more].concat()))
+    }
+
+    /// Seconds that a pass of one row takes at `position`, whatever the caches hold.
+    ///
+    /// **Errors**: those of [`Sequence::run`].
+    pub fn measure_at(sequence: &Sequence, position: usize) -> Result<f64> {
+        Ok(time_passes(sequence, 0, &[1], position, REPETITIONS + 1, passes_ahead(sequence))?[0].1)
     }
 
     /// Measures passes of the given numbers of rows in turns, each `repetitions` times after one that compiles the
@@ -54,7 +75,7 @@ impl PassCost {
     ///
     /// **Errors**: those of [`Sequence::run`].
     pub fn measure_rows(sequence: &Sequence, counts: &[usize], repetitions: usize) -> Result<Vec<(usize, f64)>> {
-        measure_rows(sequence, 0, counts, repetitions)
+        time_passes(sequence, 0, counts, 0, repetitions, 1)
     }
 
     /// Seconds for `rows` rows; a fraction of a row costs its share.
@@ -66,15 +87,31 @@ impl PassCost {
     }
 }
 
-fn measure_rows(sequence: &Sequence, slot: usize, counts: &[usize], repetitions: usize) -> Result<Vec<(usize, f64)>> {
+/// Passes that are submitted before any is waited for, as rounds are.
+fn passes_ahead(sequence: &Sequence) -> usize {
+    if sequence.model().device().is_software() { 1 } else { PASSES_AHEAD }
+}
+
+/// The median time of a pass of each number of rows from `position` on, `ahead` of them submitted before any is waited
+/// for. Those that are not counted compile the kernels.
+fn time_passes(
+    sequence: &Sequence,
+    slot: usize,
+    counts: &[usize],
+    position: usize,
+    repetitions: usize,
+    ahead: usize,
+) -> Result<Vec<(usize, f64)>> {
     let mut times = vec![Vec::new(); counts.len()];
     for repetition in 0..=repetitions {
         for (&rows, times) in counts.iter().zip(&mut times) {
             let begin = Instant::now();
-            sequence.run_slot(slot, Role::Round, &vec![0; rows], 0, rows)?;
+            for _ in 0..ahead {
+                sequence.run_slot(slot, Role::Round, &vec![0; rows], position, rows)?;
+            }
             sequence.model().device().wait()?;
             if repetition > 0 {
-                times.push(begin.elapsed().as_secs_f64());
+                times.push(begin.elapsed().as_secs_f64() / ahead as f64);
             }
         }
     }

@@ -55,8 +55,8 @@ impl Model {
         Model::upload(device, ModelFiles::open(&path)?, options, &|_, _| ())
     }
 
-    /// Finds and uploads a draft for `target`, which must be on `device`: a whole model like any other, or one that holds
-    /// layers only and uses the embeddings and the tokenizer of the target.
+    /// Finds and uploads a draft for `target`: a whole model like any other, or one that holds layers only and uses the
+    /// embeddings and the tokenizer of the target. `device` may be another than the target's.
     ///
     /// **Errors**: those of [`source::resolve`], [`DraftFiles::open`] and [`Model::upload_draft`].
     pub fn load_draft(device: &Device, name: &str, target: &Model, options: LoadOptions) -> Result<Model> {
@@ -93,7 +93,7 @@ impl Model {
     }
 
     /// Applies what was measured of it before.
-    fn tuned(mut transformer: Transformer, text: ChatTokenizer, options: LoadOptions) -> Model {
+    pub(super) fn tuned(mut transformer: Transformer, text: ChatTokenizer, options: LoadOptions) -> Model {
         let folder = Model::tuning_folder().filter(|_| !options.ignore_tuning);
         let tuning = folder.and_then(|folder| Tuning::load(&folder, &transformer));
         if let Some(tuning) = &tuning {

@@ -1,16 +1,16 @@
 //! From a checkpoint's tensors to a model's matrices on the device.
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use super::checkpoint::{Checkpoint, StoredType, TensorInfo};
+use super::checkpoint::Checkpoint;
 use super::config::Config;
+use super::parts::{Parts, Stack, expected_matrices, layer_matrices};
 use super::shared::Shared;
-use super::transformer::{LayerWeights, Progress, Transformer, expected_matrices};
-use super::weight_choice::{self, WeightChoice};
+use super::transformer::{LayerWeights, Progress, Transformer};
+use super::weight_choice::WeightChoice;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Plan};
-use crate::ops::{Matrix, Section, Source, Tensor, WeightFormat};
+use crate::ops::{Matrix, Section, Source, Tensor};
 
 /// Uploads one checkpoint's weights.
 pub(super) struct Loader<'a> {
@@ -57,11 +57,11 @@ impl<'a> Loader<'a> {
 
     /// The weights of layer `layer`.
     fn layer(&mut self, config: &Config, layer: usize) -> Result<LayerWeights> {
-        let [hidden, ffn] = [config.hidden_size, config.feed_forward_size];
-        let [queries, keys] = [config.query_size(), config.key_value_size()];
+        let hidden = config.hidden_size;
         let name = |part: &str| format!("model.layers.{layer}.{part}");
-        let qkv = |kind| ["q", "k", "v"].map(|part| name(&format!("self_attn.{part}_proj.{kind}")));
-        let qkv_bias = config.qkv_bias.then(|| self.vector(&qkv("bias"), &[queries, keys, keys])).transpose()?;
+        let [qkv, output, gate_up, down] = layer_matrices(config, layer);
+        let biases: Vec<String> = qkv.names.iter().map(|name| name.replace("weight", "bias")).collect();
+        let qkv_bias = config.qkv_bias.then(|| self.vector(&biases, &qkv.rows)).transpose()?;
         let gain = |loader: &Self, part, width| loader.vector(&[name(part)], &[width]);
         let head_norm = match config.head_norm {
             false => None,
@@ -72,13 +72,13 @@ impl<'a> Loader<'a> {
         };
         Ok(LayerWeights {
             attention_norm: gain(self, "input_layernorm.weight", hidden)?,
-            qkv: self.matrix(&qkv("weight"), &[queries, keys, keys], hidden)?,
+            qkv: self.matrix(&qkv)?,
             qkv_bias,
             head_norm,
-            output: self.matrix(&[name("self_attn.o_proj.weight")], &[hidden], queries)?,
+            output: self.matrix(&output)?,
             feed_forward_norm: gain(self, "post_attention_layernorm.weight", hidden)?,
-            gate_up: self.gate_up(&[name("mlp.gate_proj.weight"), name("mlp.up_proj.weight")], ffn, hidden)?,
-            down: self.matrix(&[name("mlp.down_proj.weight")], &[hidden], ffn)?,
+            gate_up: self.gate_up(&gate_up)?,
+            down: self.matrix(&down)?,
         })
     }
 
@@ -91,17 +91,9 @@ impl<'a> Loader<'a> {
         Tensor::vector(self.device, names[0].as_ref(), &values)
     }
 
-    /// One matrix made of the tensors `names`, one below the other, `rows` high and `columns` wide, each in its own format.
-    pub fn matrix<N: AsRef<str>>(&mut self, names: &[N], rows: &[usize], columns: usize) -> Result<Matrix> {
-        // Neighbours of one kind are one section.
-        let mut stacks: Vec<Stack> = Vec::new();
-        for (name, &height) in names.iter().zip(rows) {
-            let of_one = Stack::new(self.checkpoint, self.choice, name.as_ref(), height, columns)?;
-            match stacks.last_mut() {
-                Some(last) if last.kind() == of_one.kind() => last.tensors.extend(of_one.tensors),
-                _ => stacks.push(of_one),
-            }
-        }
+    /// One matrix, each tensor in its own format.
+    pub fn matrix(&mut self, parts: &Parts) -> Result<Matrix> {
+        let stacks = parts.stacks(self.checkpoint, self.choice)?;
         self.note(&stacks);
         let values: Vec<_> = stacks.iter().map(|stack| |rows, out: &mut [f32]| stack.values(rows, out)).collect();
         let blocks: Vec<_> = stacks.iter().map(|stack| |rows, out: &mut [u8]| stack.blocks(rows, out)).collect();
@@ -111,29 +103,26 @@ impl<'a> Loader<'a> {
             source: if stack.as_stored() { Source::Stored(blocks) } else { Source::Values(values) },
         });
         let sections: Vec<Section> = sections.collect();
-        let matrix = Matrix::of_sections(self.device, self.plan, names[0].as_ref(), columns, &sections)?;
-        self.progressed(rows.iter().sum::<usize>() * columns);
+        let matrix = Matrix::of_sections(self.device, self.plan, &parts.names[0], parts.columns, &sections)?;
+        self.progressed(parts);
         Ok(matrix)
     }
 
-    /// Gate and up, `width` rows each.
-    fn gate_up(&mut self, names: &[String; 2], width: usize, columns: usize) -> Result<Matrix> {
-        let stack = |name| Stack::new(self.checkpoint, self.choice, name, width, columns);
-        let (mut both, up) = (stack(&names[0])?, stack(&names[1])?);
-        // A lane's gate and up are read alike.
-        both.format = weight_choice::common(both.format, up.format);
-        both.tensors.extend(up.tensors);
+    /// Gate and up.
+    fn gate_up(&mut self, parts: &Parts) -> Result<Matrix> {
+        let both = parts.pair(self.checkpoint, self.choice)?;
         self.note(std::slice::from_ref(&both));
         let values = |rows, out: &mut [f32]| both.values(rows, out);
         let blocks = |rows, out: &mut [u8]| both.blocks(rows, out);
         let source = if both.as_stored() { Source::Stored(&blocks) } else { Source::Values(&values) };
-        let matrix = Matrix::of_pair(self.device, self.plan, &names[0], both.format, [width, columns], source)?;
-        self.progressed(2 * width * columns);
+        let shape = [parts.rows[0], parts.columns];
+        let matrix = Matrix::of_pair(self.device, self.plan, &parts.names[0], both.format, shape, source)?;
+        self.progressed(parts);
         Ok(matrix)
     }
 
-    fn progressed(&mut self, weights: usize) {
-        self.done += weights as u64;
+    fn progressed(&mut self, parts: &Parts) {
+        self.done += (parts.rows.iter().sum::<usize>() * parts.columns) as u64;
         (self.progress)(self.done, self.total);
     }
 
@@ -144,88 +133,5 @@ impl<'a> Loader<'a> {
                 self.notices.push(notice);
             }
         }
-    }
-}
-
-/// Tensors one below the other, all `columns` wide, that become weights of one format.
-struct Stack<'a> {
-    checkpoint: &'a dyn Checkpoint,
-    /// What the file says of each, and its rows.
-    tensors: Vec<(&'a TensorInfo, usize)>,
-    columns: usize,
-    format: WeightFormat,
-}
-
-impl<'a> Stack<'a> {
-    fn new(
-        checkpoint: &'a dyn Checkpoint,
-        choice: WeightChoice,
-        name: &str,
-        rows: usize,
-        columns: usize,
-    ) -> Result<Stack<'a>> {
-        let missing = || Error::MissingTensor { path: checkpoint.path().to_owned(), name: name.to_owned() };
-        let info = checkpoint.find(name).ok_or_else(missing)?;
-        Ok(Stack { checkpoint, tensors: vec![(info, rows)], columns, format: choice.format(info) })
-    }
-
-    /// Whether their bytes are taken as they are.
-    fn as_stored(&self) -> bool {
-        self.tensors.iter().all(|(info, _)| info.stored.blocks() == Some(self.format))
-    }
-
-    /// What neighbours must have in common.
-    fn kind(&self) -> (WeightFormat, bool) {
-        (self.format, self.as_stored())
-    }
-
-    fn rows(&self) -> usize {
-        self.tensors.iter().map(|(_, rows)| rows).sum()
-    }
-
-    /// Reads a range of their rows, as numbers.
-    fn values(&self, range: Range<usize>, out: &mut [f32]) -> Result<()> {
-        self.each(range, out, self.columns, |name, rows, out| self.checkpoint.read_rows(name, rows, out))
-    }
-
-    /// Reads a range of their rows, as they are stored.
-    fn blocks(&self, range: Range<usize>, out: &mut [u8]) -> Result<()> {
-        let width = self.format.stored_bytes(self.columns);
-        self.each(range, out, width, |name, rows, out| self.checkpoint.read_blocks(name, rows, out))
-    }
-
-    /// Hands each tensor's share of a range of rows to `read`, with its place in `out`, `width` elements a row.
-    fn each<T>(
-        &self,
-        range: Range<usize>,
-        out: &mut [T],
-        width: usize,
-        read: impl Fn(&str, Range<usize>, &mut [T]) -> Result<()>,
-    ) -> Result<()> {
-        let mut first = 0;
-        for &(info, height) in &self.tensors {
-            let [start, end] = [range.start.max(first), range.end.min(first + height)];
-            if start < end {
-                let target = &mut out[(start - range.start) * width..(end - range.start) * width];
-                read(&info.name, start - first..end - first, target)?;
-            }
-            first += height;
-        }
-        Ok(())
-    }
-
-    /// What to tell of tensors that are not kept as they are, though nothing else was asked for.
-    fn notices(&self, choice: WeightChoice) -> Vec<String> {
-        let changed = |stored: StoredType| match stored {
-            StoredType::F32 if self.format != WeightFormat::F32 => {
-                Some("F32 weights are rounded to BF16; --weights f32 keeps them".to_owned())
-            }
-            StoredType::Quantised(name) if stored.blocks() != Some(self.format) => {
-                Some(format!("{name} weights are kept as {}", self.format.name().to_uppercase()))
-            }
-            _ => None,
-        };
-        let tensors = self.tensors.iter().filter(|_| choice == WeightChoice::Compact);
-        tensors.filter_map(|(info, _)| changed(info.stored)).collect()
     }
 }

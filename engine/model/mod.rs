@@ -1,6 +1,7 @@
 //! Models: their files, their hyper-parameters, their weights on the GPU, and the forward pass.
 
 mod batch;
+mod blueprint;
 pub mod checkpoint;
 pub mod config;
 mod cost;
@@ -14,8 +15,10 @@ mod json;
 mod loaded;
 mod loader;
 pub mod local;
+mod parts;
 pub mod rotary;
 pub mod safetensors;
+mod sample;
 mod sampler;
 mod sequence;
 pub mod shared;
@@ -27,12 +30,14 @@ mod tuning;
 mod weight_choice;
 
 pub use batch::{Batch, Sampling};
+pub use blueprint::{Blueprint, Need};
 pub use cost::PassCost;
 pub use files::{DraftFiles, ModelFiles};
 pub use loaded::{LoadOptions, Model};
+pub use parts::expected_matrices;
 pub use sampler::{Sampler, SamplerTerms, Turns, log_probabilities};
 pub use sequence::Sequence;
 pub use slots::{PlacedRow, Slots, Together};
-pub use transformer::{Progress, Transformer, attention_shape, expected_matrices};
+pub use transformer::{Progress, Transformer, attention_shape};
 pub use tuning::{KeepGoing, Tuning};
 pub use weight_choice::WeightChoice;

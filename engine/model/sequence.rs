@@ -231,7 +231,8 @@ impl Sequence {
     /// Errors: [`Error::Gpu`] if a kernel does not compile.
     pub fn forward(&self, pass: &mut Pass, role: Role, rows: usize, end: usize) -> Result<()> {
         self.embedding.encode(pass, rows);
-        for layer in &self.layers {
+        // Of a sample a few layers take turns.
+        for layer in self.layers.iter().cycle().take(self.model.config.layers) {
             layer.attention_norm.encode(pass, rows);
             layer.qkv.encode(pass, role, rows)?;
             {
@@ -387,24 +388,63 @@ impl Activations {
     /// Errors: [`Error::Limit`] or [`Error::OutOfMemory`] if they do not fit the device.
     pub fn new(model: &Transformer, positions: usize) -> Result<Activations> {
         let (device, config, shape) = (&model.device, &model.config, model.attention_shape());
-        let affordable = SUBMIT_MULTIPLICATIONS / model.multiplications_per_row().max(1);
-        let rows = affordable.clamp(MOST_ROWS as u64, MOST_PROMPT_ROWS as u64) as usize;
-        let tensor = |label, width| Tensor::new(device, label, rows, width);
-        let capacity = positions.next_multiple_of(64);
+        let rows = prompt_rows(model.multiplications_per_row());
+        let [hidden, normed, qkv, query, attended, gated] =
+            row_widths(config).map(|(label, width)| Tensor::new(device, label, rows, width));
         Ok(Activations {
             turn: Mutex::default(),
             prompt_rows: rows,
             positions,
-            hidden: tensor("hidden", config.hidden_size)?,
-            normed: tensor("normed", config.hidden_size)?,
-            qkv: tensor("qkv", shape.qkv_width())?,
-            query: tensor("query", config.query_size())?,
-            attended: tensor("attended", config.query_size())?,
-            gated: tensor("gated", config.feed_forward_size)?,
+            hidden: hidden?,
+            normed: normed?,
+            qkv: qkv?,
+            query: query?,
+            attended: attended?,
+            gated: gated?,
             scratch: AttentionScratch::new(device, &model.plan, &shape, positions)?,
-            angles: Buffer::with_values(device, "rotary angles", &rotary::angles(config, capacity))?,
+            angles: Buffer::with_values(device, "rotary angles", &rotary::angles(config, angle_positions(positions)))?,
         })
     }
+
+    /// Device memory that [`Activations::new`] will take for a model of `config`, of which a row costs `multiplications`
+    /// and whose head has `head_rows` rows.
+    pub fn expected_bytes(
+        device: &Device,
+        plan: &Plan,
+        config: &Config,
+        [multiplications, head_rows]: [u64; 2],
+        positions: usize,
+    ) -> u64 {
+        let tensor = |rows: usize, width: u64| Buffer::rows_bytes(device, 4 * rows as u64 * width);
+        let rows = prompt_rows(multiplications);
+        let of_rows: u64 = row_widths(config).into_iter().map(|(_, width)| tensor(rows, width as u64)).sum();
+        let parts: u64 = AttentionScratch::bytes(plan, &attention_shape(config), positions).into_iter().sum();
+        let angles = 4 * (angle_positions(positions) * config.head_dim) as u64;
+        of_rows + tensor(MOST_ROWS, head_rows) + parts + angles
+    }
+}
+
+/// Most rows of a prompt that one submit takes, of a model whose rows cost `multiplications` each.
+fn prompt_rows(multiplications: u64) -> usize {
+    let affordable = SUBMIT_MULTIPLICATIONS / multiplications.max(1);
+    affordable.clamp(MOST_ROWS as u64, MOST_PROMPT_ROWS as u64) as usize
+}
+
+/// What each row of a pass works on, with its width.
+fn row_widths(config: &Config) -> [(&'static str, usize); 6] {
+    [
+        ("hidden", config.hidden_size),
+        ("normed", config.hidden_size),
+        ("qkv", attention_shape(config).qkv_width()),
+        ("query", config.query_size()),
+        ("attended", config.query_size()),
+        ("gated", config.feed_forward_size),
+    ]
+}
+
+/// Positions that there are rotary angles for.
+fn angle_positions(positions: usize) -> usize {
+    positions.next_multiple_of(64)
 }
 
 impl Layer {

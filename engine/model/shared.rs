@@ -11,7 +11,7 @@ use super::transformer::{Progress, Transformer};
 use super::weight_choice::WeightChoice;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Plan};
-use crate::ops::{MaskRow, Tensor, check_products};
+use crate::ops::{MaskRow, Matrix, Tensor, check_products};
 
 /// The tensor that holds the mask token's row of the embedding, `[hidden]`.
 pub const MASK_EMBEDDING: &str = "pard.mask_embedding";
@@ -22,6 +22,8 @@ pub const VOCABULARY: &str = "pard.vocabulary";
 pub(super) struct Shared {
     mask: u32,
     mask_row: Tensor,
+    /// Whether embedding and head are copies, since the target is on another device.
+    pub is_copy: bool,
     pub vocabulary: Option<Vocabulary>,
 }
 
@@ -94,9 +96,9 @@ impl Transformer {
         self.shared.as_ref()?.vocabulary.as_ref()
     }
 
-    /// Uploads a draft beside `target`, which must be on `device`. A whole model is uploaded as by
-    /// [`Transformer::upload`]; one without embeddings of its own shares those of `target`, and of a reduced head it gets
-    /// a copy of the rows it needs.
+    /// Uploads a draft beside `target`. A whole model is uploaded as by [`Transformer::upload`]; one without embeddings of its
+    /// own shares those of `target`, and of a reduced head it gets a copy of the rows it needs. On another device than the
+    /// target's it gets copies of all that it shares.
     ///
     /// **Errors**: as [`Transformer::upload`]; [`Error::Config`] if the target's embeddings do not fit;
     /// [`Error::Damaged`] for a faulty vocabulary; [`Error::Option`] if the plan lays weights out unlike the target's.
@@ -127,14 +129,20 @@ impl Transformer {
         let loader = Loader::new(device, plan, config, checkpoint, choice, progress)?;
         let mask_row = loader.vector(&[MASK_EMBEDDING], &[config.hidden_size])?;
         check_products(device, plan)?;
-        let embedding = target.embedding.clone();
+        let is_here = device.is_same(&target.device);
+        let here = |matrix: &Arc<Matrix>| match is_here {
+            true => Ok(matrix.clone()),
+            false => matrix.copied_to(&target.device, device).map(Arc::new),
+        };
+        let embedding = here(&target.embedding)?;
         let (head, vocabulary) = match vocabulary {
-            None => (target.own_head().cloned(), None),
+            None => (target.own_head().map(here).transpose()?, None),
             Some(ids) => {
-                let head = target.head().gather(device, "reduced head", &ids)?;
-                (Some(Arc::new(head)), Some(Vocabulary::new(device, ids)?))
+                let head = Arc::new(target.head().gather(&target.device, "reduced head", &ids)?);
+                let head = if is_here { head } else { here(&head)? };
+                (Some(head), Some(Vocabulary::new(device, ids)?))
             }
         };
-        loader.finish(config, embedding, head, Some(Shared { mask, mask_row, vocabulary }))
+        loader.finish(config, embedding, head, Some(Shared { mask, mask_row, vocabulary, is_copy: !is_here }))
     }
 }

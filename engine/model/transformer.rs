@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use super::blueprint::Blueprint;
 use super::checkpoint::Checkpoint;
 use super::config::Config;
 use super::loader::Loader;
-use super::shared::{self, MASK_EMBEDDING, Shared};
-use super::weight_choice::{self, WeightChoice};
+use super::parts::end_matrices;
+use super::shared::Shared;
+use super::weight_choice::WeightChoice;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Plan};
-use crate::ops::{AttentionShape, Matrix, Tensor, WeightFormat, check_products};
+use crate::ops::{AttentionShape, Matrix, Tensor, check_products};
 
 /// A decoder's weights, and the hyper-parameters that go with them.
 pub struct Transformer {
@@ -61,11 +63,11 @@ impl Transformer {
         }
         let mut loader = Loader::new(device, plan, config, checkpoint, choice, progress)?;
         check_products(device, plan)?;
-        let hidden = config.hidden_size;
-        let embedding = loader.matrix(&["model.embed_tokens.weight"], &[config.vocab_size], hidden)?;
+        let [embedding, head] = end_matrices(config);
+        let embedding = loader.matrix(&embedding)?;
         let head = match config.tied_head {
             true => None,
-            false => Some(Arc::new(loader.matrix(&["lm_head.weight"], &[config.vocab_size], hidden)?)),
+            false => Some(Arc::new(loader.matrix(&head)?)),
         };
         loader.finish(config, Arc::new(embedding), head, None)
     }
@@ -75,21 +77,7 @@ impl Transformer {
     ///
     /// **Errors**: [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::Damaged`], as an upload would.
     pub fn expected_bytes(config: &Config, checkpoint: &dyn Checkpoint, choice: WeightChoice) -> Result<u64> {
-        let mut bytes = 0;
-        if config.shared_embeddings {
-            checkpoint.expect(MASK_EMBEDDING, &[config.hidden_size])?;
-            // Rows of the target's head, which takes 16 bits at most unless all is in F32.
-            let format = if choice == WeightChoice::F32 { WeightFormat::F32 } else { WeightFormat::Bf16 };
-            let head_rows = shared::vocabulary(config, checkpoint)?.map_or(0, |ids| ids.len());
-            bytes += (head_rows * format.row_bytes(config.hidden_size)) as u64;
-        }
-        expected_matrices(config).iter().try_fold(bytes, |sum, (name, shape)| {
-            let mut format = choice.format(checkpoint.expect(name, shape)?);
-            if let Some(other) = gate_or_up(name) {
-                format = weight_choice::common(format, choice.format(checkpoint.expect(&other, shape)?));
-            }
-            Ok(sum + (shape[0] * format.row_bytes(shape[1])) as u64)
-        })
+        Ok(Blueprint::new(config, checkpoint, choice, None)?.unpadded_bytes())
     }
 
     /// The device that holds the weights.
@@ -123,7 +111,7 @@ impl Transformer {
     fn owns(&self) -> [bool; 2] {
         match &self.shared {
             None => [true, true],
-            Some(shared) => [false, shared.vocabulary.is_some()],
+            Some(shared) => [shared.is_copy, shared.is_copy || shared.vocabulary.is_some()],
         }
     }
 
@@ -172,38 +160,4 @@ impl Transformer {
 /// The heads that `config` describes.
 pub fn attention_shape(config: &Config) -> AttentionShape {
     AttentionShape { heads: config.heads, kv_heads: config.kv_heads, head_dim: config.head_dim }
-}
-
-/// The matrices that `config` asks for, with their shapes: a model is checked as a whole before any upload.
-pub fn expected_matrices(config: &Config) -> Vec<(String, [usize; 2])> {
-    let hidden = config.hidden_size;
-    let [queries, keys, ffn] = [config.query_size(), config.key_value_size(), config.feed_forward_size];
-    let mut expected = Vec::new();
-    if !config.shared_embeddings {
-        expected.push(("model.embed_tokens.weight".to_owned(), [config.vocab_size, hidden]));
-    }
-    if !config.shared_embeddings && !config.tied_head {
-        expected.push(("lm_head.weight".to_owned(), [config.vocab_size, hidden]));
-    }
-    for layer in 0..config.layers {
-        for (part, shape) in [
-            ("self_attn.q_proj", [queries, hidden]),
-            ("self_attn.k_proj", [keys, hidden]),
-            ("self_attn.v_proj", [keys, hidden]),
-            ("self_attn.o_proj", [hidden, queries]),
-            ("mlp.gate_proj", [ffn, hidden]),
-            ("mlp.up_proj", [ffn, hidden]),
-            ("mlp.down_proj", [hidden, ffn]),
-        ] {
-            expected.push((format!("model.layers.{layer}.{part}.weight"), shape));
-        }
-    }
-    expected
-}
-
-/// The gate's up, and the up's gate: they are one matrix of one format.
-fn gate_or_up(name: &str) -> Option<String> {
-    let [gate, up] = ["gate_proj", "up_proj"];
-    let other = |from, to| name.contains(from).then(|| name.replace(from, to));
-    other(gate, up).or_else(|| other(up, gate))
 }

@@ -57,8 +57,8 @@ impl AttentionScratch {
         positions.next_multiple_of(KEY_TILE).div_ceil(plan.key_split as usize)
     }
 
-    /// The sizes of the parts and of their sums.
-    fn bytes(plan: &Plan, shape: &AttentionShape, positions: usize) -> [u64; 2] {
+    /// The sizes of the parts and of their sums, in bytes.
+    pub fn bytes(plan: &Plan, shape: &AttentionShape, positions: usize) -> [u64; 2] {
         let pairs = (MOST_ROWS * shape.heads * Self::splits(plan, positions)) as u64;
         [pairs * shape.head_dim as u64 * 4, pairs * 8]
     }

@@ -130,7 +130,7 @@ impl Matrix {
         source: Source,
     ) -> Result<Matrix> {
         let lanes = plan.lanes as usize;
-        let rows = 2 * outputs.next_multiple_of(lanes);
+        let rows = Matrix::pair_rows(plan, outputs);
         let upload = |source| Section { format, rows, source }.upload(device, plan, label, columns, 0);
         let mut parts = match source {
             Source::Values(read) => upload(Source::Values(&in_turns(lanes, outputs, columns, read)))?,
@@ -146,11 +146,39 @@ impl Matrix {
         Ok(Matrix::of_parts(device, lanes, columns, parts, 2))
     }
 
+    /// Device memory that weights of the shape `[rows, columns]` in one format will take: whole groups of rows, and scales
+    /// where products are cooperative.
+    pub fn expected_bytes(plan: &Plan, format: WeightFormat, [rows, columns]: [usize; 2]) -> u64 {
+        let layout = Layout { lanes: plan.lanes as usize, columns, format };
+        let padded = rows.next_multiple_of(layout.group());
+        let scales = if plan.products == Products::Plain { 0 } else { padded * size_of::<f32>() };
+        (padded / layout.group() * layout.group_bytes() + scales) as u64
+    }
+
+    /// Weight rows of a pair of `outputs` outputs, padded so that gate and up can lie in turns.
+    pub fn pair_rows(plan: &Plan, outputs: usize) -> usize {
+        2 * outputs.next_multiple_of(plan.lanes as usize)
+    }
+
     /// A matrix whose parts are made.
     pub(super) fn of_parts(device: &Device, lanes: usize, columns: usize, parts: Vec<Part>, pair: usize) -> Matrix {
         let outputs = parts.iter().map(|part| part.outputs).sum();
         let variants = Variant::defaults(device, pair as u32);
         Matrix { parts, outputs, columns, pair, lanes: lanes as u32, variants }
+    }
+
+    /// The same matrix on another device, bit for bit; `from` is where this one is.
+    ///
+    /// **Errors**: [`Error::Limit`] if that device binds no part as large as this one's, [`Error::OutOfMemory`]; as
+    /// [`Device::check`].
+    pub fn copied_to(&self, from: &Device, to: &Device) -> Result<Matrix> {
+        let copy = |part: &Part| {
+            let scales = part.scales.as_ref().map(|scales| scales.copied_to(from, to)).transpose()?;
+            let Part { format, first, outputs, .. } = *part;
+            Ok(Part { buffer: part.buffer.copied_to(from, to)?, scales, format, first, outputs })
+        };
+        let parts = self.parts.iter().map(copy).collect::<Result<_>>()?;
+        Ok(Matrix::of_parts(to, self.lanes as usize, self.columns, parts, self.pair))
     }
 
     /// Puts `values`, `[outputs, columns]`, in the place of the weights, rounded to their format.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::open_good;
 use super::writer::{Writer, byte_tokens, llama, with_tokens};
 use crate::comparison::relative_error;
+use crate::fit::expect_allocated;
 use crate::ops::same_bits;
 use crate::support::gpu::device;
 use crate::support::random::Random;
@@ -113,6 +114,20 @@ fn every_format_gives_the_logits_of_its_widened_values() {
         assert!((1.0..1.05).contains(&more), "{formats:?}: {} bytes of {file_bytes} in the file", native.bytes());
         let error = relative_error(&logits(&native), &logits(&widened));
         assert!(error <= 1e-5, "{formats:?}: {error:e}");
+    }
+}
+
+/// Of mixed and single formats, as stored, widened, and quantised where they are floats.
+#[test]
+fn what_is_needed_is_what_is_allocated() {
+    use WeightFormat::{F16, F32, Q4_1, Q4K, Q6K, Q8_0};
+    let quantised = WeightChoice::Quantised { layers: Q4K, ends: Q8_0 };
+    for formats in [[Q4K, Q4K, Q6K, Q4K, Q4K, Q4K, Q6K], [Q4_1, Q8_0, Q8_0, F16, Q4K, Q6K, F32], [F32; 7]] {
+        let (_file, gguf) = open_good(&model(formats, formats[0]).bytes());
+        let config = gguf.config().expect("hyper-parameters");
+        for choice in [WeightChoice::Compact, WeightChoice::Bf16, WeightChoice::F32, quantised] {
+            expect_allocated(&format!("{formats:?}"), &config, &gguf, choice);
+        }
     }
 }
 

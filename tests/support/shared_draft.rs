@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use half::bf16;
 use pard_engine::Result;
-use pard_engine::gpu::Plan;
+use pard_engine::gpu::{Device, Plan};
 use pard_engine::model::config::Config;
 use pard_engine::model::shared::{MASK_EMBEDDING, VOCABULARY};
-use pard_engine::model::{Transformer, WeightChoice};
+use pard_engine::model::{Blueprint, Transformer, WeightChoice};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
@@ -52,8 +52,18 @@ impl SharedDraft {
 
     /// Uploads it beside `target`.
     pub fn upload(&self, target: &Transformer, plan: &Plan) -> Result<Arc<Transformer>> {
+        self.upload_on(device(), target, plan)
+    }
+
+    /// The same on another device than that of the tests.
+    pub fn upload_on(&self, device: &Device, target: &Transformer, plan: &Plan) -> Result<Arc<Transformer>> {
         let (memory, choice) = (self.memory(), WeightChoice::Compact);
-        Transformer::upload_draft(device(), plan, &self.config, &memory, target, choice, &|_, _| ()).map(Arc::new)
+        Transformer::upload_draft(device, plan, &self.config, &memory, target, choice, &|_, _| ()).map(Arc::new)
+    }
+
+    /// What it will be beside a target of that blueprint.
+    pub fn blueprint(&self, target: &Blueprint) -> Result<Blueprint> {
+        Blueprint::new(&self.config, &self.memory(), WeightChoice::Compact, Some(target))
     }
 
     /// The memory it should take.

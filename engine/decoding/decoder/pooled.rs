@@ -54,6 +54,8 @@ impl Decoder {
         match self.options.method {
             // Each of its proposals takes a pass of the draft.
             Method::Ar | Method::Vsd => None,
+            // It has a device of its own, and its passes to itself.
+            Method::Pard if self.rounds.is_split() => None,
             Method::Ngram => offer(self.options.ngram.propose(&self.tokens, limit).len(), 0),
             Method::Pard => {
                 let outlook = self.outlook();

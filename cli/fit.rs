@@ -1,0 +1,269 @@
+//! `pard fit`: what memory models need on an adapter, in which formats and with which context they fit it, and how fast
+//! they will be. Sizes come from the files' headers; speeds from passes over some of the layers, which are measured here.
+
+mod report;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use pard_engine::Result;
+use pard_engine::decoding::{Costs, Decoder, Method};
+use pard_engine::gpu::{Buffer, MemoryReport, Plan};
+use pard_engine::model::{LoadOptions, Model, Need, PassCost, Sequence, WeightChoice};
+use pard_engine::ops::{MOST_ROWS, WeightFormat, Yardstick};
+
+use crate::args::{FitArguments, ModelArguments, QUANTISED};
+use crate::load::{self, Blueprints, Files, Sites};
+use crate::output::{self, Talk};
+
+/// Chances of a proposal to be accepted that speeds are foretold for.
+const CHANCES: [f64; 4] = [0.5, 0.7, 0.9, 1.0];
+
+/// Runs the command. The exit code is 1 if the models do not fit.
+pub fn run(arguments: &FitArguments) -> anyhow::Result<ExitCode> {
+    let talk = Talk::unless(arguments.quiet);
+    let files = Files::open(&arguments.models, true, talk)?;
+    let context = load::context(&arguments.models, &files, talk);
+    let device = arguments.models.device.open()?;
+    let sites = Sites::open(&device, &arguments.models, files.draft().is_some())?;
+    let mut fit = Fit::of(&files, &sites, &arguments.models, context)?;
+    if fit.verdict() != Some(false) && !arguments.sizes_only {
+        talk.note("measuring passes over some of the layers");
+        fit.speed = Some(Speed::measure(&files, &sites, &fit)?);
+    }
+    match arguments.json {
+        true => output::print(&report::as_json(&fit).to_string())?,
+        false => output::print(&report::as_text(&fit))?,
+    }
+    Ok(ExitCode::from(u8::from(fit.verdict() == Some(false))))
+}
+
+/// What is reported.
+struct Fit {
+    target: String,
+    draft: Option<String>,
+    adapter: String,
+    plan: Plan,
+    options: LoadOptions,
+    context: usize,
+    /// Weights in each format, of both models.
+    formats: Vec<(WeightFormat, u64)>,
+    need: Need,
+    draft_need: Option<Need>,
+    /// The draft's adapter and its memory, if it is another.
+    elsewhere: Option<(String, Memory)>,
+    memory: Memory,
+    /// Whether it fits, if that can be known.
+    fits: Option<bool>,
+    /// Why it does not, if a kernel could not bind it.
+    obstacle: Option<String>,
+    ways: Vec<Way>,
+    speed: Option<Speed>,
+}
+
+/// What there is.
+#[derive(Clone, Copy)]
+struct Memory {
+    report: MemoryReport,
+    /// What `--memory` allows.
+    limit: Option<u64>,
+}
+
+impl Memory {
+    /// What may be taken, if that is known.
+    fn available(self) -> Option<u64> {
+        self.limit.or(self.report.free).or(self.report.total)
+    }
+}
+
+/// A way to keep the weights.
+struct Way {
+    weights: WeightChoice,
+    need: Need,
+    fits: Option<bool>,
+    /// The longest context that fits, up to what the target was made for or what was asked for; none if not even the
+    /// shortest does.
+    longest: Option<usize>,
+}
+
+impl Fit {
+    fn of(files: &Files, sites: &Sites, arguments: &ModelArguments, context: usize) -> Result<Fit> {
+        let options = arguments.memory.load_options();
+        let memory = Memory { report: sites.device.memory(), limit: arguments.memory_limit };
+        let elsewhere = sites.draft.as_ref().map(|(device, _)| {
+            let report = device.memory();
+            (device.name(), Memory { report, limit: None })
+        });
+        let blueprints = files.blueprints(options)?;
+        let obstacle = blueprints.check_bindings(sites, context).err().map(|error| error.to_string());
+        let draft_need = blueprints.draft_need(sites, context);
+        let need = blueprints.target_need(sites, context);
+        let most_context = files.target.config.context.max(context);
+        let mut ways = Vec::new();
+        let mut seen = Vec::new();
+        for weights in choices(options.weights) {
+            let blueprints = files.blueprints(arguments.memory.load_options_with(weights))?;
+            let formats = formats(&blueprints);
+            // What is quantised already stays as it is.
+            if seen.contains(&formats) {
+                continue;
+            }
+            seen.push(formats);
+            ways.push(Way::new(weights, &blueprints, sites, memory, [context, most_context]));
+        }
+        Ok(Fit {
+            target: files.target.name().to_owned(),
+            draft: files.draft().map(|draft| draft.name().to_owned()),
+            adapter: sites.device.name(),
+            plan: sites.plan,
+            options,
+            context,
+            formats: formats(&blueprints),
+            need,
+            draft_need,
+            elsewhere,
+            memory,
+            fits: ways.first().and_then(|way| way.fits),
+            obstacle,
+            ways,
+            speed: None,
+        })
+    }
+
+    /// What is needed on the target's device.
+    fn needed(&self) -> Need {
+        self.need + self.draft_need.filter(|_| self.elsewhere.is_none()).unwrap_or_default()
+    }
+
+    /// Whether the draft fits a device of its own.
+    fn draft_fits(&self) -> Option<bool> {
+        let ((_, memory), need) = (self.elsewhere.as_ref()?, self.draft_need?);
+        memory.available().map(|most| need.total() <= most)
+    }
+
+    /// Whether all of it fits, if that can be known.
+    fn verdict(&self) -> Option<bool> {
+        match (self.fits, self.draft_fits()) {
+            (Some(false), _) | (_, Some(false)) => Some(false),
+            (fits, None) if self.elsewhere.is_none() => fits,
+            (fits, draft_fits) => fits.and(draft_fits),
+        }
+    }
+}
+
+/// The choice that was made, then the others.
+fn choices(asked: WeightChoice) -> Vec<WeightChoice> {
+    let quantised = QUANTISED.map(|(_, layers)| WeightChoice::Quantised { layers, ends: WeightFormat::Q8_0 });
+    let others = [WeightChoice::Compact, WeightChoice::Bf16].into_iter().chain(quantised);
+    std::iter::once(asked).chain(others.filter(|other| *other != asked)).collect()
+}
+
+fn formats(blueprints: &Blueprints) -> Vec<(WeightFormat, u64)> {
+    let mut all = blueprints.target.formats();
+    for (format, weights) in blueprints.draft.iter().flat_map(|draft| draft.formats()) {
+        match all.iter_mut().find(|(known, _)| *known == format) {
+            Some((_, sum)) => *sum += weights,
+            None => all.push((format, weights)),
+        }
+    }
+    all
+}
+
+impl Way {
+    fn new(
+        weights: WeightChoice,
+        blueprints: &Blueprints,
+        sites: &Sites,
+        memory: Memory,
+        [context, most_context]: [usize; 2],
+    ) -> Way {
+        let fits = |context| match blueprints.check_bindings(sites, context) {
+            Err(_) => Some(false),
+            Ok(()) => memory.available().map(|most| blueprints.need(sites, context).total() <= most),
+        };
+        // Where it is not known, all there is to go by is what kernels can bind.
+        let may_fit = |context| fits(context) != Some(false);
+        let (mut good, mut bad) = (1, most_context + 1);
+        while bad - good > 1 {
+            let middle = good + (bad - good) / 2;
+            *(if may_fit(middle) { &mut good } else { &mut bad }) = middle;
+        }
+        let longest = (good > 1).then_some(good);
+        Way { weights, need: blueprints.need(sites, context), fits: fits(context), longest }
+    }
+}
+
+/// What proposals promise.
+struct Promise {
+    /// The share of them that is accepted.
+    accepted: f64,
+    /// The K that is best then.
+    drafts: usize,
+    tokens_per_second: f64,
+}
+
+/// What is foretold.
+struct Speed {
+    /// Tokens per second one after the other, at the beginning and at the end of the context.
+    plain: f64,
+    at_end: f64,
+    /// Whether `pard tune` measured it before.
+    tuned: bool,
+    /// By whom tokens are proposed, and what that promises for each of the chances.
+    speculative: Option<(Method, Vec<Promise>)>,
+    /// Bytes per second that are read from memory at most, if that could be measured.
+    read: Option<f64>,
+    /// Bytes of weights that a token takes.
+    pass_bytes: u64,
+}
+
+impl Speed {
+    fn measure(files: &Files, sites: &Sites, fit: &Fit) -> Result<Speed> {
+        let device = &sites.device;
+        let yardstick = Yardstick::new(device, &fit.plan, |index| index);
+        let read = yardstick.and_then(|yardstick| yardstick.measure(device)).ok().map(|rates| rates.read);
+        let blueprints = files.blueprints(fit.options)?;
+        let target = Model::sample(device, &files.target, fit.options, None)?;
+        let (cost, at_end) = cost(&target, fit.context)?;
+        let method = files.methods().last().copied().unwrap_or_default();
+        let draft_cost = match files.other_draft() {
+            None if sites.draft.is_some() => {
+                self::cost(&Model::sample(sites.draft_device(), &files.target, fit.options, None)?, fit.context)?.0
+            }
+            None => cost.clone(),
+            Some(draft) => {
+                self::cost(&Model::sample(sites.draft_device(), draft, fit.options, Some(&target))?, fit.context)?.0
+            }
+        };
+        let costs = Costs { target: cost, draft: draft_cost };
+        let promise = |accepted| {
+            let (drafts, tokens_per_second) = costs.promise(method, accepted);
+            Promise { accepted, drafts, tokens_per_second }
+        };
+        Ok(Speed {
+            plain: 1.0 / costs.target.of(1.0).max(1e-9),
+            at_end: 1.0 / at_end.max(1e-9),
+            tuned: target.tuning.is_some(),
+            speculative: (method != Method::Ar).then(|| (method, CHANCES.into_iter().map(promise).collect())),
+            read,
+            pass_bytes: blueprints.target.pass_bytes(&fit.plan, None),
+        })
+    }
+}
+
+/// What passes over a sample of a model cost, and seconds of one at the context's end.
+fn cost(model: &Model, context: usize) -> Result<(PassCost, f64)> {
+    let transformer: &Arc<_> = &model.transformer;
+    let choices = Buffer::storage(transformer.device(), "choices", 4 * MOST_ROWS as u64)?;
+    let positions = Decoder::positions(context);
+    let sequence = Sequence::new(transformer, positions, transformer.config().vocab_size, &choices)?;
+    let cost = match &model.tuning {
+        Some(tuning) => tuning.pass_cost(),
+        None => PassCost::measure_steadily(&sequence)?,
+    };
+    // As much more as it takes here.
+    let begin = PassCost::measure_at(&sequence, 0)?;
+    let end = PassCost::measure_at(&sequence, context - 1)?;
+    let at_end = cost.of(1.0) * (end / begin.max(1e-9)).max(1.0);
+    Ok((cost, at_end))
+}

@@ -1,0 +1,261 @@
+//! What a model will be on a device, known from its files alone, and the memory that it will need there. Reports and
+//! refusals take their sums from here; a test holds them against what is really allocated.
+
+use super::checkpoint::Checkpoint;
+use super::config::Config;
+use super::parts::{Parts, Stack, end_matrices, expected_matrices, layer_matrices};
+use super::sequence::{Activations, Sequence};
+use super::shared::{self, MASK_EMBEDDING};
+use super::weight_choice::WeightChoice;
+use crate::error::{Error, Result};
+use crate::gpu::{Device, Plan};
+use crate::ops::{Matrix, WeightFormat};
+
+/// Device memory, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Need {
+    /// Weights, padded as they lie there.
+    pub weights: u64,
+    /// Keys and values of the whole context.
+    pub caches: u64,
+    /// What passes work on: activations, logits, tables.
+    pub scratch: u64,
+}
+
+impl Need {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        [self.weights, self.caches, self.scratch].into_iter().fold(0, u64::saturating_add)
+    }
+
+    /// Refuses what surely finds no room: more than `limit` bytes, or if there is none, than the device is known to have.
+    ///
+    /// **Errors**: [`Error::DoesNotFit`]; `hint` says what could be used instead.
+    pub fn check(&self, device: &Device, limit: Option<u64>, hint: &'static str) -> Result<()> {
+        let Need { weights, caches, scratch } = *self;
+        match limit.or(device.memory().total) {
+            Some(available) if self.total() > available => Err(Error::DoesNotFit {
+                adapter: device.name(),
+                needed: self.total(),
+                weights,
+                caches,
+                scratch,
+                available,
+                hint,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::ops::Add for Need {
+    type Output = Need;
+
+    fn add(self, other: Need) -> Need {
+        let sum = u64::saturating_add;
+        Need {
+            weights: sum(self.weights, other.weights),
+            caches: sum(self.caches, other.caches),
+            scratch: sum(self.scratch, other.scratch),
+        }
+    }
+}
+
+/// A model that is not uploaded: what its matrices will be.
+#[derive(Debug, Clone)]
+pub struct Blueprint {
+    config: Config,
+    /// None if it is a target's.
+    embedding: Option<MatrixPlan>,
+    /// None if it is the embedding, or a target's.
+    own_head: Option<MatrixPlan>,
+    head_rows: usize,
+    layers: Vec<[MatrixPlan; 4]>,
+    /// Gains, biases, and the ids of a reduced vocabulary, in bytes.
+    vectors: u64,
+}
+
+/// A matrix that is not uploaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct MatrixPlan {
+    /// The formats of its rows, and how many there are of each.
+    sections: Vec<(WeightFormat, usize)>,
+    columns: usize,
+    /// Whether gate and up lie in turns.
+    is_pair: bool,
+}
+
+impl MatrixPlan {
+    fn new(stacks: &[Stack], columns: usize, is_pair: bool) -> MatrixPlan {
+        let sections = stacks.iter().map(|stack| (stack.format, stack.rows())).collect();
+        MatrixPlan { sections, columns, is_pair }
+    }
+
+    fn rows(&self) -> usize {
+        self.sections.iter().map(|(_, rows)| rows).sum()
+    }
+
+    fn weights(&self) -> u64 {
+        (self.rows() * self.columns) as u64
+    }
+
+    /// Device memory.
+    fn bytes(&self, plan: &Plan) -> u64 {
+        let bytes = |&(format, rows): &(WeightFormat, usize)| {
+            let rows = if self.is_pair { Matrix::pair_rows(plan, rows / 2) } else { rows };
+            Matrix::expected_bytes(plan, format, [rows, self.columns])
+        };
+        self.sections.iter().map(bytes).sum()
+    }
+
+    /// The same without what pads it.
+    fn unpadded_bytes(&self) -> u64 {
+        self.sections.iter().map(|(format, rows)| (rows * format.row_bytes(self.columns)) as u64).sum()
+    }
+}
+
+impl Blueprint {
+    /// What the weights of `checkpoint`, which are those that `config` describes, will be. A draft without embeddings of its
+    /// own shares those of `target`; without it they are taken to be of 16 bits, or all is in F32.
+    ///
+    /// **Errors**: [`Error::Config`], [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::Damaged`], as an upload
+    /// would.
+    pub fn new(
+        config: &Config,
+        checkpoint: &dyn Checkpoint,
+        choice: WeightChoice,
+        target: Option<&Blueprint>,
+    ) -> Result<Blueprint> {
+        config.check(checkpoint.path())?;
+        for (name, shape) in expected_matrices(config) {
+            checkpoint.expect(&name, &shape)?;
+        }
+        let single = |parts: &Parts| -> Result<MatrixPlan> {
+            Ok(MatrixPlan::new(&parts.stacks(checkpoint, choice)?, parts.columns, false))
+        };
+        let layer = |layer| {
+            let [qkv, output, gate_up, down] = layer_matrices(config, layer);
+            let pair = MatrixPlan::new(&[gate_up.pair(checkpoint, choice)?], gate_up.columns, true);
+            Ok([single(&qkv)?, single(&output)?, pair, single(&down)?])
+        };
+        let layers = (0..config.layers).map(layer).collect::<Result<_>>()?;
+        let hidden = config.hidden_size;
+        let [queries, keys] = [config.query_size(), config.key_value_size()];
+        let biases = if config.qkv_bias { queries + 2 * keys } else { 0 };
+        let gains = 2 * hidden + if config.head_norm { 2 * config.head_dim } else { 0 };
+        let mut words = config.layers * (gains + biases) + hidden;
+        let (mut embedding, mut own_head, mut head_rows) = (None, None, config.vocab_size);
+        if config.shared_embeddings {
+            checkpoint.expect(MASK_EMBEDDING, &[hidden])?;
+            words += hidden;
+            if let Some(ids) = shared::vocabulary(config, checkpoint)? {
+                let float = if choice == WeightChoice::F32 { WeightFormat::F32 } else { WeightFormat::Bf16 };
+                let format = target.and_then(Blueprint::head_format).unwrap_or(float);
+                words += ids.len();
+                head_rows = ids.len();
+                own_head = Some(MatrixPlan { sections: vec![(format, ids.len())], columns: hidden, is_pair: false });
+            }
+        } else {
+            let [first, last] = end_matrices(config);
+            embedding = Some(single(&first)?);
+            own_head = if config.tied_head { None } else { Some(single(&last)?) };
+        }
+        let config = config.clone();
+        Ok(Blueprint { config, embedding, own_head, head_rows, layers, vectors: 4 * words as u64 })
+    }
+
+    /// The hyper-parameters.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// How the rows of its head, its own or the embedding's, are kept.
+    fn head_format(&self) -> Option<WeightFormat> {
+        let head = self.own_head.as_ref().or(self.embedding.as_ref())?;
+        head.sections.first().map(|&(format, _)| format)
+    }
+
+    fn matrices(&self) -> impl Iterator<Item = &MatrixPlan> {
+        self.layers.iter().flatten().chain(&self.embedding).chain(&self.own_head)
+    }
+
+    /// The formats of its own matrices, with the weights of each, most weights first.
+    pub fn formats(&self) -> Vec<(WeightFormat, u64)> {
+        let mut formats: Vec<(WeightFormat, u64)> = Vec::new();
+        for matrix in self.matrices() {
+            for &(format, rows) in &matrix.sections {
+                let weights = (rows * matrix.columns) as u64;
+                match formats.iter_mut().find(|(known, _)| *known == format) {
+                    Some((_, sum)) => *sum += weights,
+                    None => formats.push((format, weights)),
+                }
+            }
+        }
+        formats.sort_by_key(|(_, weights)| std::cmp::Reverse(*weights));
+        formats
+    }
+
+    /// Device memory that its own weights will take under `plan`.
+    pub fn weight_bytes(&self, plan: &Plan) -> u64 {
+        self.matrices().map(|matrix| matrix.bytes(plan)).sum::<u64>() + self.vectors
+    }
+
+    /// Device memory of its matrices, without what pads them. It takes no device to know.
+    pub(super) fn unpadded_bytes(&self) -> u64 {
+        self.matrices().map(MatrixPlan::unpadded_bytes).sum()
+    }
+
+    /// Bytes of weights that one pass reads: all layers and the head, whosever it is.
+    pub fn pass_bytes(&self, plan: &Plan, target: Option<&Blueprint>) -> u64 {
+        let head_of = |blueprint: &Blueprint| {
+            blueprint.own_head.as_ref().or(blueprint.embedding.as_ref()).map(|head| head.bytes(plan))
+        };
+        let head = head_of(self).or_else(|| head_of(target?)).unwrap_or(0);
+        self.layers.iter().flatten().map(|matrix| matrix.bytes(plan)).sum::<u64>() + head
+    }
+
+    /// Device memory that a draft without embeddings of its own takes for copies of those of `target`, where that is on
+    /// another device.
+    pub fn copy_bytes(&self, plan: &Plan, target: &Blueprint) -> u64 {
+        let copied = |matrix: &Option<MatrixPlan>| matrix.as_ref().map_or(0, |matrix| matrix.bytes(plan));
+        match (&self.embedding, &self.own_head) {
+            (Some(_), _) => 0,
+            (None, Some(_)) => copied(&target.embedding),
+            (None, None) => copied(&target.embedding) + copied(&target.own_head),
+        }
+    }
+
+    /// Layers at even distances that hold `bytes` bytes, two at least, and one of each kind: formats may differ from the
+    /// first layer to the last.
+    pub(super) fn sample_layers(&self, plan: &Plan, bytes: u64) -> Vec<usize> {
+        let all = self.layers.len();
+        let sum: u64 = self.layers.iter().flatten().map(|matrix| matrix.bytes(plan)).sum();
+        let mean = (sum / all as u64).max(1);
+        let some = (bytes.div_ceil(mean) as usize).max(2).min(all);
+        let mut chosen: Vec<usize> = (0..some).map(|index| (2 * index + 1) * all / (2 * some)).collect();
+        for (index, layer) in self.layers.iter().enumerate() {
+            if !chosen.iter().any(|&chosen| self.layers[chosen] == *layer) {
+                chosen.push(index);
+            }
+        }
+        chosen.sort_unstable();
+        chosen
+    }
+
+    /// What it needs with one sequence on it, as [`Blueprint::sequence_need`] has it.
+    pub fn need(&self, device: &Device, plan: &Plan, positions: usize) -> Need {
+        Need { weights: self.weight_bytes(plan), ..self.sequence_need(device, plan, positions) }
+    }
+
+    /// What a sequence on it needs with caches for `positions` positions; the weights are not part of it.
+    pub fn sequence_need(&self, device: &Device, plan: &Plan, positions: usize) -> Need {
+        let head = (self.head_rows * self.config.hidden_size) as u64;
+        let layers: u64 = self.layers.iter().flatten().map(MatrixPlan::weights).sum();
+        let sizes = [layers + head, self.head_rows as u64];
+        Need {
+            weights: 0,
+            caches: Sequence::cache_bytes(plan.cache, &self.config, positions),
+            scratch: Activations::expected_bytes(device, plan, &self.config, sizes, positions),
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Which of a checkpoint's tensors make which matrix, and in what formats they are kept: what is planned from the files
+//! alone and what is uploaded both come from here.
+
+use std::ops::Range;
+
+use super::checkpoint::{Checkpoint, StoredType, TensorInfo};
+use super::config::Config;
+use super::weight_choice::{self, WeightChoice};
+use crate::error::{Error, Result};
+use crate::ops::WeightFormat;
+
+/// The matrices that `config` asks for, with their shapes: a model is checked as a whole before any upload.
+pub fn expected_matrices(config: &Config) -> Vec<(String, [usize; 2])> {
+    let [embedding, head] = end_matrices(config);
+    let own = !config.shared_embeddings;
+    let ends = [(embedding, own), (head, own && !config.tied_head)];
+    let ends = ends.into_iter().filter(|(_, there)| *there).map(|(parts, _)| parts);
+    let layers = (0..config.layers).flat_map(|layer| layer_matrices(config, layer));
+    ends.chain(layers).flat_map(Parts::shapes).collect()
+}
+
+/// What a matrix is made of: tensors one below the other.
+pub(super) struct Parts {
+    pub names: Vec<String>,
+    /// How high each is.
+    pub rows: Vec<usize>,
+    /// How wide all are.
+    pub columns: usize,
+}
+
+impl Parts {
+    fn new(names: &[&str], rows: &[usize], columns: usize) -> Parts {
+        Parts { names: names.iter().map(|&name| name.to_owned()).collect(), rows: rows.to_vec(), columns }
+    }
+
+    /// Each tensor's name and shape.
+    fn shapes(self) -> impl Iterator<Item = (String, [usize; 2])> {
+        self.names.into_iter().zip(self.rows).map(move |(name, rows)| (name, [rows, self.columns]))
+    }
+
+    /// How they are kept: neighbours of one kind are one section.
+    pub fn stacks<'a>(&self, checkpoint: &'a dyn Checkpoint, choice: WeightChoice) -> Result<Vec<Stack<'a>>> {
+        let mut stacks: Vec<Stack> = Vec::new();
+        for (name, &height) in self.names.iter().zip(&self.rows) {
+            let of_one = Stack::new(checkpoint, choice, name, height, self.columns)?;
+            match stacks.last_mut() {
+                Some(last) if last.kind() == of_one.kind() => last.tensors.extend(of_one.tensors),
+                _ => stacks.push(of_one),
+            }
+        }
+        Ok(stacks)
+    }
+
+    /// How gate and up are kept.
+    pub fn pair<'a>(&self, checkpoint: &'a dyn Checkpoint, choice: WeightChoice) -> Result<Stack<'a>> {
+        let stack = |index: usize| Stack::new(checkpoint, choice, &self.names[index], self.rows[index], self.columns);
+        let (mut both, up) = (stack(0)?, stack(1)?);
+        // A lane's gate and up are read alike.
+        both.format = weight_choice::common(both.format, up.format);
+        both.tensors.extend(up.tensors);
+        Ok(both)
+    }
+}
+
+/// The embedding, and the head that a model has which is not tied to it.
+pub(super) fn end_matrices(config: &Config) -> [Parts; 2] {
+    let rows = [config.vocab_size];
+    ["model.embed_tokens.weight", "lm_head.weight"].map(|name| Parts::new(&[name], &rows, config.hidden_size))
+}
+
+/// The matrices of layer `layer`: q, k and v; output; gate and up, which are a pair; down.
+pub(super) fn layer_matrices(config: &Config, layer: usize) -> [Parts; 4] {
+    let [hidden, ffn] = [config.hidden_size, config.feed_forward_size];
+    let [queries, keys] = [config.query_size(), config.key_value_size()];
+    let parts = |names: &[&str], rows: &[usize], columns| {
+        let mut parts = Parts::new(names, rows, columns);
+        parts.names.iter_mut().for_each(|name| *name = format!("model.layers.{layer}.{name}_proj.weight"));
+        parts
+    };
+    [
+        parts(&["self_attn.q", "self_attn.k", "self_attn.v"], &[queries, keys, keys], hidden),
+        parts(&["self_attn.o"], &[hidden], queries),
+        parts(&["mlp.gate", "mlp.up"], &[ffn, ffn], hidden),
+        parts(&["mlp.down"], &[hidden], ffn),
+    ]
+}
+
+/// Tensors one below the other, all `columns` wide, that become weights of one format.
+pub(super) struct Stack<'a> {
+    checkpoint: &'a dyn Checkpoint,
+    /// What the file says of each, and its rows.
+    tensors: Vec<(&'a TensorInfo, usize)>,
+    columns: usize,
+    /// That of the weights.
+    pub format: WeightFormat,
+}
+
+impl<'a> Stack<'a> {
+    fn new(
+        checkpoint: &'a dyn Checkpoint,
+        choice: WeightChoice,
+        name: &str,
+        rows: usize,
+        columns: usize,
+    ) -> Result<Stack<'a>> {
+        let missing = || Error::MissingTensor { path: checkpoint.path().to_owned(), name: name.to_owned() };
+        let info = checkpoint.find(name).ok_or_else(missing)?;
+        Ok(Stack { checkpoint, tensors: vec![(info, rows)], columns, format: choice.format(info) })
+    }
+
+    /// Whether their bytes are taken as they are.
+    pub fn as_stored(&self) -> bool {
+        self.tensors.iter().all(|(info, _)| info.stored.blocks() == Some(self.format))
+    }
+
+    /// What neighbours must have in common.
+    fn kind(&self) -> (WeightFormat, bool) {
+        (self.format, self.as_stored())
+    }
+
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.tensors.iter().map(|(_, rows)| rows).sum()
+    }
+
+    /// Reads a range of their rows, as numbers.
+    pub fn values(&self, range: Range<usize>, out: &mut [f32]) -> Result<()> {
+        self.each(range, out, self.columns, |name, rows, out| self.checkpoint.read_rows(name, rows, out))
+    }
+
+    /// Reads a range of their rows, as they are stored.
+    pub fn blocks(&self, range: Range<usize>, out: &mut [u8]) -> Result<()> {
+        let width = self.format.stored_bytes(self.columns);
+        self.each(range, out, width, |name, rows, out| self.checkpoint.read_blocks(name, rows, out))
+    }
+
+    /// Hands each tensor's share of a range of rows to `read`, with its place in `out`, `width` elements a row.
+    fn each<T>(
+        &self,
+        range: Range<usize>,
+        out: &mut [T],
+        width: usize,
+        read: impl Fn(&str, Range<usize>, &mut [T]) -> Result<()>,
+    ) -> Result<()> {
+        let mut first = 0;
+        for &(info, height) in &self.tensors {
+            let [start, end] = [range.start.max(first), range.end.min(first + height)];
+            if start < end {
+                let target = &mut out[(start - range.start) * width..(end - range.start) * width];
+                read(&info.name, start - first..end - first, target)?;
+            }
+            first += height;
+        }
+        Ok(())
+    }
+
+    /// What to tell of tensors that are not kept as they are, though nothing else was asked for.
+    pub fn notices(&self, choice: WeightChoice) -> Vec<String> {
+        let changed = |stored: StoredType| match stored {
+            StoredType::F32 if self.format != WeightFormat::F32 => {
+                Some("F32 weights are rounded to BF16; --weights f32 keeps them".to_owned())
+            }
+            StoredType::Quantised(name) if stored.blocks() != Some(self.format) => {
+                Some(format!("{name} weights are kept as {}", self.format.name().to_uppercase()))
+            }
+            _ => None,
+        };
+        let tensors = self.tensors.iter().filter(|_| choice == WeightChoice::Compact);
+        tensors.filter_map(|(info, _)| changed(info.stored)).collect()
+    }
+}
