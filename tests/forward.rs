@@ -63,7 +63,8 @@ fn logits_of_cooperative_products_agree_with_f64_in_every_family() {
 
 /// Under each plan, within its bar.
 fn logits_agree_with_f64(plans: &[(Plan, f64)]) {
-    for recipe in Recipe::each_family(1) {
+    let others = [Recipe::stretched(1), Recipe::mistral(1), Recipe::partly_windowed(1)];
+    for recipe in Recipe::each_family(1).into_iter().chain(others) {
         let tokens = Random::new(7).indices(40, recipe.config.vocab_size);
         let expected = oracle::transformer::logits(&recipe.config, &recipe.tensors(), &tokens);
         for &(plan, bar) in plans {

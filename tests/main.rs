@@ -26,6 +26,7 @@ mod oracle_bounds;
 mod real_model;
 mod reference_models;
 mod rejection;
+mod rotary;
 mod safetensors;
 mod sampling;
 mod sampling_options;

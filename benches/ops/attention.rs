@@ -35,7 +35,7 @@ fn attention(bench: &Bench, config: &Config, context: usize, wanted: &[(&'static
     let cache_bytes = KvCache::bytes(plan.cache, &shape, context);
     let attentions = filled_caches(bench, &shape, context, &cached, cold_copies(cache_bytes))?
         .iter()
-        .map(|cache| Attention::new(device, plan, &bench.step, &shape, cache, &scratch, [&query, &out]))
+        .map(|cache| Attention::new(device, plan, &bench.step, &shape, None, cache, &scratch, [&query, &out]))
         .collect::<Result<Vec<_>>>()?;
     let attentions = &attentions;
     let case = |&(kernel, role, rows): &(&'static str, Role, usize)| Case {

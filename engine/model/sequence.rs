@@ -100,7 +100,8 @@ impl Sequence {
             .layers
             .iter()
             .zip(caches)
-            .map(|(weights, cache)| Layer::new(model, weights, rows, a, cache))
+            .enumerate()
+            .map(|(index, (weights, cache))| Layer::new(model, weights, config.window(index), rows, a, cache))
             .collect::<Result<_>>()?;
         let mask_row = model.shared.as_ref().map(Shared::mask_row);
         let vocabulary = model.vocabulary();
@@ -356,7 +357,14 @@ impl Activations {
 }
 
 impl Layer {
-    fn new(model: &Transformer, weights: &LayerWeights, rows: Rows, a: &Activations, cache: &KvCache) -> Result<Layer> {
+    fn new(
+        model: &Transformer,
+        weights: &LayerWeights,
+        window: Option<usize>,
+        rows: Rows,
+        a: &Activations,
+        cache: &KvCache,
+    ) -> Result<Layer> {
         let (device, plan, shape, step) = (&model.device, &model.plan, model.attention_shape(), rows.step());
         let epsilon = model.config.norm_epsilon as f32;
         let norm = |gain| RmsNorm::new(device, step, [&a.hidden, &a.normed], gain, epsilon, RowSet::All);
@@ -367,7 +375,16 @@ impl Layer {
             attention_norm: norm(&weights.attention_norm)?,
             qkv: matmul(&weights.qkv, &a.normed, &a.qkv, bias)?,
             rope: Rope::new(device, rows, &shape, &a.angles, [&a.qkv, &a.query], cache, gains)?,
-            attention: Attention::new(device, plan, rows, &shape, cache, &a.scratch, [&a.query, &a.attended])?,
+            attention: Attention::new(
+                device,
+                plan,
+                rows,
+                &shape,
+                window,
+                cache,
+                &a.scratch,
+                [&a.query, &a.attended],
+            )?,
             output: matmul(&weights.output, &a.attended, &a.hidden, Finish::Add)?,
             feed_forward_norm: norm(&weights.feed_forward_norm)?,
             gate_up: matmul(&weights.gate_up, &a.normed, &a.gated, Finish::Swiglu)?,

@@ -5,7 +5,7 @@ use pard_engine::ops::{Attention, AttentionScratch, AttentionShape, BatchRow, Kv
 
 use super::rope::key_index;
 use super::{compare, input, output, poison, read, step, submit};
-use crate::oracle::attention::{self as oracle, attention, half_rounded};
+use crate::oracle::attention::{self as oracle, half_rounded, windowed_attention};
 use crate::support::gpu::{device, plan, sweep};
 use crate::support::random::Random;
 
@@ -18,6 +18,7 @@ pub struct Layer<'a> {
     pub keys: Vec<f32>,
     pub values: Vec<f32>,
     positions: usize,
+    window: Option<usize>,
     cache: KvCache,
     scratch: AttentionScratch,
 }
@@ -44,11 +45,17 @@ impl<'a> Layer<'a> {
         };
         let cache = KvCache::new(device, &plan, &shape, positions).expect("a small cache");
         let scratch = AttentionScratch::new(device, &plan, &shape, positions).expect("small scratch");
-        Self { device, plan, shape, keys: rounded(keys), values: rounded(values), positions, cache, scratch }
+        let (keys, values) = (rounded(keys), rounded(values));
+        Self { device, plan, shape, keys, values, positions, window: None, cache, scratch }
+    }
+
+    /// The same with an attention window.
+    pub fn windowed(self, window: Option<usize>) -> Self {
+        Self { window, ..self }
     }
 
     /// The kernel's rows for `query`, `[rows, heads, head_dim]`, at positions `start..`. What no row may look at is NaN:
-    /// later positions, the scratch, the rows beyond.
+    /// positions before the first row's window, later ones, the scratch, the rows beyond.
     pub fn run(&self, role: Role, query: &[f32], start: usize) -> Vec<f32> {
         let rows = query.len() / (self.shape.heads * self.shape.head_dim);
         self.run_until(role, query, start, start + rows)
@@ -58,25 +65,27 @@ impl<'a> Layer<'a> {
     fn run_until(&self, role: Role, query: &[f32], start: usize, end: usize) -> Vec<f32> {
         let (device, width) = (self.device, self.shape.heads * self.shape.head_dim);
         let rows = query.len() / width;
-        self.fill(start + rows);
+        let first = self.window.map_or(0, |window| (start + 1).saturating_sub(window));
+        self.fill(first..start + rows);
         poison(device, &self.scratch.parts);
         poison(device, &self.scratch.sums);
         let step = step(device, Step { start: start as u32, rows: rows as u32, ..Step::default() });
         let (query, out) = (input(device, width, query), output(device, rows, width));
-        let op = Attention::new(device, &self.plan, &step, &self.shape, &self.cache, &self.scratch, [&query, &out])
+        let (operands, window) = ([&query, &out], self.window);
+        let op = Attention::new(device, &self.plan, &step, &self.shape, window, &self.cache, &self.scratch, operands)
             .expect("shapes that fit");
         submit(device, |pass| op.encode(pass, role, rows, end).expect("a kernel that compiles"));
         read(device, "attention", &out, rows)
     }
 
-    /// Writes the first `filled` positions, and NaN to the rest.
-    fn fill(&self, filled: usize) {
+    /// Writes the positions `filled`, and NaN to the rest.
+    fn fill(&self, filled: std::ops::Range<usize>) {
         let (shape, head_dim) = (self.shape, self.shape.head_dim);
         let capacity = self.positions.next_multiple_of(64);
         let len = shape.kv_heads * capacity * head_dim;
         let (mut keys, mut values) = (vec![f32::NAN; len], vec![f32::NAN; len]);
         for head in 0..shape.kv_heads {
-            for position in 0..filled {
+            for position in filled.clone() {
                 for dim in 0..head_dim {
                     let at = (head * self.positions + position) * head_dim + dim;
                     keys[key_index(shape, capacity, head, position, dim)] = self.keys[at];
@@ -109,8 +118,8 @@ impl<'a> Layer<'a> {
         let key_tile = self.plan.key_split as usize;
         let shape =
             oracle::AttentionShape { rows, heads, kv_heads, head_dim, positions: self.positions, start, key_tile };
-        let expected = attention(shape, query, &self.keys, &self.values);
-        let context = format!("{role:?}, {shape:?}, {}, {what}", self.plan);
+        let expected = windowed_attention(shape, self.window, query, &self.keys, &self.values);
+        let context = format!("{role:?}, {shape:?}, window {:?}, {}, {what}", self.window, self.plan);
         compare(self.device, "attention", &context, &self.run(role, query, start), &expected);
     }
 }
@@ -175,6 +184,56 @@ fn prompts_agree_with_f64() {
     }
 }
 
+/// Windows of one key, within a part of the keys, across its edges, over several parts, and longer than the context.
+#[test]
+fn windows_agree_with_f64() {
+    let mut random = Random::new(68);
+    let windows = [1, 7, 64, 65, 256, 257, 300, 5000];
+    for (index, spec) in SHAPES.into_iter().enumerate() {
+        let chosen = if sweep() { windows.to_vec() } else { vec![windows[index], windows[(index + 3) % 8]] };
+        for (turn, window) in chosen.into_iter().enumerate() {
+            let cache = [CacheFormat::F16, CacheFormat::F32][(index + turn) % 2];
+            let layer = Layer::new(device(), plan(cache), shape(spec), 700, &mut random).windowed(Some(window));
+            for (rows, start) in ROUNDS.into_iter().chain([(32, 500), (3, 697)]) {
+                layer.agrees(Role::Round, rows, start, 1.0, &mut random);
+            }
+            for (rows, start) in [(70, 0), (17, 250), (5, 254), (40, 530)] {
+                layer.agrees(Role::Prompt, rows, start, 1.0, &mut random);
+            }
+        }
+    }
+}
+
+#[test]
+fn windows_over_other_splits_agree_with_f64() {
+    let mut random = Random::new(69);
+    for (key_split, window) in [(64, 65), (64, 200), (128, 63), (128, 129)] {
+        let plan = Plan { key_split, ..plan(CacheFormat::F16) };
+        let layer = Layer::new(device(), plan, shape((3, 2, 64)), 700, &mut random).windowed(Some(window));
+        for (rows, start) in ROUNDS {
+            layer.agrees(Role::Round, rows, start, 1.0, &mut random);
+        }
+        for (rows, start) in [(70, 0), (9, 510)] {
+            layer.agrees(Role::Prompt, rows, start, 1.0, &mut random);
+        }
+    }
+}
+
+/// As long a context as models are made for, whole and through a window.
+#[test]
+fn contexts_of_32768_agree_with_f64() {
+    let mut random = Random::new(70);
+    let spec = AttentionShape { heads: 2, kv_heads: 1, head_dim: 32 };
+    let positions = 32_768;
+    for (cache, window) in [(CacheFormat::F16, None), (CacheFormat::F32, None), (CacheFormat::F16, Some(4096))] {
+        let layer = Layer::new(device(), plan(cache), spec, positions, &mut random).windowed(window);
+        for role in [Role::Round, Role::Prompt] {
+            layer.agrees(role, 3, positions - 3, 1.0, &mut random);
+            layer.agrees(role, 2, 20_000, 3.0, &mut random);
+        }
+    }
+}
+
 #[test]
 fn other_splits_agree_with_f64() {
     let mut random = Random::new(64);
@@ -225,12 +284,14 @@ fn sharp_flat_and_large_attention_agrees_with_f64() {
 #[test]
 fn an_end_later_than_need_be_changes_nothing() {
     let mut random = Random::new(66);
-    let layer = Layer::new(device(), plan(CacheFormat::F16), shape((3, 2, 64)), 700, &mut random);
-    for (rows, start) in [(1, 0), (5, 64), (13, 250)] {
-        let query = random.normals(rows * 6 * 64, 1.0);
-        let expected = layer.run(Role::Round, &query, start);
-        for end in [start + rows + 32, 513, 700] {
-            super::same_bits("a later end", &layer.run_until(Role::Round, &query, start, end), &expected);
+    for window in [None, Some(7), Some(257)] {
+        let layer = Layer::new(device(), plan(CacheFormat::F16), shape((3, 2, 64)), 700, &mut random).windowed(window);
+        for (rows, start) in [(1, 0), (5, 64), (13, 250)] {
+            let query = random.normals(rows * 6 * 64, 1.0);
+            let expected = layer.run(Role::Round, &query, start);
+            for end in [start + rows + 32, 513, 700] {
+                super::same_bits("a later end", &layer.run_until(Role::Round, &query, start, end), &expected);
+            }
         }
     }
 }
@@ -240,7 +301,10 @@ fn an_end_later_than_need_be_changes_nothing() {
 fn rows_of_several_sequences_have_the_bits_of_each_alone() {
     let mut random = Random::new(67);
     // Groups that fill a workgroup's pairs, fall short of them, and must be cut.
-    for (index, spec) in [(3, 2, 64), (16, 1, 32), (7, 1, 96), (40, 1, 32), (1, 2, 128)].into_iter().enumerate() {
+    let specs = [(3, 2, 64), (16, 1, 32), (7, 1, 96), (40, 1, 32), (1, 2, 128)];
+    let windows = [65, 1, 300, 256, 7];
+    let cases = specs.iter().enumerate().flat_map(|(index, &spec)| [(index, spec, None), (index, spec, Some(windows[index]))]);
+    for (index, spec, window) in cases {
         let (shape, cache) = (shape(spec), [CacheFormat::F16, CacheFormat::F32][index % 2]);
         let (plan, positions, slots, width) = (plan(cache), 640, 4, shape.heads * shape.head_dim);
         let halves = |random: &mut Random| {
@@ -264,7 +328,7 @@ fn rows_of_several_sequences_have_the_bits_of_each_alone() {
             poison(device(), &scratch.sums);
             let rows_count = query.len() / width;
             let (query, out) = (input(device(), width, query), output(device(), rows_count, width));
-            let op = Attention::new(device(), &plan, rows, &shape, cache, &scratch, [&query, &out]);
+            let op = Attention::new(device(), &plan, rows, &shape, window, cache, &scratch, [&query, &out]);
             let op = op.expect("shapes that fit");
             submit(device(), |pass| op.encode(pass, Role::Round, rows_count, end).expect("a kernel that compiles"));
             read(device(), "attention", &out, rows_count)
@@ -287,7 +351,8 @@ fn rows_of_several_sequences_have_the_bits_of_each_alone() {
             batch.write(device(), 0, &rows[chosen.clone()]);
             let some = |values: &[f32]| values[chosen.start * width..chosen.end * width].to_vec();
             let got = run(&many, Rows::Many { step: &step, batch: &batch }, &some(&query), end);
-            super::same_bits(&format!("{shape:?}, rows {chosen:?} before {end}"), &got, &some(&expected));
+            let context = format!("{shape:?}, window {window:?}, rows {chosen:?} before {end}");
+            super::same_bits(&context, &got, &some(&expected));
         }
         // One sequence in a slot that is not the first.
         let step = step(device(), Step { start: 256, rows: 1, slot: 2, ..Step::default() });
