@@ -78,10 +78,10 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         for (var tile = hidden(first, split) / KEY_TILE; tile < SPLIT / KEY_TILE; tile++) {
             let key = split * SPLIT + tile * KEY_TILE + lane;
             if key > last_seen { break; }
-            let at = (cached * (params.capacity / KEY_TILE) + key / KEY_TILE) * PIECES * KEY_TILE + lane;
+            let place = cached * params.capacity + key;
             var dots: array<f32, PAIRS>;
             for (var piece = 0u; piece < PIECES; piece++) {
-                let k = read_key8(at + piece * KEY_TILE);
+                let k = read_key8(place, piece);
                 for (var p = 0u; p < PAIRS; p++) {
                     let q = queries[p] + piece * 2u;
                     dots[p] = dot_add(Eight(query[q], query[q + 1u]), k, dots[p]);
@@ -136,9 +136,9 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
                 let from_all = hidden(first + pairs - 1u, split);
                 let least = visible(first, split);
                 let most = visible(first + pairs - 1u, split);
-                let values_at = (cached * params.capacity + split * SPLIT) * CHUNKS + dims;
+                let place = cached * params.capacity + split * SPLIT;
                 for (var k = hidden(first, split); k < from_all; k++) {
-                    let v = read_value4(values_at + k * CHUNKS);
+                    let v = read_value4(place + k, dims);
                     for (var t = 0u; t < TEAM_PAIRS; t++) {
                         let p = t * TEAMS + team;
                         if p < pairs && k >= hidden(first + p, split) && k < visible(first + p, split) {
@@ -147,14 +147,14 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
                     }
                 }
                 for (var k = from_all; k < least; k++) {
-                    let v = read_value4(values_at + k * CHUNKS);
+                    let v = read_value4(place + k, dims);
                     for (var t = 0u; t < TEAM_PAIRS; t++) {
                         let p = min(t * TEAMS + team, PAIRS - 1u);
                         part[t] = fma(vec4(scores[p * SPLIT + k]), v, part[t]);
                     }
                 }
                 for (var k = max(from_all, least); k < most; k++) {
-                    let v = read_value4(values_at + k * CHUNKS);
+                    let v = read_value4(place + k, dims);
                     for (var t = 0u; t < TEAM_PAIRS; t++) {
                         let p = t * TEAMS + team;
                         if p < pairs && k < visible(first + p, split) {

@@ -18,7 +18,7 @@ use crate::support::gpu::{cooperative_plan, device, plan, sweep, upload};
 use crate::support::random::Random;
 use crate::support::tiny_model::Recipe;
 
-/// This adapter's plan with either cache, and the others.
+/// This adapter's plan with either float cache, and the others, one of which has an 8-bit cache.
 fn plans() -> Vec<Plan> {
     [plan(CacheFormat::F16), plan(CacheFormat::F32)].into_iter().chain(GPU_PLANS).collect()
 }
@@ -195,7 +195,7 @@ fn rotated_rows_do_not_depend_on_each_other() {
     let angles = rope::Angles::random(&mut random, start + MOST_ROWS, 64);
     let qkv = random.normals(MOST_ROWS * width, 1.0);
     let gain = vector(device(), &random.normals(64, 1.0));
-    for cache in [CacheFormat::F16, CacheFormat::F32] {
+    for cache in CacheFormat::ALL {
         for gains in [None, Some(RopeGains { query: &gain, key: &gain, epsilon: 1e-6 })] {
             let context = format!("rope, {cache:?}, normed {}", gains.is_some());
             rows_alone_and_together(&context, (4 + 2 + 2) * 64, |first, count| {

@@ -60,6 +60,13 @@ fn every_method_writes_the_same_tokens_within_windows() {
     }
 }
 
+#[test]
+fn every_method_writes_the_same_tokens_with_an_8_bit_cache() {
+    for recipe in Recipe::each_family(3).into_iter().chain([Recipe::partly_windowed(3)]) {
+        methods_agree(&recipe, CacheFormat::Q8_0, if sweep() { &[1, 2, 3, 5, 8, 16] } else { &[1, 5, 16] });
+    }
+}
+
 /// AR, VSD and PARD, by a draft that knows everything and one that knows nothing, for each K in `lengths`; waiting for
 /// each round and running ahead.
 fn methods_agree(recipe: &Recipe, cache: CacheFormat, lengths: &[usize]) {

@@ -1,5 +1,5 @@
 //! The forward pass on the device against two others: the f64 one, and candle's on the CPU. Every family, as a prompt,
-//! token by token, and as a verify of 13 rows, with both cache formats.
+//! token by token, and as a verify of 13 rows, with every cache format.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use crate::support::tiny_model::Recipe;
 /// Positions of the caches; two parts of attention's keys and a bit.
 const POSITIONS: usize = 600;
 /// The cache formats, and how far logits may be from the reference: ‖out - ref‖ / ‖ref‖.
-const BARS: [(CacheFormat, f64); 2] = [(CacheFormat::F32, 1e-4), (CacheFormat::F16, 5e-3)];
+const BARS: [(CacheFormat, f64); 3] = [(CacheFormat::F32, 1e-4), (CacheFormat::F16, 5e-3), (CacheFormat::Q8_0, 1e-1)];
 
 /// A model's forward pass, and what it was seen to say where.
 struct Run {

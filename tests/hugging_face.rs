@@ -176,10 +176,10 @@ fn attention_windows_are_those_of_transformers() {
     }
     let config = parsed(qwen(json!({"max_window_layers": 1})));
     assert_eq!([0, 1, 2].map(|layer| config.window(layer)), [None, Some(64), None]);
-    assert_eq!(config.of_layers(&[1, 0, 1]).sliding_window, Some(SlidingWindow {
-        tokens: 64,
-        layers: vec![true, false, true],
-    }));
+    assert_eq!(
+        config.of_layers(&[1, 0, 1]).sliding_window,
+        Some(SlidingWindow { tokens: 64, layers: vec![true, false, true] })
+    );
     assert_eq!(config.of_layers(&[0]).sliding_window, None);
 }
 

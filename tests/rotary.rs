@@ -22,9 +22,19 @@ fn yarns_frequencies_are_those_of_transformers() {
     for (head_dim, theta, yarn, expected) in [
         // Pairs up to 23 are kept, those from 40 on divided.
         (128, 1e6, qwen(), [(0, 1.0), (10, 0.115_478_198_468_945_8), (30, 0.001_064_360_981_247_001_7)]),
-        (128, 1e6, qwen(), [(23, 1e6f64.powf(-23.0 / 64.0)), (40, 1e6f64.powf(-0.625) / 4.0), (63, 3.102_344_401_879_299e-7)]),
+        (
+            128,
+            1e6,
+            qwen(),
+            [(23, 1e6f64.powf(-23.0 / 64.0)), (40, 1e6f64.powf(-0.625) / 4.0), (63, 3.102_344_401_879_299e-7)],
+        ),
         (128, 1e6, untruncated, [(0, 1.0), (30, 0.001_079_237_741_676_553_8), (35, 0.000_244_518_887_956_416_83)]),
-        (64, 1e6, qwen(), [(10, 0.013_335_214_321_633_24), (15, 0.001_026_617_684_039_661_8), (17, 0.000_324_690_815_788_105_6)]),
+        (
+            64,
+            1e6,
+            qwen(),
+            [(10, 0.013_335_214_321_633_24), (15, 0.001_026_617_684_039_661_8), (17, 0.000_324_690_815_788_105_6)],
+        ),
         (32, 5e5, Yarn::new(4.0, 64.0), [(0, 1.0), (7, 0.000_802_861_498_688_147_8), (15, 1.135_417_620_151_967_4e-6)]),
     ] {
         let got = frequencies(&config(head_dim, theta, RopeScaling::Yarn(yarn)));
@@ -46,12 +56,8 @@ fn yarns_magnitude_is_that_of_transformers() {
 /// Table by table, in f32 at positions that a head turns through slowly and quickly.
 #[test]
 fn tables_agree_with_the_oracle() {
-    let llama3 = RopeScaling::Llama3 {
-        factor: 8.0,
-        low_freq_factor: 1.0,
-        high_freq_factor: 4.0,
-        original_context: 64.0,
-    };
+    let llama3 =
+        RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 64.0 };
     let scalings = [
         RopeScaling::None,
         RopeScaling::Linear { factor: 4.0 },
@@ -74,7 +80,10 @@ fn tables_agree_with_the_oracle() {
                     let at = position * half + i;
                     for (got, expected) in [(row[i], expected.cos[at]), (row[half + i], expected.sin[at])] {
                         let error = (f64::from(got) - expected).abs();
-                        assert!(error <= 1.2e-7, "{scaling:?}, position {position}, {i} of {head_dim}: off by {error:e}");
+                        assert!(
+                            error <= 1.2e-7,
+                            "{scaling:?}, position {position}, {i} of {head_dim}: off by {error:e}"
+                        );
                     }
                 }
             }
@@ -101,8 +110,7 @@ fn positions_to_131072_are_as_right_as_f64_makes_them() {
                     if (position >> bit) & 1 == 1 {
                         (cos, sin) = (cos * turn_cos - sin * turn_sin, sin * turn_cos + cos * turn_sin);
                     }
-                    (turn_cos, turn_sin) =
-                        (turn_cos * turn_cos - turn_sin * turn_sin, 2.0 * turn_cos * turn_sin);
+                    (turn_cos, turn_sin) = (turn_cos * turn_cos - turn_sin * turn_sin, 2.0 * turn_cos * turn_sin);
                 }
                 let row = &table[position * 64..][..64];
                 for (got, expected) in [(row[i], cos * magnitude), (row[half + i], sin * magnitude)] {

@@ -166,14 +166,14 @@ fn yarn(scaling: &Object, positive: impl Fn(&str) -> Result<f64>, original_conte
     let given = |key: &str| if scaling.get(key).is_some() { positive(key).map(Some) } else { Ok(None) };
     let defaults = Yarn::new(positive("factor")?, original_context);
     let (beta_fast, beta_slow) = (given("beta_fast")?, given("beta_slow")?);
-    let attention_factor = match (given("attention_factor")?, scaling.number("mscale")?, scaling.number("mscale_all_dim")?)
-    {
-        (Some(given), ..) => given,
-        (None, Some(mscale), Some(all)) if mscale != 0.0 && all != 0.0 => {
-            Yarn::magnitude(defaults.factor, mscale) / Yarn::magnitude(defaults.factor, all)
-        }
-        _ => defaults.attention_factor,
-    };
+    let attention_factor =
+        match (given("attention_factor")?, scaling.number("mscale")?, scaling.number("mscale_all_dim")?) {
+            (Some(given), ..) => given,
+            (None, Some(mscale), Some(all)) if mscale != 0.0 && all != 0.0 => {
+                Yarn::magnitude(defaults.factor, mscale) / Yarn::magnitude(defaults.factor, all)
+            }
+            _ => defaults.attention_factor,
+        };
     let truncate = scaling.get("truncate").is_none() || scaling.flag("truncate")?;
     let yarn = Yarn {
         beta_fast: beta_fast.unwrap_or(defaults.beta_fast),

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::rope::{KEY_TILE, KvCache};
 use super::{AttentionShape, MOST_ROWS, Role, Rows, Tensor};
 use crate::error::Result;
-use crate::gpu::{Buffer, CacheFormat, Device, Dispatch, Kernel, Pass, Plan, Work};
+use crate::gpu::{Buffer, Device, Dispatch, Kernel, Pass, Plan, Work};
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -82,8 +82,7 @@ pub struct Attention {
     bound: [[Dispatch; 2]; 2],
     merge: Dispatch,
     kernels: Mutex<HashMap<Variant, Arc<Kernel>>>,
-    /// How the cache is read, and whose the rows are.
-    files: Vec<&'static str>,
+    pieces: Pieces,
     /// Whether each row is of a sequence of its own.
     is_batch: bool,
     /// Rows of queries that a uniform holds; none on GPUs, which read them from a cache.
@@ -122,10 +121,6 @@ impl Attention {
             scale: (1.0 / (shape.head_dim as f64).sqrt()) as f32,
         };
         let params = Buffer::uniform(device, "attention params", &params)?;
-        let read = match cache.format {
-            CacheFormat::F16 => "cache/read_f16",
-            CacheFormat::F32 => "cache/read_f32",
-        };
         // A window that nothing falls out of is none.
         let window = window.filter(|&window| window < cache.capacity);
         let merge_constants = [
@@ -139,7 +134,10 @@ impl Attention {
         let mut operands = vec![&params, rows.step(), &scratch.parts, &scratch.sums, &out.buffer];
         operands.extend(rows.batch());
         let merge = merge.dispatch(device, &operands, [1, 1, 1])?;
-        let files = [&[read], rows.files()].concat();
+        let pieces = Pieces {
+            files: [&cache.readers(), rows.files()].concat(),
+            constants: [cache.constants(shape), vec![("SPLIT", plan.key_split), window_constant(window)]].concat(),
+        };
         // All variants with the queries in the same place have the same bindings.
         let pairs = match rows {
             Rows::One(_) => Self::most_pairs(device, plan, PAIRS[0]),
@@ -147,7 +145,7 @@ impl Attention {
         };
         let any = |uniform| {
             let variant = Variant { pairs, serial: true, uniform };
-            compile(device, plan, shape, window, &files, variant)
+            pieces.compile(device, variant)
         };
         let kernels = [any(false)?, any(true)?];
         let bind = |kernel: &Arc<Kernel>, target| {
@@ -163,7 +161,7 @@ impl Attention {
             bound: [both(&scratch.parts)?, both(&out.buffer)?],
             merge,
             kernels: Mutex::default(),
-            files,
+            pieces,
             is_batch: rows.batch().is_some(),
             uniform_rows: if device.is_software() { uniform_rows } else { 0 },
             shape: *shape,
@@ -216,7 +214,7 @@ impl Attention {
         if let Some(kernel) = kernels.get(&variant) {
             return Ok(kernel.clone());
         }
-        let kernel = compile(&self.device, &self.plan, &self.shape, self.window, &self.files, variant)?;
+        let kernel = self.pieces.compile(&self.device, variant)?;
         kernels.insert(variant, kernel.clone());
         Ok(kernel)
     }
@@ -230,7 +228,7 @@ impl Attention {
         let caches = if self.is_batch { rows } else { 1 };
         let seen = self.window.map_or(end, |window| end.min(window));
         let read = end.min(seen + if self.is_batch { 0 } else { rows - 1 });
-        let cache_bytes = caches * 2 * kv_heads * head_dim * read * self.plan.cache.bytes();
+        let cache_bytes = caches * 2 * kv_heads * read * self.plan.cache.row_bytes(head_dim);
         let out_bytes = 4 * rows * if splits == 0 { width } else { splits * (width + 2 * heads) };
         // Keys as the report groups them: they grow by a few every round.
         let keys = end.next_multiple_of(self.plan.key_split as usize);
@@ -259,22 +257,24 @@ fn window_constant(window: Option<usize>) -> (&'static str, u32) {
     ("WINDOW", window.unwrap_or(0) as u32)
 }
 
-fn compile(
-    device: &Device,
-    plan: &Plan,
-    shape: &AttentionShape,
-    window: Option<usize>,
-    pieces: &[&'static str],
-    variant: Variant,
-) -> Result<Arc<Kernel>> {
-    let mut constants = shape.constants().to_vec();
-    let Variant { pairs, serial, uniform } = variant;
-    constants.extend([("SPLIT", plan.key_split), ("PAIRS", pairs), ("SERIAL", u32::from(serial))]);
-    constants.push(window_constant(window));
-    let query = if uniform { "query/uniform" } else { "query/storage" };
-    if uniform {
-        constants.push(("QUERY_PIECES", (device.largest_uniform() / 16) as u32));
+/// What all variants of the first kernel share.
+struct Pieces {
+    /// How the cache is read, and whose the rows are.
+    files: Vec<&'static str>,
+    constants: Vec<(&'static str, u32)>,
+}
+
+impl Pieces {
+    fn compile(&self, device: &Device, variant: Variant) -> Result<Arc<Kernel>> {
+        let Variant { pairs, serial, uniform } = variant;
+        let mut constants = self.constants.clone();
+        constants.extend([("PAIRS", pairs), ("SERIAL", u32::from(serial))]);
+        let query = if uniform { "query/uniform" } else { "query/storage" };
+        if uniform {
+            constants.push(("QUERY_PIECES", (device.largest_uniform() / 16) as u32));
+        }
+        let files =
+            [&["attention", "shared/attention", "shared/eight", "shared/step", query], &self.files[..]].concat();
+        device.kernel(&files, &constants)
     }
-    let files = [&["attention", "shared/attention", "shared/eight", "shared/step", query], pieces].concat();
-    device.kernel(&files, &constants)
 }

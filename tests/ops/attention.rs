@@ -1,12 +1,13 @@
 //! `attention` and `attention_merge` on the device.
 
-use pard_engine::gpu::{Buffer, CacheFormat, Device, Plan};
+use pard_engine::gpu::{CacheFormat, Device, Plan};
 use pard_engine::ops::{Attention, AttentionScratch, AttentionShape, BatchRow, KvCache, Role, Rows, Step};
 
-use super::rope::key_index;
 use super::{compare, input, output, poison, read, step, submit};
-use crate::oracle::attention::{self as oracle, half_rounded, windowed_attention};
+use crate::oracle::attention::{self as oracle, windowed_attention};
+use crate::oracle::kv_cache::held;
 use crate::support::gpu::{device, plan, sweep};
+use crate::support::kv_cache::Layout;
 use crate::support::random::Random;
 
 /// A filled cache and scratch of one shape.
@@ -39,13 +40,9 @@ impl<'a> Layer<'a> {
         keys: Vec<f32>,
         values: Vec<f32>,
     ) -> Self {
-        let rounded = |values: Vec<f32>| match plan.cache {
-            CacheFormat::F16 => half_rounded(&values),
-            CacheFormat::F32 => values,
-        };
         let cache = KvCache::new(device, &plan, &shape, positions).expect("a small cache");
         let scratch = AttentionScratch::new(device, &plan, &shape, positions).expect("small scratch");
-        let (keys, values) = (rounded(keys), rounded(values));
+        let [keys, values] = [keys, values].map(|values| held(plan.cache, shape.head_dim, &values));
         Self { device, plan, shape, keys, values, positions, window: None, cache, scratch }
     }
 
@@ -82,29 +79,19 @@ impl<'a> Layer<'a> {
     fn fill(&self, filled: std::ops::Range<usize>) {
         let (shape, head_dim) = (self.shape, self.shape.head_dim);
         let capacity = self.positions.next_multiple_of(64);
-        let len = shape.kv_heads * capacity * head_dim;
-        let (mut keys, mut values) = (vec![f32::NAN; len], vec![f32::NAN; len]);
-        for head in 0..shape.kv_heads {
-            for position in filled.clone() {
-                for dim in 0..head_dim {
-                    let at = (head * self.positions + position) * head_dim + dim;
-                    keys[key_index(shape, capacity, head, position, dim)] = self.keys[at];
-                    values[(head * capacity + position) * head_dim + dim] = self.values[at];
+        let spread = |rows: &[f32]| {
+            let mut all = vec![f32::NAN; shape.kv_heads * capacity * head_dim];
+            for head in 0..shape.kv_heads {
+                for position in filled.clone() {
+                    let row = &rows[(head * self.positions + position) * head_dim..][..head_dim];
+                    all[(head * capacity + position) * head_dim..][..head_dim].copy_from_slice(row);
                 }
             }
-        }
-        self.write(&self.cache.keys, &keys);
-        self.write(&self.cache.values, &values);
-    }
-
-    fn write(&self, buffer: &Buffer, values: &[f32]) {
-        match self.plan.cache {
-            CacheFormat::F32 => buffer.write(self.device, 0, values),
-            CacheFormat::F16 => {
-                let halves: Vec<u16> = values.iter().map(|&value| half::f16::from_f32(value).to_bits()).collect();
-                buffer.write(self.device, 0, &halves);
-            }
-        }
+            all
+        };
+        let layout = |is_keys| Layout { format: self.plan.cache, is_keys, capacity, head_dim };
+        self.cache.keys.write(self.device, 0, &layout(true).encoded(&spread(&self.keys)));
+        self.cache.values.write(self.device, 0, &layout(false).encoded(&spread(&self.values)));
     }
 
     fn agrees(&self, role: Role, rows: usize, start: usize, sharpness: f32, random: &mut Random) {
@@ -140,8 +127,8 @@ const ROUNDS: [(usize, usize); 9] =
 fn rounds_agree_with_f64() {
     let mut random = Random::new(61);
     for (index, spec) in SHAPES.into_iter().enumerate() {
-        for (turn, cache) in [CacheFormat::F16, CacheFormat::F32].into_iter().enumerate() {
-            if !sweep() && index % 2 == turn && index > 2 {
+        for (turn, cache) in CacheFormat::ALL.into_iter().enumerate() {
+            if !sweep() && index % 3 != turn && index > 2 {
                 continue;
             }
             let layer = Layer::new(device(), plan(cache), shape(spec), 700, &mut random);
@@ -172,8 +159,8 @@ fn every_group_and_row_count_agrees_with_f64() {
 fn prompts_agree_with_f64() {
     let mut random = Random::new(63);
     for (index, spec) in SHAPES.into_iter().enumerate() {
-        for (turn, cache) in [CacheFormat::F16, CacheFormat::F32].into_iter().enumerate() {
-            if !sweep() && index % 2 != turn {
+        for (turn, cache) in CacheFormat::ALL.into_iter().enumerate() {
+            if !sweep() && index % 3 != turn {
                 continue;
             }
             let layer = Layer::new(device(), plan(cache), shape(spec), 600, &mut random);
@@ -192,7 +179,7 @@ fn windows_agree_with_f64() {
     for (index, spec) in SHAPES.into_iter().enumerate() {
         let chosen = if sweep() { windows.to_vec() } else { vec![windows[index], windows[(index + 3) % 8]] };
         for (turn, window) in chosen.into_iter().enumerate() {
-            let cache = [CacheFormat::F16, CacheFormat::F32][(index + turn) % 2];
+            let cache = CacheFormat::ALL[(index + turn) % 3];
             let layer = Layer::new(device(), plan(cache), shape(spec), 700, &mut random).windowed(Some(window));
             for (rows, start) in ROUNDS.into_iter().chain([(32, 500), (3, 697)]) {
                 layer.agrees(Role::Round, rows, start, 1.0, &mut random);
@@ -225,7 +212,9 @@ fn contexts_of_32768_agree_with_f64() {
     let mut random = Random::new(70);
     let spec = AttentionShape { heads: 2, kv_heads: 1, head_dim: 32 };
     let positions = 32_768;
-    for (cache, window) in [(CacheFormat::F16, None), (CacheFormat::F32, None), (CacheFormat::F16, Some(4096))] {
+    let cases =
+        [(CacheFormat::F16, None), (CacheFormat::F32, None), (CacheFormat::Q8_0, None), (CacheFormat::F16, Some(4096))];
+    for (cache, window) in cases {
         let layer = Layer::new(device(), plan(cache), spec, positions, &mut random).windowed(window);
         for role in [Role::Round, Role::Prompt] {
             layer.agrees(role, 3, positions - 3, 1.0, &mut random);
@@ -253,7 +242,7 @@ fn other_splits_agree_with_f64() {
 fn sharp_flat_and_large_attention_agrees_with_f64() {
     let mut random = Random::new(65);
     let spec = shape((3, 2, 64));
-    for cache in [CacheFormat::F16, CacheFormat::F32] {
+    for cache in CacheFormat::ALL {
         let positions = 600;
         let len = spec.kv_heads * positions * spec.head_dim;
         for role in [Role::Round, Role::Prompt] {
@@ -303,20 +292,16 @@ fn rows_of_several_sequences_have_the_bits_of_each_alone() {
     // Groups that fill a workgroup's pairs, fall short of them, and must be cut.
     let specs = [(3, 2, 64), (16, 1, 32), (7, 1, 96), (40, 1, 32), (1, 2, 128)];
     let windows = [65, 1, 300, 256, 7];
-    let cases = specs.iter().enumerate().flat_map(|(index, &spec)| [(index, spec, None), (index, spec, Some(windows[index]))]);
+    let cases =
+        specs.iter().enumerate().flat_map(|(index, &spec)| [(index, spec, None), (index, spec, Some(windows[index]))]);
     for (index, spec, window) in cases {
-        let (shape, cache) = (shape(spec), [CacheFormat::F16, CacheFormat::F32][index % 2]);
+        let (shape, cache) = (shape(spec), CacheFormat::ALL[index % 3]);
         let (plan, positions, slots, width) = (plan(cache), 640, 4, shape.heads * shape.head_dim);
-        let halves = |random: &mut Random| {
+        let mut random_bytes = |is_keys| {
             let values = random.normals(slots * shape.kv_heads * positions * shape.head_dim, 1.0);
-            match cache {
-                CacheFormat::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>(),
-                CacheFormat::F16 => {
-                    values.iter().flat_map(|&value| half::f16::from_f32(value).to_le_bytes()).collect::<Vec<u8>>()
-                }
-            }
+            Layout { format: cache, is_keys, capacity: positions, head_dim: shape.head_dim }.encoded(&values)
         };
-        let (keys, values) = (halves(&mut random), halves(&mut random));
+        let (keys, values) = (random_bytes(true), random_bytes(false));
         let scratch = AttentionScratch::new(device(), &plan, &shape, positions).expect("small scratch");
         let many = KvCache::with_slots(device(), &plan, &shape, slots, positions).expect("a small cache");
         many.keys.write(device(), 0, &keys);

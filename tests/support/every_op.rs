@@ -37,7 +37,7 @@ pub fn build_and_record(device: &Device, plan: &Plan) {
         for format in quantised() {
             quantised_products(device, plan, format, pass)?;
         }
-        for cache in [CacheFormat::F16, CacheFormat::F32] {
+        for cache in CacheFormat::ALL {
             for shape in SHAPES {
                 attention(device, &Plan { cache, ..*plan }, shape, pass)?;
                 packed_attention(device, &Plan { cache, ..*plan }, shape, pass)?;

@@ -245,6 +245,10 @@ impl Recipe {
             json["use_sliding_window"] = json!(true);
             json["sliding_window"] = json!(window.tokens);
             json["max_window_layers"] = json!(window.layers.iter().position(|slides| *slides));
+            if config.family == Family::Llama && window.layers.contains(&false) {
+                let kind = |slides: &bool| if *slides { "sliding_attention" } else { "full_attention" };
+                json["layer_types"] = window.layers.iter().map(kind).collect();
+            }
         }
         if config.family != Family::Qwen2 {
             json["head_dim"] = json!(config.head_dim);

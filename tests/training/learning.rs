@@ -81,7 +81,10 @@ fn a_model_with_a_shorter_attention_window_is_refused() {
     let files = ModelFiles::open(folder.path()).expect("the model just written");
     let plan = Plan { cache: CacheFormat::F32, ..device().default_plan() };
     let refused = Trainer::new(device(), &plan, &recipe(&files), text(40), options(1)).err();
-    assert!(matches!(&refused, Some(Error::Option { option: "seq-len", reason }) if reason.contains("63")), "{refused:?}");
+    assert!(
+        matches!(&refused, Some(Error::Option { option: "seq-len", reason }) if reason.contains("63")),
+        "{refused:?}"
+    );
     let first_layer = NetworkRecipe { layers: &[0], ..recipe(&files) };
     assert!(Trainer::new(device(), &plan, &first_layer, text(40), options(1)).is_ok());
 
@@ -89,7 +92,8 @@ fn a_model_with_a_shorter_attention_window_is_refused() {
     let files = ModelFiles::open(folder.path()).expect("the model just written");
     let trainer = Trainer::new(device(), &plan, &recipe(&files), text(40), options(1)).expect("a trainer");
     let out = TempDir::new().expect("a folder");
-    draft::write(out.path(), device(), trainer.network(), &recipe(&files), Embeddings::Own(&files.text)).expect("a draft");
+    draft::write(out.path(), device(), trainer.network(), &recipe(&files), Embeddings::Own(&files.text))
+        .expect("a draft");
     let written = ModelFiles::open(out.path()).expect("the draft").config;
     assert_eq!(written.sliding_window, windowed(64).config.sliding_window);
 }
