@@ -26,6 +26,7 @@ pub fn shape(name: &str) -> Option<Config> {
         rope_theta: 1e5,
         rope_scaling: RopeScaling::None,
         rope_factors: vec![],
+        sliding_window: None,
         tied_head: true,
         qkv_bias: false,
         head_norm: false,

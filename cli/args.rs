@@ -491,8 +491,8 @@ pub struct MemoryArguments {
     /// Quantise the embedding table and the head to this [default: q8_0]
     #[arg(long, value_name = "FORMAT", value_parser = one_of(&QUANTISED), requires = "quantize")]
     quantize_ends: Option<WeightFormat>,
-    /// Keys and values on the device
-    #[arg(long, default_value = "f16", value_parser = one_of(&[("f16", CacheFormat::F16), ("f32", CacheFormat::F32)]))]
+    /// Keys and values on the device: 16 bits each, 32, or 8 and a scale for each 32
+    #[arg(long, default_value = "f16", value_parser = one_of(&CACHES))]
     pub cache: CacheFormat,
     /// What multiplies matrices: ordinary instructions, or the adapter's matrix units where it has some
     #[arg(long, default_value = "plain", value_parser = one_of(&PRODUCTS))]
@@ -535,6 +535,9 @@ pub const QUANTISED: [(&str, WeightFormat); 8] = [
     ("q4_1", WeightFormat::Q4_1),
     ("q4_0", WeightFormat::Q4_0),
 ];
+
+const CACHES: [(&str, CacheFormat); 3] =
+    [("f16", CacheFormat::F16), ("f32", CacheFormat::F32), ("q8_0", CacheFormat::Q8_0)];
 
 const PRODUCTS: [(&str, ProductChoice); 2] =
     [("plain", ProductChoice::Plain), ("cooperative", ProductChoice::Cooperative)];

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use pard_engine::decoding::MOST_DRAFTS;
 use pard_engine::model::checkpoint::{Checkpoint, StoredType, TensorInfo};
-use pard_engine::model::config::{Config, RopeScaling};
+use pard_engine::model::config::{Config, RopeScaling, SlidingWindow};
 use pard_engine::model::{DraftFiles, Sequence, Transformer, shared};
 use serde_json::{Map, Value, json};
 
@@ -95,8 +95,17 @@ fn rope_scaling(scaling: RopeScaling) -> String {
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => format!(
             "llama3, factor {factor}, low {low_freq_factor}, high {high_freq_factor}, original context {original_context}"
         ),
+        RopeScaling::Yarn(yarn) => format!(
+            "yarn, factor {}, beta {} to {}, attention factor {:.4}, original context {}",
+            yarn.factor, yarn.beta_slow, yarn.beta_fast, yarn.attention_factor, yarn.original_context
+        ),
         RopeScaling::Factors => "a factor per frequency".to_owned(),
     }
+}
+
+fn sliding_window(window: &SlidingWindow) -> String {
+    let layers = window.layers.iter().filter(|slides| **slides).count();
+    format!("{} tokens in {layers} of {} layers", window.tokens, window.layers.len())
 }
 
 /// The hyper-parameters, under the names of `config.json`.
@@ -114,6 +123,7 @@ fn hyper_parameters(config: &Config) -> Vec<(&'static str, Value)> {
         ("rms_norm_eps", config.norm_epsilon.into()),
         ("rope_theta", config.rope_theta.into()),
         ("rope_scaling", rope_scaling(config.rope_scaling).into()),
+        ("sliding_window", config.sliding_window.as_ref().map(sliding_window).into()),
         ("tie_word_embeddings", config.tied_head.into()),
         ("qkv_bias", config.qkv_bias.into()),
         ("head_norm", config.head_norm.into()),

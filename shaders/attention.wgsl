@@ -1,13 +1,15 @@
 // Causal attention over the cache, for one key-value head and PAIRS pairs of (row, query head) that share it:
-//   out = sum over keys k <= position of softmax(q . k / sqrt(HEAD_DIM)) * v
+//   out = sum over keys k <= position of softmax(q . k / sqrt(HEAD_DIM)) * v, over the last WINDOW of them if that is not 0
 // Dao et al. 2023 ("Flash-Decoding"): the keys are cut at multiples of SPLIT, whatever the row. A part yields its
 // largest score m, its sum l of exp(score - m) and its weighted sum of values; parts are merged in order. A row sees the
-// same parts in the same order whoever runs beside it, and keys beyond its position are skipped, not multiplied by 0.
+// same parts in the same order whoever runs beside it, and keys beyond its position or before its window are skipped, not
+// multiplied by 0. Parts that no row here sees are not looked at.
 // With SERIAL the workgroup walks all parts itself (prompts, and where there is but one part); else each part is a
 // workgroup, and `attention_merge` merges them.
 //
-// Constants: HEADS, KV_HEADS, HEAD_DIM, KEY_TILE (= 64), SPLIT, PAIRS (with rows/many it divides GROUP), SERIAL.
-// Dispatch: x key-value heads, y pairs / PAIRS, z parts (1 with SERIAL).
+// Constants: HEADS, KV_HEADS, HEAD_DIM, KEY_TILE (= 64), SPLIT, PAIRS (with rows/many it divides GROUP), SERIAL,
+// WINDOW.
+// Dispatch: x key-value heads, y pairs / PAIRS, z parts (1 with SERIAL), counted from the first that a workgroup sees.
 @group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;     // SERIAL: [rows, HEADS * HEAD_DIM], else
                                                                           // [rows, HEADS, splits, HEAD_DIM]
 @group(0) @binding(6) var<storage, read_write> sums: array<vec2<f32>>;    // [rows, HEADS, splits]: m, l
@@ -25,7 +27,13 @@ var<workgroup> gathered: array<f32, PAIRS * PARTIALS>;
 var<workgroup> largest: array<f32, PAIRS>;
 var<workgroup> total: array<f32, PAIRS>;
 
-// The keys of part `split` that pair `pair` may see.
+// How many of the first keys of part `split` lie before the window of pair `pair`.
+fn hidden(pair: u32, split: u32) -> u32 {
+    if WINDOW == 0u { return 0u; }
+    return min(max(first_key(pair / GROUP), split * SPLIT) - split * SPLIT, SPLIT);
+}
+
+// The keys of part `split` that pair `pair` may see, those before its window included.
 fn visible(pair: u32, split: u32) -> u32 {
     let row = pair / GROUP;
     if row >= step.rows { return 0u; }
@@ -33,6 +41,8 @@ fn visible(pair: u32, split: u32) -> u32 {
     if seen <= split * SPLIT { return 0u; }
     return min(seen - split * SPLIT, SPLIT);
 }
+
+fn sees(pair: u32, split: u32) -> bool { return hidden(pair, split) < visible(pair, split); }
 
 fn query_index(pair: u32, kv_head: u32) -> u32 {
     return ((pair / GROUP) * HEADS + kv_head * GROUP + pair % GROUP);
@@ -47,7 +57,8 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     // The pairs here are of one slot, and of ascending positions.
     let last_seen = position_of((first + pairs - 1u) / GROUP);  // the last key any of them may see
     let cached = slot_of(first / GROUP) * KV_HEADS + kv_head;
-    var split = group.z;
+    // Rows ascend: the first one's window begins first.
+    var split = first_key(first / GROUP) / SPLIT + group.z;
     var end = split + 1u;
     if SERIAL != 0u { end = last_seen / SPLIT + 1u; }
     if split * SPLIT > last_seen { return; }
@@ -64,13 +75,13 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
 
     for (; split < end; split++) {
         // Scores: a lane a key.
-        for (var tile = 0u; tile < SPLIT / KEY_TILE; tile++) {
+        for (var tile = hidden(first, split) / KEY_TILE; tile < SPLIT / KEY_TILE; tile++) {
             let key = split * SPLIT + tile * KEY_TILE + lane;
             if key > last_seen { break; }
-            let at = (cached * (params.capacity / KEY_TILE) + key / KEY_TILE) * PIECES * KEY_TILE + lane;
+            let place = cached * params.capacity + key;
             var dots: array<f32, PAIRS>;
             for (var piece = 0u; piece < PIECES; piece++) {
-                let k = read_key8(at + piece * KEY_TILE);
+                let k = read_key8(place, piece);
                 for (var p = 0u; p < PAIRS; p++) {
                     let q = queries[p] + piece * 2u;
                     dots[p] = dot_add(Eight(query[q], query[q + 1u]), k, dots[p]);
@@ -85,7 +96,9 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
             let p = i / PARTIALS;
             let keys_seen = visible(first + p, split);
             var m = LOWEST;
-            for (var k = i % PARTIALS; k < keys_seen; k += PARTIALS) { m = max(m, scores[p * SPLIT + k]); }
+            for (var k = hidden(first + p, split) + i % PARTIALS; k < keys_seen; k += PARTIALS) {
+                m = max(m, scores[p * SPLIT + k]);
+            }
             gathered[i] = m;
         }
         workgroupBarrier();
@@ -99,7 +112,7 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
             let p = i / PARTIALS;
             let keys_seen = visible(first + p, split);
             var l = 0.0;
-            for (var k = i % PARTIALS; k < keys_seen; k += PARTIALS) {
+            for (var k = hidden(first + p, split) + i % PARTIALS; k < keys_seen; k += PARTIALS) {
                 let e = exp(scores[p * SPLIT + k] - largest[p]);
                 scores[p * SPLIT + k] = e;
                 l += e;
@@ -119,19 +132,29 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
             let dims = chunk + c * 64u;
             if team < TEAMS && dims < CHUNKS {
                 var part: array<vec4<f32>, TEAM_PAIRS>;
-                // Rows ascend: what the first pair sees, all do.
+                // Rows ascend: what the first pair sees up to, and the last pair from, all do.
+                let from_all = hidden(first + pairs - 1u, split);
                 let least = visible(first, split);
                 let most = visible(first + pairs - 1u, split);
-                let values_at = (cached * params.capacity + split * SPLIT) * CHUNKS + dims;
-                for (var k = 0u; k < least; k++) {
-                    let v = read_value4(values_at + k * CHUNKS);
+                let place = cached * params.capacity + split * SPLIT;
+                for (var k = hidden(first, split); k < from_all; k++) {
+                    let v = read_value4(place + k, dims);
+                    for (var t = 0u; t < TEAM_PAIRS; t++) {
+                        let p = t * TEAMS + team;
+                        if p < pairs && k >= hidden(first + p, split) && k < visible(first + p, split) {
+                            part[t] = fma(vec4(scores[p * SPLIT + k]), v, part[t]);
+                        }
+                    }
+                }
+                for (var k = from_all; k < least; k++) {
+                    let v = read_value4(place + k, dims);
                     for (var t = 0u; t < TEAM_PAIRS; t++) {
                         let p = min(t * TEAMS + team, PAIRS - 1u);
                         part[t] = fma(vec4(scores[p * SPLIT + k]), v, part[t]);
                     }
                 }
-                for (var k = least; k < most; k++) {
-                    let v = read_value4(values_at + k * CHUNKS);
+                for (var k = max(from_all, least); k < most; k++) {
+                    let v = read_value4(place + k, dims);
                     for (var t = 0u; t < TEAM_PAIRS; t++) {
                         let p = t * TEAMS + team;
                         if p < pairs && k < visible(first + p, split) {
@@ -141,7 +164,7 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
                 }
                 for (var t = 0u; t < TEAM_PAIRS; t++) {
                     let p = t * TEAMS + team;
-                    if p < pairs && visible(first + p, split) > 0u {
+                    if p < pairs && sees(first + p, split) {
                         if SERIAL != 0u {
                             let m = max(state[p].x, largest[p]);
                             sum[t][c] = sum[t][c] * exp(state[p].x - m) + part[t] * exp(largest[p] - m);
@@ -153,7 +176,7 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
             }
         }
         for (var p = 0u; p < pairs; p++) {
-            if visible(first + p, split) > 0u {
+            if sees(first + p, split) {
                 if SERIAL != 0u {
                     let m = max(state[p].x, largest[p]);
                     state[p] = vec2(m, state[p].y * exp(state[p].x - m) + total[p] * exp(largest[p] - m));

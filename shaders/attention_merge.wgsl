@@ -1,7 +1,7 @@
 // Merges the parts of `attention`, in order: with m the largest of both,
 //   sum = sum * exp(m_sum - m) + part * exp(m_part - m), likewise l; out = sum / l.
 //
-// Constants: HEADS, HEAD_DIM, SPLIT.
+// Constants: HEADS, HEAD_DIM, SPLIT, WINDOW.
 // Dispatch: x over HEADS * HEAD_DIM / 4 in workgroups of 64, y over rows.
 @group(0) @binding(2) var<storage, read> parts: array<vec4<f32>>;         // [rows, HEADS, splits, HEAD_DIM]
 @group(0) @binding(3) var<storage, read> sums: array<vec2<f32>>;          // [rows, HEADS, splits]: m, l
@@ -17,7 +17,7 @@ fn attention_merge(@builtin(global_invocation_id) at: vec3<u32>) {
     let last = position_of(at.y) / SPLIT;
     var state = vec2(LOWEST, 0.0);
     var sum = vec4(0.0);
-    for (var split = 0u; split <= last; split++) {
+    for (var split = first_key(at.y) / SPLIT; split <= last; split++) {
         let part = sums[head * params.splits + split];
         let m = max(state.x, part.x);
         let kept = exp(state.x - m);

@@ -59,10 +59,10 @@ fn packed_attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invo
             var w: array<vec4<f32>, 4>;
             for (var i = 0u; i < 4u; i++) { w[i] = weights[(row_of_lane + i) * SIDE + four]; }
             for (var j = 0u; j < 4u; j++) {
-                let at = value_at(kv_head, first_key + four * 4u + j);
+                let at = place_of(kv_head, first_key + four * 4u + j);
                 for (var s = 0u; s < STEPS; s++) {
                     let piece = min(group.z * PART + s * SIDE + column, PIECES - 1u);
-                    let v = read_value8(at + piece * 2u);
+                    let v = read_value8(at, piece);
                     for (var i = 0u; i < 4u; i++) { sums[i][s] = add_scaled(w[i][j], v, sums[i][s]); }
                 }
             }

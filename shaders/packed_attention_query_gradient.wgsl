@@ -46,10 +46,10 @@ fn packed_attention_query_gradient(
             var w: array<vec4<f32>, 4>;
             for (var i = 0u; i < 4u; i++) { w[i] = score_gradients[(row_of_lane + i) * SIDE + four]; }
             for (var j = 0u; j < 4u; j++) {
-                let at = key_at(kv_head, first_key + four * 4u + j);
+                let at = place_of(kv_head, first_key + four * 4u + j);
                 for (var s = 0u; s < STEPS; s++) {
                     let piece = min(group.z * PART + s * SIDE + column, PIECES - 1u);
-                    let k = read_key8(at + piece * KEY_TILE);
+                    let k = read_key8(at, piece);
                     for (var i = 0u; i < 4u; i++) { gradient[i][s] = add_scaled(w[i][j], k, gradient[i][s]); }
                 }
             }

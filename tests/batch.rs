@@ -31,9 +31,9 @@ fn prompts(count: usize, vocab: usize) -> Vec<Vec<u32>> {
 
 #[test]
 fn a_row_of_a_batch_has_the_bits_of_the_row_alone() {
-    for recipe in Recipe::each_family(4) {
+    for recipe in Recipe::each_family(4).into_iter().chain([Recipe::partly_windowed(4)]) {
         let vocab = recipe.config.vocab_size;
-        for cache in [CacheFormat::F16, CacheFormat::F32] {
+        for cache in CacheFormat::ALL {
             let model = upload(&recipe, &plan(cache));
             let prompts = prompts(8, vocab);
             let mut batch = Batch::new(&model, prompts.len(), CONTEXT).expect("a batch");

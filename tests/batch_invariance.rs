@@ -18,7 +18,7 @@ use crate::support::gpu::{cooperative_plan, device, plan, sweep, upload};
 use crate::support::random::Random;
 use crate::support::tiny_model::Recipe;
 
-/// This adapter's plan with either cache, and the others.
+/// This adapter's plan with either float cache, and the others, one of which has an 8-bit cache.
 fn plans() -> Vec<Plan> {
     [plan(CacheFormat::F16), plan(CacheFormat::F32)].into_iter().chain(GPU_PLANS).collect()
 }
@@ -146,15 +146,18 @@ fn attention_rows_do_not_depend_on_each_other() {
         let chosen = if sweep() { shapes.to_vec() } else { vec![shapes[index]] };
         for (group, head_dim) in chosen {
             let shape = AttentionShape { heads: group, kv_heads: 1, head_dim };
-            let layer = Layer::new(device(), plan, shape, 600, &mut random);
+            let mut layer = Layer::new(device(), plan, shape, 600, &mut random);
             let width = group * head_dim;
             let query = random.normals(MOST_ROWS * width, 2.0);
-            // Among these rows are the last of one part and the first of the next.
-            for start in [0, 48, 240, 500] {
-                let context = format!("attention, {shape:?}, {plan}, from {start}");
-                rows_alone_and_together(&context, width, |first, count| {
-                    layer.run(Role::Round, some(&query, width, first, count), start + first)
-                });
+            for window in [None, Some([7, 65, 300, 1, 256][index])] {
+                layer = layer.windowed(window);
+                // Among these rows are the last of one part and the first of the next.
+                for start in [0, 48, 240, 500] {
+                    let context = format!("attention, {shape:?}, window {window:?}, {plan}, from {start}");
+                    rows_alone_and_together(&context, width, |first, count| {
+                        layer.run(Role::Round, some(&query, width, first, count), start + first)
+                    });
+                }
             }
         }
     }
@@ -192,7 +195,7 @@ fn rotated_rows_do_not_depend_on_each_other() {
     let angles = rope::Angles::random(&mut random, start + MOST_ROWS, 64);
     let qkv = random.normals(MOST_ROWS * width, 1.0);
     let gain = vector(device(), &random.normals(64, 1.0));
-    for cache in [CacheFormat::F16, CacheFormat::F32] {
+    for cache in CacheFormat::ALL {
         for gains in [None, Some(RopeGains { query: &gain, key: &gain, epsilon: 1e-6 })] {
             let context = format!("rope, {cache:?}, normed {}", gains.is_some());
             rows_alone_and_together(&context, (4 + 2 + 2) * 64, |first, count| {
@@ -248,7 +251,8 @@ fn prompts_whole_and_cut(plans: Vec<Plan>) {
 
 /// Models of all families under plans that turn; in a sweep under all plans.
 fn every_model(plans: &[Plan], mut case: impl FnMut(&str, &Recipe, &dyn Fn() -> Sequence)) {
-    for (index, recipe) in Recipe::each_family(4).into_iter().enumerate() {
+    let windowed = [Recipe::mistral(4), Recipe::partly_windowed(4)];
+    for (index, recipe) in Recipe::each_family(4).into_iter().chain(windowed).enumerate() {
         for (turn, plan) in plans.iter().enumerate() {
             if !sweep() && turn > 0 && turn % 3 != index {
                 continue;

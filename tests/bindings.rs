@@ -178,8 +178,9 @@ fn operands_that_do_not_fit_are_refused() {
     }
     refused(rope(&qkv, &query, gains(&short, &right)), "rope", "query gain");
     refused(rope(&qkv, &query, gains(&right, &short)), "rope", "key gain");
-    let attention =
-        |query: &Tensor, out: &Tensor| Attention::new(device, plan, &step, &shape, &cache, &scratch, [query, out]);
+    let attention = |query: &Tensor, out: &Tensor| {
+        Attention::new(device, plan, &step, &shape, None, &cache, &scratch, [query, out])
+    };
     refused(attention(&qkv, &query), "attention", "query");
     refused(attention(&query, &qkv), "attention", "out");
 }

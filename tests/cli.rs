@@ -306,6 +306,9 @@ fn devices_and_models_are_described() {
     assert_eq!(model["tensors"]["BF16"]["parameters"], model["parameters"]);
     // Layers × keys and values × key-value width × (context + 2 · 16, in tiles of 64) × bytes.
     assert_eq!(model["memory"]["cache_bytes"], 3 * 2 * 32 * 192 * 4);
+    // In 8 bits a head of 32 takes 32 bytes and a scale.
+    let small = json_of(&["inspect", draft, "--json", "-c", "100", "--cache", "q8_0"]);
+    assert_eq!(small["memory"]["cache_bytes"], 3 * 2 * 36 * 192);
     // Matrices alone, two bytes a weight.
     let matrices = list.iter().filter(|tensor| tensor["shape"].as_array().is_some_and(|shape| shape.len() == 2));
     let bytes: u64 = matrices.filter_map(|tensor| tensor["bytes"].as_u64()).sum();

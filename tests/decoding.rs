@@ -50,26 +50,53 @@ pub fn lengths() -> Vec<usize> {
 #[test]
 fn every_method_writes_the_same_tokens() {
     for recipe in Recipe::each_family(3) {
-        let vocab = recipe.config.vocab_size;
-        let target = upload(&recipe, &plan(CacheFormat::F16));
-        let stranger = upload(&Recipe { seed: 4, ..recipe.clone() }, &plan(CacheFormat::F16));
-        let prompts = [Random::new(1).indices(1, vocab), Random::new(2).indices(37, vocab)];
-        for prompt in prompts {
-            let alone = decode(&mut decoder(&target, &draft(&target), Method::Ar, 0), &prompt, 40);
-            for drafts in lengths() {
-                for method in [Method::Vsd, Method::Pard] {
-                    for (name, model) in [("itself", &target), ("a stranger", &stranger)] {
-                        let tokens = decode(&mut decoder(&target, &draft(model), method, drafts), &prompt, 40);
-                        let context = format!(
-                            "{:?}, {} with K = {drafts}, drafted by {name}, prompt of {}",
-                            recipe.config.family,
-                            method.name(),
-                            prompt.len()
-                        );
-                        assert_eq!(tokens, alone, "{context}");
-                    }
+        methods_agree(&recipe, CacheFormat::F16, &lengths());
+    }
+}
+
+/// Windows that are shorter than the text, in all layers and in some.
+#[test]
+fn every_method_writes_the_same_tokens_within_windows() {
+    for recipe in [Recipe::mistral(3), Recipe::partly_windowed(3)] {
+        methods_agree(&recipe, CacheFormat::F16, if sweep() { &[1, 2, 3, 5, 8, 16] } else { &[1, 5, 16] });
+    }
+}
+
+#[test]
+fn every_method_writes_the_same_tokens_with_an_8_bit_cache() {
+    for recipe in Recipe::each_family(3).into_iter().chain([Recipe::partly_windowed(3)]) {
+        methods_agree(&recipe, CacheFormat::Q8_0, if sweep() { &[1, 2, 3, 5, 8, 16] } else { &[1, 5, 16] });
+    }
+}
+
+/// AR, VSD and PARD, by a draft that knows everything and one that knows nothing, for each K in `lengths`; waiting for
+/// each round and running ahead.
+fn methods_agree(recipe: &Recipe, cache: CacheFormat, lengths: &[usize]) {
+    let vocab = recipe.config.vocab_size;
+    let target = upload(recipe, &plan(cache));
+    let stranger = upload(&Recipe { seed: 4, ..recipe.clone() }, &plan(cache));
+    let prompts = [Random::new(1).indices(1, vocab), Random::new(2).indices(37, vocab)];
+    for prompt in prompts {
+        let alone = decode(&mut decoder(&target, &draft(&target), Method::Ar, 0), &prompt, 40);
+        for &drafts in lengths {
+            for method in [Method::Vsd, Method::Pard] {
+                for (name, model) in [("itself", &target), ("a stranger", &stranger)] {
+                    let context = format!(
+                        "{:?}, {cache:?}, {} with K = {drafts}, drafted by {name}, prompt of {}",
+                        recipe.config.family,
+                        method.name(),
+                        prompt.len()
+                    );
+                    let tokens = decode(&mut decoder(&target, &draft(model), method, drafts), &prompt, 40);
+                    assert_eq!(tokens, alone, "{context}");
                 }
             }
+        }
+        for method in [Method::Ar, Method::Vsd, Method::Pard] {
+            let drafts = if method == Method::Ar { 0 } else { 5 };
+            let ahead = DecoderOptions { run_ahead: Some(true), ..options(method, drafts, CONTEXT) };
+            let mut ahead = Decoder::new(&target, Some(&draft(&stranger)), ahead).expect("a decoder");
+            assert_eq!(decode(&mut ahead, &prompt, 40), alone, "{:?}, {} ahead", recipe.config.family, method.name());
         }
     }
 }

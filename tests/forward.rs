@@ -1,5 +1,5 @@
 //! The forward pass on the device against two others: the f64 one, and candle's on the CPU. Every family, as a prompt,
-//! token by token, and as a verify of 13 rows, with both cache formats.
+//! token by token, and as a verify of 13 rows, with every cache format.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use crate::support::tiny_model::Recipe;
 /// Positions of the caches; two parts of attention's keys and a bit.
 const POSITIONS: usize = 600;
 /// The cache formats, and how far logits may be from the reference: ‖out - ref‖ / ‖ref‖.
-const BARS: [(CacheFormat, f64); 2] = [(CacheFormat::F32, 1e-4), (CacheFormat::F16, 5e-3)];
+const BARS: [(CacheFormat, f64); 3] = [(CacheFormat::F32, 1e-4), (CacheFormat::F16, 5e-3), (CacheFormat::Q8_0, 1e-1)];
 
 /// A model's forward pass, and what it was seen to say where.
 struct Run {
@@ -63,7 +63,8 @@ fn logits_of_cooperative_products_agree_with_f64_in_every_family() {
 
 /// Under each plan, within its bar.
 fn logits_agree_with_f64(plans: &[(Plan, f64)]) {
-    for recipe in Recipe::each_family(1) {
+    let others = [Recipe::stretched(1), Recipe::mistral(1), Recipe::partly_windowed(1)];
+    for recipe in Recipe::each_family(1).into_iter().chain(others) {
         let tokens = Random::new(7).indices(40, recipe.config.vocab_size);
         let expected = oracle::transformer::logits(&recipe.config, &recipe.tensors(), &tokens);
         for &(plan, bar) in plans {

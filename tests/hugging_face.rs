@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use pard_engine::Error;
 use pard_engine::model::ModelFiles;
-use pard_engine::model::config::{Config, Family, RopeScaling};
+use pard_engine::model::config::{Config, Family, RopeScaling, SlidingWindow, Yarn};
 use pard_engine::model::hugging_face::parse_config;
 use pard_engine::text::{Message, Rendering};
 use proptest::prelude::*;
@@ -94,23 +94,93 @@ fn rope_is_read_from_old_and_new_files() {
 }
 
 #[test]
-fn the_context_is_cut_to_an_attention_window_in_use() {
-    for (changes, context) in [
-        (json!({"sliding_window": 64}), 4096),
-        (json!({"model_type": "mistral", "sliding_window": 64}), 64),
-        (json!({"model_type": "mistral", "sliding_window": 8192}), 4096),
-        (json!({"model_type": "mistral", "sliding_window": null}), 4096),
-        (json!({"model_type": "qwen2", "sliding_window": 64, "use_sliding_window": false}), 4096),
-        (json!({"model_type": "qwen2", "sliding_window": 64, "use_sliding_window": true, "max_window_layers": 1}), 64),
-        (
-            json!({"model_type": "qwen2", "sliding_window": 64, "use_sliding_window": true, "max_window_layers": 2}),
-            4096,
-        ),
-        (json!({"model_type": "qwen3", "sliding_window": 64, "layer_types": ["full_attention"]}), 4096),
-        (json!({"model_type": "qwen3", "sliding_window": 64, "layer_types": ["", "sliding_attention"]}), 64),
+fn yarn_is_read_as_qwen_ships_it() {
+    let given = |changes: Value| {
+        let mut scaling = json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768});
+        for (key, value) in changes.as_object().expect("an object") {
+            scaling[key] = value.clone();
+        }
+        json!({"rope_theta": 1e6, "max_position_embeddings": 40960, "rope_scaling": scaling})
+    };
+    let yarn = |changes: Value| match parsed(given(changes.clone())).rope_scaling {
+        RopeScaling::Yarn(yarn) => yarn,
+        other => panic!("{changes}: {other:?}"),
+    };
+    let plain = Yarn::new(4.0, 32768.0);
+    assert_eq!((plain.beta_fast, plain.beta_slow, plain.truncate), (32.0, 1.0, true));
+    let config = parsed(given(json!({})));
+    assert_eq!((config.rope_scaling, config.context), (RopeScaling::Yarn(plain), 131_072));
+    assert_eq!(yarn(json!({"rope_type": null, "type": "yarn"})), plain);
+    assert_eq!(yarn(json!({"beta_fast": null, "attention_factor": null, "truncate": null})), plain);
+    let all = json!({"beta_fast": 16, "beta_slow": 2, "attention_factor": 0.5, "truncate": false});
+    let expected = Yarn { beta_fast: 16.0, beta_slow: 2.0, attention_factor: 0.5, truncate: false, ..plain };
+    assert_eq!(yarn(all), expected);
+    // DeepSeek's pair of scales, which counts only if both are there.
+    let both = yarn(json!({"mscale": 1.0, "mscale_all_dim": 0.5}));
+    assert_eq!(both.attention_factor, Yarn::magnitude(4.0, 1.0) / Yarn::magnitude(4.0, 0.5));
+    assert_eq!(yarn(json!({"mscale": 0.7})), plain);
+    // The newer form, and the original context beside it.
+    let newer = json!({"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e6});
+    let newer = parsed(json!({"rope_parameters": newer, "original_max_position_embeddings": 32768}));
+    assert_eq!((newer.rope_scaling, newer.rope_theta), (RopeScaling::Yarn(plain), 1e6));
+
+    for (changes, key) in [
+        (json!({"factor": 0}), "factor"),
+        (json!({"factor": -4.0}), "factor"),
+        (json!({"factor": "4"}), "factor"),
+        (json!({"factor": null}), "factor"),
+        (json!({"original_max_position_embeddings": null}), "original_max_position_embeddings"),
+        (json!({"original_max_position_embeddings": 0}), "original_max_position_embeddings"),
+        (json!({"beta_fast": 0}), "beta_fast"),
+        (json!({"beta_fast": 1, "beta_slow": 2}), "beta_fast"),
+        (json!({"beta_slow": -1}), "beta_slow"),
+        (json!({"attention_factor": 0}), "attention_factor"),
+        (json!({"mscale": -100, "mscale_all_dim": 1}), "attention_factor"),
+        (json!({"truncate": 1}), "truncate"),
     ] {
-        assert_eq!(parsed(changes.clone()).context, context, "{changes}");
+        assert_eq!(blamed(&changed(given(changes.clone()))), format!("rope_scaling.{key}"), "{changes}");
     }
+    assert_eq!(blamed(&changed(given(json!({"factor": 1e6})))), "max_position_embeddings");
+}
+
+#[test]
+fn attention_windows_are_those_of_transformers() {
+    let window = |tokens, layers: [bool; 2]| Some(SlidingWindow { tokens, layers: layers.to_vec() });
+    let qwen = |changes: Value| {
+        let mut json = json!({"model_type": "qwen2", "sliding_window": 64, "use_sliding_window": true});
+        for (key, value) in changes.as_object().expect("an object") {
+            json[key] = value.clone();
+        }
+        json
+    };
+    let types = |first: &str, second: &str| json!([format!("{first}_attention"), format!("{second}_attention")]);
+    for (changes, expected) in [
+        (json!({"sliding_window": 64}), None),
+        (json!({"model_type": "mistral", "sliding_window": 64}), window(64, [true, true])),
+        (json!({"model_type": "mistral", "sliding_window": 8192}), window(8192, [true, true])),
+        (json!({"model_type": "mistral", "sliding_window": null}), None),
+        (json!({"model_type": "mistral"}), window(4096, [true, true])),
+        (qwen(json!({"use_sliding_window": false})), None),
+        (qwen(json!({"max_window_layers": 0})), window(64, [true, true])),
+        (qwen(json!({"max_window_layers": 1})), window(64, [false, true])),
+        (qwen(json!({"max_window_layers": 2})), None),
+        (qwen(json!({})), None),
+        (qwen(json!({"sliding_window": null, "max_window_layers": 0})), None),
+        (qwen(json!({"model_type": "qwen3", "layer_types": types("full", "full")})), None),
+        (qwen(json!({"model_type": "qwen3", "layer_types": types("sliding", "full")})), window(64, [true, false])),
+        (qwen(json!({"max_window_layers": 0, "layer_types": types("full", "sliding")})), window(64, [false, true])),
+        (qwen(json!({"use_sliding_window": false, "layer_types": types("full", "sliding")})), None),
+    ] {
+        let config = parsed(changes.clone());
+        assert_eq!((config.sliding_window, config.context), (expected, 4096), "{changes}");
+    }
+    let config = parsed(qwen(json!({"max_window_layers": 1})));
+    assert_eq!([0, 1, 2].map(|layer| config.window(layer)), [None, Some(64), None]);
+    assert_eq!(
+        config.of_layers(&[1, 0, 1]).sliding_window,
+        Some(SlidingWindow { tokens: 64, layers: vec![true, false, true] })
+    );
+    assert_eq!(config.of_layers(&[0]).sliding_window, None);
 }
 
 #[test]
@@ -149,7 +219,6 @@ fn what_is_wrong_or_not_supported_is_named() {
         (json!({"rope_theta": 0}), "rope_theta"),
         (json!({"rope_theta": {}}), "rope_theta"),
         (json!({"rope_scaling": "linear"}), "rope_scaling"),
-        (json!({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}), "rope_scaling.rope_type"),
         (json!({"rope_scaling": {"type": "dynamic", "factor": 4.0}}), "rope_scaling.rope_type"),
         (json!({"rope_scaling": {"rope_type": 3}}), "rope_scaling.rope_type"),
         (json!({"rope_scaling": {"rope_type": "linear"}}), "rope_scaling.factor"),
@@ -166,8 +235,10 @@ fn what_is_wrong_or_not_supported_is_named() {
         (json!({"pard_token": 300}), "pard_token"),
         (json!({"pard_token": "<mask>"}), "pard_token"),
         (json!({"pard_token": 1u64 << 33}), "pard_token"),
-        (json!({"model_type": "mistral", "sliding_window": 0}), "max_position_embeddings"),
-        (json!({"layer_types": "all"}), "layer_types"),
+        (json!({"model_type": "mistral", "sliding_window": 0}), "sliding_window"),
+        (json!({"model_type": "mistral", "layer_types": "all"}), "layer_types"),
+        (json!({"model_type": "qwen3", "layer_types": ["full_attention"]}), "layer_types"),
+        (json!({"model_type": "qwen3", "layer_types": ["full_attention", "linear_attention"]}), "layer_types"),
     ] {
         assert_eq!(blamed(&changed(changes.clone())), key, "{changes}");
     }
@@ -198,7 +269,7 @@ fn any_scalar() -> impl Strategy<Value = Value> {
         any::<i64>().prop_map(Value::from),
         (0..300u64).prop_map(Value::from),
         any::<f64>().prop_map(Value::from),
-        "llama|qwen3|linear|llama3|silu|.{0,4}".prop_map(Value::from),
+        "llama|qwen3|linear|llama3|yarn|silu|.{0,4}".prop_map(Value::from),
     ]
 }
 
@@ -227,7 +298,8 @@ fn written(recipe: &Recipe, name: &str) -> (tempfile::TempDir, PathBuf) {
 
 #[test]
 fn a_folder_of_each_family_opens() {
-    for recipe in Recipe::each_family(5) {
+    let others = [Recipe::stretched(5), Recipe::mistral(5), Recipe::partly_windowed(5)];
+    for recipe in Recipe::each_family(5).into_iter().chain(others) {
         let (_parent, folder) = written(&recipe, "tiny");
         let files = ModelFiles::open(&folder).expect("opening");
         assert_eq!(files.config, recipe.config);

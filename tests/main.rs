@@ -28,6 +28,7 @@ mod pool;
 mod real_model;
 mod reference_models;
 mod rejection;
+mod rotary;
 mod safetensors;
 mod sampling;
 mod sampling_options;

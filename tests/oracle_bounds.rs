@@ -6,7 +6,7 @@ use pard_engine::model::config::RopeScaling;
 use crate::comparison::{check, verdict};
 use crate::oracle::Expected;
 use crate::oracle::argmax::argmax;
-use crate::oracle::attention::{AttentionShape, attention, half_rounded};
+use crate::oracle::attention::{AttentionShape, attention, half_rounded, windowed_attention};
 use crate::oracle::embedding::embedding;
 use crate::oracle::matmul::matmul;
 use crate::oracle::rms_norm::rms_norm;
@@ -270,6 +270,13 @@ fn attention_by_hand() {
     let keys = [0.0, 0.0, 0.0, 0.0, 2.0 * 3f64.ln(), 0.0, 0.0, 0.0];
     let y = attention(shape, &[1.0f64, 0.0, 0.0, 0.0], &keys, &[4.0, 0.0, 0.0, 1.0, 8.0, 0.0, 0.0, 1.0]).values;
     assert!((y[0] - 7.0).abs() < 1e-14 && y[1] == 0.0 && (y[3] - 1.0).abs() < 1e-15, "{y:?}");
+    // A window of one key is the row's own value, one of two the mean of the last two, one of all is none.
+    let shape = AttentionShape { rows: 3, heads: 1, kv_heads: 1, head_dim: 1, positions: 3, start: 0, key_tile: 1 };
+    for (window, expected) in [(1, [3.0, 6.0, 12.0]), (2, [3.0, 4.5, 9.0]), (3, [3.0, 4.5, 7.0]), (9, [3.0, 4.5, 7.0])]
+    {
+        let y = windowed_attention(shape, Some(window), &[1.0f32; 3], &[0.0f32; 3], &[3.0, 6.0, 12.0]).values;
+        assert!(y.iter().zip(expected).all(|(y, expected)| (y - expected).abs() < 1e-14), "{window}: {y:?}");
+    }
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn logits_agree_with_candle() {
     write_folder(folder.path());
     let mut candle = CandleModel::load(folder.path());
     const DECODED: usize = 200;
-    for (cache, bound) in [(CacheFormat::F32, 1e-4), (CacheFormat::F16, 5e-3)] {
+    for (cache, bound) in [(CacheFormat::F32, 1e-4), (CacheFormat::F16, 5e-3), (CacheFormat::Q8_0, 1e-1)] {
         let model = load(cache);
         let sequence = sequence(&model, 512);
         let vocab = model.transformer.config().vocab_size;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pard_engine::model::config::{Config, RopeScaling};
+use pard_engine::model::config::{Config, RopeScaling, Yarn};
 
 use crate::comparison::relative_error;
 use crate::oracle::argmax::argmax;
@@ -38,6 +38,27 @@ fn candle_and_the_oracles_agree_on_every_family() {
                 // candle's rotary angles are f32 products, off by position · 2^-24: some 1e-6 of the logits here.
                 assert!(error <= 2e-5, "{family:?}, seed {seed}, position {position}: {error:e}");
             }
+        }
+    }
+}
+
+/// candle's windows count one key more, and a pass of one row has none, so that each prefix is fed whole.
+#[test]
+fn candle_and_the_oracles_agree_within_windows() {
+    let all_windowed = |mut recipe: Recipe| {
+        recipe.config.sliding_window.as_mut().expect("a window").layers.fill(true);
+        recipe
+    };
+    for recipe in [Recipe::mistral(6), all_windowed(Recipe::partly_windowed(6))] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let tensors = recipe.write(folder.path());
+        let tokens = tokens(&recipe);
+        let expected = transformer::logits(&recipe.config, &tensors, &tokens);
+        let mut model = CandleModel::load(folder.path());
+        for position in [0, 17, 18, 20, 21, TOKENS - 1] {
+            let got = model.logits(&tokens[..=position], &[position]);
+            let error = relative_error(&got[0], &narrowed(&expected[position]));
+            assert!(error <= 2e-5, "{:?}, position {position}: {error:e}", recipe.config.family);
         }
     }
 }
@@ -96,6 +117,28 @@ fn every_term_of_the_families_matters() {
     let [llama, qwen2, qwen3] = Recipe::each_family(3);
     for (term, difference) in [
         ("llama3 scaling", changed(&llama, |config| config.rope_scaling = RopeScaling::None)),
+        ("yarn", changed(&Recipe::stretched(3), |config| config.rope_scaling = RopeScaling::None)),
+        (
+            "magnitude",
+            changed(&Recipe::stretched(3), |config| {
+                if let RopeScaling::Yarn(yarn) = &mut config.rope_scaling {
+                    yarn.attention_factor = 1.0;
+                }
+            }),
+        ),
+        (
+            "stretching",
+            changed(&Recipe::stretched(3), |config| {
+                config.rope_scaling = RopeScaling::Yarn(Yarn { factor: 2.0, ..Yarn::new(4.0, 1000.0) });
+            }),
+        ),
+        ("window", changed(&Recipe::mistral(3), |config| config.sliding_window = None)),
+        (
+            "last key of the window",
+            changed(&Recipe::partly_windowed(3), |config| {
+                config.sliding_window.as_mut().expect("a window").tokens -= 1;
+            }),
+        ),
         ("theta", changed(&llama, |config| config.rope_theta = 1e4)),
         ("bias", changed(&qwen2, |config| config.qkv_bias = false)),
         ("head norm", changed(&qwen3, |config| config.head_norm = false)),

@@ -1,12 +1,13 @@
 //! `attention` and `attention_merge`: a few rows at the end of contexts of several lengths, and a chunk of a prompt.
 
 use pard_engine::Result;
-use pard_engine::gpu::{Buffer, Pass};
+use pard_engine::gpu::{Buffer, CacheFormat, Pass, Plan};
 use pard_engine::model::config::Config;
 use pard_engine::ops::{Attention, AttentionScratch, AttentionShape, KvCache, Role, Rope, Tensor};
 
 use crate::bench::{Bench, Case, PROMPT_ROWS, cold_copies};
-use crate::oracle::attention::{self as oracle, half_rounded};
+use crate::oracle::attention as oracle;
+use crate::oracle::kv_cache::held;
 use crate::support::random::Random;
 
 /// Positions in the cache, those of the rows included.
@@ -20,27 +21,41 @@ pub fn all(bench: &Bench, config: &Config) -> Result<()> {
     if wanted.is_empty() {
         return Ok(());
     }
-    CONTEXTS.into_iter().try_for_each(|context| attention(bench, config, context, &wanted))
+    for context in CONTEXTS {
+        for cache in [CacheFormat::F16, CacheFormat::Q8_0] {
+            attention(bench, &Plan { cache, ..bench.plan }, config, context, &wanted)?;
+        }
+    }
+    Ok(())
 }
 
-fn attention(bench: &Bench, config: &Config, context: usize, wanted: &[(&'static str, Role, usize)]) -> Result<()> {
-    let (device, plan, width) = (&bench.device, &bench.plan, config.query_size());
+fn attention(
+    bench: &Bench,
+    plan: &Plan,
+    config: &Config,
+    context: usize,
+    wanted: &[(&'static str, Role, usize)],
+) -> Result<()> {
+    let (device, width) = (&bench.device, config.query_size());
     let shape = AttentionShape { heads: config.heads, kv_heads: config.kv_heads, head_dim: config.head_dim };
     let mut random = Random::new(3);
     let queries = random.normals(PROMPT_ROWS * width, 1.0);
     let (query, out) = (bench.tensor(width, &queries)?, Tensor::new(device, "out", PROMPT_ROWS, width)?);
     let scratch = AttentionScratch::new(device, plan, &shape, context)?;
-    // Either cache format holds these as they are.
-    let cached = half_rounded(&random.normals(context * shape.qkv_width(), 1.0));
+    let cached = random.normals(context * shape.qkv_width(), 1.0);
     let cache_bytes = KvCache::bytes(plan.cache, &shape, context);
-    let attentions = filled_caches(bench, &shape, context, &cached, cold_copies(cache_bytes))?
+    let attentions = filled_caches(bench, plan, &shape, context, &cached, cold_copies(cache_bytes))?
         .iter()
-        .map(|cache| Attention::new(device, plan, &bench.step, &shape, cache, &scratch, [&query, &out]))
+        .map(|cache| Attention::new(device, plan, &bench.step, &shape, None, cache, &scratch, [&query, &out]))
         .collect::<Result<Vec<_>>>()?;
     let attentions = &attentions;
     let case = |&(kernel, role, rows): &(&'static str, Role, usize)| Case {
         kernel,
-        what: format!("context {context}, {}", if role == Role::Prompt { "prompt" } else { "round" }),
+        what: format!(
+            "context {context}, {}, {} cache",
+            if role == Role::Prompt { "prompt" } else { "round" },
+            plan.cache.name()
+        ),
         rows,
         bytes: cache_bytes as usize + rows * 2 * width * 4,
         flops: 4 * width * (context - rows + 1..=context).sum::<usize>(),
@@ -51,8 +66,8 @@ fn attention(bench: &Bench, config: &Config, context: usize, wanted: &[(&'static
     };
     let cases: Vec<Case> = wanted.iter().map(case).collect();
 
-    let keys = of_heads(&shape, &cached, width);
-    let values = of_heads(&shape, &cached, width + config.key_value_size());
+    let cached_heads = |first| held(plan.cache, shape.head_dim, &of_heads(&shape, &cached, first));
+    let (keys, values) = (cached_heads(width), cached_heads(width + config.key_value_size()));
     for case in &cases {
         let all: Vec<f32> = bench.result(case, &out.buffer, case.rows * width)?;
         for row in [0, case.rows - 1] {
@@ -70,6 +85,7 @@ fn attention(bench: &Bench, config: &Config, context: usize, wanted: &[(&'static
 /// Caches that `rope` has filled with the keys and values of `qkv`, turned by angles of 0.
 fn filled_caches(
     bench: &Bench,
+    plan: &Plan,
     shape: &AttentionShape,
     context: usize,
     qkv: &[f32],
@@ -83,7 +99,7 @@ fn filled_caches(
     let (step, state) = bench.at(0, context);
     step.write(device, 0, &state);
     let filled = |_| {
-        let cache = KvCache::new(device, &bench.plan, shape, context)?;
+        let cache = KvCache::new(device, plan, shape, context)?;
         let rope = Rope::new(device, step, shape, &angles, [&qkv, &query], &cache, None)?;
         Pass::submit(device, None, |pass| {
             rope.encode(pass, context);

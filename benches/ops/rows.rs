@@ -110,7 +110,7 @@ pub fn rope(bench: &Bench, config: &Config) -> Result<()> {
             what: format!("{heads} + 2 x {kv_heads} {what} of {head_dim}"),
             rows,
             bytes: rows
-                * (4 * (shape.qkv_width() + width + head_dim) + 2 * config.key_value_size() * plan.cache.bytes()),
+                * (4 * (shape.qkv_width() + width + head_dim) + 2 * config.kv_heads * plan.cache.row_bytes(head_dim)),
             flops: rows * turned * if gains.is_some() { 7 } else { 3 },
             state: bench.at(start, rows),
             record: each(move |pass| op.encode(pass, rows)),

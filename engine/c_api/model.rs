@@ -69,6 +69,7 @@ impl PardLoadOptions {
             cache: match self.cache {
                 0 => CacheFormat::F16,
                 1 => CacheFormat::F32,
+                2 => CacheFormat::Q8_0,
                 other => return Err(unknown("cache", other)),
             },
             products: match self.products {

@@ -12,15 +12,26 @@ pub enum CacheFormat {
     F16,
     /// Single precision, twice the memory.
     F32,
+    /// 8 bits and a single-precision scale for each 32 values of a head, or each 16 if its width is no multiple of 32.
+    Q8_0,
 }
 
 impl CacheFormat {
-    /// Bytes of one value.
-    pub fn bytes(self) -> usize {
+    /// All of them, the default first.
+    pub const ALL: [CacheFormat; 3] = [CacheFormat::F16, CacheFormat::F32, CacheFormat::Q8_0];
+
+    /// Bytes of a row of one head, `head_dim` values.
+    pub fn row_bytes(self, head_dim: usize) -> usize {
         match self {
-            CacheFormat::F16 => 2,
-            CacheFormat::F32 => 4,
+            CacheFormat::F16 => 2 * head_dim,
+            CacheFormat::F32 => 4 * head_dim,
+            CacheFormat::Q8_0 => head_dim + 4 * head_dim / Self::block(head_dim),
         }
+    }
+
+    /// How many values of a head that is `head_dim` wide, a multiple of 16, share a scale in [`CacheFormat::Q8_0`].
+    pub fn block(head_dim: usize) -> usize {
+        if head_dim.is_multiple_of(32) { 32 } else { 16 }
     }
 
     /// Its name in options and reports.
@@ -28,6 +39,7 @@ impl CacheFormat {
         match self {
             CacheFormat::F16 => "f16",
             CacheFormat::F32 => "f32",
+            CacheFormat::Q8_0 => "q8_0",
         }
     }
 }

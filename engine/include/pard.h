@@ -144,8 +144,8 @@ enum {
     PARD_WEIGHTS_Q8_0 = 3,
     PARD_WEIGHTS_Q4_K = 4
 };
-/* Keys and values on the device. */
-enum { PARD_CACHE_F16 = 0, PARD_CACHE_F32 = 1 };
+/* Keys and values on the device: 16 bits each, 32, or 8 and a scale for each 32 of them. */
+enum { PARD_CACHE_F16 = 0, PARD_CACHE_F32 = 1, PARD_CACHE_Q8_0 = 2 };
 /* What multiplies matrices: ordinary instructions, or the adapter's matrix units. */
 enum { PARD_PRODUCTS_PLAIN = 0, PARD_PRODUCTS_COOPERATIVE = 1 };
 

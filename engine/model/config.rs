@@ -56,8 +56,83 @@ pub enum RopeScaling {
         /// The context of the pre-training, in tokens.
         original_context: f64,
     },
+    /// YaRN's: low frequencies divided by `factor`, high ones kept, a linear blend over the dimensions between; cosines
+    /// and sines are multiplied by `attention_factor`.
+    Yarn(Yarn),
     /// Divisors per frequency, one for each of `head_dim / 2` (GGUF's `rope_freqs.weight` is read into this).
     Factors,
+}
+
+/// YaRN, arXiv:2309.00071, as Hugging Face's `_compute_yarn_parameters` has it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Yarn {
+    /// The divisor of the low frequencies.
+    pub factor: f64,
+    /// The context of the pre-training, in tokens.
+    pub original_context: f64,
+    /// Frequencies that turn more often than this over the original context are kept.
+    pub beta_fast: f64,
+    /// Frequencies that turn less often than this over the original context are divided.
+    pub beta_slow: f64,
+    /// What cosines and sines are multiplied by, so that a score is by its square.
+    pub attention_factor: f64,
+    /// Whether the blend begins and ends at whole dimensions.
+    pub truncate: bool,
+}
+
+impl Yarn {
+    /// Hugging Face's defaults of all but the two that a file must name.
+    pub fn new(factor: f64, original_context: f64) -> Yarn {
+        Yarn {
+            factor,
+            original_context,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            attention_factor: Yarn::magnitude(factor, 1.0),
+            truncate: true,
+        }
+    }
+
+    /// `0.1 · mscale · ln(factor) + 1`, and 1 for a factor of at most 1: the square root of the paper's `1 / t`, where
+    /// `mscale` is 1.
+    pub fn magnitude(factor: f64, mscale: f64) -> f64 {
+        if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 }
+    }
+
+    /// The key of `config.json` that makes no sense, and why, if one does not.
+    pub(super) fn check(&self) -> std::result::Result<(), (&'static str, String)> {
+        let Yarn { factor, original_context, beta_fast, beta_slow, attention_factor, .. } = *self;
+        for (key, value) in [
+            ("factor", factor),
+            ("original_max_position_embeddings", original_context),
+            ("beta_fast", beta_fast),
+            ("beta_slow", beta_slow),
+            ("attention_factor", attention_factor),
+        ] {
+            if !(value.is_finite() && value > 0.0) {
+                return Err((key, format!("{value} is not a positive number")));
+            }
+        }
+        if beta_fast < beta_slow {
+            return Err(("beta_fast", format!("{beta_fast} is below beta_slow, {beta_slow}")));
+        }
+        Ok(())
+    }
+
+    /// The context that the stretched frequencies are for, in tokens.
+    pub fn context(&self) -> usize {
+        (self.factor * self.original_context) as usize
+    }
+}
+
+/// Which layers attend to a window, and how far back: a token at position p then sees the positions from
+/// `p - tokens + 1` to p.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlidingWindow {
+    /// Its length, the token itself included.
+    pub tokens: usize,
+    /// Whether each layer has it; the others see all that came before.
+    pub layers: Vec<bool>,
 }
 
 /// A model's hyper-parameters.
@@ -87,6 +162,8 @@ pub struct Config {
     pub rope_scaling: RopeScaling,
     /// Rotary divisors per frequency, `head_dim / 2` of them, when `rope_scaling` is [`RopeScaling::Factors`].
     pub rope_factors: Vec<f32>,
+    /// The attention window, if any layer has one.
+    pub sliding_window: Option<SlidingWindow>,
     /// Whether the head is the embedding.
     pub tied_head: bool,
     /// Whether q, k and v have a bias.
@@ -103,6 +180,9 @@ pub struct Config {
 }
 
 impl Config {
+    /// The largest size of any kind: far beyond any model, and small enough that no product of two of them overflows.
+    pub(super) const LARGEST: usize = 1 << 24;
+
     /// Width of all query heads together; unlike `hidden_size` in Qwen3.
     pub fn query_size(&self) -> usize {
         self.heads * self.head_dim
@@ -111,6 +191,22 @@ impl Config {
     /// Width of all key heads together, and of all value heads.
     pub fn key_value_size(&self) -> usize {
         self.kv_heads * self.head_dim
+    }
+
+    /// How many tokens layer `layer` sees, the row's own included, if not all that came before.
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        let window = self.sliding_window.as_ref()?;
+        window.layers.get(layer).copied().unwrap_or(false).then_some(window.tokens)
+    }
+
+    /// The same model of some of its layers, in the order of `layers`.
+    pub fn of_layers(&self, layers: &[usize]) -> Config {
+        let chosen = |window: &SlidingWindow| SlidingWindow {
+            tokens: window.tokens,
+            layers: layers.iter().map(|&layer| self.window(layer).is_some()).collect(),
+        };
+        let sliding_window = self.sliding_window.as_ref().map(chosen).filter(|window| window.layers.contains(&true));
+        Config { layers: layers.len(), sliding_window, ..self.clone() }
     }
 
     /// Whether `id` is a mask token whose row lies apart from the embedding.
@@ -124,8 +220,7 @@ impl Config {
     pub fn check(&self, path: &Path) -> Result<()> {
         let fault =
             |field: &str, reason: String| Err(Error::Config { path: path.to_owned(), field: field.to_owned(), reason });
-        // Far beyond any model, and small enough that no product of two of them overflows.
-        const LARGEST: usize = 1 << 24;
+        const LARGEST: usize = Config::LARGEST;
         for (field, value) in [
             ("hidden_size", self.hidden_size),
             ("num_hidden_layers", self.layers),
@@ -171,6 +266,15 @@ impl Config {
                 "rope_freqs",
                 format!("{} factors for {} frequencies", self.rope_factors.len(), self.head_dim / 2),
             );
+        }
+        if let Some(window) = &self.sliding_window {
+            if window.tokens == 0 || window.tokens > LARGEST {
+                return fault("sliding_window", format!("{} is not between 1 and {LARGEST}", window.tokens));
+            }
+            if window.layers.len() != self.layers {
+                let reason = format!("{} entries for {} layers", window.layers.len(), self.layers);
+                return fault("layer_types", reason);
+            }
         }
         if self.shared_embeddings {
             // The mask's row is its own, so that its id need not be one of the embedding's.

@@ -8,7 +8,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, View};
 use serde_json::{Value, json};
 
-use super::config::{Config, Family, RopeScaling};
+use super::config::{Config, Family, RopeScaling, Yarn};
 use super::safetensors::SINGLE_FILE;
 use crate::error::{Error, Result};
 use crate::text::ChatTokenizer;
@@ -96,6 +96,8 @@ pub fn write_draft(
 /// What `transformers` calls `config`.
 fn config_json(config: &Config) -> Value {
     let (model_type, architecture) = match config.family {
+        // A Llama with a window is a Mistral.
+        Family::Llama if config.sliding_window.is_some() => ("mistral", "MistralForCausalLM"),
         Family::Llama => ("llama", "LlamaForCausalLM"),
         Family::Qwen2 => ("qwen2", "Qwen2ForCausalLM"),
         Family::Qwen3 => ("qwen3", "Qwen3ForCausalLM"),
@@ -110,6 +112,7 @@ fn config_json(config: &Config) -> Value {
             "high_freq_factor": high_freq_factor,
             "original_max_position_embeddings": original_context as u64,
         }),
+        RopeScaling::Yarn(yarn) => yarn_json(&yarn),
         RopeScaling::Factors => Value::Null,
     };
     let mut json = json!({
@@ -130,11 +133,29 @@ fn config_json(config: &Config) -> Value {
         "hidden_act": "silu",
         "torch_dtype": "bfloat16",
     });
+    if let Some(window) = &config.sliding_window {
+        let kind = |slides: &bool| if *slides { "sliding_attention" } else { "full_attention" };
+        json["use_sliding_window"] = json!(true);
+        json["sliding_window"] = json!(window.tokens);
+        json["layer_types"] = window.layers.iter().map(kind).collect();
+    }
     if let Some(mask) = config.mask_token {
         json["spd_type"] = json!("pard");
         json["pard_token"] = json!(mask);
     }
     json
+}
+
+fn yarn_json(yarn: &Yarn) -> Value {
+    json!({
+        "rope_type": "yarn",
+        "factor": yarn.factor,
+        "original_max_position_embeddings": yarn.original_context as u64,
+        "beta_fast": yarn.beta_fast,
+        "beta_slow": yarn.beta_slow,
+        "attention_factor": yarn.attention_factor,
+        "truncate": yarn.truncate,
+    })
 }
 
 /// `tokenizer.json`, `tokenizer_config.json` and `generation_config.json`.

@@ -1,12 +1,11 @@
 //! `config.json` of a Hugging Face folder → [`Config`].
-//! What this crate cannot compute exactly (other activations, windowed attention, other scalings) is refused here,
-//! by name, rather than computed wrongly later. Absent keys take the defaults of `transformers`.
+//! What this crate cannot compute exactly (other activations, other scalings) is refused here, by name, rather than computed wrongly later. Absent keys take the defaults of `transformers`.
 
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::config::{Config, Family, RopeScaling};
+use super::config::{Config, Family, RopeScaling, SlidingWindow, Yarn};
 use super::json::{self, Object};
 use crate::error::Result;
 
@@ -20,9 +19,6 @@ pub fn read_config(path: &Path) -> Result<Config> {
 
 /// As [`read_config`], from JSON at hand; `path` is for messages.
 ///
-/// A model with a sliding attention window is read with its context cut to that window: within it, windowed and full
-/// attention are the same.
-///
 /// **Errors**: [`crate::Error::UnknownFamily`], [`crate::Error::Config`], [`crate::Error::Damaged`].
 pub fn parse_config(path: &Path, json: &Value) -> Result<Config> {
     let keys = Object::of(path, json)?;
@@ -35,7 +31,11 @@ pub fn parse_config(path: &Path, json: &Value) -> Result<Config> {
     let heads = size("num_attention_heads")?;
     let layers = size("num_hidden_layers")?;
     let (rope_theta, rope_scaling) = rope(&keys)?;
-    let context = size("max_position_embeddings")?;
+    let mut context = size("max_position_embeddings")?;
+    if let RopeScaling::Yarn(yarn) = &rope_scaling {
+        // Published files stretch the frequencies without a word about the context that comes of it.
+        context = context.max(yarn.context());
+    }
     let config = Config {
         family,
         hidden_size,
@@ -49,10 +49,11 @@ pub fn parse_config(path: &Path, json: &Value) -> Result<Config> {
         rope_theta,
         rope_scaling,
         rope_factors: Vec::new(),
+        sliding_window: sliding_window(&keys, model_type, layers.min(Config::LARGEST))?,
         tied_head: keys.flag("tie_word_embeddings")?,
         qkv_bias: family == Family::Qwen2,
         head_norm: family == Family::Qwen3,
-        context: window(&keys, model_type, layers)?.map_or(context, |window| context.min(window)),
+        context,
         mask_token: mask_token(&keys)?,
         shared_embeddings: keys.flag("shared_embeddings")?,
     };
@@ -133,15 +134,19 @@ fn rope_scaling(keys: &Object, scaling: &Object) -> Result<RopeScaling> {
             false => Err(scaling.fault(key, format!("{number} is not a positive number"))),
         }
     };
+    let original_context = || {
+        let original = "original_max_position_embeddings";
+        match keys.number(original)? {
+            Some(context) if scaling.get(original).is_none() && context > 0.0 => Ok(context),
+            _ => positive(original),
+        }
+    };
     match kind {
         None | Some("default") => Ok(RopeScaling::None),
         Some("linear") => Ok(RopeScaling::Linear { factor: positive("factor")? }),
+        Some("yarn") => yarn(scaling, &positive, original_context()?).map(RopeScaling::Yarn),
         Some("llama3") => {
-            let original = "original_max_position_embeddings";
-            let original_context = match keys.number(original)? {
-                Some(context) if scaling.get(original).is_none() && context > 0.0 => context,
-                _ => positive(original)?,
-            };
+            let original_context = original_context()?;
             let (low_freq_factor, high_freq_factor) = (positive("low_freq_factor")?, positive("high_freq_factor")?);
             if low_freq_factor >= high_freq_factor {
                 let reason = format!("{high_freq_factor} is not above low_freq_factor, {low_freq_factor}");
@@ -150,25 +155,74 @@ fn rope_scaling(keys: &Object, scaling: &Object) -> Result<RopeScaling> {
             Ok(RopeScaling::Llama3 { factor: positive("factor")?, low_freq_factor, high_freq_factor, original_context })
         }
         Some(other) => {
-            Err(scaling.fault("rope_type", format!("{other:?} is not supported; supported: default, linear, llama3")))
+            let known = "default, linear, llama3, yarn";
+            Err(scaling.fault("rope_type", format!("{other:?} is not supported; supported: {known}")))
         }
     }
 }
 
-/// The attention window, if any layer has one.
-fn window(keys: &Object, model_type: &str, layers: usize) -> Result<Option<usize>> {
-    let windowed = match keys.get("layer_types") {
-        // Newer files say it layer by layer.
-        Some(Value::Array(types)) => types.iter().any(|kind| kind == "sliding_attention"),
-        Some(_) => return Err(keys.fault("layer_types", "expected a list")),
-        None if model_type == "mistral" => true,
-        None if model_type.starts_with("qwen") => {
-            let full_layers = keys.size("max_window_layers")?.unwrap_or(0);
-            keys.flag("use_sliding_window")? && full_layers < layers
-        }
-        None => false,
+/// What `transformers` makes of a `yarn` scaling; `positive` reads a positive number that must be there.
+fn yarn(scaling: &Object, positive: impl Fn(&str) -> Result<f64>, original_context: f64) -> Result<Yarn> {
+    let given = |key: &str| if scaling.get(key).is_some() { positive(key).map(Some) } else { Ok(None) };
+    let defaults = Yarn::new(positive("factor")?, original_context);
+    let (beta_fast, beta_slow) = (given("beta_fast")?, given("beta_slow")?);
+    let attention_factor =
+        match (given("attention_factor")?, scaling.number("mscale")?, scaling.number("mscale_all_dim")?) {
+            (Some(given), ..) => given,
+            (None, Some(mscale), Some(all)) if mscale != 0.0 && all != 0.0 => {
+                Yarn::magnitude(defaults.factor, mscale) / Yarn::magnitude(defaults.factor, all)
+            }
+            _ => defaults.attention_factor,
+        };
+    let truncate = scaling.get("truncate").is_none() || scaling.flag("truncate")?;
+    let yarn = Yarn {
+        beta_fast: beta_fast.unwrap_or(defaults.beta_fast),
+        beta_slow: beta_slow.unwrap_or(defaults.beta_slow),
+        attention_factor,
+        truncate,
+        ..defaults
     };
-    Ok(keys.size("sliding_window")?.filter(|_| windowed))
+    yarn.check().map_err(|(key, reason)| scaling.fault(key, reason))?;
+    Ok(yarn)
+}
+
+/// The attention window, if any layer has one: Mistral's layers all have it, Qwen's from `max_window_layers` on if
+/// `use_sliding_window` says so; newer files say it layer by layer.
+fn sliding_window(keys: &Object, model_type: &str, layers: usize) -> Result<Option<SlidingWindow>> {
+    let is_qwen = model_type.starts_with("qwen");
+    let listed = if is_qwen || model_type == "mistral" { layer_types(keys, layers)? } else { return Ok(None) };
+    let in_use = !is_qwen || keys.flag("use_sliding_window")?;
+    // `transformers` tells a key that is not there from one that is null.
+    let is_named = keys.keys().any(|key| key == "sliding_window");
+    let tokens = if is_named { keys.size("sliding_window")? } else { Some(4096) };
+    let layers = match listed {
+        Some(listed) => listed,
+        None if is_qwen => {
+            let full_layers = keys.size("max_window_layers")?.unwrap_or(28);
+            (0..layers).map(|layer| layer >= full_layers).collect()
+        }
+        None => vec![true; layers],
+    };
+    let tokens = tokens.filter(|_| in_use && layers.contains(&true));
+    Ok(tokens.map(|tokens| SlidingWindow { tokens, layers }))
+}
+
+/// Whether each layer's attention slides, where `layer_types` says it.
+fn layer_types(keys: &Object, layers: usize) -> Result<Option<Vec<bool>>> {
+    let Some(types) = keys.get("layer_types") else { return Ok(None) };
+    let types = types.as_array().ok_or_else(|| keys.fault("layer_types", "expected a list"))?;
+    if types.len() != layers {
+        return Err(keys.fault("layer_types", format!("{} entries for {layers} layers", types.len())));
+    }
+    let slides = |kind: &Value| match kind.as_str() {
+        Some("full_attention") => Ok(false),
+        Some("sliding_attention") => Ok(true),
+        _ => {
+            let known = "full_attention, sliding_attention";
+            Err(keys.fault("layer_types", format!("{kind} is not supported; supported: {known}")))
+        }
+    };
+    types.iter().map(slides).collect::<Result<_>>().map(Some)
 }
 
 /// The mask token of a parallel draft. PARD writes `pard_token`; other engines read the other two as well.

@@ -2,7 +2,7 @@
 
 use std::f64::consts::TAU;
 
-use super::config::{Config, RopeScaling};
+use super::config::{Config, RopeScaling, Yarn};
 
 /// The angle per position of each of the `head_dim / 2` frequencies, in radians.
 ///
@@ -16,6 +16,10 @@ pub fn frequencies(config: &Config) -> Vec<f64> {
                 RopeScaling::None => plain,
                 RopeScaling::Linear { factor } => plain / factor,
                 RopeScaling::Factors => plain / f64::from(config.rope_factors[i]),
+                RopeScaling::Yarn(yarn) => {
+                    let divided = yarn_share(&yarn, config, i);
+                    plain * (1.0 - divided) + plain / yarn.factor * divided
+                }
                 RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
                     let turns = original_context * plain / TAU;
                     if turns < low_freq_factor {
@@ -32,14 +36,34 @@ pub fn frequencies(config: &Config) -> Vec<f64> {
         .collect()
 }
 
-/// Cosines and sines for positions `0..positions`, `[positions, 2, head_dim / 2]`: cosines, then sines.
+/// How much of frequency `i` is divided by YaRN's factor: 0 up to the dimension that turns `beta_fast` times over the
+/// original context, 1 from the one that turns `beta_slow` times.
+fn yarn_share(yarn: &Yarn, config: &Config, i: usize) -> f64 {
+    let dims = config.head_dim as f64;
+    let dimension = |turns: f64| dims * (yarn.original_context / (turns * TAU)).ln() / (2.0 * config.rope_theta.ln());
+    let (mut low, mut high) = (dimension(yarn.beta_fast), dimension(yarn.beta_slow));
+    if yarn.truncate {
+        (low, high) = (low.floor(), high.ceil());
+    }
+    (low, high) = (low.max(0.0), high.min(dims - 1.0));
+    // A blend of no width is a step, as there.
+    let width = if low == high { 0.001 } else { high - low };
+    ((i as f64 - low) / width).clamp(0.0, 1.0)
+}
+
+/// Cosines and sines for positions `0..positions`, `[positions, 2, head_dim / 2]`: cosines, then sines. With YaRN they are
+/// multiplied by its attention factor.
 pub fn angles(config: &Config, positions: usize) -> Vec<f32> {
     let frequencies = frequencies(config);
+    let magnitude = match config.rope_scaling {
+        RopeScaling::Yarn(yarn) => yarn.attention_factor,
+        _ => 1.0,
+    };
     let mut table = Vec::with_capacity(positions * config.head_dim);
     for position in 0..positions {
         let angle = |frequency: &f64| position as f64 * frequency;
-        table.extend(frequencies.iter().map(|frequency| angle(frequency).cos() as f32));
-        table.extend(frequencies.iter().map(|frequency| angle(frequency).sin() as f32));
+        table.extend(frequencies.iter().map(|frequency| (angle(frequency).cos() * magnitude) as f32));
+        table.extend(frequencies.iter().map(|frequency| (angle(frequency).sin() * magnitude) as f32));
     }
     table
 }

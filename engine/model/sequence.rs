@@ -6,7 +6,7 @@ use super::config::Config;
 use super::rotary;
 use super::sampler::Sampler;
 use super::shared::Shared;
-use super::transformer::{LayerWeights, Transformer, attention_shape};
+use super::transformer::{Transformer, attention_shape};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, CacheFormat, Device, Pass, Plan};
 use crate::ops::{
@@ -115,12 +115,8 @@ impl Sequence {
         let ids = Buffer::storage(device, "ids", (rows_of_ids * 4) as u64)?;
         let ids = Tensor { buffer: ids, rows: rows_of_ids, width: 1 };
         let rows = batch.map_or(Rows::One(&step), |batch| Rows::Many { step: &step, batch });
-        let layers = model
-            .layers
-            .iter()
-            .zip(caches)
-            .map(|(weights, cache)| Layer::new(model, weights, rows, a, cache))
-            .collect::<Result<_>>()?;
+        let layers = (0..model.layers.len()).zip(caches).map(|(layer, cache)| Layer::new(model, layer, rows, a, cache));
+        let layers = layers.collect::<Result<_>>()?;
         let mask_row = model.shared.as_ref().map(Shared::mask_row);
         let vocabulary = model.vocabulary();
         let limit = vocabulary.map_or(limit, |vocabulary| vocabulary.below(limit));
@@ -154,7 +150,7 @@ impl Sequence {
     /// Errors: [`Error::Gpu`].
     pub(super) fn bind_cache(&self, batch: Option<&Buffer>, layer: usize, cache: &KvCache) -> Result<CachedOps> {
         let rows = batch.map_or(Rows::One(&self.step), |batch| Rows::Many { step: &self.step, batch });
-        CachedOps::new(&self.model, &self.model.layers[layer], rows, &self.activations, cache)
+        CachedOps::new(&self.model, layer, rows, &self.activations, cache)
     }
 
     /// Goes on with another cache in layer `layer`.
@@ -448,8 +444,8 @@ fn angle_positions(positions: usize) -> usize {
 }
 
 impl Layer {
-    fn new(model: &Transformer, weights: &LayerWeights, rows: Rows, a: &Activations, cache: &KvCache) -> Result<Layer> {
-        let (device, plan, step) = (&model.device, &model.plan, rows.step());
+    fn new(model: &Transformer, layer: usize, rows: Rows, a: &Activations, cache: &KvCache) -> Result<Layer> {
+        let (device, plan, weights, step) = (&model.device, &model.plan, &model.layers[layer], rows.step());
         let epsilon = model.config.norm_epsilon as f32;
         let norm = |gain| RmsNorm::new(device, step, [&a.hidden, &a.normed], gain, epsilon, RowSet::All);
         let matmul = |matrix, x, y, finish| Matmul::new(device, plan, step, matrix, [x, y], finish, RowSet::All);
@@ -457,7 +453,7 @@ impl Layer {
         Ok(Layer {
             attention_norm: norm(&weights.attention_norm)?,
             qkv: matmul(&weights.qkv, &a.normed, &a.qkv, bias)?,
-            cached: RwLock::new(CachedOps::new(model, weights, rows, a, cache)?),
+            cached: RwLock::new(CachedOps::new(model, layer, rows, a, cache)?),
             output: matmul(&weights.output, &a.attended, &a.hidden, Finish::Add)?,
             feed_forward_norm: norm(&weights.feed_forward_norm)?,
             gate_up: matmul(&weights.gate_up, &a.normed, &a.gated, Finish::Swiglu)?,
@@ -467,19 +463,14 @@ impl Layer {
 }
 
 impl CachedOps {
-    fn new(
-        model: &Transformer,
-        weights: &LayerWeights,
-        rows: Rows,
-        a: &Activations,
-        cache: &KvCache,
-    ) -> Result<CachedOps> {
+    fn new(model: &Transformer, layer: usize, rows: Rows, a: &Activations, cache: &KvCache) -> Result<CachedOps> {
         let (device, plan, shape) = (&model.device, &model.plan, model.attention_shape());
+        let (weights, window) = (&model.layers[layer], model.config.window(layer));
         let epsilon = model.config.norm_epsilon as f32;
         let gains = weights.head_norm.as_ref().map(|[query, key]| RopeGains { query, key, epsilon });
         Ok(CachedOps {
             rope: Rope::new(device, rows, &shape, &a.angles, [&a.qkv, &a.query], cache, gains)?,
-            attention: Attention::new(device, plan, rows, &shape, cache, &a.scratch, [&a.query, &a.attended])?,
+            attention: Attention::new(device, plan, rows, &shape, window, cache, &a.scratch, [&a.query, &a.attended])?,
         })
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::rope::{KEY_TILE, KvCache};
 use super::{AttentionShape, MOST_ROWS, Role, Rows, Tensor};
 use crate::error::Result;
-use crate::gpu::{Buffer, CacheFormat, Device, Dispatch, Kernel, Pass, Plan, Work};
+use crate::gpu::{Buffer, Device, Dispatch, Kernel, Pass, Plan, Work};
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -82,27 +82,31 @@ pub struct Attention {
     bound: [[Dispatch; 2]; 2],
     merge: Dispatch,
     kernels: Mutex<HashMap<Variant, Arc<Kernel>>>,
-    /// How the cache is read, and whose the rows are.
-    files: Vec<&'static str>,
+    pieces: Pieces,
     /// Whether each row is of a sequence of its own.
     is_batch: bool,
     /// Rows of queries that a uniform holds; none on GPUs, which read them from a cache.
     uniform_rows: usize,
     shape: AttentionShape,
     plan: Plan,
+    /// How many keys a row sees, if not all up to its own.
+    window: Option<usize>,
 }
 
 impl Attention {
-    /// `out[r, h] = Σ_k softmax(q[r, h] · key[k] / √head_dim) · value[k]` over the keys at positions up to the row's.
+    /// `out[r, h] = Σ_k softmax(q[r, h] · key[k] / √head_dim) · value[k]` over the keys at positions up to the row's; with
+    /// `window` over the last so many of them.
     ///
     /// Shapes: `query`, `out` are `[rows, heads · head_dim]`.
     /// Errors: [`crate::Error::Shape`] if they do not fit.
     /// Source: Flash-Decoding, Dao et al. 2023; the online softmax of arXiv:1805.02867.
+    #[expect(clippy::too_many_arguments, reason = "operands of a kernel")]
     pub fn new<'a>(
         device: &Device,
         plan: &Plan,
         rows: impl Into<Rows<'a>>,
         shape: &AttentionShape,
+        window: Option<usize>,
         cache: &KvCache,
         scratch: &AttentionScratch,
         [query, out]: [&Tensor; 2],
@@ -117,18 +121,23 @@ impl Attention {
             scale: (1.0 / (shape.head_dim as f64).sqrt()) as f32,
         };
         let params = Buffer::uniform(device, "attention params", &params)?;
-        let read = match cache.format {
-            CacheFormat::F16 => "cache/read_f16",
-            CacheFormat::F32 => "cache/read_f32",
-        };
-        let merge_constants =
-            [("HEADS", shape.heads as u32), ("HEAD_DIM", shape.head_dim as u32), ("SPLIT", plan.key_split)];
+        // A window that nothing falls out of is none.
+        let window = window.filter(|&window| window < cache.capacity);
+        let merge_constants = [
+            ("HEADS", shape.heads as u32),
+            ("HEAD_DIM", shape.head_dim as u32),
+            ("SPLIT", plan.key_split),
+            window_constant(window),
+        ];
         let merge_files = [&["attention_merge", "shared/attention", "shared/step"], rows.files()].concat();
         let merge = device.kernel(&merge_files, &merge_constants)?;
         let mut operands = vec![&params, rows.step(), &scratch.parts, &scratch.sums, &out.buffer];
         operands.extend(rows.batch());
         let merge = merge.dispatch(device, &operands, [1, 1, 1])?;
-        let files = [&[read], rows.files()].concat();
+        let pieces = Pieces {
+            files: [&cache.readers(), rows.files()].concat(),
+            constants: [cache.constants(shape), vec![("SPLIT", plan.key_split), window_constant(window)]].concat(),
+        };
         // All variants with the queries in the same place have the same bindings.
         let pairs = match rows {
             Rows::One(_) => Self::most_pairs(device, plan, PAIRS[0]),
@@ -136,7 +145,7 @@ impl Attention {
         };
         let any = |uniform| {
             let variant = Variant { pairs, serial: true, uniform };
-            compile(device, plan, shape, &files, variant)
+            pieces.compile(device, variant)
         };
         let kernels = [any(false)?, any(true)?];
         let bind = |kernel: &Arc<Kernel>, target| {
@@ -152,11 +161,12 @@ impl Attention {
             bound: [both(&scratch.parts)?, both(&out.buffer)?],
             merge,
             kernels: Mutex::default(),
-            files,
+            pieces,
             is_batch: rows.batch().is_some(),
             uniform_rows: if device.is_software() { uniform_rows } else { 0 },
             shape: *shape,
             plan: *plan,
+            window,
         })
     }
 
@@ -171,7 +181,7 @@ impl Attention {
             false => Self::most_pairs(&self.device, &self.plan, pairs_wanted),
             true => Self::pairs_of_a_row(&self.device, &self.plan, &self.shape),
         };
-        let splits = (end as u32).div_ceil(self.plan.key_split);
+        let splits = self.splits(rows, end);
         // A single part needs no merge, whose result for it is the part's own, bit for bit.
         let serial = role == Role::Prompt || splits <= 1;
         let uniform = rows <= self.uniform_rows;
@@ -190,28 +200,40 @@ impl Attention {
         Ok(())
     }
 
+    /// Parts of the keys that any workgroup may have to look at.
+    fn splits(&self, rows: usize, end: usize) -> u32 {
+        let split = self.plan.key_split as usize;
+        let all = end.div_ceil(split);
+        // The windows of rows that follow each other span so many keys, wherever those begin within a part.
+        let span = self.window.map(|window| window + if self.is_batch { 0 } else { rows - 1 });
+        span.map_or(all, |span| all.min((span + split - 2) / split + 1)) as u32
+    }
+
     fn kernel(&self, variant: Variant) -> Result<Arc<Kernel>> {
         let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kernel) = kernels.get(&variant) {
             return Ok(kernel.clone());
         }
-        let kernel = compile(&self.device, &self.plan, &self.shape, &self.files, variant)?;
+        let kernel = self.pieces.compile(&self.device, variant)?;
         kernels.insert(variant, kernel.clone());
         Ok(kernel)
     }
 
     /// What the first kernel has to do. The keys are read once for all rows; the last row ends at `end`, each before it
-    /// sees one key less. Of a batch each row has keys of its own, as many as the longest at most.
+    /// sees one key less, unless a window moves on with it. Of a batch each row has keys of its own, as many as the longest
+    /// at most.
     fn work(&self, rows: usize, end: usize, splits: usize) -> Work {
         let AttentionShape { heads, kv_heads, head_dim } = self.shape;
         let width = heads * head_dim;
         let caches = if self.is_batch { rows } else { 1 };
-        let cache_bytes = caches * 2 * kv_heads * head_dim * end * self.plan.cache.bytes();
+        let seen = self.window.map_or(end, |window| end.min(window));
+        let read = end.min(seen + if self.is_batch { 0 } else { rows - 1 });
+        let cache_bytes = caches * 2 * kv_heads * read * self.plan.cache.row_bytes(head_dim);
         let out_bytes = 4 * rows * if splits == 0 { width } else { splits * (width + 2 * heads) };
         // Keys as the report groups them: they grow by a few every round.
         let keys = end.next_multiple_of(self.plan.key_split as usize);
-        let unseen = if self.is_batch { 0 } else { rows * (rows - 1) / 2 };
-        let scores = (rows * end).saturating_sub(unseen);
+        let unseen = if self.is_batch || seen < end { 0 } else { rows * (rows - 1) / 2 };
+        let scores = (rows * seen).saturating_sub(unseen);
         Work::of(rows, [heads, keys], cache_bytes + 4 * rows * width + out_bytes, 4 * width * scores).stored()
     }
 
@@ -230,20 +252,29 @@ impl Attention {
     }
 }
 
-fn compile(
-    device: &Device,
-    plan: &Plan,
-    shape: &AttentionShape,
-    pieces: &[&'static str],
-    variant: Variant,
-) -> Result<Arc<Kernel>> {
-    let mut constants = shape.constants().to_vec();
-    let Variant { pairs, serial, uniform } = variant;
-    constants.extend([("SPLIT", plan.key_split), ("PAIRS", pairs), ("SERIAL", u32::from(serial))]);
-    let query = if uniform { "query/uniform" } else { "query/storage" };
-    if uniform {
-        constants.push(("QUERY_PIECES", (device.largest_uniform() / 16) as u32));
+/// What the shaders know of the window: 0 is none.
+fn window_constant(window: Option<usize>) -> (&'static str, u32) {
+    ("WINDOW", window.unwrap_or(0) as u32)
+}
+
+/// What all variants of the first kernel share.
+struct Pieces {
+    /// How the cache is read, and whose the rows are.
+    files: Vec<&'static str>,
+    constants: Vec<(&'static str, u32)>,
+}
+
+impl Pieces {
+    fn compile(&self, device: &Device, variant: Variant) -> Result<Arc<Kernel>> {
+        let Variant { pairs, serial, uniform } = variant;
+        let mut constants = self.constants.clone();
+        constants.extend([("PAIRS", pairs), ("SERIAL", u32::from(serial))]);
+        let query = if uniform { "query/uniform" } else { "query/storage" };
+        if uniform {
+            constants.push(("QUERY_PIECES", (device.largest_uniform() / 16) as u32));
+        }
+        let files =
+            [&["attention", "shared/attention", "shared/eight", "shared/step", query], &self.files[..]].concat();
+        device.kernel(&files, &constants)
     }
-    let files = [&["attention", "shared/attention", "shared/eight", "shared/step", query], pieces].concat();
-    device.kernel(&files, &constants)
 }

@@ -13,9 +13,11 @@ const KEYS: &str = "key cache";
 /// The keys and values of one layer, for one sequence or for several, each in a slot of its own. How many of them are
 /// valid is the session's business.
 pub struct KvCache {
-    /// `[slots, kv_heads, capacity / 64, head_dim / 8, 64, 8]`, with the capacity a multiple of 64.
+    /// `[slots, kv_heads, capacity / 64, head_dim / 8, 64, 8]`, with the capacity a multiple of 64; in 8 bits
+    /// `[slots, kv_heads, capacity / 64, words, 64]`, where the words of a row are its numbers, four in one, and then its
+    /// scales.
     pub keys: Buffer,
-    /// `[slots, kv_heads, capacity, head_dim]`.
+    /// `[slots, kv_heads, capacity, head_dim]`; in 8 bits `[slots, kv_heads, capacity, words]`.
     pub values: Buffer,
     pub(super) capacity: usize,
     pub(super) format: CacheFormat,
@@ -59,7 +61,31 @@ impl KvCache {
     /// Device memory that a slot of `positions` positions takes.
     pub fn bytes(format: CacheFormat, shape: &AttentionShape, positions: usize) -> u64 {
         let capacity = positions.next_multiple_of(KEY_TILE);
-        2 * (shape.kv_heads * capacity * shape.head_dim * format.bytes()) as u64
+        2 * (shape.kv_heads * capacity * format.row_bytes(shape.head_dim)) as u64
+    }
+
+    /// The shader files that read it.
+    pub(super) fn readers(&self) -> [&'static str; 2] {
+        match self.format {
+            CacheFormat::F16 => ["cache/read_f16", "cache/keys"],
+            CacheFormat::F32 => ["cache/read_f32", "cache/keys"],
+            CacheFormat::Q8_0 => ["cache/read_q8_0", "cache/q8_0"],
+        }
+    }
+
+    /// The shader files that write it.
+    fn writers(&self) -> [&'static str; 2] {
+        match self.format {
+            CacheFormat::F16 => ["cache/write_f16", "cache/keys"],
+            CacheFormat::F32 => ["cache/write_f32", "cache/keys"],
+            CacheFormat::Q8_0 => ["cache/write_q8_0", "cache/q8_0"],
+        }
+    }
+
+    /// What those files, and the kernels that they are parts of, know of the cache and of `shape`.
+    pub(super) fn constants(&self, shape: &AttentionShape) -> Vec<(&'static str, u32)> {
+        let block = (self.format == CacheFormat::Q8_0).then(|| ("BLOCK", CacheFormat::block(shape.head_dim) as u32));
+        shape.constants().into_iter().chain(block).collect()
     }
 }
 
@@ -144,13 +170,9 @@ impl Rope {
             operands.extend([&gains.query.buffer, &gains.key.buffer]);
         }
         operands.extend(rows.batch());
-        let write = match cache.format {
-            CacheFormat::F16 => "cache/write_f16",
-            CacheFormat::F32 => "cache/write_f32",
-        };
         let norm = if gains.is_some() { "rope_norm/heads" } else { "rope_norm/none" };
-        let files = [&["rope", "shared/eight", "shared/step", write, norm], rows.files()].concat();
-        let kernel = device.kernel(&files, &shape.constants())?;
+        let files = [&["rope", "shared/eight", "shared/step", norm], &cache.writers()[..], rows.files()].concat();
+        let kernel = device.kernel(&files, &cache.constants(shape))?;
         let dispatch = kernel.dispatch(device, &operands, [1, 1, 1])?;
         Ok(Rope { dispatch, shape: *shape, cache: cache.format })
     }
@@ -159,7 +181,8 @@ impl Rope {
     pub fn encode(&self, pass: &mut Pass, rows: usize) {
         let AttentionShape { heads, kv_heads, head_dim } = self.shape;
         let width = self.shape.qkv_width();
-        let row_bytes = 4 * width + 4 * heads * head_dim + 2 * kv_heads * head_dim * self.cache.bytes() + 4 * head_dim;
+        let cached = 2 * kv_heads * self.cache.row_bytes(head_dim);
+        let row_bytes = 4 * width + 4 * heads * head_dim + cached + 4 * head_dim;
         let work = Work::of(rows, [1, width], rows * row_bytes, 3 * rows * (heads + kv_heads) * head_dim);
         self.dispatch.encode_over(pass, [(width / 16).div_ceil(64) as u32, rows as u32, 1], work);
     }

@@ -246,7 +246,7 @@ _WEIGHTS = ["compact", "f32", "bf16", "q8_0", "q4_k"]  # as pard.h numbers them
 
 def _load_options(weights, cache, products, mask_token, progress):
     options = _LoadOptions(weights=_WEIGHTS.index(weights))
-    options.cache = {"f16": 0, "f32": 1}[cache]
+    options.cache = {"f16": 0, "f32": 1, "q8_0": 2}[cache]
     options.products = {"plain": 0, "cooperative": 1}[products]
     if mask_token is not None:
         options.mask_token = ctypes.pointer(c_uint32(mask_token))

@@ -136,9 +136,19 @@ struct Head {
 impl Network {
     /// Uploads what `recipe` asks for.
     ///
-    /// **Errors**: those of reading the checkpoint; [`Error::OutOfMemory`], [`Error::Limit`].
+    /// **Errors**: [`Error::Option`] if a sample could be longer than a layer's attention window, beyond which training's
+    /// attention does not forget; those of reading the checkpoint; [`Error::OutOfMemory`], [`Error::Limit`].
     pub fn new(device: &Device, plan: &Plan, recipe: &Recipe) -> Result<Network> {
         let &Recipe { config, checkpoint, mask_token, .. } = recipe;
+        let shortest = recipe.layers.iter().filter_map(|&layer| config.window(layer)).min();
+        if let Some(window) = shortest.filter(|&window| window < recipe.positions) {
+            let reason = format!(
+                "{} tokens; layers of this model see the last {window} alone, and training is not made for that; use \
+                 --seq-len {window} at most",
+                recipe.positions
+            );
+            return Err(Error::Option { option: "seq-len", reason });
+        }
         let (hidden, rows) = (config.hidden_size, recipe.rows.max(MOST_ROWS));
         let named = |name: &str| Source { from: name.to_owned(), to: name.to_owned() };
         let trained = |name| -> Result<Table> {

@@ -7,5 +7,5 @@ fn pack(v: Eight) -> vec4<u32> {
     let high = clamp(v.high, vec4(-65504.0), vec4(65504.0));
     return vec4(pack2x16float(low.xy), pack2x16float(low.zw), pack2x16float(high.xy), pack2x16float(high.zw));
 }
-fn write_key8(index: u32, v: Eight) { keys[index] = pack(v); }
-fn write_value8(index: u32, v: Eight) { values[index] = pack(v); }
+fn write_key8(place: u32, piece: u32, v: Eight, whole: Turned) { keys[key_index(place, piece)] = pack(v); }
+fn write_value8(place: u32, piece: u32, v: Eight, first: u32) { values[place * (HEAD_DIM / 8u) + piece] = pack(v); }

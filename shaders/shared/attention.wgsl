@@ -7,4 +7,11 @@ struct AttentionParams {
 @group(0) @binding(0) var<uniform> params: AttentionParams;
 @group(0) @binding(1) var<uniform> step: Step;
 
+// The first key that a row sees: WINDOW keys up to its own, or all of them if WINDOW is 0.
+fn first_key(row: u32) -> u32 {
+    if WINDOW == 0u { return 0u; }
+    let end = position_of(row) + 1u;
+    return end - min(end, WINDOW);
+}
+
 const LOWEST: f32 = -3.0e38;  // below every score; shaders may assume no infinity

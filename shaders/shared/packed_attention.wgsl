@@ -50,27 +50,21 @@ fn seen_tiles(first: u32, last: u32) -> vec4<u32> {
     return vec4(seen.x / TILE, context_end, chain_first, max(last / TILE + 1u, chain_first));
 }
 
-// Where a key's first eight lies. Keys past the last row, which no row sees, repeat it: they may be anything.
-fn key_at(kv_head: u32, key: u32) -> u32 {
-    let known = min(key, step.rows - 1u);
-    return (kv_head * (params.capacity / KEY_TILE) + known / KEY_TILE) * PIECES * KEY_TILE + known % KEY_TILE;
-}
+// Where a key and its value lie in the cache. Keys past the last row, which no row sees, repeat it: they may be anything.
+fn place_of(kv_head: u32, key: u32) -> u32 { return kv_head * params.capacity + min(key, step.rows - 1u); }
 
-// Likewise its value.
-fn value_at(kv_head: u32, key: u32) -> u32 {
-    return (kv_head * params.capacity + min(key, step.rows - 1u)) * PIECES * 2u;
+fn read_value8(place: u32, piece: u32) -> Eight {
+    return Eight(read_value4(place, 2u * piece), read_value4(place, 2u * piece + 1u));
 }
-
-fn read_value8(index: u32) -> Eight { return Eight(read_value4(index), read_value4(index + 1u)); }
 
 // Scores of four pairs, whose queries begin at `queries`, by the four keys from `key` on.
 fn score(queries: ptr<function, array<u32, 4>>, kv_head: u32, key: u32) -> array<vec4<f32>, 4> {
     var at: array<u32, 4>;
-    for (var j = 0u; j < 4u; j++) { at[j] = key_at(kv_head, key + j); }
+    for (var j = 0u; j < 4u; j++) { at[j] = place_of(kv_head, key + j); }
     var scores: array<vec4<f32>, 4>;
     for (var piece = 0u; piece < PIECES; piece++) {
         var k: array<Eight, 4>;
-        for (var j = 0u; j < 4u; j++) { k[j] = read_key8(at[j] + piece * KEY_TILE); }
+        for (var j = 0u; j < 4u; j++) { k[j] = read_key8(at[j], piece); }
         for (var i = 0u; i < 4u; i++) {
             let start = (*queries)[i] + piece * 2u;
             let q = Eight(query[start], query[start + 1u]);

@@ -5,11 +5,11 @@
 // The products of four pairs' output gradients, which begin at `gradients`, and the four values from `key` on.
 fn value_products(gradients: ptr<function, array<u32, 4>>, kv_head: u32, key: u32) -> array<vec4<f32>, 4> {
     var at: array<u32, 4>;
-    for (var j = 0u; j < 4u; j++) { at[j] = value_at(kv_head, key + j); }
+    for (var j = 0u; j < 4u; j++) { at[j] = place_of(kv_head, key + j); }
     var products: array<vec4<f32>, 4>;
     for (var piece = 0u; piece < PIECES; piece++) {
         var v: array<Eight, 4>;
-        for (var j = 0u; j < 4u; j++) { v[j] = read_value8(at[j] + piece * 2u); }
+        for (var j = 0u; j < 4u; j++) { v[j] = read_value8(at[j], piece); }
         for (var i = 0u; i < 4u; i++) {
             let start = (*gradients)[i] + piece * 2u;
             let g = Eight(output_gradient[start], output_gradient[start + 1u]);

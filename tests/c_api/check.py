@@ -58,6 +58,11 @@ for method in ["ar", "vsd", "pard", "ngram"]:
     assert stream.tokens == answer.tokens and stream.finish == answer.finish
     assert stream.statistics["method"] == method and sum(stream.statistics["accepted"]) <= sum(stream.statistics["proposed"])
 
+# So with caches of 8 bits, whose text is their own.
+small = pard.Model(target, draft, context=256, cache="q8_0")
+texts = [small.generate(question, max_tokens=max_tokens, method=method).tokens for method in ["ar", "vsd", "pard"]]
+assert texts[0] and texts == [texts[0]] * 3, texts
+
 # How tokens are chosen does not depend on who proposes them.
 sampling = {"temperature": 0.9, "seed": 5, "top_k": 80, "top_p": 0.95, "min_p": 0.01, "repetition_penalty": 1.1}
 sampling.update(presence_penalty=0.2, frequency_penalty=0.1, logit_bias={9: -1.0, 8: 2.0}, banned=[40, 41], logprobs=3)

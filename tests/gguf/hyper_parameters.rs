@@ -1,6 +1,6 @@
 //! Hyper-parameters from metadata.
 
-use pard_engine::model::config::{Config, Family, RopeScaling};
+use pard_engine::model::config::{Config, Family, RopeScaling, SlidingWindow, Yarn};
 use pard_engine::{Error, Result};
 
 use super::open_good;
@@ -35,6 +35,7 @@ fn all_fields_are_read() {
         rope_theta: 100_000.0,
         rope_scaling: RopeScaling::None,
         rope_factors: Vec::new(),
+        sliding_window: None,
         tied_head: true,
         qkv_bias: false,
         head_norm: false,
@@ -102,14 +103,77 @@ fn rope_scaling_is_read() {
 
     let both = factors.key("llama.rope.scaling.type", "linear").key("llama.rope.scaling.factor", 4.0);
     assert_fault(&both, "llama.rope.scaling.type", "rope_freqs.weight");
-    let yarn = small_llama().key("llama.rope.scaling.type", "yarn").key("llama.rope.scaling.factor", 4.0);
-    assert_fault(&yarn, "llama.rope.scaling.type", "\"yarn\" is not supported");
+    let longrope = small_llama().key("llama.rope.scaling.type", "longrope").key("llama.rope.scaling.factor", 4.0);
+    assert_fault(&longrope, "llama.rope.scaling.type", "\"longrope\" is not supported");
     let zero = small_llama().counting("rope_freqs.weight", &[16]);
     assert_fault(&zero, "rope_freqs.weight", "0 is not a positive number");
     let short = small_llama().counting("rope_freqs.weight", &[15]);
     assert!(matches!(config(&short), Err(Error::TensorShape { .. })));
     let long = small_llama().counting("rope_factors_long.weight", &[16]);
     assert_fault(&long, "rope_factors_long.weight", "not supported");
+}
+
+#[test]
+fn yarn_is_read() {
+    let writer = |keys: &[(&str, f32)]| {
+        let yarn = small_llama()
+            .key("llama.rope.scaling.type", "yarn")
+            .key("llama.rope.scaling.factor", 4.0)
+            .key("llama.rope.scaling.original_context_length", 96);
+        keys.iter().fold(yarn, |writer, (name, value)| writer.key(&format!("llama.rope.scaling.{name}"), *value))
+    };
+    let yarn = |keys: &[(&str, f32)]| match config(&writer(keys)).expect("a configuration").rope_scaling {
+        RopeScaling::Yarn(yarn) => yarn,
+        other => panic!("{keys:?}: {other:?}"),
+    };
+    let plain = Yarn::new(4.0, 96.0);
+    assert_eq!(yarn(&[]), plain);
+    assert_eq!(config(&writer(&[])).expect("a configuration").context, 384);
+    assert_eq!(yarn(&[("yarn_ext_factor", 1.0)]), plain);
+    assert_eq!(yarn(&[("yarn_ext_factor", -1.0)]), plain);
+    let betas = yarn(&[("yarn_beta_fast", 16.0), ("yarn_beta_slow", 2.0)]);
+    assert_eq!(betas, Yarn { beta_fast: 16.0, beta_slow: 2.0, ..plain });
+    assert_eq!(yarn(&[("yarn_attn_factor", 1.25)]).attention_factor, 1.25);
+    assert_eq!(yarn(&[("attn_factor", 0.5)]).attention_factor, 0.5 * plain.attention_factor);
+    assert_eq!(yarn(&[("yarn_log_multiplier", 1.0)]).attention_factor, 1.0);
+
+    let faulty = |keys: &[(&str, f32)], name: &str, words: &str| {
+        assert_fault(&writer(keys), &format!("llama.rope.scaling.{name}"), words);
+    };
+    faulty(&[("factor", 0.0)], "factor", "not a positive number");
+    faulty(&[("original_context_length", -1.0)], "original_context_length", "not a positive number");
+    faulty(&[("yarn_beta_fast", 0.5)], "yarn_beta_fast", "below beta_slow");
+    faulty(&[("yarn_ext_factor", 0.5)], "yarn_ext_factor", "not supported");
+    for key in ["factor", "original_context_length"] {
+        let key = format!("llama.rope.scaling.{key}");
+        assert_fault(&writer(&[]).without(&key), &key, "missing");
+    }
+}
+
+#[test]
+fn attention_windows_are_read() {
+    let windows = |writer: &Writer| config(writer).expect("a configuration").sliding_window;
+    let window = |tokens, layers: [bool; 2]| Some(SlidingWindow { tokens, layers: layers.to_vec() });
+    let bools = |layers: [u8; 2]| {
+        let count = 2u64.to_le_bytes();
+        Value::Raw(9, [&7u32.to_le_bytes()[..], &count, &layers].concat())
+    };
+    let llama = |tokens: u32| small_llama().key("llama.attention.sliding_window", tokens);
+    let pattern = "attention.sliding_window_pattern";
+    assert_eq!(windows(&llama(0)), None);
+    assert_eq!(windows(&llama(32)), window(32, [true, true]));
+    let alternating = llama(32).key(&format!("llama.{pattern}"), bools([1, 0]));
+    assert_eq!(windows(&alternating), window(32, [true, false]));
+    assert_eq!(windows(&llama(32).key(&format!("llama.{pattern}"), bools([0, 0]))), None);
+
+    let qwen2 = |writer: Writer| as_architecture(writer, "qwen2");
+    assert_eq!(windows(&qwen2(alternating)), window(32, [true, false]));
+    assert_eq!(windows(&qwen2(llama(128))), None);
+    assert_fault(&qwen2(llama(32)), "qwen2.attention.sliding_window", "sliding_window_pattern");
+    let one = Value::Raw(9, [&7u32.to_le_bytes()[..], &1u64.to_le_bytes(), &[1]].concat());
+    assert_fault(&llama(32).key(&format!("llama.{pattern}"), one), "layer_types", "1 entries for 2 layers");
+    let words = llama(32).key(&format!("llama.{pattern}"), Value::I32s(vec![1, 0]));
+    assert_fault(&words, &format!("llama.{pattern}"), "booleans");
 }
 
 #[test]

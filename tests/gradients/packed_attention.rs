@@ -6,10 +6,10 @@ use pard_engine::ops::{AttentionShape, KvCache, Step, Tensor};
 
 use super::training_rows::{Packed, layouts};
 use crate::comparison::verdict;
-use crate::ops::rope::key_index;
 use crate::ops::{compare, input, output, read, same_bits, step, submit};
 use crate::oracle::gradients::packed_attention::{Given, packed_attention, packed_attention_gradient};
 use crate::support::gpu::{device, plan, sweep};
+use crate::support::kv_cache::Layout;
 use crate::support::random::Random;
 
 /// Heads of every width, and groups of 1 to 64.
@@ -65,15 +65,18 @@ impl<'a> Layer<'a> {
         let rows = packed.rows.len();
         let cache = KvCache::new(device, &plan(CacheFormat::F32), &shape, rows).expect("a small cache");
         let capacity = rows.next_multiple_of(64);
-        let room = kv_heads * capacity * head_dim;
-        let (mut keys, mut cached) = (vec![f32::NAN; room], vec![f32::NAN; room]);
-        for at in 0..rows * kv_heads * head_dim {
-            let (row, head, dim) = (at / (kv_heads * head_dim), at / head_dim % kv_heads, at % head_dim);
-            keys[key_index(shape, capacity, head, row, dim)] = values.keys[at];
-            cached[(head * capacity + row) * head_dim + dim] = values.values[at];
-        }
-        cache.keys.write(device, 0, &keys);
-        cache.values.write(device, 0, &cached);
+        // From `[rows, kv_heads, head_dim]`, with NaN in the room beyond.
+        let by_head = |rows: &[f32]| {
+            let mut all = vec![f32::NAN; kv_heads * capacity * head_dim];
+            for (at, head) in rows.chunks(head_dim).enumerate() {
+                let place = at % kv_heads * capacity + at / kv_heads;
+                all[place * head_dim..][..head_dim].copy_from_slice(head);
+            }
+            all
+        };
+        let layout = |is_keys| Layout { format: CacheFormat::F32, is_keys, capacity, head_dim };
+        cache.keys.write(device, 0, &layout(true).encoded(&by_head(&values.keys)));
+        cache.values.write(device, 0, &layout(false).encoded(&by_head(&values.values)));
         Layer {
             device,
             shape,

@@ -1,12 +1,13 @@
 //! `attention` and `attention_merge` on the device.
 
-use pard_engine::gpu::{Buffer, CacheFormat, Device, Plan};
+use pard_engine::gpu::{CacheFormat, Device, Plan};
 use pard_engine::ops::{Attention, AttentionScratch, AttentionShape, BatchRow, KvCache, Role, Rows, Step};
 
-use super::rope::key_index;
 use super::{compare, input, output, poison, read, step, submit};
-use crate::oracle::attention::{self as oracle, attention, half_rounded};
+use crate::oracle::attention::{self as oracle, windowed_attention};
+use crate::oracle::kv_cache::held;
 use crate::support::gpu::{device, plan, sweep};
+use crate::support::kv_cache::Layout;
 use crate::support::random::Random;
 
 /// A filled cache and scratch of one shape.
@@ -18,6 +19,7 @@ pub struct Layer<'a> {
     pub keys: Vec<f32>,
     pub values: Vec<f32>,
     positions: usize,
+    window: Option<usize>,
     cache: KvCache,
     scratch: AttentionScratch,
 }
@@ -38,17 +40,19 @@ impl<'a> Layer<'a> {
         keys: Vec<f32>,
         values: Vec<f32>,
     ) -> Self {
-        let rounded = |values: Vec<f32>| match plan.cache {
-            CacheFormat::F16 => half_rounded(&values),
-            CacheFormat::F32 => values,
-        };
         let cache = KvCache::new(device, &plan, &shape, positions).expect("a small cache");
         let scratch = AttentionScratch::new(device, &plan, &shape, positions).expect("small scratch");
-        Self { device, plan, shape, keys: rounded(keys), values: rounded(values), positions, cache, scratch }
+        let [keys, values] = [keys, values].map(|values| held(plan.cache, shape.head_dim, &values));
+        Self { device, plan, shape, keys, values, positions, window: None, cache, scratch }
+    }
+
+    /// The same with an attention window.
+    pub fn windowed(self, window: Option<usize>) -> Self {
+        Self { window, ..self }
     }
 
     /// The kernel's rows for `query`, `[rows, heads, head_dim]`, at positions `start..`. What no row may look at is NaN:
-    /// later positions, the scratch, the rows beyond.
+    /// positions before the first row's window, later ones, the scratch, the rows beyond.
     pub fn run(&self, role: Role, query: &[f32], start: usize) -> Vec<f32> {
         let rows = query.len() / (self.shape.heads * self.shape.head_dim);
         self.run_until(role, query, start, start + rows)
@@ -58,44 +62,36 @@ impl<'a> Layer<'a> {
     fn run_until(&self, role: Role, query: &[f32], start: usize, end: usize) -> Vec<f32> {
         let (device, width) = (self.device, self.shape.heads * self.shape.head_dim);
         let rows = query.len() / width;
-        self.fill(start + rows);
+        let first = self.window.map_or(0, |window| (start + 1).saturating_sub(window));
+        self.fill(first..start + rows);
         poison(device, &self.scratch.parts);
         poison(device, &self.scratch.sums);
         let step = step(device, Step { start: start as u32, rows: rows as u32, ..Step::default() });
         let (query, out) = (input(device, width, query), output(device, rows, width));
-        let op = Attention::new(device, &self.plan, &step, &self.shape, &self.cache, &self.scratch, [&query, &out])
+        let (operands, window) = ([&query, &out], self.window);
+        let op = Attention::new(device, &self.plan, &step, &self.shape, window, &self.cache, &self.scratch, operands)
             .expect("shapes that fit");
         submit(device, |pass| op.encode(pass, role, rows, end).expect("a kernel that compiles"));
         read(device, "attention", &out, rows)
     }
 
-    /// Writes the first `filled` positions, and NaN to the rest.
-    fn fill(&self, filled: usize) {
+    /// Writes the positions `filled`, and NaN to the rest.
+    fn fill(&self, filled: std::ops::Range<usize>) {
         let (shape, head_dim) = (self.shape, self.shape.head_dim);
         let capacity = self.positions.next_multiple_of(64);
-        let len = shape.kv_heads * capacity * head_dim;
-        let (mut keys, mut values) = (vec![f32::NAN; len], vec![f32::NAN; len]);
-        for head in 0..shape.kv_heads {
-            for position in 0..filled {
-                for dim in 0..head_dim {
-                    let at = (head * self.positions + position) * head_dim + dim;
-                    keys[key_index(shape, capacity, head, position, dim)] = self.keys[at];
-                    values[(head * capacity + position) * head_dim + dim] = self.values[at];
+        let spread = |rows: &[f32]| {
+            let mut all = vec![f32::NAN; shape.kv_heads * capacity * head_dim];
+            for head in 0..shape.kv_heads {
+                for position in filled.clone() {
+                    let row = &rows[(head * self.positions + position) * head_dim..][..head_dim];
+                    all[(head * capacity + position) * head_dim..][..head_dim].copy_from_slice(row);
                 }
             }
-        }
-        self.write(&self.cache.keys, &keys);
-        self.write(&self.cache.values, &values);
-    }
-
-    fn write(&self, buffer: &Buffer, values: &[f32]) {
-        match self.plan.cache {
-            CacheFormat::F32 => buffer.write(self.device, 0, values),
-            CacheFormat::F16 => {
-                let halves: Vec<u16> = values.iter().map(|&value| half::f16::from_f32(value).to_bits()).collect();
-                buffer.write(self.device, 0, &halves);
-            }
-        }
+            all
+        };
+        let layout = |is_keys| Layout { format: self.plan.cache, is_keys, capacity, head_dim };
+        self.cache.keys.write(self.device, 0, &layout(true).encoded(&spread(&self.keys)));
+        self.cache.values.write(self.device, 0, &layout(false).encoded(&spread(&self.values)));
     }
 
     fn agrees(&self, role: Role, rows: usize, start: usize, sharpness: f32, random: &mut Random) {
@@ -109,8 +105,8 @@ impl<'a> Layer<'a> {
         let key_tile = self.plan.key_split as usize;
         let shape =
             oracle::AttentionShape { rows, heads, kv_heads, head_dim, positions: self.positions, start, key_tile };
-        let expected = attention(shape, query, &self.keys, &self.values);
-        let context = format!("{role:?}, {shape:?}, {}, {what}", self.plan);
+        let expected = windowed_attention(shape, self.window, query, &self.keys, &self.values);
+        let context = format!("{role:?}, {shape:?}, window {:?}, {}, {what}", self.window, self.plan);
         compare(self.device, "attention", &context, &self.run(role, query, start), &expected);
     }
 }
@@ -131,8 +127,8 @@ const ROUNDS: [(usize, usize); 9] =
 fn rounds_agree_with_f64() {
     let mut random = Random::new(61);
     for (index, spec) in SHAPES.into_iter().enumerate() {
-        for (turn, cache) in [CacheFormat::F16, CacheFormat::F32].into_iter().enumerate() {
-            if !sweep() && index % 2 == turn && index > 2 {
+        for (turn, cache) in CacheFormat::ALL.into_iter().enumerate() {
+            if !sweep() && index % 3 != turn && index > 2 {
                 continue;
             }
             let layer = Layer::new(device(), plan(cache), shape(spec), 700, &mut random);
@@ -163,14 +159,66 @@ fn every_group_and_row_count_agrees_with_f64() {
 fn prompts_agree_with_f64() {
     let mut random = Random::new(63);
     for (index, spec) in SHAPES.into_iter().enumerate() {
-        for (turn, cache) in [CacheFormat::F16, CacheFormat::F32].into_iter().enumerate() {
-            if !sweep() && index % 2 != turn {
+        for (turn, cache) in CacheFormat::ALL.into_iter().enumerate() {
+            if !sweep() && index % 3 != turn {
                 continue;
             }
             let layer = Layer::new(device(), plan(cache), shape(spec), 600, &mut random);
             for (rows, start) in [(1, 0), (2, 63), (33, 0), (70, 0), (17, 250), (5, 254), (9, 510), (40, 530)] {
                 layer.agrees(Role::Prompt, rows, start, 1.0, &mut random);
             }
+        }
+    }
+}
+
+/// Windows of one key, within a part of the keys, across its edges, over several parts, and longer than the context.
+#[test]
+fn windows_agree_with_f64() {
+    let mut random = Random::new(68);
+    let windows = [1, 7, 64, 65, 256, 257, 300, 5000];
+    for (index, spec) in SHAPES.into_iter().enumerate() {
+        let chosen = if sweep() { windows.to_vec() } else { vec![windows[index], windows[(index + 3) % 8]] };
+        for (turn, window) in chosen.into_iter().enumerate() {
+            let cache = CacheFormat::ALL[(index + turn) % 3];
+            let layer = Layer::new(device(), plan(cache), shape(spec), 700, &mut random).windowed(Some(window));
+            for (rows, start) in ROUNDS.into_iter().chain([(32, 500), (3, 697)]) {
+                layer.agrees(Role::Round, rows, start, 1.0, &mut random);
+            }
+            for (rows, start) in [(70, 0), (17, 250), (5, 254), (40, 530)] {
+                layer.agrees(Role::Prompt, rows, start, 1.0, &mut random);
+            }
+        }
+    }
+}
+
+#[test]
+fn windows_over_other_splits_agree_with_f64() {
+    let mut random = Random::new(69);
+    for (key_split, window) in [(64, 65), (64, 200), (128, 63), (128, 129)] {
+        let plan = Plan { key_split, ..plan(CacheFormat::F16) };
+        let layer = Layer::new(device(), plan, shape((3, 2, 64)), 700, &mut random).windowed(Some(window));
+        for (rows, start) in ROUNDS {
+            layer.agrees(Role::Round, rows, start, 1.0, &mut random);
+        }
+        for (rows, start) in [(70, 0), (9, 510)] {
+            layer.agrees(Role::Prompt, rows, start, 1.0, &mut random);
+        }
+    }
+}
+
+/// As long a context as models are made for, whole and through a window.
+#[test]
+fn contexts_of_32768_agree_with_f64() {
+    let mut random = Random::new(70);
+    let spec = AttentionShape { heads: 2, kv_heads: 1, head_dim: 32 };
+    let positions = 32_768;
+    let cases =
+        [(CacheFormat::F16, None), (CacheFormat::F32, None), (CacheFormat::Q8_0, None), (CacheFormat::F16, Some(4096))];
+    for (cache, window) in cases {
+        let layer = Layer::new(device(), plan(cache), spec, positions, &mut random).windowed(window);
+        for role in [Role::Round, Role::Prompt] {
+            layer.agrees(role, 3, positions - 3, 1.0, &mut random);
+            layer.agrees(role, 2, 20_000, 3.0, &mut random);
         }
     }
 }
@@ -194,7 +242,7 @@ fn other_splits_agree_with_f64() {
 fn sharp_flat_and_large_attention_agrees_with_f64() {
     let mut random = Random::new(65);
     let spec = shape((3, 2, 64));
-    for cache in [CacheFormat::F16, CacheFormat::F32] {
+    for cache in CacheFormat::ALL {
         let positions = 600;
         let len = spec.kv_heads * positions * spec.head_dim;
         for role in [Role::Round, Role::Prompt] {
@@ -225,12 +273,14 @@ fn sharp_flat_and_large_attention_agrees_with_f64() {
 #[test]
 fn an_end_later_than_need_be_changes_nothing() {
     let mut random = Random::new(66);
-    let layer = Layer::new(device(), plan(CacheFormat::F16), shape((3, 2, 64)), 700, &mut random);
-    for (rows, start) in [(1, 0), (5, 64), (13, 250)] {
-        let query = random.normals(rows * 6 * 64, 1.0);
-        let expected = layer.run(Role::Round, &query, start);
-        for end in [start + rows + 32, 513, 700] {
-            super::same_bits("a later end", &layer.run_until(Role::Round, &query, start, end), &expected);
+    for window in [None, Some(7), Some(257)] {
+        let layer = Layer::new(device(), plan(CacheFormat::F16), shape((3, 2, 64)), 700, &mut random).windowed(window);
+        for (rows, start) in [(1, 0), (5, 64), (13, 250)] {
+            let query = random.normals(rows * 6 * 64, 1.0);
+            let expected = layer.run(Role::Round, &query, start);
+            for end in [start + rows + 32, 513, 700] {
+                super::same_bits("a later end", &layer.run_until(Role::Round, &query, start, end), &expected);
+            }
         }
     }
 }
@@ -240,19 +290,18 @@ fn an_end_later_than_need_be_changes_nothing() {
 fn rows_of_several_sequences_have_the_bits_of_each_alone() {
     let mut random = Random::new(67);
     // Groups that fill a workgroup's pairs, fall short of them, and must be cut.
-    for (index, spec) in [(3, 2, 64), (16, 1, 32), (7, 1, 96), (40, 1, 32), (1, 2, 128)].into_iter().enumerate() {
-        let (shape, cache) = (shape(spec), [CacheFormat::F16, CacheFormat::F32][index % 2]);
+    let specs = [(3, 2, 64), (16, 1, 32), (7, 1, 96), (40, 1, 32), (1, 2, 128)];
+    let windows = [65, 1, 300, 256, 7];
+    let cases =
+        specs.iter().enumerate().flat_map(|(index, &spec)| [(index, spec, None), (index, spec, Some(windows[index]))]);
+    for (index, spec, window) in cases {
+        let (shape, cache) = (shape(spec), CacheFormat::ALL[index % 3]);
         let (plan, positions, slots, width) = (plan(cache), 640, 4, shape.heads * shape.head_dim);
-        let halves = |random: &mut Random| {
+        let mut random_bytes = |is_keys| {
             let values = random.normals(slots * shape.kv_heads * positions * shape.head_dim, 1.0);
-            match cache {
-                CacheFormat::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>(),
-                CacheFormat::F16 => {
-                    values.iter().flat_map(|&value| half::f16::from_f32(value).to_le_bytes()).collect::<Vec<u8>>()
-                }
-            }
+            Layout { format: cache, is_keys, capacity: positions, head_dim: shape.head_dim }.encoded(&values)
         };
-        let (keys, values) = (halves(&mut random), halves(&mut random));
+        let (keys, values) = (random_bytes(true), random_bytes(false));
         let scratch = AttentionScratch::new(device(), &plan, &shape, positions).expect("small scratch");
         let many = KvCache::with_slots(device(), &plan, &shape, slots, positions).expect("a small cache");
         many.keys.write(device(), 0, &keys);
@@ -264,7 +313,7 @@ fn rows_of_several_sequences_have_the_bits_of_each_alone() {
             poison(device(), &scratch.sums);
             let rows_count = query.len() / width;
             let (query, out) = (input(device(), width, query), output(device(), rows_count, width));
-            let op = Attention::new(device(), &plan, rows, &shape, cache, &scratch, [&query, &out]);
+            let op = Attention::new(device(), &plan, rows, &shape, window, cache, &scratch, [&query, &out]);
             let op = op.expect("shapes that fit");
             submit(device(), |pass| op.encode(pass, Role::Round, rows_count, end).expect("a kernel that compiles"));
             read(device(), "attention", &out, rows_count)
@@ -287,7 +336,8 @@ fn rows_of_several_sequences_have_the_bits_of_each_alone() {
             batch.write(device(), 0, &rows[chosen.clone()]);
             let some = |values: &[f32]| values[chosen.start * width..chosen.end * width].to_vec();
             let got = run(&many, Rows::Many { step: &step, batch: &batch }, &some(&query), end);
-            super::same_bits(&format!("{shape:?}, rows {chosen:?} before {end}"), &got, &some(&expected));
+            let context = format!("{shape:?}, window {window:?}, rows {chosen:?} before {end}");
+            super::same_bits(&context, &got, &some(&expected));
         }
         // One sequence in a slot that is not the first.
         let step = step(device(), Step { start: 256, rows: 1, slot: 2, ..Step::default() });

@@ -6,8 +6,10 @@ use pard_engine::ops::{AttentionShape, BatchRow, KvCache, Rope, RopeGains, Rows,
 use super::{POISON, compare, input, output, poison, read, row_counts, step, submit, vector};
 use crate::comparison::flushed;
 use crate::oracle::Expected;
+use crate::oracle::kv_cache::quantised;
 use crate::oracle::rope::rope;
 use crate::support::gpu::{device, plan, sweep};
+use crate::support::kv_cache::Layout;
 use crate::support::random::Random;
 
 /// Heads, heads of k and v, head width: every width that a model has, and groups of 1 to 16.
@@ -72,47 +74,38 @@ pub fn run(
     let query = output(device, rows, shape.heads * shape.head_dim);
     let op = Rope::new(device, &step, &shape, &angles, [&qkv, &query], &cache, gains).expect("shapes that fit");
     submit(device, |pass| op.encode(pass, rows));
-    let len = shape.kv_heads * capacity * shape.head_dim;
-    let stored = read_cache(device, &cache.keys, plan.cache, len);
-    let keys = (0..len).map(|at| {
-        let (head, position, dim) =
-            (at / (capacity * shape.head_dim), at / shape.head_dim % capacity, at % shape.head_dim);
-        stored[key_index(shape, capacity, head, position, dim)]
-    });
+    let layout = |is_keys| Layout { format: plan.cache, is_keys, capacity, head_dim: shape.head_dim };
     Rotated {
         query: read(device, "rope", &query, rows),
-        keys: keys.collect(),
-        values: read_cache(device, &cache.values, plan.cache, len),
+        keys: layout(true).decoded(&bytes_of(device, &cache.keys)),
+        values: layout(false).decoded(&bytes_of(device, &cache.values)),
         capacity,
     }
 }
 
-/// Where the cache keeps a key's element: pieces of 8 dimensions, 64 positions side by side.
-pub fn key_index(shape: AttentionShape, capacity: usize, head: usize, position: usize, dim: usize) -> usize {
-    let tile = head * (capacity / 64) + position / 64;
-    ((tile * (shape.head_dim / 8) + dim / 8) * 64 + position % 64) * 8 + dim % 8
-}
-
-/// `len` values, widened; what is untouched poison stays it, bit for bit.
-fn read_cache(device: &Device, buffer: &Buffer, format: CacheFormat, len: usize) -> Vec<f32> {
-    match format {
-        CacheFormat::F32 => buffer.read(device, 0, len).expect("reading back"),
-        CacheFormat::F16 => {
-            let halves: Vec<u16> = buffer.read(device, 0, len).expect("reading back");
-            let widen =
-                |bits| if bits == u16::MAX { f32::from_bits(POISON) } else { half::f16::from_bits(bits).to_f32() };
-            halves.into_iter().map(widen).collect()
-        }
-    }
+fn bytes_of(device: &Device, buffer: &Buffer) -> Vec<u8> {
+    buffer.read(device, 0, buffer.bytes() as usize).expect("reading back")
 }
 
 /// `expected` as the cache may hold it: a half-precision value is clamped, and rounded either way, since WGSL does not
-/// say which; that is 2^-10 of it, or 2^-24 below f16's normal range.
-fn stored(expected: Expected, format: CacheFormat) -> Expected {
-    if format == CacheFormat::F32 {
-        return expected;
-    }
+/// say which; that is 2^-10 of it, or 2^-24 below f16's normal range. In 8 bits it is off by half the largest of its block
+/// over 127, but for roundings that may tip a value over to the next number, and what is too small for a scale.
+fn stored(expected: Expected, format: CacheFormat, head_dim: usize) -> Expected {
     let mut stored = Expected::default();
+    match format {
+        CacheFormat::F32 => return expected,
+        CacheFormat::Q8_0 => {
+            let block = CacheFormat::block(head_dim);
+            for (values, bounds) in expected.values.chunks(block).zip(expected.bound.chunks(block)) {
+                let largest = values.iter().zip(bounds).map(|(value, bound)| value.abs() + bound).fold(0.0, f64::max);
+                for (value, bound) in values.iter().zip(bounds) {
+                    stored.push(*value, bound + largest / 254.0 * (1.0 + 1e-4) + 1.1e-30);
+                }
+            }
+            return stored;
+        }
+        CacheFormat::F16 => {}
+    }
     for (value, bound) in expected.values.into_iter().zip(expected.bound) {
         let clamped = value.clamp(-65504.0, 65504.0);
         stored.push(clamped, bound + (clamped.abs() + bound) * 2f64.powi(-10) + 2f64.powi(-24));
@@ -165,20 +158,20 @@ fn agrees(shape: AttentionShape, cache: CacheFormat, rows: usize, start: usize, 
     let (keys_at, values_at) = (heads * head_dim, (heads + kv_heads) * head_dim);
     compare(device(), "rope", &format!("q, {context}"), &got.query, &rotated(0..keys_at, heads, &query_gain));
     let keys = cached_rows("rope, k", shape, &got.keys, got.capacity, start, rows);
-    let expected = stored(rotated(keys_at..values_at, kv_heads, &key_gain), cache);
+    let expected = stored(rotated(keys_at..values_at, kv_heads, &key_gain), cache, head_dim);
     compare(device(), "rope", &format!("k, {context}"), &keys, &expected);
     let values = cached_rows("rope, v", shape, &got.values, got.capacity, start, rows);
     let mut expected = Expected::default();
     for value in part(&qkv, width, values_at..width) {
         expected.push(f64::from(value), flushed(f64::from(value)));
     }
-    compare(device(), "rope", &format!("v, {context}"), &values, &stored(expected, cache));
+    compare(device(), "rope", &format!("v, {context}"), &values, &stored(expected, cache, head_dim));
 }
 
 #[test]
 fn rope_agrees_with_f64() {
     for (index, shape) in SHAPES.into_iter().enumerate() {
-        for cache in [CacheFormat::F16, CacheFormat::F32] {
+        for cache in CacheFormat::ALL {
             for normed in [false, true] {
                 if !sweep() && index % 2 == usize::from(normed) && index > 1 {
                     continue;
@@ -196,7 +189,7 @@ fn rope_agrees_with_f64() {
 #[test]
 fn tiny_and_large_heads_agree_with_f64() {
     let shape = AttentionShape { heads: 3, kv_heads: 1, head_dim: 64 };
-    for cache in [CacheFormat::F16, CacheFormat::F32] {
+    for cache in CacheFormat::ALL {
         for normed in [false, true] {
             // Up to what a half can hold, and far beyond it; the norm's squares stay within f32.
             for magnitude in [0.0, 1e-30, 1e-7, 1e3, 1e6, 1e10] {
@@ -219,6 +212,63 @@ fn a_half_precision_cache_clamps() {
     assert_eq!(got.query, [1e6; 32]);
 }
 
+/// Values are not turned, and keys are not by an angle of 0, so that every stored bit is known: but where a value lies
+/// within rounding of the middle of two numbers.
+#[test]
+fn an_8_bit_cache_holds_the_nearest_numbers() {
+    let mut random = Random::new(53);
+    for (heads, kv_heads, head_dim) in [(2, 1, 32), (3, 3, 48), (4, 2, 64), (1, 1, 96), (2, 2, 128), (1, 1, 256)] {
+        let shape = AttentionShape { heads, kv_heads, head_dim };
+        let (rows, start, width, half) = (9, 60, shape.qkv_width(), head_dim / 2);
+        let upright = Angles { cos: vec![1.0; 70 * half], sin: vec![0.0; 70 * half] };
+        let mut qkv = random.normals(rows * width, 1.0);
+        // Blocks of zeros, of numbers too small for a scale, of one number, and of large ones.
+        for (row, factor) in [(1, 0.0), (2, 1e-34), (3, 1e-20), (4, 1e30)] {
+            qkv[row * width..(row + 1) * width].iter_mut().for_each(|value| *value *= factor);
+        }
+        qkv[5 * width..6 * width].fill(-0.7);
+        let device = device();
+        let cache = KvCache::new(device, &plan(CacheFormat::Q8_0), &shape, 128).expect("a small cache");
+        let table = Buffer::with_values(device, "angles", &upright.interleaved(head_dim)).expect("a small table");
+        let step = step(device, Step { start: start as u32, rows: rows as u32, ..Step::default() });
+        let (input, query) = (input(device, width, &qkv), output(device, rows, heads * head_dim));
+        let op = Rope::new(device, &step, &shape, &table, [&input, &query], &cache, None).expect("shapes that fit");
+        submit(device, |pass| op.encode(pass, rows));
+        for (is_keys, buffer) in [(true, &cache.keys), (false, &cache.values)] {
+            let layout = Layout { format: CacheFormat::Q8_0, is_keys, capacity: 128, head_dim };
+            let stored = layout.rows(&bytes_of(device, buffer));
+            for row in 0..rows {
+                for head in 0..kv_heads {
+                    let column = (heads + if is_keys { 0 } else { kv_heads } + head) * head_dim;
+                    let values = &qkv[row * width + column..][..head_dim];
+                    let context = format!("{shape:?}, keys: {is_keys}, row {row}, head {head}");
+                    holds_the_nearest(&context, values, &stored[head * 128 + start + row]);
+                }
+            }
+        }
+    }
+}
+
+/// `stored` are the words of numbers, and the scales, of a row of one head.
+fn holds_the_nearest(context: &str, values: &[f32], stored: &[u32]) {
+    let (words, scales) = stored.split_at(values.len() / 4);
+    let numbers: Vec<i8> = words.iter().flat_map(|word| word.to_le_bytes()).map(|byte| byte as i8).collect();
+    let block = values.len() / scales.len();
+    assert_eq!(block, if values.len() % 32 == 0 { 32 } else { 16 }, "{context}");
+    for ((values, numbers), &scale) in values.chunks(block).zip(numbers.chunks(block)).zip(scales) {
+        let (expected, expected_scale) = quantised(values);
+        // WGSL fixes no rounding mode.
+        let off = scale.abs_diff(expected_scale.to_bits());
+        assert!(off <= 1, "{context}: the scale {} is {off} units from {expected_scale}", f32::from_bits(scale));
+        for ((value, &number), expected) in values.iter().zip(numbers).zip(expected) {
+            let exact = if expected_scale == 0.0 { 0.0 } else { f64::from(*value) / f64::from(expected_scale) };
+            let is_tie = (exact.fract().abs() - 0.5).abs() < 1e-4;
+            let is_right = number == expected || is_tie && (f64::from(number) - exact).abs() < 0.51;
+            assert!(is_right, "{context}: {value} is {exact} scales, and held as {number}");
+        }
+    }
+}
+
 /// A batch's rows leave what each would leave alone, in their own slots and nowhere else.
 #[test]
 fn rows_of_several_sequences_go_to_their_slots() {
@@ -230,9 +280,8 @@ fn rows_of_several_sequences_go_to_their_slots() {
     let gain = vector(device(), &random.normals(shape.head_dim, 1.0));
     let at = [(100, 2), (0, 0), (63, 1)];
     let qkv = random.normals(at.len() * width, 1.0);
-    for (format, gains) in
-        [(CacheFormat::F16, None), (CacheFormat::F32, Some(RopeGains { query: &gain, key: &gain, epsilon: 1e-6 }))]
-    {
+    let normed = Some(RopeGains { query: &gain, key: &gain, epsilon: 1e-6 });
+    for (format, gains) in [(CacheFormat::F16, None), (CacheFormat::F32, normed), (CacheFormat::Q8_0, normed)] {
         let batch = Rows::buffer(device()).expect("a small buffer");
         let row = |(position, slot): (usize, usize)| BatchRow {
             position: position as u32,
@@ -249,20 +298,16 @@ fn rows_of_several_sequences_go_to_their_slots() {
         let op = Rope::new(device(), many, &shape, &table, [&rows, &query], &cache, gains).expect("shapes that fit");
         submit(device(), |pass| op.encode(pass, at.len()));
         let len = shape.kv_heads * positions * shape.head_dim;
-        let keys = read_cache(device(), &cache.keys, format, slots * len);
-        let values = read_cache(device(), &cache.values, format, slots * len);
+        let layout = |is_keys| Layout { format, is_keys, capacity: positions, head_dim: shape.head_dim };
+        let keys = layout(true).decoded(&bytes_of(device(), &cache.keys));
+        let values = layout(false).decoded(&bytes_of(device(), &cache.values));
         let query = read(device(), "rope", &query, at.len());
         for (index, (position, slot)) in at.into_iter().enumerate() {
             let alone = run(device(), &plan(format), shape, &angles, &qkv[index * width..][..width], position, gains);
             let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
             assert_eq!(bits(&query[index * alone.query.len()..][..alone.query.len()]), bits(&alone.query));
             assert_eq!(bits(&values[slot * len..][..len]), bits(&alone.values), "{format:?}, values of slot {slot}");
-            let stored = (0..len).map(|at| {
-                let (head, position, dim) =
-                    (at / (positions * shape.head_dim), at / shape.head_dim % positions, at % shape.head_dim);
-                keys[slot * len + key_index(shape, positions, head, position, dim)]
-            });
-            assert_eq!(bits(&stored.collect::<Vec<_>>()), bits(&alone.keys), "{format:?}, keys of slot {slot}");
+            assert_eq!(bits(&keys[slot * len..][..len]), bits(&alone.keys), "{format:?}, keys of slot {slot}");
         }
     }
 }

@@ -33,15 +33,29 @@ pub struct AttentionShape {
 /// any weights: the output is a mean of the values.
 /// **Source**: Vaswani et al. 2017, arXiv:1706.03762; Ainslie et al. 2023, arXiv:2305.13245 (grouped queries).
 pub fn attention<Q: Real, K: Real>(shape: AttentionShape, q: &[Q], keys: &[K], values: &[K]) -> Expected {
+    windowed_attention(shape, None, q, keys, values)
+}
+
+/// The same where a row at position p sees the keys `p - window + 1 ..= p` only, as Hugging Face's sliding windows are.
+pub fn windowed_attention<Q: Real, K: Real>(
+    shape: AttentionShape,
+    window: Option<usize>,
+    q: &[Q],
+    keys: &[K],
+    values: &[K],
+) -> Expected {
     let AttentionShape { rows, heads, kv_heads, head_dim, positions, start, key_tile } = shape;
     let scale = 1.0 / (head_dim as f64).sqrt();
     let mut y = Expected::default();
     for row in 0..rows {
-        let seen = start + row + 1;
-        let rescalings = 2 * seen.div_ceil(key_tile);
+        let end = start + row + 1;
+        let first = window.map_or(0, |window| end.saturating_sub(window));
+        let seen = end - first;
+        // Where the first key lies within a part of them is not said.
+        let rescalings = 2 * (seen.div_ceil(key_tile) + usize::from(first > 0));
         for head in 0..heads {
             let query = &q[(row * heads + head) * head_dim..][..head_dim];
-            let cache = head / (heads / kv_heads) * positions * head_dim;
+            let cache = (head / (heads / kv_heads) * positions + first) * head_dim;
             let mut scores = Vec::with_capacity(seen);
             let mut score_bounds = Vec::with_capacity(seen);
             for key in keys[cache..].chunks_exact(head_dim).take(seen) {

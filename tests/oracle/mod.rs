@@ -9,6 +9,7 @@ pub mod blocks;
 pub mod embedding;
 pub mod gradients;
 pub mod gumbel;
+pub mod kv_cache;
 pub mod log_probabilities;
 pub mod matmul;
 pub mod penalties;

@@ -3,7 +3,7 @@
 use pard_engine::model::config::Config;
 
 use super::Expected;
-use super::attention::{AttentionShape, attention};
+use super::attention::{AttentionShape, windowed_attention};
 use super::embedding::embedding;
 use super::matmul::matmul;
 use super::rms_norm::rms_norm;
@@ -88,7 +88,8 @@ fn attend(config: &Config, weights: &LayerWeights, table: &RotaryTable, normed: 
         start: 0,
         key_tile: rows,
     };
-    attention(shape, &query, &by_head(config, &key), &by_head(config, &value)).values
+    let window = config.window(weights.layer);
+    windowed_attention(shape, window, &query, &by_head(config, &key), &by_head(config, &value)).values
 }
 
 /// `[rows, kv_heads, head_dim]` to the cache's `[kv_heads, rows, head_dim]`.

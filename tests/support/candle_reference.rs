@@ -2,14 +2,15 @@
 //! candle's models return the logits of the last token fed only, so a sequence is fed in pieces that end at the wanted
 //! positions. Peculiarities met here: llama's head width is always hidden / heads, and it knows llama3 scaling only;
 //! qwen2 and qwen3 have no scaling, and their configurations want fields that newer files leave out; llama drops keys
-//! once there are more *heads* than `max_position_embeddings`, so that must not be set small.
+//! once there are more *heads* than `max_position_embeddings`, so that must not be set small; windows count one key more
+//! than Hugging Face's, and hold within a pass only.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Activation, VarBuilder};
-use candle_transformers::models::{llama, qwen2, qwen3};
+use candle_transformers::models::{llama, mistral, qwen2, qwen3};
 use serde_json::Value;
 
 /// Longest sequence the rotary tables are made for.
@@ -19,6 +20,8 @@ const CONTEXT: usize = 4096;
 pub enum CandleModel {
     /// Llama 2 and 3, SmolLM2.
     Llama(Box<llama::Llama>, Box<llama::Config>),
+    /// Mistral.
+    Mistral(Box<mistral::Model>),
     /// Qwen2, Qwen2.5.
     Qwen2(Box<qwen2::ModelForCausalLM>),
     /// Qwen3.
@@ -46,8 +49,29 @@ impl CandleModel {
                 let model = llama::Llama::load(weights(), &config).expect("loading Llama");
                 Self::Llama(Box::new(model), Box::new(config))
             }
+            Some("mistral") => {
+                assert!(json["rope_scaling"].is_null());
+                let config = mistral::Config {
+                    vocab_size: number("vocab_size"),
+                    hidden_size: number("hidden_size"),
+                    intermediate_size: number("intermediate_size"),
+                    num_hidden_layers: number("num_hidden_layers"),
+                    num_attention_heads: number("num_attention_heads"),
+                    head_dim: Some(number("head_dim")),
+                    num_key_value_heads: number("num_key_value_heads"),
+                    hidden_act: Activation::Silu,
+                    max_position_embeddings: CONTEXT,
+                    rms_norm_eps: real("rms_norm_eps"),
+                    rope_theta: real("rope_theta"),
+                    sliding_window: Some(number("sliding_window") - 1),
+                    use_flash_attn: false,
+                };
+                Self::Mistral(Box::new(mistral::Model::new(&config, weights()).expect("loading Mistral")))
+            }
             Some("qwen2") => {
-                assert!(json["rope_scaling"].is_null() && !flag("use_sliding_window"));
+                assert!(json["rope_scaling"].is_null());
+                let is_windowed = flag("use_sliding_window");
+                assert!(!is_windowed || number("max_window_layers") == 0, "candle's qwen2 has one mask for all layers");
                 let config = qwen2::Config {
                     vocab_size: number("vocab_size"),
                     hidden_size: number("hidden_size"),
@@ -57,12 +81,12 @@ impl CandleModel {
                     num_key_value_heads: number("num_key_value_heads"),
                     max_position_embeddings: CONTEXT,
                     // Its mask applies the window whether it is in use or not.
-                    sliding_window: CONTEXT,
+                    sliding_window: if is_windowed { number("sliding_window") - 1 } else { CONTEXT },
                     max_window_layers: number("num_hidden_layers"),
                     tie_word_embeddings: flag("tie_word_embeddings"),
                     rope_theta: real("rope_theta"),
                     rms_norm_eps: real("rms_norm_eps"),
-                    use_sliding_window: false,
+                    use_sliding_window: is_windowed,
                     hidden_act: Activation::Silu,
                 };
                 Self::Qwen2(Box::new(qwen2::ModelForCausalLM::new(&config, weights()).expect("loading Qwen2")))
@@ -101,6 +125,10 @@ impl CandleModel {
             Self::Llama(_, config) => {
                 Some(llama::Cache::new(true, DType::F32, config, &Device::Cpu).expect("a Llama cache"))
             }
+            Self::Mistral(model) => {
+                model.clear_kv_cache();
+                None
+            }
             Self::Qwen2(model) => {
                 model.clear_kv_cache();
                 None
@@ -117,6 +145,7 @@ impl CandleModel {
             let logits = match (&mut *self, &mut cache) {
                 (Self::Llama(model, _), Some(cache)) => model.forward(&input, start, cache)?,
                 (Self::Llama(..), None) => unreachable!("made above"),
+                (Self::Mistral(model), _) => model.forward(&input, start)?,
                 (Self::Qwen2(model), _) => model.forward(&input, start)?,
                 (Self::Qwen3(model), _) => model.forward(&input, start)?,
             };

@@ -37,7 +37,7 @@ pub fn build_and_record(device: &Device, plan: &Plan) {
         for format in quantised() {
             quantised_products(device, plan, format, pass)?;
         }
-        for cache in [CacheFormat::F16, CacheFormat::F32] {
+        for cache in CacheFormat::ALL {
             for shape in SHAPES {
                 attention(device, &Plan { cache, ..*plan }, shape, pass)?;
                 packed_attention(device, &Plan { cache, ..*plan }, shape, pass)?;
@@ -164,13 +164,16 @@ fn attention(device: &Device, plan: &Plan, shape: AttentionShape, pass: &mut Pas
             Rope::new(device, rows, &shape, &angles, [&qkv, &query], &cache, gains)?.encode(pass, count);
         }
     }
-    let op = Attention::new(device, plan, many, &shape, &cache, &scratch, [&query, &out])?;
-    for end in [positions, 1] {
-        (1..=MOST_ROWS).try_for_each(|rows| op.encode(pass, Role::Round, rows, end))?;
+    for window in [None, Some(70)] {
+        let op = Attention::new(device, plan, many, &shape, window, &cache, &scratch, [&query, &out])?;
+        for end in [positions, 1] {
+            (1..=MOST_ROWS).try_for_each(|rows| op.encode(pass, Role::Round, rows, end))?;
+        }
+        let op = Attention::new(device, plan, one, &shape, window, &cache, &scratch, [&query, &out])?;
+        (1..=MOST_ROWS).try_for_each(|rows| op.encode(pass, Role::Round, rows, positions))?;
+        op.encode(pass, Role::Prompt, 100, positions)?;
     }
-    let op = Attention::new(device, plan, one, &shape, &cache, &scratch, [&query, &out])?;
-    (1..=MOST_ROWS).try_for_each(|rows| op.encode(pass, Role::Round, rows, positions))?;
-    op.encode(pass, Role::Prompt, 100, positions)
+    Ok(())
 }
 
 /// `packed_attention` and its gradients, `rope_gradient`, `rope_head_scales` and `rope_gain_gradient`.

@@ -4,6 +4,7 @@ pub mod candle_reference;
 pub mod chi_square;
 pub mod every_op;
 pub mod gpu;
+pub mod kv_cache;
 pub mod memory;
 pub mod random;
 pub mod shared_draft;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use half::bf16;
-use pard_engine::model::config::{Config, Family, RopeScaling};
+use pard_engine::model::config::{Config, Family, RopeScaling, SlidingWindow, Yarn};
 use pard_engine::ops::WeightFormat;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
@@ -77,6 +77,27 @@ impl Recipe {
         Self { seed, config, duplicate_head: true, shards: 2 }
     }
 
+    /// Qwen2 stretched by YaRN from so short a context that the first tokens are turned by all its terms.
+    pub fn stretched(seed: u64) -> Self {
+        let rope_scaling = RopeScaling::Yarn(Yarn { beta_fast: 8.0, ..Yarn::new(4.0, 1000.0) });
+        let plain = Self::qwen2(seed);
+        Self { config: Config { rope_scaling, context: 4000, ..plain.config }, ..plain }
+    }
+
+    /// Mistral: a window over every layer.
+    pub fn mistral(seed: u64) -> Self {
+        let sliding_window = Some(SlidingWindow { tokens: 21, layers: vec![true; 3] });
+        let config = Config { sliding_window, rope_theta: 10_000.0, ..Self::base(Family::Llama) };
+        Self { seed, config, duplicate_head: false, shards: 1 }
+    }
+
+    /// Qwen2 with a window from its second layer on, as `max_window_layers: 1` has it.
+    pub fn partly_windowed(seed: u64) -> Self {
+        let plain = Self::qwen2(seed);
+        let sliding_window = Some(SlidingWindow { tokens: 18, layers: vec![false, true, true] });
+        Self { config: Config { sliding_window, ..plain.config }, ..plain }
+    }
+
     /// One of each family.
     pub fn each_family(seed: u64) -> [Self; 3] {
         [Self::llama(seed), Self::qwen2(seed), Self::qwen3(seed)]
@@ -96,6 +117,7 @@ impl Recipe {
             rope_theta: 1e6,
             rope_scaling: RopeScaling::None,
             rope_factors: Vec::new(),
+            sliding_window: None,
             tied_head: false,
             qkv_bias: false,
             head_norm: false,
@@ -169,6 +191,7 @@ impl Recipe {
     pub fn config_json(&self) -> Value {
         let config = &self.config;
         let (model_type, architecture) = match config.family {
+            Family::Llama if config.sliding_window.is_some() => ("mistral", "MistralForCausalLM"),
             Family::Llama => ("llama", "LlamaForCausalLM"),
             Family::Qwen2 => ("qwen2", "Qwen2ForCausalLM"),
             Family::Qwen3 => ("qwen3", "Qwen3ForCausalLM"),
@@ -182,6 +205,15 @@ impl Recipe {
                 "low_freq_factor": low_freq_factor,
                 "high_freq_factor": high_freq_factor,
                 "original_max_position_embeddings": original_context as u64,
+            }),
+            RopeScaling::Yarn(yarn) => json!({
+                "type": "yarn",
+                "factor": yarn.factor,
+                "original_max_position_embeddings": yarn.original_context as u64,
+                "beta_fast": yarn.beta_fast,
+                "beta_slow": yarn.beta_slow,
+                "attention_factor": yarn.attention_factor,
+                "truncate": yarn.truncate,
             }),
             RopeScaling::Factors => panic!("config.json has no form for divisors per frequency"),
         };
@@ -208,6 +240,15 @@ impl Recipe {
             json["use_sliding_window"] = json!(false);
             json["sliding_window"] = Value::Null;
             json["max_window_layers"] = json!(config.layers);
+        }
+        if let Some(window) = &config.sliding_window {
+            json["use_sliding_window"] = json!(true);
+            json["sliding_window"] = json!(window.tokens);
+            json["max_window_layers"] = json!(window.layers.iter().position(|slides| *slides));
+            if config.family == Family::Llama && window.layers.contains(&false) {
+                let kind = |slides: &bool| if *slides { "sliding_attention" } else { "full_attention" };
+                json["layer_types"] = window.layers.iter().map(kind).collect();
+            }
         }
         if config.family != Family::Qwen2 {
             json["head_dim"] = json!(config.head_dim);

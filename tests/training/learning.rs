@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use pard_engine::gpu::{CacheFormat, Plan};
-use pard_engine::model::config::Config;
+use pard_engine::model::config::{Config, SlidingWindow};
 use pard_engine::model::{LoadOptions, Model, ModelFiles};
 use pard_engine::training::draft::{self, Embeddings};
 use pard_engine::training::measure::acceptance;
@@ -64,6 +64,38 @@ fn recipe(files: &ModelFiles) -> NetworkRecipe<'_> {
 fn trainer(files: &ModelFiles, samples: Vec<Sample>, options: TrainingOptions) -> Trainer {
     let plan = Plan { cache: CacheFormat::F32, ..device().default_plan() };
     Trainer::new(device(), &plan, &recipe(files), samples, options).expect("a trainer")
+}
+
+/// Training's attention forgets nothing, so that a window must be as long as a sample; the draft then has it too.
+#[test]
+fn a_model_with_a_shorter_attention_window_is_refused() {
+    let folder = TempDir::new().expect("a folder");
+    let windowed = |tokens| {
+        let base = Recipe::mistral(71);
+        let layers = vec![false, true];
+        let sliding_window = Some(SlidingWindow { tokens, layers });
+        let config = Config { layers: 2, tied_head: true, sliding_window, context: 512, ..base.config };
+        Recipe { config, ..base }
+    };
+    windowed(63).write(folder.path());
+    let files = ModelFiles::open(folder.path()).expect("the model just written");
+    let plan = Plan { cache: CacheFormat::F32, ..device().default_plan() };
+    let refused = Trainer::new(device(), &plan, &recipe(&files), text(40), options(1)).err();
+    assert!(
+        matches!(&refused, Some(Error::Option { option: "seq-len", reason }) if reason.contains("63")),
+        "{refused:?}"
+    );
+    let first_layer = NetworkRecipe { layers: &[0], ..recipe(&files) };
+    assert!(Trainer::new(device(), &plan, &first_layer, text(40), options(1)).is_ok());
+
+    windowed(64).write(folder.path());
+    let files = ModelFiles::open(folder.path()).expect("the model just written");
+    let trainer = Trainer::new(device(), &plan, &recipe(&files), text(40), options(1)).expect("a trainer");
+    let out = TempDir::new().expect("a folder");
+    draft::write(out.path(), device(), trainer.network(), &recipe(&files), Embeddings::Own(&files.text))
+        .expect("a draft");
+    let written = ModelFiles::open(out.path()).expect("the draft").config;
+    assert_eq!(written.sliding_window, windowed(64).config.sliding_window);
 }
 
 fn step(trainer: &mut Trainer) -> StepReport {

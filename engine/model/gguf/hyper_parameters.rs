@@ -5,7 +5,7 @@ use super::metadata::Metadata;
 use super::names::ROPE_FACTORS;
 use crate::error::Result;
 use crate::model::checkpoint::Checkpoint;
-use crate::model::config::{Config, Family, RopeScaling};
+use crate::model::config::{Config, Family, RopeScaling, SlidingWindow, Yarn};
 
 /// llama.cpp's base where the file names none.
 const DEFAULT_ROPE_THETA: f64 = 10_000.0;
@@ -61,11 +61,16 @@ pub(super) fn read_config(file: &Gguf) -> Result<Config> {
         _ => metadata.texts("tokenizer.ggml.tokens")?.map_or(0, |tokens| tokens.len()),
     };
     let (rope_scaling, rope_factors) = read_rope_scaling(file, metadata, architecture, head_dim)?;
+    let mut context = required(metadata, &key("context_length"))?;
+    if let RopeScaling::Yarn(yarn) = &rope_scaling {
+        context = context.max(yarn.context());
+    }
+    let layers = required(metadata, &key("block_count"))?;
     let has = |name: &str| file.find(name).is_some();
     let config = Config {
         family,
         hidden_size,
-        layers: required(metadata, &key("block_count"))?,
+        layers,
         heads,
         kv_heads: kv_heads(metadata, architecture)?,
         head_dim,
@@ -75,10 +80,11 @@ pub(super) fn read_config(file: &Gguf) -> Result<Config> {
         rope_theta: metadata.float(&key("rope.freq_base"))?.unwrap_or(DEFAULT_ROPE_THETA),
         rope_scaling,
         rope_factors,
+        sliding_window: read_window(metadata, architecture, family, layers.min(Config::LARGEST), context)?,
         tied_head: !has("lm_head.weight"),
         qkv_bias: has("model.layers.0.self_attn.q_proj.bias"),
         head_norm: has("model.layers.0.self_attn.q_norm.weight"),
-        context: required(metadata, &key("context_length"))?,
+        context,
         mask_token: None,
         shared_embeddings: false,
     };
@@ -117,10 +123,11 @@ fn read_rope_scaling(
                 Some(factor) => return Err(metadata.fault(&factor_key, format!("{factor} is not a positive number"))),
             }
         }
+        "yarn" => RopeScaling::Yarn(read_yarn(metadata, architecture)?),
         other => {
             return Err(metadata.fault(
                 &type_key,
-                format!("{other:?} is not supported; supported: none, linear, and the factors of {ROPE_FACTORS}"),
+                format!("{other:?} is not supported; supported: none, linear, yarn, and the factors of {ROPE_FACTORS}"),
             ));
         }
     };
@@ -140,6 +147,70 @@ fn read_rope_scaling(
         return Err(metadata.fault(ROPE_FACTORS, format!("{factor} is not a positive number")));
     }
     Ok((RopeScaling::Factors, factors))
+}
+
+/// The attention window. llama.cpp's layers have it as `sliding_window_pattern` says; without one, all do of the family
+/// whose only model with a window is Mistral, and of others it is not known.
+fn read_window(
+    metadata: Metadata,
+    architecture: &str,
+    family: Family,
+    layers: usize,
+    context: usize,
+) -> Result<Option<SlidingWindow>> {
+    let key = format!("{architecture}.attention.sliding_window");
+    let tokens = match optional(metadata, &key)? {
+        None | Some(0) => return Ok(None),
+        Some(tokens) => tokens,
+    };
+    let layers = match metadata.booleans(&format!("{key}_pattern"))? {
+        Some(pattern) => pattern,
+        None if family == Family::Llama => vec![true; layers],
+        None if tokens >= context => return Ok(None),
+        None => {
+            let reason = format!("{tokens}, but no {key}_pattern to say in which layers");
+            return Err(metadata.fault(&key, reason));
+        }
+    };
+    Ok(layers.contains(&true).then_some(SlidingWindow { tokens, layers }))
+}
+
+/// YaRN, whose blend llama.cpp truncates as well. Its magnitude is `yarn_attn_factor`, which converters copy from Hugging
+/// Face's `attention_factor`; else what `yarn_log_multiplier` (`mscale_all_dim`) makes of it, times `attn_factor`.
+fn read_yarn(metadata: Metadata, architecture: &str) -> Result<Yarn> {
+    let key = |name: &str| format!("{architecture}.rope.scaling.{name}");
+    let positive = |name: &str| match metadata.float(&key(name))? {
+        Some(value) if value.is_finite() && value > 0.0 => Ok(Some(value)),
+        Some(value) => Err(metadata.fault(&key(name), format!("{value} is not a positive number"))),
+        None => Ok(None),
+    };
+    let required = |name: &str| {
+        positive(name)?.ok_or_else(|| metadata.fault(&key(name), "the key is missing, which yarn needs".to_owned()))
+    };
+    // llama.cpp writes -1 for what was not said.
+    if let Some(share) = metadata.float(&key("yarn_ext_factor"))?
+        && share != 1.0
+        && share != -1.0
+    {
+        return Err(metadata.fault(&key("yarn_ext_factor"), format!("{share} is not supported; supported: 1")));
+    }
+    let defaults = Yarn::new(required("factor")?, required("original_context_length")?);
+    let all_dims = metadata.float(&key("yarn_log_multiplier"))?.filter(|&multiplier| multiplier != 0.0);
+    let attention_factor = match positive("yarn_attn_factor")? {
+        Some(factor) => factor,
+        None => {
+            let scale = positive("attn_factor")?.unwrap_or(1.0);
+            scale * defaults.attention_factor / all_dims.map_or(1.0, |all| Yarn::magnitude(defaults.factor, all))
+        }
+    };
+    let yarn = Yarn {
+        beta_fast: positive("yarn_beta_fast")?.unwrap_or(defaults.beta_fast),
+        beta_slow: positive("yarn_beta_slow")?.unwrap_or(defaults.beta_slow),
+        attention_factor,
+        ..defaults
+    };
+    yarn.check().map_err(|(field, reason)| metadata.fault(&key(&format!("yarn_{field}")), reason))?;
+    Ok(yarn)
 }
 
 fn optional(metadata: Metadata, key: &str) -> Result<Option<usize>> {

@@ -236,6 +236,11 @@ impl<'a> Metadata<'a> {
         self.numbers(key, "an array of numbers", float)
     }
 
+    /// The array of booleans `key`.
+    pub fn booleans(self, key: &str) -> Result<Option<Vec<bool>>> {
+        self.numbers(key, "an array of booleans", |kind, bytes| (kind == Type::Bool).then(|| bytes != [0]))
+    }
+
     /// [`Error::Config`] about `key`.
     pub fn fault(self, key: &str, reason: String) -> Error {
         Error::Config { path: self.path.to_owned(), field: key.to_owned(), reason }

@@ -2,7 +2,7 @@
 //! No probability is stored: the gradients compute the softmax anew from each row's `log_sum`.
 
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, CacheFormat, Device, Dispatch, Pass, Work};
+use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 use crate::ops::{AttentionShape, KvCache, Tensor};
 
 /// What one row of a packed step may attend to, and what attends to it, in rows: shaders/shared/training_row.wgsl.
@@ -48,8 +48,8 @@ const SHARED: [&str; 5] =
 /// What the kernels share: who sees whom, queries, keys and values.
 struct Seen {
     params: Buffer,
-    constants: [(&'static str, u32); 4],
-    read: &'static str,
+    constants: Vec<(&'static str, u32)>,
+    readers: [&'static str; 2],
     shape: AttentionShape,
 }
 
@@ -72,12 +72,8 @@ impl Seen {
         }
         let scale = (1.0 / (shape.head_dim as f64).sqrt()) as f32;
         let params = PackedAttentionParams { capacity: cache.capacity as u32, scale };
-        let read = match cache.format {
-            CacheFormat::F16 => "cache/read_f16",
-            CacheFormat::F32 => "cache/read_f32",
-        };
         let params = Buffer::uniform(device, "packed attention params", &params)?;
-        Ok(Seen { params, constants: shape.constants(), read, shape: *shape })
+        Ok(Seen { params, constants: cache.constants(shape), readers: cache.readers(), shape: *shape })
     }
 
     /// The kernel of `files` and the shared ones, with what is shared bound before `operands`.
@@ -89,7 +85,7 @@ impl Seen {
         cache: &KvCache,
         operands: &[&Buffer],
     ) -> Result<Dispatch> {
-        let files = [files, &SHARED, &[self.read]].concat();
+        let files = [files, &SHARED, &self.readers].concat();
         let kernel = device.kernel(&files, &self.constants)?;
         let shared = [&self.params, step, query, &cache.keys, &cache.values, rows];
         kernel.dispatch(device, &[&shared, operands].concat(), [1, 1, 1])
