@@ -74,7 +74,7 @@ impl<'a> Layer<'a> {
             }
             all
         };
-        let layout = |is_keys| Layout { format: CacheFormat::F32, is_keys, capacity, head_dim };
+        let layout = |is_keys| Layout { format: CacheFormat::F32, is_keys, head_dim };
         cache.keys.write(device, 0, &layout(true).encoded(&by_head(&values.keys)));
         cache.values.write(device, 0, &layout(false).encoded(&by_head(&values.values)));
         Layer {

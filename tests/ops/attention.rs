@@ -89,7 +89,7 @@ impl<'a> Layer<'a> {
             }
             all
         };
-        let layout = |is_keys| Layout { format: self.plan.cache, is_keys, capacity, head_dim };
+        let layout = |is_keys| Layout { format: self.plan.cache, is_keys, head_dim };
         self.cache.keys.write(self.device, 0, &layout(true).encoded(&spread(&self.keys)));
         self.cache.values.write(self.device, 0, &layout(false).encoded(&spread(&self.values)));
     }
@@ -299,7 +299,7 @@ fn rows_of_several_sequences_have_the_bits_of_each_alone() {
         let (plan, positions, slots, width) = (plan(cache), 640, 4, shape.heads * shape.head_dim);
         let mut random_bytes = |is_keys| {
             let values = random.normals(slots * shape.kv_heads * positions * shape.head_dim, 1.0);
-            Layout { format: cache, is_keys, capacity: positions, head_dim: shape.head_dim }.encoded(&values)
+            Layout { format: cache, is_keys, head_dim: shape.head_dim }.encoded(&values)
         };
         let (keys, values) = (random_bytes(true), random_bytes(false));
         let scratch = AttentionScratch::new(device(), &plan, &shape, positions).expect("small scratch");

@@ -74,7 +74,7 @@ pub fn run(
     let query = output(device, rows, shape.heads * shape.head_dim);
     let op = Rope::new(device, &step, &shape, &angles, [&qkv, &query], &cache, gains).expect("shapes that fit");
     submit(device, |pass| op.encode(pass, rows));
-    let layout = |is_keys| Layout { format: plan.cache, is_keys, capacity, head_dim: shape.head_dim };
+    let layout = |is_keys| Layout { format: plan.cache, is_keys, head_dim: shape.head_dim };
     Rotated {
         query: read(device, "rope", &query, rows),
         keys: layout(true).decoded(&bytes_of(device, &cache.keys)),
@@ -235,7 +235,7 @@ fn an_8_bit_cache_holds_the_nearest_numbers() {
         let op = Rope::new(device, &step, &shape, &table, [&input, &query], &cache, None).expect("shapes that fit");
         submit(device, |pass| op.encode(pass, rows));
         for (is_keys, buffer) in [(true, &cache.keys), (false, &cache.values)] {
-            let layout = Layout { format: CacheFormat::Q8_0, is_keys, capacity: 128, head_dim };
+            let layout = Layout { format: CacheFormat::Q8_0, is_keys, head_dim };
             let stored = layout.rows(&bytes_of(device, buffer));
             for row in 0..rows {
                 for head in 0..kv_heads {
@@ -298,7 +298,7 @@ fn rows_of_several_sequences_go_to_their_slots() {
         let op = Rope::new(device(), many, &shape, &table, [&rows, &query], &cache, gains).expect("shapes that fit");
         submit(device(), |pass| op.encode(pass, at.len()));
         let len = shape.kv_heads * positions * shape.head_dim;
-        let layout = |is_keys| Layout { format, is_keys, capacity: positions, head_dim: shape.head_dim };
+        let layout = |is_keys| Layout { format, is_keys, head_dim: shape.head_dim };
         let keys = layout(true).decoded(&bytes_of(device(), &cache.keys));
         let values = layout(false).decoded(&bytes_of(device(), &cache.values));
         let query = read(device(), "rope", &query, at.len());

@@ -13,7 +13,6 @@ const TILE: usize = 64;
 pub struct Layout {
     pub format: CacheFormat,
     pub is_keys: bool,
-    pub capacity: usize,
     pub head_dim: usize,
 }
 
