@@ -144,7 +144,7 @@ fn rope_scaling(keys: &Object, scaling: &Object) -> Result<RopeScaling> {
     match kind {
         None | Some("default") => Ok(RopeScaling::None),
         Some("linear") => Ok(RopeScaling::Linear { factor: positive("factor")? }),
-        Some("yarn") => yarn(scaling, &positive, original_context()?).map(RopeScaling::Yarn),
+        Some("yarn") => yarn(scaling, positive, original_context()?).map(RopeScaling::Yarn),
         Some("llama3") => {
             let original_context = original_context()?;
             let (low_freq_factor, high_freq_factor) = (positive("low_freq_factor")?, positive("high_freq_factor")?);

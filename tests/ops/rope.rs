@@ -254,7 +254,7 @@ fn holds_the_nearest(context: &str, values: &[f32], stored: &[u32]) {
     let (words, scales) = stored.split_at(values.len() / 4);
     let numbers: Vec<i8> = words.iter().flat_map(|word| word.to_le_bytes()).map(|byte| byte as i8).collect();
     let block = values.len() / scales.len();
-    assert_eq!(block, if values.len() % 32 == 0 { 32 } else { 16 }, "{context}");
+    assert_eq!(block, if values.len().is_multiple_of(32) { 32 } else { 16 }, "{context}");
     for ((values, numbers), &scale) in values.chunks(block).zip(numbers.chunks(block)).zip(scales) {
         let (expected, expected_scale) = quantised(values);
         // WGSL fixes no rounding mode.
