@@ -101,7 +101,7 @@ fn operands_that_do_not_fit_are_refused() {
     let four = |width| Tensor::new(device, "rows", 4, width).expect("rows");
     let [even, odd] = [8, 6].map(four);
     let ids = Buffer::storage(device, "ids", 16).expect("ids");
-    refused(Gather::new(device, &ids, [&odd, &odd]), "gather", "x");
+    assert!(Gather::new(device, &ids, [&odd, &odd]).is_ok());
     refused(Gather::new(device, &ids, [&even, &odd]), "gather", "y");
     let more = Tensor::new(device, "more", 5, 8).expect("rows");
     refused(Gather::new(device, &ids, [&even, &more]), "gather", "ids");

@@ -236,7 +236,7 @@ fn host_structs_are_read_as_the_compiler_lays_them_out() {
     }
     laid_out!(Step: start, rows, first_output, outputs, first_choice, slot);
     laid_out!(Session: tokens, target_rows, draft_rows);
-    laid_out!(RoundParams: drafts, mask, parallel, pass_index, rows);
+    laid_out!(RoundParams: drafts, mask, parallel, pass_index, rows, slot);
     laid_out!(Label: id, weight, divergence_weight);
     laid_out!(RowLoss: cross_entropy, divergence, choice, teacher_choice);
     laid_out!(AdamWStep: learning_rate, beta1, beta2, epsilon, weight_decay, correction1, correction2, clip, number);

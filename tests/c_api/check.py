@@ -27,7 +27,7 @@ sizes = {
     pard._DeviceOptions: 3,
     pard._LoadOptions: 6,
     pard._Message: 2,
-    pard._SessionOptions: 6,
+    pard._SessionOptions: 7,
     pard._TokenBias: 1,
     pard._AnswerOptions: 16,
     pard._LikelyToken: 1,
