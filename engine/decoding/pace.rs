@@ -73,6 +73,10 @@ pub struct Pace {
     resting: usize,
     next_rest: usize,
     short_rest: usize,
+    /// Rounds that may speculate after each rest before they have to pay, and how many of them are left. None if nothing
+    /// could ever pay.
+    most_trials: usize,
+    trials: usize,
     /// Rounds in a row that speculated, and the most proposals that one of them had accepted.
     streak: usize,
     reach: usize,
@@ -92,6 +96,10 @@ const LONG_REST: usize = 1024;
 /// What it may cost to read the tokens of a rest, as a share of the time that they took to write. A draft that is dearer
 /// rests longer at first: an answer that ends meanwhile never pays, and no longer one pays often.
 const READING: f64 = 0.01;
+/// What finding out whether speculation pays may cost, in plain rounds, and the most rounds that it is tried for: chance
+/// refuses the first proposal of many a good draft.
+const TRYING: f64 = 2.0;
+const MOST_TRIALS: f64 = 8.0;
 /// K is at most twice the longest run that was accepted since the last rest, and this at first: what is only hoped for
 /// should not cost much.
 const FIRST_DRAFTS: usize = 2;
@@ -103,7 +111,7 @@ impl Pace {
         let reading = costs.draft.of(MOST_ROWS as f64) / MOST_ROWS as f64 / costs.target.of(1.0).max(1e-9);
         let rest = SHORT_REST as f64 * reading / READING;
         let short_rest = (rest as usize).clamp(SHORT_REST, LONG_REST);
-        Pace {
+        let mut pace = Pace {
             method,
             costs,
             crossing,
@@ -112,14 +120,28 @@ impl Pace {
             resting: 0,
             next_rest: short_rest,
             short_rest,
+            most_trials: 0,
+            trials: 0,
             streak: 0,
             reach: 0,
+        };
+        if !pace.is_hopeless() {
+            let plain = pace.seconds(0, 1.0);
+            let trials = TRYING * plain / (pace.seconds(1, 1.0) - plain).max(1e-9);
+            pace.most_trials = trials.clamp(1.0, MOST_TRIALS) as usize;
+            pace.trials = pace.most_trials;
         }
+        pace
+    }
+
+    /// Whether it would not pay even if every proposal were accepted.
+    fn is_hopeless(&self) -> bool {
+        self.best(&[1.0; MOST_DRAFTS]) == 0
     }
 
     /// The K that promises the most tokens per second.
     pub fn choose(&self) -> usize {
-        self.best(&self.chances()).min(self.limit())
+        self.best(&self.chances()).max(self.trials.min(1)).min(self.limit())
     }
 
     /// What a round of `drafts` proposals promises.
@@ -148,7 +170,7 @@ impl Pace {
     pub fn speculation(&self) -> Speculation {
         if self.choose() > 0 {
             Speculation::Pays
-        } else if self.best(&[1.0; MOST_DRAFTS]) == 0 {
+        } else if self.is_hopeless() {
             Speculation::TooSlow
         } else {
             Speculation::TooRarelyAccepted
@@ -161,6 +183,7 @@ impl Pace {
             (self.streak, self.reach) = (0, 0);
             self.resting = self.resting.saturating_sub(1);
             if self.resting == 0 {
+                self.trials = self.most_trials;
                 self.checked.iter_mut().chain(&mut self.accepted).for_each(|count| *count *= RESTED);
             }
             return;
@@ -171,11 +194,12 @@ impl Pace {
             self.accepted[position] = self.accepted[position] * FADING + f64::from(u8::from(position < accepted));
         }
         self.streak += 1;
+        self.trials = self.trials.saturating_sub(1);
         self.reach = self.reach.max(accepted);
         if self.streak >= SHORT_REST {
             self.next_rest = self.short_rest;
         }
-        if self.best(&self.chances()) == 0 {
+        if self.choose() == 0 {
             self.resting = self.next_rest;
             self.next_rest = (2 * self.next_rest).min(LONG_REST);
         }
