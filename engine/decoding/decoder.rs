@@ -6,6 +6,7 @@
 //! AR has no proposals. All commit exactly what the target alone would, since a row's result does not depend on the rows
 //! beside it; but for tokens drawn by [`super::Acceptance::Rejection`], which keeps their distribution only.
 
+mod in_flight;
 mod pooled;
 
 use std::collections::VecDeque;
@@ -13,11 +14,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::draft::Draft;
-use super::ngram::NgramOptions;
 use super::options::{DecoderOptions, Drafts, MOST_DRAFTS, Method};
 use super::pace::{Costs, Pace, Speculation};
 use super::pool::{Pool, Seat};
-use super::rounds::{Outlook, Proposer, Rounds};
+use super::rounds::{Proposer, Rounds};
 use super::sampling::{SamplingOptions, TokenLogprobs};
 use super::statistics::{RoundStatistics, Statistics};
 use crate::error::{Error, Result};
@@ -364,164 +364,5 @@ impl Decoder {
             self.device.wait()?;
         }
         Ok(())
-    }
-
-    /// What is known of the sequence after the rounds in flight.
-    fn outlook(&self) -> Outlook {
-        let begin = Outlook::of(&self.session);
-        self.in_flight.iter().fold(begin, |outlook, &(drafts, _)| outlook.after(self.options.method, drafts))
-    }
-
-    /// Whether one more round fits before the last is read back: within the context whatever that one commits, and
-    /// without a draft that has fallen behind.
-    fn has_room_ahead(&self) -> bool {
-        let outlook = self.outlook();
-        // What is looked up has to be known.
-        let is_blind = self.options.method != Method::Ngram && self.ngrams.is_none();
-        is_blind && (outlook.tokens as usize) < self.options.context && !self.is_behind(outlook)
-    }
-
-    /// Whether a round is possible.
-    pub(super) fn check_room(&self) -> Result<()> {
-        if self.tokens.is_empty() {
-            return Err(Error::EmptyPrompt);
-        }
-        if self.tokens.len() >= self.options.context {
-            return Err(Error::ContextFull { tokens: self.tokens.len(), context: self.options.context });
-        }
-        Ok(())
-    }
-
-    /// Whether the draft has to read more than a round's window first.
-    fn is_behind(&self, outlook: Outlook) -> bool {
-        self.rounds.draft().is_some() && outlook.unseen as usize > MOST_DRAFTS + 1
-    }
-
-    /// Submits a round.
-    fn submit(&mut self) -> Result<()> {
-        let drafts = match (&self.pace, self.options.drafts) {
-            (Some(pace), Drafts::Auto) => pace.choose(),
-            (_, drafts) => drafts.most(),
-        };
-        let (proposer, drafts) = match self.options.method {
-            Method::Ngram => (Proposer::Ngrams, self.look_up(drafts)),
-            _ => self.stand_in(drafts).map_or((Proposer::Draft, drafts), |found| (Proposer::Ngrams, found)),
-        };
-        self.proposer = proposer;
-        if proposer == Proposer::Draft && drafts > 0 && self.is_behind(self.outlook()) {
-            self.catch_up()?;
-        }
-        if proposer == Proposer::Draft && drafts > 0 {
-            self.rounds.hand_over(&self.session, &self.tokens, self.statistics.prompt_tokens);
-        }
-        self.rounds.submit(proposer, drafts, self.next_slot, self.outlook())?;
-        self.in_flight.push_back((drafts, self.next_slot));
-        self.next_slot = 1 - self.next_slot;
-        Ok(())
-    }
-
-    /// Proposes at most `drafts` tokens that stood behind the newest ones before, and gives how many. No round is in flight.
-    fn look_up(&self, drafts: usize) -> usize {
-        let proposals = self.options.ngram.propose(&self.tokens, drafts);
-        self.rounds.write_proposals(&proposals);
-        proposals.len()
-    }
-
-    /// Proposes what n-grams find if that promises more than `drafts` proposals of the draft, and gives how many tokens. No
-    /// round is in flight.
-    fn stand_in(&mut self, drafts: usize) -> Option<usize> {
-        let (ngrams, pace) = (self.ngrams.as_mut()?, self.pace.as_ref()?);
-        let most = match self.options.drafts {
-            Drafts::Auto => ngrams.choose(),
-            Drafts::Fixed(drafts) => drafts,
-        };
-        if most == 0 {
-            ngrams.observe(0, 0);
-            return None;
-        }
-        // What follows a single token says less than any draft.
-        let NgramOptions { longest, shortest } = self.options.ngram;
-        let ngram = NgramOptions { longest: longest.max(2), shortest: shortest.max(2) };
-        let proposals = ngram.propose(&self.tokens, most);
-        if proposals.is_empty() || ngrams.promise(proposals.len()).rate() <= pace.promise(drafts).rate() {
-            return None;
-        }
-        self.rounds.write_proposals(&proposals);
-        Some(proposals.len())
-    }
-
-    /// Whether n-grams propose in the draft's place in the newest round.
-    fn stands_in(&self) -> bool {
-        self.ngrams.is_some() && self.proposer == Proposer::Ngrams
-    }
-
-    /// Lets the draft read what was committed while it was not asked. No round is in flight.
-    fn catch_up(&mut self) -> Result<()> {
-        let Some(draft) = self.rounds.draft() else { return Ok(()) };
-        let (first, known) = (self.session.draft_rows as usize, self.tokens.len() - 1);
-        draft.prefill_slot(self.seat().slot, &self.tokens[first..known], first, &|| true)?;
-        self.session.draft_rows = known as u32;
-        self.rounds.write_session(&self.session);
-        Ok(())
-    }
-
-    /// Reads back what the oldest round in flight committed, follows the device's bookkeeping, and counts the round, which
-    /// was waited for since `begin`.
-    fn land(&mut self, begin: Instant) -> Result<()> {
-        let (drafts, accepted) = (self.follow()?, self.committed - 1);
-        match (&mut self.ngrams, &mut self.pace) {
-            (Some(ngrams), _) if self.proposer == Proposer::Ngrams => {
-                self.statistics.ngram_rounds += 1;
-                ngrams.observe(drafts, accepted);
-            }
-            // Nothing to look up says nothing of how good it would have been.
-            (_, Some(pace)) if drafts > 0 || pace.choose() == 0 || self.options.method != Method::Ngram => {
-                pace.observe(drafts, accepted);
-            }
-            _ => {}
-        }
-        self.count(begin);
-        Ok(())
-    }
-
-    /// Counts the last round, which was waited for since `begin`.
-    fn count(&mut self, begin: Instant) {
-        let (proposed, time) = (self.last_drafts, begin.elapsed());
-        self.statistics.count(proposed, self.committed, time);
-        self.last_round = RoundStatistics { proposed, accepted: self.committed - 1, time };
-    }
-
-    /// Reads back what the oldest round in flight committed, follows the device's bookkeeping, and gives the round's K.
-    fn follow(&mut self) -> Result<usize> {
-        let Some((drafts, slot)) = self.in_flight.pop_front() else {
-            return Err(Error::Gpu { what: "round".to_owned(), reason: "none was submitted".to_owned() });
-        };
-        let record = self.rounds.read(drafts, slot)?;
-        let committed = record.committed;
-        if committed == 0 || committed > drafts + 1 {
-            return Err(Error::Gpu {
-                what: "round".to_owned(),
-                reason: format!("the device reports {committed} tokens for a draft of {drafts}"),
-            });
-        }
-        self.tokens.extend_from_slice(&record.tokens[..committed]);
-        self.committed = committed;
-        self.logprobs = record.logprobs;
-        let known = self.session.tokens;
-        self.session.tokens = known + committed as u32;
-        self.session.target_rows = self.session.tokens - 1;
-        let draft_rows = self.session.draft_rows;
-        self.session.draft_rows = match self.options.method {
-            _ if drafts == 0 => draft_rows,
-            Method::Pard => known,
-            Method::Vsd | Method::Ar | Method::Ngram => (known + drafts as u32 - 1).min(self.session.target_rows),
-        };
-        self.last_drafts = drafts;
-        if self.stands_in() {
-            // The device takes it that the draft proposed, and has read what it has not.
-            self.session.draft_rows = draft_rows;
-            self.rounds.write_session(&self.session);
-        }
-        Ok(drafts)
     }
 }
