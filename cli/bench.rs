@@ -123,6 +123,7 @@ fn read_prompts(arguments: &BenchArguments) -> anyhow::Result<Vec<Prompt>> {
 fn open(arguments: &BenchArguments, talk: Talk) -> anyhow::Result<Files> {
     let speculates = |&method: &Method| matches!(method, Method::Vsd | Method::Pard);
     arguments.models.check_draft("--methods", arguments.methods.iter().any(speculates))?;
+    arguments.models.check_draft("--with-ngrams", arguments.with_ngrams)?;
     let proposes = lengths(arguments).iter().any(|drafts| drafts.most() > 0);
     arguments.models.check_draft("--draft-len", proposes && !arguments.methods.contains(&Method::Ngram))?;
     let wants_draft = arguments.methods.is_empty() || arguments.methods.iter().any(speculates);

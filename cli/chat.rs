@@ -234,6 +234,7 @@ impl Chat {
         decoding.models.draft = draft.map(str::to_owned);
         if draft.is_none() && decoding.method != Some(Method::Ngram) {
             (decoding.method, decoding.draft_len, decoding.models.mask_token) = (None, None, None);
+            decoding.with_ngrams = false;
         }
         let prepared = prepared(&decoding, self.talk)?;
         let (models, decoder) = prepared.upload(&self.device, &decoding, self.talk)?;

@@ -172,6 +172,7 @@ impl Prepared {
         let speculates =
             method.is_some_and(|method| method != Method::Ar) && arguments.draft_len != Some(Drafts::Fixed(0));
         models.check_draft("--method", speculates)?;
+        models.check_draft("--with-ngrams", arguments.with_ngrams)?;
         models.check_draft("--draft-len", !plain)?;
         let files = Files::open(models, !plain, talk)?;
         let method = method.filter(|_| !plain).or(files.methods().last().copied()).unwrap_or(Method::Ar);

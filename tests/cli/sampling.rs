@@ -153,5 +153,6 @@ fn options_out_of_range_are_wrong_usage() {
     refused(&["--logit-bias", "9999=1"], &["logit bias", "9999"]);
     refused(&["--logprobs", "21"], &["log-probabilities", "20"]);
     refused(&["--method", "ngram", "--ngram", "1,2"], &["n-gram"]);
+    refused(&["--with-ngrams"], &["--with-ngrams", "draft"]);
     refused(&["--method", "ngram", "--acceptance", "rejection"], &["acceptance", "noise"]);
 }
