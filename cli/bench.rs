@@ -58,12 +58,19 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     let draft_name = files.draft().map(|draft| draft.name().to_owned());
     let device = arguments.models.device.open()?;
     let models = files.upload(&device, &arguments.models, context, talk)?;
-    let usual = DecoderOptions::default();
     let mut runs = configurations(&methods, arguments)
         .into_iter()
         .map(|(method, drafts, with_ngrams)| {
             let (run_ahead, sampling) = (arguments.run_ahead, sampling.clone());
-            let options = DecoderOptions { method, drafts, context, run_ahead, with_ngrams, sampling, ..usual.clone() };
+            let options = DecoderOptions {
+                method,
+                drafts,
+                context,
+                run_ahead,
+                with_ngrams,
+                sampling,
+                ..DecoderOptions::default()
+            };
             Ok(Run::new(models.decoder(options)?))
         })
         .collect::<pard_engine::Result<Vec<_>>>()?;

@@ -71,12 +71,17 @@ pub enum Drafts {
 }
 
 impl Drafts {
-    /// The longest draft there can be.
-    pub fn most(self) -> usize {
+    /// K, which `choose` says where it is not fixed.
+    pub(super) fn or_else(self, choose: impl FnOnce() -> usize) -> usize {
         match self {
             Drafts::Fixed(drafts) => drafts,
-            Drafts::Auto => MOST_DRAFTS,
+            Drafts::Auto => choose(),
         }
+    }
+
+    /// The longest draft there can be.
+    pub fn most(self) -> usize {
+        self.or_else(|| MOST_DRAFTS)
     }
 }
 

@@ -179,9 +179,8 @@ impl Pool {
         let (mut rows, mut firsts) = (Vec::new(), Vec::new());
         let (mut draft_rows, mut draft_firsts) = (Vec::new(), Vec::new());
         for (drafts, member) in members.iter_mut() {
-            member.prepare_shared(*drafts)?;
             firsts.push(rows.len());
-            rows.extend(member.shared_rows(*drafts));
+            rows.extend(member.prepare_shared(*drafts)?);
             let mut first_proposing = None;
             if *drafts > 0 && member.has_draft() {
                 let (more, first) = member.shared_draft_rows(*drafts);

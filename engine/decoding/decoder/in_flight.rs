@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use super::Decoder;
 use crate::decoding::ngram::NgramOptions;
-use crate::decoding::options::{Drafts, MOST_DRAFTS, Method};
+use crate::decoding::options::{MOST_DRAFTS, Method};
+use crate::decoding::pace::Pace;
 use crate::decoding::rounds::{Outlook, Proposer};
 use crate::decoding::statistics::RoundStatistics;
 use crate::error::{Error, Result};
@@ -43,19 +44,16 @@ impl Decoder {
 
     /// Submits a round.
     pub(super) fn submit(&mut self) -> Result<()> {
-        let drafts = match (&self.pace, self.options.drafts) {
-            (Some(pace), Drafts::Auto) => pace.choose(),
-            (_, drafts) => drafts.most(),
-        };
+        let drafts = self.options.drafts.or_else(|| self.pace.as_ref().map_or(MOST_DRAFTS, Pace::choose));
         let (proposer, drafts) = match self.options.method {
-            Method::Ngram => (Proposer::Ngrams, self.look_up(drafts)),
+            Method::Ngram => (Proposer::Ngrams, self.look_up(drafts).len()),
             _ => self.stand_in(drafts).map_or((Proposer::Draft, drafts), |found| (Proposer::Ngrams, found)),
         };
         self.proposer = proposer;
-        if proposer == Proposer::Draft && drafts > 0 && self.is_behind(self.outlook()) {
-            self.catch_up()?;
-        }
         if proposer == Proposer::Draft && drafts > 0 {
+            if self.is_behind(self.outlook()) {
+                self.catch_up()?;
+            }
             self.rounds.hand_over(&self.session, &self.tokens, self.statistics.prompt_tokens);
         }
         self.rounds.submit(proposer, drafts, self.next_slot, self.outlook())?;
@@ -64,21 +62,18 @@ impl Decoder {
         Ok(())
     }
 
-    /// Proposes at most `drafts` tokens that stood behind the newest ones before, and gives how many. No round is in flight.
-    pub(super) fn look_up(&self, drafts: usize) -> usize {
+    /// Proposes at most `drafts` tokens that stood behind the newest ones before, and gives them. No round is in flight.
+    pub(super) fn look_up(&self, drafts: usize) -> Vec<u32> {
         let proposals = self.options.ngram.propose(&self.tokens, drafts);
         self.rounds.write_proposals(&proposals);
-        proposals.len()
+        proposals
     }
 
     /// Proposes what n-grams find if that promises more than `drafts` proposals of the draft, and gives how many tokens. No
     /// round is in flight.
     fn stand_in(&mut self, drafts: usize) -> Option<usize> {
         let (ngrams, pace) = (self.ngrams.as_mut()?, self.pace.as_ref()?);
-        let most = match self.options.drafts {
-            Drafts::Auto => ngrams.choose(),
-            Drafts::Fixed(drafts) => drafts,
-        };
+        let most = self.options.drafts.or_else(|| ngrams.choose());
         if most == 0 {
             ngrams.observe(0, 0);
             return None;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Decoder;
 use crate::decoding::joining::Offer;
-use crate::decoding::options::{Acceptance, DecoderOptions, Drafts, Method};
+use crate::decoding::options::{Acceptance, DecoderOptions, Method};
 use crate::decoding::pace::{Costs, Pace, Promise};
 use crate::decoding::pool::Seat;
 use crate::decoding::rounds::Proposer;
@@ -37,19 +37,13 @@ impl Decoder {
     /// What a round of its own promises, if costs are known.
     pub(in crate::decoding) fn promise(&self) -> Option<Promise> {
         let pace = self.pace.as_ref()?;
-        Some(pace.promise(match self.options.drafts {
-            Drafts::Auto => pace.choose(),
-            Drafts::Fixed(drafts) => drafts,
-        }))
+        Some(pace.promise(self.options.drafts.or_else(|| pace.choose())))
     }
 
     /// What it may propose in a pass with others, if costs are known.
     pub(in crate::decoding) fn offer(&self) -> Option<Offer> {
         let pace = self.pace.as_ref()?;
-        let limit = match self.options.drafts {
-            Drafts::Auto => pace.limit(),
-            Drafts::Fixed(drafts) => drafts,
-        };
+        let limit = self.options.drafts.or_else(|| pace.limit());
         let offer = |most, unseen| Some(Offer { most, unseen, chances: pace.chances() });
         match self.options.method {
             // Each of its proposals takes a pass of the draft.
@@ -69,26 +63,20 @@ impl Decoder {
         self.rounds.draft().is_some()
     }
 
-    /// Binds what a round of `drafts` proposals in a pass with others needs. No round is in flight.
-    pub(in crate::decoding) fn prepare_shared(&mut self, drafts: usize) -> Result<()> {
-        if self.options.method == Method::Ngram {
-            self.look_up(drafts);
-        }
+    /// Binds what a round of `drafts` proposals in a pass with others needs, and gives the rows that it has in the target's
+    /// pass; those of a draft's proposals without their tokens. No round is in flight.
+    pub(in crate::decoding) fn prepare_shared(&mut self, drafts: usize) -> Result<Vec<PlacedRow>> {
+        let (proposer, proposals) = match self.options.method {
+            Method::Ngram => (Proposer::Ngrams, self.look_up(drafts)),
+            _ => (Proposer::Draft, vec![0; drafts]),
+        };
+        self.proposer = proposer;
         if drafts > 0 && self.is_behind(self.outlook()) {
             self.catch_up()?;
         }
-        self.proposer = if self.options.method == Method::Ngram { Proposer::Ngrams } else { Proposer::Draft };
-        self.rounds.prepare(self.proposer, drafts, self.next_slot, self.outlook())
-    }
-
-    /// The rows that the round has in the target's pass; those of a draft's proposals without their tokens.
-    pub(in crate::decoding) fn shared_rows(&self, drafts: usize) -> Vec<PlacedRow> {
+        self.rounds.prepare(proposer, drafts, self.next_slot, self.outlook())?;
         let known = self.tokens.len().saturating_sub(1);
-        let proposals = match self.options.method {
-            Method::Ngram => self.options.ngram.propose(&self.tokens, drafts),
-            _ => vec![0; drafts],
-        };
-        self.placed(self.tokens[known..].iter().copied().chain(proposals), known)
+        Ok(self.placed(self.tokens[known..].iter().copied().chain(proposals), known))
     }
 
     /// The rows that it has in the draft's pass, and the first of those that propose.
