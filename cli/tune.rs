@@ -91,7 +91,8 @@ fn as_text(model: &Model, tuning: &Tuning) -> String {
         row.extend(shapes.iter().map(|(_, variants)| {
             let variant = variants[index];
             let uniform = if variant.uniform { "u" } else { "" };
-            format!("{}x{}{uniform}", variant.rows, variant.blocks)
+            let ahead = if variant.ahead { "a" } else { "" };
+            format!("{}x{}{uniform}{ahead}", variant.rows, variant.blocks)
         }));
         table.push(row);
     }
@@ -105,7 +106,8 @@ fn as_text(model: &Model, tuning: &Tuning) -> String {
     let legend = match shapes.is_empty() {
         true => "",
         false => {
-            "\n\nunder each matrix: rows held in registers x weight rows per lane, u where the rows are read as a uniform"
+            "\n\nunder each matrix: rows held in registers x weight rows per lane, u where the rows are read as a uniform, a \
+             where the next weights are asked for ahead"
         }
     };
     format!(

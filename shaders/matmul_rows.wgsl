@@ -7,7 +7,7 @@
 // With PAIR 2 an output takes two sums, of weight rows that lie LANES apart (gate and up).
 //
 // Constants: ROWS rows of x, a bound; BLOCKS weight rows per lane, a multiple of PAIR; LANES; SLICES; RUN, a divisor of
-// the pieces; PAIR; OUTPUT_ROWS 1 if rows are `outputs`.
+// the pieces; PAIR; OUTPUT_ROWS 1 if rows are `outputs`; AHEAD 1 if the next run is asked for in time (shared/ahead.wgsl).
 // Dispatch: one workgroup for every BLOCKS * LANES weight rows, in x and y; z over ROWS rows of x.
 
 var<workgroup> gathered: array<f32, SLICES * LANES>;
@@ -28,8 +28,12 @@ fn matmul_rows(
     var starts: array<u32, BLOCKS>;
     for (var b = 0u; b < BLOCKS; b++) { starts[b] = row_start(block + b, params.pieces); }
 
+    var seen = 0u;
     var sums: array<array<f32, BLOCKS>, ROWS>;
     for (var run = local.y; run < params.pieces / RUN; run += SLICES) {
+        if AHEAD != 0u && run + SLICES < params.pieces / RUN {
+            for (var b = 0u; b < BLOCKS; b++) { seen |= read_ahead(block + b, run + SLICES, lane); }
+        }
         var scales: array<Scale, BLOCKS>;
         for (var i = 0u; i < RUN; i++) {
             let piece = run * RUN + i;
@@ -50,6 +54,7 @@ fn matmul_rows(
         }
     }
 
+    keep(seen);
     for (var m = 0u; m < ROWS; m++) {
         if SLICES > 1u {
             for (var b = 0u; b < BLOCKS; b++) {

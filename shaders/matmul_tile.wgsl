@@ -3,8 +3,8 @@
 // weight rows; the TILES invocations above one another share the weights through the cache.
 // A sum has one order whatever the rows, so the result does not depend on how a prompt is cut into chunks.
 //
-// Constants: ROWS rows of x per invocation; BLOCKS weight rows per lane; LANES, RUN and PAIR as in matmul_rows; TILES
-// row groups per workgroup.
+// Constants: ROWS rows of x per invocation; BLOCKS weight rows per lane; LANES, RUN, PAIR and AHEAD as in matmul_rows;
+// TILES row groups per workgroup.
 // Dispatch: x and y over weight rows as in matmul_rows; z over ROWS * TILES rows of x.
 
 @compute @workgroup_size(LANES, TILES)
@@ -22,8 +22,12 @@ fn matmul_tile(
     var starts: array<u32, BLOCKS>;
     for (var b = 0u; b < BLOCKS; b++) { starts[b] = row_start(block + b, params.pieces); }
 
+    var seen = 0u;
     var sums: array<array<f32, BLOCKS>, ROWS>;
     for (var run = 0u; run < params.pieces / RUN; run++) {
+        if AHEAD != 0u && run + 1u < params.pieces / RUN {
+            for (var b = 0u; b < BLOCKS; b++) { seen |= read_ahead(block + b, run + 1u, lane); }
+        }
         var scales: array<Scale, BLOCKS>;
         for (var i = 0u; i < RUN; i++) {
             let piece = run * RUN + i;
@@ -45,6 +49,7 @@ fn matmul_tile(
         }
     }
 
+    keep(seen);
     for (var m = 0u; m < ROWS; m++) {
         for (var b = 0u; b < BLOCKS; b += PAIR) {
             let row = (block + b) / PAIR * LANES + lane;

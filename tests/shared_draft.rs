@@ -8,7 +8,7 @@ use pard_engine::decoding::{Draft, MOST_DRAFTS, Method};
 use pard_engine::gpu::{Buffer, CacheFormat};
 use pard_engine::model::shared::{MASK_EMBEDDING, VOCABULARY};
 use pard_engine::model::{DraftFiles, ModelFiles, Sequence, Transformer};
-use pard_engine::ops::Role;
+use pard_engine::ops::{Matrix, Role, WeightFormat};
 use pard_engine::{Error, Result};
 use serde_json::{Value, json};
 
@@ -154,7 +154,7 @@ fn what_it_shares_takes_no_memory() {
         // An embedding and a head less than the whole model, whose widths are padded.
         let whole = files.upload_whole(&recipe, &plan);
         let hidden = recipe.config.hidden_size;
-        let rows = |count: usize| (count.next_multiple_of(4 * plan.lanes as usize) * hidden * 2) as u64;
+        let rows = |count: usize| Matrix::expected_bytes(&plan, WeightFormat::Bf16, [count, hidden]);
         let ends = 2 * rows(whole.config().vocab_size);
         let head = files.vocabulary.as_ref().map_or(0, |ids| rows(ids.len()));
         assert_eq!(shared.bytes(), whole.bytes() - ends + head, "{:?}", recipe.config.family);

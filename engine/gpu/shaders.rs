@@ -87,6 +87,7 @@ shaders![
     "rope_norm_gradient/none",
     "rows/many",
     "rows/one",
+    "shared/ahead",
     "shared/attention",
     "shared/batch",
     "shared/eight",

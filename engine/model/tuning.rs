@@ -160,8 +160,7 @@ impl Tuning {
         let tuning: Tuning = serde_json::from_str(&text).ok()?;
         let is_variant = |variant: &Variant, matrix_pair: u32| {
             (1..=MOST_ROWS as u32).contains(&variant.rows)
-                && [1, 2, 4].contains(&variant.blocks)
-                && variant.blocks >= matrix_pair
+                && Variant::block_counts(model.plan().lanes, matrix_pair).contains(&variant.blocks)
         };
         let is_whole = |(shape, variants): &(Shape, Vec<Variant>)| {
             let pair = (shape.rows / shape.outputs.max(1)) as u32;
@@ -217,7 +216,8 @@ fn fastest(model: &Transformer, matrices: &[&Matrix], keep_going: &KeepGoing) ->
         device.wait()?;
         Ok(begin.elapsed().as_secs_f64())
     };
-    let defaults = Variant::defaults(device, pair);
+    let lanes = model.plan().lanes;
+    let defaults = Variant::defaults(device, lanes, matrix.rows(), pair);
     let mut chosen = Vec::new();
     for rows in 1..=MOST_ROWS {
         if !keep_going(chosen.len() as f64 / MOST_ROWS as f64) {
@@ -226,7 +226,7 @@ fn fastest(model: &Transformer, matrices: &[&Matrix], keep_going: &KeepGoing) ->
         step.write(device, 0, &[Step { rows: rows as u32, ..Step::default() }]);
         let usual = defaults[rows - 1];
         let mut tried: Vec<(Variant, Vec<f64>)> = vec![(usual, Vec::new())];
-        let candidates = Variant::candidates(device, rows, pair);
+        let candidates = Variant::candidates(device, lanes, rows, pair);
         tried.extend(candidates.into_iter().filter(|candidate| *candidate != usual).map(|variant| (variant, vec![])));
         for repetition in 0..=REPETITIONS {
             for (variant, times) in &mut tried {

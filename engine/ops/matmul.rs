@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::cooperative::Cooperative;
-use super::matrix::{MOST_BLOCKS, Matrix, PIECE};
+use super::matrix::{Matrix, PIECE};
 use super::variant::{Variant, Variants};
 use super::weight_format::WeightFormat;
 use super::{MOST_ROWS, Role, Tensor};
@@ -44,6 +44,9 @@ impl RowSet {
         ("OUTPUT_ROWS", u32::from(self == RowSet::Outputs))
     }
 }
+
+/// Weight rows per lane of the tile kernel.
+const TILE_BLOCKS: u32 = 4;
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -141,7 +144,7 @@ impl Matmul {
                 cooperative: Cooperative::new(device, plan, weights, part.format, finish, row_set),
             };
             // All variants with the rows in the same place have the same bindings; any of them can make the bind group.
-            let variant = |uniform| Variant { rows: 1, blocks: op.pair, uniform };
+            let variant = |uniform| Variant { rows: 1, blocks: op.pair, uniform, ahead: false };
             let storage = match &kernels.cooperative {
                 None => op.row_kernel(&kernels, variant(false))?,
                 Some(cooperative) => cooperative.kernel(Role::Round, 1)?,
@@ -208,7 +211,7 @@ impl Matmul {
     fn encode_tile(&self, pass: &mut Pass, part: &Part, rows: usize) -> Result<()> {
         let [tile_rows, tiles] = self.tile();
         let depth = (rows as u32).div_ceil(tile_rows * tiles);
-        let [x, y] = self.grid(part, MOST_BLOCKS as u32);
+        let [x, y] = self.grid(part, TILE_BLOCKS);
         let kernel = self.tile_kernel(&part.kernels)?;
         part.storage.encode_with(pass, &kernel, [x, y, depth], self.work(rows, part));
         Ok(())
@@ -258,6 +261,7 @@ impl Matmul {
             ("SLICES", self.slices),
             ("RUN", self.run(kernels.format, self.slices)),
             ("PAIR", self.pair),
+            ("AHEAD", variant.ahead.into()),
             self.row_set.constant(),
         ];
         let input = if variant.uniform { "input/uniform" } else { "input/storage" };
@@ -282,13 +286,13 @@ impl Matmul {
             return Ok(kernel.clone());
         }
         let [rows, tiles] = self.tile();
-        let blocks = MOST_BLOCKS as u32;
         let constants = [
             ("ROWS", rows),
-            ("BLOCKS", blocks),
+            ("BLOCKS", TILE_BLOCKS),
             ("LANES", self.lanes),
             ("RUN", self.run(kernels.format, 1)),
             ("PAIR", self.pair),
+            ("AHEAD", self.device.is_software().into()),
             ("TILES", tiles),
         ];
         let kernel = self.compiled("matmul_tile", "input/storage", kernels.format, &constants)?;
@@ -302,9 +306,10 @@ impl Matmul {
         format: WeightFormat,
         constants: &[(&'static str, u32)],
     ) -> Result<Arc<Kernel>> {
-        let shared = [name, "shared/matmul", "shared/eight", "shared/step", input];
+        let shared = [name, "shared/matmul", "shared/ahead", "shared/eight", "shared/step", input];
         let files = [&shared[..], &format.files(), &[self.finish]].concat();
-        self.device.kernel(&files, constants)
+        let [pieces, words] = format.chunk().map(|count| count as u32);
+        self.device.kernel(&files, &[constants, &[("CHUNK_PIECES", pieces), ("CHUNK_WORDS", words)]].concat())
     }
 }
 

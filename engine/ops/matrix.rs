@@ -60,8 +60,11 @@ pub(super) struct Part {
     pub outputs: usize,
 }
 
-/// Weight rows per lane in the widest variant; matrices are padded to whole groups of `lanes` times this.
-pub(super) const MOST_BLOCKS: usize = 4;
+/// Weight rows per lane in the widest variant; matrices are padded to whole groups of `lanes` times this. Few lanes, a
+/// CPU's, want more: all of them share a value of x, and what a CPU pays for reading it.
+pub(super) const fn most_blocks(lanes: usize) -> usize {
+    if lanes <= 8 { 8 } else { 4 }
+}
 /// Weights per piece.
 pub(super) const PIECE: usize = 8;
 
@@ -162,8 +165,8 @@ impl Matrix {
 
     /// A matrix whose parts are made.
     pub(super) fn of_parts(device: &Device, lanes: usize, columns: usize, parts: Vec<Part>, pair: usize) -> Matrix {
-        let outputs = parts.iter().map(|part| part.outputs).sum();
-        let variants = Variant::defaults(device, pair as u32);
+        let outputs = parts.iter().map(|part| part.outputs).sum::<usize>();
+        let variants = Variant::defaults(device, lanes as u32, outputs * pair, pair as u32);
         Matrix { parts, outputs, columns, pair, lanes: lanes as u32, variants }
     }
 

@@ -2,7 +2,7 @@
 //! that each number of rows may have its own; which is fastest depends on adapter, driver and shape.
 
 use super::MOST_ROWS;
-use super::matrix::MOST_BLOCKS;
+use super::matrix::most_blocks;
 use crate::gpu::Device;
 
 /// How one number of rows is multiplied.
@@ -14,43 +14,57 @@ pub struct Variant {
     pub blocks: u32,
     /// Whether the rows are read as a uniform, where they fit one.
     pub uniform: bool,
+    /// Whether the next weights are asked for while those before them are multiplied.
+    pub ahead: bool,
 }
 
 /// The variant for 1, 2, .. 32 rows.
 pub type Variants = [Variant; MOST_ROWS];
 
 impl Variant {
-    /// What serves adapters of the device's class where nothing was measured. `pair` weight rows make an output.
-    pub fn defaults(device: &Device, pair: u32) -> Variants {
+    /// What serves adapters of the device's class where nothing was measured: for a matrix of `weight_rows` rows, of which
+    /// `pair` make an output, that lie `lanes` at a time.
+    pub fn defaults(device: &Device, lanes: u32, weight_rows: usize, pair: u32) -> Variants {
         let software = device.is_software();
+        let most = most_blocks(lanes as usize) as u32;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         std::array::from_fn(|index| {
             let rows = index as u32 + 1;
             if software {
-                // A CPU pays for every row, and has registers for about 16.
+                // A CPU pays for every row, has registers for about 16, and wants workgroups for all its cores.
+                let is_fed = weight_rows >= 4 * cores * (lanes * most) as usize;
+                let blocks = if rows <= 8 && is_fed { most } else { most.min(4) };
                 let rows = if rows > 16 { rows.div_ceil(2) } else { rows };
-                return Variant { rows, blocks: MOST_BLOCKS as u32, uniform: true };
+                return Variant { rows, blocks, uniform: true, ahead: true };
             }
             // A GPU hides surplus rows behind memory; one row alone wants many workgroups instead.
-            let blocks = if (2..=16).contains(&rows) { MOST_BLOCKS as u32 } else { pair };
-            Variant { rows: rows.next_power_of_two(), blocks, uniform: false }
+            let blocks = if (2..=16).contains(&rows) { most } else { pair };
+            Variant { rows: rows.next_power_of_two(), blocks, uniform: false, ahead: false }
         })
     }
 
-    /// All that are worth trying for `rows` rows.
-    pub fn candidates(device: &Device, rows: usize, pair: u32) -> Vec<Variant> {
+    /// The numbers of weight rows per lane that there are kernels for.
+    pub fn block_counts(lanes: u32, pair: u32) -> Vec<u32> {
+        let most = most_blocks(lanes as usize) as u32;
+        [1, 2, 4, 8].into_iter().filter(|blocks| (pair..=most).contains(blocks)).collect()
+    }
+
+    /// All that are worth trying for `rows` rows of x, where weight rows lie `lanes` at a time.
+    pub fn candidates(device: &Device, lanes: u32, rows: usize, pair: u32) -> Vec<Variant> {
         let rows = rows as u32;
         let mut in_registers = vec![rows, rows.next_power_of_two(), rows.div_ceil(2), rows.div_ceil(4)];
         in_registers.retain(|&held| held > 0 && (held >= 4 || held >= rows));
         in_registers.sort_unstable();
         in_registers.dedup();
-        // A CPU gains nothing by many small workgroups, a GPU nothing by uniforms.
-        let software = device.is_software();
-        let (uniforms, block_counts): (&[bool], &[u32]) =
-            if software { (&[false, true], &[2, 4]) } else { (&[false], &[1, 2, 4]) };
+        // A CPU gains nothing by many small workgroups, a GPU nothing by uniforms or by asking ahead.
+        let (reads, fewest): (&[[bool; 2]], u32) = match device.is_software() {
+            true => (&[[true, true], [true, false], [false, true]], 2),
+            false => (&[[false, false]], 1),
+        };
         let mut candidates = Vec::new();
         for rows in in_registers {
-            for blocks in block_counts.iter().copied().filter(|&blocks| blocks >= pair) {
-                candidates.extend(uniforms.iter().map(|&uniform| Variant { rows, blocks, uniform }));
+            for blocks in Variant::block_counts(lanes, pair).into_iter().filter(|&blocks| blocks >= fewest) {
+                candidates.extend(reads.iter().map(|&[uniform, ahead]| Variant { rows, blocks, uniform, ahead }));
             }
         }
         candidates

@@ -171,6 +171,12 @@ impl WeightFormat {
         columns.div_ceil(weights) * bytes
     }
 
+    /// Pieces of a row that only exist together on the device, and the words that they take.
+    pub(super) fn chunk(self) -> [usize; 2] {
+        let [weights, bytes] = self.traits().chunk;
+        [weights / PIECE, bytes / size_of::<u32>()]
+    }
+
     /// Pieces that share a scale, as the shader has it.
     pub(super) fn share(self) -> usize {
         self.traits().share

@@ -7,3 +7,6 @@ fn weight8(scale: Scale, start: u32, piece: u32, lane: u32) -> Eight {
     let odd = bitcast<vec4<f32>>(w & vec4(0xffff0000u));
     return Eight(vec4(even.x, odd.x, even.y, odd.y), vec4(even.z, odd.z, even.w, odd.w));
 }
+
+// A word of the 16 bytes that hold word `at`, for shared/ahead.wgsl.
+fn word_at(at: u32) -> u32 { return weights[at / 4u].x; }

@@ -5,3 +5,6 @@ fn weight8(scale: Scale, start: u32, piece: u32, lane: u32) -> Eight {
     let at = 2u * ((start + piece) * LANES + lane);
     return Eight(weights[at], weights[at + 1u]);
 }
+
+// A word of the 16 bytes that hold word `at`, for shared/ahead.wgsl.
+fn word_at(at: u32) -> u32 { return bitcast<u32>(weights[at / 4u].x); }

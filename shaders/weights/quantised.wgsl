@@ -7,6 +7,9 @@ fn word_of(start: u32, word: u32, lane: u32) -> u32 {
     return weights[(start + word) * LANES + lane];
 }
 
+// A word by its place in memory, for shared/ahead.wgsl.
+fn word_at(at: u32) -> u32 { return weights[at]; }
+
 // The eight 4-bit numbers of a word, lowest first. By way of signed integers: a CPU converts no others in one step.
 fn nibbles(word: u32) -> Eight {
     let w = vec4(word);

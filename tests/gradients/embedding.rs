@@ -1,6 +1,6 @@
 //! `embedding_gradient` on the device.
 
-use pard_engine::gpu::{Buffer, Device};
+use pard_engine::gpu::{Buffer, Device, Plan};
 use pard_engine::ops::gradients::{EmbeddingGradient, Readers};
 use pard_engine::ops::{Matrix, Tensor, WeightFormat};
 
@@ -45,13 +45,18 @@ fn interleaved_index(lanes: usize, width: usize, row: usize, column: usize) -> u
     8 * piece + column % 8
 }
 
+/// Rows that a table is padded to: what one row takes, over what a row is.
+fn rows_of_a_group(plan: &Plan, width: usize) -> usize {
+    Matrix::expected_bytes(plan, WeightFormat::F32, [1, width]) as usize / (width * 4)
+}
+
 /// Checks the gradient of a whole table on `device`, where it takes `parts` parts.
 fn check_table(device: &Device, random: &mut Random, [vocab, width, rows]: [usize; 3], parts: usize) {
     let plan = device.default_plan();
     let lanes = plan.lanes as usize;
     let table: Matrix = upload(device, &plan, WeightFormat::F32, [vocab, width], &vec![0.0; vocab * width]);
-    // Parts are whole groups of 4 * lanes rows, as many as a binding holds.
-    let group = 4 * lanes;
+    // Parts are whole groups of rows, as many as a binding holds.
+    let group = rows_of_a_group(&plan, width);
     let part_rows = if parts == 1 {
         vocab.next_multiple_of(group)
     } else {
@@ -108,8 +113,8 @@ fn embedding_gradient_of_a_table_agrees_with_f64() {
 #[test]
 fn embedding_gradient_of_a_table_in_parts_agrees_with_f64() {
     let limited = device_with_binding_limit(100_000);
-    let group = 4 * limited.default_plan().lanes as usize;
     let width = 136;
+    let group = rows_of_a_group(&limited.default_plan(), width);
     let part_rows = 100_000 / (group * width * 4) * group;
     check_table(&limited, &mut Random::new(98), [2 * part_rows + 5, width, 100], 3);
 }
