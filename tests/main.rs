@@ -25,6 +25,7 @@ mod ops;
 mod oracle;
 mod oracle_bounds;
 mod pool;
+mod real_formats;
 mod real_model;
 mod reference_models;
 mod rejection;

@@ -10,17 +10,16 @@ use pard_engine::decoding::{
 use pard_engine::gpu::{Buffer, CacheFormat};
 use pard_engine::model::source::{self, SourceOptions};
 use pard_engine::model::{LoadOptions, Model, ModelFiles, Sequence};
-use pard_engine::ops::{MOST_ROWS, Role, WeightFormat};
+use pard_engine::ops::{MOST_ROWS, Role};
 use pard_engine::text::{Conversation, Message, Rendering};
 use serde_json::Value;
 
 use crate::comparison::relative_error;
 use crate::oracle::argmax::argmax;
-use crate::support::candle_reference::CandleModel;
+use crate::real_formats::stored_on_candle;
 use crate::support::gpu::{device, products, sweep};
-use crate::support::tiny_model::{Recipe, Stored, Tensors, write_json, write_safetensors};
 
-const PROMPTS: [&str; 10] = [
+pub const PROMPTS: [&str; 10] = [
     "Write a Python function that reverses a string.",
     "What is the capital of France, and what is it known for?",
     "A train travels 60 miles in 1.5 hours. What is its speed?",
@@ -33,7 +32,7 @@ const PROMPTS: [&str; 10] = [
     "Give me a short recipe for pancakes.",
 ];
 
-fn path() -> PathBuf {
+pub fn path() -> PathBuf {
     source::resolve("smollm2", &SourceOptions::from_env()).expect("the default model; `./run model` fetches it")
 }
 
@@ -59,27 +58,9 @@ fn chat(model: &Model, prompt: &str) -> Vec<u32> {
     model.text.chat_tokens(&[Message::new("user", prompt)], Rendering::default()).expect("the template renders")
 }
 
-/// The model as a Hugging Face folder of the very values that the file's blocks stand for.
-fn write_folder(folder: &Path) {
-    let files = ModelFiles::open(&path()).expect("the default model opens");
-    let mut tensors = Tensors::new();
-    for info in files.checkpoint.tensors() {
-        let width = *info.shape.last().expect("a shape");
-        let rows = info.shape.iter().product::<usize>() / width;
-        let mut values = vec![0.0; rows * width];
-        files.checkpoint.read_rows(&info.name, 0..rows, &mut values).expect("rows");
-        tensors.insert(info.name.clone(), Stored { shape: info.shape.clone(), values });
-    }
-    write_safetensors(folder, &tensors, 1, WeightFormat::F32);
-    let recipe = Recipe { seed: 0, config: files.config.clone(), duplicate_head: false, shards: 1 };
-    write_json(&folder.join("config.json"), &recipe.config_json());
-}
-
 #[test]
 fn logits_agree_with_candle() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    write_folder(folder.path());
-    let mut candle = CandleModel::load(folder.path());
+    let mut candle = stored_on_candle(&ModelFiles::open(&path()).expect("the default model opens"));
     const DECODED: usize = 200;
     for (cache, bound) in [(CacheFormat::F32, 1e-4), (CacheFormat::F16, 5e-3), (CacheFormat::Q8_0, 1e-1)] {
         let model = load(cache);

@@ -116,15 +116,15 @@ impl WeightFormat {
             }
             WeightFormat::Q4K => {
                 let blocks = Blocks { store: quantise::q4_k, pack: pack::q4_k, largest: pack::largest_q4_k };
-                quantised("q4_k", "weights/q4_k", [256, 144], [256, 36], 4, blocks)
+                quantised("q4_k", "weights/q4_k", [256, 144], [256, 36], 8, blocks)
             }
             WeightFormat::Q5K => {
                 let blocks = Blocks { store: quantise::q5_k, pack: pack::q5_k, largest: pack::largest_q5_k };
-                quantised("q5_k", "weights/q5_k", [256, 176], [256, 44], 4, blocks)
+                quantised("q5_k", "weights/q5_k", [256, 176], [256, 44], 8, blocks)
             }
             WeightFormat::Q6K => {
                 let blocks = Blocks { store: quantise::q6_k, pack: pack::q6_k, largest: pack::largest_q6_k };
-                quantised("q6_k", "weights/q6_k", [256, 210], [256, 53], 2, blocks)
+                quantised("q6_k", "weights/q6_k", [256, 210], [256, 53], 8, blocks)
             }
         }
     }

@@ -1,14 +1,25 @@
 // The scales that Q4_K and Q5_K have in common: w = d * s * q - dmin * m, with s and m of 6 bits for 32 weights at a time, d
 // and dmin for 256. Four words: d and dmin; the low four bits of all s, those of all m; the high two bits of all s and all m.
-const SHARE: u32 = 4u;
+// They are read for two groups at a time.
+const SHARE: u32 = 8u;
 
-struct Scale { scale: f32, minimum: f32 }
+// What two groups of 32 weights are scaled by.
+struct SixBits { scale: vec2<f32>, minimum: vec2<f32> }
 
-// Those of group `i` of a chunk, whose four words begin at `at`.
-fn six_bit_scale(start: u32, at: u32, i: u32, lane: u32) -> Scale {
+// Those of groups `i` and `i + 1` of a chunk, whose four words begin at `at`.
+fn six_bits(start: u32, at: u32, i: u32, lane: u32) -> SixBits {
     let both = unpack2x16float(word_of(start, at, lane));
+    let low = vec2(word_of(start, at + 1u, lane), word_of(start, at + 2u, lane)) >> vec2(4u * i);
     let high = word_of(start, at + 3u, lane) >> (2u * i);
-    let s = ((word_of(start, at + 1u, lane) >> (4u * i)) & 15u) | ((high & 3u) << 4u);
-    let m = ((word_of(start, at + 2u, lane) >> (4u * i)) & 15u) | (((high >> 16u) & 3u) << 4u);
-    return Scale(both.x * f32(i32(s)), both.y * f32(i32(m)));
+    let s = ((vec2(low.x) >> vec2(0u, 4u)) & vec2(15u)) | (((vec2(high) >> vec2(0u, 2u)) & vec2(3u)) << vec2(4u));
+    let m = ((vec2(low.y) >> vec2(0u, 4u)) & vec2(15u)) | (((vec2(high) >> vec2(16u, 18u)) & vec2(3u)) << vec2(4u));
+    return SixBits(both.x * vec2<f32>(vec2<i32>(s)), both.y * vec2<f32>(vec2<i32>(m)));
+}
+
+// Eight numbers of piece `piece` of a row, scaled.
+fn six_bit_eight(q: Eight, groups: SixBits, piece: u32) -> Eight {
+    let is_second = piece % 8u >= 4u;
+    let scale = select(groups.scale.x, groups.scale.y, is_second);
+    let minimum = select(groups.minimum.x, groups.minimum.y, is_second);
+    return Eight(q.low * scale - minimum, q.high * scale - minimum);
 }

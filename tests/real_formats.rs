@@ -1,0 +1,125 @@
+//! Greedy tokens of real models in every format of weights against candle's, which multiplies in f32 by the very values
+//! that the blocks stand for. `PARD_SWEEP=1` takes all formats and longer answers.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use pard_engine::decoding::{Decoder, DecoderOptions, Method};
+use pard_engine::gpu::{CacheFormat, Plan};
+use pard_engine::model::{LoadOptions, Model, ModelFiles, Transformer, WeightChoice};
+use pard_engine::ops::WeightFormat;
+use pard_engine::text::{Message, Rendering};
+
+use crate::oracle::argmax::argmax;
+use crate::oracle::blocks::widen;
+use crate::real_model::{PROMPTS, path};
+use crate::support::candle_reference::CandleModel;
+use crate::support::gpu::{device, sweep};
+use crate::support::memory::Memory;
+use crate::support::tiny_model::{Recipe, Stored, Tensors, write_json, write_safetensors};
+
+/// How far below candle's best logit the token may be: what sums in another order amount to.
+const NEAR_TIE: f32 = 1e-3;
+
+/// The tensors of a model, as f32.
+fn tensors(files: &ModelFiles) -> Tensors {
+    let mut tensors = Tensors::new();
+    for info in files.checkpoint.tensors() {
+        let rows = info.shape.iter().product::<usize>() / info.shape.last().expect("a shape");
+        let mut values = vec![0.0; info.shape.iter().product()];
+        files.checkpoint.read_rows(&info.name, 0..rows, &mut values).expect("rows");
+        tensors.insert(info.name.clone(), Stored { shape: info.shape.clone(), values });
+    }
+    tensors
+}
+
+/// Candle's model of `tensors`.
+fn on_candle(files: &ModelFiles, tensors: &Tensors) -> CandleModel {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write_safetensors(folder.path(), tensors, 1, WeightFormat::F32);
+    let recipe = Recipe { seed: 0, config: files.config.clone(), duplicate_head: false, shards: 1 };
+    write_json(&folder.path().join("config.json"), &recipe.config_json());
+    CandleModel::load(folder.path())
+}
+
+/// Candle's model of the very values that the blocks of `files` stand for.
+pub fn stored_on_candle(files: &ModelFiles) -> CandleModel {
+    on_candle(files, &tensors(files))
+}
+
+/// What `--quantize` makes of a tensor: K-quants want rows of whole 256s.
+fn format_of(name: &str, columns: usize, layers: WeightFormat) -> WeightFormat {
+    match layers {
+        _ if ["model.embed_tokens.weight", "lm_head.weight"].contains(&name) => WeightFormat::Q8_0,
+        WeightFormat::Q4K if !columns.is_multiple_of(256) => WeightFormat::Q4_1,
+        WeightFormat::Q5K if !columns.is_multiple_of(256) => WeightFormat::Q5_1,
+        WeightFormat::Q6K if !columns.is_multiple_of(256) => WeightFormat::Q8_0,
+        format => format,
+    }
+}
+
+/// Rounds the matrices to what their blocks stand for.
+fn round(tensors: &mut Tensors, layers: WeightFormat) {
+    for (name, tensor) in tensors.iter_mut().filter(|(_, tensor)| tensor.shape.len() == 2) {
+        let format = format_of(name, tensor.shape[1], layers);
+        let mut blocks = vec![0; tensor.shape[0] * format.stored_bytes(tensor.shape[1])];
+        format.store(&tensor.values, &mut blocks);
+        tensor.values = widen(format, &blocks);
+    }
+}
+
+/// Checks the greedy answers to some prompts.
+fn check(name: &str, model: &Arc<Transformer>, candle: &mut CandleModel, prompts: &[Vec<u32>]) {
+    let count = if sweep() { 64 } else { 16 };
+    for prompt in prompts {
+        let options = DecoderOptions { method: Method::Ar, context: 512, ..DecoderOptions::default() };
+        let mut decoder = Decoder::new(model, None, options).expect("a decoder");
+        decoder.start(prompt, &|| true).expect("a prompt");
+        while decoder.tokens().len() < prompt.len() + count {
+            decoder.round().expect("a round");
+        }
+        let tokens = &decoder.tokens()[..prompt.len() + count];
+        let positions: Vec<usize> = (prompt.len() - 1..tokens.len() - 1).collect();
+        let mut same = 0;
+        for (logits, &token) in candle.logits(tokens, &positions).iter().zip(&tokens[prompt.len()..]) {
+            let theirs = argmax(logits, logits.len())[0];
+            let gap = logits[theirs as usize] - logits[token as usize];
+            assert!(gap <= NEAR_TIE, "{name}: candle has {theirs} {gap} above {token}");
+            same += usize::from(theirs == token);
+        }
+        println!("{name}: {same} of {count} greedy tokens are candle's, the others near ties");
+    }
+}
+
+/// Prompts in the model's chat template.
+fn prompts(files: &ModelFiles) -> Vec<Vec<u32>> {
+    let some = if sweep() { &PROMPTS[..3] } else { &PROMPTS[..1] };
+    let chat = |prompt: &&str| files.text.chat_tokens(&[Message::new("user", *prompt)], Rendering::default());
+    some.iter().map(|prompt| chat(prompt).expect("the template renders")).collect()
+}
+
+#[test]
+fn greedy_tokens_of_quantised_weights_are_candles() {
+    let files = ModelFiles::open(&path()).expect("the default model opens");
+    let all = WeightFormat::ALL.into_iter().filter(|format| format.is_quantised());
+    let formats = if sweep() { all.collect() } else { vec![WeightFormat::Q4K, WeightFormat::Q5_0] };
+    for layers in formats {
+        let mut values = tensors(&files);
+        let choice = WeightChoice::Quantised { layers, ends: WeightFormat::Q8_0 };
+        let memory = Memory::new(values.clone());
+        let plan = Plan { cache: CacheFormat::F32, ..device().default_plan() };
+        let model = Transformer::upload(device(), &plan, &files.config, &memory, choice, &|_, _| ()).expect("upload");
+        round(&mut values, layers);
+        check(layers.name(), &Arc::new(model), &mut on_candle(&files, &values), &prompts(&files));
+    }
+}
+
+#[test]
+#[ignore = "by hand: holds the greedy tokens of the file PARD_TEST_GGUF against candle's"]
+fn greedy_tokens_of_a_file_are_candles() {
+    let file = std::env::var("PARD_TEST_GGUF").expect("PARD_TEST_GGUF names a file");
+    let open = || ModelFiles::open(Path::new(&file)).expect("the file opens");
+    let options = LoadOptions { cache: CacheFormat::F32, ..LoadOptions::default() };
+    let model = Model::upload(device(), open(), options, &|_, _| ()).expect("upload");
+    check(&file, &model.transformer, &mut stored_on_candle(&open()), &prompts(&open()));
+}
