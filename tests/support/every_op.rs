@@ -112,7 +112,7 @@ fn quantised_products(device: &Device, plan: &Plan, format: WeightFormat, pass: 
 
 /// The usual variants and those that a table may ask for.
 fn every_variant(device: &Device, op: &Matmul, [lanes, pair]: [u32; 2], pass: &mut Pass) -> pard_engine::Result<()> {
-    for rows in [1, 2, 3, 5, 8, 13, 17, MOST_ROWS] {
+    for rows in 1..=MOST_ROWS {
         op.encode(pass, Role::Round, rows)?;
         for variant in Variant::candidates(device, lanes, rows, pair) {
             op.encode_as(pass, variant, rows)?;
