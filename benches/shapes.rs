@@ -33,6 +33,7 @@ pub fn shape(name: &str) -> Option<Config> {
         context: 8192,
         mask_token: None,
         shared_embeddings: false,
+        target_layers: None,
     };
     match name {
         "smollm2" => Some(smollm2),

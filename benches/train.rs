@@ -55,6 +55,7 @@ fn main() -> Result<()> {
         positions: SAMPLE_TOKENS,
         teacher: None,
         loss: Loss::TEXT,
+        target_layers: &[],
     };
     let options = TrainingOptions {
         retention,
@@ -98,7 +99,7 @@ fn main() -> Result<()> {
         let report = trainer.step(0.0)?;
         let ours = begin.elapsed().as_secs_f64();
         let begin = Instant::now();
-        let loss = candle::loss(&config, &weights, &rows_of_candle).expect("candle's loss");
+        let loss = candle::loss(&config, &weights, &rows_of_candle, None).expect("candle's loss");
         let loss = (loss / labelled).expect("candle's mean loss");
         optimizer.backward_step(&loss).expect("candle's step");
         let theirs = begin.elapsed().as_secs_f64();

@@ -47,6 +47,10 @@ pub struct AdaptArguments {
     /// reached counting less (PARD-2)
     #[arg(long, default_value = "text", value_parser = one_of(&[("text", Loss::TEXT), ("teacher", Loss::TEACHER)]), requires_if("teacher", "teacher"))]
     pub loss: Loss,
+    /// Layers of the teacher, separated by commas, whose outputs the draft reads beside tokens, which makes it better and fit
+    /// for this teacher alone (PARD-2's target-dependent mode)
+    #[arg(long, value_name = "LAYERS", value_delimiter = ',', requires = "teacher")]
+    pub target_layers: Vec<usize>,
     /// The layers of the model that the draft begins with, separated by commas [default: all]
     #[arg(long, value_name = "LAYERS", value_delimiter = ',')]
     pub layers: Vec<usize>,
@@ -212,6 +216,8 @@ impl AdaptArguments {
 /// What the arguments come to.
 struct Run {
     layers: Vec<usize>,
+    /// Of the target, ascending.
+    target_layers: Vec<usize>,
     mask_token: u32,
     vocabulary: Option<Vec<u32>>,
     options: TrainingOptions,
@@ -265,12 +271,20 @@ impl Run {
             decay: arguments.decay,
             seed: arguments.seed,
         };
+        let mut target_layers = arguments.target_layers.clone();
+        target_layers.sort_unstable();
+        target_layers.dedup();
         let tokens: usize = dataset.samples.iter().map(|sample| sample.tokens.len()).sum();
         let words = vocabulary.as_ref().map_or(config.vocab_size, Vec::len);
+        let listed = |layers: &[usize]| layers.iter().map(usize::to_string).collect::<Vec<_>>().join("+");
+        let reading = match target_layers.is_empty() {
+            true => String::new(),
+            false => format!(" beside layers {} of {}", listed(&target_layers), arguments.target_name()),
+        };
         let name = format!(
-            "{} layers of {}, {words} tokens to propose, mask {mask_token}, {tokens} tokens to read, {} at once, {} to \
+            "{} layers of {}{reading}, {words} tokens to propose, mask {mask_token}, {tokens} tokens to read, {} at once, {} to \
              {} rows kept, learning rate {}, decay {}, moments in {:?}, steps of {} rows in passes of {}, seed {}, after {}",
-            layers.iter().map(usize::to_string).collect::<Vec<_>>().join("+"),
+            listed(&layers),
             files.name(),
             retention.segments,
             retention.ratio,
@@ -283,15 +297,20 @@ impl Run {
             arguments.seed,
             if arguments.loss == Loss::TEXT { "the text" } else { arguments.target_name() },
         );
-        Ok(Run { layers, mask_token, vocabulary, options, name })
+        Ok(Run { layers, target_layers, mask_token, vocabulary, options, name })
     }
 
     /// The model that the draft is for, if there is something to ask it.
     fn target(&self, arguments: &AdaptArguments, device: &Device, talk: Talk) -> anyhow::Result<Option<Model>> {
-        if arguments.held_out.is_none() && arguments.loss == Loss::TEXT {
+        if arguments.held_out.is_none() && arguments.loss == Loss::TEXT && arguments.target_layers.is_empty() {
             return Ok(None);
         }
         let files = load::open(arguments.target_name(), talk)?;
+        let layers = files.config.layers;
+        if let Some(layer) = arguments.target_layers.iter().find(|&&layer| layer >= layers) {
+            let reason = format!("{} has no layer {layer}; its layers are 0 to {}", files.name(), layers - 1);
+            return Err(Error::Option { option: "target-layers", reason }.into());
+        }
         Ok(Some(load::upload(device, files, LoadOptions::default(), talk)?))
     }
 
@@ -312,6 +331,7 @@ impl Run {
             positions: arguments.seq_len,
             teacher: target.map(|target| &target.transformer),
             loss: arguments.loss,
+            target_layers: &self.target_layers,
         }
     }
 }

@@ -129,6 +129,7 @@ fn hyper_parameters(config: &Config) -> Vec<(&'static str, Value)> {
         ("head_norm", config.head_norm.into()),
         ("pard_token", config.mask_token.into()),
         ("shared_embeddings", config.shared_embeddings.into()),
+        ("target_layers", config.target_layers.as_ref().map(|target| target.layers.clone()).into()),
     ]
 }
 

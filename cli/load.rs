@@ -316,9 +316,7 @@ pub fn open_draft(name: &str, target: &ModelFiles, talk: Talk) -> Result<ModelFi
 /// Opens the draft's files at `path`, and checks that it can do without embeddings of its own where it has none.
 fn draft_at(path: &Path, target: &ModelFiles) -> Result<ModelFiles> {
     let draft = DraftFiles::open(path)?.beside(&target.text);
-    if draft.config.shared_embeddings {
-        shared::check_target(&draft.config, &*draft.checkpoint, &target.config)?;
-    }
+    shared::check_target(&draft.config, &*draft.checkpoint, &target.config)?;
     Ok(draft)
 }
 

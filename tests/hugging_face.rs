@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use pard_engine::Error;
 use pard_engine::model::ModelFiles;
-use pard_engine::model::config::{Config, Family, RopeScaling, SlidingWindow, Yarn};
+use pard_engine::model::config::{Config, Family, RopeScaling, SlidingWindow, TargetLayers, Yarn};
 use pard_engine::model::hugging_face::parse_config;
 use pard_engine::text::{Message, Rendering};
 use proptest::prelude::*;
@@ -191,6 +191,13 @@ fn the_mask_token_is_the_first_that_is_named() {
 }
 
 #[test]
+fn a_draft_may_name_the_layers_that_it_reads() {
+    assert_eq!(parsed(json!({})).target_layers, None);
+    let read = parsed(json!({"target_layers": [0, 3, 9], "target_hidden_size": 64})).target_layers;
+    assert_eq!(read, Some(TargetLayers { layers: vec![0, 3, 9], hidden_size: 64 }));
+}
+
+#[test]
 fn what_is_wrong_or_not_supported_is_named() {
     for key in [
         "hidden_size",
@@ -235,6 +242,14 @@ fn what_is_wrong_or_not_supported_is_named() {
         (json!({"pard_token": 300}), "pard_token"),
         (json!({"pard_token": "<mask>"}), "pard_token"),
         (json!({"pard_token": 1u64 << 33}), "pard_token"),
+        (json!({"target_layers": [1]}), "target_hidden_size"),
+        (json!({"target_layers": [1], "target_hidden_size": 0}), "target_hidden_size"),
+        (json!({"target_layers": [1], "target_hidden_size": 12}), "target_hidden_size"),
+        (json!({"target_layers": [1], "target_hidden_size": 1u64 << 40}), "target_hidden_size"),
+        (json!({"target_layers": [], "target_hidden_size": 64}), "target_layers"),
+        (json!({"target_layers": [2, 1], "target_hidden_size": 64}), "target_layers"),
+        (json!({"target_layers": [1, -1], "target_hidden_size": 64}), "target_layers"),
+        (json!({"target_layers": 3, "target_hidden_size": 64}), "target_layers"),
         (json!({"model_type": "mistral", "sliding_window": 0}), "sliding_window"),
         (json!({"model_type": "mistral", "layer_types": "all"}), "layer_types"),
         (json!({"model_type": "qwen3", "layer_types": ["full_attention"]}), "layer_types"),

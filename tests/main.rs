@@ -41,6 +41,7 @@ mod shared_draft;
 mod source;
 mod speculative_rule;
 mod support;
+mod target_states;
 mod text;
 mod training;
 mod tuning;

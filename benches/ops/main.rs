@@ -59,6 +59,7 @@ fn main() -> Result<()> {
     bench.begin()?;
     rows::embedding(&bench, &config)?;
     rows::rms_norm(&bench, &config)?;
+    rows::target_states(&bench, &config)?;
     matmul::all(&bench, &config)?;
     gradients::all(&bench, &config)?;
     rows::rope(&bench, &config)?;

@@ -1,11 +1,11 @@
-//! The kernels that take each row by itself: `embedding`, `rms_norm`, `rope` and `argmax`.
+//! The kernels that take each row by itself: `embedding`, `rms_norm`, `remember` and `recall`, `rope`, `argmax`.
 
 use pard_engine::Result;
 use pard_engine::gpu::Buffer;
 use pard_engine::model::config::Config;
 use pard_engine::ops::{
-    Argmax, AttentionShape, Embedding, KvCache, MOST_ROWS, Matrix, RmsNorm, Rope, RopeGains, RowSet, Tensor,
-    WeightFormat,
+    Argmax, AttentionShape, Embedding, KvCache, MOST_ROWS, Matrix, Recall, Remember, RmsNorm, Rope, RopeGains, RowSet,
+    States, Tensor, WeightFormat,
 };
 
 use crate::bench::{Bench, Case, PROMPT_ROWS, each};
@@ -74,6 +74,58 @@ pub fn rms_norm(bench: &Bench, config: &Config) -> Result<()> {
         bench.check(case, &bench.result(case, &y.buffer, case.rows * width)?, &expected);
     }
     bench.time(&cases)
+}
+
+/// What a draft keeps of four layers of its target and reads back, each row at the position behind the last one's.
+pub fn target_states(bench: &Bench, config: &Config) -> Result<()> {
+    if !bench.wants("remember") && !bench.wants("recall") {
+        return Ok(());
+    }
+    const LAYERS: usize = 4;
+    let (device, width, epsilon) = (&bench.device, config.hidden_size, config.norm_epsilon as f32);
+    let input = Random::new(7).normals(PROMPT_ROWS * width, 1.0);
+    let x = bench.tensor(width, &input)?;
+    let y = Tensor::new(device, "y", PROMPT_ROWS + 1, LAYERS * width)?;
+    let states = States::new(device, PROMPT_ROWS, LAYERS, width)?;
+    let session = Buffer::with_values(device, "session", &[PROMPT_ROWS as u32; 3])?;
+    let keep = (0..LAYERS).map(|layer| Remember::new(device, &bench.step, 0, &x, epsilon, &states, layer));
+    let keep = &keep.collect::<Result<Vec<_>>>()?;
+    let read = &Recall::new(device, &bench.step, 0, &session, &states, &y)?;
+    let what = format!("{LAYERS} layers of width {width}");
+    let kept = ROW_COUNTS.map(|rows| Case {
+        kernel: "remember",
+        what: what.clone(),
+        rows,
+        bytes: LAYERS * rows * width * 6,
+        flops: LAYERS * 3 * rows * width,
+        state: bench.at(0, rows),
+        record: each(move |pass| keep.iter().for_each(|keep| keep.encode(pass, rows))),
+    });
+    let read = ROW_COUNTS.map(|rows| Case {
+        kernel: "recall",
+        what: what.clone(),
+        rows,
+        bytes: LAYERS * rows * width * 6,
+        flops: 0,
+        state: bench.at(1, rows),
+        record: each(move |pass| read.encode(pass, rows)),
+    });
+    // The row behind each, kept as it is in every layer.
+    let mut expected = oracle::Expected::default();
+    for row in input.chunks(width) {
+        let of_row = oracle::rms_norm::rms_norm(row, &vec![1.0; width], epsilon);
+        for _ in 0..LAYERS {
+            for (&value, &bound) in of_row.values.iter().zip(&of_row.bound) {
+                expected.push(value, 1.001 * bound + (value.abs() / 1024.0).max(2f64.powi(-24)));
+            }
+        }
+    }
+    bench.result::<f32>(&kept[kept.len() - 1], &y.buffer, 1)?;
+    for case in &read {
+        bench.check(case, &bench.result(case, &y.buffer, case.rows * LAYERS * width)?, &expected);
+    }
+    bench.time(&kept)?;
+    bench.time(&read)
 }
 
 /// q, k and v, with and without the norm of heads. Queries are checked here, keys and values where attention reads them.

@@ -22,7 +22,7 @@ use super::sampling::{SamplingOptions, TokenLogprobs};
 use super::statistics::{RoundStatistics, Statistics};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
-use crate::model::{PassCost, Transformer};
+use crate::model::{PassCost, Transformer, Way};
 use crate::ops::{Role, Session};
 
 /// One sequence being decoded.
@@ -252,10 +252,17 @@ impl Decoder {
         self.logprobs.clear();
         self.committed = 0;
         let (slot, target) = (self.seat().slot, self.rounds.target());
-        let target_end = target_rows + target.prefill_slot(slot, &known[target_rows..], target_rows, keep_going)?;
+        let keep = self.rounds.keep(Way::Alone);
+        let target_end =
+            target_rows + target.prefill_slot(slot, &known[target_rows..], target_rows, keep.as_slice(), keep_going)?;
         let draft_end = match self.rounds.draft() {
             Some(draft) if keep_going() => {
-                draft_rows + draft.prefill_slot(slot, &known[draft_rows..], draft_rows, keep_going)?
+                let read = self.rounds.read_kept(Way::Alone);
+                if read.is_some() {
+                    // Says how far the target has been.
+                    self.rounds.write_session(&Session { target_rows: target_end as u32, ..self.session });
+                }
+                draft_rows + draft.prefill_slot(slot, &known[draft_rows..], draft_rows, read.as_slice(), keep_going)?
             }
             Some(_) => draft_rows,
             None => known.len(),

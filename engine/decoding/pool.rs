@@ -12,7 +12,7 @@ use super::options::{DecoderOptions, Method};
 use super::rounds::choices;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Pass};
-use crate::model::{Slots, Transformer};
+use crate::model::{Slots, Tap, Transformer};
 use crate::ops::{MOST_ROWS, check_row_invariance};
 
 /// Room for several decoders over one target, and over one draft if there is one.
@@ -117,6 +117,11 @@ impl Pool {
             (method, Some(draft)) => {
                 if !draft.model.device().is_same(&shared.device) {
                     options.check_crossing()?;
+                    if draft.model.config().target_layers.is_some() {
+                        let reason =
+                            format!("{} reads what the target makes of tokens, and has to be with it", draft.name);
+                        return Err(Error::Option { option: "draft-device", reason });
+                    }
                 }
                 if method == Method::Pard {
                     mask = draft.mask.ok_or_else(|| Error::NoMaskToken { draft: draft.name.clone() })?;
@@ -203,7 +208,9 @@ impl Pool {
             Pass::submit(device, members.iter().map(|(_, member)| member.record()), |pass| {
                 if let Some((draft, _)) = drafting {
                     pass.section("draft");
-                    draft.score(pass, &draft_rows)?; // d1 .. dK of all
+                    let reading: Vec<&Tap> =
+                        members.iter().filter_map(|(_, member)| member.read_kept_together()).collect();
+                    draft.score(pass, &draft_rows, &reading)?; // d1 .. dK of all
                     for ((drafts, member), first) in members.iter().zip(&draft_firsts) {
                         let Some(first) = *first else { continue };
                         draft.take(pass, first, *drafts);
@@ -216,7 +223,8 @@ impl Pool {
                     member.begin_rows(pass, *drafts);
                     together.give(pass, *first, drafts + 1);
                 }
-                together.score(pass, &rows)?; // t0 .. tK of all
+                let keeping: Vec<&Tap> = members.iter().filter_map(|(_, member)| member.keep_together()).collect();
+                together.score(pass, &rows, &keeping)?; // t0 .. tK of all
                 pass.section("accept");
                 for ((drafts, member), first) in members.iter().zip(&firsts) {
                     together.take(pass, *first, drafts + 1);

@@ -11,8 +11,8 @@ use super::samplers::{SamplerParts, Samplers};
 use super::sampling::SamplingOptions;
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Pass, Readback};
-use crate::model::{Sampler, SamplerTerms, Sequence, Slots, Turns};
-use crate::ops::{Accept, Inputs, Role, RoundBuffers, RoundParams, Session, Whose};
+use crate::model::{Sampler, SamplerTerms, Sequence, Slots, Tap, Turns, Way};
+use crate::ops::{Accept, Inputs, Role, RoundBuffers, RoundParams, Session, States, Whose};
 
 /// What the host knows of the sequence when it records a round: exact where no round is in flight, bounds otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +60,8 @@ pub struct Rounds {
     session: Buffer,
     tokens: Buffer,
     pub proposals: Buffer,
+    /// What the draft reads of the target beside tokens, if it does.
+    states: Option<TargetStates>,
     records: Records,
     /// What takes the draft's likeliest tokens.
     likeliest: Option<Sampler>,
@@ -68,6 +70,48 @@ pub struct Rounds {
     /// Bookkeeping kernels by what they are told, bound on first use.
     inputs: HashMap<(Whose, RoundParams), Inputs>,
     accepts: HashMap<(usize, usize), Accept>,
+}
+
+/// The states of one sequence, and what passes do with them.
+struct TargetStates {
+    states: States,
+    alone: Taps,
+    together: Option<Taps>,
+}
+
+/// What the target's passes keep and the draft's read.
+struct Taps {
+    keep: Tap,
+    read: Tap,
+}
+
+impl TargetStates {
+    /// None if the draft in `seat` reads none.
+    fn new(seat: &Seat, positions: usize, session: &Buffer) -> Result<Option<TargetStates>> {
+        let Some(layers) = seat.draft().and_then(|draft| draft.alone().model().config().target_layers.as_ref()) else {
+            return Ok(None);
+        };
+        let device = seat.target().alone().model().device();
+        let states = States::new(device, positions, layers.layers.len(), layers.hidden_size)?;
+        let alone = Taps::new(seat, Way::Alone, session, &states)?;
+        Ok(alone.map(|alone| TargetStates { states, alone, together: None }))
+    }
+
+    fn taps(&self, way: Way) -> Option<&Taps> {
+        match way {
+            Way::Alone => Some(&self.alone),
+            Way::Together => self.together.as_ref(),
+        }
+    }
+}
+
+impl Taps {
+    fn new(seat: &Seat, way: Way, session: &Buffer, states: &States) -> Result<Option<Taps>> {
+        let Some(draft) = seat.draft() else { return Ok(None) };
+        let Some(layers) = &draft.alone().model().config().target_layers else { return Ok(None) };
+        let keep = seat.target().keeping(way, seat.slot, &layers.layers, states)?;
+        Ok(draft.reading(way, seat.slot, session, states)?.map(|read| Taps { keep, read }))
+    }
 }
 
 /// Where a model's rows write their choices.
@@ -86,9 +130,11 @@ impl Rounds {
         let remote = elsewhere.map(|elsewhere| Remote::new(elsewhere, context)).transpose()?;
         let proposed = remote.as_ref().map_or(&proposals, |remote| &remote.proposals);
         let likeliest = |draft| Sampler::new(draft, SamplerTerms::default(), Turns::Together, proposed);
+        let session = Buffer::storage(&device, "session", size_of::<Session>() as u64)?;
         Ok(Rounds {
             likeliest: seat.draft().map(Slots::alone).map(likeliest).transpose()?,
-            session: Buffer::storage(&device, "session", size_of::<Session>() as u64)?,
+            states: TargetStates::new(&seat, context + 2 * MOST_DRAFTS, &session)?,
+            session,
             tokens: words("tokens", context + 2 * MOST_DRAFTS)?,
             proposals,
             records: Records::new(&device, target, None)?,
@@ -116,6 +162,24 @@ impl Rounds {
     /// The draft's, if there is one.
     pub fn draft(&self) -> Option<&Sequence> {
         self.seat.draft().map(Slots::alone)
+    }
+
+    /// What passes of the target keep of the sequence, for a draft that reads it.
+    pub fn keep(&self, way: Way) -> Option<&Tap> {
+        self.states.as_ref()?.taps(way).map(|taps| &taps.keep)
+    }
+
+    /// What passes of the draft read of that.
+    pub fn read_kept(&self, way: Way) -> Option<&Tap> {
+        self.states.as_ref()?.taps(way).map(|taps| &taps.read)
+    }
+
+    /// Binds what passes with other sequences do for a draft that reads states.
+    pub fn prepare_together(&mut self) -> Result<()> {
+        if let Some(states) = self.states.as_mut().filter(|states| states.together.is_none()) {
+            states.together = Taps::new(&self.seat, Way::Together, &self.session, &states.states)?;
+        }
+        Ok(())
     }
 
     /// Whether the draft is on another device.
@@ -295,7 +359,8 @@ impl Rounds {
                 index => outlook.tokens + index,
             };
             self.inputs[&(Whose::Draft, params)].encode(pass);
-            draft.forward(pass, Role::Round, params.rows as usize, end as usize)?;
+            let taps = self.read_kept(Way::Alone);
+            draft.forward(pass, Role::Round, params.rows as usize, end as usize, taps.as_slice())?;
             choose(draft, self.draft_sampler(), pass, outputs)?;
         }
         Ok(())
@@ -305,7 +370,8 @@ impl Rounds {
     fn verify(&self, pass: &mut Pass, drafts: usize, outlook: Outlook) -> Result<()> {
         pass.section("verify");
         self.inputs[&(Whose::Target, self.verify_params(drafts))].encode(pass);
-        self.target().forward(pass, Role::Round, drafts + 1, outlook.tokens as usize + drafts)?;
+        let (end, taps) = (outlook.tokens as usize + drafts, self.keep(Way::Alone));
+        self.target().forward(pass, Role::Round, drafts + 1, end, taps.as_slice())?;
         choose(self.target(), self.samplers.as_ref().map(|samplers| &samplers.target), pass, drafts + 1)
     }
 

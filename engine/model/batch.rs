@@ -139,7 +139,7 @@ impl Batch {
             return Err(Error::ContextFull { tokens: prompt.len() + tokens, context: self.positions });
         }
         self.stop(slot);
-        self.prompts.prefill_slot(slot, known, 0, &|| true)?;
+        self.prompts.prefill_slot(slot, known, 0, &[], &|| true)?;
         let turn = self.slots[slot].turn;
         self.slots[slot] =
             Slot { turn, passes: tokens, position: known.len(), source: BatchSource::token(last), sampling };
@@ -190,7 +190,7 @@ impl Batch {
         Pass::submit(device, Some((&self.choices, &self.readbacks[self.next_readback])), |pass| {
             pass.section("batch");
             self.ids.encode(pass, count);
-            self.passes.forward(pass, Role::Round, count, end)?;
+            self.passes.forward(pass, Role::Round, count, end, &[])?;
             self.passes.choose(pass, count)
         })?;
         self.in_flight.push_back(Submitted { rows: slots, readback: self.next_readback });

@@ -3,7 +3,7 @@
 
 use super::checkpoint::Checkpoint;
 use super::config::Config;
-use super::parts::{Parts, Stack, end_matrices, expected_matrices, layer_matrices};
+use super::parts::{Parts, Stack, end_matrices, expected_matrices, layer_matrices, projection};
 use super::sequence::{Activations, Sequence};
 use super::shared::{self, MASK_EMBEDDING};
 use super::weight_choice::WeightChoice;
@@ -71,6 +71,8 @@ pub struct Blueprint {
     own_head: Option<MatrixPlan>,
     head_rows: usize,
     layers: Vec<[MatrixPlan; 4]>,
+    /// Of a draft that reads its target's states.
+    projection: Option<MatrixPlan>,
     /// Gains, biases, and the ids of a reduced vocabulary, in bytes.
     vectors: u64,
 }
@@ -139,6 +141,7 @@ impl Blueprint {
             Ok([single(&qkv)?, single(&output)?, pair, single(&down)?])
         };
         let layers = (0..config.layers).map(layer).collect::<Result<_>>()?;
+        let projection = projection(config).map(|parts| single(&parts)).transpose()?;
         let hidden = config.hidden_size;
         let [queries, keys] = [config.query_size(), config.key_value_size()];
         let biases = if config.qkv_bias { queries + 2 * keys } else { 0 };
@@ -161,7 +164,7 @@ impl Blueprint {
             own_head = if config.tied_head { None } else { Some(single(&last)?) };
         }
         let config = config.clone();
-        Ok(Blueprint { config, embedding, own_head, head_rows, layers, vectors: 4 * words as u64 })
+        Ok(Blueprint { config, embedding, own_head, head_rows, layers, projection, vectors: 4 * words as u64 })
     }
 
     /// The hyper-parameters.
@@ -175,8 +178,13 @@ impl Blueprint {
         head.sections.first().map(|&(format, _)| format)
     }
 
+    /// What every pass reads, but for the head.
+    fn passing(&self) -> impl Iterator<Item = &MatrixPlan> {
+        self.layers.iter().flatten().chain(&self.projection)
+    }
+
     fn matrices(&self) -> impl Iterator<Item = &MatrixPlan> {
-        self.layers.iter().flatten().chain(&self.embedding).chain(&self.own_head)
+        self.passing().chain(&self.embedding).chain(&self.own_head)
     }
 
     /// The formats of its own matrices, with the weights of each, most weights first.
@@ -211,7 +219,7 @@ impl Blueprint {
             blueprint.own_head.as_ref().or(blueprint.embedding.as_ref()).map(|head| head.bytes(plan))
         };
         let head = head_of(self).or_else(|| head_of(target?)).unwrap_or(0);
-        self.layers.iter().flatten().map(|matrix| matrix.bytes(plan)).sum::<u64>() + head
+        self.passing().map(|matrix| matrix.bytes(plan)).sum::<u64>() + head
     }
 
     /// Device memory that a draft without embeddings of its own takes for copies of those of `target`, where that is on
@@ -250,7 +258,7 @@ impl Blueprint {
     /// What a sequence on it needs with caches for `positions` positions; the weights are not part of it.
     pub fn sequence_need(&self, device: &Device, plan: &Plan, positions: usize) -> Need {
         let head = (self.head_rows * self.config.hidden_size) as u64;
-        let layers: u64 = self.layers.iter().flatten().map(MatrixPlan::weights).sum();
+        let layers: u64 = self.passing().map(MatrixPlan::weights).sum();
         let sizes = [layers + head, self.head_rows as u64];
         Need {
             weights: 0,

@@ -135,6 +135,23 @@ pub struct SlidingWindow {
     pub layers: Vec<bool>,
 }
 
+/// The layers of its target whose outputs a draft reads beside tokens (the target-dependent mode of PARD-2,
+/// arXiv:2605.08632).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetLayers {
+    /// Which, ascending (`target_layers`).
+    pub layers: Vec<usize>,
+    /// The target's hidden size (`target_hidden_size`).
+    pub hidden_size: usize,
+}
+
+impl TargetLayers {
+    /// How many values a token's states are.
+    pub fn width(&self) -> usize {
+        self.layers.len() * self.hidden_size
+    }
+}
+
 /// A model's hyper-parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -177,6 +194,8 @@ pub struct Config {
     /// Whether embedding and head are those of the target it drafts for (`shared_embeddings`), but for the mask token's
     /// row of the embedding.
     pub shared_embeddings: bool,
+    /// What a draft reads of its target beside tokens, if it does.
+    pub target_layers: Option<TargetLayers>,
 }
 
 impl Config {
@@ -274,6 +293,18 @@ impl Config {
             if window.layers.len() != self.layers {
                 let reason = format!("{} entries for {} layers", window.layers.len(), self.layers);
                 return fault("layer_types", reason);
+            }
+        }
+        if let Some(TargetLayers { layers, hidden_size }) = &self.target_layers {
+            if layers.is_empty() || layers.windows(2).any(|pair| pair[0] >= pair[1]) {
+                return fault("target_layers", format!("{layers:?} are no layers in ascending order"));
+            }
+            if *hidden_size == 0 || *hidden_size > LARGEST || !hidden_size.is_multiple_of(8) {
+                let reason = format!("{hidden_size} is not a multiple of 8 between 8 and {LARGEST}");
+                return fault("target_hidden_size", reason);
+            }
+            if layers.len() > LARGEST / hidden_size {
+                return fault("target_layers", format!("{} layers are too many", layers.len()));
             }
         }
         if self.shared_embeddings {

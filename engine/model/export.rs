@@ -8,7 +8,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, View};
 use serde_json::{Value, json};
 
-use super::config::{Config, Family, RopeScaling, Yarn};
+use super::config::{Config, Family, RopeScaling, TargetLayers, Yarn};
 use super::safetensors::SINGLE_FILE;
 use crate::error::{Error, Result};
 use crate::text::ChatTokenizer;
@@ -142,6 +142,10 @@ fn config_json(config: &Config) -> Value {
     if let Some(mask) = config.mask_token {
         json["spd_type"] = json!("pard");
         json["pard_token"] = json!(mask);
+    }
+    if let Some(TargetLayers { layers, hidden_size }) = &config.target_layers {
+        json["target_layers"] = json!(layers);
+        json["target_hidden_size"] = json!(hidden_size);
     }
     json
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::config::{Config, Family, RopeScaling, SlidingWindow, Yarn};
+use super::config::{Config, Family, RopeScaling, SlidingWindow, TargetLayers, Yarn};
 use super::json::{self, Object};
 use crate::error::Result;
 
@@ -56,6 +56,7 @@ pub fn parse_config(path: &Path, json: &Value) -> Result<Config> {
         context,
         mask_token: mask_token(&keys)?,
         shared_embeddings: keys.flag("shared_embeddings")?,
+        target_layers: target_layers(&keys)?,
     };
     config.check(path)?;
     Ok(config)
@@ -233,4 +234,16 @@ fn mask_token(keys: &Object) -> Result<Option<u32>> {
         }
     }
     Ok(None)
+}
+
+/// What a draft reads of its target beside tokens.
+fn target_layers(keys: &Object) -> Result<Option<TargetLayers>> {
+    let layers = keys.sizes("target_layers")?;
+    match layers {
+        None => Ok(None),
+        Some(layers) => {
+            let hidden_size = keys.required("target_hidden_size", keys.size("target_hidden_size")?)?;
+            Ok(Some(TargetLayers { layers, hidden_size }))
+        }
+    }
 }

@@ -71,6 +71,14 @@ impl<'a> Object<'a> {
         self.typed(key, "a whole number", |value| value.as_u64().and_then(|number| usize::try_from(number).ok()))
     }
 
+    /// The list of whole numbers under `key`.
+    pub(crate) fn sizes(&self, key: &str) -> Result<Option<Vec<usize>>> {
+        self.typed(key, "a list of whole numbers", |value| {
+            let number = |item: &Value| item.as_u64().and_then(|number| usize::try_from(number).ok());
+            value.as_array()?.iter().map(number).collect()
+        })
+    }
+
     /// The token id under `key`.
     pub(crate) fn token(&self, key: &str) -> Result<Option<u32>> {
         self.typed(key, "a token id", as_token)

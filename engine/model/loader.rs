@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::checkpoint::Checkpoint;
 use super::config::Config;
-use super::parts::{Parts, Stack, expected_matrices, layer_matrices};
+use super::parts::{Parts, Stack, expected_matrices, layer_matrices, projection};
 use super::shared::Shared;
 use super::transformer::{LayerWeights, Progress, Transformer};
 use super::weight_choice::WeightChoice;
@@ -51,8 +51,10 @@ impl<'a> Loader<'a> {
     ) -> Result<Transformer> {
         let layers = (0..config.layers).map(|layer| self.layer(config, layer)).collect::<Result<_>>()?;
         let final_norm = self.vector(&["model.norm.weight"], &[config.hidden_size])?;
+        let projection = projection(config).map(|parts| self.matrix(&parts)).transpose()?;
         let (device, plan, config) = (self.device.clone(), *self.plan, config.clone());
-        Ok(Transformer { device, plan, config, embedding, layers, final_norm, head, shared, notices: self.notices })
+        let notices = self.notices;
+        Ok(Transformer { device, plan, config, embedding, layers, final_norm, head, shared, projection, notices })
     }
 
     /// The weights of layer `layer`.

@@ -16,7 +16,7 @@ pub fn expected_matrices(config: &Config) -> Vec<(String, [usize; 2])> {
     let ends = [(embedding, own), (head, own && !config.tied_head)];
     let ends = ends.into_iter().filter(|(_, there)| *there).map(|(parts, _)| parts);
     let layers = (0..config.layers).flat_map(|layer| layer_matrices(config, layer));
-    ends.chain(layers).flat_map(Parts::shapes).collect()
+    ends.chain(layers).chain(projection(config)).flat_map(Parts::shapes).collect()
 }
 
 /// What a matrix is made of: tensors one below the other.
@@ -66,6 +66,15 @@ impl Parts {
 pub(super) fn end_matrices(config: &Config) -> [Parts; 2] {
     let rows = [config.vocab_size];
     ["model.embed_tokens.weight", "lm_head.weight"].map(|name| Parts::new(&[name], &rows, config.hidden_size))
+}
+
+/// The tensor that holds what a draft makes of its target's states, `[hidden, layers · target's hidden]`.
+pub const TARGET_PROJECTION: &str = "pard.target_projection.weight";
+
+/// What projects a target's states, of a draft that reads them.
+pub(super) fn projection(config: &Config) -> Option<Parts> {
+    let target = config.target_layers.as_ref()?;
+    Some(Parts::new(&[TARGET_PROJECTION], &[config.hidden_size], target.width()))
 }
 
 /// The matrices of layer `layer`: q, k and v; output; gate and up, which are a pair; down.

@@ -2,16 +2,17 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use super::config::Config;
+use super::config::{Config, TargetLayers};
 use super::rotary;
 use super::sampler::Sampler;
 use super::shared::Shared;
+use super::states::Tap;
 use super::transformer::{Transformer, attention_shape};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, CacheFormat, Device, Pass, Plan};
 use crate::ops::{
     Argmax, Attention, AttentionScratch, Embedding, Finish, KvCache, MOST_ROWS, Matmul, RmsNorm, Role, Rope, RopeGains,
-    RowSet, Rows, Step, Tensor,
+    RowSet, Rows, States, Step, Tensor,
 };
 
 /// Most rows of a prompt that run in one submit.
@@ -27,6 +28,8 @@ pub struct Sequence {
     step: Buffer,
     ids: Tensor,
     embedding: Embedding,
+    /// What a draft adds to its embeddings that reads its target's states.
+    projection: Option<Matmul>,
     layers: Vec<Layer>,
     final_norm: RmsNorm,
     head: Matmul,
@@ -60,6 +63,8 @@ pub(super) struct Activations {
     prompt_rows: usize,
     positions: usize,
     hidden: Tensor,
+    /// What each row reads of the target's states, of a draft that does.
+    target_states: Option<Tensor>,
     normed: Tensor,
     qkv: Tensor,
     query: Tensor,
@@ -121,9 +126,14 @@ impl Sequence {
         let vocabulary = model.vocabulary();
         let limit = vocabulary.map_or(limit, |vocabulary| vocabulary.below(limit));
         let listed = vocabulary.map(|vocabulary| &vocabulary.buffer);
+        let projected = model.projection.as_ref().zip(a.target_states.as_ref());
+        let projection = projected.map(|(matrix, states)| {
+            Matmul::new(device, &plan, &step, matrix, [states, &a.hidden], Finish::Add, RowSet::All)
+        });
 
         Ok(Sequence {
             embedding: Embedding::new(device, &model.embedding, mask_row, &ids.buffer, &a.hidden)?,
+            projection: projection.transpose()?,
             layers,
             final_norm: RmsNorm::new(
                 device,
@@ -149,8 +159,7 @@ impl Sequence {
     ///
     /// Errors: [`Error::Gpu`].
     pub(super) fn bind_cache(&self, batch: Option<&Buffer>, layer: usize, cache: &KvCache) -> Result<CachedOps> {
-        let rows = batch.map_or(Rows::One(&self.step), |batch| Rows::Many { step: &self.step, batch });
-        CachedOps::new(&self.model, layer, rows, &self.activations, cache)
+        CachedOps::new(&self.model, layer, self.rows(batch), &self.activations, cache)
     }
 
     /// Goes on with another cache in layer `layer`.
@@ -166,6 +175,21 @@ impl Sequence {
     /// Positions that a slot has.
     pub(super) fn positions(&self) -> usize {
         self.activations.positions
+    }
+
+    /// Where its rows are; `batch` is what the sequence was bound with.
+    pub(super) fn rows<'a>(&'a self, batch: Option<&'a Buffer>) -> Rows<'a> {
+        batch.map_or(Rows::One(&self.step), |batch| Rows::Many { step: &self.step, batch })
+    }
+
+    /// What a pass works on: the residual stream of each row.
+    pub(super) fn hidden(&self) -> &Tensor {
+        &self.activations.hidden
+    }
+
+    /// Where a pass finds what its rows read of the target's states, if they do.
+    pub(super) fn target_states(&self) -> Option<&Tensor> {
+        self.activations.target_states.as_ref()
     }
 
     /// What it shares with other ways through the same model.
@@ -198,10 +222,11 @@ impl Sequence {
         AttentionScratch::check(device, plan, &shape, positions)
     }
 
-    /// Device memory that caches for `positions` positions take.
+    /// Device memory that caches for `positions` positions take, with the states of the target if a draft reads those.
     pub fn cache_bytes(format: CacheFormat, config: &Config, positions: usize) -> u64 {
         let shape = attention_shape(config);
-        (config.layers as u64).saturating_mul(KvCache::bytes(format, &shape, positions))
+        let states = config.target_layers.as_ref().map_or(0, |target| States::bytes(positions, target.width()));
+        (config.layers as u64).saturating_mul(KvCache::bytes(format, &shape, positions)).saturating_add(states)
     }
 
     /// Where a pass's step is written (by [`crate::ops::Inputs`]).
@@ -219,16 +244,21 @@ impl Sequence {
         &self.ids
     }
 
-    /// Records the decoder for `rows` rows, all at positions before `end`; the step and ids are on the device already.
-    ///   h = W_embed\[ids\];  for each layer:
+    /// Records the decoder for `rows` rows, all at positions before `end`; the step and ids are on the device already. `taps`
+    /// keep states or read them.
+    ///   h = W_embed\[ids\] + W_target · states, of a draft that reads them;  for each layer:
     ///   n = RMSNorm(h);  h += Wₒ · Attention(RoPE(W_q·n), RoPE(W_k·n), W_v·n)
     ///   n = RMSNorm(h);  h += W_down · (SiLU(W_gate·n) ⊙ (W_up·n))
     ///
     /// Errors: [`Error::Gpu`] if a kernel does not compile.
-    pub fn forward(&self, pass: &mut Pass, role: Role, rows: usize, end: usize) -> Result<()> {
+    pub fn forward(&self, pass: &mut Pass, role: Role, rows: usize, end: usize, taps: &[&Tap]) -> Result<()> {
         self.embedding.encode(pass, rows);
+        if let Some(projection) = &self.projection {
+            taps.iter().for_each(|tap| tap.read(pass, rows));
+            projection.encode(pass, role, rows)?;
+        }
         // Of a sample a few layers take turns.
-        for layer in self.layers.iter().cycle().take(self.model.config.layers) {
+        for (index, layer) in self.layers.iter().cycle().take(self.model.config.layers).enumerate() {
             layer.attention_norm.encode(pass, rows);
             layer.qkv.encode(pass, role, rows)?;
             {
@@ -240,6 +270,7 @@ impl Sequence {
             layer.feed_forward_norm.encode(pass, rows);
             layer.gate_up.encode(pass, role, rows)?;
             layer.down.encode(pass, role, rows)?;
+            taps.iter().for_each(|tap| tap.keep(index, pass, rows));
         }
         Ok(())
     }
@@ -275,21 +306,22 @@ impl Sequence {
     ///
     /// Errors: [`Error::ContextFull`] if they do not fit the caches; as [`Device::check`].
     pub fn prefill(&self, tokens: &[u32], start: usize, keep_going: &dyn Fn() -> bool) -> Result<usize> {
-        self.prefill_slot(0, tokens, start, keep_going)
+        self.prefill_slot(0, tokens, start, &[], keep_going)
     }
 
-    /// The same in slot `slot` of the caches.
+    /// The same in slot `slot` of the caches, with `taps`.
     pub(crate) fn prefill_slot(
         &self,
         slot: usize,
         tokens: &[u32],
         start: usize,
+        taps: &[&Tap],
         keep_going: &dyn Fn() -> bool,
     ) -> Result<usize> {
         let rows = self.activations.prompt_rows;
         let mut read = 0;
         for (chunk, at) in tokens.chunks(rows).zip((start..).step_by(rows)) {
-            self.run_slot(slot, Role::Prompt, chunk, at, 0)?;
+            self.run_tapped(slot, Role::Prompt, chunk, at, 0, taps)?;
             self.device().wait()?;
             read += chunk.len();
             if !keep_going() {
@@ -300,14 +332,14 @@ impl Sequence {
     }
 
     /// Runs `tokens` as a prompt from position 0 on, and copies what the layers make of each, before the final norm, to
-    /// the rows `first..` of `states`.
+    /// the rows `first..` of `states`; with `taps`.
     ///
     /// Errors: [`Error::ContextFull`] if they do not fit the caches, [`Error::TokenRange`]; as [`Device::check`].
-    pub fn states(&self, tokens: &[u32], states: &Tensor, first: usize) -> Result<()> {
+    pub fn states(&self, tokens: &[u32], states: &Tensor, first: usize, taps: &[&Tap]) -> Result<()> {
         let rows = self.activations.prompt_rows;
         let row_bytes = (states.width * size_of::<f32>()) as u64;
         for (chunk, at) in tokens.chunks(rows).zip((0..).step_by(rows)) {
-            self.run(Role::Prompt, chunk, at, 0)?;
+            self.run_tapped(0, Role::Prompt, chunk, at, 0, taps)?;
             let (offset, bytes) = ((first + at) as u64 * row_bytes, chunk.len() as u64 * row_bytes);
             states.buffer.copy_from(self.device(), &self.activations.hidden.buffer, offset, bytes);
         }
@@ -324,6 +356,19 @@ impl Sequence {
 
     /// The same in slot `slot` of the caches.
     pub(crate) fn run_slot(&self, slot: usize, role: Role, tokens: &[u32], start: usize, outputs: usize) -> Result<()> {
+        self.run_tapped(slot, role, tokens, start, outputs, &[])
+    }
+
+    /// The same with `taps`.
+    fn run_tapped(
+        &self,
+        slot: usize,
+        role: Role,
+        tokens: &[u32],
+        start: usize,
+        outputs: usize,
+        taps: &[&Tap],
+    ) -> Result<()> {
         let Activations { prompt_rows, positions, .. } = *self.activations;
         let most = if role == Role::Prompt { prompt_rows } else { MOST_ROWS };
         if tokens.is_empty() || tokens.len() > most || outputs > tokens.len().min(MOST_ROWS) {
@@ -356,7 +401,7 @@ impl Sequence {
         self.ids.buffer.write(device, 0, tokens);
         Pass::submit(device, None, |pass| {
             pass.section(if role == Role::Prompt { "prefill" } else { "forward" });
-            self.forward(pass, role, tokens.len(), end)?;
+            self.forward(pass, role, tokens.len(), end, taps)?;
             if outputs > 0 { self.choose(pass, outputs) } else { Ok(()) }
         })
     }
@@ -387,8 +432,11 @@ impl Activations {
         let rows = prompt_rows(model.multiplications_per_row());
         let [hidden, normed, qkv, query, attended, gated] =
             row_widths(config).map(|(label, width)| Tensor::new(device, label, rows, width));
+        let target_states = config.target_layers.as_ref().map(TargetLayers::width);
+        let target_states = target_states.map(|width| Tensor::new(device, "target's states", rows, width));
         Ok(Activations {
             turn: Mutex::default(),
+            target_states: target_states.transpose()?,
             prompt_rows: rows,
             positions,
             hidden: hidden?,
@@ -416,7 +464,8 @@ impl Activations {
         let of_rows: u64 = row_widths(config).into_iter().map(|(_, width)| tensor(rows, width as u64)).sum();
         let parts: u64 = AttentionScratch::bytes(plan, &attention_shape(config), positions).into_iter().sum();
         let angles = 4 * (angle_positions(positions) * config.head_dim) as u64;
-        of_rows + tensor(MOST_ROWS, head_rows) + parts + angles
+        let states = config.target_layers.as_ref().map_or(0, |target| tensor(rows, target.width() as u64));
+        of_rows + states + tensor(MOST_ROWS, head_rows) + parts + angles
     }
 }
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::checkpoint::Checkpoint;
-use super::config::Config;
+use super::config::{Config, TargetLayers};
 use super::loader::Loader;
 use super::transformer::{Progress, Transformer};
 use super::weight_choice::WeightChoice;
@@ -75,16 +75,28 @@ pub fn vocabulary(config: &Config, checkpoint: &dyn Checkpoint) -> Result<Option
     }
 }
 
-/// Checks that a draft of `config` can have the embeddings of `target`; `checkpoint` names its files.
+/// Checks that a draft of `config` can have of `target` what it needs of it: embeddings, states. `checkpoint` names its files.
 ///
 /// **Errors**: [`Error::Config`].
 pub fn check_target(config: &Config, checkpoint: &dyn Checkpoint, target: &Config) -> Result<()> {
+    let fault = |field: &str, reason: String| {
+        Err(Error::Config { path: checkpoint.path().to_owned(), field: field.to_owned(), reason })
+    };
     for (field, got, expected) in
         [("hidden_size", config.hidden_size, target.hidden_size), ("vocab_size", config.vocab_size, target.vocab_size)]
     {
-        if got != expected {
-            let reason = format!("{got}, but the target's, whose embeddings it uses, is {expected}");
-            return Err(Error::Config { path: checkpoint.path().to_owned(), field: field.to_owned(), reason });
+        if config.shared_embeddings && got != expected {
+            return fault(field, format!("{got}, but the target's, whose embeddings it uses, is {expected}"));
+        }
+    }
+    if let Some(TargetLayers { layers, hidden_size }) = &config.target_layers {
+        if *hidden_size != target.hidden_size {
+            let reason = format!("{hidden_size}, but the hidden size of the target is {}", target.hidden_size);
+            return fault("target_hidden_size", reason);
+        }
+        if let Some(layer) = layers.iter().find(|&&layer| layer >= target.layers) {
+            let reason = format!("{layer} is no layer of the target, whose layers are 0 to {}", target.layers - 1);
+            return fault("target_layers", reason);
         }
     }
     Ok(())
@@ -111,11 +123,11 @@ impl Transformer {
         choice: WeightChoice,
         progress: &Progress,
     ) -> Result<Transformer> {
+        check_target(config, checkpoint, &target.config)?;
         if !config.shared_embeddings {
             return Transformer::upload(device, plan, config, checkpoint, choice, progress);
         }
         config.check(checkpoint.path())?;
-        check_target(config, checkpoint, &target.config)?;
         if (plan.lanes, plan.products) != (target.plan.lanes, target.plan.products) {
             let reason = format!(
                 "a draft that shares its target's embeddings is multiplied as those are: {}, {} lanes",

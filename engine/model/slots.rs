@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::sequence::{Activations, Sequence};
+use super::states::Tap;
 use super::transformer::Transformer;
 use crate::error::Result;
 use crate::gpu::{Buffer, Pass};
@@ -22,6 +23,15 @@ pub struct Slots {
 struct LayerCache {
     cache: KvCache,
     slots: usize,
+}
+
+/// Whose rows a pass is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// One sequence's.
+    Alone,
+    /// Several sequences'.
+    Together,
 }
 
 /// One row of a pass over several sequences.
@@ -81,6 +91,14 @@ impl Slots {
         }
         let together = Together::new(self, &layers)?;
         Ok(self.together.get_or_init(|| together))
+    }
+
+    /// The way `way`, and what it was bound with to say where each row is.
+    pub(super) fn way(&self, way: Way) -> Result<(&Sequence, Option<&Buffer>)> {
+        match way {
+            Way::Alone => Ok((&self.alone, None)),
+            Way::Together => self.together().map(|together| (&together.passes, Some(&together.batch))),
+        }
     }
 
     /// Sees to it that there are `slots` slots. What the caches hold stays.
@@ -162,10 +180,10 @@ impl Together {
         self.passes.ids().write(device, 0, &ids);
     }
 
-    /// Records the pass over `rows`, which were placed, and their logits.
-    pub(crate) fn score(&self, pass: &mut Pass, rows: &[PlacedRow]) -> Result<()> {
+    /// Records the pass over `rows`, which were placed, and their logits, with the `taps` of those sequences that have some.
+    pub(crate) fn score(&self, pass: &mut Pass, rows: &[PlacedRow], taps: &[&Tap]) -> Result<()> {
         let end = rows.iter().map(|row| row.position + 1).max().unwrap_or(0);
-        self.passes.forward(pass, Role::Round, rows.len(), end)?;
+        self.passes.forward(pass, Role::Round, rows.len(), end, taps)?;
         self.passes.score(pass, rows.len())
     }
 

@@ -24,6 +24,8 @@ pub struct Transformer {
     pub(super) head: Option<Arc<Matrix>>,
     /// What a draft has whose embedding and head are its target's.
     pub(super) shared: Option<Shared>,
+    /// Of a draft that reads its target's states.
+    pub(super) projection: Option<Matrix>,
     pub(super) notices: Vec<String>,
 }
 
@@ -116,7 +118,7 @@ impl Transformer {
     }
 
     fn layer_matrices(&self) -> impl Iterator<Item = &Matrix> {
-        self.layers.iter().flat_map(|l| [&l.qkv, &l.output, &l.gate_up, &l.down])
+        self.layers.iter().flat_map(|l| [&l.qkv, &l.output, &l.gate_up, &l.down]).chain(&self.projection)
     }
 
     /// All matrices that a pass reads, the embedding and the head included, whosever they are.
@@ -128,7 +130,7 @@ impl Transformer {
     pub(super) fn own_matrices_mut(&mut self) -> Option<Vec<&mut Matrix>> {
         let [embedding, head] = self.owns();
         let layers = self.layers.iter_mut().flat_map(|l| [&mut l.qkv, &mut l.output, &mut l.gate_up, &mut l.down]);
-        let mut matrices: Vec<&mut Matrix> = layers.collect();
+        let mut matrices: Vec<&mut Matrix> = layers.chain(&mut self.projection).collect();
         if embedding {
             matrices.push(Arc::get_mut(&mut self.embedding)?);
         }

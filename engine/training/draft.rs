@@ -23,7 +23,11 @@ pub enum Embeddings<'a> {
 ///
 /// **Errors**: [`crate::Error::Write`]; as [`Device::check`]; those of reading the base's embeddings.
 pub fn write(folder: &Path, device: &Device, network: &Network, recipe: &Recipe, embeddings: Embeddings) -> Result<()> {
-    let config = Config { mask_token: Some(recipe.mask_token), ..recipe.config.of_layers(recipe.layers) };
+    let config = Config {
+        mask_token: Some(recipe.mask_token),
+        target_layers: recipe.target(),
+        ..recipe.config.of_layers(recipe.layers)
+    };
     let mut tensors = Vec::new();
     for parameter in network.parameters() {
         let values = parameter.read(device)?;

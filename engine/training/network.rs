@@ -13,9 +13,10 @@ use super::rows::PackedRows;
 use super::teacher::{Loss, Teacher};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Pass, Plan};
+use crate::model::TARGET_PROJECTION;
 use crate::model::Transformer;
 use crate::model::checkpoint::Checkpoint;
-use crate::model::config::Config;
+use crate::model::config::{Config, TargetLayers};
 use crate::model::rotary;
 use crate::model::shared::MASK_EMBEDDING;
 use crate::ops::gradients::{
@@ -55,6 +56,16 @@ pub struct Recipe<'a> {
     pub teacher: Option<&'a Arc<Transformer>>,
     /// What of a row's loss counts.
     pub loss: Loss,
+    /// Layers of the teacher that the draft reads beside tokens, ascending.
+    pub target_layers: &'a [usize],
+}
+
+impl Recipe<'_> {
+    /// What the draft reads of its target, as its configuration has it.
+    pub fn target(&self) -> Option<TargetLayers> {
+        let hidden_size = self.teacher.filter(|_| !self.target_layers.is_empty())?.config().hidden_size;
+        Some(TargetLayers { layers: self.target_layers.to_vec(), hidden_size })
+    }
 }
 
 /// What all layers work on.
@@ -112,13 +123,25 @@ pub struct Network {
     final_norm: Parameter,
 
     embedding: Embedding,
+    projection: Option<Projection>,
     layers: Vec<Layer>,
     keeps_activations: bool,
     head: Head,
     teacher: Option<Teacher>,
+    /// Whether the loss asks the teacher, who may be there for its states alone.
+    teaches: bool,
     loss: Loss,
     embedding_gradient: EmbeddingGradient,
     readers: [Buffer; 3],
+}
+
+/// What is made of the target's states, and added to the embeddings.
+struct Projection {
+    parameter: Parameter,
+    /// What each row reads; nothing, of masks.
+    states: Tensor,
+    product: Matmul,
+    gradient: WeightGradient,
 }
 
 /// From the residual stream to the loss and back, for a chunk of rows.
@@ -224,11 +247,17 @@ impl Network {
         let head_of = head_table.as_ref().unwrap_or(&table);
         let chunk = Head::rows(head_of.matrix());
         let width = head_of.matrix().outputs();
-        let asked = recipe.teacher.filter(|_| recipe.loss.divergence != 0.0 || recipe.loss.by_acceptance);
-        let teacher = asked
+        let target = recipe.target();
+        let teaches = recipe.loss.divergence != 0.0 || recipe.loss.by_acceptance;
+        let mut teacher = (recipe.teacher.filter(|_| teaches || target.is_some()))
             .map(|target| Teacher::new(target, [rows, recipe.positions, chunk], recipe.vocabulary, width))
             .transpose()?;
-        let taught = teacher.as_ref().map(Teacher::logits);
+        if let (Some(teacher), Some(target)) = (&mut teacher, &target) {
+            teacher.keep(&target.layers, recipe.positions)?;
+        }
+        let bound = |target| Projection::new(device, plan, checkpoint, target, &shared, &stream[0]);
+        let projection = target.as_ref().map(bound).transpose()?;
+        let taught = teacher.as_ref().filter(|_| teaches).map(Teacher::logits);
         let head = Head::new(device, plan, head_of, &final_norm, epsilon, [top, gradient], [&labels, &losses], taught)?;
         Ok(Network {
             device: device.clone(),
@@ -247,10 +276,12 @@ impl Network {
             layer_parameters,
             final_norm,
             embedding,
+            projection,
             layers,
             keeps_activations,
             head,
             teacher,
+            teaches,
             loss: recipe.loss,
             embedding_gradient,
             readers,
@@ -261,7 +292,12 @@ impl Network {
     pub fn parameters(&self) -> impl Iterator<Item = &Parameter> {
         let tables = self.table.parameter().into_iter().chain(&self.mask);
         let layers = self.layer_parameters.iter().flat_map(LayerParameters::all);
-        tables.chain(layers).chain([&self.final_norm]).chain(self.head_table.as_ref().and_then(Table::parameter))
+        let projection = self.projection.as_ref().map(|projection| &projection.parameter);
+        tables
+            .chain(layers)
+            .chain(projection)
+            .chain([&self.final_norm])
+            .chain(self.head_table.as_ref().and_then(Table::parameter))
     }
 
     /// Room for the rows of a pass.
@@ -271,7 +307,7 @@ impl Network {
 
     /// Whether a teacher is asked.
     pub fn has_teacher(&self) -> bool {
-        self.teacher.is_some()
+        self.teaches
     }
 
     /// Adds the gradients of `packed`'s loss, `Σ weight · loss` with the rows' losses as the recipe's [`Loss`] says, to the
@@ -284,10 +320,14 @@ impl Network {
             let reason = format!("{rows} rows in a pass that takes 1 to {}", self.capacity);
             return Err(Error::Option { option: "batch-tokens", reason });
         }
+        let states = self.projection.as_ref().map(|projection| &projection.states);
+        if let Some(states) = states {
+            states.buffer.clear(&self.device);
+        }
         let reached = match &self.teacher {
             None => None,
             Some(teacher) => {
-                teacher.read(packed)?;
+                teacher.read(packed, states)?;
                 self.loss.by_acceptance.then(|| teacher.reached(packed, |id| self.index_of(id))).transpose()?
             }
         };
@@ -295,8 +335,12 @@ impl Network {
         Pass::submit(&self.device, None, |pass| {
             pass.section("forward");
             self.embedding.encode(pass, rows);
-            Ok(())
+            match &self.projection {
+                Some(projection) => projection.product.encode(pass, Role::Prompt, rows),
+                None => Ok(()),
+            }
         })?;
+        let asked = self.teacher.as_ref().filter(|_| self.teaches);
         for layer in &self.layers {
             Pass::submit(&self.device, None, |pass| {
                 pass.section("forward");
@@ -306,11 +350,11 @@ impl Network {
         self.shared.gradients.hidden.buffer.clear(&self.device);
         for first in (0..rows).step_by(self.head.rows) {
             let count = self.head.rows.min(rows - first);
-            if let Some(teacher) = &self.teacher {
+            if let Some(teacher) = asked {
                 let tokens = (first..first + count).map(|row| packed.token_row(row) as u32);
                 teacher.ask(&tokens.collect::<Vec<_>>(), first);
             }
-            self.head.learn(&self.device, first, count, self.teacher.as_ref())?;
+            self.head.learn(&self.device, first, count, asked)?;
         }
         for (index, layer) in self.layers.iter().enumerate().rev() {
             Pass::submit(&self.device, None, |pass| {
@@ -326,6 +370,9 @@ impl Network {
         Pass::submit(&self.device, None, |pass| {
             pass.section("backward");
             self.embedding_gradient.encode(pass, read_ids, rows);
+            if let Some(projection) = &self.projection {
+                projection.gradient.encode(pass, rows);
+            }
             Ok(())
         })?;
         let mut losses: Vec<RowLoss> = self.losses.read(&self.device, 0, rows)?;
@@ -382,6 +429,40 @@ impl Network {
             None => Some(id),
             Some(vocabulary) => vocabulary.binary_search(&id).ok().map(|index| index as u32),
         }
+    }
+}
+
+impl Projection {
+    /// It begins with what `checkpoint` has of it if that is a draft's, and else with zeros: the draft is then what it would
+    /// be without.
+    fn new(
+        device: &Device,
+        plan: &Plan,
+        checkpoint: &dyn Checkpoint,
+        target: &TargetLayers,
+        shared: &Shared,
+        embedded: &Tensor,
+    ) -> Result<Projection> {
+        let shape = [embedded.width, target.width()];
+        let name = TARGET_PROJECTION.to_owned();
+        let parameter = match checkpoint.expect(TARGET_PROJECTION, &shape) {
+            Ok(_) => {
+                let source = Source { from: name.clone(), to: name };
+                Parameter::matrix(device, plan, checkpoint, vec![(source, shape[0])], shape[1])?
+            }
+            Err(_) => {
+                Parameter::of_matrix(device, plan, vec![(name, shape[0])], shape[1], &vec![0.0; shape[0] * shape[1]])?
+            }
+        };
+        let states = Tensor::new(device, "target's states", embedded.rows, shape[1])?;
+        let (matrix, gradients) = parameter.as_matrix();
+        let (step, gradient) = (&shared.step, &shared.gradients.hidden);
+        Ok(Projection {
+            product: Matmul::new(device, plan, step, matrix, [&states, embedded], Finish::Add, RowSet::All)?,
+            gradient: WeightGradient::new(device, step, matrix, [&states, gradient], gradients)?,
+            parameter,
+            states,
+        })
     }
 }
 

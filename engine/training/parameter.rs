@@ -36,14 +36,27 @@ impl Parameter {
             values.resize(start + height * columns, 0.0);
             checkpoint.read_rows(&source.from, 0..*height, &mut values[start..])?;
         }
+        let tensors = tensors.into_iter().map(|(source, height)| (source.to, height)).collect();
+        Parameter::of_matrix(device, plan, tensors, columns, &values)
+    }
+
+    /// A matrix that begins with `values`, of tensors given by name and height.
+    ///
+    /// **Errors**: those of [`Matrix::upload`].
+    pub fn of_matrix(
+        device: &Device,
+        plan: &Plan,
+        tensors: Vec<(String, usize)>,
+        columns: usize,
+        values: &[f32],
+    ) -> Result<Parameter> {
         let height = values.len() / columns;
         let read = |rows: std::ops::Range<usize>, out: &mut [f32]| {
             out.copy_from_slice(&values[rows.start * columns..rows.end * columns]);
             Ok(())
         };
-        let matrix = Matrix::upload(device, plan, &tensors[0].0.to, WeightFormat::F32, [height, columns], &read)?;
+        let matrix = Matrix::upload(device, plan, &tensors[0].0, WeightFormat::F32, [height, columns], &read)?;
         let gradients = matrix.gradients(device)?;
-        let tensors = tensors.into_iter().map(|(source, height)| (source.to, height)).collect();
         Ok(Parameter { tensors, columns, values: Values::Matrix { matrix: Box::new(matrix), gradients } })
     }
 

@@ -3,14 +3,15 @@
 //! The target reads each sample once, without masks; a row that stands at a position wants what the target says there, so
 //! that the rows of all segments share its states. Logits exist for a few rows at a time, as the draft's do.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::rows::PackedRows;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Pass};
-use crate::model::{Sequence, Transformer};
+use crate::model::{Sequence, Tap, Transformer};
 use crate::ops::gradients::{CrossEntropy, Label, RowLoss};
-use crate::ops::{Finish, Gather, Matmul, RmsNorm, Role, RowSet, Step, Tensor};
+use crate::ops::{Finish, Gather, MOST_ROWS, Matmul, Recall, RmsNorm, Role, RowSet, Session, States, Step, Tensor};
 
 /// What of a row's loss counts: `cross_entropy · −ln p(token) + divergence · KL(teacher || draft)`, each row weighted.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -48,6 +49,18 @@ pub struct Teacher {
     losses: Buffer,
     /// Of the teacher's own logits.
     surprise: CrossEntropy,
+    kept: Option<Kept>,
+}
+
+/// What a draft reads of the teacher beside tokens.
+struct Kept {
+    tap: Tap,
+    /// Of one sample, whose step and session these are.
+    recall: Recall,
+    step: Buffer,
+    session: Buffer,
+    /// What the sample's tokens read.
+    read: Tensor,
 }
 
 impl Teacher {
@@ -98,6 +111,7 @@ impl Teacher {
             norm: RmsNorm::new(device, &step, [&picked, &normed], norm, epsilon, RowSet::All)?,
             product: Matmul::new(device, target.plan(), &step, head, [&normed, &logits], Finish::Store, RowSet::All)?,
             surprise: CrossEntropy::new(device, &step, &logits, None, &labels, &losses)?,
+            kept: None,
             device: device.clone(),
             states,
             step,
@@ -113,12 +127,36 @@ impl Teacher {
         &self.logits
     }
 
-    /// Reads the tokens of `packed`, each sample from its beginning.
+    /// Has it keep what its layers `layers` make of tokens, for samples of `positions` tokens.
+    ///
+    /// **Errors**: as [`Device::check`].
+    pub fn keep(&mut self, layers: &[usize], positions: usize) -> Result<()> {
+        let (device, positions) = (&self.device, positions.max(MOST_ROWS));
+        let states = States::new(device, positions, layers.len(), self.states.width)?;
+        let step = Buffer::shared::<Step>(device, "sample's step")?;
+        let session = Buffer::storage(device, "sample's session", size_of::<Session>() as u64)?;
+        let read = Tensor::new(device, "sample's states", positions, layers.len() * self.states.width)?;
+        self.kept = Some(Kept {
+            tap: self.sequence.keeping(None, 0, layers, &states)?,
+            recall: Recall::new(device, &step, 0, &session, &states, &read)?,
+            step,
+            session,
+            read,
+        });
+        Ok(())
+    }
+
+    /// Reads the tokens of `packed`, each sample from its beginning. What the draft reads of each goes to its row of
+    /// `target_states`, if it keeps that.
     ///
     /// **Errors**: [`Error::TokenRange`] for a token that it does not have; as [`Device::check`].
-    pub fn read(&self, packed: &PackedRows) -> Result<()> {
+    pub fn read(&self, packed: &PackedRows, target_states: Option<&Tensor>) -> Result<()> {
         for tokens in packed.samples() {
-            self.sequence.states(&packed.ids[tokens.clone()], &self.states, tokens.start)?;
+            let taps = self.kept.as_ref().map(|kept| &kept.tap);
+            self.sequence.states(&packed.ids[tokens.clone()], &self.states, tokens.start, taps.as_slice())?;
+            if let (Some(kept), Some(into)) = (&self.kept, target_states) {
+                kept.recall(&self.device, into, tokens)?;
+            }
         }
         Ok(())
     }
@@ -175,5 +213,22 @@ impl Teacher {
             reached[row] = reached[before] * chances[packed.token_row(before)];
         }
         Ok(reached)
+    }
+}
+
+impl Kept {
+    /// Takes what was kept of a sample to where its tokens' rows `rows` read it.
+    fn recall(&self, device: &Device, into: &Tensor, rows: Range<usize>) -> Result<()> {
+        let count = rows.len() as u32;
+        self.step.write(device, 0, &[Step { rows: count, ..Step::default() }]);
+        self.session.write(device, 0, &[Session { tokens: count, target_rows: count, draft_rows: 0 }]);
+        Pass::submit(device, None, |pass| {
+            pass.section("teacher");
+            self.recall.encode(pass, rows.len());
+            Ok(())
+        })?;
+        let row_bytes = (into.width * size_of::<f32>()) as u64;
+        into.buffer.copy_from(device, &self.read.buffer, rows.start as u64 * row_bytes, u64::from(count) * row_bytes);
+        Ok(())
     }
 }

@@ -42,6 +42,7 @@ fn all_fields_are_read() {
         context: 128,
         mask_token: None,
         shared_embeddings: false,
+        target_layers: None,
     };
     assert_eq!(config(&small_llama()).expect("a configuration"), expected);
     let version_2 = Writer { version: 2, ..small_llama() };

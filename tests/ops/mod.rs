@@ -15,6 +15,7 @@ pub mod rejection;
 pub mod rms_norm;
 pub mod rope;
 pub mod round;
+pub mod states;
 pub mod swiglu;
 pub mod truncation;
 

@@ -9,8 +9,9 @@ use pard_engine::ops::gradients::{
 use pard_engine::ops::{
     Accept, Argmax, Attention, AttentionScratch, AttentionShape, BatchIds, Draw, DrawParams, Embedding, Finish, Gather,
     Inputs, KvCache, LogProbabilities, MOST_ROWS, MaskRow, Matmul, Matrix, Penalties, PenaltyTerms, Probabilities,
-    Rejection, RejectionTerms, RmsNorm, Role, Rope, RopeGains, RoundBuffers, RoundParams, RowSet, Rows, Step, Tensor,
-    TokenCounts, Truncation, TruncationTerms, Variant, WeightFormat, Whose, Yardstick,
+    Recall, Rejection, RejectionTerms, Remember, RmsNorm, Role, Rope, RopeGains, RoundBuffers, RoundParams, RowSet,
+    Rows, Session, States, Step, Tensor, TokenCounts, Truncation, TruncationTerms, Variant, WeightFormat, Whose,
+    Yardstick,
 };
 
 use crate::ops::quantised::quantised;
@@ -44,6 +45,7 @@ pub fn build_and_record(device: &Device, plan: &Plan) {
             }
         }
         rows(device, pass)?;
+        target_states(device, pass)?;
         swiglu(device, pass)?;
         rounds(device, pass)?;
         row_gradients(device, plan, pass)?;
@@ -57,6 +59,19 @@ pub fn build_and_record(device: &Device, plan: &Plan) {
 /// `bandwidth` and `multiply`.
 fn yardstick(device: &Device, plan: &Plan) -> pard_engine::Result<()> {
     Yardstick::new(device, plan, |index| index).map(drop)
+}
+
+/// `remember` and `recall`.
+fn target_states(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
+    let (width, step, batch) = (72, step(device)?, Rows::buffer(device)?);
+    let states = States::new(device, 64, 2, width)?;
+    let session = Buffer::storage(device, "session", size_of::<Session>() as u64)?;
+    let (x, y) = (Tensor::new(device, "x", 100, width)?, Tensor::new(device, "y", 100, 2 * width)?);
+    for rows in [Rows::One(&step), Rows::Many { step: &step, batch: &batch }] {
+        Remember::new(device, rows, 0, &x, 1e-5, &states, 1)?.encode(pass, MOST_ROWS);
+        Recall::new(device, rows, 0, &session, &states, &y)?.encode(pass, MOST_ROWS);
+    }
+    Ok(())
 }
 
 fn step(device: &Device) -> pard_engine::Result<Buffer> {

@@ -124,6 +124,7 @@ impl Recipe {
             context: 512,
             mask_token: None,
             shared_embeddings: false,
+            target_layers: None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{D, DType, Device, Result, Tensor};
 use pard_engine::model::config::Config;
-use pard_engine::model::rotary;
+use pard_engine::model::{TARGET_PROJECTION, rotary};
 use pard_engine::training::PackedRows;
 
 /// What a row is: the token it reads, its position, the token it predicts, and which rows it sees.
@@ -35,22 +35,43 @@ impl Row {
 /// The model's tensors by their Hugging Face names; those that are variables get gradients.
 pub type Weights = BTreeMap<String, Tensor>;
 
-/// The sum of the rows' cross-entropies.
-pub fn loss(config: &Config, weights: &Weights, rows: &[Row]) -> Result<Tensor> {
-    let logits = candle_nn::ops::log_softmax(&logits(config, weights, rows)?, D::Minus1)?;
+/// The sum of the rows' cross-entropies; `states` as for [`logits`].
+pub fn loss(config: &Config, weights: &Weights, rows: &[Row], states: Option<&Tensor>) -> Result<Tensor> {
+    let logits = candle_nn::ops::log_softmax(&logits(config, weights, rows, states)?, D::Minus1)?;
     let (labelled, labels): (Vec<u32>, Vec<u32>) =
         rows.iter().enumerate().filter_map(|(row, it)| Some((row as u32, it.label?))).unzip();
     let chosen = logits.index_select(&Tensor::new(labelled, &Device::Cpu)?, 0)?;
     chosen.gather(&Tensor::new(labels, &Device::Cpu)?.unsqueeze(1)?, 1)?.sum_all()?.neg()
 }
 
-/// The rows' logits, `[rows, vocab]`.
-pub fn logits(config: &Config, weights: &Weights, rows: &[Row]) -> Result<Tensor> {
-    let weight = |name: &str| &weights[name];
+/// The rows' logits, `[rows, vocab]`. A draft that reads its target's states gets those of the token before each row's, or
+/// zeros, `[rows, layers · hidden]`.
+pub fn logits(config: &Config, weights: &Weights, rows: &[Row], states: Option<&Tensor>) -> Result<Tensor> {
+    let mut hidden = embedded(weights, rows)?;
+    if let Some(states) = states {
+        hidden = (hidden + states.matmul(&weights[TARGET_PROJECTION].t()?)?)?;
+    }
+    let hidden = through_layers(config, weights, rows, hidden, &mut |_, _| Ok(()))?;
+    let normed = rms_norm(&hidden, &weights["model.norm.weight"], config.norm_epsilon)?;
+    let head = if config.tied_head { "model.embed_tokens.weight" } else { "lm_head.weight" };
+    normed.matmul(&weights[head].t()?)
+}
+
+/// The rows of the embedding that `rows` read.
+pub fn embedded(weights: &Weights, rows: &[Row]) -> Result<Tensor> {
     let ids: Vec<u32> = rows.iter().map(|row| row.id).collect();
-    let ids = Tensor::new(ids, &Device::Cpu)?;
-    let embeddings = weight("model.embed_tokens.weight");
-    let mut hidden = embeddings.index_select(&ids, 0)?;
+    weights["model.embed_tokens.weight"].index_select(&Tensor::new(ids, &Device::Cpu)?, 0)
+}
+
+/// The residual stream behind the last layer; `seen` is shown that behind each.
+pub fn through_layers(
+    config: &Config,
+    weights: &Weights,
+    rows: &[Row],
+    mut hidden: Tensor,
+    seen: &mut dyn FnMut(usize, &Tensor) -> Result<()>,
+) -> Result<Tensor> {
+    let weight = |name: &str| &weights[name];
     let mask: Vec<f32> = rows
         .iter()
         .flat_map(|row| (0..rows.len()).map(|other| if row.sees.contains(&other) { 0.0 } else { f32::NEG_INFINITY }))
@@ -89,13 +110,13 @@ pub fn logits(config: &Config, weights: &Weights, rows: &[Row]) -> Result<Tensor
         let gate = normed.matmul(&weight(&name("mlp.gate_proj.weight")).t()?)?.silu()?;
         let up = normed.matmul(&weight(&name("mlp.up_proj.weight")).t()?)?;
         hidden = (hidden + (gate * up)?.matmul(&weight(&name("mlp.down_proj.weight")).t()?)?)?;
+        seen(layer, &hidden)?;
     }
-    let normed = rms_norm(&hidden, weight("model.norm.weight"), config.norm_epsilon)?;
-    let head = if config.tied_head { embeddings } else { weight("lm_head.weight") };
-    normed.matmul(&head.t()?)
+    Ok(hidden)
 }
 
-fn rms_norm(x: &Tensor, gain: &Tensor, epsilon: f64) -> Result<Tensor> {
+/// `x / √(mean(x²) + ε) · gain`, row by row.
+pub fn rms_norm(x: &Tensor, gain: &Tensor, epsilon: f64) -> Result<Tensor> {
     let scale = (x.sqr()?.mean_keepdim(D::Minus1)? + epsilon)?.sqrt()?.recip()?;
     x.broadcast_mul(&scale)?.broadcast_mul(gain)
 }

@@ -58,6 +58,7 @@ fn recipe(files: &ModelFiles) -> NetworkRecipe<'_> {
         positions: 64,
         teacher: None,
         loss: Loss::TEXT,
+        target_layers: &[],
     }
 }
 

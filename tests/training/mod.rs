@@ -1,7 +1,7 @@
 //! Training a draft: rows, gradients as a whole, and what a trained draft does in the decoder.
 
-mod candle;
-mod gradients;
+pub mod candle;
+pub mod gradients;
 mod learning;
 mod rows;
 mod teacher;

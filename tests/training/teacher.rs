@@ -14,7 +14,7 @@ use pard_engine::model::{Transformer, WeightChoice};
 use pard_engine::training::{Loss, Network, PackedRows, Recipe as NetworkRecipe, Retention, Sample};
 
 use super::candle::{self, Row, Weights};
-use super::gradients::{by_candle, compare, samples};
+use super::gradients::{BAR, by_candle, compare, samples};
 use crate::support::gpu::device;
 use crate::support::memory::Memory;
 use crate::support::random::Random;
@@ -59,7 +59,7 @@ fn asked(config: &Config, weights: &Weights, samples: &[PackedRows], vocabulary:
     for sample in samples {
         let reals = sample.segments.iter().filter(|&&segment| segment == 0).count();
         let rows: Vec<Row> = Row::all(sample).into_iter().take(reals).collect();
-        let logits = candle::logits(config, weights, &rows).and_then(|logits| logits.index_select(&chosen, 1));
+        let logits = candle::logits(config, weights, &rows, None).and_then(|logits| logits.index_select(&chosen, 1));
         let logits = logits.and_then(|logits| candle_nn::ops::log_softmax(&logits, D::Minus1)).expect("logits");
         let values: Vec<Vec<f32>> = logits.to_vec2().expect("values");
         // Element (s, p) is reached if the tokens p - s + 1 ..= p are said.
@@ -142,6 +142,7 @@ fn gradients_of_the_teachers_loss_are_those_of_candles_autograd() {
                 positions: 64,
                 teacher: Some(&target),
                 loss: Loss::TEACHER,
+                target_layers: &[],
             },
         )
         .expect("a network");
@@ -156,7 +157,7 @@ fn gradients_of_the_teachers_loss_are_those_of_candles_autograd() {
         let (_, expected) = by_candle(&tensors, |draft| {
             let loss = || -> candle_core::Result<Tensor> {
                 let labelled = Tensor::new(labelled, &Cpu)?;
-                let logits = candle::logits(&config, draft, &rows)?.index_select(&labelled, 0)?;
+                let logits = candle::logits(&config, draft, &rows, None)?.index_select(&labelled, 0)?;
                 let own = candle_nn::ops::log_softmax(&logits, D::Minus1)?;
                 let wanted = wanted.index_select(&labelled, 0)?;
                 let divergence = (wanted.exp()? * (wanted - &own)?)?.sum(D::Minus1)?;
@@ -165,7 +166,7 @@ fn gradients_of_the_teachers_loss_are_those_of_candles_autograd() {
             };
             loss().expect("candle's loss")
         });
-        compare(&network, &plan(), &expected, &format!("{:?}", config.family));
+        compare(&network, &plan(), &expected, BAR, &format!("{:?}", config.family));
     }
 }
 
@@ -194,6 +195,7 @@ fn a_reduced_vocabulary_is_asked_of_the_teacher_too() {
             positions: 64,
             teacher: Some(&target),
             loss: Loss::TEACHER,
+            target_layers: &[],
         },
     )
     .expect("a network");
@@ -204,7 +206,8 @@ fn a_reduced_vocabulary_is_asked_of_the_teacher_too() {
     let table = Tensor::cat(&[table, &table.mean_keepdim(0).expect("a row")], 0).expect("a longer table");
     draft.insert("model.embed_tokens.weight".to_owned(), table);
     let chosen = Tensor::new(&vocabulary[..], &Cpu).expect("ids");
-    let logits = candle::logits(&config, &draft, &Row::all(&packed)).and_then(|logits| logits.index_select(&chosen, 1));
+    let logits =
+        candle::logits(&config, &draft, &Row::all(&packed), None).and_then(|logits| logits.index_select(&chosen, 1));
     let own = logits.and_then(|logits| candle_nn::ops::log_softmax(&logits, D::Minus1)).expect("logits");
     let divergence = (&wanted - &own).and_then(|difference| difference * wanted.exp()?).and_then(|terms| terms.sum(1));
     let expected: Vec<f32> = divergence.and_then(|rows| rows.to_vec1()).expect("a number each");
@@ -235,6 +238,7 @@ fn a_teacher_that_lacks_the_drafts_tokens_is_refused() {
             positions: 64,
             teacher: Some(&target),
             loss: Loss::TEACHER,
+            target_layers: &[],
         },
     );
     assert!(matches!(network.map(drop), Err(Error::Option { option: "teacher", .. })));

@@ -9,6 +9,7 @@ use crate::decoding::pace::Pace;
 use crate::decoding::rounds::{Outlook, Proposer};
 use crate::decoding::statistics::RoundStatistics;
 use crate::error::{Error, Result};
+use crate::model::Way;
 
 impl Decoder {
     /// What is known of the sequence after the rounds in flight.
@@ -98,7 +99,8 @@ impl Decoder {
     pub(super) fn catch_up(&mut self) -> Result<()> {
         let Some(draft) = self.rounds.draft() else { return Ok(()) };
         let (first, known) = (self.session.draft_rows as usize, self.tokens.len() - 1);
-        draft.prefill_slot(self.seat().slot, &self.tokens[first..known], first, &|| true)?;
+        let read = self.rounds.read_kept(Way::Alone);
+        draft.prefill_slot(self.seat().slot, &self.tokens[first..known], first, read.as_slice(), &|| true)?;
         self.session.draft_rows = known as u32;
         self.rounds.write_session(&self.session);
         Ok(())

@@ -10,7 +10,7 @@ use crate::decoding::pool::Seat;
 use crate::decoding::rounds::Proposer;
 use crate::error::Result;
 use crate::gpu::{Buffer, Pass, Readback};
-use crate::model::PlacedRow;
+use crate::model::{PlacedRow, Tap, Way};
 
 impl Decoder {
     /// Its place in the pool.
@@ -75,8 +75,19 @@ impl Decoder {
             self.catch_up()?;
         }
         self.rounds.prepare(proposer, drafts, self.next_slot, self.outlook())?;
+        self.rounds.prepare_together()?;
         let known = self.tokens.len().saturating_sub(1);
         Ok(self.placed(self.tokens[known..].iter().copied().chain(proposals), known))
+    }
+
+    /// What passes of the target over its rows and others' keep for its draft.
+    pub(in crate::decoding) fn keep_together(&self) -> Option<&Tap> {
+        self.rounds.keep(Way::Together)
+    }
+
+    /// What passes of the draft over its rows and others' read of that.
+    pub(in crate::decoding) fn read_kept_together(&self) -> Option<&Tap> {
+        self.rounds.read_kept(Way::Together)
     }
 
     /// The rows that it has in the draft's pass, and the first of those that propose.

@@ -87,6 +87,7 @@ pub(super) fn read_config(file: &Gguf) -> Result<Config> {
         context,
         mask_token: None,
         shared_embeddings: false,
+        target_layers: None,
     };
     config.check(metadata.path)?;
     Ok(config)

@@ -1,0 +1,43 @@
+// What a layer of the target makes of each row is kept for a draft that reads it, by position and to a common size:
+// states[p] = x[r] / sqrt(mean(x[r]^2) + eps), in 16 bits. Rows of other sequences' slots are passed over.
+//
+// Constants: LANES per row, a power of two.
+// Dispatch: one workgroup per row.
+struct RememberParams {
+    pieces: u32,     // width / 4
+    parts: u32,      // layers that are read, one behind the other in a position's states
+    part: u32,       // which of them this is
+    positions: u32,  // that there is room for
+    slot: u32,       // the sequence's
+    epsilon: f32,
+}
+@group(0) @binding(0) var<uniform> params: RememberParams;
+@group(0) @binding(1) var<uniform> step: Step;
+@group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;             // [rows, width]
+@group(0) @binding(3) var<storage, read_write> states: array<vec2<u32>>;  // [positions, parts, width]
+
+var<workgroup> gathered: array<f32, LANES>;
+
+@compute @workgroup_size(LANES)
+fn remember(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let source = group.x * params.pieces;
+    var squares = vec4(0.0);
+    for (var i = lane; i < params.pieces; i += LANES) {
+        let v = x[source + i];
+        squares = fma(v, v, squares);
+    }
+    gathered[lane] = (squares.x + squares.y) + (squares.z + squares.w);
+    for (var half = LANES / 2u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if lane < half { gathered[lane] += gathered[lane + half]; }
+    }
+    workgroupBarrier();
+    let position = position_of(group.x);
+    if slot_of(group.x) != params.slot || position >= params.positions { return; }
+    let scale = 1.0 / sqrt(gathered[0] / f32(4u * params.pieces) + params.epsilon);
+    let out = (position * params.parts + params.part) * params.pieces;
+    for (var i = lane; i < params.pieces; i += LANES) {
+        let v = x[source + i] * scale;
+        states[out + i] = vec2(pack2x16float(v.xy), pack2x16float(v.zw));
+    }
+}

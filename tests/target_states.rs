@@ -1,0 +1,306 @@
+//! Drafts that read what layers of their target make of each token (PARD-2's target-dependent mode): they propose what
+//! candle's forward pass of the same formula proposes, alone and with others, whatever was read and dropped before; they
+//! learn by the right gradients; and the text stays the target's.
+
+use std::sync::Arc;
+
+use candle_core::Device::Cpu;
+use candle_core::{DType, Tensor};
+use fastrand::Rng;
+use pard_engine::Error;
+use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, Drafts, Method, Pool};
+use pard_engine::gpu::{CacheFormat, Plan};
+use pard_engine::model::config::{Config, TargetLayers};
+use pard_engine::model::{PassCost, TARGET_PROJECTION, Transformer};
+use pard_engine::training::{Loss, Network, PackedRows, Recipe as NetworkRecipe, Retention};
+
+use crate::decoding::{CONTEXT, decode, decoder, lengths};
+use crate::support::gpu::{device, plan, upload};
+use crate::support::memory::Memory;
+use crate::support::random::Random;
+use crate::support::shared_draft::SharedDraft;
+use crate::support::tiny_model::{Recipe, Stored, Tensors};
+use crate::training::candle::{self, Row, Weights};
+use crate::training::gradients::{by_candle, compare, samples};
+
+const MASK: u32 = 5;
+
+/// Which layers of targets of three layers are read.
+const LAYERS: [usize; 2] = [0, 2];
+
+/// A target of three layers, and a draft of other layers that reads it.
+struct Pair {
+    target: Recipe,
+    draft: SharedDraft,
+}
+
+impl Pair {
+    fn of(target: Recipe) -> Pair {
+        let target = Recipe { config: Config { layers: 3, ..target.config.clone() }, ..target };
+        let mut layers = Recipe { seed: target.seed + 1, ..target.clone() };
+        layers.config.layers = 2;
+        let mut draft = SharedDraft::new(&layers, MASK, None);
+        let hidden = target.config.hidden_size;
+        draft.config.target_layers = Some(TargetLayers { layers: LAYERS.to_vec(), hidden_size: hidden });
+        draft.tensors.insert(TARGET_PROJECTION.to_owned(), projection(target.seed + 2, hidden));
+        Pair { target, draft }
+    }
+
+    /// Both on the device.
+    fn upload(&self, plan: &Plan) -> (Arc<Transformer>, Draft) {
+        let target = upload(&self.target, plan);
+        let model = self.draft.upload(&target, plan).expect("a draft");
+        let draft = Draft { name: "reader".to_owned(), model, mask: Some(MASK) };
+        (target, draft)
+    }
+
+    /// What candle has the draft propose after `tokens`, and by how much each is likelier than the next best.
+    fn proposals(&self, tokens: &[u32], drafts: usize) -> Vec<(u32, f32)> {
+        let of_target = weights(&self.target.tensors());
+        let mut of_draft = weights(&self.draft.tensors);
+        for (name, tensor) in &of_target {
+            if name.starts_with("model.embed") || name.starts_with("lm_head") {
+                of_draft.insert(name.clone(), tensor.clone());
+            }
+        }
+        let causal = |ids: Vec<u32>| -> Vec<Row> {
+            let row = |(position, id)| Row { id, position, label: None, sees: (0..=position).collect() };
+            ids.into_iter().enumerate().map(row).collect()
+        };
+        let known = tokens.len();
+        let rows = causal(tokens.iter().copied().chain(std::iter::repeat_n(MASK, drafts - 1)).collect());
+        let masked = |row: &Row| row.position < known;
+        let mut logits = || -> candle_core::Result<Vec<Vec<f32>>> {
+            let target_rows = causal(tokens[..known - 1].to_vec());
+            let states = states(&self.target.config, &of_target, &target_rows, &LAYERS)?;
+            let states = recalled(&states, &rows, masked)?;
+            // The mask has a row of its own, whatever token has its id.
+            let id = Tensor::new(&[MASK], &Cpu)?;
+            let embeddings = of_draft["model.embed_tokens.weight"].clone();
+            let own = of_draft["pard.mask_embedding"].unsqueeze(0)?;
+            let difference = (own - embeddings.index_select(&id, 0)?)?;
+            let with_mask = embeddings.index_add(&id, &difference, 0)?;
+            let config = Config { tied_head: false, ..self.draft.config.clone() };
+            let head = if self.draft.config.tied_head { &embeddings } else { &of_draft["lm_head.weight"] };
+            let head = head.clone();
+            of_draft.insert("lm_head.weight".to_owned(), head);
+            of_draft.insert("model.embed_tokens.weight".to_owned(), with_mask);
+            candle::logits(&config, &of_draft, &rows, Some(&states))?.to_vec2()
+        };
+        let logits = logits().expect("candle's forward pass");
+        logits[known - 1..].iter().map(|row| best(row)).collect()
+    }
+}
+
+/// What a draft keeps of `rows`: the outputs of `layers`, each divided by its root mean square, `[rows, layers · hidden]`.
+fn states(config: &Config, weights: &Weights, rows: &[Row], layers: &[usize]) -> candle_core::Result<Tensor> {
+    let ones = Tensor::ones(config.hidden_size, DType::F32, &Cpu)?;
+    let mut kept = Vec::new();
+    candle::through_layers(config, weights, rows, candle::embedded(weights, rows)?, &mut |layer, hidden| {
+        if layers.contains(&layer) {
+            kept.push(candle::rms_norm(hidden, &ones, config.norm_epsilon)?);
+        }
+        Ok(())
+    })?;
+    Tensor::cat(&kept, 1)
+}
+
+/// Of `states`, which are of tokens in `[positions, width]`, those that each row reads: of the token before its own if `reads`
+/// says so; else zeros.
+fn recalled(states: &Tensor, rows: &[Row], reads: impl Fn(&Row) -> bool) -> candle_core::Result<Tensor> {
+    let width = states.dim(1)?;
+    let nothing = Tensor::zeros((1, width), DType::F32, &Cpu)?;
+    let with_nothing = Tensor::cat(&[states, &nothing], 0)?;
+    let nothing = states.dim(0)? as u32;
+    let read = |row: &Row| if row.position > 0 && reads(row) { row.position as u32 - 1 } else { nothing };
+    with_nothing.index_select(&Tensor::new(rows.iter().map(read).collect::<Vec<_>>(), &Cpu)?, 0)
+}
+
+/// The likeliest token, and by how much.
+fn best(logits: &[f32]) -> (u32, f32) {
+    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+    order.sort_by(|&one, &other| logits[other as usize].total_cmp(&logits[one as usize]));
+    (order[0], logits[order[0] as usize] - logits[order[1] as usize])
+}
+
+/// Large enough for what is read to decide what is proposed.
+fn projection(seed: u64, hidden: usize) -> Stored {
+    let width = LAYERS.len() * hidden;
+    let values = Random::new(seed).normals(hidden * width, 2.0 / (width as f32).sqrt());
+    let values = values.into_iter().map(|value| half::bf16::from_f32(value).to_f32()).collect();
+    Stored { shape: vec![hidden, width], values }
+}
+
+fn weights(tensors: &Tensors) -> Weights {
+    let tensor = |(name, stored): (&String, &Stored)| {
+        (name.clone(), Tensor::from_slice(&stored.values, stored.shape.clone(), &Cpu).expect("a tensor"))
+    };
+    tensors.iter().map(tensor).collect()
+}
+
+/// Compares a round's proposals with candle's; near ties are passed over. Gives how many were compared.
+fn check(context: &str, actual: &[u32], expected: &[(u32, f32)]) -> usize {
+    let clear = actual.iter().zip(expected).filter(|(_, (_, margin))| *margin > 0.05);
+    clear.map(|(actual, (expected, margin))| assert_eq!(actual, expected, "{context}, by {margin}")).count()
+}
+
+#[test]
+fn it_proposes_what_candle_proposes_from_the_same_states() {
+    let mut compared = 0;
+    for recipe in Recipe::each_family(41) {
+        let pair = Pair::of(recipe);
+        let (target, draft) = pair.upload(&plan(CacheFormat::F32));
+        let prompt = Random::new(42).indices(21, pair.target.config.vocab_size);
+        for drafts in [1, 4] {
+            let mut decoder = decoder(&target, &draft, Method::Pard, drafts);
+            decoder.start(&prompt, &|| true).expect("start");
+            for round in 0..4 {
+                let before = decoder.tokens().to_vec();
+                decoder.round().expect("round");
+                let context = format!("{:?}, K = {drafts}, round {round}", pair.target.config.family);
+                let proposals = decoder.proposals().expect("proposals");
+                compared += check(&context, &proposals, &pair.proposals(&before, drafts));
+            }
+            // What is kept of the beginning serves another text that begins alike.
+            let other = [&prompt[..13], &Random::new(43).indices(9, 200)].concat();
+            decoder.resume(&other, &|| true).expect("another text");
+            decoder.round().expect("round");
+            let proposals = decoder.proposals().expect("proposals");
+            compared += check("resumed", &proposals, &pair.proposals(&other, drafts));
+        }
+    }
+    assert!(compared > 45, "{compared} proposals were no near ties");
+}
+
+#[test]
+fn it_proposes_the_same_in_passes_with_others() {
+    let pair = Pair::of(Recipe::llama(51));
+    let (target, draft) = pair.upload(&plan(CacheFormat::F32));
+    let pool = Pool::new(&target, Some(&draft), CONTEXT, 3).expect("a pool");
+    let mut decoders: Vec<Decoder> = (0..3)
+        .map(|seed| {
+            let options = DecoderOptions {
+                method: Method::Pard,
+                drafts: Drafts::Fixed(3),
+                context: CONTEXT,
+                run_ahead: Some(false),
+                ..DecoderOptions::default()
+            };
+            let mut decoder = pool.decoder(options).expect("a decoder");
+            let free = PassCost::from_points(&[(1, 1.0), (32, 1.01)]);
+            decoder.set_costs(Costs { target: free, draft: PassCost::from_points(&[(1, 0.01), (32, 0.02)]) });
+            let prompt = Random::new(52 + seed).indices(6 + 5 * seed as usize, pair.target.config.vocab_size);
+            decoder.start(&prompt, &|| true).expect("start");
+            decoder
+        })
+        .collect();
+    let mut compared = 0;
+    let mut shared = 0;
+    for round in 0..5 {
+        let before: Vec<Vec<u32>> = decoders.iter().map(|decoder| decoder.tokens().to_vec()).collect();
+        let passes = pool.round(&mut decoders.iter_mut().collect::<Vec<_>>()).expect("rounds");
+        shared += usize::from(passes.len() < decoders.len());
+        for (index, decoder) in decoders.iter().enumerate() {
+            let proposals = decoder.proposals().expect("proposals");
+            if proposals.is_empty() {
+                continue;
+            }
+            let expected = pair.proposals(&before[index], proposals.len());
+            compared += check(&format!("decoder {index}, round {round}"), &proposals, &expected);
+        }
+    }
+    assert!(shared > 2 && compared > 15, "{shared} rounds shared a pass, {compared} proposals were no near ties");
+}
+
+#[test]
+fn every_method_writes_the_targets_text_with_it() {
+    for recipe in Recipe::each_family(61) {
+        let pair = Pair::of(recipe);
+        let (target, draft) = pair.upload(&plan(CacheFormat::F16));
+        let prompt = Random::new(62).indices(17, pair.target.config.vocab_size);
+        let alone = decode(&mut decoder(&target, &draft, Method::Ar, 0), &prompt, 40);
+        for drafts in lengths() {
+            for method in [Method::Vsd, Method::Pard] {
+                let tokens = decode(&mut decoder(&target, &draft, method, drafts), &prompt, 40);
+                assert_eq!(tokens, alone, "{:?}, {} with K = {drafts}", pair.target.config.family, method.name());
+            }
+        }
+    }
+}
+
+/// The gradients of all it is made of, the projection's among them.
+#[test]
+fn its_gradients_are_those_of_candles_autograd() {
+    for recipe in Recipe::each_family(71) {
+        let pair = Pair::of(recipe);
+        let plan = plan(CacheFormat::F32);
+        let target = upload(&pair.target, &plan);
+        let config = Config { layers: 2, ..pair.target.config.clone() };
+        let recipe = Recipe { seed: 72, config: config.clone(), duplicate_head: false, ..pair.target.clone() };
+        let mut tensors = recipe.tensors();
+        tensors.insert(TARGET_PROJECTION.to_owned(), projection(73, config.hidden_size));
+        let mask = config.vocab_size as u32 - 1;
+        let retention = Retention { segments: 4, ratio: 0.7, least: 0.2 };
+        let parts: Vec<PackedRows> = samples(&mut Random::new(74), config.vocab_size)
+            .iter()
+            .map(|sample| PackedRows::of(sample, &retention, mask, &mut Rng::with_seed(75)))
+            .collect();
+        let mut packed = PackedRows::default();
+        parts.iter().for_each(|part| packed.append(part.clone()));
+        let network = Network::new(
+            device(),
+            &plan,
+            &NetworkRecipe {
+                config: &config,
+                checkpoint: &Memory::new(tensors.clone()),
+                layers: &[0, 1],
+                mask_token: mask,
+                freeze_embeddings: false,
+                vocabulary: None,
+                rows: packed.rows.len() + 5,
+                positions: 64,
+                teacher: Some(&target),
+                loss: Loss::TEXT,
+                target_layers: &LAYERS,
+            },
+        )
+        .expect("a network");
+        let losses = network.learn(&packed, 1.0).expect("a pass");
+        let of_target = weights(&pair.target.tensors());
+        let read = |part: &PackedRows| -> candle_core::Result<Tensor> {
+            // A sample's tokens come first.
+            let tokens = part.segments.iter().filter(|&&segment| segment == 0).count();
+            let states = states(&pair.target.config, &of_target, &Row::all(part)[..tokens], &LAYERS)?;
+            recalled(&states, &Row::all(part), |row| row.id != mask)
+        };
+        let states = parts.iter().map(read).collect::<candle_core::Result<Vec<_>>>();
+        let states = states.and_then(|states| Tensor::cat(&states, 0)).expect("candle's states");
+        let (loss, expected) = by_candle(&tensors, |weights| {
+            candle::loss(&config, weights, &Row::all(&packed), Some(&states)).expect("candle's forward pass")
+        });
+        let ours: f32 = losses.iter().map(|row| row.cross_entropy).sum();
+        assert!((ours - loss).abs() <= 1e-3 * loss, "{:?}: loss {ours}, candle's {loss}", config.family);
+        compare(&network, &plan, &expected, 2e-3, &format!("{:?}", config.family));
+    }
+}
+
+#[test]
+fn a_target_that_has_no_such_layers_is_refused() {
+    let plan = plan(CacheFormat::F16);
+    let pair = Pair::of(Recipe::llama(81));
+    let refused = |change: &dyn Fn(&mut TargetLayers)| {
+        let mut pair = Pair::of(Recipe::llama(81));
+        change(pair.draft.config.target_layers.as_mut().expect("a reader"));
+        pair.draft.upload(&upload(&pair.target, &plan), &plan).map(drop)
+    };
+    for (layers, field) in [(vec![1, 3], "target_layers"), (vec![2, 1], "target_layers"), (vec![], "target_layers")] {
+        let error = refused(&|target| target.layers.clone_from(&layers));
+        assert!(matches!(&error, Err(Error::Config { field: named, .. }) if named == field), "{layers:?}: {error:?}");
+    }
+    let error = refused(&|target| target.hidden_size += 8);
+    assert!(matches!(&error, Err(Error::Config { field, .. }) if field == "target_hidden_size"), "{error:?}");
+    let mut lacking = Pair::of(Recipe::llama(81));
+    lacking.draft.tensors.remove(TARGET_PROJECTION);
+    let error = lacking.draft.upload(&upload(&pair.target, &plan), &plan).map(drop);
+    assert!(matches!(&error, Err(Error::MissingTensor { name, .. }) if name == TARGET_PROJECTION), "{error:?}");
+}
