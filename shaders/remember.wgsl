@@ -16,25 +16,12 @@ struct RememberParams {
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;             // [rows, width]
 @group(0) @binding(3) var<storage, read_write> states: array<vec2<u32>>;  // [positions, parts, width]
 
-var<workgroup> gathered: array<f32, LANES>;
-
 @compute @workgroup_size(LANES)
 fn remember(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let source = group.x * params.pieces;
-    var squares = vec4(0.0);
-    for (var i = lane; i < params.pieces; i += LANES) {
-        let v = x[source + i];
-        squares = fma(v, v, squares);
-    }
-    gathered[lane] = (squares.x + squares.y) + (squares.z + squares.w);
-    for (var half = LANES / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if lane < half { gathered[lane] += gathered[lane + half]; }
-    }
-    workgroupBarrier();
+    let scale = row_scale(source, params.pieces, params.epsilon, lane);
     let position = position_of(group.x);
     if slot_of(group.x) != params.slot || position >= params.positions { return; }
-    let scale = 1.0 / sqrt(gathered[0] / f32(4u * params.pieces) + params.epsilon);
     let out = (position * params.parts + params.part) * params.pieces;
     for (var i = lane; i < params.pieces; i += LANES) {
         let v = x[source + i] * scale;

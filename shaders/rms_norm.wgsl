@@ -10,28 +10,13 @@ struct RmsNormParams { pieces: u32, epsilon: f32 }
 @group(0) @binding(3) var<storage, read> gain: array<vec4<f32>>;          // [width]
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;       // [rows, width]
 
-var<workgroup> gathered: array<f32, LANES>;
-
 @compute @workgroup_size(LANES)
 fn rms_norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let out = group.x * params.pieces;
     var source = out;
     if OUTPUT_ROWS != 0u { source += step.first_output * params.pieces; }
 
-    var squares = vec4(0.0);
-    for (var i = lane; i < params.pieces; i += LANES) {
-        let v = x[source + i];
-        squares = fma(v, v, squares);
-    }
-    gathered[lane] = (squares.x + squares.y) + (squares.z + squares.w);
-    for (var half = LANES / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if lane < half { gathered[lane] += gathered[lane + half]; }
-    }
-    workgroupBarrier();
-    let mean = gathered[0] / f32(4u * params.pieces);
-    let scale = 1.0 / sqrt(mean + params.epsilon);
-
+    let scale = row_scale(source, params.pieces, params.epsilon, lane);
     for (var i = lane; i < params.pieces; i += LANES) {
         y[out + i] = x[source + i] * scale * gain[i];
     }

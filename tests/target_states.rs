@@ -19,9 +19,10 @@ use crate::support::gpu::{device, plan, upload};
 use crate::support::memory::Memory;
 use crate::support::random::Random;
 use crate::support::shared_draft::SharedDraft;
-use crate::support::tiny_model::{Recipe, Stored, Tensors};
+use crate::support::tiny_model::{Recipe, Stored};
 use crate::training::candle::{self, Row, Weights};
 use crate::training::gradients::{by_candle, compare, samples};
+use crate::training::teacher::weights;
 
 const MASK: u32 = 5;
 
@@ -129,13 +130,6 @@ fn projection(seed: u64, hidden: usize) -> Stored {
     let values = Random::new(seed).normals(hidden * width, 2.0 / (width as f32).sqrt());
     let values = values.into_iter().map(|value| half::bf16::from_f32(value).to_f32()).collect();
     Stored { shape: vec![hidden, width], values }
-}
-
-fn weights(tensors: &Tensors) -> Weights {
-    let tensor = |(name, stored): (&String, &Stored)| {
-        (name.clone(), Tensor::from_slice(&stored.values, stored.shape.clone(), &Cpu).expect("a tensor"))
-    };
-    tensors.iter().map(tensor).collect()
 }
 
 /// Compares a round's proposals with candle's; near ties are passed over. Gives how many were compared.

@@ -16,6 +16,7 @@ mod samplers;
 mod sampling;
 mod statistics;
 mod stream;
+mod target_states;
 mod transcript;
 
 pub use decoder::Decoder;

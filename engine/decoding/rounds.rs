@@ -9,10 +9,11 @@ use super::records::{Record, Records};
 use super::remote::Remote;
 use super::samplers::{SamplerParts, Samplers};
 use super::sampling::SamplingOptions;
+use super::target_states::TargetStates;
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Pass, Readback};
 use crate::model::{Sampler, SamplerTerms, Sequence, Slots, Tap, Turns, Way};
-use crate::ops::{Accept, Inputs, Role, RoundBuffers, RoundParams, Session, States, Whose};
+use crate::ops::{Accept, Inputs, Role, RoundBuffers, RoundParams, Session, Whose};
 
 /// What the host knows of the sequence when it records a round: exact where no round is in flight, bounds otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,48 +71,6 @@ pub struct Rounds {
     /// Bookkeeping kernels by what they are told, bound on first use.
     inputs: HashMap<(Whose, RoundParams), Inputs>,
     accepts: HashMap<(usize, usize), Accept>,
-}
-
-/// The states of one sequence, and what passes do with them.
-struct TargetStates {
-    states: States,
-    alone: Taps,
-    together: Option<Taps>,
-}
-
-/// What the target's passes keep and the draft's read.
-struct Taps {
-    keep: Tap,
-    read: Tap,
-}
-
-impl TargetStates {
-    /// None if the draft in `seat` reads none.
-    fn new(seat: &Seat, positions: usize, session: &Buffer) -> Result<Option<TargetStates>> {
-        let Some(layers) = seat.draft().and_then(|draft| draft.alone().model().config().target_layers.as_ref()) else {
-            return Ok(None);
-        };
-        let device = seat.target().alone().model().device();
-        let states = States::new(device, positions, layers.layers.len(), layers.hidden_size)?;
-        let alone = Taps::new(seat, Way::Alone, session, &states)?;
-        Ok(alone.map(|alone| TargetStates { states, alone, together: None }))
-    }
-
-    fn taps(&self, way: Way) -> Option<&Taps> {
-        match way {
-            Way::Alone => Some(&self.alone),
-            Way::Together => self.together.as_ref(),
-        }
-    }
-}
-
-impl Taps {
-    fn new(seat: &Seat, way: Way, session: &Buffer, states: &States) -> Result<Option<Taps>> {
-        let Some(draft) = seat.draft() else { return Ok(None) };
-        let Some(layers) = &draft.alone().model().config().target_layers else { return Ok(None) };
-        let keep = seat.target().keeping(way, seat.slot, &layers.layers, states)?;
-        Ok(draft.reading(way, seat.slot, session, states)?.map(|read| Taps { keep, read }))
-    }
 }
 
 /// Where a model's rows write their choices.
@@ -176,10 +135,7 @@ impl Rounds {
 
     /// Binds what passes with other sequences do for a draft that reads states.
     pub fn prepare_together(&mut self) -> Result<()> {
-        if let Some(states) = self.states.as_mut().filter(|states| states.together.is_none()) {
-            states.together = Taps::new(&self.seat, Way::Together, &self.session, &states.states)?;
-        }
-        Ok(())
+        self.states.as_mut().map_or(Ok(()), |states| states.prepare_together(&self.seat, &self.session))
     }
 
     /// Whether the draft is on another device.

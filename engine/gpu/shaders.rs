@@ -100,6 +100,7 @@ shaders![
     "shared/rms_norm_gradient",
     "shared/rope_gradient",
     "shared/round",
+    "shared/row_scale",
     "shared/step",
     "shared/training_row",
     "shared/turn_back",

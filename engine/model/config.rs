@@ -297,7 +297,7 @@ impl Config {
         }
         if let Some(TargetLayers { layers, hidden_size }) = &self.target_layers {
             if layers.is_empty() || layers.windows(2).any(|pair| pair[0] >= pair[1]) {
-                return fault("target_layers", format!("{layers:?} are no layers in ascending order"));
+                return fault("target_layers", "there has to be a layer, and layers have to ascend".to_owned());
             }
             if *hidden_size == 0 || *hidden_size > LARGEST || !hidden_size.is_multiple_of(8) {
                 let reason = format!("{hidden_size} is not a multiple of 8 between 8 and {LARGEST}");

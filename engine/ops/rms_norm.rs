@@ -39,7 +39,8 @@ impl RmsNorm {
         y.expect("rms_norm", "y", MOST_ROWS, x.width)?;
         // A CPU's barriers cost more than what they would share out.
         let lanes = if device.is_software() { 8 } else { 64 };
-        let kernel = device.kernel(&["rms_norm", "shared/step"], &[("LANES", lanes), row_set.constant()])?;
+        let kernel =
+            device.kernel(&["rms_norm", "shared/row_scale", "shared/step"], &[("LANES", lanes), row_set.constant()])?;
         let params = RmsNormParams { pieces: (x.width / 4) as u32, epsilon };
         let params = Buffer::uniform(device, "rms_norm params", &params)?;
         let operands = [&params, step, &x.buffer, &gain.buffer, &y.buffer];

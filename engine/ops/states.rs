@@ -82,7 +82,7 @@ impl Remember {
         }
         // As of norms: a CPU's barriers cost more than what they would share out.
         let lanes = if device.is_software() { 8 } else { 64 };
-        let files = [&["remember", "shared/step"], rows.files()].concat();
+        let files = [&["remember", "shared/row_scale", "shared/step"], rows.files()].concat();
         let kernel = device.kernel(&files, &[("LANES", lanes)])?;
         let params = RememberParams {
             pieces: (states.width / 4) as u32,

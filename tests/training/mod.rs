@@ -4,4 +4,4 @@ pub mod candle;
 pub mod gradients;
 mod learning;
 mod rows;
-mod teacher;
+pub mod teacher;

@@ -24,7 +24,8 @@ fn plan() -> Plan {
     Plan { cache: CacheFormat::F32, ..device().default_plan() }
 }
 
-fn weights(tensors: &Tensors) -> Weights {
+/// The same on candle.
+pub fn weights(tensors: &Tensors) -> Weights {
     let tensor = |(name, stored): (&String, &crate::support::tiny_model::Stored)| {
         (name.clone(), Tensor::from_slice(&stored.values, stored.shape.clone(), &Cpu).expect("a tensor"))
     };

@@ -1,0 +1,58 @@
+//! What one sequence's draft reads of its target beside tokens, by position, as caches hold keys and values.
+
+use super::pool::Seat;
+use crate::error::Result;
+use crate::gpu::Buffer;
+use crate::model::{Tap, Way};
+use crate::ops::States;
+
+/// The states of one sequence, and what passes do with them.
+pub struct TargetStates {
+    states: States,
+    alone: Taps,
+    together: Option<Taps>,
+}
+
+/// What the target's passes keep and the draft's read.
+pub struct Taps {
+    pub keep: Tap,
+    pub read: Tap,
+}
+
+impl TargetStates {
+    /// None if the draft in `seat` reads none.
+    pub fn new(seat: &Seat, positions: usize, session: &Buffer) -> Result<Option<TargetStates>> {
+        let Some(layers) = seat.draft().and_then(|draft| draft.alone().model().config().target_layers.as_ref()) else {
+            return Ok(None);
+        };
+        let device = seat.target().alone().model().device();
+        let states = States::new(device, positions, layers.layers.len(), layers.hidden_size)?;
+        let alone = Taps::new(seat, Way::Alone, session, &states)?;
+        Ok(alone.map(|alone| TargetStates { states, alone, together: None }))
+    }
+
+    /// What is done in passes of this way, if that was prepared.
+    pub fn taps(&self, way: Way) -> Option<&Taps> {
+        match way {
+            Way::Alone => Some(&self.alone),
+            Way::Together => self.together.as_ref(),
+        }
+    }
+
+    /// Binds what is done in passes with other sequences, on first use.
+    pub fn prepare_together(&mut self, seat: &Seat, session: &Buffer) -> Result<()> {
+        if self.together.is_none() {
+            self.together = Taps::new(seat, Way::Together, session, &self.states)?;
+        }
+        Ok(())
+    }
+}
+
+impl Taps {
+    fn new(seat: &Seat, way: Way, session: &Buffer, states: &States) -> Result<Option<Taps>> {
+        let Some(draft) = seat.draft() else { return Ok(None) };
+        let Some(layers) = &draft.alone().model().config().target_layers else { return Ok(None) };
+        let keep = seat.target().keeping(way, seat.slot, &layers.layers, states)?;
+        Ok(draft.reading(way, seat.slot, session, states)?.map(|read| Taps { keep, read }))
+    }
+}
