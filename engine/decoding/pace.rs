@@ -85,9 +85,9 @@ pub struct Pace {
 /// What the first proposal's chance is taken for at first, and how many checks that opinion is worth. A later position
 /// is first taken to be as good as the one before it.
 const PRIOR: f64 = 0.8;
-const PRIOR_WEIGHT: f64 = 1.0;
+const PRIOR_WEIGHT: f64 = 2.0;
 /// What evidence is worth after one more check, and after a rest.
-const FADING: f64 = 0.95;
+const FADING: f64 = 0.98;
 const RESTED: f64 = 0.2;
 /// The shortest and the longest rest, in rounds; speculation that lasted for as many rounds as the shortest is trusted as
 /// at first.
