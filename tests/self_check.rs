@@ -19,11 +19,12 @@ fn a_good_driver_passes() {
 #[test]
 fn a_driver_that_computes_wrongly_is_found_out() {
     let folder = tempfile::tempdir().expect("a folder");
-    let right = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/rms_norm.wgsl"));
-    let right = right.expect("the kernel");
+    let right = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/shared/row_scale.wgsl"));
+    let right = right.expect("a piece of the kernel");
     let wrong = right.replace("1.0 / sqrt(", "1.0001 / sqrt(");
     assert_ne!(wrong, right);
-    std::fs::write(folder.path().join("rms_norm.wgsl"), wrong).expect("a kernel");
+    std::fs::create_dir(folder.path().join("shared")).expect("a folder in it");
+    std::fs::write(folder.path().join("shared/row_scale.wgsl"), wrong).expect("a kernel");
     let shaders = Shaders::from_folder(folder.path()).expect("shaders");
     let device = Device::open_with(&AdapterQuery::default(), shaders).expect("an adapter");
     match check_values(&device, &device.default_plan()) {
