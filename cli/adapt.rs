@@ -213,6 +213,18 @@ impl AdaptArguments {
     }
 }
 
+/// Refuses layers, asked for by `option`, that the model in `files` does not have.
+fn check_layers(option: &'static str, layers: &[usize], files: &ModelFiles) -> pard_engine::Result<()> {
+    let count = files.config.layers;
+    match layers.iter().find(|&&layer| layer >= count) {
+        None => Ok(()),
+        Some(layer) => {
+            let reason = format!("{} has no layer {layer}; its layers are 0 to {}", files.name(), count - 1);
+            Err(Error::Option { option, reason })
+        }
+    }
+}
+
 /// What the arguments come to.
 struct Run {
     layers: Vec<usize>,
@@ -232,10 +244,7 @@ impl Run {
             true => (0..config.layers).collect(),
             false => arguments.layers.clone(),
         };
-        if let Some(layer) = layers.iter().find(|&&layer| layer >= config.layers) {
-            let reason = format!("{} has no layer {layer}; its layers are 0 to {}", files.name(), config.layers - 1);
-            return Err(Error::Option { option: "layers", reason }.into());
-        }
+        check_layers("layers", &layers, files)?;
         let first_unused = files.text.tokenizer.vocab_size();
         let unused = (arguments.freeze_embeddings || first_unused < config.vocab_size).then_some(first_unused as u32);
         let mask_token = arguments.mask_token.or(config.mask_token).or(unused).ok_or_else(|| Error::Option {
@@ -306,11 +315,7 @@ impl Run {
             return Ok(None);
         }
         let files = load::open(arguments.target_name(), talk)?;
-        let layers = files.config.layers;
-        if let Some(layer) = arguments.target_layers.iter().find(|&&layer| layer >= layers) {
-            let reason = format!("{} has no layer {layer}; its layers are 0 to {}", files.name(), layers - 1);
-            return Err(Error::Option { option: "target-layers", reason }.into());
-        }
+        check_layers("target-layers", &self.target_layers, &files)?;
         Ok(Some(load::upload(device, files, LoadOptions::default(), talk)?))
     }
 

@@ -12,7 +12,7 @@ use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, Drafts, Metho
 use pard_engine::gpu::{CacheFormat, Plan};
 use pard_engine::model::config::{Config, TargetLayers};
 use pard_engine::model::{PassCost, TARGET_PROJECTION, Transformer};
-use pard_engine::training::{Loss, Network, PackedRows, Recipe as NetworkRecipe, Retention};
+use pard_engine::training::{Network, PackedRows, Recipe as NetworkRecipe, Retention};
 
 use crate::decoding::{CONTEXT, decode, decoder, lengths};
 use crate::support::gpu::{device, plan, upload};
@@ -21,7 +21,7 @@ use crate::support::random::Random;
 use crate::support::shared_draft::SharedDraft;
 use crate::support::tiny_model::{Recipe, Stored};
 use crate::training::candle::{self, Row, Weights};
-use crate::training::gradients::{by_candle, compare, samples};
+use crate::training::gradients::{by_candle, compare, recipe_of, samples};
 use crate::training::teacher::weights;
 
 const MASK: u32 = 5;
@@ -245,17 +245,9 @@ fn its_gradients_are_those_of_candles_autograd() {
             device(),
             &plan,
             &NetworkRecipe {
-                config: &config,
-                checkpoint: &Memory::new(tensors.clone()),
-                layers: &[0, 1],
-                mask_token: mask,
-                freeze_embeddings: false,
-                vocabulary: None,
-                rows: packed.rows.len() + 5,
-                positions: 64,
                 teacher: Some(&target),
-                loss: Loss::TEXT,
                 target_layers: &LAYERS,
+                ..recipe_of(&config, &Memory::new(tensors.clone()), mask, packed.rows.len() + 5)
             },
         )
         .expect("a network");

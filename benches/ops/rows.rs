@@ -113,11 +113,10 @@ pub fn target_states(bench: &Bench, config: &Config) -> Result<()> {
     // The row behind each, kept as it is in every layer.
     let mut expected = oracle::Expected::default();
     for row in input.chunks(width) {
-        let of_row = oracle::rms_norm::rms_norm(row, &vec![1.0; width], epsilon);
+        let of_row = oracle::remember::remember(row, width, epsilon);
         for _ in 0..LAYERS {
-            for (&value, &bound) in of_row.values.iter().zip(&of_row.bound) {
-                expected.push(value, 1.001 * bound + (value.abs() / 1024.0).max(2f64.powi(-24)));
-            }
+            expected.values.extend(&of_row.values);
+            expected.bound.extend(&of_row.bound);
         }
     }
     bench.result::<f32>(&kept[kept.len() - 1], &y.buffer, 1)?;

@@ -238,12 +238,7 @@ fn mask_token(keys: &Object) -> Result<Option<u32>> {
 
 /// What a draft reads of its target beside tokens.
 fn target_layers(keys: &Object) -> Result<Option<TargetLayers>> {
-    let layers = keys.sizes("target_layers")?;
-    match layers {
-        None => Ok(None),
-        Some(layers) => {
-            let hidden_size = keys.required("target_hidden_size", keys.size("target_hidden_size")?)?;
-            Ok(Some(TargetLayers { layers, hidden_size }))
-        }
-    }
+    let Some(layers) = keys.sizes("target_layers")? else { return Ok(None) };
+    let hidden_size = keys.required("target_hidden_size", keys.size("target_hidden_size")?)?;
+    Ok(Some(TargetLayers { layers, hidden_size }))
 }

@@ -8,6 +8,7 @@ pub mod measure;
 mod network;
 mod optimizer;
 mod parameter;
+mod projection;
 mod rows;
 pub mod state;
 mod teacher;

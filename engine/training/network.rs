@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use super::layer::{ActivationGradients, Activations, Layer, LayerParameters};
 use super::parameter::{Parameter, Source};
+use super::projection::Projection;
 use super::rows::PackedRows;
 use super::teacher::{Loss, Teacher};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Pass, Plan};
-use crate::model::TARGET_PROJECTION;
 use crate::model::Transformer;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::config::{Config, TargetLayers};
@@ -133,15 +133,6 @@ pub struct Network {
     loss: Loss,
     embedding_gradient: EmbeddingGradient,
     readers: [Buffer; 3],
-}
-
-/// What is made of the target's states, and added to the embeddings.
-struct Projection {
-    parameter: Parameter,
-    /// What each row reads; nothing, of masks.
-    states: Tensor,
-    product: Matmul,
-    gradient: WeightGradient,
 }
 
 /// From the residual stream to the loss and back, for a chunk of rows.
@@ -429,40 +420,6 @@ impl Network {
             None => Some(id),
             Some(vocabulary) => vocabulary.binary_search(&id).ok().map(|index| index as u32),
         }
-    }
-}
-
-impl Projection {
-    /// It begins with what `checkpoint` has of it if that is a draft's, and else with zeros: the draft is then what it would
-    /// be without.
-    fn new(
-        device: &Device,
-        plan: &Plan,
-        checkpoint: &dyn Checkpoint,
-        target: &TargetLayers,
-        shared: &Shared,
-        embedded: &Tensor,
-    ) -> Result<Projection> {
-        let shape = [embedded.width, target.width()];
-        let name = TARGET_PROJECTION.to_owned();
-        let parameter = match checkpoint.expect(TARGET_PROJECTION, &shape) {
-            Ok(_) => {
-                let source = Source { from: name.clone(), to: name };
-                Parameter::matrix(device, plan, checkpoint, vec![(source, shape[0])], shape[1])?
-            }
-            Err(_) => {
-                Parameter::of_matrix(device, plan, vec![(name, shape[0])], shape[1], &vec![0.0; shape[0] * shape[1]])?
-            }
-        };
-        let states = Tensor::new(device, "target's states", embedded.rows, shape[1])?;
-        let (matrix, gradients) = parameter.as_matrix();
-        let (step, gradient) = (&shared.step, &shared.gradients.hidden);
-        Ok(Projection {
-            product: Matmul::new(device, plan, step, matrix, [&states, embedded], Finish::Add, RowSet::All)?,
-            gradient: WeightGradient::new(device, step, matrix, [&states, gradient], gradients)?,
-            parameter,
-            states,
-        })
     }
 }
 

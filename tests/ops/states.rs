@@ -6,20 +6,11 @@ use pard_engine::ops::{BatchRow, Recall, Remember, Rows, Session, States, Step};
 
 use super::{compare, input, output, read, step, submit};
 use crate::oracle::Expected;
-use crate::oracle::rms_norm::rms_norm;
+use crate::oracle::remember::remember;
 use crate::support::gpu::device;
 use crate::support::random::Random;
 
 const EPSILON: f32 = 1e-5;
-
-/// As `expected`, rounded to half precision either way: 2^-10 of it, or 2^-24 where it is small.
-fn halved(expected: Expected) -> Expected {
-    let mut halved = Expected::default();
-    for (value, bound) in expected.values.into_iter().zip(expected.bound) {
-        halved.push(value, bound * 1.001 + (value.abs() / 1024.0).max(2f64.powi(-24)));
-    }
-    halved
-}
 
 fn session(device: &Device, target_rows: usize) -> Buffer {
     let session = Session { tokens: 0, target_rows: target_rows as u32, draft_rows: 0 };
@@ -41,7 +32,7 @@ fn a_row_reads_what_was_kept_of_the_position_before() {
                 let op = Remember::new(device(), &at, 0, &input(device(), width, &x), EPSILON, &states, part);
                 submit(device(), |pass| op.expect("shapes that fit").encode(pass, rows));
                 for (row, kept) in x.chunks(width).zip(&mut kept) {
-                    let expected = halved(rms_norm(row, &vec![1.0; width], EPSILON));
+                    let expected = remember(row, width, EPSILON);
                     kept.values.extend(expected.values);
                     kept.bound.extend(expected.bound);
                 }
@@ -100,8 +91,8 @@ fn rows_of_other_sequences_are_passed_over() {
         let actual = &actual[row * width..][..width];
         match (before, places[row].0) {
             (Some(before), _) => {
-                let expected = rms_norm(&x[before * width..][..width], &vec![1.0; width], EPSILON);
-                compare(device(), "recall", &format!("row {row}"), actual, &halved(expected));
+                let expected = remember(&x[before * width..][..width], width, EPSILON);
+                compare(device(), "recall", &format!("row {row}"), actual, &expected);
             }
             // Nobody's reads it.
             (None, 2) => assert!(actual.iter().all(|value| value.is_nan()), "row {row}"),

@@ -14,6 +14,7 @@ pub mod log_probabilities;
 pub mod matmul;
 pub mod penalties;
 pub mod probabilities;
+pub mod remember;
 pub mod rms_norm;
 pub mod rope;
 pub mod rotary_table;

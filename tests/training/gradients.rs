@@ -6,6 +6,7 @@ use candle_core::Device::Cpu;
 use candle_core::{Tensor, Var};
 use fastrand::Rng;
 use pard_engine::gpu::{CacheFormat, Plan};
+use pard_engine::model::config::Config;
 use pard_engine::ops::{Matrix, WeightFormat};
 use pard_engine::training::{Loss, Network, PackedRows, Recipe as NetworkRecipe, Retention, Sample};
 
@@ -50,6 +51,23 @@ pub fn by_candle(
     (loss.to_scalar().expect("a number"), gradients.collect())
 }
 
+/// A draft of two layers that trains all it has, of the text alone, with room for `rows` rows.
+pub fn recipe_of<'a>(config: &'a Config, checkpoint: &'a Memory, mask_token: u32, rows: usize) -> NetworkRecipe<'a> {
+    NetworkRecipe {
+        config,
+        checkpoint,
+        layers: &[0, 1],
+        mask_token,
+        freeze_embeddings: false,
+        vocabulary: None,
+        rows,
+        positions: 64,
+        teacher: None,
+        loss: Loss::TEXT,
+        target_layers: &[],
+    }
+}
+
 #[test]
 fn gradients_are_those_of_candles_autograd() {
     for recipe in Recipe::each_family(61) {
@@ -66,24 +84,8 @@ fn gradients_are_those_of_candles_autograd() {
         }
         let plan = Plan { cache: CacheFormat::F32, ..device().default_plan() };
         let memory = Memory::new(tensors.clone());
-        let network = Network::new(
-            device(),
-            &plan,
-            &NetworkRecipe {
-                config: &config,
-                checkpoint: &memory,
-                layers: &[0, 1],
-                mask_token: mask,
-                freeze_embeddings: false,
-                vocabulary: None,
-                rows: packed.rows.len() + 5,
-                positions: 64,
-                teacher: None,
-                loss: Loss::TEXT,
-                target_layers: &[],
-            },
-        )
-        .expect("a network");
+        let network = Network::new(device(), &plan, &recipe_of(&config, &memory, mask, packed.rows.len() + 5))
+            .expect("a network");
         let losses = network.learn(&packed, 1.0).expect("a pass");
         let (loss, expected) = by_candle(&tensors, |weights| {
             candle::loss(&config, weights, &Row::all(&packed), None).expect("candle's forward pass")

@@ -14,7 +14,7 @@ use pard_engine::model::{Transformer, WeightChoice};
 use pard_engine::training::{Loss, Network, PackedRows, Recipe as NetworkRecipe, Retention, Sample};
 
 use super::candle::{self, Row, Weights};
-use super::gradients::{BAR, by_candle, compare, samples};
+use super::gradients::{BAR, by_candle, compare, recipe_of, samples};
 use crate::support::gpu::device;
 use crate::support::memory::Memory;
 use crate::support::random::Random;
@@ -133,17 +133,9 @@ fn gradients_of_the_teachers_loss_are_those_of_candles_autograd() {
             device(),
             &plan(),
             &NetworkRecipe {
-                config: &config,
-                checkpoint: &Memory::new(tensors.clone()),
-                layers: &[0, 1],
-                mask_token: mask,
-                freeze_embeddings: false,
-                vocabulary: None,
-                rows: packed.rows.len() + 5,
-                positions: 64,
                 teacher: Some(&target),
                 loss: Loss::TEACHER,
-                target_layers: &[],
+                ..recipe_of(&config, &Memory::new(tensors.clone()), mask, packed.rows.len() + 5)
             },
         )
         .expect("a network");
