@@ -28,9 +28,11 @@ mod rows;
 use pard_engine::Result;
 
 /// What can be asked for: the files of shaders/ that are kernels.
-const KERNELS: [&str; 13] = [
+const KERNELS: [&str; 15] = [
     "embedding",
     "rms_norm",
+    "remember",
+    "recall",
     "matmul_rows",
     "matmul_tile",
     "input_gradient",

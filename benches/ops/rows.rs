@@ -123,8 +123,10 @@ pub fn target_states(bench: &Bench, config: &Config) -> Result<()> {
     for case in &read {
         bench.check(case, &bench.result(case, &y.buffer, case.rows * LAYERS * width)?, &expected);
     }
-    bench.time(&kept)?;
-    bench.time(&read)
+    if bench.wants("remember") {
+        bench.time(&kept)?;
+    }
+    if bench.wants("recall") { bench.time(&read) } else { Ok(()) }
 }
 
 /// q, k and v, with and without the norm of heads. Queries are checked here, keys and values where attention reads them.
