@@ -129,10 +129,17 @@ impl Plan {
         Plan {
             lanes,
             slices: if software { 1 } else { 256 / lanes },
-            key_split: 256,
+            // One row of a few thousand keys is to make some hundred workgroups on a GPU. The parts that are merged then
+            // cost a 16th of the keys and values of one row with a group of four heads; halves as large would cost an 8th.
+            key_split: if software { 256 } else { 128 },
             cache: CacheFormat::F16,
             products: Products::Plain,
         }
+    }
+
+    /// Whether it is one for GPUs, which have many lanes to fill and hide what memory takes behind loads in flight.
+    pub(crate) fn is_for_gpu(&self) -> bool {
+        self.slices > 1
     }
 
     /// Parts into which the dot products of a matrix of `weight_rows` rows are cut on `device`: [`Plan::slices`], and twice
