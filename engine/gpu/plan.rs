@@ -95,28 +95,6 @@ impl std::fmt::Display for Products {
     }
 }
 
-/// How rows of a round are multiplied by quantised weights, where products are plain. Prompts are multiplied in f32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum QuantisedProducts {
-    /// Weights are widened to f32.
-    #[default]
-    Float,
-    /// Rows of x are rounded, 32 values at a time, and multiplied as integers.
-    Integer {
-        /// Bytes of a rounded value. Two lose 2^-16 of the largest of the 32 values at most, one loses 2^-8 of it.
-        planes: u32,
-    },
-}
-
-impl std::fmt::Display for QuantisedProducts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            QuantisedProducts::Float => write!(f, "quantised weights in f32"),
-            QuantisedProducts::Integer { planes } => write!(f, "quantised weights by {} bit integers", 8 * planes),
-        }
-    }
-}
-
 /// The choices that decide the bits of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
@@ -131,8 +109,6 @@ pub struct Plan {
     pub cache: CacheFormat,
     /// What multiplies matrices.
     pub products: Products,
-    /// How rows of a round are multiplied by quantised weights.
-    pub quantised: QuantisedProducts,
 }
 
 /// Invocations of a product that keep a large GPU busy: 256 for each of 128 cores.
@@ -158,9 +134,6 @@ impl Plan {
             key_split: if software { 256 } else { 128 },
             cache: CacheFormat::F16,
             products: Products::Plain,
-            // A GPU is bound by arithmetic from four rows on where it widens weights, and has instructions for four products
-            // of bytes at a time.
-            quantised: if software { QuantisedProducts::Float } else { QuantisedProducts::Integer { planes: 2 } },
         }
     }
 
@@ -184,11 +157,7 @@ impl Plan {
 
 impl std::fmt::Display for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Plan { lanes, slices, key_split, cache, products, quantised } = self;
-        write!(f, "{products}, {lanes} lanes, {slices} slices, keys split at {key_split}, {} cache", cache.name())?;
-        match quantised {
-            QuantisedProducts::Float => Ok(()),
-            QuantisedProducts::Integer { .. } => write!(f, ", {quantised}"),
-        }
+        let Plan { lanes, slices, key_split, cache, products } = self;
+        write!(f, "{products}, {lanes} lanes, {slices} slices, keys split at {key_split}, {} cache", cache.name())
     }
 }
