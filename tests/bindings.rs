@@ -16,6 +16,7 @@ use pard_engine::ops::{
 };
 use pard_engine::{Error, Result};
 
+use crate::ops::integer::INTEGER_PLANS;
 use crate::ops::matmul::GPU_PLANS;
 use crate::support::every_op::build_and_record;
 use crate::support::gpu::{noop, noop_with_cooperative_matrices};
@@ -26,7 +27,7 @@ use crate::support::tiny_model::Recipe;
 #[test]
 fn every_op_builds_and_records_without_a_gpu() {
     let device = noop();
-    for plan in [device.default_plan()].into_iter().chain(GPU_PLANS) {
+    for plan in [device.default_plan()].into_iter().chain(GPU_PLANS).chain(INTEGER_PLANS) {
         build_and_record(&device, &plan);
     }
 }
