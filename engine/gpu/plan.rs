@@ -137,7 +137,8 @@ impl QuantisedProducts {
             QuantisedChoice::Integer8 => 1,
         };
         if !is_plain {
-            let reason = format!("products are {products}, which multiply quantised weights as all others; use plain ones");
+            let reason =
+                format!("products are {products}, which multiply quantised weights as all others; use plain ones");
             return Err(Error::Option { option: "quantised products", reason });
         }
         Ok(QuantisedProducts::Integer { planes })
