@@ -78,7 +78,7 @@ pub struct Tensor {
     /// Values in a row.
     pub width: usize,
     /// The first [`MOST_ROWS`] of them as integers, once a product wants them: see [`QuantiseRows`].
-    integers: OnceLock<Buffer>,
+    integers: OnceLock<Box<Buffer>>,
 }
 
 impl Tensor {

@@ -49,7 +49,7 @@ impl QuantiseRows {
             return Ok(buffer);
         }
         let buffer = Buffer::storage(device, "quantised rows", QuantiseRows::bytes(x.width))?;
-        Ok(x.integers.get_or_init(|| buffer))
+        Ok(x.integers.get_or_init(|| Box::new(buffer)))
     }
 
     /// Device memory of the integers of rows that are `width` wide.
