@@ -4,7 +4,7 @@ use pard_engine::gpu::Device;
 use pard_engine::ops::{MOST_ROWS, QuantiseRows, Tensor};
 
 use super::{input, poison, submit};
-use crate::oracle::quantise_rows::{error, largest, unpack};
+use crate::oracle::quantise_rows::{Rest, error, largest, unpack};
 use crate::support::gpu::device;
 use crate::support::random::Random;
 
@@ -55,7 +55,7 @@ fn values_are_within_the_bound_and_sums_are_theirs() {
                     assert!(off <= error(planes) * most, "{planes} bytes, row {row}, {index}: {found} for {exact}");
                     worst = worst.max(if most > 0.0 { off / most } else { 0.0 });
                 }
-                for (index, (block, (size, sums, total))) in found.chunks(32).zip(rest).enumerate() {
+                for (index, (block, Rest { size, sums, total })) in found.chunks(32).zip(rest).enumerate() {
                     let steps = |some: &[f64]| match size {
                         0.0 => 0,
                         _ => some.iter().map(|value| (value / f64::from(size)).round() as i32).sum::<i32>(),
@@ -81,5 +81,5 @@ fn exact_block(row: &[f32], index: usize) -> &[f32] {
 fn values_too_small_to_divide_by_are_zeros() {
     let x = input(device(), 64, &[1e-32; 64]);
     let (found, rest) = unpack(&run(device(), &x, 2, 1)[0], 2);
-    assert!(found.iter().all(|value| *value == 0.0) && rest.iter().all(|(size, ..)| *size == 0.0), "{found:?}");
+    assert!(found.iter().all(|value| *value == 0.0) && rest.iter().all(|rest| rest.size == 0.0), "{found:?}");
 }

@@ -12,9 +12,19 @@ pub fn largest(x: &[f32]) -> Vec<f64> {
     x.chunks(32).map(|block| block.iter().fold(0.0, |most: f64, &value| most.max(f64::from(value).abs()))).collect()
 }
 
+/// What a block holds beside its values.
+pub struct Rest {
+    /// That of a step.
+    pub size: f32,
+    /// The first 16 values and the last 16, added up, in steps.
+    pub sums: [i32; 2],
+    /// All values, added up.
+    pub total: f32,
+}
+
 /// The blocks that the kernel wrote for a row, as it packs them: `[blocks, 2 * planes + 1]` vectors of four words. Each value,
-/// and of each block the size of a step, the sums of 16 and 16 values in steps and the sum of all, as they are written there.
-pub fn unpack(words: &[u32], planes: usize) -> (Vec<f64>, Vec<(f32, [i32; 2], f32)>) {
+/// and what each block holds beside them.
+pub fn unpack(words: &[u32], planes: usize) -> (Vec<f64>, Vec<Rest>) {
     let mut values = Vec::new();
     let mut rest = Vec::new();
     for block in words.chunks(4 * (2 * planes + 1)) {
@@ -29,7 +39,7 @@ pub fn unpack(words: &[u32], planes: usize) -> (Vec<f64>, Vec<(f32, [i32; 2], f3
             let steps = if planes == 2 { 256 * byte(0, index) + byte(1, index) } else { byte(0, index) };
             values.push(f64::from(steps) * f64::from(size));
         }
-        rest.push((size, [last[1] as i32, last[2] as i32], f32::from_bits(last[3])));
+        rest.push(Rest { size, sums: [last[1] as i32, last[2] as i32], total: f32::from_bits(last[3]) });
     }
     (values, rest)
 }
