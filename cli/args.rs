@@ -497,9 +497,9 @@ pub struct MemoryArguments {
     /// What multiplies matrices: ordinary instructions, or the adapter's matrix units where it has some
     #[arg(long, default_value = "plain", value_parser = one_of(&PRODUCTS))]
     pub products: ProductChoice,
-    /// What multiplies quantised weights beside plain products: 16-bit integers where the adapter multiplies bytes in one
-    /// instruction (auto), floats, or integers of 16 or 8 bits
-    #[arg(long, default_value = "auto", value_parser = one_of(&QUANTISED_PRODUCTS))]
+    /// What multiplies quantised weights beside plain products: floats, or integers of 16 or 8 bits; auto takes those of 16
+    /// where the adapter is known to multiply bytes in one instruction
+    #[arg(long, default_value = "float", value_parser = one_of(&QUANTISED_PRODUCTS))]
     pub quantised_products: QuantisedChoice,
 }
 
@@ -547,10 +547,10 @@ const PRODUCTS: [(&str, ProductChoice); 2] =
     [("plain", ProductChoice::Plain), ("cooperative", ProductChoice::Cooperative)];
 
 const QUANTISED_PRODUCTS: [(&str, QuantisedChoice); 4] = [
-    ("auto", QuantisedChoice::Auto),
     ("float", QuantisedChoice::Float),
     ("int16", QuantisedChoice::Integer16),
     ("int8", QuantisedChoice::Integer8),
+    ("auto", QuantisedChoice::Auto),
 ];
 
 /// One of the named values.

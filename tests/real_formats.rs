@@ -115,8 +115,8 @@ fn greedy_tokens_of_quantised_weights_are_candles() {
     }
 }
 
-/// Rows of integers by quantised weights: logits against candle's, which multiplies the very values in f32. 16 bits are as
-/// good as floats in all but name; 8 bits are not.
+/// Rows of integers by quantised weights: logits against candle's, which multiplies the very values in f32. Rounding x in
+/// each of 120 products leaves 16 bits about 1.5e-4 of the norm off, a few times that at the worst position; 8 bits 3e-2.
 #[test]
 fn logits_of_integer_products_agree_with_candle() {
     const DECODED: usize = 24;
@@ -130,7 +130,7 @@ fn logits_of_integer_products_agree_with_candle() {
         let mut candle = on_candle(&files, &values);
         let mut text = Vec::new();
         let kinds =
-            [(QuantisedProducts::Float, 1e-4), (QuantisedProducts::Integer { planes: 2 }, 2e-4), (ONE_BYTE, 1e-1)];
+            [(QuantisedProducts::Float, 1e-4), (QuantisedProducts::Integer { planes: 2 }, 1e-3), (ONE_BYTE, 3e-1)];
         for (quantised, bound) in kinds {
             let plan = Plan { cache: CacheFormat::F32, quantised, ..device().default_plan() };
             let choice = WeightChoice::Quantised { layers, ends: WeightFormat::Q8_0 };
@@ -158,8 +158,10 @@ fn logits_of_integer_products_agree_with_candle() {
             seen.extend(sequence.logits(13).expect("logits"));
             let expected = candle.logits(&text, &(last..text.len()).collect::<Vec<_>>());
             let errors = seen.chunks(vocab).zip(&expected).map(|(actual, expected)| relative_error(actual, expected));
-            let worst = errors.fold(0.0, f64::max);
-            println!("{}, {quantised}: relative error {worst:.1e} at most", layers.name());
+            let mut errors: Vec<f64> = errors.collect();
+            errors.sort_by(f64::total_cmp);
+            let (median, worst) = (errors[errors.len() / 2], errors[errors.len() - 1]);
+            println!("{}, {quantised}: relative error {median:.1e}, {worst:.1e} at most", layers.name());
             assert!(worst <= bound, "{}, {quantised}: {worst:e} is above {bound:e}", layers.name());
             assert_eq!(seen.len(), expected.len() * vocab);
         }

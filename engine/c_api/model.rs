@@ -77,7 +77,7 @@ impl PardLoadOptions {
                 1 => ProductChoice::Cooperative,
                 other => return Err(unknown("products", other)),
             },
-            quantised: QuantisedChoice::Auto,
+            quantised: QuantisedChoice::Float,
             ignore_tuning: false,
         })
     }

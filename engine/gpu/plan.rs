@@ -98,15 +98,16 @@ impl std::fmt::Display for Products {
 /// What multiplies quantised weights where products are plain, as a user asks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum QuantisedChoice {
-    /// Integers of 16 bits where the adapter is known to multiply bytes in one instruction, floats elsewhere.
-    #[default]
-    Auto,
     /// Weights are widened to f32, and x stays as it is.
+    #[default]
     Float,
-    /// x is rounded to 16 bits, relative to the largest of 32 neighbours.
+    /// x is rounded to 16 bits, relative to the largest of 32 neighbours. Of SmolLM2-135M that moves logits by 1.5e-4 of
+    /// their norm, 5e-4 at the worst position: a sixth of what rounding x to half precision does.
     Integer16,
-    /// x is rounded to 8 bits, as llama.cpp does it.
+    /// x is rounded to 8 bits, as llama.cpp does it: 3e-2 of the norm, 1e-1 at the worst position.
     Integer8,
+    /// [`QuantisedChoice::Integer16`] where the adapter is known to multiply bytes in one instruction, floats elsewhere.
+    Auto,
 }
 
 /// What multiplies quantised weights by the rows of a round, where products are plain. Prompts take floats.
@@ -195,10 +196,7 @@ impl Plan {
             key_split: if software { 256 } else { 128 },
             cache: CacheFormat::F16,
             products: Products::Plain,
-            quantised: match device.has_integer_dot_products() {
-                true => QuantisedProducts::Integer { planes: 2 },
-                false => QuantisedProducts::Float,
-            },
+            quantised: QuantisedProducts::Float,
         }
     }
 
