@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, value_parser};
 use pard_engine::decoding::{
     Acceptance, DecoderOptions, Drafts, MOST_DRAFTS, MOST_TEMPERATURE, Method, NgramOptions, SamplingOptions,
 };
-use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, ProductChoice, Shaders, is_same_adapter};
+use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, ProductChoice, QuantisedChoice, Shaders, is_same_adapter};
 use pard_engine::model::source::DEFAULT_MODEL;
 use pard_engine::model::{LoadOptions, WeightChoice};
 use pard_engine::ops::{MOST_ROWS, WeightFormat};
@@ -497,6 +497,10 @@ pub struct MemoryArguments {
     /// What multiplies matrices: ordinary instructions, or the adapter's matrix units where it has some
     #[arg(long, default_value = "plain", value_parser = one_of(&PRODUCTS))]
     pub products: ProductChoice,
+    /// What multiplies quantised weights beside plain products: floats, or integers of 16 or 8 bits; auto takes those of 16
+    /// where the adapter is known to multiply bytes in one instruction
+    #[arg(long, default_value = "float", value_parser = one_of(&QUANTISED_PRODUCTS))]
+    pub quantised_products: QuantisedChoice,
 }
 
 #[derive(Args, Clone)]
@@ -541,6 +545,13 @@ const CACHES: [(&str, CacheFormat); 3] =
 
 const PRODUCTS: [(&str, ProductChoice); 2] =
     [("plain", ProductChoice::Plain), ("cooperative", ProductChoice::Cooperative)];
+
+const QUANTISED_PRODUCTS: [(&str, QuantisedChoice); 4] = [
+    ("float", QuantisedChoice::Float),
+    ("int16", QuantisedChoice::Integer16),
+    ("int8", QuantisedChoice::Integer8),
+    ("auto", QuantisedChoice::Auto),
+];
 
 /// One of the named values.
 pub fn one_of<T>(choices: &'static [(&'static str, T)]) -> impl TypedValueParser<Value = T>
@@ -639,7 +650,13 @@ impl DeviceArguments {
 
 impl MemoryArguments {
     pub fn load_options(&self) -> LoadOptions {
-        LoadOptions { weights: self.weights(), cache: self.cache, products: self.products, ignore_tuning: false }
+        LoadOptions {
+            weights: self.weights(),
+            cache: self.cache,
+            products: self.products,
+            quantised: self.quantised_products,
+            ignore_tuning: false,
+        }
     }
 
     /// The same with weights kept as `weights` says.

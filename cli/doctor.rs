@@ -238,6 +238,9 @@ fn kernels(device: &Device) -> Finding {
             "the driver computes wrongly: update it, or choose another adapter with --device",
         );
     }
+    if let Err(error) = check_products(device, &plan) {
+        return failed(error.to_string(), "update the driver; until then use --quantised-products float");
+    }
     match check_row_invariance(device, &plan, MOST_DRAFTS + 1) {
         Ok(()) => Ok("they give the right values, and the same bits for every number of rows".to_owned()),
         Err(error) => failed(error.to_string(), "update the driver; until then decode with --method ar"),

@@ -9,6 +9,7 @@ use pard_engine::ops::{
 };
 
 use crate::ops::attention::Layer;
+use crate::ops::integer::INTEGER_PLANS;
 use crate::ops::matmul::{ENDINGS, Ending, FORMATS, GPU_PLANS, GateUp, Product};
 use crate::ops::quantised::{Blocks, product, quantised};
 use crate::ops::{
@@ -81,7 +82,11 @@ fn rows_by_quantised_weights_do_not_depend_on_each_other() {
     let mut random = Random::new(87);
     let (outputs, depth) = (65, 256);
     for (index, format) in quantised().enumerate() {
-        for plan in [device().default_plan(), GPU_PLANS[index % 3]] {
+        let integers = match sweep() {
+            true => INTEGER_PLANS.to_vec(),
+            false => vec![INTEGER_PLANS[index % 2], INTEGER_PLANS[2 + index % 2]],
+        };
+        for plan in [device().default_plan(), GPU_PLANS[index % 3]].into_iter().chain(integers) {
             let blocks = Blocks::new(format, 2 * outputs, depth, &mut random);
             let x = random.normals(MOST_ROWS * depth, 1.0);
             let matrices = [
@@ -101,9 +106,16 @@ fn rows_by_quantised_weights_do_not_depend_on_each_other() {
 #[test]
 fn every_variant_of_a_product_gives_the_same_bits() {
     let mut random = Random::new(86);
-    let formats = [(WeightFormat::Bf16, 136), (WeightFormat::Q8_0, 96), (WeightFormat::Q6K, 256)];
+    let formats = [
+        (WeightFormat::Bf16, 136),
+        (WeightFormat::Q8_0, 96),
+        (WeightFormat::Q6K, 256),
+        (WeightFormat::Q8_0, 96),
+        (WeightFormat::Q4K, 512),
+    ];
     for (index, (format, depth)) in formats.into_iter().enumerate() {
-        let plan = [device().default_plan(), GPU_PLANS[0], device().default_plan()][index];
+        let usual = device().default_plan();
+        let plan = [usual, GPU_PLANS[0], usual, INTEGER_PLANS[0], INTEGER_PLANS[1]][index];
         for (pair, finish) in [(1, Finish::Store), (2, Finish::Swiglu)] {
             let outputs = 65;
             let values = random.normals(2 * outputs * depth, 0.2);

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use pard_engine::gpu::{Buffer, CacheFormat, Device, Plan, ProductChoice, Products};
+use pard_engine::gpu::{
+    Buffer, CacheFormat, Device, Plan, ProductChoice, Products, QuantisedChoice, QuantisedProducts,
+};
 use pard_engine::model::{LoadOptions, Sequence, Transformer, WeightChoice};
 use pard_engine::ops::gradients::{
     Accumulate, ColumnSum, GainGradients, InputGradient, PackedAttention, PackedAttentionGradient, RopeGradient,
@@ -11,11 +13,12 @@ use pard_engine::ops::gradients::{
 };
 use pard_engine::ops::{
     Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Finish, Gather, KvCache, LogProbabilities,
-    MOST_ROWS, MaskRow, Matmul, Matrix, Penalties, PenaltyTerms, Probabilities, Rejection, RejectionTerms, RmsNorm,
-    Role, Rope, RopeGains, RowSet, Step, Tensor, Truncation, TruncationTerms, WeightFormat,
+    MOST_ROWS, MaskRow, Matmul, Matrix, Penalties, PenaltyTerms, Probabilities, QuantiseRows, Rejection,
+    RejectionTerms, RmsNorm, Role, Rope, RopeGains, RowSet, Step, Tensor, Truncation, TruncationTerms, WeightFormat,
 };
 use pard_engine::{Error, Result};
 
+use crate::ops::integer::INTEGER_PLANS;
 use crate::ops::matmul::GPU_PLANS;
 use crate::support::every_op::build_and_record;
 use crate::support::gpu::{noop, noop_with_cooperative_matrices};
@@ -26,7 +29,7 @@ use crate::support::tiny_model::Recipe;
 #[test]
 fn every_op_builds_and_records_without_a_gpu() {
     let device = noop();
-    for plan in [device.default_plan()].into_iter().chain(GPU_PLANS) {
+    for plan in [device.default_plan()].into_iter().chain(GPU_PLANS).chain(INTEGER_PLANS) {
         build_and_record(&device, &plan);
     }
 }
@@ -43,6 +46,28 @@ fn cooperative_products_build_and_record_without_a_gpu() {
 fn cooperative_products_are_refused_where_there_are_none() {
     let options = LoadOptions { products: ProductChoice::Cooperative, ..LoadOptions::default() };
     assert!(matches!(options.plan(&noop()), Err(Error::Option { option: "products", .. })));
+}
+
+#[test]
+fn integers_are_chosen_where_they_are_asked_for() {
+    let plan = |quantised: QuantisedChoice, products: ProductChoice, device: &Device| {
+        LoadOptions { quantised, products, ..LoadOptions::default() }.plan(device)
+    };
+    let (plain, device) = (ProductChoice::Plain, noop());
+    let cases = [
+        (QuantisedChoice::Auto, QuantisedProducts::Float),
+        (QuantisedChoice::Float, QuantisedProducts::Float),
+        (QuantisedChoice::Integer16, QuantisedProducts::Integer { planes: 2 }),
+        (QuantisedChoice::Integer8, QuantisedProducts::Integer { planes: 1 }),
+    ];
+    for (choice, expected) in cases {
+        assert_eq!(plan(choice, plain, &device).expect("a plan").quantised, expected, "{choice:?}");
+    }
+    let text = plan(QuantisedChoice::Integer16, plain, &device).expect("a plan").to_string();
+    assert!(text.contains("integers of 16 bits for quantised weights"), "{text}");
+    let of = |choice| QuantisedProducts::of(choice, Products::Cooperative { tile: 16 }, &device);
+    assert_eq!(of(QuantisedChoice::Auto).expect("floats"), QuantisedProducts::Float);
+    assert!(matches!(of(QuantisedChoice::Integer16), Err(Error::Option { option: "quantised products", .. })));
 }
 
 #[test]
@@ -110,6 +135,8 @@ fn operands_that_do_not_fit_are_refused() {
     let matmul =
         |x: &Tensor, y: &Tensor, finish: Finish| Matmul::new(device, plan, &step, &matrix, [x, y], finish, RowSet::All);
     refused(matmul(&tensor(rows, 24), &tensor(rows, 24), Finish::Store), "matmul", "x");
+    refused(QuantiseRows::new(device, &tensor(rows, 24), 2), "quantise_rows", "x");
+    refused(QuantiseRows::new(device, &tensor(rows - 1, 32), 2), "quantise_rows", "x");
     refused(matmul(&tensor(rows - 1, 16), &tensor(rows, 24), Finish::Store), "matmul", "x");
     refused(matmul(&tensor(rows, 16), &tensor(rows, 16), Finish::Store), "matmul", "y");
     refused(matmul(&tensor(rows, 16), &tensor(rows, 24), Finish::Bias(&vector(16))), "matmul", "bias");

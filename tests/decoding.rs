@@ -8,9 +8,11 @@ use pard_engine::decoding::{
     Costs, Decoder, DecoderOptions, Draft, Drafts, MOST_DRAFTS, Method, Speculation, Statistics,
 };
 use pard_engine::gpu::{AdapterQuery, Buffer, CacheFormat, Device};
+use pard_engine::model::config::Config;
 use pard_engine::model::{PassCost, Sequence, Transformer, WeightChoice};
-use pard_engine::ops::Role;
+use pard_engine::ops::{Role, WeightFormat};
 
+use crate::ops::integer::INTEGER_PLANS;
 use crate::oracle::argmax::argmax;
 use crate::support::gpu::{cooperative_plan, device, plan, sweep, upload};
 use crate::support::memory::Memory;
@@ -115,6 +117,34 @@ fn every_method_writes_the_same_tokens_by_cooperative_products() {
             for (name, model) in [("itself", &target), ("a stranger", &stranger)] {
                 let tokens = decode(&mut decoder(&target, &draft(model), method, drafts), &prompt, 40);
                 assert_eq!(tokens, alone, "{} with K = {drafts}, drafted by {name}", method.name());
+            }
+        }
+    }
+}
+
+/// Quantised weights by rows of integers, of 16 bits and of 8.
+#[test]
+fn every_method_writes_the_same_tokens_by_integer_products() {
+    let plain = Recipe::qwen3(3);
+    // Blocks have 32 weights.
+    let config = Config { feed_forward_size: 160, ..plain.config.clone() };
+    let recipe = Recipe { config, ..plain };
+    for (plan, layers) in INTEGER_PLANS.iter().zip([WeightFormat::Q8_0, WeightFormat::Q4_1, WeightFormat::Q5_0]) {
+        let upload = |seed: u64| {
+            let memory = Memory::new(Recipe { seed, ..recipe.clone() }.tensors());
+            let choice = WeightChoice::Quantised { layers, ends: WeightFormat::Q8_0 };
+            let model = Transformer::upload(device(), plan, &recipe.config, &memory, choice, &|_, _| ());
+            Arc::new(model.expect("upload"))
+        };
+        let (target, stranger) = (upload(3), upload(4));
+        let prompt = Random::new(2).indices(37, recipe.config.vocab_size);
+        let alone = decode(&mut decoder(&target, &draft(&target), Method::Ar, 0), &prompt, 40);
+        for drafts in if sweep() { lengths() } else { vec![1, 5, 16] } {
+            for method in [Method::Vsd, Method::Pard] {
+                for (name, model) in [("itself", &target), ("a stranger", &stranger)] {
+                    let tokens = decode(&mut decoder(&target, &draft(model), method, drafts), &prompt, 40);
+                    assert_eq!(tokens, alone, "{layers:?}, {plan}, {} with K = {drafts}, by {name}", method.name());
+                }
             }
         }
     }

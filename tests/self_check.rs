@@ -4,8 +4,9 @@ use std::path::Path;
 
 use pard_engine::Error;
 use pard_engine::gpu::{AdapterQuery, Device, Shaders};
-use pard_engine::ops::{check_row_invariance, check_values};
+use pard_engine::ops::{check_products, check_row_invariance, check_values};
 
+use crate::ops::integer::INTEGER_PLANS;
 use crate::support::gpu::device;
 
 #[test]
@@ -13,6 +14,34 @@ fn a_good_driver_passes() {
     let plan = device().default_plan();
     check_values(device(), &plan).expect("right values");
     check_row_invariance(device(), &plan, 17).expect("the same bits");
+}
+
+#[test]
+fn a_good_driver_passes_in_integers() {
+    for plan in &INTEGER_PLANS {
+        check_products(device(), plan).expect("right values");
+        check_row_invariance(device(), plan, 17).expect("the same bits");
+    }
+}
+
+/// The low bytes of x left out.
+#[test]
+fn a_driver_that_multiplies_bytes_wrongly_is_found_out() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let right = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/planes/two.wgsl"));
+    let right = right.expect("a piece of the kernel");
+    let wrong = right.replace("x[at + 2u], x[at + 3u]", "vec4(0u), vec4(0u)");
+    assert_ne!(wrong, right);
+    std::fs::create_dir(folder.path().join("planes")).expect("a folder in it");
+    std::fs::write(folder.path().join("planes/two.wgsl"), wrong).expect("a kernel");
+    let shaders = Shaders::from_folder(folder.path()).expect("shaders");
+    let device = Device::open_with(&AdapterQuery::default(), shaders).expect("an adapter");
+    match check_products(&device, &INTEGER_PLANS[0]) {
+        Err(Error::Gpu { what, reason }) => {
+            assert!(what == "self-check" && reason.contains("--quantised-products float"), "{what}: {reason}");
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 /// A kernel that is a little wrong stands for a driver that compiles it so.

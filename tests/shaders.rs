@@ -10,6 +10,7 @@ use pard_engine::gpu::{Composition, Plan, Products, Shaders, compose, shader_nam
 use pard_engine::ops::gradients::{AdamWStep, Label, RowLoss};
 use pard_engine::ops::{RoundParams, Session, Step};
 
+use crate::ops::integer::INTEGER_PLANS;
 use crate::ops::matmul::GPU_PLANS;
 use crate::support::every_op::build_and_record;
 use crate::support::gpu::{noop, noop_with_cooperative_matrices};
@@ -17,7 +18,7 @@ use crate::support::gpu::{noop, noop_with_cooperative_matrices};
 /// What the ops really compile, as the device that compiled it says.
 fn compositions() -> Vec<Composition> {
     let device = noop();
-    for plan in [device.default_plan()].into_iter().chain(GPU_PLANS) {
+    for plan in [device.default_plan()].into_iter().chain(GPU_PLANS).chain(INTEGER_PLANS) {
         build_and_record(&device, &plan);
     }
     let mut compositions = device.compositions();

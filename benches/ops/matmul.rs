@@ -1,12 +1,14 @@
-//! `matmul_rows` and `matmul_tile`: every matrix of a layer and the head in BF16, the largest of a layer in each format.
+//! `matmul_rows` and `matmul_tile`: every matrix of a layer and the head in BF16, the largest of a layer in each format;
+//! `quantise_rows` and `matmul_integer`: the largest of a layer in Q8_0.
 
 use std::ops::Range;
 
 use pard_engine::Result;
+use pard_engine::gpu::{Plan, QuantisedProducts};
 use pard_engine::model::config::Config;
-use pard_engine::ops::{Finish, MOST_ROWS, Matmul, Matrix, Role, RowSet, Tensor, WeightFormat};
+use pard_engine::ops::{Finish, MOST_ROWS, Matmul, Matrix, QuantiseRows, Role, RowSet, Tensor, WeightFormat};
 
-use crate::bench::{Bench, Case, PROMPT_ROWS, cold_copies};
+use crate::bench::{Bench, Case, PROMPT_ROWS, cold_copies, each};
 use crate::oracle;
 use crate::support::random::Random;
 
@@ -30,6 +32,7 @@ pub fn all(bench: &Bench, config: &Config) -> Result<()> {
         if name == "gate_up" {
             product(bench, name, shape, WeightFormat::F16)?;
             product(bench, name, shape, WeightFormat::F32)?;
+            integer(bench, name, shape)?;
         }
     }
     Ok(())
@@ -47,6 +50,71 @@ pub fn weights(rows: Range<usize>, out: &mut [f32]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// `quantise_rows` and `matmul_integer` by Q8_0 weights, whatever the adapter's plan.
+fn integer(bench: &Bench, name: &str, [outputs, depth]: [usize; 2]) -> Result<()> {
+    let [rounding, multiplying] = ["quantise_rows", "matmul_integer"].map(|kernel| bench.wants(kernel));
+    if !rounding && !multiplying {
+        return Ok(());
+    }
+    let (device, format, most) = (&bench.device, WeightFormat::Q8_0, MOST_ROWS);
+    let plan = Plan { quantised: QuantisedProducts::Integer { planes: 2 }, ..bench.plan };
+    let input = Random::new(2).normals(most * depth, 1.0);
+    let (x, y) = (bench.tensor(depth, &input)?, Tensor::new(device, "output", most, outputs)?);
+    let quantise = &QuantiseRows::new(device, &x, 2)?;
+    let block_bytes = 2 * 32 + 16;
+    let cases = ROW_COUNTS.map(|rows| Case {
+        kernel: "quantise_rows",
+        what: format!("width {depth}, 16 bits"),
+        rows,
+        bytes: rows * (4 * depth + depth / 32 * block_bytes),
+        flops: 0,
+        state: bench.at(0, rows),
+        record: each(move |pass| quantise.encode(pass, rows)),
+    });
+    if rounding {
+        bench.time(&cases)?;
+    }
+    if !multiplying {
+        return Ok(());
+    }
+    let matmuls = (0..cold_copies((outputs * format.row_bytes(depth)) as u64))
+        .map(|_| {
+            let matrix = Matrix::upload(device, &plan, name, format, [outputs, depth], &weights)?;
+            Matmul::new(device, &plan, &bench.step, &matrix, [&x, &y], Finish::Store, RowSet::All)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let cases = ROW_COUNTS.map(|rows| Case {
+        kernel: "quantise_rows + matmul_integer",
+        what: format!("{name} {outputs} x {depth}, {}", format.name()),
+        rows,
+        bytes: outputs * format.row_bytes(depth) + rows * (depth + outputs) * 4,
+        flops: 2 * outputs * depth * rows,
+        state: bench.at(0, rows),
+        record: Box::new({
+            let matmuls = &matmuls;
+            move |pass, repetition| matmuls[repetition % matmuls.len()].encode(pass, Role::Round, rows)
+        }),
+    });
+    let mut row = vec![0.0; depth];
+    weights(outputs - 1..outputs, &mut row)?;
+    let mut blocks = vec![0; format.stored_bytes(depth)];
+    format.store(&row, &mut blocks);
+    let row = oracle::blocks::widen(format, &blocks);
+    let exact: Vec<f64> = input.iter().map(|&value| value.into()).collect();
+    let mut expected = oracle::matmul_integer::matmul_integer(&exact, &row, depth);
+    for (bound, x) in expected.bound.iter_mut().zip(input.chunks(depth)) {
+        let blocks = oracle::quantise_rows::largest(x).into_iter().zip(row.chunks(32));
+        let size = |row: &[f32]| row.iter().map(|weight| f64::from(weight.abs())).sum::<f64>();
+        *bound += oracle::quantise_rows::error(2) * blocks.map(|(most, row)| most * size(row)).sum::<f64>();
+    }
+    for case in &cases {
+        let all: Vec<f32> = bench.result(case, &y.buffer, case.rows * outputs)?;
+        let actual: Vec<f32> = all.chunks(outputs).map(|row| row[outputs - 1]).collect();
+        bench.check(case, &actual, &expected);
+    }
+    bench.time(&cases)
 }
 
 fn product(bench: &Bench, name: &str, [outputs, depth]: [usize; 2], format: WeightFormat) -> Result<()> {

@@ -8,7 +8,7 @@ use super::arguments::{self, Shared};
 use super::device::PardDevice;
 use super::failure::{Failure, PardError, PardStatus, c_string, free, give};
 use crate::decoding::Draft;
-use crate::gpu::{CacheFormat, ProductChoice};
+use crate::gpu::{CacheFormat, ProductChoice, QuantisedChoice};
 use crate::model::source::{self, DownloadProgress, SourceOptions};
 use crate::model::storage::Memory;
 use crate::model::{DraftFiles, LoadOptions, Model, ModelFiles, PassCost, Tuning, WeightChoice};
@@ -77,6 +77,7 @@ impl PardLoadOptions {
                 1 => ProductChoice::Cooperative,
                 other => return Err(unknown("products", other)),
             },
+            quantised: QuantisedChoice::Float,
             ignore_tuning: false,
         })
     }

@@ -9,7 +9,7 @@ use super::transformer::{Progress, Transformer};
 use super::tuning::Tuning;
 use super::weight_choice::WeightChoice;
 use crate::error::Result;
-use crate::gpu::{CacheFormat, Device, Plan, ProductChoice, Products};
+use crate::gpu::{CacheFormat, Device, Plan, ProductChoice, Products, QuantisedChoice, QuantisedProducts};
 use crate::text::ChatTokenizer;
 
 /// How a model is loaded. The default keeps weights as stored and caches in 16 bits, and multiplies by plain kernels.
@@ -21,6 +21,8 @@ pub struct LoadOptions {
     pub cache: CacheFormat,
     /// What multiplies matrices.
     pub products: ProductChoice,
+    /// What multiplies quantised matrices, where products are plain.
+    pub quantised: QuantisedChoice,
     /// Whether what was measured of this model on this adapter and kept in the user's cache is left unused.
     pub ignore_tuning: bool,
 }
@@ -28,10 +30,11 @@ pub struct LoadOptions {
 impl LoadOptions {
     /// The numeric plan of a model that is loaded so.
     ///
-    /// **Errors**: those of [`Products::of`].
+    /// **Errors**: those of [`Products::of`] and [`QuantisedProducts::of`].
     pub fn plan(&self, device: &Device) -> Result<Plan> {
         let products = Products::of(self.products, device)?;
-        Ok(Plan { cache: self.cache, products, ..device.default_plan() })
+        let quantised = QuantisedProducts::of(self.quantised, products, device)?;
+        Ok(Plan { cache: self.cache, products, quantised, ..device.default_plan() })
     }
 }
 

@@ -9,10 +9,10 @@ use super::shared::Shared;
 use super::states::Tap;
 use super::transformer::{Transformer, attention_shape};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, CacheFormat, Device, Pass, Plan};
+use crate::gpu::{Buffer, CacheFormat, Device, Pass, Plan, QuantisedProducts};
 use crate::ops::{
-    Argmax, Attention, AttentionScratch, Embedding, Finish, KvCache, MOST_ROWS, Matmul, RmsNorm, Role, Rope, RopeGains,
-    RowSet, Rows, States, Step, Tensor,
+    Argmax, Attention, AttentionScratch, Embedding, Finish, KvCache, MOST_ROWS, Matmul, QuantiseRows, RmsNorm, Role,
+    Rope, RopeGains, RowSet, Rows, States, Step, Tensor,
 };
 
 /// Most rows of a prompt that run in one submit.
@@ -118,7 +118,7 @@ impl Sequence {
         let step = Buffer::shared::<Step>(device, "step")?;
         let rows_of_ids = a.prompt_rows.max(2 * MOST_ROWS);
         let ids = Buffer::storage(device, "ids", (rows_of_ids * 4) as u64)?;
-        let ids = Tensor { buffer: ids, rows: rows_of_ids, width: 1 };
+        let ids = Tensor::of(ids, rows_of_ids, 1);
         let rows = batch.map_or(Rows::One(&step), |batch| Rows::Many { step: &step, batch });
         let layers = (0..model.layers.len()).zip(caches).map(|(layer, cache)| Layer::new(model, layer, rows, a, cache));
         let layers = layers.collect::<Result<_>>()?;
@@ -465,7 +465,16 @@ impl Activations {
         let parts: u64 = AttentionScratch::bytes(plan, &attention_shape(config), positions).into_iter().sum();
         let angles = 4 * (angle_positions(positions) * config.head_dim) as u64;
         let states = config.target_layers.as_ref().map_or(0, |target| tensor(rows, target.width() as u64));
-        of_rows + states + tensor(MOST_ROWS, head_rows) + parts + angles
+        // What integer products read: normed, attended and gated rows, and states.
+        let integers = match plan.quantised {
+            QuantisedProducts::Float => 0,
+            QuantisedProducts::Integer { .. } => {
+                let read = [config.hidden_size, config.query_size(), config.feed_forward_size];
+                let states = config.target_layers.as_ref().map_or(0, |target| QuantiseRows::bytes(target.width()));
+                states + read.into_iter().map(QuantiseRows::bytes).sum::<u64>()
+            }
+        };
+        of_rows + states + tensor(MOST_ROWS, head_rows) + parts + angles + integers
     }
 }
 

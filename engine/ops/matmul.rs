@@ -1,5 +1,6 @@
 //! `y[m] = W · x[m]`: shaders/matmul_rows.wgsl for up to 32 rows, shaders/matmul_tile.wgsl for prompts.
-//! A plan of cooperative products has one kernel for both, in engine/ops/cooperative.rs.
+//! A plan of cooperative products has one kernel for both, in engine/ops/cooperative.rs; one of integer products has another
+//! for few rows by quantised weights, in engine/ops/integer.rs.
 //! Which of the two a row meets depends on its role, never on how many rows there are; the row kernels' variants differ
 //! in how many rows and weights they hold in registers, and not in a single rounding.
 
@@ -7,12 +8,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::cooperative::Cooperative;
+use super::integer::Integer;
 use super::matrix::{Matrix, PIECE};
+use super::quantise_rows::QuantiseRows;
 use super::variant::{Variant, Variants};
 use super::weight_format::WeightFormat;
 use super::{MOST_ROWS, Role, Tensor};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Device, Dispatch, Kernel, Pass, Plan, Work};
+use crate::gpu::{Buffer, Device, Dispatch, Kernel, Pass, Plan, Products, QuantisedProducts, Work};
 
 /// What becomes of a finished dot product.
 #[derive(Clone, Copy)]
@@ -69,6 +72,8 @@ struct MatmulParams {
 pub struct Matmul {
     device: Device,
     parts: Vec<Part>,
+    /// Goes before products in integers.
+    quantise: Option<QuantiseRows>,
     variants: Variants,
     /// Rows that a uniform holds.
     uniform_rows: u32,
@@ -85,6 +90,8 @@ pub struct Matmul {
 struct Part {
     storage: Dispatch,
     uniform: Option<Dispatch>,
+    /// Bound with the rows as integers, if those are what it is multiplied by.
+    integer: Option<(Dispatch, Integer)>,
     kernels: Kernels,
     outputs: u32,
 }
@@ -135,6 +142,7 @@ impl Matmul {
         let mut op = Matmul {
             device: device.clone(),
             parts: Vec::new(),
+            quantise: None,
             variants: *weights.variants(),
             uniform_rows: (device.largest_uniform() / (4 * weights.columns() as u64)) as u32,
             finish,
@@ -153,11 +161,13 @@ impl Matmul {
             };
             // All variants with the rows in the same place have the same bindings; any of them can make the bind group.
             let variant = |uniform| Variant { uniform, ..op.variants[0] };
-            let storage = match &kernels.cooperative {
-                None => op.row_kernel(&kernels, variant(false))?,
-                Some(cooperative) => cooperative.kernel(Role::Round, 1)?,
+            let integer = op.integer(plan, part.format);
+            let storage = match (&kernels.cooperative, &integer) {
+                (None, None) => op.row_kernel(&kernels, variant(false))?,
+                (None, Some(_)) => op.tile_kernel(&kernels)?,
+                (Some(cooperative), _) => cooperative.kernel(Role::Round, 1)?,
             };
-            let reads_uniforms = kernels.cooperative.is_none() && op.uniform_rows > 0;
+            let reads_uniforms = kernels.cooperative.is_none() && integer.is_none() && op.uniform_rows > 0;
             let uniform = match reads_uniforms && op.variants.iter().any(|variant| variant.uniform) {
                 true => Some(op.row_kernel(&kernels, variant(true))?),
                 false => None,
@@ -174,7 +184,17 @@ impl Matmul {
             operands.extend(&part.scales);
             let bind = |kernel: &Arc<Kernel>| kernel.dispatch(device, &operands, [1, 1, 1]);
             let (storage, uniform) = (bind(&storage)?, uniform.as_ref().map(bind).transpose()?);
-            op.parts.push(Part { storage, uniform, kernels, outputs: part.outputs as u32 });
+            let integer = match integer {
+                None => None,
+                Some(integer) => {
+                    operands[3] = QuantiseRows::rows_of(device, x)?;
+                    let kernel = integer.kernel(Integer::variant(op.variants[0]))?;
+                    let dispatch = kernel.dispatch(device, &operands, [1, 1, 1])?;
+                    op.quantise = Some(QuantiseRows::new(device, x, integer.planes)?);
+                    Some((dispatch, integer))
+                }
+            };
+            op.parts.push(Part { storage, uniform, integer, kernels, outputs: part.outputs as u32 });
         }
         Ok(op)
     }
@@ -183,11 +203,12 @@ impl Matmul {
     ///
     /// Errors: [`Error::Gpu`] if a variant does not compile.
     pub fn encode(&self, pass: &mut Pass, role: Role, rows: usize) -> Result<()> {
-        let variant = self.variants[rows.clamp(1, MOST_ROWS) - 1];
-        self.parts.iter().try_for_each(|part| match (&part.kernels.cooperative, role) {
-            (Some(cooperative), _) => self.encode_cooperative(pass, part, cooperative, role, rows),
-            (None, Role::Round) => self.encode_rows(pass, part, variant, rows),
-            (None, Role::Prompt) => self.encode_tile(pass, part, rows),
+        if role == Role::Round {
+            return self.encode_as(pass, self.variants[rows.clamp(1, MOST_ROWS) - 1], rows);
+        }
+        self.parts.iter().try_for_each(|part| match &part.kernels.cooperative {
+            Some(cooperative) => self.encode_cooperative(pass, part, cooperative, role, rows),
+            None => self.encode_tile(pass, part, rows),
         })
     }
 
@@ -196,10 +217,40 @@ impl Matmul {
     ///
     /// Errors: as [`Matmul::encode`].
     pub fn encode_as(&self, pass: &mut Pass, variant: Variant, rows: usize) -> Result<()> {
-        self.parts.iter().try_for_each(|part| match &part.kernels.cooperative {
-            Some(cooperative) => self.encode_cooperative(pass, part, cooperative, Role::Round, rows),
-            None => self.encode_rows(pass, part, variant, rows),
+        if let Some(quantise) = &self.quantise {
+            quantise.encode(pass, rows);
+        }
+        self.parts.iter().try_for_each(|part| match (&part.kernels.cooperative, &part.integer) {
+            (Some(cooperative), _) => self.encode_cooperative(pass, part, cooperative, Role::Round, rows),
+            (None, Some((dispatch, integer))) => self.encode_integer(pass, part, (dispatch, integer), variant, rows),
+            (None, None) => self.encode_rows(pass, part, variant, rows),
         })
+    }
+
+    /// The kernels of a part of `format`, if the plan multiplies it in integers.
+    fn integer(&self, plan: &Plan, format: WeightFormat) -> Option<Integer> {
+        let QuantisedProducts::Integer { planes } = plan.quantised else { return None };
+        if plan.products != Products::Plain || !format.is_quantised() {
+            return None;
+        }
+        let Matmul { lanes, slices, pair, finish, row_set, .. } = *self;
+        let (device, kernels) = (self.device.clone(), Mutex::default());
+        Some(Integer { device, format, planes, lanes, slices, pair, finish, row_set, kernels })
+    }
+
+    fn encode_integer(
+        &self,
+        pass: &mut Pass,
+        part: &Part,
+        (dispatch, integer): (&Dispatch, &Integer),
+        variant: Variant,
+        rows: usize,
+    ) -> Result<()> {
+        let variant = Integer::variant(variant);
+        let [y, z] = self.grid(part, variant.blocks);
+        let turns = (rows as u32).div_ceil(variant.rows);
+        dispatch.encode_with(pass, &*integer.kernel(variant)?, [turns, y, z], self.work(rows, part));
+        Ok(())
     }
 
     fn encode_cooperative(

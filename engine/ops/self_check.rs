@@ -6,12 +6,20 @@
 
 use super::{Finish, Matmul, Matrix, RmsNorm, Role, RowSet, Step, Tensor, WeightFormat};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Device, Pass, Plan, Products};
+use crate::gpu::{Buffer, Device, Pass, Plan, Products, QuantisedProducts};
 
-/// Runs the row kernel with one row and with `rows` rows and compares the bits of the first.
+/// Runs the row kernels with one row and with `rows` rows and compares the bits of the first.
 ///
 /// Errors: [`Error::Gpu`] if they differ: speculation would then change the text.
 pub fn check_row_invariance(device: &Device, plan: &Plan, rows: usize) -> Result<()> {
+    row_invariance(device, plan, WeightFormat::Bf16, rows)?;
+    match plan.quantised {
+        QuantisedProducts::Float => Ok(()),
+        QuantisedProducts::Integer { .. } => row_invariance(device, plan, WeightFormat::Q4K, rows),
+    }
+}
+
+fn row_invariance(device: &Device, plan: &Plan, format: WeightFormat, rows: usize) -> Result<()> {
     const DEPTH: usize = 256;
     const WIDTH: usize = 96;
     // Any values of mixed signs and sizes; a Weyl sequence needs no generator.
@@ -20,7 +28,7 @@ pub fn check_row_invariance(device: &Device, plan: &Plan, rows: usize) -> Result
         out.iter_mut().enumerate().for_each(|(index, out)| *out = value(range.start * DEPTH + index));
         Ok(())
     };
-    let weights = Matrix::upload(device, plan, "self-check", WeightFormat::Bf16, [WIDTH, DEPTH], &source)?;
+    let weights = Matrix::upload(device, plan, "self-check", format, [WIDTH, DEPTH], &source)?;
     let x = Tensor::new(device, "self-check x", super::MOST_ROWS, DEPTH)?;
     let y = Tensor::new(device, "self-check y", super::MOST_ROWS, WIDTH)?;
     let values: Vec<f32> = (0..super::MOST_ROWS * DEPTH).map(|index| value(index + 17)).collect();
@@ -110,13 +118,63 @@ pub fn check_values(device: &Device, plan: &Plan) -> Result<()> {
 /// How far a sum of 264 products may be off, in sums of their sizes: 2^-23 for each addition, and the norm's few.
 const VALUE_TOLERANCE: f64 = 270.0 / 8_388_608.0;
 
-/// If the plan's products are cooperative: compares them with the plain kernels' on a small matrix, and the bits of its
-/// rows over several row counts and as a prompt.
+/// If the plan's products of quantised weights are in integers: compares them with those in floats on small matrices.
 ///
-/// Errors: [`Error::Gpu`] if they differ: the adapter's matrix units cannot be relied on.
+/// Errors: [`Error::Gpu`] if they differ by more than x was rounded by.
+fn check_integers(device: &Device, plan: &Plan) -> Result<()> {
+    const DEPTH: usize = 512;
+    const WIDTH: usize = 83;
+    const ROWS: usize = 5;
+    let QuantisedProducts::Integer { planes } = plan.quantised else { return Ok(()) };
+    let value = |index: usize| ((index as f64 * 0.618_033_988_749_895).fract() - 0.5) as f32;
+    let source = |range: std::ops::Range<usize>, out: &mut [f32]| {
+        out.iter_mut().enumerate().for_each(|(index, out)| *out = value(range.start * DEPTH + index));
+        Ok(())
+    };
+    let x = Tensor::new(device, "self-check x", super::MOST_ROWS, DEPTH)?;
+    let y = Tensor::new(device, "self-check y", super::MOST_ROWS, WIDTH)?;
+    x.buffer.write(device, 0, &(0..ROWS * DEPTH).map(|index| value(index + 17)).collect::<Vec<f32>>());
+    let step = Buffer::shared::<Step>(device, "self-check step")?;
+    step.write(device, 0, &[Step { rows: ROWS as u32, ..Step::default() }]);
+    // In norms of the rows multiplied: several times what rounding x amounts to, and a fraction of a byte left out.
+    let tolerance = if planes == 2 { 1.0 / 62_000.0 } else { 1.0 / 250.0 };
+    let norm = |first: usize| (0..DEPTH).map(|at| f64::from(value(first + at)).powi(2)).sum::<f64>().sqrt();
+    for format in [WeightFormat::Q8_0, WeightFormat::Q4K, WeightFormat::Q6K] {
+        let run = |plan: &Plan| -> Result<Vec<f32>> {
+            let weights = Matrix::upload(device, plan, "self-check", format, [WIDTH, DEPTH], &source)?;
+            let matmul = Matmul::new(device, plan, &step, &weights, [&x, &y], Finish::Store, RowSet::All)?;
+            y.buffer.write(device, 0, &[f32::NAN; ROWS * WIDTH]);
+            Pass::submit(device, None, |pass| matmul.encode(pass, Role::Round, ROWS))?;
+            y.buffer.read(device, 0, ROWS * WIDTH)
+        };
+        let [found, expected] = [run(plan)?, run(&Plan { quantised: QuantisedProducts::Float, ..*plan })?];
+        let is_close = |at: usize| {
+            let size = norm(17 + at / WIDTH * DEPTH) * norm(at % WIDTH * DEPTH);
+            f64::from((found[at] - expected[at]).abs()) <= tolerance * size
+        };
+        if !(0..ROWS * WIDTH).all(is_close) {
+            return Err(Error::Gpu {
+                what: "self-check".to_owned(),
+                reason: format!(
+                    "the integer products of {} by {} weights are not what they should be; update the driver, or use \
+                     --quantised-products float",
+                    device.name(),
+                    format.name()
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// If the plan's products are cooperative: compares them with the plain kernels' on a small matrix, and the bits of its
+/// rows over several row counts and as a prompt. If those of quantised weights are in integers: compares them with those in
+/// floats.
+///
+/// Errors: [`Error::Gpu`] if they differ: the adapter's matrix units, or its integers, cannot be relied on.
 pub fn check_products(device: &Device, plan: &Plan) -> Result<()> {
     if plan.products == Products::Plain {
-        return Ok(());
+        return check_integers(device, plan);
     }
     // Several tiles each way, none of them full at the end, and columns past the last whole chunk.
     const DEPTH: usize = 200;

@@ -83,7 +83,7 @@ pub struct Shared {
 /// A table of a row for each token: the embeddings, the head.
 enum Table {
     Frozen(Box<Matrix>),
-    Trained(Parameter),
+    Trained(Box<Parameter>),
 }
 
 impl Table {
@@ -167,7 +167,7 @@ impl Network {
         let named = |name: &str| Source { from: name.to_owned(), to: name.to_owned() };
         let trained = |name| -> Result<Table> {
             let tensors = vec![(named(name), config.vocab_size)];
-            Ok(Table::Trained(Parameter::matrix(device, plan, checkpoint, tensors, hidden)?))
+            Ok(Table::Trained(Box::new(Parameter::matrix(device, plan, checkpoint, tensors, hidden)?)))
         };
         let all: Vec<u32> = (0..config.vocab_size as u32).collect();
         let frozen = |name, ids: &[u32]| -> Result<Table> {

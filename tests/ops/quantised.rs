@@ -45,6 +45,19 @@ impl Blocks {
         Blocks { format, columns, values: widen(format, &bytes), bytes }
     }
 
+    /// All bytes `fill`, but for the scales of whole blocks.
+    pub fn fill_numbers(&mut self, fill: u8) {
+        let kept: &[usize] = match self.format {
+            WeightFormat::Q4_1 | WeightFormat::Q5_1 | WeightFormat::Q4K | WeightFormat::Q5K => &[0, 1, 2, 3],
+            WeightFormat::Q6K => &[208, 209],
+            _ => &[0, 1],
+        };
+        for block in self.bytes.chunks_exact_mut(self.format.stored_bytes(self.format.block_len())) {
+            block.iter_mut().enumerate().filter(|(at, _)| !kept.contains(at)).for_each(|(_, byte)| *byte = fill);
+        }
+        self.values = widen(self.format, &self.bytes);
+    }
+
     fn rows(&self) -> usize {
         self.values.len() / self.columns
     }

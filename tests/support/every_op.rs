@@ -122,7 +122,13 @@ fn quantised_products(device: &Device, plan: &Plan, format: WeightFormat, pass: 
     InputGradient::new(device, &step, &matrix, [&y, &x], Accumulate::Store, RowSet::All)?.encode(pass, 100);
     let op = Matmul::new(device, plan, &step, &matrix, [&x, &y], Finish::Store, RowSet::All)?;
     [1, 13, 32].into_iter().try_for_each(|rows| op.encode(pass, Role::Round, rows))?;
-    op.encode(pass, Role::Prompt, 100)
+    op.encode(pass, Role::Prompt, 100)?;
+    let pair = Matrix::upload_pair(device, plan, "weights", format, [outputs, depth], &|_, out| {
+        out.fill(0.0);
+        Ok(())
+    })?;
+    let op = Matmul::new(device, plan, &step, &pair, [&x, &y], Finish::Swiglu, RowSet::All)?;
+    [1, 13, 32].into_iter().try_for_each(|rows| op.encode(pass, Role::Round, rows))
 }
 
 /// The usual variants and those that a table may ask for.

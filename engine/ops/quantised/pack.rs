@@ -1,5 +1,7 @@
 //! GGUF's blocks become chunks of whole words, which shaders/weights/ read: first the numbers, those of one 8-value piece
-//! in one word (or two), then their scales. Nothing is rounded. What the blocks hold is told in
+//! in one word (or two), then their scales. Nothing is rounded. Bytes, and the bits that four-bit numbers lack, lie such that
+//! every other number of a piece is a byte of one word: the operands of integer dot products (shaders/weights/integer.wgsl)
+//! are then a shift and a mask away. What the blocks hold is told in
 //! engine/model/gguf/element.rs, which widens them.
 
 use half::f16;
@@ -29,11 +31,21 @@ fn nibble(bytes: &[u8], index: usize) -> u8 {
     bytes[index % 16] >> (index / 16 * 4) & 15
 }
 
+/// Which number of 32 is byte `byte` of operand `operand` of eight: every other one of a piece.
+fn operand(operand: usize, byte: usize) -> usize {
+    operand / 2 * 8 + 2 * byte + operand % 2
+}
+
+/// A word whose byte `b` has bit `operand` from `bit` of the number that operand takes as its byte `b`.
+fn fifths(bit: impl Fn(usize) -> u8) -> u32 {
+    word(1, |at| bit(operand(at % 8, at / 8)))
+}
+
 /// One or two blocks.
 pub fn q8_0(stored: &[u8], words: &mut Words) {
     for (index, block) in stored.chunks_exact(34).enumerate() {
-        for (word, bytes) in words[8 * index..].iter_mut().zip(block[2..].as_chunks().0) {
-            *word = u32::from_le_bytes(*bytes);
+        for (at, out) in words[8 * index..][..8].iter_mut().enumerate() {
+            *out = word(8, |byte| block[2 + operand(at, byte)]);
         }
         words[16] |= half_bits(block, 0) << (16 * index);
     }
@@ -63,7 +75,7 @@ pub fn q5_0(stored: &[u8], words: &mut Words) {
         for (piece, out) in words[4 * index..][..4].iter_mut().enumerate() {
             *out = word(4, |at| nibble(&block[6..], 8 * piece + at));
         }
-        words[8 + index] = half_bits(block, 2) | half_bits(block, 4) << 16;
+        words[8 + index] = fifths(|at| block[2 + at / 8] >> (at % 8) & 1);
         words[10] |= half_bits(block, 0) << (16 * index);
     }
 }
@@ -73,7 +85,7 @@ pub fn q5_1(block: &[u8], words: &mut Words) {
     for (piece, out) in words[..4].iter_mut().enumerate() {
         *out = word(4, |at| nibble(&block[8..], 8 * piece + at));
     }
-    words[4] = half_bits(block, 4) | half_bits(block, 6) << 16;
+    words[4] = fifths(|at| block[4 + at / 8] >> (at % 8) & 1);
     words[5] = half_bits(block, 0) | half_bits(block, 2) << 16;
 }
 
@@ -113,7 +125,7 @@ pub fn q5_k(block: &[u8], words: &mut Words) {
     wide_nibbles(&block[48..], words);
     // Bit `group` of byte `index` is the fifth of weight `index` of the group.
     for (group, out) in words[32..40].iter_mut().enumerate() {
-        *out = word(1, |index| block[16 + index] >> group & 1);
+        *out = fifths(|index| block[16 + index] >> group & 1);
     }
     six_bit_scales(block, &mut words[40..]);
 }
@@ -129,8 +141,8 @@ pub fn q6_k(block: &[u8], words: &mut Words) {
     for (piece, out) in words[..32].iter_mut().enumerate() {
         *out = word(4, |at| low(8 * piece + at));
     }
-    for (pair, out) in words[32..48].iter_mut().enumerate() {
-        *out = word(2, |at| high(16 * pair + at));
+    for (half, out) in words[32..48].iter_mut().enumerate() {
+        *out = word(2, |at| high(16 * half + operand(at % 4, at / 4)));
     }
     for (word, bytes) in words[48..52].iter_mut().zip(block[192..208].as_chunks().0) {
         *word = u32::from_le_bytes(*bytes);

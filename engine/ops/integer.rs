@@ -1,0 +1,67 @@
+//! The product of few rows by quantised weights in integers, shaders/matmul_integer.wgsl, for [`super::Matmul`]: what the
+//! plan has in place of the row kernel for weights that are small integers already. Its rows are those of
+//! [`super::QuantiseRows`]. Prompts take the tile kernel as ever.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::variant::Variant;
+use super::weight_format::WeightFormat;
+use super::{MOST_ROWS, RowSet};
+use crate::error::Result;
+use crate::gpu::{Device, Kernel};
+
+/// Sums in workgroup memory while slices are added up: 8 KiB.
+const TAIL_SUMS: u32 = 2048;
+/// Rows beside which a lane has registers for the next run's weights, too; with more, other subgroups fill the wait.
+const ROWS_BESIDE_NEXT: u32 = 8;
+
+/// The kernels of one product by weights of one format.
+pub(super) struct Integer {
+    pub device: Device,
+    pub format: WeightFormat,
+    /// Signed bytes of a value of x.
+    pub planes: u32,
+    pub lanes: u32,
+    pub slices: u32,
+    pub pair: u32,
+    /// The shader file that says what becomes of a sum.
+    pub finish: &'static str,
+    pub row_set: RowSet,
+    /// Compiled on first use.
+    pub kernels: Mutex<HashMap<Variant, Arc<Kernel>>>,
+}
+
+impl Integer {
+    /// The variant that is meant by `variant`: x lies in storage, and as many rows share registers as there is room for.
+    pub fn variant(variant: Variant) -> Variant {
+        let rows = if variant.rows > 16 { variant.rows.div_ceil(2) } else { variant.rows };
+        Variant { rows, uniform: false, ahead: variant.ahead && rows <= ROWS_BESIDE_NEXT, ..variant }
+    }
+
+    /// The kernel for what [`Integer::variant`] gave.
+    pub fn kernel(&self, variant: Variant) -> Result<Arc<Kernel>> {
+        let mut compiled = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = compiled.get(&variant) {
+            return Ok(kernel.clone());
+        }
+        let planes = if self.planes == 2 { "planes/two" } else { "planes/one" };
+        let slice = if self.device.has_uniform_slices(self.lanes) { "slice/subgroup" } else { "slice/invocation" };
+        let shared = ["matmul_integer", planes, slice, "shared/matmul", "shared/eight", "shared/step"];
+        let files = [&shared[..], &self.format.integer_files(), &[self.finish]].concat();
+        let constants = [
+            ("ROWS", variant.rows),
+            ("BLOCKS", variant.blocks),
+            ("LANES", self.lanes),
+            ("SLICES", self.slices),
+            ("PAIR", self.pair),
+            ("AHEAD", variant.ahead.into()),
+            ("X_ROWS", MOST_ROWS as u32),
+            ("TAIL", (TAIL_SUMS / (self.lanes * self.slices)).clamp(self.pair, variant.rows * variant.blocks)),
+            self.row_set.constant(),
+        ];
+        let kernel = self.device.kernel(&files, &constants)?;
+        compiled.insert(variant, kernel.clone());
+        Ok(kernel)
+    }
+}
