@@ -31,6 +31,7 @@ pub mod c_api;
 pub mod decoding;
 pub mod error;
 pub mod gpu;
+pub mod measure;
 pub mod model;
 pub mod ops;
 pub mod text;
