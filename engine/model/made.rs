@@ -74,8 +74,7 @@ impl Shape {
             context: 40960,
             ..smollm2.clone()
         };
-        let qwen3_8b =
-            Config { hidden_size: 4096, layers: 36, heads: 32, feed_forward_size: 12288, ..qwen3.clone() };
+        let qwen3_8b = Config { hidden_size: 4096, layers: 36, heads: 32, feed_forward_size: 12288, ..qwen3.clone() };
         let rope_scaling =
             RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 8192.0 };
         let llama = Config {
