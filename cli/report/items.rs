@@ -50,20 +50,33 @@ pub fn measure(device: &Device, arguments: &ReportArguments, record: &mut Record
     let [smollm2, small, qwen3, llama] = &shapes;
     let [bf16, q4_k, q8_0] = FORMATS;
     let plain = &plans[0];
-    let first = [(smollm2, bf16), (llama, q4_k), (llama, bf16), (small, bf16)];
+    let all = [
+        (smollm2, bf16),
+        (llama, q4_k),
+        (llama, bf16),
+        (small, bf16),
+        (qwen3, q4_k),
+        (small, q4_k),
+        (llama, q8_0),
+        (qwen3, bf16),
+        (qwen3, q8_0),
+        (small, q8_0),
+        (smollm2, q8_0),
+        (smollm2, q4_k),
+    ];
+    // Where a pass takes long, one shape stands for all until the rest was seen.
+    let (first, rest) = all.split_at(if device.is_software() { 1 } else { 4 });
     for (shape, format) in first {
-        passes(device, plain, shape, format, &PRINCIPAL_ROWS, &mut traced, record)?;
+        passes(device, plain, shape, *format, &PRINCIPAL_ROWS, &mut traced, record)?;
     }
     save_trace(&traced, record)?;
     rounds(device, arguments, &mut traced, record)?;
     save_trace(&traced, record)?;
-    let long = if device.is_software() { vec![(smollm2, bf16)] } else { vec![(llama, q4_k), (small, bf16)] };
-    for (shape, format) in &long {
+    let long = if device.is_software() { &all[..1] } else { &[(llama, q4_k), (small, bf16)] };
+    for (shape, format) in long {
         long_contexts(device, plain, shape, *format, record)?;
     }
-    let rest = [(qwen3, q4_k), (small, q4_k), (llama, q8_0), (qwen3, bf16), (qwen3, q8_0), (small, q8_0)];
-    let all = [&first[..], &rest, &[(smollm2, q8_0), (smollm2, q4_k)]].concat();
-    for (shape, format) in &all[first.len()..] {
+    for (shape, format) in rest {
         passes(device, plain, shape, *format, &PRINCIPAL_ROWS, &mut traced, record)?;
     }
     for plan in &plans[1..] {
