@@ -28,7 +28,8 @@ const CONTEXTS: [usize; 4] = [1 << 10, 4 << 10, 16 << 10, 32 << 10];
 const PROMPTS: [usize; 2] = [512, 4096];
 /// K of the rounds that are timed, that first which says most.
 const DRAFTS: [usize; 5] = [8, 4, 2, 12, 6];
-/// Rounds of a profile.
+/// Passes and rounds of a profile.
+const PROFILED_PASSES: usize = 3;
 const PROFILED_ROUNDS: usize = 5;
 /// What is asked for in rounds.
 const QUESTION: &str = "Write a Python function that returns the n-th Fibonacci number, and explain it.";
@@ -191,14 +192,16 @@ fn passes(
         )?;
         for rows in [1, 8].into_iter().filter(|_| record.keep_going()).collect::<Vec<_>>() {
             let tokens: Vec<u32> = (0..rows as u32).collect();
-            let (profile, seconds) = measure::profiled(device, &mut || sequence.run(Role::Round, &tokens, 0, rows))?;
+            let (profile, seconds) = measure::profiled(device, &mut || {
+                (0..PROFILED_PASSES).try_for_each(|_| sequence.run(Role::Round, &tokens, 0, rows))
+            })?;
             let kernels: Vec<Value> = measure::kernels(&profile).iter().map(kernel_json).collect();
             let busy: f64 = profile.submits.iter().flatten().map(|dispatch| dispatch.end - dispatch.begin).sum();
             record.append(
                 "kernels",
                 json!({
                     "shape": shape.name, "format": format.name(), "products": products, "rows": rows,
-                    "wall_seconds": seconds, "kernel_seconds": busy, "kernels": kernels,
+                    "passes": PROFILED_PASSES, "wall_seconds": seconds, "kernel_seconds": busy, "kernels": kernels,
                 }),
             )?;
             traced.push((format!("{name}, pass of {rows}"), profile, seconds));
@@ -281,7 +284,7 @@ fn rounds(
     })?;
     let Some((models, methods, context)) = loaded else { return Ok(()) };
     for (index, drafts) in [0].into_iter().chain(DRAFTS).enumerate() {
-        for &method in methods.iter().filter(|&&method| (method == Method::Ar) == (index == 0)) {
+        for &method in methods.iter().rev().filter(|&&method| (method == Method::Ar) == (index == 0)) {
             record.item(&format!("rounds of {}, K = {drafts}", method.name()), |record| {
                 let options =
                     DecoderOptions { method, drafts: Drafts::Fixed(drafts), context, ..DecoderOptions::default() };

@@ -191,9 +191,10 @@ pub fn contexts(document: &Value, other: Option<&Other>) -> anyhow::Result<Strin
 fn linear(words: &Words, series: &[Series]) -> anyhow::Result<String> {
     let points = || series.iter().flat_map(|series| series.points.iter()).filter(|point| point.1.is_finite());
     let right = points().map(|point| point.0).fold(1.0, f64::max);
-    let top = points().map(|point| point.1).fold(0.0, f64::max).max(1e-9);
+    // Above the highest point there is room for the names.
+    let top = points().map(|point| point.1).fold(0.0, f64::max).max(1e-9) * (1.06 + 0.06 * series.len() as f64);
     drawn(words, |root| {
-        let chart = builder(root).build_cartesian_2d(0.0..right * 1.02, 0.0..top * 1.08);
+        let chart = builder(root).build_cartesian_2d(0.0..right * 1.02, 0.0..top);
         lines(chart.map_err(fault)?, words, series)
     })
 }
@@ -234,7 +235,7 @@ where
 /// A number of few digits.
 fn short(value: &f64) -> String {
     match value.abs() {
-        size if size >= 10.0 || size == 0.0 => format!("{value:.0}"),
+        size if size >= 10.0 || size.fract() == 0.0 => format!("{value:.0}"),
         size if size >= 1.0 => format!("{value:.1}"),
         size if size >= 0.1 => format!("{value:.2}"),
         _ => format!("{value:.3}"),

@@ -45,6 +45,34 @@ fn a_report_holds_what_there_was_time_for() {
     assert!(row.starts_with("### ") && row.contains("| SmolLM2-135M bf16 |"), "{row}");
     assert!(ended.stdout.contains("GB/s read") && ended.stdout.contains("SmolLM2-135M bf16"), "{}", ended.stdout);
     check_comparisons(&out.join("report.json"));
+
+    // Whatever there was no time for has its plot and table, too.
+    let full = out.join("full.json");
+    std::fs::write(&full, completed(report).to_string()).expect("a file");
+    let ended = pard(&["report", "--from", name(&full), "--out", name(&out)]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let page = read(&out.join("report.html"));
+    check_sections(&page, &["passes", "kernels", "rounds", "acceptance", "contexts"]);
+    for cell in ["<td>70 %</td>", "<td>12.5</td>", "<td>3.125</td>", "<td>320.0</td>"] {
+        assert!(page.contains(cell), "no {cell} in {page}");
+    }
+}
+
+/// `report` with rounds and contexts of made-up figures.
+fn completed(mut report: Value) -> Value {
+    let round = |method: &str, drafts: usize, accepted: &[f64], speed: f64| {
+        json!({
+            "method": method, "drafts": drafts, "target": "a", "draft": "b", "tokens_per_second": speed,
+            "tokens_per_round": 1.7, "accepted_per_position": accepted, "host_share": 0.05,
+            "round_seconds": { "seconds": 0.1, "least": 0.09, "most": 0.2, "runs": 3 },
+        })
+    };
+    report["rounds"] = json!([round("ar", 0, &[], 10.0), round("pard", 2, &[0.7, 0.4], 12.5)]);
+    report["contexts"] = json!([1024, 32768].map(|context| json!({
+        "shape": "SmolLM2-135M", "format": "bf16", "products": "plain", "layers": 2, "context": context,
+        "seconds": 0.003125, "attention_seconds": 0.001,
+    })));
+    report
 }
 
 fn check(report: &Value) {
@@ -81,17 +109,24 @@ fn check_page(page: &str, report: &Value) {
         assert!(!page.contains(part), "{part} in the page");
     }
     assert!(page.contains("prefers-color-scheme: dark"));
-    let section = |id: &str| {
-        let from = page.split(&format!("<section id=\"{id}\">")).nth(1).unwrap_or_else(|| panic!("no section {id}"));
-        from.split("</section>").next().unwrap_or_default()
-    };
-    for id in ["passes", "kernels", "rounds", "contexts"].into_iter().filter(|id| report[*id].is_array()) {
-        let section = section(id);
+    let there = ["passes", "kernels", "rounds", "contexts"].into_iter().filter(|id| report[*id].is_array());
+    check_sections(page, &there.collect::<Vec<_>>());
+    assert!(section(page, "skipped").contains("the time was up"));
+}
+
+/// Checks that each section has a plot with its table beneath.
+fn check_sections(page: &str, ids: &[&str]) {
+    for id in ids {
+        let section = section(page, id);
         assert!(section.contains("<svg") && section.contains("<table") && section.contains("<td>"), "{section}");
         assert!(section.find("<svg") < section.find("<table"), "the table is beneath the plot");
         assert!(!section.contains("NaN"), "{section}");
     }
-    assert!(section("skipped").contains("the time was up"));
+}
+
+fn section<'a>(page: &'a str, id: &str) -> &'a str {
+    let from = page.split(&format!("<section id=\"{id}\">")).nth(1).unwrap_or_else(|| panic!("no section {id}"));
+    from.split("</section>").next().unwrap_or_default()
 }
 
 fn check_comparisons(report: &Path) {
