@@ -7,6 +7,7 @@ mod page;
 mod plots;
 mod record;
 mod tables;
+mod training;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -12,7 +12,7 @@ use pard_engine::{Error, Message};
 use serde_json::{Value, json};
 
 use super::record::Record;
-use super::{ReportArguments, write};
+use super::{ReportArguments, training, write};
 use crate::args::{MemoryArguments, ModelArguments};
 use crate::devices;
 use crate::load::{Files, Models};
@@ -77,6 +77,10 @@ pub fn measure(device: &Device, arguments: &ReportArguments, record: &mut Record
     for (shape, format) in long {
         long_contexts(device, plain, shape, *format, record)?;
     }
+    record.item("training steps of SmolLM2-135M", |record| {
+        let steps = training::steps(device, plain, smollm2, &|| record.keep_going())?;
+        steps.map_or(Ok(()), |(spread, entry)| record.append("training", with(entry, &as_json(&spread))))
+    })?;
     for (shape, format) in rest {
         passes(device, plain, shape, *format, &PRINCIPAL_ROWS, &mut traced, record)?;
     }

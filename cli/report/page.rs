@@ -30,7 +30,11 @@ pub fn page(document: &Value, other: Option<&Other>) -> anyhow::Result<String> {
     if has("contexts") {
         body += &section("contexts", &[plots::contexts(document, other)?], &tables::contexts(document));
     }
-    for (name, table) in [("prompts", tables::prompts(document)), ("skipped", tables::skipped(document))] {
+    for (name, table) in [
+        ("prompts", tables::prompts(document)),
+        ("training", tables::training(document)),
+        ("skipped", tables::skipped(document)),
+    ] {
         if table.rows.len() > 1 {
             body += &section(name, &[], &table);
         }

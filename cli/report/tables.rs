@@ -205,6 +205,18 @@ pub fn prompts(document: &Value) -> Table {
     Table { title: "Prompts; attention's operations are not counted".to_owned(), rows }
 }
 
+/// Training steps.
+pub fn training(document: &Value) -> Table {
+    let mut rows = vec![head(&["training", "layers", "tokens", "rows", "step ms", "least", "most", "tokens/s"])];
+    for entry in list(document, "training") {
+        let [step, least, most] = ["seconds", "least", "most"].map(|key| ms(entry[key].as_f64()));
+        let counts = ["layers", "tokens", "rows"].map(|key| entry[key].to_string());
+        let speed = format!("{:.0}", number(entry, "tokens") / number(entry, "seconds"));
+        rows.push([vec![label(entry)], counts.to_vec(), vec![step, least, most, speed]].concat());
+    }
+    Table { title: "Training steps, embeddings frozen".to_owned(), rows }
+}
+
 /// What there is not.
 pub fn skipped(document: &Value) -> Table {
     let mut rows = vec![head(&["left out", "why"])];
@@ -293,7 +305,8 @@ pub fn text(document: &Value, other: Option<&Other>) -> String {
         let verdict = if faults.is_empty() { "all right".to_owned() } else { Value::from(faults.to_vec()).to_string() };
         text += &format!("self-check, {}: {} checks, {verdict}\n", text_of(check, "products"), check["checks"]);
     }
-    let tables = [passes, kernels, rounds, acceptance, contexts, prompts, skipped].map(|table| table(document));
+    let tables =
+        [passes, kernels, rounds, acceptance, contexts, prompts, training, skipped].map(|table| table(document));
     for table in tables.into_iter().chain(other.map(|other| compared(document, other))) {
         if table.rows.len() > 1 {
             text += &format!("\n{}\n\n{}\n", table.title, output::table(&table.rows));
@@ -315,7 +328,7 @@ pub fn markdown_row(document: &Value) -> String {
         number(rates, "read_bytes_per_second") / 1e9,
         number(rates, "multiply_flops_per_second") / 1e9,
     );
-    for table in [passes, rounds, contexts, prompts].map(|table| table(document)) {
+    for table in [passes, rounds, contexts, prompts, training].map(|table| table(document)) {
         if table.rows.len() > 1 {
             text += &format!("{}\n\n{}\n", table.title, markdown(&table.rows));
         }

@@ -49,15 +49,17 @@ pub fn passes(
     };
     let mut alike = Alike { compared: Vec::new(), differing: Vec::new() };
     let alone = first_row(1)?;
+    let ahead = if device.is_software() { 1 } else { PASSES_AHEAD };
+    let mut times = Vec::new();
+    // Each is timed once as soon as its kernels are there, so that whatever was begun has a figure.
     for &rows in counts.iter().filter(|_| keep_going()) {
         alike.compared.push(rows);
         if first_row(rows)? != alone {
             alike.differing.push(rows);
         }
+        times.push(vec![time(sequence, &tokens[..rows], 0, ahead)?]);
     }
-    let ahead = if device.is_software() { 1 } else { PASSES_AHEAD };
-    let mut times = vec![Vec::new(); alike.compared.len()];
-    for _ in 0..runs {
+    for _ in 1..runs {
         for (&rows, times) in alike.compared.iter().zip(&mut times).filter(|_| keep_going()) {
             times.push(time(sequence, &tokens[..rows], 0, ahead)?);
         }

@@ -35,7 +35,7 @@ fn number(value: &Value, key: &str) -> f64 {
 fn a_report_holds_what_there_was_time_for() {
     let out = folder("report");
     let models = ["-m", name(&MODELS.target), "-d", name(&MODELS.draft)];
-    let ended = pard(&[&["report", "--time-limit", "20", "--out", name(&out)][..], &models].concat());
+    let ended = pard(&[&["report", "--time-limit", "25", "--out", name(&out)][..], &models].concat());
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let report = json_at(&out.join("report.json"));
     check(&report);
