@@ -40,7 +40,9 @@ fn a_report_holds_what_there_was_time_for() {
     let report = json_at(&out.join("report.json"));
     check(&report);
     check_page(&read(&out.join("report.html")), &report);
-    assert!(list(&json_at(&out.join("trace.json")), "traceEvents").iter().any(|event| event["cat"] == "kernel"));
+    let trace = json_at(&out.join("trace.json"));
+    let has_kernels = list(&trace, "traceEvents").iter().any(|event| event["cat"] == "kernel");
+    assert_eq!(has_kernels, report["kernels"].is_array(), "{trace}");
     let row = read(&out.join("row.md"));
     assert!(row.starts_with("### ") && row.contains("| SmolLM2-135M bf16 |"), "{row}");
     assert!(ended.stdout.contains("GB/s read") && ended.stdout.contains("SmolLM2-135M bf16"), "{}", ended.stdout);
@@ -67,6 +69,13 @@ fn completed(mut report: Value) -> Value {
             "round_seconds": { "seconds": 0.1, "least": 0.09, "most": 0.2, "runs": 3 },
         })
     };
+    report["kernels"] = json!([{
+        "shape": "SmolLM2-135M", "format": "bf16", "products": "plain", "rows": 1, "passes": 3, "wall_seconds": 0.02,
+        "kernel_seconds": 0.01, "kernels": [{
+            "kernel": "matmul_rows", "matrix": [576, 1536], "rows": 1, "bytes": 1_769_472, "flops": 1_769_472,
+            "stored": true, "total_seconds": 0.006, "seconds": 0.001, "least": 0.001, "most": 0.004, "runs": 6,
+        }],
+    }]);
     report["rounds"] = json!([round("ar", 0, &[], 10.0), round("pard", 2, &[0.7, 0.4], 12.5)]);
     report["contexts"] = json!([1024, 32768].map(|context| json!({
         "shape": "SmolLM2-135M", "format": "bf16", "products": "plain", "layers": 2, "context": context,
