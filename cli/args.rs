@@ -15,6 +15,7 @@ use pard_engine::{Error, Result};
 
 use crate::adapt::AdaptArguments;
 use crate::output::Talk;
+use crate::report::ReportArguments;
 
 /// Language models on any GPU, by parallel-draft speculative decoding.
 #[derive(Parser)]
@@ -41,6 +42,8 @@ pub enum Command {
     Profile(ProfileArguments),
     /// Measure the row kernels on this adapter and keep the fastest for each number of rows
     Tune(TuneArguments),
+    /// Measure what this adapter reaches, and write a page of it
+    Report(Box<ReportArguments>),
     /// Make a PARD draft of a model
     Adapt(Box<AdaptArguments>),
     /// List the models in the local caches
@@ -503,7 +506,7 @@ pub struct MemoryArguments {
     pub quantised_products: QuantisedChoice,
 }
 
-#[derive(Args, Clone)]
+#[derive(Args, Clone, Default)]
 pub struct DeviceArguments {
     /// The adapter: its index or a part of its name, as `pard devices` lists them
     #[arg(long, value_name = "INDEX|NAME")]

@@ -50,7 +50,7 @@ fn as_text(adapter: &AdapterReport) -> String {
     lines.join("\n")
 }
 
-fn as_json(adapter: &AdapterReport) -> Value {
+pub fn as_json(adapter: &AdapterReport) -> Value {
     json!({
         "index": adapter.index,
         "name": adapter.name,

@@ -17,6 +17,7 @@ mod models;
 mod output;
 mod profile;
 mod prompt;
+mod report;
 mod respond;
 #[cfg(feature = "server")]
 mod serve;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Respond(arguments) => respond::run(&arguments),
         Command::Profile(arguments) => profile::run(&arguments),
         Command::Tune(arguments) => tune::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Devices(arguments) => devices::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Fit(arguments) => fit::run(&arguments),

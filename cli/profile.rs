@@ -1,7 +1,7 @@
 //! `pard profile`: where the time of a prompt and of a round goes, kernel by kernel and by the device's own clock.
 
 mod report;
-mod trace;
+pub mod trace;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

@@ -22,7 +22,8 @@
 //! ```
 //!
 //! The layers, from below: [`gpu`] is all that names wgpu; [`ops`] are the kernels, one file each; [`model`] reads files
-//! and holds the forward pass; [`decoding`] runs the rounds; [`text`] stands between text and tokens. None reaches up.
+//! and holds the forward pass; [`decoding`] runs the rounds; [`measure`] times passes; [`text`] stands between text and tokens.
+//! None reaches up.
 //! The crate never prints, never exits, and does not panic on input: every [`Error`] names the thing at fault.
 #![warn(missing_docs)]
 
@@ -31,6 +32,7 @@ pub mod c_api;
 pub mod decoding;
 pub mod error;
 pub mod gpu;
+pub mod measure;
 pub mod model;
 pub mod ops;
 pub mod text;

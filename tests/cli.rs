@@ -6,6 +6,7 @@ mod chat;
 mod fit;
 mod machine;
 mod profile;
+mod report;
 mod respond;
 mod sampling;
 mod shared_draft;

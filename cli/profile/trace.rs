@@ -9,20 +9,27 @@ use super::report::Measured;
 /// The track of the device's kernels and that of the host's work.
 const TRACKS: [(u32, &str); 2] = [(1, "GPU"), (2, "CPU")];
 
-/// All profiles one after the other, as a trace.
+/// The profiles of all decoders one after the other, as a trace.
 pub fn chrome(measured: &[Measured]) -> Value {
+    let parts = measured.iter().flat_map(|measured| {
+        let name = |what: &str| format!("{} {what}", measured.options.method.name());
+        [("prompt", &measured.prefill), ("rounds", &measured.decode)]
+            .map(|(what, (profile, seconds))| (name(what), profile, *seconds))
+    });
+    of_profiles(parts)
+}
+
+/// Named profiles one after the other, each with the seconds it took, as a trace.
+pub fn of_profiles<'a>(parts: impl IntoIterator<Item = (String, &'a Profile, f64)>) -> Value {
     let mut events = vec![json!({ "ph": "M", "pid": 1, "tid": 0, "name": "process_name", "args": { "name": "pard" } })];
     for (track, name) in TRACKS {
         events.push(json!({ "ph": "M", "pid": 1, "tid": track, "name": "thread_name", "args": { "name": name } }));
     }
     let mut start = 0.0;
-    for measured in measured {
-        for (what, (profile, seconds)) in [("prompt", &measured.prefill), ("rounds", &measured.decode)] {
-            let name = format!("{} {what}", measured.options.method.name());
-            events.push(span(&name, "pard", 2, start, start + seconds, json!({})));
-            events.extend(spans(profile, start));
-            start += seconds + 1e-3;
-        }
+    for (name, profile, seconds) in parts {
+        events.push(span(&name, "pard", 2, start, start + seconds, json!({})));
+        events.extend(spans(profile, start));
+        start += seconds + 1e-3;
     }
     json!({ "displayTimeUnit": "ms", "traceEvents": events })
 }

@@ -15,6 +15,7 @@ mod json;
 mod loaded;
 mod loader;
 pub mod local;
+pub mod made;
 mod parts;
 pub mod rotary;
 pub mod safetensors;

@@ -1,0 +1,64 @@
+//! Training steps of a draft, on made-up weights and tokens.
+
+use pard_engine::gpu::{CacheFormat, Device, Plan};
+use pard_engine::measure::{MadeWeights, Shape, Spread};
+use pard_engine::ops::WeightFormat;
+use pard_engine::training::{Loss, OptimizerOptions, Recipe, Retention, Sample, Trainer, TrainingOptions};
+use serde_json::{Value, json};
+
+/// Tokens of a sample, and samples of a step.
+const SAMPLE: [usize; 2] = [128, 2];
+const STEPS: usize = 5;
+
+/// Steps of `shape` with its embeddings frozen, all other weights in f32; the first, which compiles the kernels, does not
+/// count. None if `keep_going` ended it.
+pub fn steps(
+    device: &Device,
+    plan: &Plan,
+    shape: &Shape,
+    keep_going: &dyn Fn() -> bool,
+) -> pard_engine::Result<Option<(Spread, Value)>> {
+    let [tokens, count] = SAMPLE;
+    let config = &shape.config;
+    let weights = MadeWeights::new(config, WeightFormat::Bf16);
+    let retention = Retention { segments: 8, ratio: 0.7, least: 0.2 };
+    let sample = |sample: usize| Sample {
+        tokens: (0..tokens).map(|at| ((at + 1) * (sample + 7919) % config.vocab_size) as u32).collect(),
+        labelled: (0..tokens).map(|at| at > 0).collect(),
+    };
+    let rows = count * retention.most_rows(tokens);
+    let recipe = Recipe {
+        config,
+        checkpoint: &weights,
+        layers: &(0..config.layers).collect::<Vec<_>>(),
+        mask_token: config.vocab_size as u32,
+        freeze_embeddings: true,
+        vocabulary: None,
+        rows,
+        positions: tokens,
+        teacher: None,
+        loss: Loss::TEXT,
+        target_layers: &[],
+    };
+    let options = TrainingOptions {
+        retention,
+        optimizer: OptimizerOptions::default(),
+        epochs: u64::MAX,
+        batch_rows: rows,
+        warmup: 0,
+        decay: false,
+        seed: 1,
+    };
+    let plan = Plan { cache: CacheFormat::F32, ..*plan };
+    let mut trainer = Trainer::new(device, &plan, &recipe, (0..count).map(sample).collect(), options)?;
+    let first = trainer.step(0.0)?;
+    let mut times = Vec::new();
+    while times.len() < STEPS && keep_going() {
+        times.push(trainer.step(0.0)?.time.as_secs_f64());
+    }
+    let entry = json!({
+        "shape": shape.name, "format": "bf16", "products": "plain", "layers": config.layers,
+        "vocabulary": config.vocab_size, "tokens": first.tokens, "rows": first.rows,
+    });
+    Ok(Spread::of(&times).map(|spread| (spread, entry)))
+}
