@@ -141,9 +141,10 @@ def facts_of(driver, reported, code, wgsl):
     if loop:
         facts["loop"] = loop
         names = {int(number): name for number, name in re.findall(r"@binding\((\d+)\)\s*var<[^>]*>\s*(\w+)", wgsl)}
-        bound = {names.get(binding): flight for binding, flight in loop["by_binding"].items()}
-        weights = [flight for name, flight in bound.items() if name and name.startswith("weights")]
-        facts["loads_in_flight"] = max(weights) if weights else loop["in_flight"]
+        weights = [each for binding, each in loop.pop("bindings").items() if names.get(binding, "").startswith("weights")]
+        if weights:
+            loop["weight_loads"], loop["weight_bytes"] = (sum(each[at] for each in weights) for at in (0, 1))
+        facts["loads_in_flight"] = max(each[2] for each in weights) if weights else loop["in_flight"]
     return {name: value for name, value in facts.items() if value is not None}
 
 
@@ -315,22 +316,29 @@ def read_lines(path):
 
 
 def ask(kit, driver, extra, wanted):
-    """The kernels and operations of the engine on `driver`; those kernels compiled that `wanted` fits."""
+    """The kernels and operations of the engine on `driver`, and where they lie; those kernels compiled that `wanted` fits."""
     folder = kit.dump(driver, [kit.inside(kit.home / "shaders"), *extra])
     uses = read_lines(folder / "uses.jsonl")
     bare = [Kernel(driver, line, uses, {}) for line in read_lines(folder / "kernels.jsonl")]
     bare = [kernel for kernel in bare if matches(wanted, kernel.attributes)]
-    reported = kit.compile(driver, folder, [kernel.module for kernel in bare])
+    facts = compiled(kit, driver, folder, [kernel.module for kernel in bare])
     for kernel in bare:
-        code = folder / f"{kernel.module}.txt"
-        wgsl = (folder / f"{kernel.module}.wgsl").read_text()
-        text = code.read_text(errors="replace") if code.exists() else ""
-        kernel.facts = facts_of(driver, reported[kernel.module], text, wgsl)
+        kernel.facts = facts[kernel.module]
     by_module = {kernel.module: kernel for kernel in bare}
     operations = [Use(driver, line, by_module) for line in uses]
     operations = [use for use in operations if use.kernels and all(use.kernels)]
     keep(kit.results / driver.replace(":", "_"), folder, bare, uses)
-    return json.loads((folder / "adapter.json").read_text()), bare, operations
+    return folder, bare, operations
+
+
+def compiled(kit, driver, folder, modules):
+    """The facts of `modules`, whose texts lie in `folder`, by the compiler of `driver`."""
+    reported, facts = kit.compile(driver, folder, modules), {}
+    for module in modules:
+        code = folder / f"{module}.txt"
+        text = code.read_text(errors="replace") if code.exists() else ""
+        facts[module] = facts_of(driver, reported[module], text, (folder / f"{module}.wgsl").read_text())
+    return facts
 
 
 def keep(results, folder, kernels, uses):
@@ -365,9 +373,8 @@ def single_files(kit, drivers, files):
                 text = (folder / f"{module}.txt").read_text(errors="replace")
                 shutil.copy(folder / f"{module}.txt", results / f"{name}.txt")
             wgsl = (kit.home / "shaders" / f"{name}.wgsl").read_text()
-            kernel = Kernel(driver, {"module": module, "files": [name], "constants": {}, "choices": []}, [], {})
-            kernel.facts = facts_of(driver, reported[module], text, wgsl)
-            rows.append(kernel)
+            line = {"module": module, "files": [name], "constants": {}, "choices": []}
+            rows.append(Kernel(driver, line, [], facts_of(driver, reported[module], text, wgsl)))
         print(f"\n{driver} (machine code: {results})")
         print_table(kernel_table(rows))
     return 0
@@ -375,9 +382,10 @@ def single_files(kit, drivers, files):
 
 def report(kit, drivers, words, wanted, budgets):
     extra = [word for word in words if word in ("alternatives", "every")]
-    kernels, uses = [], []
+    kernels, uses, folders = [], [], {}
     for driver in drivers:
-        adapter, some, operations = ask(kit, driver, extra, wanted)
+        folder, some, operations = ask(kit, driver, extra, wanted)
+        adapter = json.loads((folder / "adapter.json").read_text())
         slowest = max(some, key=lambda kernel: kernel.facts["seconds"], default=None)
         spilling = sum(kernel.facts.get("spills", 0) > 0 for kernel in some)
         failing = sum("failure" in kernel.facts for kernel in some)
@@ -390,9 +398,9 @@ def report(kit, drivers, words, wanted, budgets):
         sys.stdout.flush()
         kernels += some
         uses += operations
+        folders[driver] = folder
     if "estimate" in words:
-        print()
-        estimate.report(kernels, uses)
+        estimates(kit, folders, kernels, uses, "table" in words)
     exceeded, needed = check(budgets, kernels, uses)
     for exception in unneeded(budgets, needed, kernels, uses):
         print(f"an exception that is no longer needed: {exception['rule']}, {json.dumps(exception['where'])}")
@@ -405,12 +413,26 @@ def report(kit, drivers, words, wanted, budgets):
     return 0
 
 
+def estimates(kit, folders, kernels, uses, details):
+    """What the model makes of all products, with RADV's count of every kernel, whichever adapter asked for it."""
+    counted = {kernel.module: kernel.facts for kernel in kernels if kernel.driver == estimate.COUNTS}
+    for driver in estimate.DRIVERS:
+        others = {kernel.module for kernel in kernels if kernel.driver == driver and kernel.uses} - counted.keys()
+        counted |= compiled(kit, estimate.COUNTS, folders[driver], sorted(others))
+    print()
+    by_driver = {driver: [use for use in uses if use.driver == driver] for driver in estimate.DRIVERS}
+    estimate.report(by_driver, counted, print_table, details)
+
+
 def main(program, folder, shaders, *arguments):
     budgets = json.loads((HERE / "budgets.json").read_text())
     files = [argument for argument in arguments if argument.endswith(".wgsl")]
     filters = [argument for argument in arguments if "=" in argument and argument not in files]
     words = [argument for argument in arguments if argument in ("alternatives", "every", "table", "estimate")]
-    drivers = [argument for argument in arguments if argument not in (*files, *filters, *words)] or budgets["drivers"]
+    drivers = [argument for argument in arguments if argument not in (*files, *filters, *words)]
+    if "estimate" in words:
+        drivers += [driver for driver in estimate.DRIVERS if driver not in drivers]
+    drivers = drivers or budgets["drivers"]
     wanted = {}
     for given in filters:
         name, value = given.split("=", 1)

@@ -7,7 +7,7 @@ ask for what its next turn needs. Loads of one binding are told apart where the 
 import re
 from collections import Counter
 
-KINDS = ("fma", "dot", "matrix", "alu", "loads", "load_bytes", "scalar_loads", "local", "stores", "barriers", "waits")
+KINDS = ("fma", "dot", "matrix", "alu", "loads", "scalar_loads", "local", "stores", "barriers", "waits")
 
 
 class Instruction:
@@ -33,10 +33,14 @@ def analyse(vendor, text):
     heavy = [body for body in bodies if work(body) >= 8] or [max(bodies, key=work)]
     hottest = max(heavy, key=lambda body: (work(body), len(body)))
     facts = {"instructions": len(hottest), **{kind: sum(each.kinds[kind] for each in hottest) for kind in KINDS}}
-    facts["load_bytes"] = sum(each.load_bytes for each in hottest)
+    facts["load_bytes"] = sum(each.load_bytes for each in hottest if each.kinds["loads"])
+    facts["scalar_bytes"] = sum(each.load_bytes for each in hottest if each.kinds["scalar_loads"])
     facts["in_flight"] = min((in_flight(body) for body in heavy if any(each.kinds["loads"] for each in body)), default=None)
-    bindings = {each.binding for each in hottest if each.binding is not None}
-    facts["by_binding"] = {binding: in_flight(hottest, binding) for binding in sorted(bindings)}
+    # By binding: loads of a turn, their bytes, and loads in flight.
+    facts["bindings"] = {}
+    for binding in sorted({each.binding for each in hottest if each.binding is not None}):
+        sizes = [each.load_bytes for each in hottest if each.binding == binding]
+        facts["bindings"][binding] = [len(sizes), sum(sizes), in_flight(hottest, binding)]
     return facts
 
 
@@ -104,7 +108,9 @@ def parse_amd(text):
                 count = int(load[1]) // (128 if "_b" in name else 4)
                 for number in range(count):
                     descriptors[int(load[2]) + 4 * number] = first // 16 + number
-            code.append(Instruction(["scalar_loads"]))
+            words = re.search(r"dword(?:x(\d+))?|_b(\d+)", name)
+            size = (int(words[2]) // 8 if words[2] else 4 * int(words[1] or 1)) if words else 4
+            code.append(Instruction(["scalar_loads"], load_bytes=size))
         elif name.startswith("ds_"):
             code.append(Instruction(["local"]))
         elif "store" in name or "atomic" in name:
@@ -208,5 +214,5 @@ def parse_intel(text):
             kinds = ["alu"]
         if waits:
             kinds = kinds + ["waits"]
-        code.append(Instruction(kinds, load_bytes=size if "loads" in kinds else 0, tokens=tokens, waits=waits, binding=binding))
+        code.append(Instruction(kinds, load_bytes=size, tokens=tokens, waits=waits, binding=binding))
     return code, [(at[label], end) for label, end in jumps if at.get(label, end) < end]
