@@ -8,7 +8,7 @@
 // workgroup, and `attention_merge` merges them.
 //
 // Constants: HEADS, KV_HEADS, HEAD_DIM, KEY_TILE (= 64), SPLIT, PAIRS (with rows/many it divides GROUP), SERIAL,
-// WINDOW.
+// WINDOW; KEY_PIECES eights of a key, a divisor of PIECES, and VALUES values, whose loads are in flight together.
 // Dispatch: x key-value heads, y pairs / PAIRS, z parts (1 with SERIAL), counted from the first that a workgroup sees.
 @group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;     // SERIAL: [rows, HEADS * HEAD_DIM], else
                                                                           // [rows, HEADS, splits, HEAD_DIM]
@@ -80,11 +80,19 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
             if key > last_seen { break; }
             let place = cached * params.capacity + key;
             var dots: array<f32, PAIRS>;
-            for (var piece = 0u; piece < PIECES; piece++) {
-                let k = read_key8(place, piece);
-                for (var p = 0u; p < PAIRS; p++) {
-                    let q = queries[p] + piece * 2u;
-                    dots[p] = dot_add(Eight(query[q], query[q + 1u]), k, dots[p]);
+            var next: array<Eight, KEY_PIECES>;
+            for (var j = 0u; j < KEY_PIECES; j++) { next[j] = read_key8(place, j); }
+            for (var piece = 0u; piece < PIECES; piece += KEY_PIECES) {
+                let k = next;
+                if KEY_PIECES < PIECES {
+                    let after = min(piece + KEY_PIECES, PIECES - KEY_PIECES);
+                    for (var j = 0u; j < KEY_PIECES; j++) { next[j] = read_key8(place, after + j); }
+                }
+                for (var j = 0u; j < KEY_PIECES; j++) {
+                    for (var p = 0u; p < PAIRS; p++) {
+                        let q = queries[p] + (piece + j) * 2u;
+                        dots[p] = dot_add(Eight(query[q], query[q + 1u]), k[j], dots[p]);
+                    }
                 }
             }
             for (var p = 0u; p < PAIRS; p++) { scores[p * SPLIT + tile * KEY_TILE + lane] = dots[p] * params.scale; }
@@ -146,7 +154,18 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
                         }
                     }
                 }
-                for (var k = from_all; k < least; k++) {
+                var k = from_all;
+                for (; k + VALUES <= least; k += VALUES) {
+                    var v: array<vec4<f32>, VALUES>;
+                    for (var j = 0u; j < VALUES; j++) { v[j] = read_value4(place + k + j, dims); }
+                    for (var t = 0u; t < TEAM_PAIRS; t++) {
+                        let p = min(t * TEAMS + team, PAIRS - 1u);
+                        var s = part[t];
+                        for (var j = 0u; j < VALUES; j++) { s = fma(vec4(scores[p * SPLIT + k + j]), v[j], s); }
+                        part[t] = s;
+                    }
+                }
+                for (; k < least; k++) {
                     let v = read_value4(place + k, dims);
                     for (var t = 0u; t < TEAM_PAIRS; t++) {
                         let p = min(t * TEAMS + team, PAIRS - 1u);

@@ -129,7 +129,7 @@ fn every_variant_of_a_product_gives_the_same_bits() {
             };
             let usual = run(None, MOST_ROWS);
             for rows in if sweep() { (1..=MOST_ROWS).collect() } else { vec![1, 2, 7, 12, 13, 32] } {
-                for variant in Variant::candidates(device(), plan.lanes, rows, pair) {
+                for variant in Variant::candidates([plan.lanes, plan.slices], rows, pair) {
                     let context = format!("{variant:?}, {rows} rows, {format:?}, {plan}");
                     same_bits(&context, &run(Some(variant), rows), &usual[..rows * outputs]);
                 }

@@ -49,6 +49,16 @@ fn compositions() -> Vec<Composition> {
         assert!(!gpu.is_empty(), "no {kernel}");
         compositions.extend(gpu);
     }
+    // Nor has it subgroups. One composition of each set of files shows that the other piece fits.
+    let mut seen = BTreeSet::new();
+    let with_subgroups = |composition: &Composition| {
+        let at = composition.files.iter().position(|file| *file == "slice/invocation")?;
+        let mut composition = composition.clone();
+        composition.files[at] = "slice/subgroup";
+        seen.insert(composition.files.clone()).then_some(composition)
+    };
+    let with_subgroups: Vec<Composition> = compositions.iter().filter_map(with_subgroups).collect();
+    compositions.extend(with_subgroups);
     compositions.sort();
     compositions.dedup();
     compositions
@@ -64,10 +74,13 @@ fn is_cooperative(composition: &Composition) -> bool {
     composition.files[0] == "matmul_cooperative"
 }
 
-/// Checks it against what WebGPU has without any extension: that much half precision belongs to it. Only the kernel of
-/// cooperative matrices may ask for more.
+/// Checks it against what WebGPU has without any extension: that much half precision belongs to it. Only kernels made for
+/// subgroups and for cooperative matrices may ask for more.
 fn validate(composition: &Composition, module: &naga::Module) -> ModuleInfo {
     let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    if composition.files.contains(&"slice/subgroup") {
+        capabilities |= Capabilities::SUBGROUP;
+    }
     if is_cooperative(composition) {
         capabilities |= Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16 | Capabilities::SUBGROUP;
     }

@@ -64,7 +64,7 @@ impl Device {
         let timestamps = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("pard"),
-            required_features: adapter.features() & (timestamps | cooperative),
+            required_features: adapter.features() & (timestamps | cooperative | wgpu::Features::SUBGROUP),
             // SAFETY: the one experimental feature asked for is cooperative matrices. They are used by one kernel of
             // this crate, only where a user chose it, after a start-up check of its results, and all its accesses lie
             // inside arrays of sizes known at compile time.
@@ -174,6 +174,28 @@ impl Device {
     /// Workgroup memory, in bytes.
     pub fn workgroup_memory(&self) -> u32 {
         self.inner.limits.max_compute_workgroup_storage_size
+    }
+
+    /// Workgroups of a kernel that give each core of an adapter of this kind two. No interface tells the number of cores, so
+    /// it is that of a large card of the kind: 96 if it has memory of its own, 16 if it shares the host's.
+    pub fn busy_workgroups(&self) -> u32 {
+        if self.inner.info.device_type == wgpu::DeviceType::DiscreteGpu { 192 } else { 32 }
+    }
+
+    /// Invocations of a workgroup, at most.
+    pub fn largest_workgroup(&self) -> u32 {
+        self.inner.limits.max_compute_invocations_per_workgroup
+    }
+
+    /// The smallest and the largest subgroup that kernels may run in, if they may use subgroups at all.
+    pub fn subgroup_sizes(&self) -> Option<(u32, u32)> {
+        let Inner { device, info, .. } = &*self.inner;
+        device.features().contains(wgpu::Features::SUBGROUP).then_some((info.subgroup_min_size, info.subgroup_max_size))
+    }
+
+    /// Whether a row of `lanes` invocations of a workgroup is made of whole subgroups, of whatever size.
+    pub fn has_uniform_slices(&self, lanes: u32) -> bool {
+        self.subgroup_sizes().is_some_and(|(_, largest)| largest > 0 && lanes.is_multiple_of(largest))
     }
 
     /// The side of the cooperative matrices of f16 with f32 sums that kernels may use, 16 or 8, if there are any.

@@ -100,7 +100,8 @@ impl std::fmt::Display for Products {
 pub struct Plan {
     /// Weight rows that lie interleaved in memory, one per lane: the width of a subgroup.
     pub lanes: u32,
-    /// Parts into which a dot product is cut; they are summed in order. More parts keep a wide GPU busy with few rows.
+    /// Parts into which a dot product is cut; they are summed in order. More parts keep a wide GPU busy with few rows. A
+    /// matrix of few rows is cut into more ([`Plan::slices_of`]).
     pub slices: u32,
     /// Keys per part of an attention row; the parts lie at fixed absolute positions.
     pub key_split: u32,
@@ -110,17 +111,47 @@ pub struct Plan {
     pub products: Products,
 }
 
+/// Invocations of a product that keep a large GPU busy: 256 for each of 128 cores.
+const BUSY_INVOCATIONS: u32 = 1 << 15;
+/// Invocations of a workgroup, at most: more leave a lane too few registers for its sums.
+const MAX_WORKGROUP: u32 = 512;
+
 impl Plan {
     /// The plan for `device`'s class of adapter.
     pub(super) fn for_device(device: &Device) -> Plan {
         let software = device.is_software();
+        // All lanes of a subgroup are to share a value of x, whatever size the driver chooses.
+        let lanes = match device.subgroup_sizes() {
+            _ if software => 8,
+            Some((_, 64)) => 64,
+            _ => 32,
+        };
         Plan {
-            lanes: if software { 8 } else { 32 },
-            slices: if software { 1 } else { 8 },
-            key_split: 256,
+            lanes,
+            slices: if software { 1 } else { 256 / lanes },
+            // One row of a few thousand keys is to make some hundred workgroups on a GPU. The parts that are merged then
+            // cost a 16th of the keys and values of one row with a group of four heads; halves as large would cost an 8th.
+            key_split: if software { 256 } else { 128 },
             cache: CacheFormat::F16,
             products: Products::Plain,
         }
+    }
+
+    /// Whether it is one for GPUs, which have many lanes to fill and hide what memory takes behind loads in flight.
+    pub(crate) fn is_for_gpu(&self) -> bool {
+        self.slices > 1
+    }
+
+    /// Parts into which the dot products of a matrix of `weight_rows` rows are cut on `device`: [`Plan::slices`], and twice
+    /// as many as long as the product has too few invocations to keep a large GPU busy. One stays one.
+    pub fn slices_of(&self, device: &Device, weight_rows: usize) -> u32 {
+        let columns = weight_rows.next_multiple_of(self.lanes as usize) as u64;
+        let most = device.largest_workgroup().min(MAX_WORKGROUP) / self.lanes;
+        let mut slices = self.slices;
+        while slices > 1 && 2 * slices <= most && columns * u64::from(slices) < u64::from(BUSY_INVOCATIONS) {
+            slices *= 2;
+        }
+        slices
     }
 }
 

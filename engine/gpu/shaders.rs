@@ -105,6 +105,8 @@ shaders![
     "shared/training_row",
     "shared/turn_back",
     "shared/weight",
+    "slice/invocation",
+    "slice/subgroup",
     "swiglu",
     "swiglu_gradient",
     "teacher/logits",

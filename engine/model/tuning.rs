@@ -216,8 +216,8 @@ fn fastest(model: &Transformer, matrices: &[&Matrix], keep_going: &KeepGoing) ->
         device.wait()?;
         Ok(begin.elapsed().as_secs_f64())
     };
-    let lanes = model.plan().lanes;
-    let defaults = Variant::defaults(device, lanes, matrix.rows(), pair);
+    let plan = model.plan();
+    let defaults = Variant::defaults(device, [plan.lanes, plan.slices], matrix.rows(), pair);
     let mut chosen = Vec::new();
     for rows in 1..=MOST_ROWS {
         if !keep_going(chosen.len() as f64 / MOST_ROWS as f64) {
@@ -226,7 +226,7 @@ fn fastest(model: &Transformer, matrices: &[&Matrix], keep_going: &KeepGoing) ->
         step.write(device, 0, &[Step { rows: rows as u32, ..Step::default() }]);
         let usual = defaults[rows - 1];
         let mut tried: Vec<(Variant, Vec<f64>)> = vec![(usual, Vec::new())];
-        let candidates = Variant::candidates(device, lanes, rows, pair);
+        let candidates = Variant::candidates([plan.lanes, plan.slices], rows, pair);
         tried.extend(candidates.into_iter().filter(|candidate| *candidate != usual).map(|variant| (variant, vec![])));
         for repetition in 0..=REPETITIONS {
             for (variant, times) in &mut tried {

@@ -20,6 +20,12 @@ struct AttentionParams {
 
 /// Pairs of (row, query head) that one workgroup takes, few to many. The pairs share the keys and values that it reads.
 const PAIRS: [u32; 3] = [4, 8, 16];
+/// The most of them on a GPU, whose compilers run out of registers with 16.
+const GPU_PAIRS: u32 = 8;
+/// Values, eights of a key and merged parts whose loads are in flight together on a GPU. A CPU waits for none of them.
+const GPU_VALUES: u32 = 8;
+const GPU_KEY_PIECES: u32 = 2;
+const GPU_PARTS: u32 = 8;
 
 /// The scratch's larger half, in messages.
 const PARTS: &str = "attention parts";
@@ -128,6 +134,7 @@ impl Attention {
             ("HEAD_DIM", shape.head_dim as u32),
             ("SPLIT", plan.key_split),
             window_constant(window),
+            ("PARTS", if plan.is_for_gpu() { GPU_PARTS } else { 1 }),
         ];
         let merge_files = [&["attention_merge", "shared/attention", "shared/step"], rows.files()].concat();
         let merge = device.kernel(&merge_files, &merge_constants)?;
@@ -137,6 +144,8 @@ impl Attention {
         let pieces = Pieces {
             files: [&cache.readers(), rows.files()].concat(),
             constants: [cache.constants(shape), vec![("SPLIT", plan.key_split), window_constant(window)]].concat(),
+            gpu: plan.is_for_gpu(),
+            head_pieces: (shape.head_dim / 8) as u32,
         };
         // All variants with the queries in the same place have the same bindings.
         let pairs = match rows {
@@ -248,7 +257,8 @@ impl Attention {
     fn most_pairs(device: &Device, plan: &Plan, pairs: u32) -> u32 {
         // Scores, and 8 + 2 numbers to reduce them, for each pair.
         let room = device.workgroup_memory() / (4 * (plan.key_split + 10));
-        pairs.min(room).max(1)
+        let most = if plan.is_for_gpu() { GPU_PAIRS } else { pairs };
+        pairs.min(most).min(room).max(1)
     }
 }
 
@@ -262,13 +272,22 @@ struct Pieces {
     /// How the cache is read, and whose the rows are.
     files: Vec<&'static str>,
     constants: Vec<(&'static str, u32)>,
+    /// Whether the plan is one for GPUs.
+    gpu: bool,
+    /// Eights of a head.
+    head_pieces: u32,
 }
 
 impl Pieces {
     fn compile(&self, device: &Device, variant: Variant) -> Result<Arc<Kernel>> {
         let Variant { pairs, serial, uniform } = variant;
         let mut constants = self.constants.clone();
+        let [key_pieces, values] = if self.gpu { [GPU_KEY_PIECES, GPU_VALUES] } else { [1, 1] };
+        let key_pieces = if self.head_pieces.is_multiple_of(key_pieces) { key_pieces } else { 1 };
+        // The merged values of many pairs leave registers for half of the next ones.
+        let values = if serial && pairs > PAIRS[0] { values.div_ceil(2) } else { values };
         constants.extend([("PAIRS", pairs), ("SERIAL", u32::from(serial))]);
+        constants.extend([("KEY_PIECES", key_pieces), ("VALUES", values)]);
         let query = if uniform { "query/uniform" } else { "query/storage" };
         if uniform {
             constants.push(("QUERY_PIECES", (device.largest_uniform() / 16) as u32));

@@ -100,7 +100,7 @@ impl Matrix {
             }
             Ok(())
         })?;
-        Ok(Matrix::of_parts(device, lanes as usize, columns, parts, 1))
+        Ok(Matrix::of_parts(device, [lanes, self.slices()], columns, parts, 1))
     }
 }
 

@@ -47,6 +47,14 @@ impl RowSet {
 
 /// Weight rows per lane of the tile kernel.
 const TILE_BLOCKS: u32 = 4;
+/// Sums in workgroup memory while the slices of the row kernel are added up: 8 KiB, so that a core keeps several
+/// workgroups.
+const TAIL_SUMS: u32 = 2048;
+/// Loads of 16 bytes that a lane of the row kernel has in flight beside few sums and beside many: what GPU compilers keep in
+/// registers.
+const HELD_LOADS: [u32; 2] = [8, 4];
+/// Sums that are few.
+const FEW_SUMS: u32 = 16;
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -132,7 +140,7 @@ impl Matmul {
             finish,
             columns: weights.columns(),
             lanes: weights.lanes(),
-            slices: plan.slices,
+            slices: plan.slices_of(device, weights.rows()),
             pair: weights.pair(),
             row_set,
         };
@@ -144,7 +152,7 @@ impl Matmul {
                 cooperative: Cooperative::new(device, plan, weights, part.format, finish, row_set),
             };
             // All variants with the rows in the same place have the same bindings; any of them can make the bind group.
-            let variant = |uniform| Variant { rows: 1, blocks: op.pair, uniform, ahead: false };
+            let variant = |uniform| Variant { uniform, ..op.variants[0] };
             let storage = match &kernels.cooperative {
                 None => op.row_kernel(&kernels, variant(false))?,
                 Some(cooperative) => cooperative.kernel(Role::Round, 1)?,
@@ -221,10 +229,10 @@ impl Matmul {
         let turns = (rows as u32).div_ceil(variant.rows);
         let uniform = variant.uniform && turns * variant.rows <= self.uniform_rows;
         let variant = Variant { uniform, ..variant };
-        let [x, y] = self.grid(part, variant.blocks);
+        let [y, z] = self.grid(part, variant.blocks);
         let dispatch = part.uniform.as_ref().filter(|_| uniform).unwrap_or(&part.storage);
         let kernel = self.row_kernel(&part.kernels, variant)?;
-        dispatch.encode_with(pass, &kernel, [x, y, turns], self.work(rows, part));
+        dispatch.encode_with(pass, &kernel, [turns, y, z], self.work(rows, part));
         Ok(())
     }
 
@@ -254,31 +262,39 @@ impl Matmul {
         if let Some(kernel) = compiled.get(&variant) {
             return Ok(kernel.clone());
         }
+        let run = self.run(kernels.format, self.slices);
+        let [touches, holds] = [self.slices == 1, self.slices > 1].map(|it| it && variant.ahead);
         let mut constants = vec![
             ("ROWS", variant.rows),
             ("BLOCKS", variant.blocks),
             ("LANES", self.lanes),
             ("SLICES", self.slices),
-            ("RUN", self.run(kernels.format, self.slices)),
+            ("RUN", run),
             ("PAIR", self.pair),
-            ("AHEAD", variant.ahead.into()),
+            ("AHEAD", touches.into()),
+            ("HELD", if holds { held(kernels.format, run, variant) } else { 0 }),
+            ("TAIL", (TAIL_SUMS / (self.lanes * self.slices)).clamp(self.pair, variant.rows * variant.blocks)),
             self.row_set.constant(),
         ];
         let input = if variant.uniform { "input/uniform" } else { "input/storage" };
         if variant.uniform {
             constants.push(("X_PIECES", (self.device.largest_uniform() / 16) as u32));
         }
-        let kernel = self.compiled("matmul_rows", input, kernels.format, &constants)?;
+        let slice = if self.device.has_uniform_slices(self.lanes) { "slice/subgroup" } else { "slice/invocation" };
+        let files = [&["matmul_rows", slice, input][..], &self.files(kernels.format)].concat();
+        let kernel = self.compiled(&files, kernels.format, &constants)?;
         compiled.insert(variant, kernel.clone());
         Ok(kernel)
     }
 
-    /// Pieces whose loads may be in flight together: the most that give each of `slices` slices equally many. On a CPU eight
-    /// took 0.6 to 0.8 of the time of one. The sums' order hangs on it, and so it hangs on the shape alone.
+    /// Pieces of a run, whose loads may be in flight together. The slice with the most pieces decides how long a product
+    /// takes, and so does the share of loads that a run waits for: on a CPU a run of 8 took 0.6 to 0.8 of the time of 1.
+    /// The order of a sum depends on it, and so it depends on the shape alone.
     fn run(&self, format: WeightFormat, slices: u32) -> u32 {
         let (pieces, share) = ((self.columns / PIECE) as u32, format.share() as u32);
-        let evenly = |run: &u32| run.is_multiple_of(share) && pieces.is_multiple_of(run * slices);
-        [8, 4, 2].into_iter().find(evenly).unwrap_or(share)
+        let is_run = |run: &u32| run.is_multiple_of(share) && pieces.is_multiple_of(*run);
+        let cost = |run: &u32| (pieces / run).div_ceil(slices) * (2 * run + 1);
+        [8, 6, 4, 3, 2, 1].into_iter().filter(is_run).min_by_key(cost).unwrap_or(share)
     }
 
     fn tile_kernel(&self, kernels: &Kernels) -> Result<Arc<Kernel>> {
@@ -295,22 +311,34 @@ impl Matmul {
             ("AHEAD", self.device.is_software().into()),
             ("TILES", tiles),
         ];
-        let kernel = self.compiled("matmul_tile", "input/storage", kernels.format, &constants)?;
+        let files = [&["matmul_tile", "input/storage"][..], &self.files(kernels.format)].concat();
+        let kernel = self.compiled(&files, kernels.format, &constants)?;
         Ok(kernels.tile.get_or_init(|| kernel).clone())
+    }
+
+    /// The files that both kernels need.
+    fn files(&self, format: WeightFormat) -> Vec<&'static str> {
+        let shared = ["shared/matmul", "shared/ahead", "shared/eight", "shared/step"];
+        [&shared[..], &format.files(), &[self.finish]].concat()
     }
 
     fn compiled(
         &self,
-        name: &'static str,
-        input: &'static str,
+        files: &[&'static str],
         format: WeightFormat,
         constants: &[(&'static str, u32)],
     ) -> Result<Arc<Kernel>> {
-        let shared = [name, "shared/matmul", "shared/ahead", "shared/eight", "shared/step", input];
-        let files = [&shared[..], &format.files(), &[self.finish]].concat();
         let [pieces, words] = format.chunk().map(|count| count as u32);
-        self.device.kernel(&files, &[constants, &[("CHUNK_PIECES", pieces), ("CHUNK_WORDS", words)]].concat())
+        self.device.kernel(files, &[constants, &[("CHUNK_PIECES", pieces), ("CHUNK_WORDS", words)]].concat())
     }
+}
+
+/// Pieces of each weight row that a lane holds in registers ahead of their use, of runs of `run` pieces. Quantised ones are
+/// few words, and are loaded when they are needed.
+fn held(format: WeightFormat, run: u32, variant: Variant) -> u32 {
+    let loads = HELD_LOADS[usize::from(variant.rows * variant.blocks > FEW_SUMS)];
+    let most = if format.is_quantised() { 0 } else { loads / variant.blocks };
+    (1..=most.min(run)).rev().find(|&held| run.is_multiple_of(held)).unwrap_or(0)
 }
 
 /// `groups` workgroups as x and y: a grid holds 65,535 in each dimension. The shader drops the surplus.

@@ -47,6 +47,8 @@ pub struct Matrix {
     /// Weight rows of an output: 1, or 2 for gate and up.
     pair: usize,
     lanes: u32,
+    /// Those of the plan, before a small matrix is cut into more.
+    slices: u32,
     variants: Variants,
 }
 
@@ -103,7 +105,7 @@ impl Matrix {
         if parts.is_empty() {
             return Err(shape_fault(0, columns, PIECE));
         }
-        Ok(Matrix::of_parts(device, plan.lanes as usize, columns, parts, 1))
+        Ok(Matrix::of_parts(device, [plan.lanes, plan.slices], columns, parts, 1))
     }
 
     /// Uploads two matrices of the shape `[outputs, columns]`, gate and up, whose rows `source` gives one below the other.
@@ -146,7 +148,7 @@ impl Matrix {
             part.first /= 2;
             part.outputs = (part.outputs / 2).min(outputs - part.first);
         }
-        Ok(Matrix::of_parts(device, lanes, columns, parts, 2))
+        Ok(Matrix::of_parts(device, [plan.lanes, plan.slices], columns, parts, 2))
     }
 
     /// A matrix of zeros of the shape `[outputs, columns]`, with `pair` weight rows an output, 1 or 2. Nothing is uploaded: it is
@@ -185,11 +187,17 @@ impl Matrix {
         2 * outputs.next_multiple_of(plan.lanes as usize)
     }
 
-    /// A matrix whose parts are made.
-    pub(super) fn of_parts(device: &Device, lanes: usize, columns: usize, parts: Vec<Part>, pair: usize) -> Matrix {
+    /// A matrix whose parts are made, for a plan of `lanes` and `slices`.
+    pub(super) fn of_parts(
+        device: &Device,
+        [lanes, slices]: [u32; 2],
+        columns: usize,
+        parts: Vec<Part>,
+        pair: usize,
+    ) -> Matrix {
         let outputs = parts.iter().map(|part| part.outputs).sum::<usize>();
-        let variants = Variant::defaults(device, lanes as u32, outputs * pair, pair as u32);
-        Matrix { parts, outputs, columns, pair, lanes: lanes as u32, variants }
+        let variants = Variant::defaults(device, [lanes, slices], outputs * pair, pair as u32);
+        Matrix { parts, outputs, columns, pair, lanes, slices, variants }
     }
 
     /// The same matrix on another device, bit for bit; `from` is where this one is.
@@ -203,7 +211,7 @@ impl Matrix {
             Ok(Part { buffer: part.buffer.copied_to(from, to)?, scales, format, first, outputs })
         };
         let parts = self.parts.iter().map(copy).collect::<Result<_>>()?;
-        Ok(Matrix::of_parts(to, self.lanes as usize, self.columns, parts, self.pair))
+        Ok(Matrix::of_parts(to, [self.lanes, self.slices], self.columns, parts, self.pair))
     }
 
     /// Puts `values`, `[outputs, columns]`, in the place of the weights, rounded to their format.
@@ -326,6 +334,11 @@ impl Matrix {
     /// Rows that lie interleaved.
     pub(super) fn lanes(&self) -> u32 {
         self.lanes
+    }
+
+    /// The plan's parts of a dot product.
+    pub(super) fn slices(&self) -> u32 {
+        self.slices
     }
 
     pub(super) fn parts(&self) -> &[Part] {

@@ -18,28 +18,36 @@ pub struct Variant {
     pub ahead: bool,
 }
 
+/// Sums that a lane of a GPU keeps in registers beside the weights that are on their way.
+const MAX_SUMS: u32 = 26;
+
 /// The variant for 1, 2, .. 32 rows.
 pub type Variants = [Variant; MOST_ROWS];
 
 impl Variant {
-    /// What serves adapters of the device's class where nothing was measured: for a matrix of `weight_rows` rows, of which
-    /// `pair` make an output, that lie `lanes` at a time.
-    pub fn defaults(device: &Device, lanes: u32, weight_rows: usize, pair: u32) -> Variants {
-        let software = device.is_software();
+    /// The variants where nothing was measured, under a plan of `lanes` and `slices`: for a matrix of `weight_rows` rows, of
+    /// which `pair` make an output.
+    pub fn defaults(device: &Device, [lanes, slices]: [u32; 2], weight_rows: usize, pair: u32) -> Variants {
         let most = most_blocks(lanes as usize) as u32;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         std::array::from_fn(|index| {
             let rows = index as u32 + 1;
-            if software {
+            if is_for_cpu(slices) {
                 // A CPU pays for every row, has registers for about 16, and wants workgroups for all its cores.
                 let is_fed = weight_rows >= 4 * cores * (lanes * most) as usize;
                 let blocks = if rows <= 8 && is_fed { most } else { most.min(4) };
                 let rows = if rows > 16 { rows.div_ceil(2) } else { rows };
                 return Variant { rows, blocks, uniform: true, ahead: true };
             }
-            // A GPU hides surplus rows behind memory; one row alone wants many workgroups instead.
-            let blocks = if (2..=16).contains(&rows) { most } else { pair };
-            Variant { rows: rows.next_power_of_two(), blocks, uniform: false, ahead: false }
+            // A GPU has registers for the sums of 16 rows; weights that a second turn reads again are in its cache.
+            let rows = if rows > 16 { rows.div_ceil(2) } else { rows };
+            // Weight rows of a lane share the loads of x, of which one row has few. They may cost no core its work.
+            let enough = |blocks: &u32| {
+                rows * blocks <= MAX_SUMS && weight_rows as u32 / (lanes * blocks) >= device.busy_workgroups()
+            };
+            let blocks = Variant::block_counts(lanes, pair).into_iter().rev().find(enough).unwrap_or(pair);
+            let blocks = if rows == 1 { pair } else { blocks };
+            Variant { rows, blocks, uniform: false, ahead: true }
         })
     }
 
@@ -49,17 +57,20 @@ impl Variant {
         [1, 2, 4, 8].into_iter().filter(|blocks| (pair..=most).contains(blocks)).collect()
     }
 
-    /// All that are worth trying for `rows` rows of x, where weight rows lie `lanes` at a time.
-    pub fn candidates(device: &Device, lanes: u32, rows: usize, pair: u32) -> Vec<Variant> {
+    /// All that are worth trying for `rows` rows of x, under a plan of `lanes` and `slices`.
+    pub fn candidates([lanes, slices]: [u32; 2], rows: usize, pair: u32) -> Vec<Variant> {
         let rows = rows as u32;
-        let mut in_registers = vec![rows, rows.next_power_of_two(), rows.div_ceil(2), rows.div_ceil(4)];
+        let mut in_registers = match is_for_cpu(slices) {
+            true => vec![rows, rows.next_power_of_two(), rows.div_ceil(2), rows.div_ceil(4)],
+            false => vec![rows, rows.div_ceil(2)],
+        };
         in_registers.retain(|&held| held > 0 && (held >= 4 || held >= rows));
         in_registers.sort_unstable();
         in_registers.dedup();
-        // A CPU gains nothing by many small workgroups, a GPU nothing by uniforms or by asking ahead.
-        let (reads, fewest): (&[[bool; 2]], u32) = match device.is_software() {
+        // A CPU gains nothing by many small workgroups, a GPU nothing by uniforms.
+        let (reads, fewest): (&[[bool; 2]], u32) = match is_for_cpu(slices) {
             true => (&[[true, true], [true, false], [false, true]], 2),
-            false => (&[[false, false]], 1),
+            false => (&[[false, true], [false, false]], 1),
         };
         let mut candidates = Vec::new();
         for rows in in_registers {
@@ -69,4 +80,9 @@ impl Variant {
         }
         candidates
     }
+}
+
+/// Whether a plan of `slices` is one of a CPU, which gains nothing by cutting a sum.
+fn is_for_cpu(slices: u32) -> bool {
+    slices == 1
 }

@@ -1,10 +1,13 @@
 // BF16 weights: a bf16 is the upper half of an f32.
 @group(0) @binding(2) var<storage, read> weights: array<vec4<u32>>;
 
-fn weight8(scale: Scale, start: u32, piece: u32, lane: u32) -> Eight {
-    let w = weights[(start + piece) * LANES + lane];
-    let even = bitcast<vec4<f32>>(w << vec4(16u));
-    let odd = bitcast<vec4<f32>>(w & vec4(0xffff0000u));
+struct Raw { words: vec4<u32> }
+
+fn raw8(start: u32, piece: u32, lane: u32) -> Raw { return Raw(weights[(start + piece) * LANES + lane]); }
+
+fn widened(scale: Scale, raw: Raw) -> Eight {
+    let even = bitcast<vec4<f32>>(raw.words << vec4(16u));
+    let odd = bitcast<vec4<f32>>(raw.words & vec4(0xffff0000u));
     return Eight(vec4(even.x, odd.x, even.y, odd.y), vec4(even.z, odd.z, even.w, odd.w));
 }
 

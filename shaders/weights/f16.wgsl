@@ -1,8 +1,12 @@
 // F16 weights.
 @group(0) @binding(2) var<storage, read> weights: array<vec4<u32>>;
 
-fn weight8(scale: Scale, start: u32, piece: u32, lane: u32) -> Eight {
-    let w = weights[(start + piece) * LANES + lane];
+struct Raw { words: vec4<u32> }
+
+fn raw8(start: u32, piece: u32, lane: u32) -> Raw { return Raw(weights[(start + piece) * LANES + lane]); }
+
+fn widened(scale: Scale, raw: Raw) -> Eight {
+    let w = raw.words;
     return Eight(vec4(unpack2x16float(w.x), unpack2x16float(w.y)), vec4(unpack2x16float(w.z), unpack2x16float(w.w)));
 }
 

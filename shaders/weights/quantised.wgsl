@@ -7,6 +7,13 @@ fn word_of(start: u32, word: u32, lane: u32) -> u32 {
     return weights[(start + word) * LANES + lane];
 }
 
+// A piece that was not loaded yet: how its words become numbers, and how many they are, depends on the format.
+struct Raw { start: u32, piece: u32, lane: u32 }
+
+fn raw8(start: u32, piece: u32, lane: u32) -> Raw { return Raw(start, piece, lane); }
+
+fn widened(scale: Scale, raw: Raw) -> Eight { return weight8(scale, raw.start, raw.piece, raw.lane); }
+
 // A word by its place in memory, for shared/ahead.wgsl.
 fn word_at(at: u32) -> u32 { return weights[at]; }
 

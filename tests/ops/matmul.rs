@@ -16,7 +16,7 @@ pub const FORMATS: [WeightFormat; 3] = [WeightFormat::Bf16, WeightFormat::F16, W
 /// Plans of the GPU classes, which the software adapter can run as well.
 pub const GPU_PLANS: [Plan; 3] = [
     Plan { lanes: 32, slices: 8, key_split: 256, cache: CacheFormat::F16, products: Products::Plain },
-    Plan { lanes: 32, slices: 4, key_split: 128, cache: CacheFormat::F32, products: Products::Plain },
+    Plan { lanes: 64, slices: 4, key_split: 128, cache: CacheFormat::F32, products: Products::Plain },
     Plan { lanes: 8, slices: 4, key_split: 64, cache: CacheFormat::Q8_0, products: Products::Plain },
 ];
 

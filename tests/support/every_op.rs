@@ -99,7 +99,7 @@ fn products(device: &Device, plan: &Plan, format: WeightFormat, pass: &mut Pass)
     for finish in [Finish::Store, Finish::Add, Finish::Residual(&residual), Finish::Bias(&bias)] {
         for row_set in [RowSet::All, RowSet::Outputs] {
             let op = Matmul::new(device, plan, &step, &matrix, [&x, &y], finish, row_set)?;
-            every_variant(device, &op, [plan.lanes, 1], pass)?;
+            every_variant(plan, &op, 1, pass)?;
             if row_set == RowSet::All {
                 op.encode(pass, Role::Prompt, 100)?;
             }
@@ -107,7 +107,7 @@ fn products(device: &Device, plan: &Plan, format: WeightFormat, pass: &mut Pass)
     }
     let pair = Matrix::upload_pair(device, plan, "weights", format, [outputs, depth], &zeros)?;
     let op = Matmul::new(device, plan, &step, &pair, [&x, &y], Finish::Swiglu, RowSet::All)?;
-    every_variant(device, &op, [plan.lanes, 2], pass)?;
+    every_variant(plan, &op, 2, pass)?;
     op.encode(pass, Role::Prompt, 100)
 }
 
@@ -126,10 +126,10 @@ fn quantised_products(device: &Device, plan: &Plan, format: WeightFormat, pass: 
 }
 
 /// The usual variants and those that a table may ask for.
-fn every_variant(device: &Device, op: &Matmul, [lanes, pair]: [u32; 2], pass: &mut Pass) -> pard_engine::Result<()> {
+fn every_variant(plan: &Plan, op: &Matmul, pair: u32, pass: &mut Pass) -> pard_engine::Result<()> {
     for rows in 1..=MOST_ROWS {
         op.encode(pass, Role::Round, rows)?;
-        for variant in Variant::candidates(device, lanes, rows, pair) {
+        for variant in Variant::candidates([plan.lanes, plan.slices], rows, pair) {
             op.encode_as(pass, variant, rows)?;
         }
     }
