@@ -15,6 +15,7 @@ import estimate
 import machine_code
 
 HERE = Path(__file__).resolve().parent
+WORDS = ("alternatives", "every", "table", "estimate")
 BATCH = 12  # modules a process: the shims never give memory back
 
 # What a card of each kind has: units that run workgroups of their own.
@@ -73,14 +74,14 @@ class Kit:
         # The program of one worktree does not replace that of another which runs at the same time.
         self.home = home / f"run.{os.getpid()}"
         self.home.mkdir(parents=True)
-        subprocess.run(["strip", "-o", self.home / "compilers", program], check=True)
+        shutil.copy(program, self.home / "compilers")
         shutil.copytree(shaders, self.home / "shaders")
 
     def inside(self, path):
         return "/" + str(path.relative_to(self.root))
 
     def run(self, driver, command, **options):
-        command = [HERE / "chroot", "on", self.root, driver, *command]
+        command = [HERE / "drivers", "on", self.root, driver, *command]
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, **options)
 
     def dump(self, driver, arguments):
@@ -237,16 +238,13 @@ def check(budgets, kernels, uses):
             for number, exception in enumerate(budgets["exceptions"]):
                 if exception["rule"] == rule["name"] and matches(exception["where"], item.attributes):
                     needed.add(number)
-                    # An exception has its own limits, or none.
-                    found = [each for each in found if each in beyond(exception, item.facts) or (
-                        each[0] in limited(exception) and beyond(exception, item.facts))]
+                    # It takes the place of the rule's limits of the facts that it names.
+                    named = {*exception.get("at_most", {}), *exception.get("at_least", {})}
+                    found = [each for each in found if each[0] not in named]
+                    found += [each for each in beyond(exception, item.facts) if each[0] in named]
             if found:
                 exceeded.append((rule["name"], item, found))
     return exceeded, needed
-
-
-def limited(limits):
-    return {*limits.get("at_most", {}), *limits.get("at_least", {})}
 
 
 def unneeded(budgets, needed, kernels, uses):
@@ -425,10 +423,11 @@ def estimates(kit, folders, kernels, uses, details):
 
 
 def main(program, folder, shaders, *arguments):
+    arguments = [argument.removeprefix("--") for argument in arguments]
     budgets = json.loads((HERE / "budgets.json").read_text())
     files = [argument for argument in arguments if argument.endswith(".wgsl")]
     filters = [argument for argument in arguments if "=" in argument and argument not in files]
-    words = [argument for argument in arguments if argument in ("alternatives", "every", "table", "estimate")]
+    words = [argument for argument in arguments if argument in WORDS]
     drivers = [argument for argument in arguments if argument not in (*files, *filters, *words)]
     if "estimate" in words:
         drivers += [driver for driver in estimate.DRIVERS if driver not in drivers]

@@ -28,9 +28,10 @@ def analyse(vendor, text):
     if parse is None or not text:
         return None
     code, loops = parse(text)
-    bodies = [code[start:end] for start, end in innermost(loops)] or [code]
+    bodies = [code[start:end + 1] for start, end in innermost(loops)] or [code]
     # A loop with little arithmetic is a search or a tail.
     heavy = [body for body in bodies if work(body) >= 8] or [max(bodies, key=work)]
+    heavy = [body for body in heavy if not any(is_remainder(body, other) for other in heavy)]
     hottest = max(heavy, key=lambda body: (work(body), len(body)))
     facts = {"instructions": len(hottest), **{kind: sum(each.kinds[kind] for each in hottest) for kind in KINDS}}
     facts["load_bytes"] = sum(each.load_bytes for each in hottest if each.kinds["loads"])
@@ -47,6 +48,14 @@ def analyse(vendor, text):
 def work(body):
     """Multiply-adds, each as many as an instruction does for a lane."""
     return sum(each.kinds["fma"] + 4 * each.kinds["dot"] + 64 * each.kinds["matrix"] for each in body)
+
+
+def is_remainder(body, other):
+    """Whether `body` does in one turn what `other`, written out up to 16 times, does several times: it takes what is left
+    over."""
+    loads = [sum(each.kinds["loads"] for each in one) for one in (body, other)]
+    times, rest = divmod(work(other), max(1, work(body)))
+    return 1 < times <= 16 and rest == 0 and times * loads[0] >= loads[1] > loads[0]
 
 
 def innermost(loops):

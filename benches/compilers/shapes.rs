@@ -141,7 +141,7 @@ pub fn products(recorder: &mut Recorder, device: &Device, plan: &Plan) -> Done {
 pub fn candidates(recorder: &mut Recorder, device: &Device, plan: &Plan) -> Done {
     each_product(recorder, device, plan, |recorder, op, place, what| {
         for rows in ROWS {
-            for variant in Variant::candidates(device, plan.lanes, rows, place.pair as u32) {
+            for variant in Variant::candidates([plan.lanes, plan.slices], rows, place.pair as u32) {
                 recorder.op(device, what(Role::Round, rows), |pass| op.encode_as(pass, variant, rows))?;
             }
         }
@@ -246,12 +246,18 @@ fn between(recorder: &mut Recorder, device: &Device, plan: &Plan, model: &Model)
     let describe = |op: &str| json!({ "op": op, "model": model.name, "role": "round", "rows": rows });
     for row_set in [RowSet::All, RowSet::Outputs] {
         let op = RmsNorm::new(device, &step, [&x, &y], &gain, 1e-6, row_set)?;
-        recorder.op(device, describe("rms_norm"), |pass| unfailing(op.encode(pass, rows)))?;
+        recorder.op(device, describe("rms_norm"), |pass| {
+            op.encode(pass, rows);
+            Ok(())
+        })?;
     }
     for format in FORMATS.into_iter().filter(|format| hidden.is_multiple_of(format.block_len())) {
         let table = Matrix::zeros(device, plan, "embedding", format, [model.vocabulary, hidden], 1)?;
         let op = Embedding::new(device, &table, None, &ids, &x)?;
-        recorder.op(device, describe("embedding"), |pass| unfailing(op.encode(pass, rows)))?;
+        recorder.op(device, describe("embedding"), |pass| {
+            op.encode(pass, rows);
+            Ok(())
+        })?;
         device.wait()?;
     }
     Ok(())
@@ -264,12 +270,16 @@ fn choices(recorder: &mut Recorder, device: &Device, model: &Model) -> Done {
     let words = |count: usize| Buffer::storage(device, "words", 4 * count as u64);
     let tensor = || Tensor::new(device, "rows", MOST_ROWS, vocabulary);
     let (logits, adjusted, draft) = (tensor()?, tensor()?, tensor()?);
-    let [session, tokens, proposals, chosen, record] = [words(3)?, words(POSITIONS)?, words(32)?, words(32)?, words(1000)?];
+    let [session, tokens, proposals, chosen, record] =
+        [words(3)?, words(POSITIONS)?, words(32)?, words(32)?, words(1000)?];
     let [counts, bias, thresholds, ids] = [words(vocabulary)?, words(vocabulary)?, words(32)?, words(128)?];
     let noise = Buffer::uniform(device, "draw", &DrawParams { temperature: 1.0, seed: 1 })?;
     let mut op = |name: &str, record: &dyn Fn(&mut Pass)| {
         let what = json!({ "op": name, "model": model.name, "role": "round", "rows": rows });
-        recorder.op(device, what, |pass| unfailing(record(pass)))
+        recorder.op(device, what, |pass| {
+            record(pass);
+            Ok(())
+        })
     };
     let argmax = Argmax::new(device, Rows::One(&step), &logits, vocabulary, None, &chosen)?;
     op("argmax", &|pass| argmax.encode(pass, rows))?;
@@ -291,8 +301,7 @@ fn choices(recorder: &mut Recorder, device: &Device, model: &Model) -> Done {
         let draw = Draw { noise: Some(&noise), thresholds, first_row: 0 };
         let argmax = Argmax::drawing(device, &step, draw, &adjusted, vocabulary, None, &chosen)?;
         op("argmax", &|pass| argmax.encode(pass, rows))?;
-        let chances =
-            Probabilities::new(device, &step, 1.0, 0, &logits, vocabulary, None, thresholds, &adjusted)?;
+        let chances = Probabilities::new(device, &step, 1.0, 0, &logits, vocabulary, None, thresholds, &adjusted)?;
         op("probabilities", &|pass| chances.encode(pass, rows))?;
     }
     let terms =
@@ -311,9 +320,4 @@ fn choices(recorder: &mut Recorder, device: &Device, model: &Model) -> Done {
     let accept = Accept::new(device, params, buffers)?;
     op("accept", &|pass| accept.encode(pass))?;
     Ok(device.wait()?)
-}
-
-/// What encodes without a fault.
-fn unfailing((): ()) -> pard_engine::Result<()> {
-    Ok(())
 }

@@ -170,7 +170,7 @@ impl Matrix {
             part.first /= pair;
             part.outputs = (part.outputs / pair).min(outputs - part.first);
         }
-        Ok(Matrix::of_parts(device, plan.lanes as usize, columns, parts, pair))
+        Ok(Matrix::of_parts(device, [plan.lanes, plan.slices], columns, parts, pair))
     }
 
     /// Device memory that weights of the shape `[rows, columns]` in one format will take: whole groups of rows, and scales
