@@ -151,6 +151,28 @@ impl Matrix {
         Ok(Matrix::of_parts(device, [plan.lanes, plan.slices], columns, parts, 2))
     }
 
+    /// A matrix of zeros of the shape `[outputs, columns]`, with `pair` weight rows an output, 1 or 2. Nothing is uploaded: it is
+    /// for whoever wants to know a product's kernels and not its result.
+    ///
+    /// **Errors**: as [`Matrix::of_sections`].
+    pub fn zeros(
+        device: &Device,
+        plan: &Plan,
+        label: &str,
+        format: WeightFormat,
+        [outputs, columns]: [usize; 2],
+        pair: usize,
+    ) -> Result<Matrix> {
+        let layout = Layout { lanes: plan.lanes as usize, columns, format };
+        let rows = if pair == 1 { outputs } else { Matrix::pair_rows(plan, outputs) };
+        let mut parts = Part::empty(device, label, layout, rows, plan.products != Products::Plain)?;
+        for part in &mut parts {
+            part.first /= pair;
+            part.outputs = (part.outputs / pair).min(outputs - part.first);
+        }
+        Ok(Matrix::of_parts(device, [plan.lanes, plan.slices], columns, parts, pair))
+    }
+
     /// Device memory that weights of the shape `[rows, columns]` in one format will take: whole groups of rows, and scales
     /// where products are cooperative.
     pub fn expected_bytes(plan: &Plan, format: WeightFormat, [rows, columns]: [usize; 2]) -> u64 {

@@ -1,0 +1,73 @@
+//! What the engine has an adapter's driver compile, and what it then dispatches: the half of `./run compilers` that asks the
+//! engine. README.md beside this file has the whole.
+//!
+//!     compilers FOLDER SHADERS [alternatives] [every]
+//!     compilers FOLDER FILE.wgsl ..
+//!
+//! Runs under the Vulkan layer of record.c, which writes modules and dispatches to FOLDER. For the first form this program
+//! adds what they are: `kernels.jsonl`, a line for each module with its shader files and constants; `uses.jsonl`, a line for
+//! each operation of a model with its dispatches; `adapter.json`; and the text of each kernel. Shaders come from the folder
+//! SHADERS, so that editing them rebuilds nothing. The second form compiles single shaders, named in `files.jsonl`.
+
+#[path = "../../tests/support/every_op.rs"]
+mod every_op;
+mod recorder;
+mod shapes;
+mod single;
+
+/// The one function of the tests that `every_op` needs.
+mod ops {
+    pub mod quantised {
+        use pard_engine::ops::WeightFormat;
+
+        pub fn quantised() -> impl Iterator<Item = WeightFormat> {
+            WeightFormat::ALL.into_iter().filter(|format| format.is_quantised())
+        }
+    }
+}
+
+use std::error::Error;
+use std::path::Path;
+
+use pard_engine::gpu::{AdapterQuery, Device, Plan, Products, Shaders};
+
+use recorder::Recorder;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let [folder, rest @ ..] = &arguments[..] else {
+        println!("the compilers of GPUs that are not here are asked by: ./run compilers");
+        return Ok(());
+    };
+    let folder = Path::new(folder);
+    if rest.iter().all(|file| file.ends_with(".wgsl")) {
+        return single::compile(folder, rest);
+    }
+    let has = |word| rest[1..].iter().any(|given| given == word);
+    all(folder, Path::new(&rest[0]), has("alternatives"), has("every"))
+}
+
+/// All kernels of the models of [`shapes::MODELS`], by default and, if asked for, as a user or the tuner might choose; and
+/// those that no model leads to.
+fn all(folder: &Path, shaders: &Path, alternatives: bool, every: bool) -> Result<(), Box<dyn Error>> {
+    let shaders = Shaders::from_folder(shaders)?;
+    let open = || Device::open_with(&AdapterQuery::default(), shaders.clone());
+    let device = open()?;
+    let plan = device.default_plan();
+    eprintln!("{}; plan: {plan}", device.name());
+    let mut recorder = Recorder::new(folder, shaders.clone(), open()?)?;
+    recorder.choice = "default";
+    shapes::models(&mut recorder, &device, &plan)?;
+    if alternatives {
+        recorder.choice = "tuner";
+        shapes::candidates(&mut recorder, &device, &plan)?;
+        if let (Some(tile), Products::Plain) = (device.cooperative_tile(), plan.products) {
+            recorder.choice = "cooperative";
+            shapes::products(&mut recorder, &device, &Plan { products: Products::Cooperative { tile }, ..plan })?;
+        }
+    }
+    if every {
+        every_op::build_and_record(&device, &plan);
+    }
+    recorder.finish(&device)
+}

@@ -1,0 +1,323 @@
+//! The operations of published models, recorded one by one: products by every matrix of a layer and by the output
+//! projection, attention, what lies between them, and the choice of tokens.
+
+use std::error::Error;
+
+use pard_engine::gpu::{Buffer, Device, Pass, Plan};
+use pard_engine::ops::{
+    Accept, Argmax, Attention, AttentionScratch, AttentionShape, Draw, DrawParams, Embedding, Finish, Inputs, KvCache,
+    LogProbabilities, MOST_ROWS, Matmul, Matrix, Penalties, PenaltyTerms, Probabilities, Rejection, RejectionTerms,
+    RmsNorm, Role, Rope, RopeGains, RoundBuffers, RoundParams, RowSet, Rows, Step, Tensor, Truncation, TruncationTerms,
+    Variant, WeightFormat, Whose,
+};
+use serde_json::json;
+
+use super::recorder::Recorder;
+
+/// What decides the kernels of a model.
+struct Model {
+    name: &'static str,
+    layers: usize,
+    hidden: usize,
+    heads: AttentionShape,
+    feed_forward: usize,
+    vocabulary: usize,
+    /// Whether queries and keys are normalised by head.
+    head_norm: bool,
+}
+
+const fn heads(heads: usize, kv_heads: usize, head_dim: usize) -> AttentionShape {
+    AttentionShape { heads, kv_heads, head_dim }
+}
+
+/// Their configurations as published.
+const MODELS: [Model; 4] = [
+    Model {
+        name: "SmolLM2-135M",
+        layers: 30,
+        hidden: 576,
+        heads: heads(9, 3, 64),
+        feed_forward: 1536,
+        vocabulary: 49152,
+        head_norm: false,
+    },
+    Model {
+        name: "Qwen3-0.6B",
+        layers: 28,
+        hidden: 1024,
+        heads: heads(16, 8, 128),
+        feed_forward: 3072,
+        vocabulary: 151936,
+        head_norm: true,
+    },
+    Model {
+        name: "Qwen3-8B",
+        layers: 36,
+        hidden: 4096,
+        heads: heads(32, 8, 128),
+        feed_forward: 12288,
+        vocabulary: 151936,
+        head_norm: true,
+    },
+    Model {
+        name: "Llama-3.1-8B",
+        layers: 32,
+        hidden: 4096,
+        heads: heads(32, 8, 128),
+        feed_forward: 14336,
+        vocabulary: 128256,
+        head_norm: false,
+    },
+];
+const FORMATS: [WeightFormat; 4] = [WeightFormat::Bf16, WeightFormat::Q8_0, WeightFormat::Q4K, WeightFormat::Q6K];
+/// Rows of a round: alone, with the drafts of PARD (8, 12), and of as many streams.
+const ROWS: [usize; 7] = [1, 2, 4, 8, 13, 16, 32];
+const PROMPT_ROWS: usize = 64;
+const POSITIONS: usize = 4096;
+
+/// A matrix of a model and its place in it.
+struct Place {
+    name: &'static str,
+    outputs: usize,
+    columns: usize,
+    /// Weight rows of an output: 2 for gate and up.
+    pair: usize,
+    adds: bool,
+    row_set: RowSet,
+    /// How many the model has.
+    count: usize,
+}
+
+impl Model {
+    fn places(&self) -> [Place; 5] {
+        let attended = self.heads.heads * self.heads.head_dim;
+        let place = |name, [outputs, columns]: [usize; 2]| Place {
+            name,
+            outputs,
+            columns,
+            pair: 1,
+            adds: false,
+            row_set: RowSet::All,
+            count: self.layers,
+        };
+        [
+            place("qkv", [self.heads.qkv_width(), self.hidden]),
+            Place { adds: true, ..place("output", [self.hidden, attended]) },
+            Place { pair: 2, ..place("gate_up", [self.feed_forward, self.hidden]) },
+            Place { adds: true, ..place("down", [self.hidden, self.feed_forward]) },
+            Place { row_set: RowSet::Outputs, count: 1, ..place("head", [self.vocabulary, self.hidden]) },
+        ]
+    }
+}
+
+type Done = Result<(), Box<dyn Error>>;
+
+/// Everything, as it is chosen where nobody asks for anything.
+pub fn models(recorder: &mut Recorder, device: &Device, plan: &Plan) -> Done {
+    products(recorder, device, plan)?;
+    for model in &MODELS {
+        attention(recorder, device, plan, model)?;
+        between(recorder, device, plan, model)?;
+        choices(recorder, device, model)?;
+    }
+    Ok(())
+}
+
+/// The products of all models, with every format that the width allows.
+pub fn products(recorder: &mut Recorder, device: &Device, plan: &Plan) -> Done {
+    each_product(recorder, device, plan, |recorder, op, place, what| {
+        let rounds = ROWS.map(|rows| (Role::Round, rows));
+        // Of a prompt only the last row's logits are wanted.
+        let prompt = (place.row_set == RowSet::All).then_some((Role::Prompt, PROMPT_ROWS));
+        for (role, rows) in rounds.into_iter().chain(prompt) {
+            let what = what(role, rows);
+            recorder.op(device, what, |pass| op.encode(pass, role, rows))?;
+        }
+        Ok(())
+    })
+}
+
+/// What the tuner tries in place of them.
+pub fn candidates(recorder: &mut Recorder, device: &Device, plan: &Plan) -> Done {
+    each_product(recorder, device, plan, |recorder, op, place, what| {
+        for rows in ROWS {
+            for variant in Variant::candidates([plan.lanes, plan.slices], rows, place.pair as u32) {
+                recorder.op(device, what(Role::Round, rows), |pass| op.encode_as(pass, variant, rows))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+type Describe<'a> = dyn Fn(Role, usize) -> serde_json::Value + 'a;
+
+fn each_product(
+    recorder: &mut Recorder,
+    device: &Device,
+    plan: &Plan,
+    record: impl Fn(&mut Recorder, &Matmul, &Place, &Describe) -> Done,
+) -> Done {
+    let step = Buffer::shared::<Step>(device, "step")?;
+    for (model, format) in MODELS.iter().flat_map(|model| FORMATS.map(|format| (model, format))) {
+        for place in model.places() {
+            let Place { outputs, columns, pair, .. } = place;
+            if !columns.is_multiple_of(format.block_len().max(8)) {
+                continue;
+            }
+            let matrix = Matrix::zeros(device, plan, "weights", format, [outputs, columns], pair)?;
+            let x = Tensor::new(device, "x", PROMPT_ROWS, columns)?;
+            let y = Tensor::new(device, "y", PROMPT_ROWS, outputs)?;
+            let finish = match (pair, place.adds) {
+                (2, _) => Finish::Swiglu,
+                (_, true) => Finish::Add,
+                (_, false) => Finish::Store,
+            };
+            let op = Matmul::new(device, plan, &step, &matrix, [&x, &y], finish, place.row_set)?;
+            let weight_rows = matrix.rows();
+            let bytes = weight_rows * format.stored_bytes(columns);
+            let what = |role, rows| {
+                json!({
+                    "op": "product", "model": model.name, "matrix": place.name, "count": place.count,
+                    "format": format.name(), "weight_rows": weight_rows, "columns": columns, "pair": pair,
+                    "weight_bytes": bytes, "role": role_name(role), "rows": rows,
+                })
+            };
+            record(recorder, &op, &place, &what)?;
+            device.wait()?;
+        }
+    }
+    Ok(())
+}
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Round => "round",
+        Role::Prompt => "prompt",
+    }
+}
+
+/// Rotary embedding and attention, of one sequence and of a batch, over a part of the keys and over all positions.
+fn attention(recorder: &mut Recorder, device: &Device, plan: &Plan, model: &Model) -> Done {
+    let shape = model.heads;
+    let width = shape.heads * shape.head_dim;
+    let (step, batch) = (Buffer::shared::<Step>(device, "step")?, Rows::buffer(device)?);
+    let angles = Buffer::storage(device, "angles", (POSITIONS * shape.head_dim * 4) as u64)?;
+    let cache = KvCache::new(device, plan, &shape, POSITIONS)?;
+    let scratch = AttentionScratch::new(device, plan, &shape, POSITIONS)?;
+    let tensor = |width| Tensor::new(device, "rows", PROMPT_ROWS, width);
+    let (qkv, query, out) = (tensor(shape.qkv_width())?, tensor(width)?, tensor(width)?);
+    let gain = Tensor::new(device, "gain", 1, shape.head_dim)?;
+    let gains = || model.head_norm.then_some(RopeGains { query: &gain, key: &gain, epsilon: 1e-6 });
+    let describe = |op, role, rows, end| {
+        json!({
+            "op": op, "model": model.name, "count": model.layers, "role": role_name(role), "rows": rows, "keys": end,
+            "heads": shape.heads, "kv_heads": shape.kv_heads, "head_dim": shape.head_dim,
+        })
+    };
+    let one = Rows::One(&step);
+    for (rows, counts) in [(one, &ROWS[..]), (Rows::Many { step: &step, batch: &batch }, &[8, MOST_ROWS][..])] {
+        let rope = Rope::new(device, rows, &shape, &angles, [&qkv, &query], &cache, gains())?;
+        let op = Attention::new(device, plan, rows, &shape, None, &cache, &scratch, [&query, &out])?;
+        for &count in counts {
+            let what = describe("rope", Role::Round, count, POSITIONS);
+            recorder.op(device, what, |pass| {
+                rope.encode(pass, count);
+                Ok(())
+            })?;
+            for end in [plan.key_split as usize, POSITIONS] {
+                let what = describe("attention", Role::Round, count, end);
+                recorder.op(device, what, |pass| op.encode(pass, Role::Round, count, end))?;
+            }
+        }
+    }
+    let op = Attention::new(device, plan, one, &shape, None, &cache, &scratch, [&query, &out])?;
+    let what = describe("attention", Role::Prompt, PROMPT_ROWS, POSITIONS);
+    recorder.op(device, what, |pass| op.encode(pass, Role::Prompt, PROMPT_ROWS, POSITIONS))?;
+    Ok(device.wait()?)
+}
+
+/// Embedding and normalisation.
+fn between(recorder: &mut Recorder, device: &Device, plan: &Plan, model: &Model) -> Done {
+    let (hidden, rows) = (model.hidden, MOST_ROWS);
+    let step = Buffer::shared::<Step>(device, "step")?;
+    let ids = Buffer::storage(device, "ids", 4 * MOST_ROWS as u64)?;
+    let tensor = || Tensor::new(device, "rows", MOST_ROWS, hidden);
+    let (x, y, gain) = (tensor()?, tensor()?, Tensor::new(device, "gain", 1, hidden)?);
+    let describe = |op: &str| json!({ "op": op, "model": model.name, "role": "round", "rows": rows });
+    for row_set in [RowSet::All, RowSet::Outputs] {
+        let op = RmsNorm::new(device, &step, [&x, &y], &gain, 1e-6, row_set)?;
+        recorder.op(device, describe("rms_norm"), |pass| {
+            op.encode(pass, rows);
+            Ok(())
+        })?;
+    }
+    for format in FORMATS.into_iter().filter(|format| hidden.is_multiple_of(format.block_len())) {
+        let table = Matrix::zeros(device, plan, "embedding", format, [model.vocabulary, hidden], 1)?;
+        let op = Embedding::new(device, &table, None, &ids, &x)?;
+        recorder.op(device, describe("embedding"), |pass| {
+            op.encode(pass, rows);
+            Ok(())
+        })?;
+        device.wait()?;
+    }
+    Ok(())
+}
+
+/// The choice of tokens: the likeliest, drawn, and as speculation accepts them.
+fn choices(recorder: &mut Recorder, device: &Device, model: &Model) -> Done {
+    let (vocabulary, rows, drafts) = (model.vocabulary, 17, 16);
+    let step = Buffer::shared::<Step>(device, "step")?;
+    let words = |count: usize| Buffer::storage(device, "words", 4 * count as u64);
+    let tensor = || Tensor::new(device, "rows", MOST_ROWS, vocabulary);
+    let (logits, adjusted, draft) = (tensor()?, tensor()?, tensor()?);
+    let [session, tokens, proposals, chosen, record] =
+        [words(3)?, words(POSITIONS)?, words(32)?, words(32)?, words(1000)?];
+    let [counts, bias, thresholds, ids] = [words(vocabulary)?, words(vocabulary)?, words(32)?, words(128)?];
+    let noise = Buffer::uniform(device, "draw", &DrawParams { temperature: 1.0, seed: 1 })?;
+    let mut op = |name: &str, record: &dyn Fn(&mut Pass)| {
+        let what = json!({ "op": name, "model": model.name, "role": "round", "rows": rows });
+        recorder.op(device, what, |pass| {
+            record(pass);
+            Ok(())
+        })
+    };
+    let argmax = Argmax::new(device, Rows::One(&step), &logits, vocabulary, None, &chosen)?;
+    op("argmax", &|pass| argmax.encode(pass, rows))?;
+    let terms = PenaltyTerms {
+        session: &session,
+        proposals: &proposals,
+        counts: &counts,
+        bias: &bias,
+        repetition: 1.1,
+        presence: 0.5,
+        frequency: 0.5,
+    };
+    let penalties = Penalties::new(device, &step, terms, 0, [&logits, &adjusted], vocabulary, None)?;
+    op("penalties", &|pass| penalties.encode(pass, rows))?;
+    let terms = TruncationTerms { top_k: 40, top_p: 0.9, min_p: 0.1, temperature: 1.0 };
+    let truncation = Truncation::new(device, terms, 0, &adjusted, vocabulary, &thresholds)?;
+    op("truncation", &|pass| truncation.encode(pass, rows))?;
+    for thresholds in [None, Some(&thresholds)] {
+        let draw = Draw { noise: Some(&noise), thresholds, first_row: 0 };
+        let argmax = Argmax::drawing(device, &step, draw, &adjusted, vocabulary, None, &chosen)?;
+        op("argmax", &|pass| argmax.encode(pass, rows))?;
+        let chances = Probabilities::new(device, &step, 1.0, 0, &logits, vocabulary, None, thresholds, &adjusted)?;
+        op("probabilities", &|pass| chances.encode(pass, rows))?;
+    }
+    let terms =
+        RejectionTerms { target: &adjusted, draft: &draft, proposals: &proposals, draw_seed: 1, accept_seed: 2 };
+    let rejection = Rejection::new(device, &step, terms, &chosen)?;
+    op("rejection", &|pass| rejection.encode(pass, rows))?;
+    let logprobs = LogProbabilities::new(device, &logits, vocabulary, None, &record, 18, 20)?;
+    op("log_probabilities", &|pass| logprobs.encode(pass, rows))?;
+    let buffers =
+        RoundBuffers { session: &session, tokens: &tokens, proposals: &proposals, choices: &chosen, record: &record };
+    let params = RoundParams { drafts, mask: 5, parallel: 1, pass_index: 0, rows: rows as u32, slot: 0 };
+    for whose in [Whose::Draft, Whose::Target] {
+        let inputs = Inputs::new(device, whose, params, buffers, &step, &ids)?;
+        op("inputs", &|pass| inputs.encode(pass))?;
+    }
+    let accept = Accept::new(device, params, buffers)?;
+    op("accept", &|pass| accept.encode(pass))?;
+    Ok(device.wait()?)
+}
