@@ -173,7 +173,7 @@ impl Matmul {
 
     /// Records the product for `rows` rows (of the row set), by the kernel that `role` takes.
     ///
-    /// Errors: [`Error::Gpu`] if a variant does not compile.
+    /// Errors: [`Error::Compile`] if a variant does not compile.
     pub fn encode(&self, pass: &mut Pass, role: Role, rows: usize) -> Result<()> {
         let variant = self.variants[rows.clamp(1, MOST_ROWS) - 1];
         self.parts.iter().try_for_each(|part| match (&part.kernels.cooperative, role) {
