@@ -44,6 +44,9 @@ fn as_text(adapter: &AdapterReport) -> String {
         format!("   cooperative matrices  {matrices}"),
         format!("   timestamps            {}", adapter.timestamps),
     ];
+    if let Some(compiler) = &adapter.shader_compiler {
+        lines.push(format!("   shader compiler       {compiler}"));
+    }
     if adapter.chosen {
         lines.push(format!("   would be used: {}", adapter.reason));
     }
@@ -65,6 +68,7 @@ pub fn as_json(adapter: &AdapterReport) -> Value {
         "subgroups": adapter.subgroups,
         "cooperative_matrices": adapter.cooperative_matrices,
         "timestamps": adapter.timestamps,
+        "shader_compiler": adapter.shader_compiler,
         "chosen": adapter.chosen,
         "reason": adapter.reason,
     })

@@ -119,7 +119,8 @@ pub fn run(arguments: &DoctorArguments) -> anyhow::Result<ExitCode> {
         Some(adapter) => {
             let finding = match arguments.device.open() {
                 Ok(opened) => {
-                    let found = opened.default_plan().to_string();
+                    let checks = if opened.is_bare() { ", without the driver's bounds checks" } else { "" };
+                    let found = format!("{}{checks}", opened.default_plan());
                     device = Some((opened, adapter.kind == "discrete"));
                     Ok(found)
                 }
@@ -198,7 +199,10 @@ fn find_adapter(arguments: &DoctorArguments) -> (Option<AdapterReport>, Finding)
     let Some(adapter) = found.into_iter().find(|adapter| adapter.chosen) else {
         return (None, failed("none was chosen", "choose one with --device"));
     };
-    let named = format!("{}, {}, {}, driver {}", adapter.name, adapter.kind, adapter.backend, adapter.driver);
+    let mut named = format!("{}, {}, {}, driver {}", adapter.name, adapter.kind, adapter.backend, adapter.driver);
+    if let Some(compiler) = &adapter.shader_compiler {
+        named.push_str(&format!(", shaders compiled by {compiler}"));
+    }
     let finding = match adapter.kind {
         "software" if others > 0 => {
             warning(named, "this computes on the CPU; `pard devices` lists the others, --device takes one")

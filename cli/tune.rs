@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use pard_engine::Error;
-use pard_engine::model::{LoadOptions, Model, Tuning};
-use pard_engine::ops::MOST_ROWS;
+use pard_engine::model::{LoadOptions, Measured, Model, Tuning};
+use pard_engine::ops::{MOST_ROWS, Variant};
 use serde_json::json;
 
 use crate::args::TuneArguments;
@@ -16,18 +16,7 @@ use crate::{interrupt, load};
 pub fn run(arguments: &TuneArguments) -> anyhow::Result<ExitCode> {
     let talk = Talk::unless(arguments.quiet);
     let folder = Model::tuning_folder().context("there is no home folder to keep the table in; set PARD_CACHE")?;
-    let files = load::open(&arguments.model, talk)?;
-    let draft = arguments.draft.as_deref().map(|name| load::open_draft(name, &files, talk)).transpose()?;
-    let device = arguments.device.open()?;
-    let usual = arguments.memory.load_options();
-    let options = LoadOptions { ignore_tuning: true, ..usual };
-    let mut model = match draft {
-        None => load::upload(&device, files, options, talk)?,
-        Some(draft) => {
-            let target = load::upload(&device, files, usual, talk)?;
-            load::upload_draft(&device, draft, &target, options, talk)?
-        }
-    };
+    let mut model = upload(arguments, talk)?;
     let path = Tuning::path(&folder, &model.transformer);
     if arguments.forget {
         let said = match std::fs::remove_file(&path) {
@@ -46,7 +35,24 @@ pub fn run(arguments: &TuneArguments) -> anyhow::Result<ExitCode> {
         bar.set_position((done * 1000.0) as u64);
         !interrupt::requested()
     };
-    let tuning = Tuning::measure(&mut model.transformer, &keep_going)?;
+    let mut measured = Measured::default();
+    let tuning = loop {
+        let known = measured.left_out().len();
+        let outcome = Tuning::measure_on(&mut model.transformer, &mut measured, &keep_going);
+        for left in &measured.left_out()[known..] {
+            let [rows, columns] = left.shape();
+            talk.note(&format!("without {} of {rows} x {columns}: {}", name(left.variant()), left.reason()));
+        }
+        match outcome {
+            Ok(tuning) => break tuning,
+            // The variant that cost the device is known, and not tried again.
+            Err(Error::DeviceLost { .. }) if measured.left_out().len() > known => {
+                drop(model);
+                model = upload(arguments, talk)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    };
     bar.finish_and_clear();
     let Some(tuning) = tuning else {
         talk.note("ended by Ctrl-C; nothing was kept");
@@ -59,6 +65,29 @@ pub fn run(arguments: &TuneArguments) -> anyhow::Result<ExitCode> {
     }
     talk.note(&format!("kept in {}", path.display()));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Opens the adapter and loads the model on it that is to be measured.
+fn upload(arguments: &TuneArguments, talk: Talk) -> anyhow::Result<Model> {
+    let files = load::open(&arguments.model, talk)?;
+    let draft = arguments.draft.as_deref().map(|name| load::open_draft(name, &files, talk)).transpose()?;
+    let device = arguments.device.open()?;
+    let usual = arguments.memory.load_options();
+    let options = LoadOptions { ignore_tuning: true, ..usual };
+    Ok(match draft {
+        None => load::upload(&device, files, options, talk)?,
+        Some(draft) => {
+            let target = load::upload(&device, files, usual, talk)?;
+            load::upload_draft(&device, draft, &target, options, talk)?
+        }
+    })
+}
+
+/// A variant as the table names it.
+fn name(variant: Variant) -> String {
+    let uniform = if variant.uniform { "u" } else { "" };
+    let ahead = if variant.ahead { "a" } else { "" };
+    format!("{}x{}{uniform}{ahead}", variant.rows, variant.blocks)
 }
 
 fn seconds(tuning: &Tuning) -> Vec<f64> {
@@ -88,12 +117,7 @@ fn as_text(model: &Model, tuning: &Tuning) -> String {
     let mut table = vec![heading.collect::<Vec<_>>()];
     for (index, time) in seconds.iter().enumerate() {
         let mut row = vec![(index + 1).to_string(), format!("{:.2}", time * 1e3), format!("{:.2}", time / seconds[0])];
-        row.extend(shapes.iter().map(|(_, variants)| {
-            let variant = variants[index];
-            let uniform = if variant.uniform { "u" } else { "" };
-            let ahead = if variant.ahead { "a" } else { "" };
-            format!("{}x{}{uniform}{ahead}", variant.rows, variant.blocks)
-        }));
+        row.extend(shapes.iter().map(|(_, variants)| name(variants[index])));
         table.push(row);
     }
     let table = output::table(&table);

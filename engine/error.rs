@@ -92,6 +92,19 @@ pub enum Error {
         /// wgpu's words.
         reason: String,
     },
+    /// A kernel does not compile on this adapter: a fault of its driver, or of a shader edited by the user.
+    #[error(
+        "the GPU {adapter} cannot compile the kernel {kernel}: {reason}; if the shader is not your own, update the driver, \
+         and let `pard tune` look for kernels that compile"
+    )]
+    Compile {
+        /// The adapter's name.
+        adapter: String,
+        /// The kernel, its files and its constants.
+        kernel: String,
+        /// The compiler's words.
+        reason: String,
+    },
     /// An operation was given a tensor that does not fit.
     #[error("{op}: {tensor} is {got:?}, expected {expected:?}")]
     Shape {

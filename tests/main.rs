@@ -3,6 +3,7 @@
 mod batch;
 mod batch_invariance;
 mod bindings;
+mod bounds;
 #[cfg(all(feature = "c-api", feature = "cli"))]
 mod c_api;
 mod chat_template;
@@ -40,9 +41,11 @@ mod shaders;
 mod shared_draft;
 mod source;
 mod speculative_rule;
+mod submit_pace;
 mod support;
 mod target_states;
 mod text;
 mod training;
 mod tuning;
 mod two_devices;
+mod unroll;

@@ -43,6 +43,8 @@ struct Phase {
 struct Part {
     name: &'static str,
     seconds: f64,
+    /// Per pass of a model, and of these each layer's, where it runs one.
+    dispatches: Option<[f64; 2]>,
     lines: Vec<Line>,
 }
 
@@ -120,6 +122,8 @@ impl Phase {
             "parts": self.parts.iter().map(|part| json!({
                 "part": part.name,
                 "seconds": part.seconds,
+                "dispatches_per_pass": part.dispatches.map(|[pass, _]| pass),
+                "dispatches_per_layer": part.dispatches.map(|[_, layer]| layer),
                 "kernels": part.lines.iter().map(|line| line.as_json(rates)).collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),
         })
@@ -141,11 +145,14 @@ impl Phase {
         );
         for part in &self.parts {
             let heading = format!("{} {} ms", part.name, ms(part.seconds));
+            let counted = part.dispatches.map_or(String::new(), |[pass, layer]| {
+                format!("\n{}: {pass:.0} dispatches a pass, {layer:.1} of them in each layer", part.name)
+            });
             let columns =
                 ["shape", "rows", "calls", "median µs", "total ms", "share", "GB/s", "of read", "GFLOP/s", "of mult."];
             let mut rows = vec![[vec![heading], columns.map(str::to_owned).to_vec()].concat()];
             rows.extend(part.lines.iter().map(|line| line.cells(rates)));
-            text = format!("{text}\n\n{}", output::table(&rows));
+            text = format!("{text}\n{counted}\n{}", output::table(&rows));
         }
         text
     }
@@ -188,8 +195,16 @@ impl Part {
         };
         let mut lines: Vec<Line> = groups.into_iter().map(line).collect();
         lines.sort_by(|a, b| b.total.total_cmp(&a.total));
-        Part { name, seconds: (kernel_seconds + gaps) / runs, lines }
+        Part { name, seconds: (kernel_seconds + gaps) / runs, dispatches: per_pass(dispatches), lines }
     }
+}
+
+/// Dispatches of a pass, and of each of its layers, in the mean. Every pass begins with an embedding.
+fn per_pass(dispatches: &[&DispatchTime]) -> Option<[f64; 2]> {
+    let passes = dispatches.iter().filter(|dispatch| dispatch.kernel == "embedding").count();
+    let layers = dispatches.iter().filter_map(|dispatch| dispatch.layer).max()? as usize + 1;
+    let in_layers = dispatches.iter().filter(|dispatch| dispatch.layer.is_some()).count();
+    (passes > 0).then(|| [dispatches.len() as f64 / passes as f64, in_layers as f64 / (passes * layers) as f64])
 }
 
 impl Line {

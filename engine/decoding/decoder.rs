@@ -153,7 +153,7 @@ impl Decoder {
     /// Compiles the kernels of every round there can be, by running them on token 0. They are compiled on first use
     /// otherwise, which no measurement wants. The decoder has to be started anew.
     ///
-    /// Errors: [`Error::Gpu`] if a kernel does not compile; as [`Device::check`].
+    /// Errors: [`Error::Compile`] if a kernel does not compile; as [`Device::check`].
     pub fn warm_up(&mut self) -> Result<()> {
         self.forget()?;
         let shortest = if self.options.drafts == Drafts::Auto { 0 } else { self.options.drafts.most() };

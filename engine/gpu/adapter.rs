@@ -1,6 +1,7 @@
 //! Which adapters this machine has, what each can do, and which one is chosen.
 //! wgpu's own `HighPerformance` may pick the integrated card and its environment helper panics on a wrong name, so
-//! adapters are listed, scored and filtered here; `WGPU_BACKEND` and `WGPU_ADAPTER_NAME` are honoured.
+//! adapters are listed, scored and filtered here; `WGPU_BACKEND`, `WGPU_ADAPTER_NAME` and `WGPU_DX12_COMPILER` are
+//! honoured.
 
 use crate::error::{Error, Result};
 
@@ -42,6 +43,8 @@ pub struct AdapterReport {
     pub cooperative_matrices: Vec<String>,
     /// Whether passes can be timed, and each kernel inside them.
     pub timestamps: &'static str,
+    /// What compiles its shaders before the driver does, of an adapter of DX12.
+    pub shader_compiler: Option<String>,
     /// Whether this adapter is the one that would be used.
     pub chosen: bool,
     /// Why, in words.
@@ -58,7 +61,7 @@ pub fn adapters(query: &AdapterQuery) -> Result<Vec<AdapterReport>> {
         .adapters
         .iter()
         .enumerate()
-        .map(|(index, adapter)| report(index, adapter, Some(&chosen).filter(|(at, _)| *at == index)))
+        .map(|(index, adapter)| report(index, adapter, &found.compiler, Some(&chosen).filter(|(at, _)| *at == index)))
         .collect())
 }
 
@@ -79,6 +82,46 @@ pub(super) fn choose(query: &AdapterQuery) -> Result<wgpu::Adapter> {
 
 struct Found {
     adapters: Vec<wgpu::Adapter>,
+    /// What compiles shaders for those of DX12.
+    compiler: wgpu::Dx12Compiler,
+}
+
+/// Whether dispatches are to be named for RenderDoc, Radeon GPU Profiler and Nsight: `PARD_LABELS=1`.
+pub(super) fn labels_wanted() -> bool {
+    std::env::var("PARD_LABELS").is_ok_and(|value| value == "1")
+}
+
+/// DX12's shader compiler: what `WGPU_DX12_COMPILER` names (`fxc`, `dxc` or the path of a dxcompiler.dll), else the new one
+/// if its library lies beside the program or in `PATH`, else the old one, which Windows comes with.
+fn dx12_compiler() -> wgpu::Dx12Compiler {
+    const LIBRARY: &str = "dxcompiler.dll";
+    if let Ok(path) = std::env::var("WGPU_DX12_COMPILER")
+        && path.to_lowercase().ends_with(".dll")
+    {
+        return wgpu::Dx12Compiler::DynamicDxc { dxc_path: path };
+    }
+    if let Some(named) = wgpu::Dx12Compiler::from_env() {
+        return named;
+    }
+    let beside = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.to_owned()));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders = beside.into_iter().chain(std::env::split_paths(&path));
+    match folders.find(|folder| cfg!(windows) && folder.join(LIBRARY).is_file()) {
+        Some(folder) => {
+            wgpu::Dx12Compiler::DynamicDxc { dxc_path: folder.join(LIBRARY).to_string_lossy().into_owned() }
+        }
+        None => wgpu::Dx12Compiler::Fxc,
+    }
+}
+
+/// A compiler as users see it.
+fn compiler_name(compiler: &wgpu::Dx12Compiler) -> String {
+    match compiler {
+        wgpu::Dx12Compiler::Fxc => "FXC".to_owned(),
+        wgpu::Dx12Compiler::DynamicDxc { dxc_path } => format!("DXC ({dxc_path})"),
+        wgpu::Dx12Compiler::StaticDxc => "DXC, linked in".to_owned(),
+        wgpu::Dx12Compiler::Auto => "DXC, or FXC where it is absent".to_owned(),
+    }
 }
 
 impl Found {
@@ -97,10 +140,29 @@ impl Found {
         };
         // An explicit backend outranks the environment's.
         let backends = if query.backend.is_none() { backends.with_env() } else { backends };
-        let descriptor =
-            wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() };
-        let instance = wgpu::Instance::new(descriptor);
-        Ok(Found { adapters: pollster::block_on(instance.enumerate_adapters(backends)) })
+        let enumerate = |compiler: &wgpu::Dx12Compiler| {
+            let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+            descriptor.backends = backends;
+            descriptor.backend_options.dx12.shader_compiler = compiler.clone();
+            if labels_wanted() {
+                // Without it wgpu tells drivers no names.
+                descriptor.flags |= wgpu::InstanceFlags::DEBUG;
+            }
+            pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(backends))
+        };
+        let mut compiler = dx12_compiler();
+        let mut adapters = enumerate(&compiler);
+        // A library that does not load takes all of DX12 with it; Windows has the old compiler at least.
+        let has_dx12 = adapters.iter().any(|adapter| adapter.get_info().backend == wgpu::Backend::Dx12);
+        if cfg!(windows)
+            && backends.contains(wgpu::Backends::DX12)
+            && !has_dx12
+            && !matches!(compiler, wgpu::Dx12Compiler::Fxc)
+        {
+            compiler = wgpu::Dx12Compiler::Fxc;
+            adapters = enumerate(&compiler);
+        }
+        Ok(Found { adapters, compiler })
     }
 
     /// The chosen adapter's index and the reason.
@@ -163,7 +225,12 @@ fn kind(info: &wgpu::AdapterInfo) -> &'static str {
     }
 }
 
-fn report(index: usize, adapter: &wgpu::Adapter, chosen: Option<&(usize, String)>) -> AdapterReport {
+fn report(
+    index: usize,
+    adapter: &wgpu::Adapter,
+    compiler: &wgpu::Dx12Compiler,
+    chosen: Option<&(usize, String)>,
+) -> AdapterReport {
     let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
     let cooperative_matrices = adapter
         .cooperative_matrix_properties()
@@ -192,6 +259,7 @@ fn report(index: usize, adapter: &wgpu::Adapter, chosen: Option<&(usize, String)
         } else {
             "none"
         },
+        shader_compiler: (info.backend == wgpu::Backend::Dx12).then(|| compiler_name(compiler)),
         chosen: chosen.is_some(),
         reason: chosen.map(|(_, reason)| reason.clone()).unwrap_or_default(),
     }

@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::adapter::{self, AdapterQuery};
+use super::audit::Audit;
+use super::bare;
 use super::buffer::Readback;
-use super::kernel::{Composition, Kernel};
+use super::kernel::{Composition, Kernel, UNROLL};
 use super::plan::Plan;
 use super::profile::{Profile, Profiler, Timer};
 use super::shaders::Shaders;
@@ -27,6 +29,11 @@ struct Inner {
     info: wgpu::AdapterInfo,
     limits: wgpu::Limits,
     cooperative_tile: Option<u32>,
+    is_bare: bool,
+    is_labelled: bool,
+    /// The budget for loops that are written out, if they are.
+    unroll: Option<u32>,
+    audit: Option<Audit>,
     faults: Arc<Mutex<Faults>>,
     shaders: Shaders,
     kernels: Mutex<HashMap<Composition, Arc<Kernel>>>,
@@ -49,6 +56,10 @@ struct Faults {
 impl Device {
     /// Opens the adapter that `query` asks for, with all the limits it offers and its cooperative matrices.
     ///
+    /// On Vulkan a release build asks for a device without robust buffer access, since every kernel keeps inside its buffers
+    /// by itself; a debug build keeps it. The environment variable `PARD_ROBUST` decides otherwise: `1` keeps it, `0` goes
+    /// without.
+    ///
     /// **Errors**: [`Error::Adapter`] if there is none, [`Error::Device`] if it does not open.
     pub fn open(query: &AdapterQuery) -> Result<Device> {
         Device::open_with(query, Shaders::default())
@@ -58,6 +69,19 @@ impl Device {
     ///
     /// **Errors**: as [`Device::open`].
     pub fn open_with(query: &AdapterQuery, shaders: Shaders) -> Result<Device> {
+        Device::open_as(query, shaders, std::env::var("PARD_AUDIT").is_ok_and(|value| value == "1"))
+    }
+
+    /// As [`Device::open_with`]; every kernel compares its indices with its arrays' lengths, and whatever submits it fails
+    /// with [`Error::Gpu`] if one lies outside, which on other devices is undefined. It waits after every submit, and is for
+    /// tests of kernels; `PARD_AUDIT=1` makes every device one of these.
+    ///
+    /// **Errors**: as [`Device::open`].
+    pub fn open_audited(query: &AdapterQuery, shaders: Shaders) -> Result<Device> {
+        Device::open_as(query, shaders, true)
+    }
+
+    fn open_as(query: &AdapterQuery, shaders: Shaders, is_audited: bool) -> Result<Device> {
         let adapter = adapter::choose(query)?;
         let tile = cooperative_tile(&adapter);
         let cooperative = if tile.is_some() { COOPERATIVE } else { wgpu::Features::empty() };
@@ -74,9 +98,14 @@ impl Device {
             ..Default::default()
         };
         let info = adapter.get_info();
-        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
-            .map_err(|error| Error::Device { adapter: info.name.clone(), reason: error.to_string() })?;
-        Ok(Device::new(device, queue, shaders, tile, None))
+        let bare = if is_bare_wanted() && !is_audited { bare::open(&adapter, &descriptor) } else { None };
+        let is_bare = bare.is_some();
+        let (device, queue) = match bare {
+            Some(opened) => opened,
+            None => pollster::block_on(adapter.request_device(&descriptor))
+                .map_err(|error| Error::Device { adapter: info.name, reason: error.to_string() })?,
+        };
+        Ok(Device::new(device, queue, shaders, Made { cooperative_tile: tile, is_bare, is_audited }, None))
     }
 
     /// Shares a device that the application has opened itself, and draws with, say. Both may submit to it from any thread.
@@ -96,16 +125,13 @@ impl Device {
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, hook: Option<ErrorHook>) -> Result<Device> {
         check_limits(&device)?;
         let is_known = device.adapter_info().backend == wgpu::Backend::Metal && device.features().contains(COOPERATIVE);
-        Ok(Device::new(device, queue, Shaders::default(), is_known.then_some(8), hook))
+        let made = Made { cooperative_tile: is_known.then_some(8), ..Made::default() };
+        Ok(Device::new(device, queue, Shaders::default(), made, hook))
     }
 
-    fn new(
-        device: wgpu::Device,
-        queue: wgpu::Queue,
-        shaders: Shaders,
-        cooperative_tile: Option<u32>,
-        hook: Option<ErrorHook>,
-    ) -> Device {
+    fn new(device: wgpu::Device, queue: wgpu::Queue, shaders: Shaders, made: Made, hook: Option<ErrorHook>) -> Device {
+        let Made { cooperative_tile, is_bare, is_audited } = made;
+        let audit = is_audited.then(|| Audit::new(&device));
         let faults = Arc::new(Mutex::new(Faults::default()));
         let (on_error, on_loss) = (faults.clone(), faults.clone());
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
@@ -123,9 +149,24 @@ impl Device {
             }
         });
         let (info, limits) = (device.adapter_info(), device.limits());
+        let unroll = unroll_budget(info.backend);
         let (kernels, profiler, allocated) = (Mutex::default(), Mutex::default(), Arc::default());
-        let inner =
-            Inner { device, queue, info, limits, cooperative_tile, faults, shaders, kernels, profiler, allocated };
+        let inner = Inner {
+            device,
+            queue,
+            info,
+            limits,
+            cooperative_tile,
+            is_bare,
+            is_labelled: adapter::labels_wanted(),
+            unroll,
+            audit,
+            faults,
+            shaders,
+            kernels,
+            profiler,
+            allocated,
+        };
         Device { inner: Arc::new(inner) }
     }
 
@@ -143,6 +184,11 @@ impl Device {
     /// Whether `other` is a clone of this one: what lies on one lies on the other.
     pub fn is_same(&self, other: &Device) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// Whether the driver checks no access of a kernel against its buffer's size.
+    pub fn is_bare(&self) -> bool {
+        self.inner.is_bare
     }
 
     /// Whether the adapter computes on the CPU.
@@ -210,13 +256,16 @@ impl Device {
 
     /// The kernel made of the shader files `files` with `constants`, compiled at most once.
     ///
-    /// **Errors**: [`Error::Gpu`] with the compiler's words.
+    /// **Errors**: [`Error::Compile`] with the compiler's words, [`Error::DeviceLost`] if compiling ended the device.
     pub fn kernel(&self, files: &[&'static str], constants: &[(&'static str, u32)]) -> Result<Arc<Kernel>> {
-        let composition = Composition { files: files.to_vec(), constants: constants.to_vec() };
+        let mut composition = Composition { files: files.to_vec(), constants: constants.to_vec() };
+        if let Some(budget) = self.inner.unroll {
+            composition.constants.push((UNROLL, budget));
+        }
         if let Some(kernel) = lock(&self.inner.kernels).get(&composition) {
             return Ok(kernel.clone());
         }
-        let kernel = Arc::new(Kernel::compile(self, files, constants)?);
+        let kernel = Arc::new(Kernel::compile(self, &composition)?);
         lock(&self.inner.kernels).insert(composition, kernel.clone());
         Ok(kernel)
     }
@@ -320,6 +369,21 @@ impl Device {
         collected
     }
 
+    /// Whether each dispatch is to be named for debuggers.
+    pub(super) fn is_labelled(&self) -> bool {
+        self.inner.is_labelled
+    }
+
+    /// The driver's words, if the device is lost.
+    pub(super) fn lost(&self) -> Option<String> {
+        lock(&self.inner.faults).lost.clone()
+    }
+
+    /// Where kernels report accesses outside their arrays, if they do.
+    pub(super) fn audit(&self) -> Option<&Audit> {
+        self.inner.audit.as_ref()
+    }
+
     pub(super) fn shaders(&self) -> &Shaders {
         &self.inner.shaders
     }
@@ -359,6 +423,35 @@ fn check_limits(device: &wgpu::Device) -> Result<()> {
     }
 }
 
+/// What is known of a device from the way it was made.
+#[derive(Default)]
+struct Made {
+    cooperative_tile: Option<u32>,
+    is_bare: bool,
+    is_audited: bool,
+}
+
+/// Whether a device is to be opened without robust buffer access.
+fn is_bare_wanted() -> bool {
+    match std::env::var("PARD_ROBUST").as_deref() {
+        Ok("0") => true,
+        Ok("1") => false,
+        _ => !cfg!(debug_assertions),
+    }
+}
+
+/// The most tokens that a nest of loops may be written out to, where it is by default.
+const UNROLL_BUDGET: u32 = 8000;
+
+/// Whether the kernels of an adapter of `backend` get their loops written out, and how far. Mesa's compilers (AMD, Intel,
+/// NVIDIA, Apple) make the same code of both; FXC and Metal are known to keep arrays in memory that a loop indexes.
+/// `PARD_UNROLL` decides otherwise: the budget, or `0` for none.
+fn unroll_budget(backend: wgpu::Backend) -> Option<u32> {
+    let usual = matches!(backend, wgpu::Backend::Dx12 | wgpu::Backend::Metal).then_some(UNROLL_BUDGET);
+    let asked = std::env::var("PARD_UNROLL").ok().and_then(|value| value.parse().ok());
+    asked.map_or(usual, |budget| Some(budget).filter(|&budget| budget > 0))
+}
+
 /// What cooperative matrices take; their kernel shares its tiles out among subgroups.
 const COOPERATIVE: wgpu::Features =
     wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16).union(wgpu::Features::SUBGROUP);
@@ -381,6 +474,6 @@ fn cooperative_tile(adapter: &wgpu::Adapter) -> Option<u32> {
 }
 
 /// A fault in another thread must not hide the device's own.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

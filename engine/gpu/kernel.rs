@@ -7,10 +7,12 @@ use std::num::NonZeroU64;
 
 use wgpu::naga;
 
+use super::audit::Audit;
 use super::buffer::Buffer;
 use super::device::Device;
 use super::pass::{Dispatch, Grid};
 use super::shaders::Shaders;
+use super::unroll::unroll;
 use crate::error::{Error, Result};
 
 /// A compiled compute shader.
@@ -30,6 +32,24 @@ pub struct Composition {
     pub constants: Vec<(&'static str, u32)>,
 }
 
+/// The kernel, its other files and its constants, as messages name it.
+impl std::fmt::Display for Composition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let files = self.files.iter().map(|file| (*file).to_owned());
+        let constants = self.constants.iter().map(|(name, value)| format!("{name} = {value}"));
+        let parts: Vec<String> = files.chain(constants).collect();
+        let (name, parts) = parts.split_first().unzip();
+        write!(f, "{}", name.map_or("", String::as_str))?;
+        match parts.filter(|parts: &&[String]| !parts.is_empty()) {
+            None => Ok(()),
+            Some(parts) => write!(f, " ({})", parts.join(", ")),
+        }
+    }
+}
+
+/// The constant that has [`compose`] write loops out: the most tokens that a nest of loops may become.
+pub const UNROLL: &str = "UNROLL";
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Binding {
     index: u32,
@@ -38,6 +58,7 @@ struct Binding {
 
 /// The WGSL text of `files` of `shaders` under a prelude of `constants`. Files are named as in [`super::shader_names`].
 /// The `enable` lines that a file may begin with come before everything else, as WGSL wants them.
+/// The constant [`UNROLL`] is the composer's own: loops with constant bounds are written out, to at most as many tokens.
 ///
 /// **Errors**: [`Error::Gpu`] if a file is unknown.
 pub fn compose(shaders: &Shaders, files: &[&str], constants: &[(&str, u32)]) -> Result<String> {
@@ -56,21 +77,36 @@ pub fn compose(shaders: &Shaders, files: &[&str], constants: &[(&str, u32)]) -> 
         enabled += &source[..length];
         text += &source[length..];
     }
-    Ok(enabled + &text)
+    let text = enabled + &text;
+    match constants.iter().find(|(name, _)| *name == UNROLL) {
+        Some(&(_, budget)) if budget > 0 => Ok(unroll(&text, budget as usize)),
+        _ => Ok(text),
+    }
 }
 
 impl Kernel {
-    /// Compiles the entry point named like `files[0]`.
-    pub(super) fn compile(
-        device: &Device,
-        files: &[&'static str],
-        constants: &[(&'static str, u32)],
-    ) -> Result<Kernel> {
-        let name = files[0];
-        let refused = |reason: String| Error::Gpu { what: format!("shader {name}"), reason };
-        let text = compose(device.shaders(), files, constants)?;
+    /// Compiles the entry point named like the first file.
+    ///
+    /// Errors: [`Error::Gpu`] if a file is unknown; [`Error::Compile`], or [`Error::DeviceLost`] if the driver's compiler
+    /// took the device with it.
+    pub(super) fn compile(device: &Device, composition: &Composition) -> Result<Kernel> {
+        let name = composition.files[0];
+        if let Some(reason) = device.lost() {
+            return Err(Error::DeviceLost { adapter: device.name(), reason });
+        }
+        let refused = |reason: String| {
+            let (adapter, kernel) = (device.name(), composition.to_string());
+            Error::Compile { adapter, kernel, reason }
+        };
+        let text = compose(device.shaders(), &composition.files, &composition.constants)?;
         let module = naga::front::wgsl::parse_str(&text)
             .map_err(|error| refused(error.emit_to_string_with_path(&text, name)))?;
+        let bytes = private_bytes(&module);
+        if bytes > MOST_PRIVATE {
+            let reason =
+                format!("its invocations hold {bytes} bytes in variables each, and {MOST_PRIVATE} are the most");
+            return Err(refused(reason));
+        }
         let bindings = bindings(&module);
         let entries: Vec<_> = bindings
             .iter()
@@ -81,13 +117,20 @@ impl Kernel {
                 count: None,
             })
             .collect();
+        let text = match device.audit() {
+            Some(audit) => audit.instrument(composition.to_string(), &text, &module),
+            None => text,
+        };
         let raw = device.raw();
-        let scope = raw.push_error_scope(wgpu::ErrorFilter::Validation);
+        // Innermost last: a compiler that gives up reports no fault of validation.
+        let filters = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation];
+        let scopes = filters.map(|filter| raw.push_error_scope(filter));
         let layout =
             raw.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(name), entries: &entries });
+        let layouts: Vec<_> = std::iter::once(&layout).chain(device.audit().map(Audit::layout)).map(Some).collect();
         let pipeline_layout = raw.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: Some(name),
-            bind_group_layouts: &[Some(&layout)],
+            bind_group_layouts: &layouts,
             immediate_size: 0,
         });
         let shader = create_module(raw, name, text);
@@ -102,7 +145,17 @@ impl Kernel {
             },
             cache: None,
         });
-        if let Some(error) = pollster::block_on(scope.pop()) {
+        let errors = scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop())).collect::<Vec<_>>();
+        // wgpu gives up the device where a compiler runs out of memory or fails for no reason it knows; that is all that
+        // it says.
+        if let Some(reason) = device.lost() {
+            let reason = format!(
+                "compiling the kernel {composition} ended it ({reason}). Update the driver; `pard tune` finds kernels \
+                 that do without this one"
+            );
+            return Err(Error::DeviceLost { adapter: device.name(), reason });
+        }
+        if let Some(error) = errors.first() {
             return Err(refused(error.to_string()));
         }
         Ok(Kernel { name, pipeline, layout, bindings })
@@ -164,6 +217,20 @@ impl Kernel {
     pub(super) fn pipeline(&self) -> &wgpu::ComputePipeline {
         &self.pipeline
     }
+}
+
+/// The most that an invocation may hold in variables, in bytes. Compilers keep them in registers, of which there are 1 KiB
+/// at most; beyond 128 KiB some drivers lose the device (wgpu #10027).
+const MOST_PRIVATE: u64 = 16 << 10;
+
+/// Bytes of the variables that an invocation of `module` has at once, were all functions' alive together.
+fn private_bytes(module: &naga::Module) -> u64 {
+    let entry_points = module.entry_points.iter().map(|entry_point| &entry_point.function);
+    let functions = module.functions.iter().map(|(_, function)| function).chain(entry_points);
+    let locals = functions.flat_map(|function| function.local_variables.iter().map(|(_, variable)| variable.ty));
+    let globals = module.global_variables.iter().map(|(_, variable)| variable);
+    let globals = globals.filter(|variable| variable.space == naga::AddressSpace::Private).map(|variable| variable.ty);
+    locals.chain(globals).map(|ty| u64::from(module.types[ty].inner.size(module.to_ctx()))).sum()
 }
 
 /// The bindings of group 0, in order, as the shader declares them.

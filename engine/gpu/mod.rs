@@ -1,6 +1,8 @@
 //! Everything that names wgpu: adapters, the device, buffers, kernels and passes. No other part of the crate does.
 
 mod adapter;
+mod audit;
+mod bare;
 mod buffer;
 mod device;
 mod integer;
@@ -10,11 +12,13 @@ mod pass;
 mod plan;
 mod profile;
 mod shaders;
+mod unroll;
+mod wgsl;
 
 pub use adapter::{AdapterQuery, AdapterReport, adapters, is_same_adapter};
 pub use buffer::{Buffer, Readback};
 pub use device::{Device, ErrorHook};
-pub use kernel::{Composition, Kernel, compose};
+pub use kernel::{Composition, Kernel, UNROLL, compose};
 pub use memory::MemoryReport;
 pub use pass::{Dispatch, Grid, Pass};
 pub use plan::{CacheFormat, Plan, ProductChoice, Products, QuantisedChoice, QuantisedProducts};

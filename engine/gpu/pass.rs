@@ -49,6 +49,7 @@ pub struct Pass {
     raw: Option<wgpu::ComputePass<'static>>,
     encoder: wgpu::CommandEncoder,
     section: &'static str,
+    layer: Option<u32>,
     timer: Option<Timer>,
 }
 
@@ -63,7 +64,8 @@ impl Pass {
     ) -> Result<()> {
         let begin = Instant::now();
         let encoder = device.raw().create_command_encoder(&Default::default());
-        let mut pass = Pass { device: device.clone(), encoder, raw: None, section: "", timer: device.timer() };
+        let mut pass =
+            Pass { device: device.clone(), encoder, raw: None, section: "", layer: None, timer: device.timer() };
         record(&mut pass)?;
         let Pass { mut encoder, raw, timer, .. } = pass;
         drop(raw);
@@ -87,12 +89,18 @@ impl Pass {
         if let Some((readbacks, timer)) = timed {
             device.profile_submit(timer, readbacks, begin)?;
         }
-        device.check("submitting work")
+        device.check("submitting work")?;
+        device.audit().map_or(Ok(()), |audit| audit.check(device))
     }
 
     /// Names the part of the work that the dispatches from here on belong to, for profiles.
     pub fn section(&mut self, name: &'static str) {
         self.section = name;
+    }
+
+    /// Names the layer that the dispatches from here on belong to, if they are of one, for profiles.
+    pub fn layer(&mut self, layer: Option<usize>) {
+        self.layer = layer.map(|layer| layer as u32);
     }
 
     fn dispatch(&mut self, kernel: &Kernel, group: &wgpu::BindGroup, grid: Grid, work: Work) {
@@ -101,12 +109,23 @@ impl Pass {
             return;
         }
         let [x, y, z] = grid;
+        let audit = self.device.audit().map(|audit| audit.group().clone());
+        let label = self.device.is_labelled().then(|| self.label(kernel, &work));
         let run = |raw: &mut wgpu::ComputePass| {
+            if let Some(label) = &label {
+                raw.push_debug_group(label);
+            }
             raw.set_pipeline(kernel.pipeline());
             raw.set_bind_group(0, group, &[]);
+            if audit.is_some() {
+                raw.set_bind_group(1, &audit, &[]);
+            }
             raw.dispatch_workgroups(x, y, z);
+            if label.is_some() {
+                raw.pop_debug_group();
+            }
         };
-        let Pass { device, encoder, raw, section, timer } = self;
+        let Pass { device, encoder, raw, section, layer, timer } = self;
         let mut begin_pass = |writes: Option<wgpu::ComputePassTimestampWrites>| {
             let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: writes };
             encoder.begin_compute_pass(&descriptor).forget_lifetime()
@@ -115,7 +134,7 @@ impl Pass {
             return run(raw.get_or_insert_with(|| begin_pass(None)));
         };
         let separate = timer.separate_passes;
-        let (query_set, index) = timer.count(device.raw(), kernel.name(), section, work);
+        let (query_set, index) = timer.count(device.raw(), kernel.name(), (section, *layer), work);
         if separate {
             return run(&mut begin_pass(Some(wgpu::ComputePassTimestampWrites {
                 query_set,
@@ -127,5 +146,12 @@ impl Pass {
         raw.write_timestamp(query_set, index);
         run(raw);
         raw.write_timestamp(query_set, index + 1);
+    }
+
+    /// A dispatch as debuggers show it: section, layer, kernel, rows and shape.
+    fn label(&self, kernel: &Kernel, work: &Work) -> String {
+        let layer = self.layer.map_or(String::new(), |layer| format!(" layer {layer}"));
+        let [height, width] = work.shape;
+        format!("{}{layer}: {}, {} rows, {height} x {width}", self.section, kernel.name(), work.rows)
     }
 }

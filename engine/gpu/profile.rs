@@ -44,6 +44,8 @@ pub struct DispatchTime {
     pub kernel: &'static str,
     /// The part of the work it belongs to, as [`super::Pass::section`] named it.
     pub section: &'static str,
+    /// The layer of the model that it belongs to, if it is of one.
+    pub layer: Option<u32>,
     /// What it had to do.
     pub work: Work,
     /// When it began.
@@ -105,6 +107,7 @@ struct Submit {
 struct Timed {
     kernel: &'static str,
     section: &'static str,
+    layer: Option<u32>,
     work: Work,
 }
 
@@ -168,6 +171,7 @@ impl Profiler {
                 .map(|(timed, &[begin, end])| DispatchTime {
                     kernel: timed.kernel,
                     section: timed.section,
+                    layer: timed.layer,
                     work: timed.work,
                     begin: offset + seconds(begin),
                     end: offset + seconds(end.max(begin)),
@@ -188,7 +192,7 @@ impl Timer {
         &mut self,
         device: &wgpu::Device,
         kernel: &'static str,
-        section: &'static str,
+        (section, layer): (&'static str, Option<u32>),
         work: Work,
     ) -> (&wgpu::QuerySet, u32) {
         let index = 2 * self.timed.len() as u32 % SET_SIZE;
@@ -199,7 +203,7 @@ impl Timer {
                 count: SET_SIZE,
             }));
         }
-        self.timed.push(Timed { kernel, section, work });
+        self.timed.push(Timed { kernel, section, layer, work });
         (&self.sets[self.sets.len() - 1], index)
     }
 

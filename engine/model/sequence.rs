@@ -1,12 +1,14 @@
 //! One sequence on a model: its caches, its scratch, and the forward pass with every operand bound.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
 
 use super::config::{Config, TargetLayers};
 use super::rotary;
 use super::sampler::Sampler;
 use super::shared::Shared;
 use super::states::Tap;
+use super::submit_pace::SubmitPace;
 use super::transformer::{Transformer, attention_shape};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, CacheFormat, Device, Pass, Plan, QuantisedProducts};
@@ -17,7 +19,7 @@ use crate::ops::{
 
 /// Most rows of a prompt that run in one submit.
 const MOST_PROMPT_ROWS: usize = 512;
-/// Multiplications that one submit may ask for: drivers reset a GPU that works on one for two seconds.
+/// Multiplications that one submit may ask for at most, however fast the device: what [`SubmitPace`] may grow to.
 const SUBMIT_MULTIPLICATIONS: u64 = 250_000_000_000;
 
 /// A model's forward pass for one sequence, or for a batch's rows.
@@ -61,6 +63,7 @@ pub(super) struct Activations {
     /// Held from the first word that the host writes for a pass until the pass is submitted.
     turn: Mutex<()>,
     prompt_rows: usize,
+    pace: Mutex<SubmitPace>,
     positions: usize,
     hidden: Tensor,
     /// What each row reads of the target's states, of a draft that does.
@@ -250,7 +253,7 @@ impl Sequence {
     ///   n = RMSNorm(h);  h += Wₒ · Attention(RoPE(W_q·n), RoPE(W_k·n), W_v·n)
     ///   n = RMSNorm(h);  h += W_down · (SiLU(W_gate·n) ⊙ (W_up·n))
     ///
-    /// Errors: [`Error::Gpu`] if a kernel does not compile.
+    /// Errors: [`Error::Compile`] if a kernel does not compile.
     pub fn forward(&self, pass: &mut Pass, role: Role, rows: usize, end: usize, taps: &[&Tap]) -> Result<()> {
         self.embedding.encode(pass, rows);
         if let Some(projection) = &self.projection {
@@ -259,6 +262,7 @@ impl Sequence {
         }
         // Of a sample a few layers take turns.
         for (index, layer) in self.layers.iter().cycle().take(self.model.config.layers).enumerate() {
+            pass.layer(Some(index));
             layer.attention_norm.encode(pass, rows);
             layer.qkv.encode(pass, role, rows)?;
             {
@@ -272,12 +276,13 @@ impl Sequence {
             layer.down.encode(pass, role, rows)?;
             taps.iter().for_each(|tap| tap.keep(index, pass, rows));
         }
+        pass.layer(None);
         Ok(())
     }
 
     /// Records the choice of each of the step's `outputs` output rows: argmax(W_head · RMSNorm(h)).
     ///
-    /// Errors: [`Error::Gpu`] if a kernel does not compile.
+    /// Errors: [`Error::Compile`] if a kernel does not compile.
     pub fn choose(&self, pass: &mut Pass, outputs: usize) -> Result<()> {
         self.score(pass, outputs)?;
         self.pick(None, pass, outputs);
@@ -295,13 +300,13 @@ impl Sequence {
 
     /// Records the logits of each of the step's `outputs` output rows: W_head · RMSNorm(h).
     ///
-    /// Errors: [`Error::Gpu`] if a kernel does not compile.
+    /// Errors: [`Error::Compile`] if a kernel does not compile.
     pub fn score(&self, pass: &mut Pass, outputs: usize) -> Result<()> {
         self.final_norm.encode(pass, outputs);
         self.head.encode(pass, Role::Round, outputs)
     }
 
-    /// Runs `tokens` at positions `start..` as prompt rows, in chunks that bound the work of one submit. It waits after
+    /// Runs `tokens` at positions `start..` as prompt rows, in chunks that bound the time of one submit. It waits after
     /// each chunk and stops early if `keep_going` says so. Gives how many tokens were read.
     ///
     /// Errors: [`Error::ContextFull`] if they do not fit the caches; as [`Device::check`].
@@ -318,12 +323,16 @@ impl Sequence {
         taps: &[&Tap],
         keep_going: &dyn Fn() -> bool,
     ) -> Result<usize> {
-        let rows = self.activations.prompt_rows;
+        let pace = || self.activations.pace.lock().unwrap_or_else(PoisonError::into_inner);
         let mut read = 0;
-        for (chunk, at) in tokens.chunks(rows).zip((start..).step_by(rows)) {
-            self.run_tapped(slot, Role::Prompt, chunk, at, 0, taps)?;
+        while read < tokens.len() {
+            let rows = pace().rows().min(tokens.len() - read);
+            self.run_tapped(slot, Role::Prompt, &tokens[read..read + rows], start + read, 0, taps)?;
+            // Kernels are compiled before they are submitted.
+            let begin = Instant::now();
             self.device().wait()?;
-            read += chunk.len();
+            pace().took(rows, begin.elapsed());
+            read += rows;
             if !keep_going() {
                 break;
             }
@@ -438,6 +447,10 @@ impl Activations {
             turn: Mutex::default(),
             target_states: target_states.transpose()?,
             prompt_rows: rows,
+            pace: Mutex::new(match device.is_software() {
+                true => SubmitPace::unbounded(rows),
+                false => SubmitPace::new(rows),
+            }),
             positions,
             hidden: hidden?,
             normed: normed?,

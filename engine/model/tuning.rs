@@ -43,6 +43,54 @@ struct Shape {
     format: String,
 }
 
+/// What a measurement has found so far, to go on from on another device: see [`Tuning::measure_on`].
+#[derive(Debug, Default)]
+pub struct Measured {
+    shapes: Vec<(Shape, Vec<Variant>)>,
+    left_out: Vec<LeftOut>,
+}
+
+/// A variant that could not be run.
+#[derive(Debug)]
+pub struct LeftOut {
+    shape: Shape,
+    variant: Variant,
+    reason: String,
+}
+
+impl LeftOut {
+    /// `[weight rows, columns]` of the matrices that it was to multiply.
+    pub fn shape(&self) -> [usize; 2] {
+        [self.shape.rows, self.shape.columns]
+    }
+
+    /// What was tried.
+    pub fn variant(&self) -> Variant {
+        self.variant
+    }
+
+    /// The error's words.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+impl Measured {
+    /// The variants that do not compile, or cost a device.
+    pub fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
+    }
+
+    /// How many matrix shapes are done.
+    pub fn shapes(&self) -> usize {
+        self.shapes.len()
+    }
+
+    fn is_left_out(&self, shape: &Shape, variant: Variant) -> bool {
+        self.left_out.iter().any(|left| left.shape == *shape && left.variant == variant)
+    }
+}
+
 /// Reports how much of the measuring is done, from 0 to 1; the measuring ends early where it says `false`.
 pub type KeepGoing<'a> = dyn Fn(f64) -> bool + 'a;
 
@@ -98,6 +146,19 @@ impl Tuning {
     ///
     /// **Errors**: [`Error::Option`] if a decoder runs on the model already; as [`crate::gpu::Device::check`].
     pub fn measure(model: &mut Arc<Transformer>, keep_going: &KeepGoing) -> Result<Option<Tuning>> {
+        Tuning::measure_on(model, &mut Measured::default(), keep_going)
+    }
+
+    /// As [`Tuning::measure`], going on from `measured`, which outlives the device. If that is lost, load the same model on
+    /// a new one and call this again: the shapes that were done stay done, and the variant at work is left out from then
+    /// on.
+    ///
+    /// **Errors**: as [`Tuning::measure`].
+    pub fn measure_on(
+        model: &mut Arc<Transformer>,
+        measured: &mut Measured,
+        keep_going: &KeepGoing,
+    ) -> Result<Option<Tuning>> {
         let key = Key::of(model);
         let (shapes, pass_share) = match model.plan().products {
             Products::Plain => (key.shapes.clone(), PASS_SHARE),
@@ -106,11 +167,16 @@ impl Tuning {
         let mut tuning = Tuning { key, shapes: Vec::new(), pass_seconds: Vec::new() };
         let share = (1.0 - pass_share) / shapes.len().max(1) as f64;
         for (index, shape) in shapes.into_iter().enumerate() {
+            if let Some(done) = measured.shapes.iter().find(|(of, _)| *of == shape) {
+                tuning.shapes.push(done.clone());
+                continue;
+            }
             let of_shape: Vec<&Matrix> = model.matrices().filter(|matrix| Shape::of(matrix) == shape).collect();
             let bytes = of_shape[0].bytes().max(1);
             let some = &of_shape[..of_shape.len().min(COLD_BYTES.div_ceil(bytes) as usize)];
             let going = |done: f64| keep_going((index as f64 + done) * share);
-            let Some(variants) = fastest(model, some, &going)? else { return Ok(None) };
+            let Some(variants) = fastest(model, some, measured, &going)? else { return Ok(None) };
+            measured.shapes.push((shape.clone(), variants.clone()));
             tuning.shapes.push((shape, variants));
         }
         if !Arc::get_mut(model).is_some_and(|model| tuning.apply(model)) {
@@ -194,7 +260,14 @@ impl Tuning {
 
 /// The fastest variant for each number of rows of `matrices`, which are of one shape. Variants take turns, so that a
 /// machine that slows down slows all of them.
-fn fastest(model: &Transformer, matrices: &[&Matrix], keep_going: &KeepGoing) -> Result<Option<Vec<Variant>>> {
+///
+/// A variant that does not compile is left out, and so is, from the next call on, one that costs the device.
+fn fastest(
+    model: &Transformer,
+    matrices: &[&Matrix],
+    measured: &mut Measured,
+    keep_going: &KeepGoing,
+) -> Result<Option<Vec<Variant>>> {
     let device = model.device();
     let matrix = matrices[0];
     let step = Buffer::shared::<Step>(device, "step")?;
@@ -216,7 +289,7 @@ fn fastest(model: &Transformer, matrices: &[&Matrix], keep_going: &KeepGoing) ->
         device.wait()?;
         Ok(begin.elapsed().as_secs_f64())
     };
-    let plan = model.plan();
+    let (plan, shape) = (model.plan(), Shape::of(matrix));
     let defaults = Variant::defaults(device, [plan.lanes, plan.slices], matrix.rows(), pair);
     let mut chosen = Vec::new();
     for rows in 1..=MOST_ROWS {
@@ -225,16 +298,31 @@ fn fastest(model: &Transformer, matrices: &[&Matrix], keep_going: &KeepGoing) ->
         }
         step.write(device, 0, &[Step { rows: rows as u32, ..Step::default() }]);
         let usual = defaults[rows - 1];
-        let mut tried: Vec<(Variant, Vec<f64>)> = vec![(usual, Vec::new())];
         let candidates = Variant::candidates([plan.lanes, plan.slices], rows, pair);
-        tried.extend(candidates.into_iter().filter(|candidate| *candidate != usual).map(|variant| (variant, vec![])));
+        let others = candidates.into_iter().filter(|candidate| *candidate != usual);
+        let fit = std::iter::once(usual).chain(others).filter(|variant| !measured.is_left_out(&shape, *variant));
+        let mut tried: Vec<(Variant, Vec<f64>)> = fit.map(|variant| (variant, vec![])).collect();
         for repetition in 0..=REPETITIONS {
+            let mut failure = None;
             for (variant, times) in &mut tried {
-                let seconds = time(*variant, rows)?;
-                // The first run compiles.
-                if repetition > 0 {
-                    times.push(seconds);
+                match time(*variant, rows) {
+                    // The first run compiles.
+                    Ok(seconds) if repetition > 0 => times.push(seconds),
+                    Ok(_) => {}
+                    Err(error) if matches!(error, Error::Compile { .. } | Error::DeviceLost { .. }) => {
+                        let reason = error.to_string();
+                        measured.left_out.push(LeftOut { shape: shape.clone(), variant: *variant, reason });
+                        if matches!(error, Error::DeviceLost { .. }) {
+                            return Err(error);
+                        }
+                        failure = Some(error);
+                    }
+                    Err(error) => return Err(error),
                 }
+            }
+            tried.retain(|(variant, _)| !measured.is_left_out(&shape, *variant));
+            if let Some(error) = failure.filter(|_| tried.is_empty()) {
+                return Err(error);
             }
             if repetition == 1 {
                 let best = tried.iter().map(|(_, times)| times[0]).fold(f64::INFINITY, f64::min);
@@ -246,11 +334,25 @@ fn fastest(model: &Transformer, matrices: &[&Matrix], keep_going: &KeepGoing) ->
             times.sort_by(f64::total_cmp);
             times[times.len() / 2]
         };
-        let best = tried.iter().min_by(|a, b| median(&a.1).total_cmp(&median(&b.1))).unwrap_or(&tried[0]);
-        let gains = median(&best.1) < GAIN * median(&tried[0].1);
-        chosen.push(if gains { best.0 } else { usual });
+        // The usual one is the first, unless it was left out.
+        let Some(first) = tried.first() else { return Err(no_variant(&shape, measured)) };
+        let best = tried.iter().min_by(|a, b| median(&a.1).total_cmp(&median(&b.1))).unwrap_or(first);
+        let gains = median(&best.1) < GAIN * median(&first.1);
+        chosen.push(if gains { best.0 } else { first.0 });
     }
     Ok(Some(chosen))
+}
+
+/// All variants cost a device, one after another.
+fn no_variant(shape: &Shape, measured: &Measured) -> Error {
+    let last = measured.left_out.iter().rfind(|left| left.shape == *shape);
+    let reason = format!(
+        "no kernel runs for matrices of {} x {}: {}",
+        shape.rows,
+        shape.columns,
+        last.map_or("", |left| left.reason.as_str())
+    );
+    Error::Option { option: "tune", reason }
 }
 
 /// Seconds of passes of 1, 2, .. 32 rows.

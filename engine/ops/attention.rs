@@ -181,7 +181,7 @@ impl Attention {
 
     /// Records it for `rows` rows, none of which lies at or beyond position `end`.
     ///
-    /// Errors: [`crate::Error::Gpu`] if a variant does not compile.
+    /// Errors: [`crate::Error::Compile`] if a variant does not compile.
     pub fn encode(&self, pass: &mut Pass, role: Role, rows: usize, end: usize) -> Result<()> {
         let AttentionShape { heads, kv_heads, .. } = self.shape;
         let pairs = (rows * heads / kv_heads) as u32;

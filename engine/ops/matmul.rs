@@ -201,7 +201,7 @@ impl Matmul {
 
     /// Records the product for `rows` rows (of the row set), by the kernel that `role` takes.
     ///
-    /// Errors: [`Error::Gpu`] if a variant does not compile.
+    /// Errors: [`Error::Compile`] if a variant does not compile.
     pub fn encode(&self, pass: &mut Pass, role: Role, rows: usize) -> Result<()> {
         if role == Role::Round {
             return self.encode_as(pass, self.variants[rows.clamp(1, MOST_ROWS) - 1], rows);

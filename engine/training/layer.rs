@@ -222,7 +222,7 @@ impl Product {
 impl Layer {
     /// Binds a layer that reads `input` and writes `result`, rows of the residual stream.
     ///
-    /// **Errors**: [`crate::Error::Gpu`] if a kernel does not compile.
+    /// **Errors**: [`crate::Error::Compile`] if a kernel does not compile.
     pub fn new(
         device: &Device,
         plan: &Plan,
@@ -314,7 +314,7 @@ impl Layer {
     ///   n = RMSNorm(h);  m = h + Wₒ · Attention(RoPE(W_q·n), RoPE(W_k·n), W_v·n)
     ///   n = RMSNorm(m);  h' = m + W_down · (SiLU(W_gate·n) ⊙ (W_up·n))
     ///
-    /// **Errors**: [`crate::Error::Gpu`] if a kernel does not compile.
+    /// **Errors**: [`crate::Error::Compile`] if a kernel does not compile.
     pub fn forward(&self, pass: &mut Pass, rows: usize) -> Result<()> {
         let layer = &self.forward;
         layer.attention_norm.encode(pass, rows);

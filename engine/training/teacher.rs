@@ -171,7 +171,7 @@ impl Teacher {
 
     /// Records its logits of the `rows` rows that were asked for.
     ///
-    /// **Errors**: [`Error::Gpu`] if a kernel does not compile.
+    /// **Errors**: [`Error::Compile`] if a kernel does not compile.
     pub fn encode(&self, pass: &mut Pass, rows: usize) -> Result<()> {
         self.gather.encode(pass, rows);
         self.norm.encode(pass, rows);

@@ -163,3 +163,40 @@ fn shells_and_manuals_know_every_command() {
     assert!(pages.join("pard.1").is_file());
     pard(&["man", name(&pages.join("pard.1"))]).expect_error(1, &["cannot write", "pard.1"]);
 }
+
+/// Ways to open the device and to compile its kernels that change no bit.
+#[test]
+fn every_way_to_open_the_device_writes_the_same_tokens() {
+    let arguments = ["generate", "-m", name(&MODELS.target), "--raw", "-p", "the other thing", "-n", "12", "-q"];
+    let with = |variables: &[(&str, &str)]| {
+        let mut command = command(&arguments);
+        command.envs(variables.iter().copied());
+        let output = command.output().expect("running pard");
+        assert!(output.status.success(), "{variables:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let usual = with(&[("PARD_ROBUST", "1")]);
+    assert!(!usual.is_empty());
+    for variables in [[("PARD_ROBUST", "0")], [("PARD_UNROLL", "8000")], [("PARD_LABELS", "1")], [("PARD_AUDIT", "1")]]
+    {
+        assert_eq!(with(&variables), usual, "{variables:?}");
+    }
+}
+
+#[test]
+fn doctor_says_where_the_driver_checks_no_bounds() {
+    let found = |robust: &str| {
+        let mut command = command(&["doctor", "-m", name(&MODELS.target), "--json"]);
+        let output = command.env("PARD_ROBUST", robust).output().expect("running pard");
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let checks = report["checks"].as_array().expect("checks").clone();
+        let device = checks.into_iter().find(|check| check["name"] == "device").expect("the device");
+        device["found"].as_str().expect("words").to_owned()
+    };
+    assert!(!found("1").contains("bounds checks"));
+    let is_vulkan = json_of(&["devices", "--json"]).as_array().expect("adapters").iter().any(|adapter| {
+        assert_eq!(adapter["shader_compiler"].is_string(), adapter["backend"] == "dx12", "{adapter}");
+        adapter["chosen"] == true && adapter["backend"] == "vulkan"
+    });
+    assert_eq!(found("0").ends_with(", without the driver's bounds checks"), is_vulkan);
+}

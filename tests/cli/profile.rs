@@ -41,6 +41,10 @@ fn check(report: &Value, layers: f64) {
     let step = &phases[1];
     // Norm, products and attention of each layer; inputs, embedding, last norm, head, choice and its merge, accept.
     assert_eq!(number(step, "dispatches"), 8.0 * layers + 7.0, "{step}");
+    let verify = &list(step, "parts")[0];
+    assert_eq!(number(verify, "dispatches_per_layer"), 8.0, "{verify}");
+    assert!(number(verify, "dispatches_per_pass") >= 8.0 * layers + 4.0, "{verify}");
+    assert_eq!(list(step, "parts")[1]["dispatches_per_pass"], Value::Null, "{step}");
     let names = |phase: &Value| -> Vec<String> {
         list(phase, "parts").iter().map(|part| part["part"].as_str().unwrap_or_default().to_owned()).collect()
     };
@@ -65,7 +69,15 @@ fn a_profile_counts_every_kernel_and_writes_a_trace() {
 
     let text = pard(&arguments[..arguments.len() - 1]);
     assert_eq!(text.code, Some(0), "{}", text.stderr);
-    for part in ["measured here", "step of ar", "round of pard, K = 4", "matmul_rows", "of read", "before and after"] {
+    for part in [
+        "measured here",
+        "step of ar",
+        "round of pard, K = 4",
+        "matmul_rows",
+        "of read",
+        "before and after",
+        "in each layer",
+    ] {
         assert!(text.stdout.contains(part), "no {part:?} in {}", text.stdout);
     }
 }

@@ -1,0 +1,55 @@
+//! Kernels keep inside their arrays by themselves: release builds have Vulkan check nothing. `PARD_AUDIT=1` puts every
+//! other test to the same check.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use pard_engine::Error;
+use pard_engine::gpu::{AdapterQuery, Buffer, CacheFormat, Device, Plan, Shaders};
+use pard_engine::model::{Sequence, Transformer, WeightChoice};
+use pard_engine::ops::{MOST_ROWS, Role, check_values};
+
+use crate::ops::matmul::GPU_PLANS;
+use crate::support::memory::Memory;
+use crate::support::random::Random;
+use crate::support::tiny_model::Recipe;
+
+/// Plans, cache formats and families take turns: what a pass compiles, it compiles for each of them.
+#[test]
+fn passes_stay_inside_their_arrays() {
+    let device = Device::open_audited(&AdapterQuery::default(), Shaders::default()).expect("an adapter");
+    let plans: Vec<Plan> = [device.default_plan()].into_iter().chain(GPU_PLANS).collect();
+    for (turn, recipe) in Recipe::each_family(1).into_iter().enumerate() {
+        let memory = Memory::new(recipe.tensors());
+        let tokens = Random::new(turn as u64).indices(300, recipe.config.vocab_size);
+        let plan = Plan { cache: CacheFormat::ALL[turn % CacheFormat::ALL.len()], ..plans[turn % plans.len()] };
+        let model = Transformer::upload(&device, &plan, &recipe.config, &memory, WeightChoice::Compact, &|_, _| ());
+        let model = Arc::new(model.expect("upload"));
+        let choices = Buffer::storage(&device, "choices", 128).expect("a small buffer");
+        // The last position is the caches' last.
+        let sequence = Sequence::new(&model, 300, recipe.config.vocab_size, &choices).expect("bindings");
+        sequence.prefill(&tokens[..261], 0, &|| true).expect("prompt rows");
+        for rows in [3, MOST_ROWS] {
+            sequence.run(Role::Round, &tokens[300 - rows..], 300 - rows, rows).expect("rows of a round");
+        }
+    }
+}
+
+/// A kernel that writes one row too far.
+#[test]
+fn an_access_outside_is_found_and_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let right = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/rms_norm.wgsl"));
+    let right = right.expect("a kernel");
+    let wrong = right.replace("y[out + i]", "y[arrayLength(&y) + out + i]");
+    assert_ne!(wrong, right);
+    std::fs::write(folder.path().join("rms_norm.wgsl"), wrong).expect("a kernel");
+    let shaders = Shaders::from_folder(folder.path()).expect("shaders");
+    let device = Device::open_audited(&AdapterQuery::default(), shaders).expect("an adapter");
+    match check_values(&device, &device.default_plan()) {
+        Err(Error::Gpu { what, reason }) => {
+            assert!(what.starts_with("rms_norm (") && reason.starts_with("y["), "{what}: {reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
