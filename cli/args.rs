@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, value_parser};
 use pard_engine::decoding::{
     Acceptance, DecoderOptions, Drafts, MOST_DRAFTS, MOST_TEMPERATURE, Method, NgramOptions, SamplingOptions,
 };
-use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, ProductChoice, Shaders, is_same_adapter};
+use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, ProductChoice, QuantisedProducts, Shaders, is_same_adapter};
 use pard_engine::model::source::DEFAULT_MODEL;
 use pard_engine::model::{LoadOptions, WeightChoice};
 use pard_engine::ops::{MOST_ROWS, WeightFormat};
@@ -497,6 +497,10 @@ pub struct MemoryArguments {
     /// What multiplies matrices: ordinary instructions, or the adapter's matrix units where it has some
     #[arg(long, default_value = "plain", value_parser = one_of(&PRODUCTS))]
     pub products: ProductChoice,
+    /// How quantised weights are multiplied by few rows: as f32, or as integers by rows rounded to 16 or 8 bits
+    /// [default: int16 on GPUs, f32 elsewhere]
+    #[arg(long, value_name = "KIND", value_parser = one_of(&QUANTISED_PRODUCTS))]
+    pub quantised_products: Option<QuantisedProducts>,
 }
 
 #[derive(Args, Clone)]
@@ -538,6 +542,12 @@ pub const QUANTISED: [(&str, WeightFormat); 8] = [
 
 const CACHES: [(&str, CacheFormat); 3] =
     [("f16", CacheFormat::F16), ("f32", CacheFormat::F32), ("q8_0", CacheFormat::Q8_0)];
+
+const QUANTISED_PRODUCTS: [(&str, QuantisedProducts); 3] = [
+    ("f32", QuantisedProducts::Float),
+    ("int16", QuantisedProducts::Integer { planes: 2 }),
+    ("int8", QuantisedProducts::Integer { planes: 1 }),
+];
 
 const PRODUCTS: [(&str, ProductChoice); 2] =
     [("plain", ProductChoice::Plain), ("cooperative", ProductChoice::Cooperative)];
@@ -639,7 +649,13 @@ impl DeviceArguments {
 
 impl MemoryArguments {
     pub fn load_options(&self) -> LoadOptions {
-        LoadOptions { weights: self.weights(), cache: self.cache, products: self.products, ignore_tuning: false }
+        LoadOptions {
+            weights: self.weights(),
+            cache: self.cache,
+            products: self.products,
+            quantised: self.quantised_products,
+            ignore_tuning: false,
+        }
     }
 
     /// The same with weights kept as `weights` says.

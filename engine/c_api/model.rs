@@ -77,6 +77,7 @@ impl PardLoadOptions {
                 1 => ProductChoice::Cooperative,
                 other => return Err(unknown("products", other)),
             },
+            quantised: None,
             ignore_tuning: false,
         })
     }

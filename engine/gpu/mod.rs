@@ -16,7 +16,7 @@ pub use device::{Device, ErrorHook};
 pub use kernel::{Composition, Kernel, compose};
 pub use memory::MemoryReport;
 pub use pass::{Dispatch, Grid, Pass};
-pub use plan::{CacheFormat, Plan, ProductChoice, Products};
+pub use plan::{CacheFormat, Plan, ProductChoice, Products, QuantisedProducts};
 pub use profile::{DispatchTime, HostTime, Profile, Work};
 pub use shaders::{Shaders, names as shader_names, source as shader_source};
 /// The wgpu of this crate, for applications that bring a device of their own: [`Device::from_wgpu`] takes devices of this

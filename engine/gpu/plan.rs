@@ -95,6 +95,28 @@ impl std::fmt::Display for Products {
     }
 }
 
+/// How rows of a round are multiplied by quantised weights, where products are plain. Prompts are multiplied in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum QuantisedProducts {
+    /// Weights are widened to f32.
+    #[default]
+    Float,
+    /// Rows of x are rounded, 32 values at a time, and multiplied as integers.
+    Integer {
+        /// Bytes of a rounded value. Two lose 2^-16 of the largest of the 32 values at most, one loses 2^-8 of it.
+        planes: u32,
+    },
+}
+
+impl std::fmt::Display for QuantisedProducts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            QuantisedProducts::Float => write!(f, "quantised weights in f32"),
+            QuantisedProducts::Integer { planes } => write!(f, "quantised weights by {} bit integers", 8 * planes),
+        }
+    }
+}
+
 /// The choices that decide the bits of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
@@ -109,6 +131,8 @@ pub struct Plan {
     pub cache: CacheFormat,
     /// What multiplies matrices.
     pub products: Products,
+    /// How rows of a round are multiplied by quantised weights.
+    pub quantised: QuantisedProducts,
 }
 
 /// [`Plan::key_block`] of a GPU: 33 MB of parts for 32 rows of an 8B model at 32768 keys.
@@ -135,6 +159,9 @@ impl Plan {
             key_split: if software { 256 } else { 64 },
             cache: CacheFormat::F16,
             products: Products::Plain,
+            // A GPU is bound by arithmetic from four rows on where it widens weights, and has instructions for four products
+            // of bytes at a time.
+            quantised: if software { QuantisedProducts::Float } else { QuantisedProducts::Integer { planes: 2 } },
         }
     }
 
@@ -164,7 +191,11 @@ impl Plan {
 
 impl std::fmt::Display for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Plan { lanes, slices, key_split, cache, products } = self;
-        write!(f, "{products}, {lanes} lanes, {slices} slices, keys split at {key_split}, {} cache", cache.name())
+        let Plan { lanes, slices, key_split, cache, products, quantised } = self;
+        write!(f, "{products}, {lanes} lanes, {slices} slices, keys split at {key_split}, {} cache", cache.name())?;
+        match quantised {
+            QuantisedProducts::Float => Ok(()),
+            QuantisedProducts::Integer { .. } => write!(f, ", {quantised}"),
+        }
     }
 }

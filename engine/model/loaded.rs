@@ -9,7 +9,7 @@ use super::transformer::{Progress, Transformer};
 use super::tuning::Tuning;
 use super::weight_choice::WeightChoice;
 use crate::error::Result;
-use crate::gpu::{CacheFormat, Device, Plan, ProductChoice, Products};
+use crate::gpu::{CacheFormat, Device, Plan, ProductChoice, Products, QuantisedProducts};
 use crate::text::ChatTokenizer;
 
 /// How a model is loaded. The default keeps weights as stored and caches in 16 bits, and multiplies by plain kernels.
@@ -21,6 +21,8 @@ pub struct LoadOptions {
     pub cache: CacheFormat,
     /// What multiplies matrices.
     pub products: ProductChoice,
+    /// How rows of a round are multiplied by quantised weights, if not as suits the adapter.
+    pub quantised: Option<QuantisedProducts>,
     /// Whether what was measured of this model on this adapter and kept in the user's cache is left unused.
     pub ignore_tuning: bool,
 }
@@ -30,8 +32,8 @@ impl LoadOptions {
     ///
     /// **Errors**: those of [`Products::of`].
     pub fn plan(&self, device: &Device) -> Result<Plan> {
-        let products = Products::of(self.products, device)?;
-        Ok(Plan { cache: self.cache, products, ..device.default_plan() })
+        let (products, usual) = (Products::of(self.products, device)?, device.default_plan());
+        Ok(Plan { cache: self.cache, products, quantised: self.quantised.unwrap_or(usual.quantised), ..usual })
     }
 }
 

@@ -118,7 +118,7 @@ impl Sequence {
         let step = Buffer::shared::<Step>(device, "step")?;
         let rows_of_ids = a.prompt_rows.max(2 * MOST_ROWS);
         let ids = Buffer::storage(device, "ids", (rows_of_ids * 4) as u64)?;
-        let ids = Tensor { buffer: ids, rows: rows_of_ids, width: 1 };
+        let ids = Tensor::of(ids, rows_of_ids, 1);
         let rows = batch.map_or(Rows::One(&step), |batch| Rows::Many { step: &step, batch });
         let layers = (0..model.layers.len()).zip(caches).map(|(layer, cache)| Layer::new(model, layer, rows, a, cache));
         let layers = layers.collect::<Result<_>>()?;

@@ -1,5 +1,6 @@
 //! `y[m] = W · x[m]`: shaders/matmul_rows.wgsl for up to 32 rows, shaders/matmul_tile.wgsl for prompts.
-//! A plan of cooperative products has one kernel for both, in engine/ops/cooperative.rs.
+//! A plan of cooperative products has one kernel for both, in engine/ops/cooperative.rs; a plan of integer products has
+//! another one for few rows by quantised weights, in engine/ops/integer.rs.
 //! Which of the two a row meets depends on its role, never on how many rows there are; the row kernels' variants differ
 //! in how many rows and weights they hold in registers, and not in a single rounding.
 
@@ -7,12 +8,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::cooperative::Cooperative;
+use super::integer::Integer;
 use super::matrix::{Matrix, PIECE};
+use super::quantise_rows::QuantiseRows;
 use super::variant::{Variant, Variants};
 use super::weight_format::WeightFormat;
 use super::{MOST_ROWS, Role, Tensor};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Device, Dispatch, Kernel, Pass, Plan, Work};
+use crate::gpu::{Buffer, Device, Dispatch, Kernel, Pass, Plan, Products, QuantisedProducts, Work};
 
 /// What becomes of a finished dot product.
 #[derive(Clone, Copy)]
@@ -79,12 +82,16 @@ pub struct Matmul {
     slices: u32,
     pair: u32,
     row_set: RowSet,
+    /// The rows as integers, if any part multiplies those.
+    rounded: Option<Arc<QuantiseRows>>,
 }
 
 /// A part of the matrix, bound with the rows as storage, and as a uniform if any variant wants that.
 struct Part {
     storage: Dispatch,
     uniform: Option<Dispatch>,
+    /// Bound with the rows as integers, with the kernels that take them.
+    integer: Option<(Dispatch, Integer)>,
     kernels: Kernels,
     outputs: u32,
 }
@@ -143,6 +150,7 @@ impl Matmul {
             slices: plan.slices_of(device, weights.rows()),
             pair: weights.pair(),
             row_set,
+            rounded: None,
         };
         for part in weights.parts() {
             let kernels = Kernels {
@@ -153,11 +161,14 @@ impl Matmul {
             };
             // All variants with the rows in the same place have the same bindings; any of them can make the bind group.
             let variant = |uniform| Variant { uniform, ..op.variants[0] };
+            let integer = op.integer(plan, part.format);
             let storage = match &kernels.cooperative {
-                None => op.row_kernel(&kernels, variant(false))?,
                 Some(cooperative) => cooperative.kernel(Role::Round, 1)?,
+                // The float row kernel has no work then.
+                None if integer.is_some() => op.tile_kernel(&kernels)?,
+                None => op.row_kernel(&kernels, variant(false))?,
             };
-            let reads_uniforms = kernels.cooperative.is_none() && op.uniform_rows > 0;
+            let reads_uniforms = kernels.cooperative.is_none() && integer.is_none() && op.uniform_rows > 0;
             let uniform = match reads_uniforms && op.variants.iter().any(|variant| variant.uniform) {
                 true => Some(op.row_kernel(&kernels, variant(true))?),
                 false => None,
@@ -174,7 +185,19 @@ impl Matmul {
             operands.extend(&part.scales);
             let bind = |kernel: &Arc<Kernel>| kernel.dispatch(device, &operands, [1, 1, 1]);
             let (storage, uniform) = (bind(&storage)?, uniform.as_ref().map(bind).transpose()?);
-            op.parts.push(Part { storage, uniform, kernels, outputs: part.outputs as u32 });
+            let integer = match integer {
+                None => None,
+                Some((planes, integer)) => {
+                    let rows = x.quantised(device, planes)?;
+                    let kernel = integer.kernel(op.variants[0], op.tail(op.variants[0]))?;
+                    let mut operands = vec![&params, step, &part.buffer, rows.rows(), &y.buffer];
+                    operands.extend(bias);
+                    let bound = kernel.dispatch(device, &operands, [1, 1, 1])?;
+                    op.rounded = Some(rows);
+                    Some((bound, integer))
+                }
+            };
+            op.parts.push(Part { storage, uniform, integer, kernels, outputs: part.outputs as u32 });
         }
         Ok(op)
     }
@@ -184,6 +207,9 @@ impl Matmul {
     /// Errors: [`Error::Gpu`] if a variant does not compile.
     pub fn encode(&self, pass: &mut Pass, role: Role, rows: usize) -> Result<()> {
         let variant = self.variants[rows.clamp(1, MOST_ROWS) - 1];
+        if role == Role::Round {
+            self.encode_rounding(pass, rows);
+        }
         self.parts.iter().try_for_each(|part| match (&part.kernels.cooperative, role) {
             (Some(cooperative), _) => self.encode_cooperative(pass, part, cooperative, role, rows),
             (None, Role::Round) => self.encode_rows(pass, part, variant, rows),
@@ -196,10 +222,30 @@ impl Matmul {
     ///
     /// Errors: as [`Matmul::encode`].
     pub fn encode_as(&self, pass: &mut Pass, variant: Variant, rows: usize) -> Result<()> {
+        self.encode_rounding(pass, rows);
         self.parts.iter().try_for_each(|part| match &part.kernels.cooperative {
             Some(cooperative) => self.encode_cooperative(pass, part, cooperative, Role::Round, rows),
             None => self.encode_rows(pass, part, variant, rows),
         })
+    }
+
+    /// Records the rounding of the rows to integers, if any part multiplies those.
+    fn encode_rounding(&self, pass: &mut Pass, rows: usize) {
+        if let Some(rounded) = &self.rounded {
+            rounded.encode(pass, rows);
+        }
+    }
+
+    /// What multiplies integers by weights of `format`, and the bytes of a rounded value, if `plan` has it so.
+    fn integer(&self, plan: &Plan, format: WeightFormat) -> Option<(u32, Integer)> {
+        let QuantisedProducts::Integer { planes } = plan.quantised else { return None };
+        if plan.products != Products::Plain || !format.is_quantised() {
+            return None;
+        }
+        let shared = ["shared/matmul", "shared/eight", "shared/step", self.slice_file(), self.finish];
+        let shared = [&shared[..], &format.files()].concat();
+        let constants = [("LANES", self.lanes), ("SLICES", self.slices), ("PAIR", self.pair), self.row_set.constant()];
+        Some((planes, Integer::new(&self.device, planes, [&shared, &format.integer_files()], &constants)))
     }
 
     fn encode_cooperative(
@@ -227,6 +273,12 @@ impl Matmul {
 
     fn encode_rows(&self, pass: &mut Pass, part: &Part, variant: Variant, rows: usize) -> Result<()> {
         let turns = (rows as u32).div_ceil(variant.rows);
+        if let Some((dispatch, integer)) = &part.integer {
+            let kernel = integer.kernel(variant, self.tail(variant))?;
+            let [y, z] = self.grid(part, variant.blocks);
+            dispatch.encode_with(pass, &kernel, [turns, y, z], self.work(rows, part));
+            return Ok(());
+        }
         let uniform = variant.uniform && turns * variant.rows <= self.uniform_rows;
         let variant = Variant { uniform, ..variant };
         let [y, z] = self.grid(part, variant.blocks);
@@ -273,15 +325,14 @@ impl Matmul {
             ("PAIR", self.pair),
             ("AHEAD", touches.into()),
             ("HELD", if holds { held(kernels.format, run, variant) } else { 0 }),
-            ("TAIL", (TAIL_SUMS / (self.lanes * self.slices)).clamp(self.pair, variant.rows * variant.blocks)),
+            ("TAIL", self.tail(variant)),
             self.row_set.constant(),
         ];
         let input = if variant.uniform { "input/uniform" } else { "input/storage" };
         if variant.uniform {
             constants.push(("X_PIECES", (self.device.largest_uniform() / 16) as u32));
         }
-        let slice = if self.device.has_uniform_slices(self.lanes) { "slice/subgroup" } else { "slice/invocation" };
-        let files = [&["matmul_rows", slice, input][..], &self.files(kernels.format)].concat();
+        let files = [&["matmul_rows", self.slice_file(), input][..], &self.files(kernels.format)].concat();
         let kernel = self.compiled(&files, kernels.format, &constants)?;
         compiled.insert(variant, kernel.clone());
         Ok(kernel)
@@ -314,6 +365,16 @@ impl Matmul {
         let files = [&["matmul_tile", "input/storage"][..], &self.files(kernels.format)].concat();
         let kernel = self.compiled(&files, kernels.format, &constants)?;
         Ok(kernels.tile.get_or_init(|| kernel).clone())
+    }
+
+    /// The file that says which slice an invocation belongs to.
+    fn slice_file(&self) -> &'static str {
+        if self.device.has_uniform_slices(self.lanes) { "slice/subgroup" } else { "slice/invocation" }
+    }
+
+    /// Sums that the slices gather at a time.
+    fn tail(&self, variant: Variant) -> u32 {
+        (TAIL_SUMS / (self.lanes * self.slices)).clamp(self.pair, variant.rows * variant.blocks)
     }
 
     /// The files that both kernels need.

@@ -8,12 +8,14 @@ mod cooperative;
 mod embedding;
 mod gather;
 pub mod gradients;
+mod integer;
 mod interleaved;
 mod log_probabilities;
 mod matmul;
 mod matrix;
 mod penalties;
 mod probabilities;
+mod quantise_rows;
 mod quantised;
 mod rejection;
 mod rms_norm;
@@ -37,6 +39,7 @@ pub use matmul::{Finish, Matmul, RowSet};
 pub use matrix::{Matrix, MatrixSource, Section, Source, StoredSource};
 pub use penalties::{BANNED, Penalties, PenaltyTerms};
 pub use probabilities::Probabilities;
+pub use quantise_rows::QuantiseRows;
 pub use rejection::{Rejection, RejectionTerms};
 pub use rms_norm::RmsNorm;
 pub use rope::{AttentionShape, KvCache, Rope, RopeGains};
@@ -48,6 +51,8 @@ pub use truncation::{Truncation, TruncationTerms};
 pub use variant::{Variant, Variants};
 pub use weight_format::WeightFormat;
 pub use yardstick::{COLD_BYTES, Rates, Yardstick};
+
+use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device};
@@ -72,22 +77,29 @@ pub struct Tensor {
     pub rows: usize,
     /// Values in a row.
     pub width: usize,
+    /// The rows as integers, once a product has asked for them.
+    quantised: OnceLock<Arc<QuantiseRows>>,
 }
 
 impl Tensor {
+    /// The rows that lie in `buffer`.
+    pub(crate) fn of(buffer: Buffer, rows: usize, width: usize) -> Tensor {
+        Tensor { buffer, rows, width, quantised: OnceLock::new() }
+    }
+
     /// Zeros.
     ///
     /// **Errors**: as [`Buffer::storage`].
     pub fn new(device: &Device, label: &str, rows: usize, width: usize) -> Result<Tensor> {
         let buffer = Buffer::rows(device, label, (rows * width * size_of::<f32>()) as u64)?;
-        Ok(Tensor { buffer, rows, width })
+        Ok(Tensor::of(buffer, rows, width))
     }
 
     /// One row that holds `values`: a gain, a bias.
     ///
     /// **Errors**: as [`Buffer::storage`].
     pub fn vector(device: &Device, label: &str, values: &[f32]) -> Result<Tensor> {
-        Ok(Tensor { buffer: Buffer::with_values(device, label, values)?, rows: 1, width: values.len() })
+        Ok(Tensor::of(Buffer::with_values(device, label, values)?, 1, values.len()))
     }
 
     /// Checks the width and the room.

@@ -149,6 +149,22 @@ impl WeightFormat {
         [family, &[self.traits().file]].concat()
     }
 
+    /// The shader files beside these that multiply it as integers; none for floats.
+    pub(super) fn integer_files(self) -> Vec<&'static str> {
+        let own: &[&str] = match self {
+            WeightFormat::Bf16 | WeightFormat::F16 | WeightFormat::F32 => return Vec::new(),
+            WeightFormat::Q8_0 => &["weights/q8_0_integer"],
+            WeightFormat::Q4_0 => &["weights/q4_0_integer"],
+            WeightFormat::Q4_1 => &["weights/q4_1_integer"],
+            WeightFormat::Q5_0 => &["weights/q5_0_integer"],
+            WeightFormat::Q5_1 => &["weights/q5_1_integer"],
+            WeightFormat::Q4K => &["weights/six_bits_integer", "weights/q4_k_integer"],
+            WeightFormat::Q5K => &["weights/six_bits_integer", "weights/q5_k_integer"],
+            WeightFormat::Q6K => &["weights/q6_k_integer"],
+        };
+        [&["weights/integer"][..], own].concat()
+    }
+
     /// Whether its weights are small integers with scales.
     pub fn is_quantised(self) -> bool {
         self.traits().blocks.is_some()

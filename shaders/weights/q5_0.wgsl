@@ -15,6 +15,6 @@ fn scale_of(start: u32, run: u32, lane: u32) -> Scale {
 }
 
 fn weight8(scale: Scale, start: u32, piece: u32, lane: u32) -> Eight {
-    let q = fives(word_of(start, piece / 8u * 11u + piece % 8u, lane), scale.fifths >> (8u * (piece % 4u)));
+    let q = fives(word_of(start, piece / 8u * 11u + piece % 8u, lane), scale.fifths >> (2u * (piece % 4u)));
     return Eight((q.low - 16.0) * scale.d, (q.high - 16.0) * scale.d);
 }

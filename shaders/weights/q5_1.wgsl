@@ -14,6 +14,6 @@ fn scale_of(start: u32, run: u32, lane: u32) -> Scale {
 }
 
 fn weight8(scale: Scale, start: u32, piece: u32, lane: u32) -> Eight {
-    let q = fives(word_of(start, piece / 4u * 6u + piece % 4u, lane), scale.fifths >> (8u * (piece % 4u)));
+    let q = fives(word_of(start, piece / 4u * 6u + piece % 4u, lane), scale.fifths >> (2u * (piece % 4u)));
     return Eight(fma(q.low, vec4(scale.d), vec4(scale.m)), fma(q.high, vec4(scale.d), vec4(scale.m)));
 }

@@ -13,7 +13,7 @@ fn scale_of(start: u32, run: u32, lane: u32) -> Scale {
 }
 
 fn weight8(scale: Scale, start: u32, piece: u32, lane: u32) -> Eight {
-    let fifth = select(scale.fifths.x, scale.fifths.y, piece % 8u >= 4u) >> (8u * (piece % 4u));
+    let fifth = select(scale.fifths.x, scale.fifths.y, piece % 8u >= 4u) >> (2u * (piece % 4u));
     let q = fives(word_of(start, piece / 32u * 44u + piece % 32u, lane), fifth);
     return six_bit_eight(q, scale.groups, piece);
 }

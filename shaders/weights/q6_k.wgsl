@@ -19,10 +19,12 @@ fn weight8(scale: Scale, start: u32, piece: u32, lane: u32) -> Eight {
     let factor = scale.d * f32(s);
     let chunk = piece / 32u * 53u;
     let low = vec4(word_of(start, chunk + piece % 32u, lane));
-    let high = vec4(word_of(start, chunk + 32u + piece % 32u / 2u, lane) >> (16u * (piece % 2u)));
-    let upper = vec4(high.x << 4u, high.y << 2u, high.z, high.w >> 2u);
-    let first = ((low >> vec4(0u, 4u, 8u, 12u)) & vec4(15u)) | (upper & vec4(48u));
-    let second = ((low >> vec4(16u, 20u, 24u, 28u)) & vec4(15u)) | ((high >> vec4(4u, 6u, 8u, 10u)) & vec4(48u));
+    // Byte j holds those of numbers 2j and 2j + 1 of two pieces.
+    let high = word_of(start, chunk + 32u + piece % 32u / 2u, lane) >> (4u * (piece % 2u));
+    let lower = vec4(high << 4u, high << 2u, high >> 4u, high >> 6u);
+    let upper = vec4(high >> 12u, high >> 14u, high >> 20u, high >> 22u);
+    let first = ((low >> vec4(0u, 4u, 8u, 12u)) & vec4(15u)) | (lower & vec4(48u));
+    let second = ((low >> vec4(16u, 20u, 24u, 28u)) & vec4(15u)) | (upper & vec4(48u));
     return Eight(
         vec4<f32>(vec4<i32>(first) - 32) * factor,
         vec4<f32>(vec4<i32>(second) - 32) * factor,

@@ -1,4 +1,5 @@
-// Q8_0: w = d * q for 32 weights at a time, q a signed byte. A chunk is two such blocks: 16 words of q, then both d.
+// Q8_0: w = d * q for 32 weights at a time, q a signed byte. A chunk is two such blocks: 16 words of q, then both d. Of eight q
+// a word holds the even ones, the next one the odd ones.
 const SHARE: u32 = 4u;
 
 struct Scale { d: f32 }
@@ -13,7 +14,9 @@ fn scale_of(start: u32, run: u32, lane: u32) -> Scale {
 
 fn weight8(scale: Scale, start: u32, piece: u32, lane: u32) -> Eight {
     let at = piece / 8u * 17u + piece % 8u * 2u;
-    let low = vec4<f32>(unpack4xI8(word_of(start, at, lane)));
-    let high = vec4<f32>(unpack4xI8(word_of(start, at + 1u, lane)));
+    let even = vec4<f32>(unpack4xI8(word_of(start, at, lane)));
+    let odd = vec4<f32>(unpack4xI8(word_of(start, at + 1u, lane)));
+    let low = vec4(even.x, odd.x, even.y, odd.y);
+    let high = vec4(even.z, odd.z, even.w, odd.w);
     return Eight(low * scale.d, high * scale.d);
 }

@@ -26,11 +26,12 @@ fn nibbles(word: u32) -> Eight {
     );
 }
 
-// Eight 5-bit numbers: a word of their low four bits, and their fifth bits, lowest first.
+// Eight 5-bit numbers: a word of their low four bits, and their fifth bits, those of numbers 2j and 2j + 1 the lowest two of
+// byte j.
 fn fives(word: u32, fifth: u32) -> Eight {
     let w = vec4(word);
-    let low = vec4(fifth << 4u, fifth << 3u, fifth << 2u, fifth << 1u) & vec4(16u);
-    let high = vec4(fifth, fifth >> 1u, fifth >> 2u, fifth >> 3u) & vec4(16u);
+    let low = vec4(fifth << 4u, fifth << 3u, fifth >> 4u, fifth >> 5u) & vec4(16u);
+    let high = vec4(fifth >> 12u, fifth >> 13u, fifth >> 20u, fifth >> 21u) & vec4(16u);
     return Eight(
         vec4<f32>(vec4<i32>(((w >> vec4(0u, 4u, 8u, 12u)) & vec4(15u)) | low)),
         vec4<f32>(vec4<i32>(((w >> vec4(16u, 20u, 24u, 28u)) & vec4(15u)) | high)),

@@ -8,9 +8,15 @@ struct SixBits { scale: vec2<f32>, minimum: vec2<f32> }
 
 // Those of groups `i` and `i + 1` of a chunk, whose four words begin at `at`.
 fn six_bits(start: u32, at: u32, i: u32, lane: u32) -> SixBits {
-    let both = unpack2x16float(word_of(start, at, lane));
-    let low = vec2(word_of(start, at + 1u, lane), word_of(start, at + 2u, lane)) >> vec2(4u * i);
-    let high = word_of(start, at + 3u, lane) >> (2u * i);
+    let d = word_of(start, at, lane);
+    return six_bits_of(vec4(d, word_of(start, at + 1u, lane), word_of(start, at + 2u, lane), word_of(start, at + 3u, lane)), i);
+}
+
+// The same from the four words.
+fn six_bits_of(words: vec4<u32>, i: u32) -> SixBits {
+    let both = unpack2x16float(words.x);
+    let low = words.yz >> vec2(4u * i);
+    let high = words.w >> (2u * i);
     let s = ((vec2(low.x) >> vec2(0u, 4u)) & vec2(15u)) | (((vec2(high) >> vec2(0u, 2u)) & vec2(3u)) << vec2(4u));
     let m = ((vec2(low.y) >> vec2(0u, 4u)) & vec2(15u)) | (((vec2(high) >> vec2(16u, 18u)) & vec2(3u)) << vec2(4u));
     return SixBits(both.x * vec2<f32>(vec2<i32>(s)), both.y * vec2<f32>(vec2<i32>(m)));

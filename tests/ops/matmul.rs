@@ -1,7 +1,7 @@
 //! `matmul_rows`, `matmul_tile` and `matmul_cooperative` on the device.
 
 use pard_engine::Error;
-use pard_engine::gpu::{CacheFormat, Device, Plan, Products};
+use pard_engine::gpu::{CacheFormat, Device, Plan, Products, QuantisedProducts};
 use pard_engine::ops::{Finish, Matmul, Matrix, Role, RowSet, Step, WeightFormat};
 
 use super::{OUTPUTS, ROW_COUNTS, WIDTHS, compare, input, output, read, row_counts, same_bits, step, submit, vector};
@@ -15,9 +15,30 @@ pub const FORMATS: [WeightFormat; 3] = [WeightFormat::Bf16, WeightFormat::F16, W
 
 /// Plans of the GPU classes, which the software adapter can run as well.
 pub const GPU_PLANS: [Plan; 3] = [
-    Plan { lanes: 32, slices: 8, key_split: 256, cache: CacheFormat::F16, products: Products::Plain },
-    Plan { lanes: 64, slices: 4, key_split: 128, cache: CacheFormat::F32, products: Products::Plain },
-    Plan { lanes: 8, slices: 4, key_split: 64, cache: CacheFormat::Q8_0, products: Products::Plain },
+    Plan {
+        lanes: 32,
+        slices: 8,
+        key_split: 256,
+        cache: CacheFormat::F16,
+        products: Products::Plain,
+        quantised: QuantisedProducts::Integer { planes: 2 },
+    },
+    Plan {
+        lanes: 64,
+        slices: 4,
+        key_split: 128,
+        cache: CacheFormat::F32,
+        products: Products::Plain,
+        quantised: QuantisedProducts::Integer { planes: 1 },
+    },
+    Plan {
+        lanes: 8,
+        slices: 4,
+        key_split: 64,
+        cache: CacheFormat::Q8_0,
+        products: Products::Plain,
+        quantised: QuantisedProducts::Float,
+    },
 ];
 
 /// [`Finish`] without its operands.

@@ -10,6 +10,7 @@ pub mod log_probabilities;
 pub mod matmul;
 pub mod penalties;
 pub mod probabilities;
+pub mod quantise_rows;
 pub mod quantised;
 pub mod rejection;
 pub mod rms_norm;

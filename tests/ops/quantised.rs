@@ -3,10 +3,11 @@
 
 use std::ops::Range;
 
-use pard_engine::gpu::{Device, Plan};
+use pard_engine::gpu::{Device, Plan, QuantisedProducts};
 use pard_engine::ops::{Embedding, Finish, Matmul, Matrix, Role, RowSet, Section, Source, Step, WeightFormat};
 
 use super::matmul::{GPU_PLANS, widen as widen_bounds};
+use super::quantise_rows::{add_minima, add_rounding};
 use super::{compare, input, output, read, same_bits, step, submit};
 use crate::oracle::blocks::widen;
 use crate::oracle::embedding::embedding;
@@ -99,11 +100,21 @@ pub fn product(device: &Device, plan: &Plan, matrix: &Matrix, finish: Finish, ro
     read(device, "matmul", &y, rows)
 }
 
-/// Compares a product with the oracle.
-fn agrees(plan: &Plan, matrix: &Matrix, values: &[f32], role: Role, rows: usize, random: &mut Random) {
+/// Compares a product by `blocks`, one below the other, with the oracle.
+fn agrees(plan: &Plan, matrix: &Matrix, blocks: &[&Blocks], role: Role, rows: usize, random: &mut Random) {
     let x = random.normals(rows * matrix.columns(), 1.0);
-    let mut expected = matmul(&x, values, matrix.columns(), None, None);
+    let all = Blocks {
+        format: blocks[0].format,
+        columns: matrix.columns(),
+        bytes: Vec::new(),
+        values: blocks.iter().flat_map(|blocks| &blocks.values).copied().collect(),
+    };
+    let mut expected = matmul(&x, &all.values, matrix.columns(), None, None);
     widen_bounds(plan, &mut expected.bound);
+    if let (QuantisedProducts::Integer { planes }, Role::Round) = (plan.quantised, role) {
+        add_rounding(&mut expected.bound, planes, &x, &all);
+        add_minima(&mut expected.bound, &x, &all);
+    }
     let shape = [matrix.outputs(), matrix.columns()];
     let context = format!("{role:?}, {rows} rows, {shape:?}, {:?}, {plan}", matrix.formats());
     let actual = product(device(), plan, matrix, Finish::Store, role, &x);
@@ -127,7 +138,7 @@ fn products_over_odd_shapes(plans: &[Plan]) {
                 let blocks = Blocks::new(format, outputs, columns, &mut random);
                 let matrix = blocks.upload(device(), plan);
                 for (role, rows) in [(Role::Round, 1), (Role::Round, [2, 5, 13, 32][turn]), (Role::Prompt, 33)] {
-                    agrees(plan, &matrix, &blocks.values, role, rows, &mut random);
+                    agrees(plan, &matrix, &[&blocks], role, rows, &mut random);
                 }
             }
         }
@@ -149,7 +160,7 @@ fn cooperative_products_by_quantised_weights_agree_with_f64() {
 /// Query, key and value projections often differ in format within one file.
 #[test]
 fn rows_of_several_formats_are_one_matrix() {
-    rows_of_several_formats(device().default_plan());
+    [device().default_plan(), GPU_PLANS[0]].into_iter().for_each(rows_of_several_formats);
 }
 
 fn rows_of_several_formats(plan: Plan) {
@@ -158,9 +169,8 @@ fn rows_of_several_formats(plan: Plan) {
         .map(|(format, rows)| Blocks::new(format, rows, 256, &mut random));
     let matrix = stacked(device(), &plan, &blocks.each_ref());
     assert_eq!(matrix.formats(), [WeightFormat::Q4K, WeightFormat::Q6K, WeightFormat::Q8_0]);
-    let values = blocks.each_ref().map(|blocks| blocks.values.as_slice()).concat();
     for (role, rows) in [(Role::Round, 1), (Role::Round, 13), (Role::Prompt, 33)] {
-        agrees(&plan, &matrix, &values, role, rows, &mut random);
+        agrees(&plan, &matrix, &blocks.each_ref(), role, rows, &mut random);
     }
 }
 

@@ -24,6 +24,22 @@ fn word(bits: usize, number: impl Fn(usize) -> u8) -> u32 {
     (0..32 / bits).fold(0, |word, index| word | u32::from(number(index)) << (index * bits))
 }
 
+/// The place among eight numbers of byte `index` of two words, the first of which holds the even numbers and the second the
+/// odd ones, as integer products take them.
+fn turned(index: usize) -> usize {
+    index % 4 * 2 + index / 4
+}
+
+/// The bits beyond the low four of the numbers of several pieces, `bits` of each: byte j of the word holds those of
+/// numbers 2j and 2j + 1 of each piece, piece by piece.
+fn upper_bits(bits: usize, number: impl Fn(usize) -> u8) -> u32 {
+    let each = 8 / bits;
+    (0..32 / bits).fold(0, |word, at| {
+        let (byte, within) = (at / each, at % each);
+        word | u32::from(number(within / 2 * 8 + 2 * byte + within % 2)) << (8 * byte + bits * within)
+    })
+}
+
 /// 4-bit number `index` of 32 that lie in 16 bytes, the low ones first.
 fn nibble(bytes: &[u8], index: usize) -> u8 {
     bytes[index % 16] >> (index / 16 * 4) & 15
@@ -32,8 +48,10 @@ fn nibble(bytes: &[u8], index: usize) -> u8 {
 /// One or two blocks.
 pub fn q8_0(stored: &[u8], words: &mut Words) {
     for (index, block) in stored.chunks_exact(34).enumerate() {
-        for (word, bytes) in words[8 * index..].iter_mut().zip(block[2..].as_chunks().0) {
-            *word = u32::from_le_bytes(*bytes);
+        for (piece, bytes) in block[2..].chunks_exact(8).enumerate() {
+            for (half, out) in words[8 * index + 2 * piece..][..2].iter_mut().enumerate() {
+                *out = word(8, |at| bytes[turned(4 * half + at)]);
+            }
         }
         words[16] |= half_bits(block, 0) << (16 * index);
     }
@@ -63,7 +81,8 @@ pub fn q5_0(stored: &[u8], words: &mut Words) {
         for (piece, out) in words[4 * index..][..4].iter_mut().enumerate() {
             *out = word(4, |at| nibble(&block[6..], 8 * piece + at));
         }
-        words[8 + index] = half_bits(block, 2) | half_bits(block, 4) << 16;
+        let fifths = half_bits(block, 2) | half_bits(block, 4) << 16;
+        words[8 + index] = upper_bits(1, |at| (fifths >> at & 1) as u8);
         words[10] |= half_bits(block, 0) << (16 * index);
     }
 }
@@ -73,7 +92,8 @@ pub fn q5_1(block: &[u8], words: &mut Words) {
     for (piece, out) in words[..4].iter_mut().enumerate() {
         *out = word(4, |at| nibble(&block[8..], 8 * piece + at));
     }
-    words[4] = half_bits(block, 4) | half_bits(block, 6) << 16;
+    let fifths = half_bits(block, 4) | half_bits(block, 6) << 16;
+    words[4] = upper_bits(1, |at| (fifths >> at & 1) as u8);
     words[5] = half_bits(block, 0) | half_bits(block, 2) << 16;
 }
 
@@ -113,7 +133,7 @@ pub fn q5_k(block: &[u8], words: &mut Words) {
     wide_nibbles(&block[48..], words);
     // Bit `group` of byte `index` is the fifth of weight `index` of the group.
     for (group, out) in words[32..40].iter_mut().enumerate() {
-        *out = word(1, |index| block[16 + index] >> group & 1);
+        *out = upper_bits(1, |index| block[16 + index] >> group & 1);
     }
     six_bit_scales(block, &mut words[40..]);
 }
@@ -130,7 +150,7 @@ pub fn q6_k(block: &[u8], words: &mut Words) {
         *out = word(4, |at| low(8 * piece + at));
     }
     for (pair, out) in words[32..48].iter_mut().enumerate() {
-        *out = word(2, |at| high(16 * pair + at));
+        *out = upper_bits(2, |at| high(16 * pair + at));
     }
     for (word, bytes) in words[48..52].iter_mut().zip(block[192..208].as_chunks().0) {
         *word = u32::from_le_bytes(*bytes);

@@ -1,0 +1,17 @@
+// x in 8 bits: signed bytes in steps of a block's own size. A block of 32 values is three vectors: the first 16 bytes, the
+// last 16, and `rest`. Words hold every other value of eight.
+const X_VECTORS: u32 = 3u;
+
+// `rest` is the step's size; the sums of the first and of the last 16, in steps; and the sum of all.
+struct Rounded { high_a: vec4<u32>, high_b: vec4<u32>, rest: vec4<u32> }
+
+fn rounded(at: u32) -> Rounded { return Rounded(x[at], x[at + 1u], x[at + 2u]); }
+
+// The integer sum of the first 16 products of a block, plus `more`.
+fn dot_a(w: Operands, v: Rounded, more: i32) -> i32 { return dot16(w.a, v.high_a, more); }
+
+// That of the last 16.
+fn dot_b(w: Operands, v: Rounded, more: i32) -> i32 { return dot16(w.b, v.high_b, more); }
+
+// That of all 32.
+fn dot32(w: Operands, v: Rounded, more: i32) -> i32 { return dot16(w.b, v.high_b, dot16(w.a, v.high_a, more)); }
