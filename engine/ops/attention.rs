@@ -148,7 +148,7 @@ impl Loads {
         // The longest walk has the fewest registers left.
         match (loads, span) {
             (Loads::WIDE, Span::All) => Loads { values: 8, ..loads },
-            (Loads::VARIED, Span::All) => Loads { keys: 2, values: 4, ..loads },
+            (Loads::VARIED, Span::All) => Loads { keys: 2, values: 2, ..loads },
             _ => loads,
         }
     }
