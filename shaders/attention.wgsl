@@ -1,18 +1,20 @@
 // Causal attention over the cache, for one key-value head and PAIRS pairs of (row, query head) that share it:
 //   out = sum over keys k <= position of softmax(q . k / sqrt(HEAD_DIM)) * v, over the last WINDOW of them if that is not 0
 // Dao et al. 2023 ("Flash-Decoding"): the keys are cut at multiples of SPLIT, whatever the row. A part yields its
-// largest score m, its sum l of exp(score - m) and its weighted sum of values; parts are merged in order. A row sees the
-// same parts in the same order whoever runs beside it, and keys beyond its position or before its window are skipped, not
-// multiplied by 0. Parts that no row here sees are not looked at.
-// With SERIAL the workgroup walks all parts itself (prompts, and where there is but one part); else each part is a
-// workgroup, and `attention_merge` merges them.
+// largest score m, its sum l of exp(score - m) and its weighted sum of values. The parts of KEY_BLOCK keys are merged in
+// order, and so are these blocks. A row sees the same parts in the same order whoever runs beside it, and keys beyond its
+// position or before its window are skipped, not multiplied by 0. Parts that no row here sees are not looked at.
+// A workgroup walks SPAN keys: a part, a block, or all of them if SPAN is 0 (prompts, and where there is but one span).
+// `attention_merge` merges what the workgroups of a row leave, with the bits that a longer walk would give.
 //
-// Constants: HEADS, KV_HEADS, HEAD_DIM, KEY_TILE (= 64), SPLIT, PAIRS (with rows/many it divides GROUP), SERIAL,
-// WINDOW; KEY_PIECES eights of a key, a divisor of PIECES, and VALUES values, whose loads are in flight together.
-// Dispatch: x key-value heads, y pairs / PAIRS, z parts (1 with SERIAL), counted from the first that a workgroup sees.
-@group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;     // SERIAL: [rows, HEADS * HEAD_DIM], else
-                                                                          // [rows, HEADS, splits, HEAD_DIM]
-@group(0) @binding(6) var<storage, read_write> sums: array<vec2<f32>>;    // [rows, HEADS, splits]: m, l
+// Constants: HEADS, KV_HEADS, HEAD_DIM, KEY_TILE (= 64), SPLIT, KEY_BLOCK, SPAN, WINDOW; PAIRS (with rows/many it divides
+// GROUP); UNIT keys (whole parts) whose scores are made before any value is read; of a lane KEYS keys, KEY_PIECES eights
+// of each (a divisor of PIECES), and VALUES values, whose loads are in flight together; HOLD 1 where workgroup memory is a
+// better place for queries than a cache, as it is if lanes do not share a load of the same value.
+// Dispatch: x key-value heads, y pairs / PAIRS, z spans, counted from the first that a workgroup sees.
+@group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;     // SPAN 0: [rows, HEADS * HEAD_DIM], else
+                                                                          // [rows, HEADS, entries, HEAD_DIM]
+@group(0) @binding(6) var<storage, read_write> sums: array<vec2<f32>>;    // [rows, HEADS, entries]: m, l
 
 const GROUP: u32 = HEADS / KV_HEADS;
 const PIECES: u32 = HEAD_DIM / 8u;
@@ -20,32 +22,45 @@ const CHUNKS: u32 = HEAD_DIM / 4u;                     // dimensions in fours
 const TEAMS: u32 = max(1u, 64u / CHUNKS);              // chunks are spread over lanes; what is left splits the pairs
 const TEAM_PAIRS: u32 = (PAIRS + TEAMS - 1u) / TEAMS;
 const CHUNK_STEPS: u32 = (CHUNKS + 63u) / 64u;
-const PARTIALS: u32 = 8u;                              // lanes that reduce one pair's scores
+const PARTIALS: u32 = 8u;                              // lanes that reduce one pair's scores of a part
+const UNIT_PARTS: u32 = UNIT / SPLIT;
+const ROW: u32 = UNIT + PARTIALS;                      // a pair's scores; the gap keeps pairs on banks of their own
+const HELD: u32 = max(1u, HOLD * PAIRS * PIECES * 2u);
+const ALL: bool = SPAN == 0u;
+const PARTS_MERGE: bool = KEY_BLOCK > SPLIT && SPAN != SPLIT;
+// Whether the pairs of a workgroup are whole groups, or of one group.
+const ALIGNED: bool = PAIRS % GROUP == 0u || GROUP % PAIRS == 0u;
 
-var<workgroup> scores: array<f32, PAIRS * SPLIT>;      // then exp(score - m)
-var<workgroup> gathered: array<f32, PAIRS * PARTIALS>;
-var<workgroup> largest: array<f32, PAIRS>;
-var<workgroup> total: array<f32, PAIRS>;
+var<workgroup> held: array<vec4<f32>, HELD>;                                  // HOLD: the queries
+var<workgroup> scores: array<f32, PAIRS * ROW>;                               // then exp(score - m)
+var<workgroup> maxima: array<f32, UNIT_PARTS * PAIRS * PARTIALS>;
+var<workgroup> totals: array<f32, UNIT_PARTS * PAIRS * PARTIALS>;
+var<workgroup> part_factors: array<vec2<f32>, UNIT_PARTS * PAIRS>;            // for the sums so far, and for one more
+var<workgroup> block_factors: array<vec2<f32>, PAIRS>;
+var<workgroup> whole: array<f32, PAIRS>;                                      // ALL: the merged l
 
-// How many of the first keys of part `split` lie before the window of pair `pair`.
-fn hidden(pair: u32, split: u32) -> u32 {
-    if WINDOW == 0u { return 0u; }
-    return min(max(first_key(pair / GROUP), split * SPLIT) - split * SPLIT, SPLIT);
+// Row and query head, within its group, of pair `first + p`.
+fn row_of(first: u32, p: u32) -> u32 { return select((first + p) / GROUP, first / GROUP + p / GROUP, ALIGNED); }
+fn head_of(first: u32, p: u32) -> u32 { return select((first + p) % GROUP, first % GROUP + p % GROUP, ALIGNED); }
+
+// Where the query of pair `first + p` begins, in pieces of 4.
+fn query_of(first: u32, p: u32, last_row: u32, kv_head: u32) -> u32 {
+    let head = min(row_of(first, p), last_row) * HEADS + kv_head * GROUP + head_of(first, p);
+    return head * PIECES * 2u;
 }
 
-// The keys of part `split` that pair `pair` may see, those before its window included.
-fn visible(pair: u32, split: u32) -> u32 {
-    let row = pair / GROUP;
-    if row >= step.rows { return 0u; }
-    let seen = position_of(row) + 1u;
-    if seen <= split * SPLIT { return 0u; }
-    return min(seen - split * SPLIT, SPLIT);
+fn largest(part: u32, p: u32) -> f32 {
+    let from_part = (part * PAIRS + p) * PARTIALS;
+    var m = maxima[from_part];
+    for (var i = 1u; i < PARTIALS; i++) { m = max(m, maxima[from_part + i]); }
+    return m;
 }
 
-fn sees(pair: u32, split: u32) -> bool { return hidden(pair, split) < visible(pair, split); }
-
-fn query_index(pair: u32, kv_head: u32) -> u32 {
-    return ((pair / GROUP) * HEADS + kv_head * GROUP + pair % GROUP);
+fn total(part: u32, p: u32) -> f32 {
+    let from_part = (part * PAIRS + p) * PARTIALS;
+    var l = totals[from_part];
+    for (var i = 1u; i < PARTIALS; i++) { l += totals[from_part + i]; }
+    return l;
 }
 
 @compute @workgroup_size(64)
@@ -54,166 +69,232 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     let first = group.y * PAIRS;
     let pairs = min(PAIRS, step.rows * GROUP - min(first, step.rows * GROUP));
     if pairs == 0u { return; }
-    // The pairs here are of one slot, and of ascending positions.
-    let last_seen = position_of((first + pairs - 1u) / GROUP);  // the last key any of them may see
-    let cached = slot_of(first / GROUP) * KV_HEADS + kv_head;
-    // Rows ascend: the first one's window begins first.
-    var split = first_key(first / GROUP) / SPLIT + group.z;
-    var end = split + 1u;
-    if SERIAL != 0u { end = last_seen / SPLIT + 1u; }
-    if split * SPLIT > last_seen { return; }
+    // The pairs here are of one slot, and of ascending positions: the first one's window begins first.
+    let first_row = first / GROUP;
+    let last_row = (first + pairs - 1u) / GROUP;
+    let last_seen = position_of(last_row);                           // the last key any of them may see
+    let cached = (slot_of(first_row) * KV_HEADS + kv_head) * params.capacity;
+    var unit = first_key(first_row) / UNIT;
+    var end = last_seen / UNIT + 1u;
+    var span = 0u;
+    if !ALL {
+        span = first_key(first_row) / max(SPAN, 1u) + group.z;
+        unit = max(unit, span * SPAN / UNIT);
+        end = min(end, (span + 1u) * SPAN / UNIT);
+    }
+    if unit >= end { return; }
 
     let chunk = lane % CHUNKS;
     let team = lane / CHUNKS;
-    var queries: array<u32, PAIRS>;                                  // where each pair's query begins, in pieces of 4
-    for (var p = 0u; p < PAIRS; p++) {
-        queries[p] = query_index(min(first + p, first + pairs - 1u), kv_head) * PIECES * 2u;
+    var queries: array<u32, PAIRS>;
+    for (var p = 0u; p < PAIRS; p++) { queries[p] = query_of(first, p, last_row, kv_head); }
+    if HOLD != 0u {
+        for (var i = lane; i < HELD; i += 64u) {
+            held[i] = query[query_of(first, i / (PIECES * 2u), last_row, kv_head) + i % (PIECES * 2u)];
+        }
+        workgroupBarrier();
     }
-    var state: array<vec2<f32>, PAIRS>;                              // SERIAL: the merged m and l so far
-    var sum: array<array<vec4<f32>, CHUNK_STEPS>, TEAM_PAIRS>;       // SERIAL: the merged values so far
-    for (var p = 0u; p < PAIRS; p++) { state[p] = vec2(LOWEST, 0.0); }
+    // Of pair number `lane`: m and l of this block's parts so far, and of the blocks before it.
+    var block = vec2(LOWEST, 0.0);
+    var blocks = vec2(LOWEST, 0.0);
+    // Likewise the values of this block's parts, for the pairs of this lane's team. Those of the blocks lie in `out`.
+    var block_sum: array<array<vec4<f32>, CHUNK_STEPS>, TEAM_PAIRS>;
 
-    for (; split < end; split++) {
-        // Scores: a lane a key.
-        for (var tile = hidden(first, split) / KEY_TILE; tile < SPLIT / KEY_TILE; tile++) {
-            let key = split * SPLIT + tile * KEY_TILE + lane;
-            if key > last_seen { break; }
-            let place = cached * params.capacity + key;
-            var dots: array<f32, PAIRS>;
-            var next: array<Eight, KEY_PIECES>;
-            for (var j = 0u; j < KEY_PIECES; j++) { next[j] = read_key8(place, j); }
+    for (; unit < end; unit++) {
+        let start = unit * UNIT;
+        let first_of_block = start / KEY_BLOCK * KEY_BLOCK;
+        let ends_block = ALL && ((start + UNIT) % KEY_BLOCK == 0u || unit + 1u == end);
+        // Scores: a lane KEYS keys.
+        let hidden_tiles = hidden(first_row, start, UNIT) / (KEYS * KEY_TILE);
+        for (var tile = 0u; tile < UNIT / (KEYS * KEY_TILE); tile++) {
+            let key = tile * KEYS * KEY_TILE + lane;
+            if tile < hidden_tiles || start + key > last_seen { continue; }
+            var dots: array<array<f32, KEYS>, PAIRS>;
             for (var piece = 0u; piece < PIECES; piece += KEY_PIECES) {
-                let k = next;
-                if KEY_PIECES < PIECES {
-                    let after = min(piece + KEY_PIECES, PIECES - KEY_PIECES);
-                    for (var j = 0u; j < KEY_PIECES; j++) { next[j] = read_key8(place, after + j); }
+                var k: array<array<Key8, KEYS>, KEY_PIECES>;
+                for (var j = 0u; j < KEY_PIECES; j++) {
+                    for (var i = 0u; i < KEYS; i++) {
+                        k[j][i] = load_key8(cached + min(start + key + i * KEY_TILE, last_seen), piece + j);
+                    }
                 }
                 for (var j = 0u; j < KEY_PIECES; j++) {
                     for (var p = 0u; p < PAIRS; p++) {
-                        let q = queries[p] + (piece + j) * 2u;
-                        dots[p] = dot_add(Eight(query[q], query[q + 1u]), k[j], dots[p]);
+                        let at = (piece + j) * 2u;
+                        var q: Eight;
+                        if HOLD != 0u {
+                            q = Eight(held[p * PIECES * 2u + at], held[p * PIECES * 2u + at + 1u]);
+                        } else {
+                            q = Eight(query[queries[p] + at], query[queries[p] + at + 1u]);
+                        }
+                        for (var i = 0u; i < KEYS; i++) { dots[p][i] = dot_add(q, key8(k[j][i]), dots[p][i]); }
                     }
                 }
             }
-            for (var p = 0u; p < PAIRS; p++) { scores[p * SPLIT + tile * KEY_TILE + lane] = dots[p] * params.scale; }
+            for (var p = 0u; p < PAIRS; p++) {
+                for (var i = 0u; i < KEYS; i++) { scores[p * ROW + key + i * KEY_TILE] = dots[p][i] * params.scale; }
+            }
         }
         workgroupBarrier();
 
-        // The largest score of each pair, then the sum of exponentials: PARTIALS lanes a pair.
-        for (var i = lane; i < pairs * PARTIALS; i += 64u) {
-            let p = i / PARTIALS;
-            let keys_seen = visible(first + p, split);
+        // The largest score of each pair in each part, then the sum of exponentials: PARTIALS lanes a pair.
+        for (var i = lane; i < UNIT_PARTS * PAIRS * PARTIALS; i += 64u) {
+            let p = i / PARTIALS % PAIRS;
+            let part = i / PARTIALS / PAIRS * SPLIT;
+            let row = row_of(first, p);
+            let seen = visible(row, start + part, SPLIT);
             var m = LOWEST;
-            for (var k = hidden(first + p, split) + i % PARTIALS; k < keys_seen; k += PARTIALS) {
-                m = max(m, scores[p * SPLIT + k]);
+            for (var k = hidden(row, start + part, SPLIT) + i % PARTIALS; k < seen; k += PARTIALS) {
+                m = max(m, scores[p * ROW + part + k]);
             }
-            gathered[i] = m;
+            maxima[i] = m;
         }
         workgroupBarrier();
-        for (var p = lane; p < pairs; p += 64u) {
-            var m = gathered[p * PARTIALS];
-            for (var i = 1u; i < PARTIALS; i++) { m = max(m, gathered[p * PARTIALS + i]); }
-            largest[p] = m;
-        }
-        workgroupBarrier();
-        for (var i = lane; i < pairs * PARTIALS; i += 64u) {
-            let p = i / PARTIALS;
-            let keys_seen = visible(first + p, split);
+        for (var i = lane; i < UNIT_PARTS * PAIRS * PARTIALS; i += 64u) {
+            let p = i / PARTIALS % PAIRS;
+            let part = i / PARTIALS / PAIRS * SPLIT;
+            let row = row_of(first, p);
+            let seen = visible(row, start + part, SPLIT);
+            let m = largest(part / SPLIT, p);
             var l = 0.0;
-            for (var k = hidden(first + p, split) + i % PARTIALS; k < keys_seen; k += PARTIALS) {
-                let e = exp(scores[p * SPLIT + k] - largest[p]);
-                scores[p * SPLIT + k] = e;
+            for (var k = hidden(row, start + part, SPLIT) + i % PARTIALS; k < seen; k += PARTIALS) {
+                let e = exp(scores[p * ROW + part + k] - m);
+                scores[p * ROW + part + k] = e;
                 l += e;
             }
-            gathered[i] = l;
+            totals[i] = l;
         }
-        workgroupBarrier();
-        for (var p = lane; p < pairs; p += 64u) {
-            var l = gathered[p * PARTIALS];
-            for (var i = 1u; i < PARTIALS; i++) { l += gathered[p * PARTIALS + i]; }
-            total[p] = l;
+        // Meanwhile what the merges take: from here on only the largest scores decide it.
+        var m = block.x;
+        if lane < pairs && (PARTS_MERGE || ALL) {
+            let row = row_of(first, lane);
+            for (var part = 0u; part < UNIT_PARTS; part++) {
+                if sees(row, start + part * SPLIT, SPLIT) {
+                    let of_part = largest(part, lane);
+                    part_factors[part * PAIRS + lane] = rescaling(m, of_part);
+                    m = max(m, of_part);
+                }
+            }
+            if ends_block && sees(row, first_of_block, KEY_BLOCK) { block_factors[lane] = rescaling(blocks.x, m); }
         }
         workgroupBarrier();
 
+        if lane < pairs {
+            let row = row_of(first, lane);
+            for (var part = 0u; part < UNIT_PARTS; part++) {
+                if sees(row, start + part * SPLIT, SPLIT) {
+                    let l = total(part, lane);
+                    if PARTS_MERGE {
+                        let factors = part_factors[part * PAIRS + lane];
+                        block = vec2(m, merged(block.y, l, factors));
+                    } else {
+                        block = vec2(largest(part, lane), l);
+                    }
+                }
+            }
+            if ends_block && sees(row, first_of_block, KEY_BLOCK) {
+                let factors = block_factors[lane];
+                blocks = vec2(max(blocks.x, block.x), merged(blocks.y, block.y, factors));
+                block = vec2(LOWEST, 0.0);
+            }
+        }
         // Values: a lane four dimensions, for every pair of its team.
         for (var c = 0u; c < CHUNK_STEPS; c++) {
             let dims = chunk + c * 64u;
             if team < TEAMS && dims < CHUNKS {
-                var part: array<vec4<f32>, TEAM_PAIRS>;
-                // Rows ascend: what the first pair sees up to, and the last pair from, all do.
-                let from_all = hidden(first + pairs - 1u, split);
-                let least = visible(first, split);
-                let most = visible(first + pairs - 1u, split);
-                let place = cached * params.capacity + split * SPLIT;
-                for (var k = hidden(first, split); k < from_all; k++) {
-                    let v = read_value4(place + k, dims);
+                for (var part = 0u; part < UNIT_PARTS; part++) {
+                    let from_part = start + part * SPLIT;
+                    // Rows ascend: what the first one sees up to, and the last one from, all do.
+                    let from_all = hidden(last_row, from_part, SPLIT);
+                    let least = visible(first_row, from_part, SPLIT);
+                    let most = visible(last_row, from_part, SPLIT);
+                    var values: array<vec4<f32>, TEAM_PAIRS>;
+                    var turn = hidden(first_row, from_part, SPLIT) / VALUES;
+                    while turn * VALUES < most {
+                        for (; turn * VALUES >= from_all && (turn + 1u) * VALUES <= least; turn++) {
+                            var v: array<Value4, VALUES>;
+                            for (var j = 0u; j < VALUES; j++) {
+                                v[j] = load_value4(cached + from_part + turn * VALUES + j, dims);
+                            }
+                            for (var j = 0u; j < VALUES; j++) {
+                                let value = value4(v[j]);
+                                for (var t = 0u; t < TEAM_PAIRS; t++) {
+                                    let p = min(t * TEAMS + team, PAIRS - 1u);
+                                    let e = scores[p * ROW + part * SPLIT + turn * VALUES + j];
+                                    values[t] = fma(vec4(e), value, values[t]);
+                                }
+                            }
+                        }
+                        if turn * VALUES < most {
+                            var v: array<Value4, VALUES>;
+                            for (var j = 0u; j < VALUES; j++) {
+                                v[j] = load_value4(cached + from_part + min(turn * VALUES + j, most - 1u), dims);
+                            }
+                            for (var j = 0u; j < VALUES; j++) {
+                                let value = value4(v[j]);
+                                let k = turn * VALUES + j;
+                                for (var t = 0u; t < TEAM_PAIRS; t++) {
+                                    let p = min(t * TEAMS + team, PAIRS - 1u);
+                                    let row = row_of(first, p);
+                                    let shows = visible(row, from_part, SPLIT);
+                                    if k >= hidden(row, from_part, SPLIT) && k < shows {
+                                        values[t] = fma(vec4(scores[p * ROW + part * SPLIT + k]), value, values[t]);
+                                    }
+                                }
+                            }
+                            turn++;
+                        }
+                    }
                     for (var t = 0u; t < TEAM_PAIRS; t++) {
                         let p = t * TEAMS + team;
-                        if p < pairs && k >= hidden(first + p, split) && k < visible(first + p, split) {
-                            part[t] = fma(vec4(scores[p * SPLIT + k]), v, part[t]);
+                        if p < pairs && sees(row_of(first, p), from_part, SPLIT) {
+                            if PARTS_MERGE {
+                                let factors = part_factors[part * PAIRS + p];
+                                block_sum[t][c] = merged4(block_sum[t][c], values[t], factors);
+                            } else {
+                                block_sum[t][c] = values[t];
+                            }
                         }
                     }
                 }
-                var k = from_all;
-                for (; k + VALUES <= least; k += VALUES) {
-                    var v: array<vec4<f32>, VALUES>;
-                    for (var j = 0u; j < VALUES; j++) { v[j] = read_value4(place + k + j, dims); }
-                    for (var t = 0u; t < TEAM_PAIRS; t++) {
-                        let p = min(t * TEAMS + team, PAIRS - 1u);
-                        var s = part[t];
-                        for (var j = 0u; j < VALUES; j++) { s = fma(vec4(scores[p * SPLIT + k + j]), v[j], s); }
-                        part[t] = s;
-                    }
-                }
-                for (; k < least; k++) {
-                    let v = read_value4(place + k, dims);
-                    for (var t = 0u; t < TEAM_PAIRS; t++) {
-                        let p = min(t * TEAMS + team, PAIRS - 1u);
-                        part[t] = fma(vec4(scores[p * SPLIT + k]), v, part[t]);
-                    }
-                }
-                for (var k = max(from_all, least); k < most; k++) {
-                    let v = read_value4(place + k, dims);
+                if ends_block {
                     for (var t = 0u; t < TEAM_PAIRS; t++) {
                         let p = t * TEAMS + team;
-                        if p < pairs && k < visible(first + p, split) {
-                            part[t] = fma(vec4(scores[p * SPLIT + k]), v, part[t]);
+                        let row = row_of(first, p);
+                        if p < pairs && sees(row, first_of_block, KEY_BLOCK) {
+                            let factors = block_factors[p];
+                            let at = (row * HEADS + kv_head * GROUP + head_of(first, p)) * CHUNKS + dims;
+                            var sum = vec4(0.0);
+                            if first_of_block > first_key(row) { sum = out[at]; }
+                            out[at] = merged4(sum, block_sum[t][c], factors);
+                            block_sum[t][c] = vec4(0.0);
                         }
                     }
-                }
-                for (var t = 0u; t < TEAM_PAIRS; t++) {
-                    let p = t * TEAMS + team;
-                    if p < pairs && sees(first + p, split) {
-                        if SERIAL != 0u {
-                            let m = max(state[p].x, largest[p]);
-                            sum[t][c] = sum[t][c] * exp(state[p].x - m) + part[t] * exp(largest[p] - m);
-                        } else {
-                            out[(query_index(first + p, kv_head) * params.splits + split) * CHUNKS + dims] = part[t];
-                        }
-                    }
-                }
-            }
-        }
-        for (var p = 0u; p < pairs; p++) {
-            if sees(first + p, split) {
-                if SERIAL != 0u {
-                    let m = max(state[p].x, largest[p]);
-                    state[p] = vec2(m, state[p].y * exp(state[p].x - m) + total[p] * exp(largest[p] - m));
-                } else if lane == 0u {
-                    sums[query_index(first + p, kv_head) * params.splits + split] = vec2(largest[p], total[p]);
                 }
             }
         }
         workgroupBarrier();
     }
 
-    if SERIAL != 0u {
-        for (var c = 0u; c < CHUNK_STEPS; c++) {
-            let dims = chunk + c * 64u;
-            for (var t = 0u; t < TEAM_PAIRS; t++) {
-                let p = t * TEAMS + team;
-                if team < TEAMS && dims < CHUNKS && p < pairs {
-                    out[query_index(first + p, kv_head) * CHUNKS + dims] = sum[t][c] / state[p].y;
+    if lane < pairs {
+        let row = row_of(first, lane);
+        if ALL {
+            whole[lane] = blocks.y;
+        } else if sees(row, span * SPAN, SPAN) {
+            sums[entry(row, kv_head * GROUP + head_of(first, lane), span)] = block;
+        }
+    }
+    workgroupBarrier();
+    for (var c = 0u; c < CHUNK_STEPS; c++) {
+        let dims = chunk + c * 64u;
+        for (var t = 0u; t < TEAM_PAIRS; t++) {
+            let p = t * TEAMS + team;
+            if team < TEAMS && dims < CHUNKS && p < pairs {
+                let row = row_of(first, p);
+                let head = kv_head * GROUP + head_of(first, p);
+                if ALL {
+                    out[(row * HEADS + head) * CHUNKS + dims] /= whole[p];
+                } else if sees(row, span * SPAN, SPAN) {
+                    out[entry(row, head, span) * CHUNKS + dims] = block_sum[t][c];
                 }
             }
         }

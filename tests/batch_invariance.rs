@@ -8,7 +8,7 @@ use pard_engine::ops::{
     AttentionShape, Finish, MOST_ROWS, Matmul, Matrix, Role, RopeGains, RowSet, Step, Variant, WeightFormat,
 };
 
-use crate::ops::attention::Layer;
+use crate::ops::attention::{Layer, gpu_plan};
 use crate::ops::integer::INTEGER_PLANS;
 use crate::ops::matmul::{ENDINGS, Ending, FORMATS, GPU_PLANS, GateUp, Product};
 use crate::ops::quantised::{Blocks, product, quantised};
@@ -172,6 +172,51 @@ fn attention_rows_do_not_depend_on_each_other() {
                 }
             }
         }
+    }
+}
+
+/// A device, and one day a measured table, may choose any way to walk the keys for any number of rows.
+#[test]
+fn every_variant_of_attention_gives_the_same_bits() {
+    let mut random = Random::new(88);
+    let plans = [gpu_plan(CacheFormat::F16), gpu_plan(CacheFormat::Q8_0), GPU_PLANS[1], plan(CacheFormat::F16)];
+    let shapes = [(3, 64), (4, 128), (1, 32), (16, 32)];
+    for (index, plan) in plans.into_iter().enumerate() {
+        let chosen = if sweep() { shapes.to_vec() } else { vec![shapes[index]] };
+        for (group, head_dim) in chosen {
+            let shape = AttentionShape { heads: group, kv_heads: 1, head_dim };
+            let width = group * head_dim;
+            let query = random.normals(MOST_ROWS * width, 2.0);
+            for window in [None, Some([600, 65, 1, 300][index])] {
+                let layer = Layer::new(device(), plan, shape, 1400, &mut random).windowed(window);
+                // Rows that all lie in a third block of parts, and such as cross into one.
+                for (start, counts) in [(1100, &[1, 2, 13][..]), (1010, &[7, MOST_ROWS][..])] {
+                    let alone = |row: usize| layer.run(Role::Round, some(&query, width, row, 1), start + row);
+                    let alone: Vec<f32> = (0..counts[counts.len() - 1]).flat_map(alone).collect();
+                    for &count in counts {
+                        for (variant, got) in layer.run_every_variant(&query[..count * width], start) {
+                            let context = format!("{variant:?}, {count} rows, {shape:?}, window {window:?}, {plan}");
+                            same_bits(&context, &got, &alone[..count * width]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// So many rows and heads that workgroups walk blocks of parts, where a row alone leaves its parts to the merge.
+#[test]
+fn attention_of_many_rows_walks_blocks_with_the_same_bits() {
+    let mut random = Random::new(89);
+    let shape = AttentionShape { heads: 64, kv_heads: 64, head_dim: 32 };
+    let (width, start) = (64 * 32, 1000);
+    let layer = Layer::new(device(), gpu_plan(CacheFormat::F16), shape, 1040, &mut random);
+    let query = random.normals(MOST_ROWS * width, 2.0);
+    let together = layer.run(Role::Round, &query, start);
+    for row in [0, 1, 17, 23, 24, MOST_ROWS - 1] {
+        let alone = layer.run(Role::Round, some(&query, width, row, 1), start + row);
+        same_bits(&format!("row {row} of {MOST_ROWS}"), some(&together, width, row, 1), &alone);
     }
 }
 

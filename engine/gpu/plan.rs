@@ -173,6 +173,8 @@ pub struct Plan {
     pub quantised: QuantisedProducts,
 }
 
+/// [`Plan::key_block`] of a GPU: 33 MB of parts for 32 rows of an 8B model at 32768 keys.
+const GPU_KEY_BLOCK: u32 = 512;
 /// Invocations of a product that keep a large GPU busy: 256 for each of 128 cores.
 const BUSY_INVOCATIONS: u32 = 1 << 15;
 /// Invocations of a workgroup, at most: more leave a lane too few registers for its sums.
@@ -191,13 +193,18 @@ impl Plan {
         Plan {
             lanes,
             slices: if software { 1 } else { 256 / lanes },
-            // One row of a few thousand keys is to make some hundred workgroups on a GPU. The parts that are merged then
-            // cost a 16th of the keys and values of one row with a group of four heads; halves as large would cost an 8th.
-            key_split: if software { 256 } else { 128 },
+            // One row of a thousand keys is to make some hundred workgroups on a GPU.
+            key_split: if software { 256 } else { 64 },
             cache: CacheFormat::F16,
             products: Products::Plain,
             quantised: QuantisedProducts::Float,
         }
+    }
+
+    /// Keys of an attention row whose parts are merged before those of the next ones; they too lie at fixed absolute
+    /// positions. On a GPU a workgroup may walk so many in place of a part, where there are workgroups enough.
+    pub fn key_block(&self) -> u32 {
+        if self.is_for_gpu() { self.key_split.max(GPU_KEY_BLOCK) } else { self.key_split }
     }
 
     /// Whether it is one for GPUs, which have many lanes to fill and hide what memory takes behind loads in flight.

@@ -1,5 +1,6 @@
 //! Causal attention over the cache: shaders/attention.wgsl and shaders/attention_merge.wgsl.
-//! Few rows: each part of the keys is a workgroup, and the parts, if there are several, are merged by a second kernel.
+//! Few rows: a workgroup takes a part of the keys, or on a GPU with workgroups enough a block of parts, and what they
+//! leave, if there are several, is merged by a second kernel.
 //! Prompts: a workgroup walks all parts itself, since rows alone fill the device and the parts' scratch would be large.
 
 use std::collections::HashMap;
@@ -14,29 +15,39 @@ use crate::gpu::{Buffer, Device, Dispatch, Kernel, Pass, Plan, Work};
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct AttentionParams {
     capacity: u32,
-    splits: u32,
+    entries: u32,
     scale: f32,
 }
 
-/// Pairs of (row, query head) that one workgroup takes, few to many. The pairs share the keys and values that it reads.
+/// Pairs of (row, query head) that one workgroup takes on a CPU, few to many. The pairs share the keys and values that it
+/// reads.
 const PAIRS: [u32; 3] = [4, 8, 16];
-/// The most of them on a GPU, whose compilers run out of registers with 16.
+/// The most of them on a GPU, and the most that a lane sums values of: registers end there.
 const GPU_PAIRS: u32 = 8;
-/// Values, eights of a key and merged parts whose loads are in flight together on a GPU. A CPU waits for none of them.
-const GPU_VALUES: u32 = 8;
-const GPU_KEY_PIECES: u32 = 2;
-const GPU_PARTS: u32 = 8;
+const GPU_LANE_PAIRS: u32 = 4;
+/// Keys whose scores a workgroup of a GPU makes before it reads values, if it walks as many.
+const GPU_UNIT: u32 = 128;
+/// Merged spans whose loads a lane has in flight on a GPU. A CPU waits for none of them.
+const GPU_AHEAD: u32 = 8;
+/// Workgroups that keep the memory of a large GPU busy, each with loads of 4 KiB in flight.
+const BUSY_WORKGROUPS: u32 = 512;
+/// Rows times parts that the scratch has room for on a GPU; where there are more, workgroups walk blocks.
+const GPU_ENTRIES: usize = 1024;
+/// Invocations of a workgroup that merges the parts of blocks, and the most blocks that it takes side by side.
+const MERGE_WIDTH: u32 = 256;
+const MERGE_SLOTS: u32 = 16;
 
 /// The scratch's larger half, in messages.
 const PARTS: &str = "attention parts";
 
 /// Memory that the parts of one pass are written to. Layers run one after the other and share it.
 pub struct AttentionScratch {
-    /// Weighted sums of values, `[rows, heads, splits, head_dim]`.
+    /// Weighted sums of values, `[rows, heads, entries of a row, head_dim]`.
     pub parts: Buffer,
-    /// Largest scores and sums of exponentials, `[rows, heads, splits, 2]`.
+    /// Largest scores and sums of exponentials, `[rows, heads, entries of a row, 2]`.
     pub sums: Buffer,
-    splits: usize,
+    /// Rows times parts or blocks that there is room for.
+    entries: usize,
 }
 
 impl AttentionScratch {
@@ -48,7 +59,7 @@ impl AttentionScratch {
         Ok(AttentionScratch {
             parts: Buffer::storage(device, PARTS, parts)?,
             sums: Buffer::storage(device, "attention sums", sums)?,
-            splits: Self::splits(plan, positions),
+            entries: Self::entries(plan, positions),
         })
     }
 
@@ -59,26 +70,88 @@ impl AttentionScratch {
         Buffer::check(device, PARTS, Self::bytes(plan, shape, positions)[0])
     }
 
-    fn splits(plan: &Plan, positions: usize) -> usize {
-        positions.next_multiple_of(KEY_TILE).div_ceil(plan.key_split as usize)
+    fn entries(plan: &Plan, positions: usize) -> usize {
+        let spans = |keys: u32| MOST_ROWS * positions.next_multiple_of(KEY_TILE).div_ceil(keys as usize);
+        let parts = spans(plan.key_split);
+        if plan.is_for_gpu() { spans(plan.key_block()).max(parts.min(GPU_ENTRIES)) } else { parts }
     }
 
     /// The sizes of the parts and of their sums, in bytes.
     pub fn bytes(plan: &Plan, shape: &AttentionShape, positions: usize) -> [u64; 2] {
-        let pairs = (MOST_ROWS * shape.heads * Self::splits(plan, positions)) as u64;
+        let pairs = (shape.heads * Self::entries(plan, positions)) as u64;
         [pairs * shape.head_dim as u64 * 4, pairs * 8]
+    }
+}
+
+/// The keys that a workgroup of the first kernel walks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Span {
+    /// [`Plan::key_split`].
+    Part,
+    /// [`Plan::key_block`].
+    Block,
+    /// All that its rows see.
+    All,
+}
+
+impl Span {
+    /// How many keys they are at most: 0 if all.
+    fn keys(self, plan: &Plan) -> u32 {
+        match self {
+            Span::Part => plan.key_split,
+            Span::Block => plan.key_block(),
+            Span::All => 0,
+        }
     }
 }
 
 /// How the first kernel is laid on the device. The variants differ in no rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Variant {
-    /// Pairs per workgroup.
+pub struct AttentionVariant {
+    /// Pairs of (row, query head) per workgroup.
     pairs: u32,
-    /// Whether a workgroup walks all parts.
-    serial: bool,
+    /// Keys that a workgroup walks.
+    span: Span,
     /// Whether the queries are a uniform.
     uniform: bool,
+    loads: Loads,
+}
+
+/// What a lane of the first kernel has in flight, and where it has queries from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Loads {
+    /// Eights of keys.
+    keys: u32,
+    values: u32,
+    /// Whether workgroup memory holds the queries.
+    hold: bool,
+}
+
+impl Loads {
+    /// For a CPU, which waits for none of them.
+    const CPU: Loads = Loads { keys: 1, values: 1, hold: false };
+    /// For subgroups of 64, whose lanes share loads of the same value and have registers to spare.
+    const WIDE: Loads = Loads { keys: 8, values: 16, hold: false };
+    /// For subgroups of whatever size the compiler chooses, which share such loads as well.
+    const VARIED: Loads = Loads { keys: 4, values: 8, hold: false };
+    /// For subgroups whose lanes load each for itself.
+    const FIXED: Loads = Loads { keys: 4, values: 8, hold: true };
+
+    /// What suits `device`'s compiler.
+    fn of(device: &Device, plan: &Plan, span: Span) -> Loads {
+        let loads = match device.subgroup_sizes() {
+            _ if !plan.is_for_gpu() => Loads::CPU,
+            Some((_, 64..)) => Loads::WIDE,
+            Some((least, most)) if least < most => Loads::VARIED,
+            _ => Loads::FIXED,
+        };
+        // The longest walk has the fewest registers left.
+        match (loads, span) {
+            (Loads::WIDE, Span::All) => Loads { values: 8, ..loads },
+            (Loads::VARIED, Span::All) => Loads { keys: 2, values: 2, ..loads },
+            _ => loads,
+        }
+    }
 }
 
 /// One layer's attention with its operands bound.
@@ -86,13 +159,16 @@ pub struct Attention {
     device: Device,
     /// Bound to write parts and to write the whole, each with the queries as storage and as a uniform.
     bound: [[Dispatch; 2]; 2],
-    merge: Dispatch,
-    kernels: Mutex<HashMap<Variant, Arc<Kernel>>>,
+    /// Over what parts leave and over what blocks do: the same on a CPU.
+    merges: [Dispatch; 2],
+    kernels: Mutex<HashMap<AttentionVariant, Arc<Kernel>>>,
     pieces: Pieces,
     /// Whether each row is of a sequence of its own.
     is_batch: bool,
     /// Rows of queries that a uniform holds; none on GPUs, which read them from a cache.
     uniform_rows: usize,
+    /// [`AttentionScratch`]'s.
+    entries: usize,
     shape: AttentionShape,
     plan: Plan,
     /// How many keys a row sees, if not all up to its own.
@@ -123,37 +199,32 @@ impl Attention {
         out.expect("attention", "out", MOST_ROWS, width)?;
         let params = AttentionParams {
             capacity: cache.capacity as u32,
-            splits: scratch.splits as u32,
+            entries: scratch.entries as u32,
             scale: (1.0 / (shape.head_dim as f64).sqrt()) as f32,
         };
         let params = Buffer::uniform(device, "attention params", &params)?;
         // A window that nothing falls out of is none.
         let window = window.filter(|&window| window < cache.capacity);
-        let merge_constants = [
-            ("HEADS", shape.heads as u32),
-            ("HEAD_DIM", shape.head_dim as u32),
-            ("SPLIT", plan.key_split),
-            window_constant(window),
-            ("PARTS", if plan.is_for_gpu() { GPU_PARTS } else { 1 }),
-        ];
+        let keys = vec![("SPLIT", plan.key_split), ("KEY_BLOCK", plan.key_block()), window_constant(window)];
         let merge_files = [&["attention_merge", "shared/attention", "shared/step"], rows.files()].concat();
-        let merge = device.kernel(&merge_files, &merge_constants)?;
         let mut operands = vec![&params, rows.step(), &scratch.parts, &scratch.sums, &out.buffer];
         operands.extend(rows.batch());
-        let merge = merge.dispatch(device, &operands, [1, 1, 1])?;
+        let merge = |span: Span| {
+            let constants = [&merge_constants(plan, shape, span)[..], &keys].concat();
+            device.kernel(&merge_files, &constants)?.dispatch(device, &operands, [1, 1, 1])
+        };
+        let merges = [merge(Span::Part)?, merge(Span::Block)?];
         let pieces = Pieces {
             files: [&cache.readers(), rows.files()].concat(),
-            constants: [cache.constants(shape), vec![("SPLIT", plan.key_split), window_constant(window)]].concat(),
-            gpu: plan.is_for_gpu(),
+            constants: [cache.constants(shape), keys].concat(),
+            plan: *plan,
             head_pieces: (shape.head_dim / 8) as u32,
         };
         // All variants with the queries in the same place have the same bindings.
-        let pairs = match rows {
-            Rows::One(_) => Self::most_pairs(device, plan, PAIRS[0]),
-            Rows::Many { .. } => Self::pairs_of_a_row(device, plan, shape),
-        };
+        let pairs = Self::pairs(device, plan, shape, rows.batch().is_some(), 1);
         let any = |uniform| {
-            let variant = Variant { pairs, serial: true, uniform };
+            let loads = Loads::of(device, plan, Span::All);
+            let variant = AttentionVariant { pairs, span: Span::All, uniform, loads };
             pieces.compile(device, variant)
         };
         let kernels = [any(false)?, any(true)?];
@@ -168,11 +239,12 @@ impl Attention {
         Ok(Attention {
             device: device.clone(),
             bound: [both(&scratch.parts)?, both(&out.buffer)?],
-            merge,
+            merges,
             kernels: Mutex::default(),
             pieces,
             is_batch: rows.batch().is_some(),
             uniform_rows: if device.is_software() { uniform_rows } else { 0 },
+            entries: scratch.entries,
             shape: *shape,
             plan: *plan,
             window,
@@ -183,42 +255,99 @@ impl Attention {
     ///
     /// Errors: [`crate::Error::Compile`] if a variant does not compile.
     pub fn encode(&self, pass: &mut Pass, role: Role, rows: usize, end: usize) -> Result<()> {
-        let AttentionShape { heads, kv_heads, .. } = self.shape;
-        let pairs = (rows * heads / kv_heads) as u32;
-        let pairs_wanted = PAIRS.into_iter().find(|&most| pairs <= most).unwrap_or(PAIRS[PAIRS.len() - 1]);
-        let per_workgroup = match self.is_batch {
-            false => Self::most_pairs(&self.device, &self.plan, pairs_wanted),
-            true => Self::pairs_of_a_row(&self.device, &self.plan, &self.shape),
+        let pairs = Self::pairs(&self.device, &self.plan, &self.shape, self.is_batch, rows);
+        let span = match role {
+            Role::Prompt => Span::All,
+            Role::Round => self.span(rows, end, self.workgroups(rows, pairs)),
         };
-        let splits = self.splits(rows, end);
-        // A single part needs no merge, whose result for it is the part's own, bit for bit.
-        let serial = role == Role::Prompt || splits <= 1;
-        let uniform = rows <= self.uniform_rows;
-        let kernel = self.kernel(Variant { pairs: per_workgroup, serial, uniform })?;
-        let dispatch = &self.bound[usize::from(serial)][usize::from(uniform)];
-        let grid = [kv_heads as u32, pairs.div_ceil(per_workgroup), if serial { 1 } else { splits }];
-        let parts = if serial { 0 } else { splits as usize };
-        dispatch.encode_with(pass, &kernel, grid, self.work(rows, end, parts));
-        if serial {
+        let loads = Loads::of(&self.device, &self.plan, span);
+        self.encode_as(pass, AttentionVariant { pairs, span, uniform: rows <= self.uniform_rows, loads }, rows, end)
+    }
+
+    /// The same by one of the [`Attention::candidates`] for as many rows before `end`.
+    ///
+    /// Errors: [`crate::Error::Gpu`] if it does not compile.
+    pub fn encode_as(&self, pass: &mut Pass, variant: AttentionVariant, rows: usize, end: usize) -> Result<()> {
+        let AttentionShape { heads, kv_heads, head_dim } = self.shape;
+        let (width, keys) = (heads * head_dim, variant.span.keys(&self.plan));
+        let kernel = self.kernel(variant)?;
+        let is_whole = variant.span == Span::All;
+        let dispatch = &self.bound[usize::from(is_whole)][usize::from(variant.uniform)];
+        let spans = if is_whole { 1 } else { self.spans(rows, end, keys) };
+        let groups = self.workgroups(rows, variant.pairs) / kv_heads as u32;
+        let parts = if is_whole { 0 } else { spans as usize };
+        dispatch.encode_with(pass, &kernel, [kv_heads as u32, groups, spans], self.work(rows, end, parts));
+        if is_whole {
             return Ok(());
         }
-        let width = self.shape.heads * self.shape.head_dim;
-        let part_bytes = rows * splits as usize * 4 * (width + 2 * heads);
-        let work = Work::of(rows, [heads, splits as usize], part_bytes + 4 * rows * width, 2 * part_bytes / 4);
-        self.merge.encode_over(pass, [((width / 4) as u32).div_ceil(64), rows as u32, 1], work);
+        let part_bytes = rows * parts * 4 * (width + 2 * heads);
+        let work = Work::of(rows, [heads, parts], part_bytes + 4 * rows * width, 2 * part_bytes / 4);
+        let (merge, x) = match keys < self.plan.key_block() {
+            true => (&self.merges[0], heads as u32),
+            false => (&self.merges[1], ((width / 4) as u32).div_ceil(64)),
+        };
+        merge.encode_over(pass, [x, rows as u32, 1], work);
         Ok(())
     }
 
-    /// Parts of the keys that any workgroup may have to look at.
-    fn splits(&self, rows: usize, end: usize) -> u32 {
-        let split = self.plan.key_split as usize;
-        let all = end.div_ceil(split);
-        // The windows of rows that follow each other span so many keys, wherever those begin within a part.
-        let span = self.window.map(|window| window + if self.is_batch { 0 } else { rows - 1 });
-        span.map_or(all, |span| all.min((span + split - 2) / split + 1)) as u32
+    /// The ways to compute `rows` rows before position `end`, all with the same bits.
+    pub fn candidates(&self, rows: usize, end: usize) -> Vec<AttentionVariant> {
+        let usual = Self::pairs(&self.device, &self.plan, &self.shape, self.is_batch, rows);
+        let fits = |span: &Span| {
+            *span == Span::All || rows * self.spans(rows, end, span.keys(&self.plan)) as usize <= self.entries
+        };
+        let all_loads = match self.plan.is_for_gpu() {
+            true => &[Loads::WIDE, Loads::VARIED, Loads::FIXED][..],
+            false => &[Loads::CPU],
+        };
+        let mut candidates = Vec::new();
+        for span in [Span::Part, Span::Block, Span::All].into_iter().filter(fits) {
+            for pairs in if usual == 1 { vec![1] } else { vec![usual, 1] } {
+                candidates.extend(all_loads.iter().map(|&loads| AttentionVariant {
+                    pairs,
+                    span,
+                    uniform: false,
+                    loads,
+                }));
+            }
+        }
+        candidates
     }
 
-    fn kernel(&self, variant: Variant) -> Result<Arc<Kernel>> {
+    /// Workgroups for each span of `rows` rows, if each takes `pairs`.
+    fn workgroups(&self, rows: usize, pairs: u32) -> u32 {
+        let AttentionShape { heads, kv_heads, .. } = self.shape;
+        kv_heads as u32 * ((rows * heads / kv_heads) as u32).div_ceil(pairs)
+    }
+
+    /// What each of `groups` workgroups and more for each further span is to walk.
+    fn span(&self, rows: usize, end: usize, groups: u32) -> Span {
+        let [parts, blocks] = [self.plan.key_split, self.plan.key_block()].map(|keys| self.spans(rows, end, keys));
+        // A single span needs no merge, whose result for it is the span's own, bit for bit.
+        if parts <= unit(&self.plan, Span::All) / self.plan.key_split {
+            return Span::All;
+        }
+        if !self.plan.is_for_gpu() {
+            return Span::Part;
+        }
+        let has_room = rows * parts as usize <= self.entries;
+        match blocks {
+            _ if has_room && groups * blocks < BUSY_WORKGROUPS => Span::Part,
+            0 | 1 => Span::All,
+            _ => Span::Block,
+        }
+    }
+
+    /// Spans of `keys` keys that any workgroup may have to look at.
+    fn spans(&self, rows: usize, end: usize, keys: u32) -> u32 {
+        let keys = keys as usize;
+        let all = end.div_ceil(keys);
+        // The windows of rows that follow each other span so many keys, wherever those begin within a part.
+        let span = self.window.map(|window| window + if self.is_batch { 0 } else { rows - 1 });
+        span.map_or(all, |span| all.min((span + keys - 2) / keys + 1)) as u32
+    }
+
+    fn kernel(&self, variant: AttentionVariant) -> Result<Arc<Kernel>> {
         let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kernel) = kernels.get(&variant) {
             return Ok(kernel.clone());
@@ -231,14 +360,14 @@ impl Attention {
     /// What the first kernel has to do. The keys are read once for all rows; the last row ends at `end`, each before it
     /// sees one key less, unless a window moves on with it. Of a batch each row has keys of its own, as many as the longest
     /// at most.
-    fn work(&self, rows: usize, end: usize, splits: usize) -> Work {
+    fn work(&self, rows: usize, end: usize, spans: usize) -> Work {
         let AttentionShape { heads, kv_heads, head_dim } = self.shape;
         let width = heads * head_dim;
         let caches = if self.is_batch { rows } else { 1 };
         let seen = self.window.map_or(end, |window| end.min(window));
         let read = end.min(seen + if self.is_batch { 0 } else { rows - 1 });
         let cache_bytes = caches * 2 * kv_heads * read * self.plan.cache.row_bytes(head_dim);
-        let out_bytes = 4 * rows * if splits == 0 { width } else { splits * (width + 2 * heads) };
+        let out_bytes = 4 * rows * if spans == 0 { width } else { spans * (width + 2 * heads) };
         // Keys as the report groups them: they grow by a few every round.
         let keys = end.next_multiple_of(self.plan.key_split as usize);
         let unseen = if self.is_batch || seen < end { 0 } else { rows * (rows - 1) / 2 };
@@ -246,19 +375,31 @@ impl Attention {
         Work::of(rows, [heads, keys], cache_bytes + 4 * rows * width + out_bytes, 4 * width * scores).stored()
     }
 
-    /// Pairs per workgroup where all must be of one row: its group of heads, or a part of it that leaves no rest.
-    fn pairs_of_a_row(device: &Device, plan: &Plan, shape: &AttentionShape) -> u32 {
+    /// Pairs per workgroup for `rows` rows. Of a batch all must be of one row.
+    fn pairs(device: &Device, plan: &Plan, shape: &AttentionShape, is_batch: bool, rows: usize) -> u32 {
         let group = (shape.heads / shape.kv_heads) as u32;
-        let most = Self::most_pairs(device, plan, PAIRS[PAIRS.len() - 1]).min(group);
-        (1..=most).rev().find(|pairs| group.is_multiple_of(*pairs)).unwrap_or(1)
-    }
-
-    /// `pairs`, or as many as the device's workgroup memory has room for.
-    fn most_pairs(device: &Device, plan: &Plan, pairs: u32) -> u32 {
-        // Scores, and 8 + 2 numbers to reduce them, for each pair.
-        let room = device.workgroup_memory() / (4 * (plan.key_split + 10));
-        let most = if plan.is_for_gpu() { GPU_PAIRS } else { pairs };
-        pairs.min(most).min(room).max(1)
+        let rows = rows.min(MOST_ROWS) as u32;
+        // Scores, what reduces them, what merges them, and on some GPUs its query, for each pair.
+        let unit = unit(plan, Span::All);
+        let numbers = unit + PARTIALS + unit / plan.key_split * 2 * (PARTIALS + 1) + 3;
+        let numbers = numbers + if plan.is_for_gpu() { shape.head_dim as u32 } else { 0 };
+        let room = (device.workgroup_memory() / (4 * numbers)).max(1);
+        let lane_pairs = GPU_LANE_PAIRS * (256 / shape.head_dim as u32).max(1);
+        let wanted = PAIRS.into_iter().find(|&most| rows * group <= most).unwrap_or(PAIRS[PAIRS.len() - 1]);
+        let most = room.min(match (plan.is_for_gpu(), is_batch) {
+            (true, _) => GPU_PAIRS.min(lane_pairs),
+            (false, true) => PAIRS[PAIRS.len() - 1],
+            (false, false) => wanted,
+        });
+        let of_a_group = (1..=most.min(group)).rev().find(|pairs| group.is_multiple_of(*pairs)).unwrap_or(1);
+        match plan.is_for_gpu() {
+            _ if is_batch => of_a_group,
+            false => most,
+            // Whole groups, whose queries lie at known distances; or a part of one that leaves no rest.
+            true if group < most => group * rows.next_power_of_two().min(most / group),
+            true if 2 * of_a_group > most => of_a_group,
+            true => most,
+        }
     }
 }
 
@@ -267,27 +408,53 @@ fn window_constant(window: Option<usize>) -> (&'static str, u32) {
     ("WINDOW", window.unwrap_or(0) as u32)
 }
 
+/// Lanes that reduce the scores of a pair.
+const PARTIALS: u32 = 8;
+
+/// Keys whose scores a workgroup that walks `span` makes at once.
+fn unit(plan: &Plan, span: Span) -> u32 {
+    match span {
+        Span::Block | Span::All if plan.is_for_gpu() => plan.key_split.max(GPU_UNIT),
+        _ => plan.key_split,
+    }
+}
+
+/// What lays the merge of what workgroups that walk `span` leave.
+fn merge_constants(plan: &Plan, shape: &AttentionShape, span: Span) -> [(&'static str, u32); 6] {
+    let chunks = (shape.head_dim / 4) as u32;
+    let slots = if span.keys(plan) < plan.key_block() { MERGE_SLOTS.min(MERGE_WIDTH / chunks) } else { 1 };
+    let width = if slots == 1 { 64 } else { (slots * chunks).next_multiple_of(64) };
+    [
+        ("HEADS", shape.heads as u32),
+        ("HEAD_DIM", shape.head_dim as u32),
+        ("SPAN", span.keys(plan)),
+        ("AHEAD", if plan.is_for_gpu() { GPU_AHEAD } else { 1 }),
+        ("SLOTS", slots),
+        ("WIDTH", width),
+    ]
+}
+
 /// What all variants of the first kernel share.
 struct Pieces {
     /// How the cache is read, and whose the rows are.
     files: Vec<&'static str>,
     constants: Vec<(&'static str, u32)>,
-    /// Whether the plan is one for GPUs.
-    gpu: bool,
+    plan: Plan,
     /// Eights of a head.
     head_pieces: u32,
 }
 
 impl Pieces {
-    fn compile(&self, device: &Device, variant: Variant) -> Result<Arc<Kernel>> {
-        let Variant { pairs, serial, uniform } = variant;
+    fn compile(&self, device: &Device, variant: AttentionVariant) -> Result<Arc<Kernel>> {
+        let AttentionVariant { pairs, span, uniform, loads } = variant;
         let mut constants = self.constants.clone();
-        let [key_pieces, values] = if self.gpu { [GPU_KEY_PIECES, GPU_VALUES] } else { [1, 1] };
-        let key_pieces = if self.head_pieces.is_multiple_of(key_pieces) { key_pieces } else { 1 };
-        // The merged values of many pairs leave registers for half of the next ones.
-        let values = if serial && pairs > PAIRS[0] { values.div_ceil(2) } else { values };
-        constants.extend([("PAIRS", pairs), ("SERIAL", u32::from(serial))]);
-        constants.extend([("KEY_PIECES", key_pieces), ("VALUES", values)]);
+        let unit = unit(&self.plan, span);
+        let keys = if self.plan.is_for_gpu() { (unit / KEY_TILE as u32).min(2).min(loads.keys) } else { 1 };
+        let most = loads.keys / keys;
+        let key_pieces = (1..=most).rev().find(|pieces| self.head_pieces.is_multiple_of(*pieces)).unwrap_or(1);
+        constants.extend([("PAIRS", pairs), ("SPAN", span.keys(&self.plan)), ("UNIT", unit)]);
+        constants.extend([("KEYS", keys), ("KEY_PIECES", key_pieces), ("VALUES", loads.values)]);
+        constants.push(("HOLD", u32::from(loads.hold)));
         let query = if uniform { "query/uniform" } else { "query/storage" };
         if uniform {
             constants.push(("QUERY_PIECES", (device.largest_uniform() / 16) as u32));

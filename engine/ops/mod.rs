@@ -30,7 +30,7 @@ mod weight_format;
 mod yardstick;
 
 pub use argmax::{Argmax, Draw, DrawParams};
-pub use attention::{Attention, AttentionScratch};
+pub use attention::{Attention, AttentionScratch, AttentionVariant};
 pub use batch::{BatchIds, BatchRow, BatchSource, Rows};
 pub use embedding::{Embedding, MaskRow};
 pub use gather::Gather;

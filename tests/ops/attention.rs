@@ -1,7 +1,9 @@
 //! `attention` and `attention_merge` on the device.
 
 use pard_engine::gpu::{CacheFormat, Device, Plan};
-use pard_engine::ops::{Attention, AttentionScratch, AttentionShape, BatchRow, KvCache, Role, Rows, Step};
+use pard_engine::ops::{
+    Attention, AttentionScratch, AttentionShape, AttentionVariant, BatchRow, KvCache, Role, Rows, Step, Tensor,
+};
 
 use super::{compare, input, output, poison, read, step, submit};
 use crate::oracle::attention::{self as oracle, windowed_attention};
@@ -60,6 +62,28 @@ impl<'a> Layer<'a> {
 
     /// The same with a later end than need be, as the host knows it when rounds are in flight.
     fn run_until(&self, role: Role, query: &[f32], start: usize, end: usize) -> Vec<f32> {
+        let (op, out, rows) = self.prepared(query, start);
+        submit(self.device, |pass| op.encode(pass, role, rows, end).expect("a kernel that compiles"));
+        read(self.device, "attention", &out, rows)
+    }
+
+    /// What each way to compute a round's rows gives.
+    pub fn run_every_variant(&self, query: &[f32], start: usize) -> Vec<(AttentionVariant, Vec<f32>)> {
+        let (op, out, rows) = self.prepared(query, start);
+        let run = |variant| {
+            for buffer in [&self.scratch.parts, &self.scratch.sums, &out.buffer] {
+                poison(self.device, buffer);
+            }
+            submit(self.device, |pass| {
+                op.encode_as(pass, variant, rows, start + rows).expect("a kernel that compiles");
+            });
+            (variant, read(self.device, "attention", &out, rows))
+        };
+        op.candidates(rows, start + rows).into_iter().map(run).collect()
+    }
+
+    /// The op over what [`Layer::run`] says, where its rows go, and how many they are.
+    fn prepared(&self, query: &[f32], start: usize) -> (Attention, Tensor, usize) {
         let (device, width) = (self.device, self.shape.heads * self.shape.head_dim);
         let rows = query.len() / width;
         let first = self.window.map_or(0, |window| (start + 1).saturating_sub(window));
@@ -71,8 +95,7 @@ impl<'a> Layer<'a> {
         let (operands, window) = ([&query, &out], self.window);
         let op = Attention::new(device, &self.plan, &step, &self.shape, window, &self.cache, &self.scratch, operands)
             .expect("shapes that fit");
-        submit(device, |pass| op.encode(pass, role, rows, end).expect("a kernel that compiles"));
-        read(device, "attention", &out, rows)
+        (op, out, rows)
     }
 
     /// Writes the positions `filled`, and NaN to the rest.
@@ -206,6 +229,53 @@ fn windows_over_other_splits_agree_with_f64() {
     }
 }
 
+/// A GPU's plan: keys cut finer, parts merged in blocks of 512 keys.
+pub fn gpu_plan(cache: CacheFormat) -> Plan {
+    Plan { lanes: 32, slices: 8, key_split: 64, ..plan(cache) }
+}
+
+#[test]
+fn plans_of_gpus_agree_with_f64() {
+    let mut random = Random::new(71);
+    // Groups that fill a workgroup's pairs with rows, fill it alone, and must be cut or overlap rows.
+    let windows = [7, 65, 64, 512, 257, 300, 513, 1];
+    for (index, spec) in SHAPES.into_iter().enumerate() {
+        for (turn, cache) in CacheFormat::ALL.into_iter().enumerate() {
+            if !sweep() && index % 3 != turn {
+                continue;
+            }
+            for window in [None, Some(windows[index])] {
+                let layer = Layer::new(device(), gpu_plan(cache), shape(spec), 700, &mut random).windowed(window);
+                for (rows, start) in ROUNDS.into_iter().chain([(32, 500), (3, 697)]) {
+                    layer.agrees(Role::Round, rows, start, 1.0, &mut random);
+                }
+                for (rows, start) in [(70, 0), (17, 250), (40, 530)] {
+                    layer.agrees(Role::Prompt, rows, start, 1.0, &mut random);
+                }
+            }
+        }
+    }
+}
+
+/// Contexts of several turns of the merge, and of more parts than the scratch has room for.
+#[test]
+fn long_contexts_of_gpus_agree_with_f64() {
+    let mut random = Random::new(72);
+    for (spec, positions, cache) in [
+        ((4, 1, 64), 4096, CacheFormat::F16),
+        ((7, 2, 64), 4096, CacheFormat::Q8_0),
+        ((1, 1, 32), 32_768, CacheFormat::F16),
+    ] {
+        for window in [None, Some(1500)] {
+            let layer = Layer::new(device(), gpu_plan(cache), shape(spec), positions, &mut random).windowed(window);
+            for (rows, end) in [(1, positions), (3, positions - 100), (2, positions / 2 + 1)] {
+                layer.agrees(Role::Round, rows, end - rows, 2.0, &mut random);
+            }
+            layer.agrees(Role::Prompt, 5, positions - 7, 2.0, &mut random);
+        }
+    }
+}
+
 /// As long a context as models are made for, whole and through a window.
 #[test]
 fn contexts_of_32768_agree_with_f64() {
@@ -292,11 +362,13 @@ fn rows_of_several_sequences_have_the_bits_of_each_alone() {
     // Groups that fill a workgroup's pairs, fall short of them, and must be cut.
     let specs = [(3, 2, 64), (16, 1, 32), (7, 1, 96), (40, 1, 32), (1, 2, 128)];
     let windows = [65, 1, 300, 256, 7];
-    let cases =
-        specs.iter().enumerate().flat_map(|(index, &spec)| [(index, spec, None), (index, spec, Some(windows[index]))]);
+    let cases = (0..10)
+        .map(|turn| (turn % 5 + turn / 5, specs[turn % 5]))
+        .flat_map(|(index, spec)| [(index, spec, None), (index, spec, Some(windows[index % 5]))]);
     for (index, spec, window) in cases {
         let (shape, cache) = (shape(spec), CacheFormat::ALL[index % 3]);
-        let (plan, positions, slots, width) = (plan(cache), 640, 4, shape.heads * shape.head_dim);
+        let plan = if index % 2 == 0 { plan(cache) } else { gpu_plan(cache) };
+        let (positions, slots, width) = (640, 4, shape.heads * shape.head_dim);
         let mut random_bytes = |is_keys| {
             let values = random.normals(slots * shape.kv_heads * positions * shape.head_dim, 1.0);
             Layout { format: cache, is_keys, head_dim: shape.head_dim }.encoded(&values)

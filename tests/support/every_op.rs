@@ -193,6 +193,11 @@ fn attention(device: &Device, plan: &Plan, shape: AttentionShape, pass: &mut Pas
         let op = Attention::new(device, plan, one, &shape, window, &cache, &scratch, [&query, &out])?;
         (1..=MOST_ROWS).try_for_each(|rows| op.encode(pass, Role::Round, rows, positions))?;
         op.encode(pass, Role::Prompt, 100, positions)?;
+        // Of one shape what other devices would choose.
+        if window.is_none() && shape == SHAPES[0] {
+            let candidates = op.candidates(13, positions);
+            candidates.into_iter().try_for_each(|variant| op.encode_as(pass, variant, 13, positions))?;
+        }
     }
     Ok(())
 }
