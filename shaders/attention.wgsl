@@ -207,7 +207,7 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
                     let from_all = hidden(last_row, from_part, SPLIT);
                     let least = visible(first_row, from_part, SPLIT);
                     let most = visible(last_row, from_part, SPLIT);
-                    var values: array<vec4<f32>, TEAM_PAIRS>;
+                    var weighted: array<vec4<f32>, TEAM_PAIRS>;
                     var turn = hidden(first_row, from_part, SPLIT) / VALUES;
                     while turn * VALUES < most {
                         for (; turn * VALUES >= from_all && (turn + 1u) * VALUES <= least; turn++) {
@@ -220,7 +220,7 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
                                 for (var t = 0u; t < TEAM_PAIRS; t++) {
                                     let p = min(t * TEAMS + team, PAIRS - 1u);
                                     let e = scores[p * ROW + part * SPLIT + turn * VALUES + j];
-                                    values[t] = fma(vec4(e), value, values[t]);
+                                    weighted[t] = fma(vec4(e), value, weighted[t]);
                                 }
                             }
                         }
@@ -237,7 +237,7 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
                                     let row = row_of(first, p);
                                     let shows = visible(row, from_part, SPLIT);
                                     if k >= hidden(row, from_part, SPLIT) && k < shows {
-                                        values[t] = fma(vec4(scores[p * ROW + part * SPLIT + k]), value, values[t]);
+                                        weighted[t] = fma(vec4(scores[p * ROW + part * SPLIT + k]), value, weighted[t]);
                                     }
                                 }
                             }
@@ -249,9 +249,9 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
                         if p < pairs && sees(row_of(first, p), from_part, SPLIT) {
                             if PARTS_MERGE {
                                 let factors = part_factors[part * PAIRS + p];
-                                block_sum[t][c] = merged4(block_sum[t][c], values[t], factors);
+                                block_sum[t][c] = merged4(block_sum[t][c], weighted[t], factors);
                             } else {
-                                block_sum[t][c] = values[t];
+                                block_sum[t][c] = weighted[t];
                             }
                         }
                     }

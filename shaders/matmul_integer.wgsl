@@ -65,7 +65,9 @@ fn matmul_integer(
         workgroupBarrier();
         for (var i = 0u; i < TAIL; i++) {
             if begin + i < SUMS {
-                gathered[(i * SLICES + slice) * LANES + lane] = sums[(begin + i) / BLOCKS][(begin + i) % BLOCKS];
+                // At a place that exists in every turn: written out it is a literal, and naga refuses others unreached.
+                gathered[(i * SLICES + slice) * LANES + lane] =
+                    sums[min(begin + i, SUMS - 1u) / BLOCKS][min(begin + i, SUMS - 1u) % BLOCKS];
             }
         }
         workgroupBarrier();

@@ -11,7 +11,7 @@ use super::adapter::{self, AdapterQuery};
 use super::audit::Audit;
 use super::bare;
 use super::buffer::Readback;
-use super::kernel::{Composition, Kernel, UNROLL};
+use super::kernel::{Composition, Kernel, UNROLL, UNROLL_BUDGET};
 use super::plan::Plan;
 use super::profile::{Profile, Profiler, Timer};
 use super::shaders::Shaders;
@@ -439,9 +439,6 @@ fn is_bare_wanted() -> bool {
         _ => !cfg!(debug_assertions),
     }
 }
-
-/// The most tokens that a nest of loops may be written out to, where it is by default.
-const UNROLL_BUDGET: u32 = 8000;
 
 /// Whether the kernels of an adapter of `backend` get their loops written out, and how far. Mesa's compilers (AMD, Intel,
 /// NVIDIA, Apple) make the same code of both; FXC and Metal are known to keep arrays in memory that a loop indexes.

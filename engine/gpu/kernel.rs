@@ -49,6 +49,8 @@ impl std::fmt::Display for Composition {
 
 /// The constant that has [`compose`] write loops out: the most tokens that a nest of loops may become.
 pub const UNROLL: &str = "UNROLL";
+/// The most tokens that a nest of loops is written out to on DX12 and Metal.
+pub const UNROLL_BUDGET: u32 = 12_000;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Binding {

@@ -18,7 +18,7 @@ mod wgsl;
 pub use adapter::{AdapterQuery, AdapterReport, adapters, is_same_adapter};
 pub use buffer::{Buffer, Readback};
 pub use device::{Device, ErrorHook};
-pub use kernel::{Composition, Kernel, UNROLL, compose};
+pub use kernel::{Composition, Kernel, UNROLL, UNROLL_BUDGET, compose};
 pub use memory::MemoryReport;
 pub use pass::{Dispatch, Grid, Pass};
 pub use plan::{CacheFormat, Plan, ProductChoice, Products, QuantisedChoice, QuantisedProducts};

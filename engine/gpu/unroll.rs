@@ -184,7 +184,7 @@ fn is_plain(body: &[Token], counter: &str) -> bool {
         let is_changed = token.text == counter
             && (matches!(after, "=" | "++" | "--" | "+=" | "-=" | "*=" | "/=" | "%=" | "&=" | "|=" | "^=")
                 || matches!(before, "&" | "let" | "var" | "const"));
-        !is_changed && !matches!(token.text, "break" | "continue" | "loop" | "while" | "switch")
+        !is_changed && !matches!(token.text, "break" | "continue")
     })
 }
 

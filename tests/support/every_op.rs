@@ -99,7 +99,11 @@ fn products(device: &Device, plan: &Plan, format: WeightFormat, pass: &mut Pass)
     for finish in [Finish::Store, Finish::Add, Finish::Residual(&residual), Finish::Bias(&bias)] {
         for row_set in [RowSet::All, RowSet::Outputs] {
             let op = Matmul::new(device, plan, &step, &matrix, [&x, &y], finish, row_set)?;
-            every_variant(plan, &op, 1, pass)?;
+            // What a product ends in and which rows it takes are pieces that fit every variant, if they fit one.
+            match (finish, row_set) {
+                (Finish::Store, RowSet::All) => every_variant(plan, &op, 1, pass)?,
+                _ => SOME_ROWS.into_iter().try_for_each(|rows| op.encode(pass, Role::Round, rows))?,
+            }
             if row_set == RowSet::All {
                 op.encode(pass, Role::Prompt, 100)?;
             }
@@ -121,7 +125,7 @@ fn quantised_products(device: &Device, plan: &Plan, format: WeightFormat, pass: 
     matrix.gather(device, "gathered", &[3, 64])?;
     InputGradient::new(device, &step, &matrix, [&y, &x], Accumulate::Store, RowSet::All)?.encode(pass, 100);
     let op = Matmul::new(device, plan, &step, &matrix, [&x, &y], Finish::Store, RowSet::All)?;
-    [1, 13, 32].into_iter().try_for_each(|rows| op.encode(pass, Role::Round, rows))?;
+    SOME_ROWS.into_iter().try_for_each(|rows| op.encode(pass, Role::Round, rows))?;
     op.encode(pass, Role::Prompt, 100)?;
     let pair = Matrix::upload_pair(device, plan, "weights", format, [outputs, depth], &|_, out| {
         out.fill(0.0);
@@ -131,10 +135,16 @@ fn quantised_products(device: &Device, plan: &Plan, format: WeightFormat, pass: 
     [1, 13, 32].into_iter().try_for_each(|rows| op.encode(pass, Role::Round, rows))
 }
 
-/// The usual variants and those that a table may ask for.
+/// Numbers of rows of which each leads to another kind of variant.
+const SOME_ROWS: [usize; 6] = [1, 2, 8, 13, 17, MOST_ROWS];
+
+/// The usual variants, and those that a table may ask for.
 fn every_variant(plan: &Plan, op: &Matmul, pair: u32, pass: &mut Pass) -> pard_engine::Result<()> {
     for rows in 1..=MOST_ROWS {
         op.encode(pass, Role::Round, rows)?;
+        if !SOME_ROWS.contains(&rows) {
+            continue;
+        }
         for variant in Variant::candidates([plan.lanes, plan.slices], rows, pair) {
             op.encode_as(pass, variant, rows)?;
         }
