@@ -500,9 +500,9 @@ pub struct MemoryArguments {
     /// What multiplies matrices: ordinary instructions, or the adapter's matrix units where it has some
     #[arg(long, default_value = "plain", value_parser = one_of(&PRODUCTS))]
     pub products: ProductChoice,
-    /// What multiplies quantised weights beside plain products: floats, or integers of 16 or 8 bits; auto takes those of 16
-    /// where the adapter is known to multiply bytes in one instruction
-    #[arg(long, default_value = "float", value_parser = one_of(&QUANTISED_PRODUCTS))]
+    /// What multiplies quantised weights where products are plain: floats, or integers of 16 or 8 bits; auto takes integers
+    /// of 16 bits where the adapter is known to multiply bytes in one instruction, floats elsewhere
+    #[arg(long, default_value = "auto", value_parser = one_of(&QUANTISED_PRODUCTS))]
     pub quantised_products: QuantisedChoice,
 }
 

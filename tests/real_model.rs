@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use pard_engine::decoding::{
     Decoder, DecoderOptions, Draft, Drafts, FinishReason, Generation, Limits, MOST_DRAFTS, Method,
 };
-use pard_engine::gpu::{Buffer, CacheFormat};
+use pard_engine::gpu::{Buffer, CacheFormat, ProductChoice, QuantisedChoice};
 use pard_engine::model::source::{self, SourceOptions};
 use pard_engine::model::{LoadOptions, Model, ModelFiles, Sequence};
 use pard_engine::ops::{MOST_ROWS, Role};
@@ -36,15 +36,14 @@ pub fn path() -> PathBuf {
     source::resolve("smollm2", &SourceOptions::from_env()).expect("the default model; `./run model` fetches it")
 }
 
-fn load(cache: CacheFormat) -> Model {
+fn load(options: LoadOptions) -> Model {
     let files = ModelFiles::open(&path()).expect("the default model opens");
-    Model::upload(device(), files, LoadOptions { cache, products: products(), ..LoadOptions::default() }, &|_, _| ())
-        .expect("upload")
+    Model::upload(device(), files, LoadOptions { products: products(), ..options }, &|_, _| ()).expect("upload")
 }
 
 /// Shared by the tests that do not care for the cache's format.
 fn model() -> &'static Model {
-    static MODEL: LazyLock<Model> = LazyLock::new(|| load(CacheFormat::F16));
+    static MODEL: LazyLock<Model> = LazyLock::new(|| load(LoadOptions::default()));
     &MODEL
 }
 
@@ -63,7 +62,7 @@ fn logits_agree_with_candle() {
     let mut candle = stored_on_candle(&ModelFiles::open(&path()).expect("the default model opens"));
     const DECODED: usize = 200;
     for (cache, bound) in [(CacheFormat::F32, 1e-4), (CacheFormat::F16, 5e-3), (CacheFormat::Q8_0, 1e-1)] {
-        let model = load(cache);
+        let model = load(LoadOptions { cache, ..LoadOptions::default() });
         let sequence = sequence(&model, 512);
         let vocab = model.transformer.config().vocab_size;
         let mut tokens = chat(&model, PROMPTS[0]);
@@ -106,7 +105,14 @@ fn greedy_tokens_agree_with_llama_cpp() {
         println!("SKIPPED greedy_tokens_agree_with_llama_cpp: no {}", golden.display());
         return;
     };
-    let model = model();
+    let integers = LoadOptions { quantised: QuantisedChoice::Integer16, ..LoadOptions::default() };
+    // Cooperative matrices multiply quantised weights as all others.
+    let integers = (products() == ProductChoice::Plain).then(|| load(integers));
+    [model()].into_iter().chain(&integers).for_each(|model| greedy_tokens_agree(model, &lines));
+}
+
+/// Holds the tokens that `model` likes best after llama.cpp's text in `lines` against llama.cpp's.
+fn greedy_tokens_agree(model: &Model, lines: &str) {
     let vocab = model.transformer.config().vocab_size;
     let (mut positions, mut agreed) = (0, 0);
     for line in lines.lines() {
@@ -133,7 +139,7 @@ fn greedy_tokens_agree_with_llama_cpp() {
             }
         }
     }
-    println!("{agreed} of {positions} greedy tokens as llama.cpp's");
+    println!("{}: {agreed} of {positions} greedy tokens as llama.cpp's", model.transformer.plan());
     assert_eq!(positions, 255);
     assert!(agreed >= 245, "only {agreed} of {positions} greedy tokens are llama.cpp's");
 }

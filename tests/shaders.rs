@@ -222,7 +222,7 @@ fn host_structs_lie_as_the_shaders_read_them() {
     let host = host_structs();
     let mut seen = BTreeSet::new();
     for composition in compositions() {
-        let module = parse(&composition);
+        let module = parse(composition);
         let shader = shader_structs(&module);
         for (name, fields) in &shader {
             if let Some(expected) = host.get(name) {

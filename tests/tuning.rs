@@ -17,7 +17,7 @@ fn cooperative_products_have_no_variants_to_measure() {
     let Some(plan) = cooperative_plan("a table for cooperative products") else { return };
     let mut model = upload(&Recipe::qwen3(5), &plan);
     let tuning = Tuning::measure(&mut model, &|_| true).expect("a measurement").expect("it was not ended");
-    assert_eq!(tuning.variants().count(), 0);
+    assert_eq!(tuning.choices().count(), 0);
     assert!(tuning.pass_cost().of(1.0) > 0.0);
     let folder = tempfile::tempdir().expect("a temporary folder");
     tuning.save(folder.path(), &model).expect("a table is written");
@@ -31,7 +31,7 @@ fn cooperative_products_have_no_variants_to_measure() {
 #[test]
 fn a_variant_that_does_not_compile_is_left_out() {
     let right = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/matmul_rows.wgsl"));
-    let wrong = right.expect("a kernel") + "\nconst_assert ROWS != 3u;\n";
+    let wrong = right.expect("a kernel") + "\nconst_assert ROWS != 8u;\n";
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("matmul_rows.wgsl"), wrong).expect("a kernel");
     let shaders = Shaders::from_folder(folder.path()).expect("shaders");
@@ -44,10 +44,10 @@ fn a_variant_that_does_not_compile_is_left_out() {
     let (mut measured, going) = (Measured::default(), Counter::new(5));
     let ended = Tuning::measure_on(&mut model, &mut measured, &|_| going.next()).expect("a measurement");
     assert_eq!(ended, None, "four numbers of rows are enough");
-    assert!(!measured.left_out().is_empty(), "three rows at once were tried");
+    assert!(!measured.left_out().is_empty(), "eight rows at once were tried");
     for left in measured.left_out() {
-        assert_eq!(left.variant().rows, 3);
-        assert!(left.reason().contains("matmul_rows (") && left.reason().contains("ROWS = 3"), "{}", left.reason());
+        assert_eq!(left.variant().rows, 8);
+        assert!(left.reason().contains("matmul_rows (") && left.reason().contains("ROWS = 8"), "{}", left.reason());
     }
 }
 
@@ -73,7 +73,7 @@ fn a_variant_that_costs_the_device_is_left_out_on_the_next_one() {
     assert!(matches!(lost, Err(Error::DeviceLost { .. })), "{lost:?}");
     let [left] = measured.left_out() else { panic!("one variant was at work: {measured:?}") };
     let variant = left.variant();
-    assert_eq!(variant.rows, 2, "the first number of rows was done");
+    assert_eq!(variant.rows, 4, "the first number of rows was done");
 
     let (second, going) = (open(), Counter::new(3));
     let ended = Tuning::measure_on(&mut load(&second), &mut measured, &|_| going.next()).expect("a measurement");
@@ -82,10 +82,10 @@ fn a_variant_that_costs_the_device_is_left_out_on_the_next_one() {
         composition.constants.iter().find(|(constant, _)| *constant == name).map_or(0, |(_, value)| *value)
     };
     let compositions = second.compositions();
-    let of_two = compositions.iter().filter(|composition| tried(composition, "ROWS") == 2);
-    let of_two: Vec<_> = of_two.filter(|composition| composition.files[0] == "matmul_rows").collect();
-    assert!(!of_two.is_empty(), "other variants of two rows were tried");
-    for composition in of_two {
+    let of_four = compositions.iter().filter(|composition| tried(composition, "ROWS") == 4);
+    let of_four: Vec<_> = of_four.filter(|composition| composition.files[0] == "matmul_rows").collect();
+    assert!(!of_four.is_empty(), "other variants of four rows were tried");
+    for composition in of_four {
         let input = if variant.uniform { "input/uniform" } else { "input/storage" };
         let is_same = tried(composition, "BLOCKS") == variant.blocks
             && tried(composition, "AHEAD") == u32::from(variant.ahead)

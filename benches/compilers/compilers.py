@@ -4,6 +4,7 @@ says how to read what it prints."""
 import concurrent.futures
 import fnmatch
 import json
+import math
 import os
 import re
 import shutil
@@ -15,7 +16,8 @@ import estimate
 import machine_code
 
 HERE = Path(__file__).resolve().parent
-WORDS = ("alternatives", "every", "table", "estimate")
+WORDS = ("alternatives", "every", "float", "int16", "int8", "table", "estimate")
+ENGINE_WORDS = WORDS[:5]
 BATCH = 12  # modules a process: the shims never give memory back
 
 # What a card of each kind has: units that run workgroups of their own.
@@ -50,7 +52,7 @@ STATISTICS = {
 }
 # Files that tell kernels of one name apart, by their folder; others are the same for all.
 SHOWN = ("weights", "finish", "cache", "slice", "input", "moments", "noise", "choice", "rope_norm", "x", "rows")
-HIDDEN = ("weights/quantised", "weights/unscaled", "weights/six_bits", "finish/store", "input/storage", "cache/keys")
+HIDDEN = ("weights/quantised", "weights/unscaled", "weights/six_bits", "weights/integer", "finish/store", "input/storage", "cache/keys")
 # Constants that follow from others, or that no one chooses.
 QUIET = ("CHUNK_PIECES", "CHUNK_WORDS", "SPLIT")
 
@@ -166,6 +168,7 @@ class Kernel:
         self.choices = line["choices"]
         self.uses = [use for use in uses if any(each["module"] == self.module for each in use["dispatches"])]
         formats = [file.split("/")[1] for file in files if file.startswith("weights/") and file not in HIDDEN]
+        formats = [format for format in formats if not format.endswith("_integer")]
         self.attributes = {
             **constants, "driver": driver, "kernel": files[0], "file": files, "choice": self.choices or ["none"],
             "format": formats, "label": self.label,
@@ -180,18 +183,27 @@ class Use:
     def __init__(self, driver, line, kernels):
         self.driver, self.line = driver, line
         self.kernels = [kernels.get(each["module"]) for each in line["dispatches"]]
+        # Rows may be quantised first; a product is what multiplies them.
+        names = [kernel and kernel.attributes["kernel"] for kernel in self.kernels]
+        self.own = [at for at, name in enumerate(names) if name != "quantise_rows"]
         self.choices = [line["choice"]]
         self.facts = {}
         names = ("model", "matrix", "format", "op", "role", "rows", "keys")
         words = [f"{name}={line[name]}" if name in ("rows", "keys") else line[name] for name in names if name in line]
         self.label = " ".join(map(str, words))
         self.attributes = {**line, "driver": driver, "choice": self.choices, "label": self.label}
-        if line["op"] == "product" and line["dispatches"] and driver in CORES and self.kernels[0]:
-            constants = self.kernels[0].attributes
-            groups = sum(x * y * z for x, y, z in (each["grid"] for each in line["dispatches"]))
+        if line["op"] == "product" and self.own and driver in CORES and self.kernel():
+            constants = self.kernel().attributes
+            groups = self.workgroups()
             # A lane needs a weight row of each kind that makes an output.
             possible = -(-line["weight_rows"] // (constants.get("LANES", 32) * line["pair"]))
             self.facts = {"workgroups": groups, "fill": groups / min(2 * CORES[driver], possible)}
+
+    def kernel(self):
+        return self.kernels[self.own[0]]
+
+    def workgroups(self):
+        return sum(math.prod(self.line["dispatches"][at]["grid"]) for at in self.own)
 
 
 def matches(where, attributes):
@@ -379,7 +391,7 @@ def single_files(kit, drivers, files):
 
 
 def report(kit, drivers, words, wanted, budgets):
-    extra = [word for word in words if word in ("alternatives", "every")]
+    extra = [word for word in words if word in ENGINE_WORDS]
     kernels, uses, folders = [], [], {}
     for driver in drivers:
         folder, some, operations = ask(kit, driver, extra, wanted)

@@ -23,7 +23,8 @@ stand in for those of NVIDIA and Apple, with what it loads once for a subgroup c
 have it.
 
 Weights of a turn of the loop: as many pieces of 8 as divide a run, have that many multiply-adds in it, and are no more than
-was loaded.
+was loaded. Of integer products the loop's dot products tell, a weight taking one for each byte of x; the loop over the
+blocks of a run may be one of its own, without loads of weights: all those of a run are on their way then before it begins.
 """
 import math
 from collections import namedtuple
@@ -44,6 +45,7 @@ DRIVERS = sorted({gpu.driver for gpu in GPUS})
 COUNTS = "amd:navi31"  # whose instructions are counted
 # Bytes of a weight without its scales.
 BYTES = {"bf16": 2, "f16": 2, "f32": 4, "q8_0": 1, "q6_k": 0.75, "q4_k": 0.5}
+RUN_OF_INTEGERS = 64  # weights of a row that a lane of an integer product asks for at once
 ROWS = (1, 2, 4, 8, 13, 16, 32)
 RESOURCES = ("memory", "arithmetic", "L1", "flight")
 
@@ -63,6 +65,9 @@ def resident(gpu, facts):
 def turn(kernel, loop, weight_bytes):
     """Weights that a lane multiplies in a turn of the hottest loop; None if the kernel is none that this model knows."""
     constants = kernel.attributes
+    if constants["kernel"] == "matmul_integer":
+        planes = 2 if "planes/two" in constants["file"] else 1
+        return 4 * loop["dot"] // (planes * constants["ROWS"]) or None
     if not {"RUN", "BLOCKS", "ROWS"} <= constants.keys():
         return None
     piece = 8 * constants["BLOCKS"]
@@ -78,7 +83,7 @@ def turn(kernel, loop, weight_bytes):
 def seconds(gpu, use, own, counted):
     """The time of each resource for one operation, in us, or None if the model does not know the kernel. `own` are the facts
     of its kernel by the GPU's compiler, `counted` those by RADV's."""
-    line, kernel = use.line, use.kernels[0]
+    line, kernel = use.line, use.kernel()
     loop = counted.get("loop")
     format = line["format"]
     if not loop or format not in BYTES:
@@ -89,7 +94,7 @@ def seconds(gpu, use, own, counted):
         return None
     loads = own if gpu.driver.startswith(("amd", "intel")) else counted
     loads_weights = turn(kernel, loads["loop"], bytes_of(loads)) or weights
-    groups = sum(math.prod(each["grid"]) for each in line["dispatches"])
+    groups = use.workgroups()
     lanes = kernel.attributes["LANES"] * kernel.attributes["SLICES"]
     passes = math.ceil(line["rows"] / kernel.attributes["ROWS"])
     total = line["weight_rows"] * line["columns"]
@@ -97,8 +102,12 @@ def seconds(gpu, use, own, counted):
     rounds = math.ceil(groups / gpu.units) if groups < 4 * gpu.units else groups / gpu.units
     loaded = loads["loop"]["load_bytes"] + (loads["loop"]["scalar_bytes"] if loads is not own else 0)
     at_once = min(groups * lanes, gpu.units * resident(gpu, own))
-    load = bytes_of(loads) / max(1, loads["loop"].get("weight_loads") or loads["loop"]["loads"])
-    on_their_way = max(1, loads.get("loads_in_flight") or 1) * load
+    if kernel.attributes["kernel"] == "matmul_integer" and not loads["loop"].get("weight_bytes"):
+        loaded += loads_weights * BYTES[format]
+        on_their_way = RUN_OF_INTEGERS * kernel.attributes["BLOCKS"] * BYTES[format]
+    else:
+        load = bytes_of(loads) / max(1, loads["loop"].get("weight_loads") or loads["loop"]["loads"])
+        on_their_way = max(1, loads.get("loads_in_flight") or 1) * load
     return (
         line["weight_bytes"] / gpu.bandwidth * 1e-3,
         rounds * of_group * loop["alu"] / weights / gpu.lanes / gpu.clock * 1e-3,
@@ -117,9 +126,9 @@ def report(compiled, counted, print_table, details):
             line = use.line
             if line["op"] != "product" or line["role"] != "round" or line["choice"] != "default":
                 continue
-            times = seconds(gpu, use, use.kernels[0].facts, counted[use.kernels[0].module])
+            times = seconds(gpu, use, use.kernel().facts, counted[use.kernel().module])
             if times is None:
-                unknown.add(use.kernels[0].label)
+                unknown.add(use.kernel().label)
                 continue
             count = line["count"]
             for name in [line["matrix"], None]:

@@ -1,7 +1,7 @@
 //! What the engine has an adapter's driver compile, and what it then dispatches: the half of `./run compilers` that asks the
 //! engine. README.md beside this file has the whole.
 //!
-//!     compilers FOLDER SHADERS [alternatives] [every]
+//!     compilers FOLDER SHADERS [alternatives] [every] [float | int16 | int8]
 //!     compilers FOLDER FILE.wgsl ..
 //!
 //! Runs under the Vulkan layer of record.c, which writes modules and dispatches to FOLDER. For the first form this program
@@ -29,7 +29,8 @@ mod ops {
 use std::error::Error;
 use std::path::Path;
 
-use pard_engine::gpu::{AdapterQuery, Device, Plan, Products, Shaders};
+use pard_engine::gpu::{AdapterQuery, Device, Plan, Products, QuantisedChoice, Shaders};
+use pard_engine::model::LoadOptions;
 
 use recorder::Recorder;
 
@@ -43,22 +44,25 @@ fn main() -> Result<(), Box<dyn Error>> {
     if rest.iter().all(|file| file.ends_with(".wgsl")) {
         return single::compile(folder, rest);
     }
-    let has = |word| rest[1..].iter().any(|given| given == word);
-    all(folder, Path::new(&rest[0]), has("alternatives"), has("every"))
+    all(folder, Path::new(&rest[0]), &rest[1..])
 }
 
 /// All kernels of the models of [`shapes::MODELS`], by default and, if asked for, as a user or the tuner might choose; and
 /// those that no model leads to.
-fn all(folder: &Path, shaders: &Path, alternatives: bool, every: bool) -> Result<(), Box<dyn Error>> {
+fn all(folder: &Path, shaders: &Path, words: &[String]) -> Result<(), Box<dyn Error>> {
+    let has = |word: &str| words.iter().any(|given| given == word);
     let shaders = Shaders::from_folder(shaders)?;
     let open = || Device::open_with(&AdapterQuery::default(), shaders.clone());
     let device = open()?;
-    let plan = device.default_plan();
+    let choices =
+        [("float", QuantisedChoice::Float), ("int16", QuantisedChoice::Integer16), ("int8", QuantisedChoice::Integer8)];
+    let quantised = choices.into_iter().find(|(word, _)| has(word)).map(|(_, choice)| choice).unwrap_or_default();
+    let plan = LoadOptions { quantised, ..LoadOptions::default() }.plan(&device)?;
     eprintln!("{}; plan: {plan}", device.name());
     let mut recorder = Recorder::new(folder, shaders.clone(), open()?)?;
     recorder.choice = "default";
     shapes::models(&mut recorder, &device, &plan)?;
-    if alternatives {
+    if has("alternatives") {
         recorder.choice = "tuner";
         shapes::candidates(&mut recorder, &device, &plan)?;
         if let (Some(tile), Products::Plain) = (device.cooperative_tile(), plan.products) {
@@ -66,8 +70,8 @@ fn all(folder: &Path, shaders: &Path, alternatives: bool, every: bool) -> Result
             shapes::products(&mut recorder, &device, &Plan { products: Products::Cooperative { tile }, ..plan })?;
         }
     }
-    if every {
+    if has("every") {
         every_op::build_and_record(&device, &plan);
     }
-    recorder.finish(&device)
+    recorder.finish(&device, &plan)
 }

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use pard_engine::gpu::{Composition, Device, Pass, Shaders, compose};
+use pard_engine::gpu::{Composition, Device, Pass, Plan, Shaders, compose};
 use serde_json::{Map, Value, json};
 
 /// Collects dispatches by operation, and modules by composition.
@@ -135,7 +135,7 @@ impl Recorder {
     }
 
     /// Writes down all that was found.
-    pub fn finish(mut self, device: &Device) -> Result<(), Box<dyn Error>> {
+    pub fn finish(mut self, device: &Device, plan: &Plan) -> Result<(), Box<dyn Error>> {
         self.learn(device)?;
         let mut choices: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for used in &self.uses {
@@ -157,7 +157,7 @@ impl Recorder {
         fs::write(self.folder.join("kernels.jsonl"), lines)?;
         let uses: String = self.uses.iter().map(|used| format!("{used}\n")).collect();
         fs::write(self.folder.join("uses.jsonl"), uses)?;
-        let adapter = json!({ "name": device.name(), "plan": device.default_plan().to_string() });
+        let adapter = json!({ "name": device.name(), "plan": plan.to_string() });
         fs::write(self.folder.join("adapter.json"), adapter.to_string())?;
         eprintln!("{} kernels, {} operations", self.modules.len(), self.uses.len());
         Ok(())

@@ -77,7 +77,7 @@ impl PardLoadOptions {
                 1 => ProductChoice::Cooperative,
                 other => return Err(unknown("products", other)),
             },
-            quantised: QuantisedChoice::Float,
+            quantised: QuantisedChoice::default(),
             ignore_tuning: false,
         })
     }

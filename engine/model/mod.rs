@@ -44,5 +44,5 @@ pub use slots::{PlacedRow, Slots, Together, Way};
 pub use states::Tap;
 pub use submit_pace::SubmitPace;
 pub use transformer::{Progress, Transformer, attention_shape};
-pub use tuning::{KeepGoing, LeftOut, Measured, Tuning};
+pub use tuning::{Choice, KeepGoing, LeftOut, Measured, Tuning};
 pub use weight_choice::WeightChoice;

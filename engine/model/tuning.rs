@@ -1,6 +1,7 @@
 //! What was measured of one model on one adapter: the fastest variant of the row kernel for each matrix shape and number
 //! of rows, and what a whole pass then takes. Kept in the user's cache. A table changes times and no bit of a result.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,9 +20,21 @@ use crate::ops::{Finish, MOST_ROWS, Matmul, Matrix, RowSet, Step, Tensor, Varian
 pub struct Tuning {
     key: Key,
     /// None where products are cooperative: their kernels have no variants.
-    shapes: Vec<(Shape, Vec<Variant>)>,
-    /// Seconds of a whole pass of 1, 2, .. 32 rows.
-    pass_seconds: Vec<f64>,
+    shapes: Vec<(Shape, Vec<Choice>)>,
+    /// Numbers of rows, and the seconds of a whole pass of as many.
+    pass_seconds: Vec<(usize, f64)>,
+}
+
+/// The variant for one number of rows, and why it was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Choice {
+    /// What multiplies.
+    #[serde(flatten)]
+    pub variant: Variant,
+    /// Its time as a share of what the usual variant takes: 1 for that itself.
+    pub share: f64,
+    /// Whether this number of rows was measured. Others take what the next larger measured number takes.
+    pub measured: bool,
 }
 
 /// What a table was measured for. For anything else it is stale.
@@ -46,7 +59,7 @@ struct Shape {
 /// What a measurement has found so far, to go on from on another device: see [`Tuning::measure_on`].
 #[derive(Debug, Default)]
 pub struct Measured {
-    shapes: Vec<(Shape, Vec<Variant>)>,
+    shapes: Vec<(Shape, Vec<Choice>)>,
     left_out: Vec<LeftOut>,
 }
 
@@ -94,6 +107,11 @@ impl Measured {
 /// Reports how much of the measuring is done, from 0 to 1; the measuring ends early where it says `false`.
 pub type KeepGoing<'a> = dyn Fn(f64) -> bool + 'a;
 
+/// Numbers of rows for which all variants are tried.
+const ANCHORS: [usize; 5] = [1, 4, 8, 16, MOST_ROWS];
+/// Numbers for which the usual variant is tried, and those that the next smaller and the next larger anchor chose. Most of the
+/// time goes into compiling, which is why there are not more.
+const BETWEEN: [usize; 7] = [2, 3, 6, 12, 13, 17, 24];
 /// Weights that take turns: as many of a shape as hold this many bytes, so that no cache helps more than in a pass.
 const COLD_BYTES: u64 = 24 << 20;
 /// Timed submits of each variant.
@@ -195,7 +213,8 @@ impl Tuning {
         let Some(matrices) = model.own_matrices_mut() else { return false };
         for matrix in matrices {
             let shape = Shape::of(matrix);
-            let variants = self.shapes.iter().find(|(of, _)| *of == shape).map(|(_, variants)| variants.as_slice());
+            let choices = self.shapes.iter().find(|(of, _)| *of == shape).map(|(_, choices)| choices);
+            let variants = choices.map(|choices| choices.iter().map(|choice| choice.variant).collect::<Vec<_>>());
             if let Some(variants) = variants.and_then(|variants| Variants::try_from(variants).ok()) {
                 matrix.set_variants(variants);
             }
@@ -205,13 +224,12 @@ impl Tuning {
 
     /// What a pass takes.
     pub fn pass_cost(&self) -> PassCost {
-        let points: Vec<_> = self.pass_seconds.iter().enumerate().map(|(index, &time)| (index + 1, time)).collect();
-        PassCost::from_points(&points)
+        PassCost::from_points(&self.pass_seconds)
     }
 
-    /// The variants that were chosen, by matrix shape `[weight rows, columns]` and number of rows.
-    pub fn variants(&self) -> impl Iterator<Item = ([usize; 2], &[Variant])> {
-        self.shapes.iter().map(|(shape, variants)| ([shape.rows, shape.columns], variants.as_slice()))
+    /// What was chosen, by matrix shape `[weight rows, columns]`, for 1, 2, .. 32 rows.
+    pub fn choices(&self) -> impl Iterator<Item = ([usize; 2], &[Choice])> {
+        self.shapes.iter().map(|(shape, choices)| ([shape.rows, shape.columns], choices.as_slice()))
     }
 
     /// Where the table for `model` lies in `folder`.
@@ -228,15 +246,15 @@ impl Tuning {
             (1..=MOST_ROWS as u32).contains(&variant.rows)
                 && Variant::block_counts(model.plan().lanes, matrix_pair).contains(&variant.blocks)
         };
-        let is_whole = |(shape, variants): &(Shape, Vec<Variant>)| {
+        let is_whole = |(shape, choices): &(Shape, Vec<Choice>)| {
             let pair = (shape.rows / shape.outputs.max(1)) as u32;
-            variants.len() == MOST_ROWS && variants.iter().all(|variant| is_variant(variant, pair))
+            choices.len() == MOST_ROWS && choices.iter().all(|choice| is_variant(&choice.variant, pair))
         };
         let timed = |seconds: &f64| seconds.is_finite() && *seconds > 0.0;
         let whole = tuning.key == Key::of(model)
             && tuning.shapes.iter().all(is_whole)
-            && tuning.pass_seconds.len() == MOST_ROWS
-            && tuning.pass_seconds.iter().all(timed);
+            && tuning.pass_seconds.iter().map(|&(rows, _)| rows).eq(measured_rows())
+            && tuning.pass_seconds.iter().all(|(_, seconds)| timed(seconds));
         whole.then_some(tuning)
     }
 
@@ -258,6 +276,17 @@ impl Tuning {
     }
 }
 
+/// The numbers of rows that are measured, in ascending order.
+fn measured_rows() -> impl Iterator<Item = usize> {
+    (1..=MOST_ROWS).filter(|rows| ANCHORS.contains(rows) || BETWEEN.contains(rows))
+}
+
+/// `variant`, chosen for `chosen_for` rows, as it would be for `rows` of them: in as many turns.
+fn restated(variant: Variant, chosen_for: usize, rows: usize) -> Variant {
+    let turns = (chosen_for as u32).div_ceil(variant.rows);
+    Variant { rows: (rows as u32).div_ceil(turns), ..variant }
+}
+
 /// The fastest variant for each number of rows of `matrices`, which are of one shape. Variants take turns, so that a
 /// machine that slows down slows all of them.
 ///
@@ -267,7 +296,7 @@ fn fastest(
     matrices: &[&Matrix],
     measured: &mut Measured,
     keep_going: &KeepGoing,
-) -> Result<Option<Vec<Variant>>> {
+) -> Result<Option<Vec<Choice>>> {
     let device = model.device();
     let matrix = matrices[0];
     let step = Buffer::shared::<Step>(device, "step")?;
@@ -291,15 +320,22 @@ fn fastest(
     };
     let (plan, shape) = (model.plan(), Shape::of(matrix));
     let defaults = Variant::defaults(device, [plan.lanes, plan.slices], matrix.rows(), pair);
-    let mut chosen = Vec::new();
-    for rows in 1..=MOST_ROWS {
-        if !keep_going(chosen.len() as f64 / MOST_ROWS as f64) {
+    let mut chosen: BTreeMap<usize, Choice> = BTreeMap::new();
+    for rows in ANCHORS.into_iter().chain(BETWEEN) {
+        if !keep_going(chosen.len() as f64 / (ANCHORS.len() + BETWEEN.len()) as f64) {
             return Ok(None);
         }
         step.write(device, 0, &[Step { rows: rows as u32, ..Step::default() }]);
         let usual = defaults[rows - 1];
-        let candidates = Variant::candidates([plan.lanes, plan.slices], rows, pair);
-        let others = candidates.into_iter().filter(|candidate| *candidate != usual);
+        let mut others = match ANCHORS.contains(&rows) {
+            true => Variant::candidates([plan.lanes, plan.slices], rows, pair),
+            false => {
+                let beside = [chosen.range(..rows).next_back(), chosen.range(rows..).next()].into_iter().flatten();
+                beside.map(|(&anchor, choice)| restated(choice.variant, anchor, rows)).collect()
+            }
+        };
+        others.dedup();
+        let others = others.into_iter().filter(|candidate| *candidate != usual);
         let fit = std::iter::once(usual).chain(others).filter(|variant| !measured.is_left_out(&shape, *variant));
         let mut tried: Vec<(Variant, Vec<f64>)> = fit.map(|variant| (variant, vec![])).collect();
         for repetition in 0..=REPETITIONS {
@@ -337,10 +373,21 @@ fn fastest(
         // The usual one is the first, unless it was left out.
         let Some(first) = tried.first() else { return Err(no_variant(&shape, measured)) };
         let best = tried.iter().min_by(|a, b| median(&a.1).total_cmp(&median(&b.1))).unwrap_or(first);
-        let gains = median(&best.1) < GAIN * median(&first.1);
-        chosen.push(if gains { best.0 } else { first.0 });
+        let share = median(&best.1) / median(&first.1);
+        let choice = match share < GAIN {
+            true => Choice { variant: best.0, share, measured: true },
+            false => Choice { variant: first.0, share: 1.0, measured: true },
+        };
+        chosen.insert(rows, choice);
     }
-    Ok(Some(chosen))
+    Ok(Some((1..=MOST_ROWS).filter_map(|rows| choice_for(rows, &chosen)).collect()))
+}
+
+/// What was chosen for `rows` rows, or the next larger number that is among `chosen`.
+fn choice_for(rows: usize, chosen: &BTreeMap<usize, Choice>) -> Option<Choice> {
+    let (&measured, choice) = chosen.range(rows..).next()?;
+    let variant = restated(choice.variant, measured, rows);
+    Some(Choice { variant, measured: measured == rows, ..*choice })
 }
 
 /// All variants cost a device, one after another.
@@ -355,18 +402,18 @@ fn no_variant(shape: &Shape, measured: &Measured) -> Error {
     Error::Option { option: "tune", reason }
 }
 
-/// Seconds of passes of 1, 2, .. 32 rows.
-fn pass_seconds(model: &Arc<Transformer>, keep_going: &KeepGoing) -> Result<Option<Vec<f64>>> {
+/// Seconds of passes of the numbers of rows that are measured.
+fn pass_seconds(model: &Arc<Transformer>, keep_going: &KeepGoing) -> Result<Option<Vec<(usize, f64)>>> {
     let device = model.device();
     let choices = Buffer::storage(device, "choices", 4 * MOST_ROWS as u64)?;
     let sequence = Sequence::new(model, PASS_POSITIONS, model.config().vocab_size, &choices)?;
-    let counts: Vec<usize> = (1..=MOST_ROWS).collect();
+    let counts: Vec<usize> = measured_rows().collect();
     let mut seconds = Vec::new();
     for some in counts.chunks(4) {
-        if !keep_going(seconds.len() as f64 / MOST_ROWS as f64) {
+        if !keep_going(seconds.len() as f64 / counts.len() as f64) {
             return Ok(None);
         }
-        seconds.extend(PassCost::measure_rows(&sequence, some, 3)?.into_iter().map(|(_, time)| time));
+        seconds.extend(PassCost::measure_rows(&sequence, some, 3)?);
     }
     Ok(Some(seconds))
 }

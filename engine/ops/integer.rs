@@ -13,8 +13,9 @@ use crate::gpu::{Device, Kernel};
 
 /// Sums in workgroup memory while slices are added up: 8 KiB.
 const TAIL_SUMS: u32 = 2048;
-/// Rows beside which a lane has registers for the next run's weights, too; with more, other subgroups fill the wait.
-const ROWS_BESIDE_NEXT: u32 = 8;
+/// Rows, and weight rows of a lane, beside which it has registers for the next run's weights, too; with more, other
+/// subgroups fill the wait.
+const BESIDE_NEXT: [u32; 2] = [8, 2];
 
 /// The kernels of one product by weights of one format.
 pub(super) struct Integer {
@@ -36,7 +37,8 @@ impl Integer {
     /// The variant that is meant by `variant`: x lies in storage, and as many rows share registers as there is room for.
     pub fn variant(variant: Variant) -> Variant {
         let rows = if variant.rows > 16 { variant.rows.div_ceil(2) } else { variant.rows };
-        Variant { rows, uniform: false, ahead: variant.ahead && rows <= ROWS_BESIDE_NEXT, ..variant }
+        let ahead = variant.ahead && rows <= BESIDE_NEXT[0] && variant.blocks <= BESIDE_NEXT[1];
+        Variant { rows, uniform: false, ahead, ..variant }
     }
 
     /// The kernel for what [`Integer::variant`] gave.

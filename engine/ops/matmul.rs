@@ -57,7 +57,7 @@ const TAIL_SUMS: u32 = 2048;
 /// registers.
 const HELD_LOADS: [u32; 2] = [8, 4];
 /// Sums that are few.
-const FEW_SUMS: u32 = 16;
+const FEW_SUMS: u32 = 13;
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]

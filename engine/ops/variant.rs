@@ -18,8 +18,12 @@ pub struct Variant {
     pub ahead: bool,
 }
 
-/// Sums that a lane of a GPU keeps in registers beside the weights that are on their way.
+/// Sums that a lane of a GPU keeps in registers beside the weights that are on their way, and the most that are worth trying.
 const MAX_SUMS: u32 = 26;
+const MOST_SUMS: u32 = 2 * MAX_SUMS;
+
+/// Rows that share a load of weights, at least, where more turns would keep more cores busy.
+const LEAST_ROWS: u32 = 4;
 
 /// The variant for 1, 2, .. 32 rows.
 pub type Variants = [Variant; MOST_ROWS];
@@ -39,14 +43,20 @@ impl Variant {
                 let rows = if rows > 16 { rows.div_ceil(2) } else { rows };
                 return Variant { rows, blocks, uniform: true, ahead: true };
             }
-            // A GPU has registers for the sums of 16 rows; weights that a second turn reads again are in its cache.
-            let rows = if rows > 16 { rows.div_ceil(2) } else { rows };
+            // A GPU has registers for the sums of 16 rows; weights that a second turn reads again are in its cache. A small
+            // matrix leaves most cores idle: there its few rows take more turns, side by side.
+            let (groups, busy) = (weight_rows as u32 / (lanes * pair), device.busy_workgroups());
+            let mut turns = rows.div_ceil(16);
+            while groups <= busy / 4 && groups * turns < busy / 2 && rows.div_ceil(turns + 1) >= LEAST_ROWS {
+                turns += 1;
+            }
+            let rows = rows.div_ceil(turns);
             // Weight rows of a lane share the loads of x, of which one row has few. They may cost no core its work.
             let enough = |blocks: &u32| {
                 rows * blocks <= MAX_SUMS && weight_rows as u32 / (lanes * blocks) >= device.busy_workgroups()
             };
             let blocks = Variant::block_counts(lanes, pair).into_iter().rev().find(enough).unwrap_or(pair);
-            let blocks = if rows == 1 { pair } else { blocks };
+            let blocks = if index == 0 { pair } else { blocks };
             Variant { rows, blocks, uniform: false, ahead: true }
         })
     }
@@ -62,7 +72,7 @@ impl Variant {
         let rows = rows as u32;
         let mut in_registers = match is_for_cpu(slices) {
             true => vec![rows, rows.next_power_of_two(), rows.div_ceil(2), rows.div_ceil(4)],
-            false => vec![rows, rows.div_ceil(2)],
+            false => vec![rows, rows.div_ceil(2), rows.div_ceil(4)],
         };
         in_registers.retain(|&held| held > 0 && (held >= 4 || held >= rows));
         in_registers.sort_unstable();
@@ -74,7 +84,10 @@ impl Variant {
         };
         let mut candidates = Vec::new();
         for rows in in_registers {
-            for blocks in Variant::block_counts(lanes, pair).into_iter().filter(|&blocks| blocks >= fewest) {
+            let fits = |blocks: &u32| {
+                *blocks >= fewest && (is_for_cpu(slices) || *blocks == pair || rows * blocks <= MOST_SUMS)
+            };
+            for blocks in Variant::block_counts(lanes, pair).into_iter().filter(fits) {
                 candidates.extend(reads.iter().map(|&[uniform, ahead]| Variant { rows, blocks, uniform, ahead }));
             }
         }
