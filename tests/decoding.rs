@@ -129,7 +129,11 @@ fn every_method_writes_the_same_tokens_by_integer_products() {
     // Blocks have 32 weights.
     let config = Config { feed_forward_size: 160, ..plain.config.clone() };
     let recipe = Recipe { config, ..plain };
-    for (plan, layers) in INTEGER_PLANS.iter().zip([WeightFormat::Q8_0, WeightFormat::Q4_1, WeightFormat::Q5_0]) {
+    // Made for GPUs: a software driver takes long for each number of rows, and gigabytes for all.
+    let (plans, lengths) = if sweep() { (&INTEGER_PLANS[..], lengths()) } else { (&INTEGER_PLANS[..2], vec![1, 5]) };
+    for (plan, layers) in
+        plans.iter().zip([WeightFormat::Q8_0, WeightFormat::Q4_1, WeightFormat::Q5_0, WeightFormat::Q4_1])
+    {
         let upload = |seed: u64| {
             let memory = Memory::new(Recipe { seed, ..recipe.clone() }.tensors());
             let choice = WeightChoice::Quantised { layers, ends: WeightFormat::Q8_0 };
@@ -139,7 +143,7 @@ fn every_method_writes_the_same_tokens_by_integer_products() {
         let (target, stranger) = (upload(3), upload(4));
         let prompt = Random::new(2).indices(37, recipe.config.vocab_size);
         let alone = decode(&mut decoder(&target, &draft(&target), Method::Ar, 0), &prompt, 40);
-        for drafts in if sweep() { lengths() } else { vec![1, 5, 16] } {
+        for &drafts in &lengths {
             for method in [Method::Vsd, Method::Pard] {
                 for (name, model) in [("itself", &target), ("a stranger", &stranger)] {
                     let tokens = decode(&mut decoder(&target, &draft(model), method, drafts), &prompt, 40);

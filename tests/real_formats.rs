@@ -69,6 +69,13 @@ fn round(tensors: &mut Tensors, layers: WeightFormat) {
     }
 }
 
+/// Candle's model of what the matrices of `files` become in blocks of `layers`.
+fn rounded_on_candle(files: &ModelFiles, layers: WeightFormat) -> CandleModel {
+    let mut tensors = tensors(files);
+    round(&mut tensors, layers);
+    on_candle(files, &tensors)
+}
+
 /// Checks the greedy answers to some prompts.
 fn check(name: &str, model: &Arc<Transformer>, candle: &mut CandleModel, prompts: &[Vec<u32>]) {
     let count = if sweep() { 64 } else { 16 };
@@ -105,13 +112,12 @@ fn greedy_tokens_of_quantised_weights_are_candles() {
     let all = WeightFormat::ALL.into_iter().filter(|format| format.is_quantised());
     let formats = if sweep() { all.collect() } else { vec![WeightFormat::Q4K, WeightFormat::Q5_0] };
     for layers in formats {
-        let mut values = tensors(&files);
         let choice = WeightChoice::Quantised { layers, ends: WeightFormat::Q8_0 };
-        let memory = Memory::new(values.clone());
+        let memory = Memory::new(tensors(&files));
         let plan = Plan { cache: CacheFormat::F32, ..device().default_plan() };
         let model = Transformer::upload(device(), &plan, &files.config, &memory, choice, &|_, _| ()).expect("upload");
-        round(&mut values, layers);
-        check(layers.name(), &Arc::new(model), &mut on_candle(&files, &values), &prompts(&files));
+        drop(memory);
+        check(layers.name(), &Arc::new(model), &mut rounded_on_candle(&files, layers), &prompts(&files));
     }
 }
 
@@ -123,11 +129,9 @@ fn logits_of_integer_products_agree_with_candle() {
     let files = ModelFiles::open(&path()).expect("the default model opens");
     let prompt = &prompts(&files)[0];
     let vocab = files.config.vocab_size;
+    let memory = Memory::new(tensors(&files));
     for layers in [WeightFormat::Q8_0, WeightFormat::Q4K] {
-        let mut values = tensors(&files);
-        let memory = Memory::new(values.clone());
-        round(&mut values, layers);
-        let mut candle = on_candle(&files, &values);
+        let mut candle = rounded_on_candle(&files, layers);
         let (mut text, mut expected) = (Vec::new(), Vec::new());
         let kinds = [(QuantisedProducts::Float, 3e-5, 1e-4), (TWO_BYTES, 2e-4, 1e-3), (ONE_BYTE, 6e-2, 3e-1)];
         for (quantised, overall, bound) in kinds {

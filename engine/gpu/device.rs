@@ -2,9 +2,9 @@
 //! wgpu reports errors through callbacks and panics where nobody listens; here they are kept and returned by the next
 //! call that can fail.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use super::adapter::{self, AdapterQuery};
@@ -36,11 +36,23 @@ struct Inner {
     audit: Option<Audit>,
     faults: Arc<Mutex<Faults>>,
     shaders: Shaders,
-    kernels: Mutex<HashMap<Composition, Arc<Kernel>>>,
+    kernels: Mutex<Kernels>,
     profiler: Mutex<Option<Profiler>>,
     /// Bytes of the buffers that live.
     allocated: Arc<AtomicU64>,
 }
+
+/// The kernels compiled so far. Something that runs them keeps them; drivers may keep megabytes for each, and Mesa's software
+/// driver translates all of them again and again where they have more than two million instructions together.
+#[derive(Default)]
+struct Kernels {
+    compiled: HashMap<Composition, Weak<Kernel>>,
+    /// The last ones that were compiled, for whoever builds the same operation a moment later.
+    recent: VecDeque<Arc<Kernel>>,
+}
+
+/// Kernels that are kept although nothing may run them.
+const MAX_RECENT_KERNELS: usize = 32;
 
 /// Is told of errors that wgpu reports to nobody in particular.
 pub type ErrorHook = Box<dyn Fn(&wgpu::Error) + Send + Sync>;
@@ -254,7 +266,7 @@ impl Device {
         Plan::for_device(self)
     }
 
-    /// The kernel made of the shader files `files` with `constants`, compiled at most once.
+    /// The kernel made of the shader files `files` with `constants`, compiled unless there is one.
     ///
     /// **Errors**: [`Error::Compile`] with the compiler's words, [`Error::DeviceLost`] if compiling ended the device.
     pub fn kernel(&self, files: &[&'static str], constants: &[(&'static str, u32)]) -> Result<Arc<Kernel>> {
@@ -262,17 +274,22 @@ impl Device {
         if let Some(budget) = self.inner.unroll {
             composition.constants.push((UNROLL, budget));
         }
-        if let Some(kernel) = lock(&self.inner.kernels).get(&composition) {
-            return Ok(kernel.clone());
+        if let Some(kernel) = lock(&self.inner.kernels).compiled.get(&composition).and_then(Weak::upgrade) {
+            return Ok(kernel);
         }
         let kernel = Arc::new(Kernel::compile(self, &composition)?);
-        lock(&self.inner.kernels).insert(composition, kernel.clone());
+        let mut kernels = lock(&self.inner.kernels);
+        kernels.compiled.insert(composition, Arc::downgrade(&kernel));
+        kernels.recent.push_back(kernel.clone());
+        if kernels.recent.len() > MAX_RECENT_KERNELS {
+            kernels.recent.pop_front();
+        }
         Ok(kernel)
     }
 
     /// What the kernels compiled so far are made of, in order.
     pub fn compositions(&self) -> Vec<Composition> {
-        let mut compositions: Vec<Composition> = lock(&self.inner.kernels).keys().cloned().collect();
+        let mut compositions: Vec<Composition> = lock(&self.inner.kernels).compiled.keys().cloned().collect();
         compositions.sort();
         compositions
     }

@@ -20,9 +20,9 @@ const fn plan([lanes, slices]: [u32; 2], cache: CacheFormat, planes: u32) -> Pla
 /// Plans of the GPU classes, and one of a CPU.
 pub const INTEGER_PLANS: [Plan; 4] = [
     plan([32, 8], CacheFormat::F16, 2),
+    plan([32, 4], CacheFormat::F16, 1),
     plan([64, 4], CacheFormat::F32, 2),
     plan([8, 1], CacheFormat::Q8_0, 2),
-    plan([32, 4], CacheFormat::F16, 1),
 ];
 
 /// `x` as the device rounds it, `[rows, columns]`.
