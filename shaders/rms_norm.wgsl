@@ -15,9 +15,9 @@ fn rms_norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
     let out = group.x * params.pieces;
     var source = out;
     if OUTPUT_ROWS != 0u { source += step.first_output * params.pieces; }
-
     let scale = row_scale(source, params.pieces, params.epsilon, lane);
-    for (var i = lane; i < params.pieces; i += LANES) {
-        y[out + i] = x[source + i] * scale * gain[i];
-    }
+    write_row(group.x, source, scale, lane);
 }
+
+// Piece `i` of the row that begins at `source`, normalised.
+fn normed(source: u32, i: u32, scale: f32) -> vec4<f32> { return x[source + i] * scale * gain[i]; }

@@ -39,11 +39,12 @@ fn passes_stay_inside_their_arrays() {
 #[test]
 fn an_access_outside_is_found_and_named() {
     let folder = tempfile::tempdir().expect("a folder");
-    let right = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/rms_norm.wgsl"));
+    let right = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/norm/store.wgsl"));
     let right = right.expect("a kernel");
-    let wrong = right.replace("y[out + i]", "y[arrayLength(&y) + out + i]");
+    let wrong = right.replace("y[row", "y[arrayLength(&y) + row");
     assert_ne!(wrong, right);
-    std::fs::write(folder.path().join("rms_norm.wgsl"), wrong).expect("a kernel");
+    std::fs::create_dir(folder.path().join("norm")).expect("a folder");
+    std::fs::write(folder.path().join("norm/store.wgsl"), wrong).expect("a kernel");
     let shaders = Shaders::from_folder(folder.path()).expect("shaders");
     let device = Device::open_audited(&AdapterQuery::default(), shaders).expect("an adapter");
     match check_values(&device, &device.default_plan()) {

@@ -134,19 +134,22 @@ impl Sequence {
             Matmul::new(device, &plan, &step, matrix, [states, &a.hidden], Finish::Add, RowSet::All)
         });
 
+        let head = [&a.normed, logits];
+        let mut head = Matmul::new(device, &plan, &step, model.head(), head, Finish::Store, RowSet::Outputs)?;
         Ok(Sequence {
             embedding: Embedding::new(device, &model.embedding, mask_row, &ids.buffer, &a.hidden)?,
             projection: projection.transpose()?,
             layers,
-            final_norm: RmsNorm::new(
+            final_norm: RmsNorm::quantising(
                 device,
                 &step,
                 [&a.hidden, &a.normed],
                 &model.final_norm,
                 config.norm_epsilon as f32,
                 RowSet::Outputs,
+                head.take_quantisation(),
             )?,
-            head: Matmul::new(device, &plan, &step, model.head(), [&a.normed, logits], Finish::Store, RowSet::Outputs)?,
+            head,
             argmax: Argmax::new(device, rows, logits, limit, listed, choices)?,
             limit,
             model: model.clone(),
@@ -518,16 +521,20 @@ impl Layer {
     fn new(model: &Transformer, layer: usize, rows: Rows, a: &Activations, cache: &KvCache) -> Result<Layer> {
         let (device, plan, weights, step) = (&model.device, &model.plan, &model.layers[layer], rows.step());
         let epsilon = model.config.norm_epsilon as f32;
-        let norm = |gain| RmsNorm::new(device, step, [&a.hidden, &a.normed], gain, epsilon, RowSet::All);
+        let norm = |gain, planes| {
+            RmsNorm::quantising(device, step, [&a.hidden, &a.normed], gain, epsilon, RowSet::All, planes)
+        };
         let matmul = |matrix, x, y, finish| Matmul::new(device, plan, step, matrix, [x, y], finish, RowSet::All);
         let bias = weights.qkv_bias.as_ref().map_or(Finish::Store, Finish::Bias);
+        let mut qkv = matmul(&weights.qkv, &a.normed, &a.qkv, bias)?;
+        let mut gate_up = matmul(&weights.gate_up, &a.normed, &a.gated, Finish::Swiglu)?;
         Ok(Layer {
-            attention_norm: norm(&weights.attention_norm)?,
-            qkv: matmul(&weights.qkv, &a.normed, &a.qkv, bias)?,
+            attention_norm: norm(&weights.attention_norm, qkv.take_quantisation())?,
+            qkv,
             cached: RwLock::new(CachedOps::new(model, layer, rows, a, cache)?),
             output: matmul(&weights.output, &a.attended, &a.hidden, Finish::Add)?,
-            feed_forward_norm: norm(&weights.feed_forward_norm)?,
-            gate_up: matmul(&weights.gate_up, &a.normed, &a.gated, Finish::Swiglu)?,
+            feed_forward_norm: norm(&weights.feed_forward_norm, gate_up.take_quantisation())?,
+            gate_up,
             down: matmul(&weights.down, &a.gated, &a.hidden, Finish::Add)?,
         })
     }

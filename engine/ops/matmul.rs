@@ -199,6 +199,12 @@ impl Matmul {
         Ok(op)
     }
 
+    /// Leaves it to what writes the rows to quantise them ([`super::RmsNorm::quantising`]): the signed bytes of a value that
+    /// it is to make, if the product is one of integers.
+    pub fn take_quantisation(&mut self) -> Option<u32> {
+        self.quantise.take().map(|quantise| quantise.planes())
+    }
+
     /// Records the product for `rows` rows (of the row set), by the kernel that `role` takes.
     ///
     /// Errors: [`Error::Compile`] if a variant does not compile.

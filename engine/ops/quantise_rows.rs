@@ -34,7 +34,7 @@ impl QuantiseRows {
             return Err(Error::Shape { op: "quantise_rows", tensor: "x", got: vec![x.rows, x.width], expected });
         }
         let padded = padded_blocks(x.width);
-        let kernel = device.kernel(&["quantise_rows"], &[("PLANES", planes), ("X_ROWS", MOST_ROWS as u32)])?;
+        let kernel = device.kernel(&["quantise_rows", "shared/quantise"], &constants(planes))?;
         let params = QuantiseParams { blocks: (x.width / BLOCK) as u32, padded: padded as u32 };
         let params = Buffer::uniform(device, "quantise_rows params", &params)?;
         let dispatch = kernel.dispatch(device, &[&params, &x.buffer, QuantiseRows::rows_of(device, x)?], [1, 1, 1])?;
@@ -52,6 +52,11 @@ impl QuantiseRows {
         Ok(x.integers.get_or_init(|| Box::new(buffer)))
     }
 
+    /// Signed bytes of a value.
+    pub(super) fn planes(&self) -> u32 {
+        self.planes
+    }
+
     /// Device memory of the integers of rows that are `width` wide.
     pub fn bytes(width: usize) -> u64 {
         (padded_blocks(width) * MOST_ROWS * block_bytes(2)) as u64
@@ -63,6 +68,11 @@ impl QuantiseRows {
         let work = Work::of(rows, [1, self.width], bytes, 4 * rows * self.width);
         self.dispatch.encode_over(pass, [self.padded.div_ceil(64) as u32, rows as u32, 1], work);
     }
+}
+
+/// The constants of shared/quantise.wgsl for values of `planes` bytes.
+pub(super) fn constants(planes: u32) -> [(&'static str, u32); 2] {
+    [("PLANES", planes), ("X_ROWS", MOST_ROWS as u32)]
 }
 
 /// Blocks of a row of integers: products take two at a time.

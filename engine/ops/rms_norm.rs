@@ -1,5 +1,6 @@
 //! `y[r] = x[r] / √(mean(x[r]²) + ε) · gain`: shaders/rms_norm.wgsl.
 
+use super::quantise_rows::{self, QuantiseRows};
 use super::{MOST_ROWS, RowSet, Tensor};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
@@ -31,19 +32,45 @@ impl RmsNorm {
         epsilon: f32,
         row_set: RowSet,
     ) -> Result<RmsNorm> {
-        if !x.width.is_multiple_of(4) {
-            let expected = vec![x.rows, x.width.next_multiple_of(4)];
+        RmsNorm::quantising(device, step, [x, y], gain, epsilon, row_set, None)
+    }
+
+    /// As [`RmsNorm::new`]; with `planes` the first [`MOST_ROWS`] rows of `y` are written as integers as well, of so many
+    /// signed bytes, as [`QuantiseRows`] would write them.
+    ///
+    /// Errors: [`Error::Shape`] as there, and if the width is no multiple of 32; as [`Buffer::storage`].
+    pub fn quantising(
+        device: &Device,
+        step: &Buffer,
+        [x, y]: [&Tensor; 2],
+        gain: &Tensor,
+        epsilon: f32,
+        row_set: RowSet,
+        planes: Option<u32>,
+    ) -> Result<RmsNorm> {
+        let multiple = if planes.is_some() { quantise_rows::BLOCK } else { 4 };
+        if !x.width.is_multiple_of(multiple) {
+            let expected = vec![x.rows, x.width.next_multiple_of(multiple)];
             return Err(Error::Shape { op: "rms_norm", tensor: "x", got: vec![x.rows, x.width], expected });
         }
         gain.expect("rms_norm", "gain", 1, x.width)?;
         y.expect("rms_norm", "y", MOST_ROWS, x.width)?;
         // A CPU's barriers cost more than what they would share out.
         let lanes = if device.is_software() { 8 } else { 64 };
-        let kernel =
-            device.kernel(&["rms_norm", "shared/row_scale", "shared/step"], &[("LANES", lanes), row_set.constant()])?;
+        let (shared, constants) = (["shared/row_scale", "shared/step"], [("LANES", lanes), row_set.constant()]);
+        let kernel = match planes {
+            None => device.kernel(&[&["rms_norm", "norm/store"][..], &shared].concat(), &constants)?,
+            Some(planes) => device.kernel(
+                &[&["rms_norm", "norm/quantise", "shared/quantise"][..], &shared].concat(),
+                &[&constants[..], &quantise_rows::constants(planes)].concat(),
+            )?,
+        };
         let params = RmsNormParams { pieces: (x.width / 4) as u32, epsilon };
         let params = Buffer::uniform(device, "rms_norm params", &params)?;
-        let operands = [&params, step, &x.buffer, &gain.buffer, &y.buffer];
+        let mut operands = vec![&params, step, &x.buffer, &gain.buffer, &y.buffer];
+        if planes.is_some() {
+            operands.push(QuantiseRows::rows_of(device, y)?);
+        }
         let dispatch = kernel.dispatch(device, &operands, [1, 1, 1])?;
         Ok(RmsNorm { dispatch, width: x.width })
     }

@@ -1,9 +1,9 @@
 //! `quantise_rows` on the device.
 
-use pard_engine::gpu::Device;
-use pard_engine::ops::{MOST_ROWS, QuantiseRows, Tensor};
+use pard_engine::gpu::{Device, Pass};
+use pard_engine::ops::{MOST_ROWS, QuantiseRows, RmsNorm, RowSet, Step, Tensor};
 
-use super::{input, poison, submit};
+use super::{input, output, poison, read, submit, vector};
 use crate::oracle::quantise_rows::{Rest, error, largest, unpack};
 use crate::support::gpu::device;
 use crate::support::random::Random;
@@ -11,9 +11,14 @@ use crate::support::random::Random;
 /// The integers of the first `rows` rows of `x`, row by row, padding included.
 pub fn run(device: &Device, x: &Tensor, planes: u32, rows: usize) -> Vec<Vec<u32>> {
     let op = QuantiseRows::new(device, x, planes).expect("shapes that fit");
+    written(device, x, planes, rows, |pass| op.encode(pass, rows))
+}
+
+/// The integers of the first `rows` rows of `x` that `encode` has written.
+fn written(device: &Device, x: &Tensor, planes: u32, rows: usize, encode: impl FnOnce(&mut Pass)) -> Vec<Vec<u32>> {
     let buffer = QuantiseRows::rows_of(device, x).expect("a small buffer");
     poison(device, buffer);
-    submit(device, |pass| op.encode(pass, rows));
+    submit(device, encode);
     let block = 4 * (2 * planes as usize + 1);
     let blocks = x.width.div_ceil(64) * 2;
     let words: Vec<u32> = buffer.read(device, 0, blocks * MOST_ROWS * block).expect("words");
@@ -69,6 +74,36 @@ fn values_are_within_the_bound_and_sums_are_theirs() {
             }
             // Half a step is reached, or the bound says nothing.
             assert!(count < 5 || worst > error(planes) / 2.0, "{planes} bytes: {worst}");
+        }
+    }
+}
+
+#[test]
+fn a_normalisation_writes_the_integers_of_its_rows() {
+    let mut random = Random::new(162);
+    for (planes, width) in [(2, 32), (1, 96), (2, 576), (1, 4096)] {
+        for first_output in [None, Some(3)] {
+            // More rows than there is room for as integers, as prompts have.
+            let (count, outputs) = (70, 70 - first_output.unwrap_or(0));
+            let row_set = if first_output.is_some() { RowSet::Outputs } else { RowSet::All };
+            let first = first_output.unwrap_or(0) as u32;
+            let step = Step { rows: count, first_output: first, outputs: outputs as u32, ..Step::default() };
+            let step = super::step(device(), step);
+            let x = input(device(), width, &rows(&mut random, count as usize, width));
+            let gain = vector(device(), &random.normals(width, 1.0));
+            let (plain, y) = (output(device(), outputs, width), output(device(), outputs, width));
+            let op = RmsNorm::new(device(), &step, [&x, &plain], &gain, 1e-5, row_set).expect("shapes that fit");
+            submit(device(), |pass| op.encode(pass, outputs));
+            let op = RmsNorm::quantising(device(), &step, [&x, &y], &gain, 1e-5, row_set, Some(planes));
+            let op = op.expect("shapes that fit");
+            let found = written(device(), &y, planes, MOST_ROWS, |pass| op.encode(pass, outputs));
+            let context = format!("{planes} bytes, width {width}, from {first_output:?}");
+            assert_eq!(
+                read(device(), "rms_norm", &y, outputs),
+                read(device(), "rms_norm", &plain, outputs),
+                "{context}"
+            );
+            assert_eq!(found, run(device(), &plain, planes, MOST_ROWS), "{context}");
         }
     }
 }

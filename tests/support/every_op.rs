@@ -254,6 +254,11 @@ fn rows(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
     let (x, y, gain) = (tensor(136)?, tensor(136)?, Tensor::new(device, "gain", 1, 136)?);
     for row_set in [RowSet::All, RowSet::Outputs] {
         RmsNorm::new(device, &step, [&x, &y], &gain, 1e-6, row_set)?.encode(pass, MOST_ROWS);
+        let (x, y, gain) = (tensor(96)?, tensor(96)?, Tensor::new(device, "gain", 1, 96)?);
+        for planes in [1, 2] {
+            let op = RmsNorm::quantising(device, &step, [&x, &y], &gain, 1e-6, row_set, Some(planes))?;
+            op.encode(pass, MOST_ROWS);
+        }
     }
     let choices = Buffer::storage(device, "choices", 128)?;
     let vocabulary = Buffer::storage(device, "vocabulary", 4 * 4097)?;
