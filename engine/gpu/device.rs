@@ -52,7 +52,7 @@ struct Kernels {
 }
 
 /// Kernels that are kept although nothing may run them.
-const MAX_RECENT_KERNELS: usize = 32;
+const MAX_RECENT_KERNELS: usize = 256;
 
 /// Is told of errors that wgpu reports to nobody in particular.
 pub type ErrorHook = Box<dyn Fn(&wgpu::Error) + Send + Sync>;
