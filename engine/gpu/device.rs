@@ -42,16 +42,16 @@ struct Inner {
     allocated: Arc<AtomicU64>,
 }
 
-/// The kernels compiled so far. Something that runs them keeps them; drivers may keep megabytes for each, and Mesa's software
-/// driver translates all of them again and again where they have more than two million instructions together.
+/// Kernels compiled so far. Operations hold those they run; the rest is let go, since a driver may keep megabytes for each, and
+/// Mesa's software driver compiles kernels again at every use once all of them together exceed two million instructions.
 #[derive(Default)]
 struct Kernels {
     compiled: HashMap<Composition, Weak<Kernel>>,
-    /// The last ones that were compiled, for whoever builds the same operation a moment later.
+    /// The latest ones, kept for operations that are soon built again.
     recent: VecDeque<Arc<Kernel>>,
 }
 
-/// Kernels that are kept although nothing may run them.
+/// Kernels kept whether an operation holds them or not.
 const MAX_RECENT_KERNELS: usize = 256;
 
 /// Is told of errors that wgpu reports to nobody in particular.
@@ -266,7 +266,7 @@ impl Device {
         Plan::for_device(self)
     }
 
-    /// The kernel made of the shader files `files` with `constants`, compiled unless there is one.
+    /// The kernel made of the shader files `files` with `constants`, compiled unless it is there already.
     ///
     /// **Errors**: [`Error::Compile`] with the compiler's words, [`Error::DeviceLost`] if compiling ended the device.
     pub fn kernel(&self, files: &[&'static str], constants: &[(&'static str, u32)]) -> Result<Arc<Kernel>> {

@@ -199,8 +199,8 @@ impl Matmul {
         Ok(op)
     }
 
-    /// Leaves it to what writes the rows to quantise them ([`super::RmsNorm::quantising`]): the signed bytes of a value that
-    /// it is to make, if the product is one of integers.
+    /// Hands the quantisation of x over to the operation that writes x ([`super::RmsNorm::quantising`]). Returns the signed
+    /// bytes of a value, or `None` if the product multiplies floats.
     pub fn take_quantisation(&mut self) -> Option<u32> {
         self.quantise.take().map(|quantise| quantise.planes())
     }

@@ -35,8 +35,8 @@ impl RmsNorm {
         RmsNorm::quantising(device, step, [x, y], gain, epsilon, row_set, None)
     }
 
-    /// As [`RmsNorm::new`]; with `planes` the first [`MOST_ROWS`] rows of `y` are written as integers as well, of so many
-    /// signed bytes, as [`QuantiseRows`] would write them.
+    /// As [`RmsNorm::new`]; with `planes`, also writes the first [`MOST_ROWS`] rows of `y` as integers of so many signed
+    /// bytes, bit for bit as [`QuantiseRows`] does.
     ///
     /// Errors: [`Error::Shape`] as there, and if the width is no multiple of 32; as [`Buffer::storage`].
     pub fn quantising(
