@@ -130,7 +130,8 @@ fn every_method_writes_the_same_tokens_by_integer_products() {
     let config = Config { feed_forward_size: 160, ..plain.config.clone() };
     let recipe = Recipe { config, ..plain };
     // Made for GPUs: a software driver takes long for each number of rows, and gigabytes for all.
-    let (plans, lengths) = if sweep() { (&INTEGER_PLANS[..], lengths()) } else { (&INTEGER_PLANS[..2], vec![1, 5]) };
+    let (plans, lengths) =
+        if sweep() { (&INTEGER_PLANS[..], lengths()) } else { (&INTEGER_PLANS[..2], vec![1, 5, 16]) };
     for (plan, layers) in
         plans.iter().zip([WeightFormat::Q8_0, WeightFormat::Q4_1, WeightFormat::Q5_0, WeightFormat::Q4_1])
     {

@@ -251,6 +251,13 @@ fn between(recorder: &mut Recorder, device: &Device, plan: &Plan, model: &Model)
             Ok(())
         })?;
     }
+    for planes in [1, 2] {
+        let op = RmsNorm::quantising(device, &step, [&x, &y], &gain, 1e-6, RowSet::All, Some(planes))?;
+        recorder.op(device, describe("rms_norm with integers"), |pass| {
+            op.encode(pass, rows);
+            Ok(())
+        })?;
+    }
     for format in FORMATS.into_iter().filter(|format| hidden.is_multiple_of(format.block_len())) {
         let table = Matrix::zeros(device, plan, "embedding", format, [model.vocabulary, hidden], 1)?;
         let op = Embedding::new(device, &table, None, &ids, &x)?;

@@ -59,12 +59,12 @@ impl QuantiseRows {
 
     /// Device memory of the integers of rows that are `width` wide.
     pub fn bytes(width: usize) -> u64 {
-        (padded_blocks(width) * MOST_ROWS * block_bytes(2)) as u64
+        (MOST_ROWS * row_bytes(width, 2)) as u64
     }
 
     /// Records the quantisation of the first `rows` rows, 32 at most.
     pub fn encode(&self, pass: &mut Pass, rows: usize) {
-        let bytes = rows * (4 * self.width + self.padded * block_bytes(self.planes));
+        let bytes = rows * (4 * self.width + row_bytes(self.width, self.planes));
         let work = Work::of(rows, [1, self.width], bytes, 4 * rows * self.width);
         self.dispatch.encode_over(pass, [self.padded.div_ceil(64) as u32, rows as u32, 1], work);
     }
@@ -73,6 +73,11 @@ impl QuantiseRows {
 /// The constants of shared/quantise.wgsl for values of `planes` bytes.
 pub(super) fn constants(planes: u32) -> [(&'static str, u32); 2] {
     [("PLANES", planes), ("X_ROWS", MOST_ROWS as u32)]
+}
+
+/// Bytes of a row of `width` integers of `planes` bytes, padding included.
+pub(super) fn row_bytes(width: usize, planes: u32) -> usize {
+    padded_blocks(width) * block_bytes(planes)
 }
 
 /// Blocks of a row of integers: products take two at a time.

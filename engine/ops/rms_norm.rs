@@ -16,6 +16,8 @@ struct RmsNormParams {
 pub struct RmsNorm {
     dispatch: Dispatch,
     width: usize,
+    /// Bytes of a row of integers, if it writes them.
+    integer_bytes: usize,
 }
 
 impl RmsNorm {
@@ -72,12 +74,14 @@ impl RmsNorm {
             operands.push(QuantiseRows::rows_of(device, y)?);
         }
         let dispatch = kernel.dispatch(device, &operands, [1, 1, 1])?;
-        Ok(RmsNorm { dispatch, width: x.width })
+        let integer_bytes = planes.map_or(0, |planes| quantise_rows::row_bytes(x.width, planes));
+        Ok(RmsNorm { dispatch, width: x.width, integer_bytes })
     }
 
     /// Records the normalisation of `rows` rows (of the row set).
     pub fn encode(&self, pass: &mut Pass, rows: usize) {
-        let work = Work::of(rows, [1, self.width], 4 * (2 * rows + 1) * self.width, 4 * rows * self.width);
+        let bytes = 4 * (2 * rows + 1) * self.width + rows.min(MOST_ROWS) * self.integer_bytes;
+        let work = Work::of(rows, [1, self.width], bytes, 4 * rows * self.width);
         self.dispatch.encode_over(pass, [rows as u32, 1, 1], work);
     }
 }
