@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::path::Path;
 
 use pard_engine::Result;
-use pard_engine::model::checkpoint::{Checkpoint, StoredType, TensorInfo};
-use pard_engine::model::config::{Config, Family, RopeScaling};
+use pard_engine::checkpoint::config::{Config, Family, RopeScaling};
+use pard_engine::checkpoint::{Checkpoint, StoredType, TensorInfo};
 use pard_engine::model::expected_matrices;
 
 /// What can be asked for; the first is the default.

@@ -17,9 +17,9 @@ use candle_core::Device::Cpu;
 use candle_core::{Tensor, Var};
 use candle_nn::{AdamW, Optimizer as _, ParamsAdamW};
 use pard_engine::Result;
+use pard_engine::checkpoint::Checkpoint;
+use pard_engine::checkpoint::config::Config;
 use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, Plan};
-use pard_engine::model::checkpoint::Checkpoint;
-use pard_engine::model::config::Config;
 use pard_engine::training::{Loss, OptimizerOptions, PackedRows, Recipe, Retention, Sample, Trainer, TrainingOptions};
 
 const SAMPLE_TOKENS: usize = 128;

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use pard_engine::Error;
+use pard_engine::checkpoint::ModelFiles;
+use pard_engine::checkpoint::resolve::DEFAULT_MODEL;
 use pard_engine::gpu::{CacheFormat, Device, Plan};
-use pard_engine::model::source::DEFAULT_MODEL;
-use pard_engine::model::{LoadOptions, Model, ModelFiles};
+use pard_engine::model::{LoadOptions, Model};
 use pard_engine::ops::gradients::MomentFormat;
 use pard_engine::training::data::{Dataset, most_frequent};
 use pard_engine::training::draft::{self, Embeddings};

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, value_parser};
+use pard_engine::checkpoint::resolve::DEFAULT_MODEL;
 use pard_engine::decoding::{
     Acceptance, DecoderOptions, Drafts, MOST_DRAFTS, MOST_TEMPERATURE, Method, NgramOptions, SamplingOptions,
 };
 use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, ProductChoice, QuantisedChoice, Shaders, is_same_adapter};
-use pard_engine::model::source::DEFAULT_MODEL;
 use pard_engine::model::{LoadOptions, WeightChoice};
 use pard_engine::ops::{MOST_ROWS, WeightFormat};
 use pard_engine::{Error, Result};

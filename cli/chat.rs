@@ -10,9 +10,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use pard_engine::Error;
+use pard_engine::checkpoint::options::SourceOptions;
 use pard_engine::decoding::{Decoder, FinishReason, Limits, Method, Statistics};
 use pard_engine::gpu::Device;
-use pard_engine::model::source::SourceOptions;
 use pard_engine::text::{Conversation, Message, Rendering};
 use serde_json::{Value, json};
 

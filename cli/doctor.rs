@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
+use pard_engine::checkpoint::ModelFiles;
+use pard_engine::checkpoint::resolve::DEFAULT_MODEL;
 use pard_engine::decoding::{Decoder, DecoderOptions, Drafts, Limits, MOST_DRAFTS, Method};
 use pard_engine::gpu::{AdapterReport, Device, Plan, Products, adapters};
-use pard_engine::model::source::DEFAULT_MODEL;
-use pard_engine::model::{LoadOptions, ModelFiles, Sequence};
+use pard_engine::model::{LoadOptions, Sequence};
 use pard_engine::ops::{Yardstick, check_products, check_row_invariance, check_values};
 use pard_engine::text::{Message, Rendering};
 use serde_json::{Value, json};

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
+use pard_engine::checkpoint::DraftFiles;
+use pard_engine::checkpoint::config::{Config, RopeScaling, SlidingWindow};
+use pard_engine::checkpoint::{Checkpoint, StoredType, TensorInfo};
 use pard_engine::decoding::MOST_DRAFTS;
-use pard_engine::model::checkpoint::{Checkpoint, StoredType, TensorInfo};
-use pard_engine::model::config::{Config, RopeScaling, SlidingWindow};
-use pard_engine::model::{DraftFiles, Sequence, Transformer, shared};
+use pard_engine::model::{Sequence, Transformer, shared};
 use serde_json::{Map, Value, json};
 
 use crate::args::InspectArguments;

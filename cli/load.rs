@@ -6,10 +6,12 @@ use std::cell::{OnceCell, RefCell};
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
+use pard_engine::checkpoint::options::{DownloadProgress, SourceOptions};
+use pard_engine::checkpoint::resolve;
+use pard_engine::checkpoint::{DraftFiles, ModelFiles};
 use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, Drafts, Method};
 use pard_engine::gpu::Device;
-use pard_engine::model::source::{self, DownloadProgress, SourceOptions};
-use pard_engine::model::{Blueprint, DraftFiles, LoadOptions, Model, ModelFiles, PassCost, Progress, shared};
+use pard_engine::model::{Blueprint, LoadOptions, Model, PassCost, Progress, shared};
 use pard_engine::{Error, Result};
 use serde_json::{Value, json};
 
@@ -321,12 +323,12 @@ fn draft_at(path: &Path, target: &ModelFiles) -> Result<ModelFiles> {
 }
 
 fn find(name: &str, talk: Talk) -> Result<PathBuf> {
-    with_downloads(talk, |options| source::resolve(name, options))
+    with_downloads(talk, |options| resolve::resolve(name, options))
 }
 
 /// The newest revision of a repository, downloaded if need be.
 pub fn pull(name: &str, talk: Talk) -> Result<PathBuf> {
-    with_downloads(talk, |options| source::pull(name, options))
+    with_downloads(talk, |options| resolve::pull(name, options))
 }
 
 fn with_downloads(talk: Talk, find: impl Fn(&SourceOptions) -> Result<PathBuf>) -> Result<PathBuf> {

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use pard_engine::model::local::{LocalModel, LocalState, local_models};
-use pard_engine::model::source::SourceOptions;
+use pard_engine::checkpoint::hub_cache::{LocalModel, LocalState, local_models};
+use pard_engine::checkpoint::options::SourceOptions;
 use serde_json::{Value, json};
 
 use crate::args::{ModelsArguments, PullArguments};

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use pard_engine::Error;
+use pard_engine::checkpoint::config::Config;
 use pard_engine::decoding::{
     Costs, Decoder, DecoderOptions, Draft, Drafts, MOST_DRAFTS, Method, Speculation, Statistics,
 };
 use pard_engine::gpu::{AdapterQuery, Buffer, CacheFormat, Device};
-use pard_engine::model::config::Config;
 use pard_engine::model::{PassCost, Sequence, Transformer, WeightChoice};
 use pard_engine::ops::{Role, WeightFormat};
 

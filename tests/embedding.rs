@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use futures_core::Stream;
+use pard_engine::checkpoint::ModelFiles;
+use pard_engine::checkpoint::options::SourceOptions;
+use pard_engine::checkpoint::resolve;
+use pard_engine::checkpoint::storage::{Bytes, Memory, Storage};
 use pard_engine::decoding::{AnswerStream, Drafts, Piece, Pool, SamplingOptions, Transcript};
 use pard_engine::gpu::wgpu;
-use pard_engine::model::ModelFiles;
-use pard_engine::model::source::{self, SourceOptions};
-use pard_engine::model::storage::{Bytes, Memory, Storage};
 use pard_engine::{
     Decoder, DecoderOptions, Device, Draft, Error, FinishReason, Generation, Limits, LoadOptions, Message, Method,
     Model, Rendering, Result,
@@ -139,7 +140,7 @@ fn a_model_may_lie_in_memory_or_in_an_applications_own_storage() {
 
 #[test]
 fn a_gguf_file_may_lie_in_memory() {
-    let path = match source::resolve("smollm2", &SourceOptions::from_env()) {
+    let path = match resolve::resolve("smollm2", &SourceOptions::from_env()) {
         Ok(path) => path,
         Err(error) => return eprintln!("SKIPPED: a GGUF file in memory: {error}"),
     };

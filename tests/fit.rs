@@ -3,13 +3,12 @@
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use pard_engine::Error;
+use pard_engine::checkpoint::Checkpoint;
+use pard_engine::checkpoint::ModelFiles;
+use pard_engine::checkpoint::config::Config;
 use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, Drafts, Method};
 use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, Plan, ProductChoice};
-use pard_engine::model::checkpoint::Checkpoint;
-use pard_engine::model::config::Config;
-use pard_engine::model::{
-    Blueprint, LoadOptions, Model, ModelFiles, Need, PassCost, Sequence, Transformer, WeightChoice,
-};
+use pard_engine::model::{Blueprint, LoadOptions, Model, Need, PassCost, Sequence, Transformer, WeightChoice};
 use pard_engine::ops::WeightFormat;
 
 use crate::support::gpu::cooperative_plan;

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use pard_engine::Error;
-use pard_engine::model::ModelFiles;
-use pard_engine::model::source::{DownloadProgress, SourceOptions, pull, resolve};
+use pard_engine::checkpoint::ModelFiles;
+use pard_engine::checkpoint::options::{DownloadProgress, SourceOptions};
+use pard_engine::checkpoint::resolve::{pull, resolve};
 use serde_json::json;
 
 use crate::support::tiny_model::Recipe;

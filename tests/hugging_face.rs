@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use pard_engine::Error;
-use pard_engine::model::ModelFiles;
-use pard_engine::model::config::{Config, Family, RopeScaling, SlidingWindow, TargetLayers, Yarn};
-use pard_engine::model::hugging_face::parse_config;
+use pard_engine::checkpoint::ModelFiles;
+use pard_engine::checkpoint::config::{Config, Family, RopeScaling, SlidingWindow, TargetLayers, Yarn};
+use pard_engine::checkpoint::hugging_face::parse_config;
 use pard_engine::text::{Message, Rendering};
 use proptest::prelude::*;
 use serde_json::{Value, json};

@@ -4,9 +4,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use pard_engine::checkpoint::ModelFiles;
 use pard_engine::decoding::{Decoder, DecoderOptions, Method};
 use pard_engine::gpu::{Buffer, CacheFormat, Plan, QuantisedProducts};
-use pard_engine::model::{LoadOptions, Model, ModelFiles, Sequence, Transformer, WeightChoice};
+use pard_engine::model::{LoadOptions, Model, Sequence, Transformer, WeightChoice};
 use pard_engine::ops::{MOST_ROWS, Role, WeightFormat};
 use pard_engine::text::{Message, Rendering};
 

@@ -4,12 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
+use pard_engine::checkpoint::ModelFiles;
+use pard_engine::checkpoint::options::SourceOptions;
+use pard_engine::checkpoint::resolve;
 use pard_engine::decoding::{
     Decoder, DecoderOptions, Draft, Drafts, FinishReason, Generation, Limits, MOST_DRAFTS, Method,
 };
 use pard_engine::gpu::{Buffer, CacheFormat, ProductChoice, QuantisedChoice};
-use pard_engine::model::source::{self, SourceOptions};
-use pard_engine::model::{LoadOptions, Model, ModelFiles, Sequence};
+use pard_engine::model::{LoadOptions, Model, Sequence};
 use pard_engine::ops::{MOST_ROWS, Role};
 use pard_engine::text::{Conversation, Message, Rendering};
 use serde_json::Value;
@@ -33,7 +35,7 @@ pub const PROMPTS: [&str; 10] = [
 ];
 
 pub fn path() -> PathBuf {
-    source::resolve("smollm2", &SourceOptions::from_env()).expect("the default model; `./run model` fetches it")
+    resolve::resolve("smollm2", &SourceOptions::from_env()).expect("the default model; `./run model` fetches it")
 }
 
 fn load(options: LoadOptions) -> Model {

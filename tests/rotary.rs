@@ -1,6 +1,6 @@
 //! The rotary table of the host: YaRN against its formula and against numbers from elsewhere, and positions far out.
 
-use pard_engine::model::config::{Config, RopeScaling, Yarn};
+use pard_engine::checkpoint::config::{Config, RopeScaling, Yarn};
 use pard_engine::model::rotary::{angles, frequencies};
 
 use crate::oracle::rotary_table::rotary_table;

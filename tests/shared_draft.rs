@@ -4,10 +4,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use pard_engine::checkpoint::{DraftFiles, ModelFiles};
 use pard_engine::decoding::{Draft, MOST_DRAFTS, Method};
 use pard_engine::gpu::{Buffer, CacheFormat};
 use pard_engine::model::shared::{MASK_EMBEDDING, VOCABULARY};
-use pard_engine::model::{DraftFiles, ModelFiles, Sequence, Transformer};
+use pard_engine::model::{Sequence, Transformer};
 use pard_engine::ops::{Matrix, Role, WeightFormat};
 use pard_engine::{Error, Result};
 use serde_json::{Value, json};

@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use pard_engine::Error;
-use pard_engine::model::source::{DEFAULT_MODEL, DEFAULT_MODEL_FILE, SourceOptions, resolve};
+use pard_engine::checkpoint::options::SourceOptions;
+use pard_engine::checkpoint::resolve::{DEFAULT_MODEL, DEFAULT_MODEL_FILE, resolve};
 
 use crate::support::tiny_model::Recipe;
 

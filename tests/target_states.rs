@@ -8,9 +8,9 @@ use candle_core::Device::Cpu;
 use candle_core::{DType, Tensor};
 use fastrand::Rng;
 use pard_engine::Error;
+use pard_engine::checkpoint::config::{Config, TargetLayers};
 use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, Drafts, Method, Pool};
 use pard_engine::gpu::{CacheFormat, Plan};
-use pard_engine::model::config::{Config, TargetLayers};
 use pard_engine::model::{PassCost, TARGET_PROJECTION, Transformer};
 use pard_engine::training::{Network, PackedRows, Recipe as NetworkRecipe, Retention};
 

@@ -1,8 +1,8 @@
 //! `attention` and `attention_merge`: a few rows at the end of contexts of several lengths, and a chunk of a prompt.
 
 use pard_engine::Result;
+use pard_engine::checkpoint::config::Config;
 use pard_engine::gpu::{Buffer, CacheFormat, Pass, Plan};
-use pard_engine::model::config::Config;
 use pard_engine::ops::{Attention, AttentionScratch, AttentionShape, KvCache, Role, Rope, Tensor};
 
 use crate::bench::{Bench, Case, PROMPT_ROWS, cold_copies};

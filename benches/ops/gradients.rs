@@ -1,8 +1,8 @@
 //! `input_gradient` and `weight_gradient` on the matrices of a layer, beside the product that they belong to.
 
 use pard_engine::Result;
+use pard_engine::checkpoint::config::Config;
 use pard_engine::gpu::Pass;
-use pard_engine::model::config::Config;
 use pard_engine::ops::gradients::{Accumulate, InputGradient, WeightGradient};
 use pard_engine::ops::{Finish, Matmul, Matrix, Role, RowSet, Tensor, WeightFormat};
 

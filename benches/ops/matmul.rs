@@ -4,8 +4,8 @@
 use std::ops::Range;
 
 use pard_engine::Result;
+use pard_engine::checkpoint::config::Config;
 use pard_engine::gpu::{Plan, QuantisedProducts};
-use pard_engine::model::config::Config;
 use pard_engine::ops::{Finish, MOST_ROWS, Matmul, Matrix, QuantiseRows, Role, RowSet, Tensor, WeightFormat};
 
 use crate::bench::{Bench, Case, PROMPT_ROWS, cold_copies, each};

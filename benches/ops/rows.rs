@@ -1,8 +1,8 @@
 //! The kernels that take each row by itself: `embedding`, `rms_norm`, `remember` and `recall`, `rope`, `argmax`.
 
 use pard_engine::Result;
+use pard_engine::checkpoint::config::Config;
 use pard_engine::gpu::Buffer;
-use pard_engine::model::config::Config;
 use pard_engine::ops::{
     Argmax, AttentionShape, Embedding, KvCache, MOST_ROWS, Matrix, Recall, Remember, RmsNorm, Rope, RopeGains, RowSet,
     States, Tensor, WeightFormat,

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use pard_engine::checkpoint::resolve::DEFAULT_MODEL;
 use pard_engine::decoding::{DecoderOptions, Drafts, Method};
 use pard_engine::gpu::{Device, Plan, Products, Profile, adapters};
 use pard_engine::measure::{self, KernelTime, MadeModel, Shape, Spread};
 use pard_engine::model::Sequence;
-use pard_engine::model::source::DEFAULT_MODEL;
 use pard_engine::ops::{MOST_ROWS, Role, WeightFormat, Yardstick, check_products, check_row_invariance, check_values};
 use pard_engine::{Error, Message};
 use serde_json::{Value, json};

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use super::arguments::{self, Shared};
 use super::device::PardDevice;
 use super::failure::{Failure, PardError, PardStatus, c_string, free, give};
+use crate::checkpoint::options::{DownloadProgress, SourceOptions};
+use crate::checkpoint::resolve;
+use crate::checkpoint::storage::Memory;
+use crate::checkpoint::{DraftFiles, ModelFiles};
 use crate::decoding::Draft;
 use crate::gpu::{CacheFormat, ProductChoice, QuantisedChoice};
-use crate::model::source::{self, DownloadProgress, SourceOptions};
-use crate::model::storage::Memory;
-use crate::model::{DraftFiles, LoadOptions, Model, ModelFiles, PassCost, Tuning, WeightChoice};
+use crate::model::{LoadOptions, Model, PassCost, Tuning, WeightChoice};
 use crate::ops::WeightFormat;
 
 /// `pard_model`: a model on a device.
@@ -93,7 +95,7 @@ impl PardLoadOptions {
     /// The model `name` on this machine, downloaded if need be.
     fn find(&self, name: &str) -> Result<PathBuf, Failure> {
         let options = SourceOptions { progress: Some(self), ..SourceOptions::from_env() };
-        Ok(source::resolve(name, &options)?)
+        Ok(resolve::resolve(name, &options)?)
     }
 }
 

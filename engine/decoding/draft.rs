@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::checkpoint::config::Config;
 use crate::error::{Error, Result};
-use crate::model::config::Config;
 use crate::model::{Model, Transformer};
 use crate::text::Tokenizer;
 

@@ -8,9 +8,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::config::Config;
 use super::sequence::{Activations, Sequence};
 use super::transformer::Transformer;
+use crate::checkpoint::config::Config;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Pass, Plan, Readback};
 use crate::ops::{BatchIds, BatchRow, BatchSource, MOST_ROWS, Role, Rows, Step};

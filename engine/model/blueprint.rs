@@ -1,12 +1,12 @@
 //! What a model will be on a device, known from its files alone, and the memory that it will need there. Reports and
 //! refusals take their sums from here; a test holds them against what is really allocated.
 
-use super::checkpoint::Checkpoint;
-use super::config::Config;
 use super::parts::{Parts, Stack, end_matrices, expected_matrices, layer_matrices, projection};
 use super::sequence::{Activations, Sequence};
 use super::shared::{self, MASK_EMBEDDING};
 use super::weight_choice::WeightChoice;
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::config::Config;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Plan};
 use crate::ops::{Matrix, WeightFormat};

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::files::{DraftFiles, ModelFiles};
-use super::source::{self, SourceOptions};
 use super::transformer::{Progress, Transformer};
 use super::tuning::Tuning;
 use super::weight_choice::WeightChoice;
+use crate::checkpoint::files::{DraftFiles, ModelFiles};
+use crate::checkpoint::options::SourceOptions;
+use crate::checkpoint::resolve;
 use crate::error::Result;
 use crate::gpu::{CacheFormat, Device, Plan, ProductChoice, Products, QuantisedChoice, QuantisedProducts};
 use crate::text::ChatTokenizer;
@@ -52,18 +53,18 @@ impl Model {
     /// Finds the model `name` (the alias `smollm2`, a folder, a GGUF file, a repository of the Hugging Face hub) as the
     /// environment says, and uploads it.
     ///
-    /// **Errors**: those of [`source::resolve`], [`ModelFiles::open`] and [`Model::upload`].
+    /// **Errors**: those of [`resolve::resolve`], [`ModelFiles::open`] and [`Model::upload`].
     pub fn load(device: &Device, name: &str, options: LoadOptions) -> Result<Model> {
-        let path = source::resolve(name, &SourceOptions::from_env())?;
+        let path = resolve::resolve(name, &SourceOptions::from_env())?;
         Model::upload(device, ModelFiles::open(&path)?, options, &|_, _| ())
     }
 
     /// Finds and uploads a draft for `target`: a whole model like any other, or one that holds layers only and uses the
     /// embeddings and the tokenizer of the target. `device` may be another than the target's.
     ///
-    /// **Errors**: those of [`source::resolve`], [`DraftFiles::open`] and [`Model::upload_draft`].
+    /// **Errors**: those of [`resolve::resolve`], [`DraftFiles::open`] and [`Model::upload_draft`].
     pub fn load_draft(device: &Device, name: &str, target: &Model, options: LoadOptions) -> Result<Model> {
-        let path = source::resolve(name, &SourceOptions::from_env())?;
+        let path = resolve::resolve(name, &SourceOptions::from_env())?;
         let files = DraftFiles::open(&path)?.beside(&target.text);
         Model::upload_draft(device, files, target, options, &|_, _| ())
     }

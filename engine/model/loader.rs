@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::checkpoint::Checkpoint;
-use super::config::Config;
 use super::parts::{Parts, Stack, expected_matrices, layer_matrices, projection};
 use super::shared::Shared;
 use super::transformer::{LayerWeights, Progress, Transformer};
 use super::weight_choice::WeightChoice;
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::config::Config;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Plan};
 use crate::ops::{Matrix, Section, Source, Tensor};

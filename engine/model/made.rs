@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::blueprint::Blueprint;
-use super::checkpoint::{Checkpoint, StoredType, TensorInfo};
-use super::config::{Config, Family, RopeScaling};
 use super::parts::{expected_matrices, layer_matrices};
 use super::transformer::Transformer;
 use super::weight_choice::WeightChoice;
+use crate::checkpoint::config::{Config, Family, RopeScaling};
+use crate::checkpoint::{Checkpoint, StoredType, TensorInfo};
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Plan};
 use crate::ops::WeightFormat;

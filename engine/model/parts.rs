@@ -3,9 +3,9 @@
 
 use std::ops::Range;
 
-use super::checkpoint::{Checkpoint, StoredType, TensorInfo};
-use super::config::Config;
 use super::weight_choice::{self, WeightChoice};
+use crate::checkpoint::config::Config;
+use crate::checkpoint::{Checkpoint, StoredType, TensorInfo};
 use crate::error::{Error, Result};
 use crate::ops::WeightFormat;
 

@@ -2,7 +2,7 @@
 
 use std::f64::consts::TAU;
 
-use super::config::{Config, RopeScaling, Yarn};
+use crate::checkpoint::config::{Config, RopeScaling, Yarn};
 
 /// The angle per position of each of the `head_dim / 2` frequencies, in radians.
 ///

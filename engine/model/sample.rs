@@ -5,11 +5,11 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::blueprint::Blueprint;
-use super::checkpoint::{Checkpoint, TensorInfo};
-use super::config::Config;
-use super::files::ModelFiles;
 use super::loaded::{LoadOptions, Model};
 use super::transformer::{Progress, Transformer};
+use crate::checkpoint::config::Config;
+use crate::checkpoint::files::ModelFiles;
+use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 

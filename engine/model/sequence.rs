@@ -3,13 +3,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
-use super::config::{Config, TargetLayers};
 use super::rotary;
 use super::sampler::Sampler;
 use super::shared::Shared;
 use super::states::Tap;
 use super::submit_pace::SubmitPace;
 use super::transformer::{Transformer, attention_shape};
+use crate::checkpoint::config::{Config, TargetLayers};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, CacheFormat, Device, Pass, Plan, QuantisedProducts};
 use crate::ops::{

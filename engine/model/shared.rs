@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
-use super::checkpoint::Checkpoint;
-use super::config::{Config, TargetLayers};
 use super::loader::Loader;
 use super::transformer::{Progress, Transformer};
 use super::weight_choice::WeightChoice;
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::config::{Config, TargetLayers};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Plan};
 use crate::ops::{MaskRow, Matrix, Tensor, check_products};

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::blueprint::Blueprint;
-use super::checkpoint::Checkpoint;
-use super::config::Config;
 use super::loader::Loader;
 use super::parts::end_matrices;
 use super::shared::Shared;
 use super::weight_choice::WeightChoice;
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::config::Config;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Plan};
 use crate::ops::{AttentionShape, Matrix, Tensor, check_products};

@@ -1,6 +1,6 @@
 //! Which format each of a model's tensors gets on the device.
 
-use super::checkpoint::{StoredType, TensorInfo};
+use crate::checkpoint::{StoredType, TensorInfo};
 use crate::ops::WeightFormat;
 
 /// How weights are kept on the device.

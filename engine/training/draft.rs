@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use super::network::{Network, Recipe};
+use crate::checkpoint::config::Config;
+use crate::checkpoint::export::{StoredTensor, write_draft};
 use crate::error::Result;
 use crate::gpu::Device;
-use crate::model::config::Config;
-use crate::model::export::{StoredTensor, write_draft};
 use crate::model::shared::{MASK_EMBEDDING, VOCABULARY};
 use crate::text::ChatTokenizer;
 

@@ -2,11 +2,11 @@
 
 use super::network::Shared;
 use super::parameter::{Parameter, Source};
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::config::Config;
 use crate::error::Result;
 use crate::gpu::{CacheFormat, Device, Pass, Plan};
 use crate::model::attention_shape;
-use crate::model::checkpoint::Checkpoint;
-use crate::model::config::Config;
 use crate::ops::gradients::{
     Accumulate, ColumnSum, GainGradients, InputGradient, PackedAttention, PackedAttentionGradient, RmsNormGradient,
     RopeGradient, Swiglu, SwigluGradient, WeightGradient,

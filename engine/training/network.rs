@@ -12,11 +12,11 @@ use super::parameter::{Parameter, Source};
 use super::projection::Projection;
 use super::rows::PackedRows;
 use super::teacher::{Loss, Teacher};
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::config::{Config, TargetLayers};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Pass, Plan};
 use crate::model::Transformer;
-use crate::model::checkpoint::Checkpoint;
-use crate::model::config::{Config, TargetLayers};
 use crate::model::rotary;
 use crate::model::shared::MASK_EMBEDDING;
 use crate::ops::gradients::{

@@ -1,8 +1,8 @@
 //! What is trained: matrices and vectors in f32 on the device, each with its gradient.
 
+use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Plan};
-use crate::model::checkpoint::Checkpoint;
 use crate::ops::{Matrix, Tensor, WeightFormat};
 
 /// A matrix or a vector, with its gradient beside it.

@@ -2,11 +2,11 @@
 
 use super::network::Shared;
 use super::parameter::{Parameter, Source};
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::config::TargetLayers;
 use crate::error::Result;
 use crate::gpu::{Device, Plan};
 use crate::model::TARGET_PROJECTION;
-use crate::model::checkpoint::Checkpoint;
-use crate::model::config::TargetLayers;
 use crate::ops::gradients::WeightGradient;
 use crate::ops::{Finish, Matmul, RowSet, Tensor};
 

@@ -8,9 +8,9 @@ use safetensors::SafeTensors;
 
 use super::parameter::Parameter;
 use super::trainer::{Position, Trainer};
+use crate::checkpoint::export::{StoredTensor, write_tensors};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
-use crate::model::export::{StoredTensor, write_tensors};
 
 const POSITION: &str = "position";
 const RUN: &str = "run";

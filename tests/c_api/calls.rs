@@ -9,8 +9,8 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pard_engine::c_api::*;
+use pard_engine::checkpoint::ModelFiles;
 use pard_engine::decoding::{Decoder, DecoderOptions, Generation, Limits};
-use pard_engine::model::ModelFiles;
 use pard_engine::{LoadOptions, Message, Model, Rendering};
 
 use super::MODELS;

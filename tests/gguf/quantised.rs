@@ -1,8 +1,8 @@
 //! Quantised files on the device: each tensor in its own format, and the same logits as with all of them widened.
 
+use pard_engine::checkpoint::Checkpoint;
+use pard_engine::checkpoint::gguf::Gguf;
 use pard_engine::gpu::Buffer;
-use pard_engine::model::checkpoint::Checkpoint;
-use pard_engine::model::gguf::Gguf;
 use pard_engine::model::{Sequence, Transformer, WeightChoice};
 use pard_engine::ops::{MOST_ROWS, Role, WeightFormat};
 use std::sync::Arc;

@@ -3,8 +3,8 @@
 use std::io::Write as _;
 use std::sync::{Arc, LazyLock};
 
+use pard_engine::checkpoint::config::Config;
 use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, Plan, ProductChoice, Products};
-use pard_engine::model::config::Config;
 use pard_engine::model::{Transformer, WeightChoice};
 
 use super::memory::Memory;

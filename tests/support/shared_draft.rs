@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use half::bf16;
 use pard_engine::Result;
+use pard_engine::checkpoint::config::Config;
 use pard_engine::gpu::{Device, Plan};
-use pard_engine::model::config::Config;
 use pard_engine::model::shared::{MASK_EMBEDDING, VOCABULARY};
 use pard_engine::model::{Blueprint, Transformer, WeightChoice};
 use safetensors::tensor::{Dtype, TensorView};

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use half::bf16;
-use pard_engine::model::config::{Config, Family, RopeScaling, SlidingWindow, Yarn};
+use pard_engine::checkpoint::config::{Config, Family, RopeScaling, SlidingWindow, Yarn};
 use pard_engine::ops::WeightFormat;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{D, DType, Device, Result, Tensor};
-use pard_engine::model::config::Config;
+use pard_engine::checkpoint::config::Config;
 use pard_engine::model::{TARGET_PROJECTION, rotary};
 use pard_engine::training::PackedRows;
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use candle_core::Device::Cpu;
 use candle_core::{Tensor, Var};
 use fastrand::Rng;
+use pard_engine::checkpoint::config::Config;
 use pard_engine::gpu::{CacheFormat, Plan};
-use pard_engine::model::config::Config;
 use pard_engine::ops::{Matrix, WeightFormat};
 use pard_engine::training::{Loss, Network, PackedRows, Recipe as NetworkRecipe, Retention, Sample};
 

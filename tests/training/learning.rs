@@ -3,9 +3,10 @@
 
 use std::path::Path;
 
+use pard_engine::checkpoint::ModelFiles;
+use pard_engine::checkpoint::config::{Config, SlidingWindow};
 use pard_engine::gpu::{CacheFormat, Plan};
-use pard_engine::model::config::{Config, SlidingWindow};
-use pard_engine::model::{LoadOptions, Model, ModelFiles};
+use pard_engine::model::{LoadOptions, Model};
 use pard_engine::training::draft::{self, Embeddings};
 use pard_engine::training::measure::acceptance;
 use pard_engine::training::{

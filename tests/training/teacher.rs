@@ -8,8 +8,8 @@ use candle_core::Device::Cpu;
 use candle_core::{D, Tensor};
 use fastrand::Rng;
 use pard_engine::Error;
+use pard_engine::checkpoint::config::Config;
 use pard_engine::gpu::{CacheFormat, Plan};
-use pard_engine::model::config::Config;
 use pard_engine::model::{Transformer, WeightChoice};
 use pard_engine::training::{Loss, Network, PackedRows, Recipe as NetworkRecipe, Retention, Sample};
 

@@ -12,9 +12,9 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::template::{SpecialToken, TemplateProcessing};
 use tokenizers::{AddedToken, Tokenizer};
 
-use super::metadata::Metadata;
+use super::metadata::{Metadata, fault};
 use super::pre_tokenizer::PreTokenizer;
-use super::vocabulary::{Kind, Model, Vocabulary, fault};
+use super::vocabulary::{Kind, Model, Vocabulary};
 use crate::error::Result;
 
 /// The character SentencePiece writes for a blank.

@@ -8,8 +8,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::tokenizer::SplitDelimiterBehavior;
 
-use super::metadata::Metadata;
-use super::vocabulary::fault;
+use super::metadata::{Metadata, fault};
 use crate::error::Result;
 
 /// Words of letters, of digits, of other signs, and whitespace up to the last blank before a word.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::checkpoint::Checkpoint;
+use super::Checkpoint;
 use super::config::Config;
 use super::gguf::Gguf;
 use super::hugging_face;

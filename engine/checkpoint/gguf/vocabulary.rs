@@ -1,6 +1,6 @@
 //! The vocabulary as the file lists it, and the tokens in it with a meaning of their own.
 
-use super::metadata::Metadata;
+use super::metadata::{Metadata, fault};
 use super::pre_tokenizer::PreTokenizer;
 use crate::error::{Error, Result};
 
@@ -165,9 +165,4 @@ impl Kind {
             _ => Kind::Normal,
         }
     }
-}
-
-/// [`Error::Tokenizer`] about the file.
-pub(super) fn fault(metadata: Metadata, reason: String) -> Error {
-    Error::Tokenizer { path: metadata.path.to_owned(), reason }
 }

@@ -22,10 +22,10 @@ use self::metadata::{Entries, Metadata};
 use self::names::Rotated;
 use self::reader::{Reader, damaged};
 pub use self::vocabulary::SpecialTokens;
+use crate::checkpoint::config::Config;
+use crate::checkpoint::storage::Bytes;
+use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::error::{Error, Result};
-use crate::model::checkpoint::{Checkpoint, TensorInfo};
-use crate::model::config::Config;
-use crate::model::storage::Bytes;
 
 /// Data begin at a multiple of this where the file does not say otherwise.
 const DEFAULT_ALIGNMENT: u64 = 32;

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::hugging_face;
-use super::source::{self, DEFAULT_MODEL, DEFAULT_MODEL_FILE, SourceOptions};
+use super::options::SourceOptions;
+use super::resolve::{self, DEFAULT_MODEL, DEFAULT_MODEL_FILE};
 use crate::error::{Error, Result};
 
 /// A model in a cache.
@@ -64,7 +65,7 @@ fn repositories(hub: &Path) -> Result<Vec<LocalModel>> {
         let name = folder.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix("models--"));
         let Some(name) = name.map(|name| name.replacen("--", "/", 1)).filter(|_| folder.is_dir()) else { continue };
         let bytes = bytes_below(&folder);
-        let (path, state) = match source::snapshot(hub, &name) {
+        let (path, state) = match resolve::snapshot(hub, &name) {
             None => (folder, LocalState::Lacks("its main revision".to_owned())),
             Some(snapshot) => (snapshot.clone(), state(&snapshot)),
         };
@@ -74,14 +75,14 @@ fn repositories(hub: &Path) -> Result<Vec<LocalModel>> {
 }
 
 fn state(snapshot: &Path) -> LocalState {
-    if source::only_gguf(snapshot).is_some() {
+    if resolve::only_gguf(snapshot).is_some() {
         return LocalState::Ready;
     }
     // A model of another kind lacks what it does not need.
     let config = snapshot.join("config.json");
     match hugging_face::read_config(&config) {
         Err(error) if config.is_file() => LocalState::Unsupported(error.to_string()),
-        _ => source::missing_files(snapshot).map_or(LocalState::Ready, LocalState::Lacks),
+        _ => resolve::missing_files(snapshot).map_or(LocalState::Ready, LocalState::Lacks),
     }
 }
 

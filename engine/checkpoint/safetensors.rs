@@ -9,9 +9,9 @@ use std::path::{Component, Path, PathBuf};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata};
 
-use super::checkpoint::{Checkpoint, StoredType, TensorInfo};
 use super::json::{self, Object};
 use super::storage::{Bytes, Folder, Storage};
+use super::{Checkpoint, StoredType, TensorInfo};
 use crate::error::{Error, Result};
 
 /// The one file of a model that is not sharded.

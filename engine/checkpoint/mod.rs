@@ -1,11 +1,28 @@
-//! A model's tensors, whatever file they lie in.
-//! The interchange is f32 row by row: every stored type widens into it exactly, and only a few rows exist at a time.
+//! Checkpoints: what the files of a model say, and where they are found. Nothing here needs a GPU.
+//! A [`Checkpoint`] gives a model's tensors, whatever file they lie in. The interchange is f32 row by row: every stored type
+//! widens into it exactly, and only a few rows exist at a time.
+
+pub mod config;
+pub mod export;
+pub mod files;
+pub mod gguf;
+#[cfg(feature = "hub")]
+mod hub;
+pub mod hub_cache;
+pub mod hugging_face;
+pub(crate) mod json;
+pub mod options;
+pub mod resolve;
+pub mod safetensors;
+pub mod storage;
 
 use std::ops::Range;
 use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::ops::WeightFormat;
+
+pub use files::{DraftFiles, ModelFiles};
 
 /// The element type a tensor is stored in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,8 +10,8 @@ use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 
 use super::json;
+use super::options::{BY_HAND, CONFIG, DownloadProgress, SourceOptions, required};
 use super::safetensors::{INDEX_FILE, SINGLE_FILE, shard_names};
-use super::source::{BY_HAND, CONFIG, DownloadProgress, SourceOptions, required};
 use crate::error::{Error, Result};
 
 /// Files that are taken if they are there.

@@ -3,7 +3,7 @@
 
 use half::f16;
 
-use crate::model::checkpoint::StoredType;
+use crate::checkpoint::StoredType;
 
 /// The element types that can be read, for messages.
 pub(super) const SUPPORTED: &str = "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K";

@@ -297,3 +297,8 @@ fn float(kind: Type, bytes: &[u8]) -> Option<f64> {
         _ => integer(kind, bytes).map(|value| value as f64),
     }
 }
+
+/// [`Error::Tokenizer`] about the file.
+pub(super) fn fault(metadata: Metadata, reason: String) -> Error {
+    Error::Tokenizer { path: metadata.path.to_owned(), reason }
+}

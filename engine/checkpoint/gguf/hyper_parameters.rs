@@ -3,9 +3,9 @@
 use super::Gguf;
 use super::metadata::Metadata;
 use super::names::ROPE_FACTORS;
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::config::{Config, Family, RopeScaling, SlidingWindow, Yarn};
 use crate::error::Result;
-use crate::model::checkpoint::Checkpoint;
-use crate::model::config::{Config, Family, RopeScaling, SlidingWindow, Yarn};
 
 /// llama.cpp's base where the file names none.
 const DEFAULT_ROPE_THETA: f64 = 10_000.0;
