@@ -13,7 +13,7 @@ use std::time::Instant;
 use pard_engine::Result;
 use pard_engine::gpu::{AdapterQuery, Buffer, Device};
 use pard_engine::model::{Sequence, Transformer, WeightChoice, expected_matrices};
-use pard_engine::ops::{MOST_ROWS, Role};
+use pard_engine::ops::{MAX_ROWS, Role};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -28,7 +28,7 @@ fn main() -> Result<()> {
     let weights = shapes::RandomWeights::new(&config);
     let model = Arc::new(Transformer::upload(&device, &plan, &config, &weights, WeightChoice::Compact, &|_, _| ())?);
     println!("{name} on {}; {plan}; {:.1} s to upload", device.name(), begin.elapsed().as_secs_f64());
-    let choices = Buffer::storage(&device, "choices", 4 * MOST_ROWS as u64)?;
+    let choices = Buffer::storage(&device, "choices", 4 * MAX_ROWS as u64)?;
     let sequence = Sequence::new(&model, 1024, config.vocab_size, &choices)?;
     let time = |role, rows: usize, outputs| -> Result<f64> {
         let tokens: Vec<u32> = (0..rows as u32).map(|id| id * 7919 % config.vocab_size as u32).collect();

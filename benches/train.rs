@@ -42,7 +42,7 @@ fn main() -> Result<()> {
         })
         .collect();
     let mask_token = vocab_size as u32;
-    let rows = SAMPLES * retention.most_rows(SAMPLE_TOKENS);
+    let rows = SAMPLES * retention.max_rows(SAMPLE_TOKENS);
     let layer_list: Vec<usize> = (0..layers).collect();
     let recipe = Recipe {
         config: &config,

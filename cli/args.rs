@@ -6,11 +6,11 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, value_parser};
 use pard_engine::checkpoint::resolve::DEFAULT_MODEL;
 use pard_engine::decoding::{
-    Acceptance, DecoderOptions, Drafts, MOST_DRAFTS, MOST_TEMPERATURE, Method, NgramOptions, SamplingOptions,
+    Acceptance, DecoderOptions, Drafts, MAX_DRAFTS, MAX_TEMPERATURE, Method, NgramOptions, SamplingOptions,
 };
 use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, ProductChoice, QuantisedChoice, Shaders, is_same_adapter};
 use pard_engine::model::{LoadOptions, WeightChoice};
-use pard_engine::ops::{MOST_ROWS, WeightFormat};
+use pard_engine::ops::{MAX_ROWS, WeightFormat};
 use pard_engine::{Error, Result};
 
 use crate::adapt::AdaptArguments;
@@ -238,7 +238,7 @@ pub struct RespondArguments {
     #[arg(short = 'n', long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
     pub max_tokens: usize,
     /// Responses written at once
-    #[arg(long, value_name = "N", default_value_t = MOST_ROWS as u8, value_parser = value_parser!(u8).range(1..=MOST_ROWS as i64))]
+    #[arg(long, value_name = "N", default_value_t = MAX_ROWS as u8, value_parser = value_parser!(u8).range(1..=MAX_ROWS as i64))]
     pub parallel: u8,
     /// Whether the model may think first, where its template knows of it
     #[arg(long, value_name = "on|off", value_parser = one_of(&[("on", true), ("off", false)]))]
@@ -257,7 +257,7 @@ pub struct ProfileArguments {
     #[command(flatten)]
     pub models: ModelArguments,
     /// Tokens proposed per round, 0 (none) to 16
-    #[arg(short = 'k', long, value_name = "K", default_value_t = 8, value_parser = value_parser!(u8).range(..=MOST_DRAFTS as i64))]
+    #[arg(short = 'k', long, value_name = "K", default_value_t = 8, value_parser = value_parser!(u8).range(..=MAX_DRAFTS as i64))]
     pub draft_len: u8,
     /// Tokens of the prompt, which has no meaning
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = value_parser!(u32).range(2..))]
@@ -483,7 +483,7 @@ pub struct ModelArguments {
 #[derive(Args, Clone, Default)]
 pub struct MemoryArguments {
     /// Tokens that prompt and answer may take together [default: what the model was made for, 4096 at most]
-    #[arg(short, long, value_name = "TOKENS", value_parser = value_parser!(u32).range(2..=pard_engine::decoding::MOST_CONTEXT as i64))]
+    #[arg(short, long, value_name = "TOKENS", value_parser = value_parser!(u32).range(2..=pard_engine::decoding::MAX_CONTEXT as i64))]
     pub context: Option<u32>,
     /// Weights on the device: as stored (f32 becomes bf16), all bf16 (f16 stays), or all f32
     #[arg(long, default_value = "compact", value_parser = one_of(&WEIGHTS))]
@@ -517,10 +517,10 @@ pub struct DeviceArguments {
 }
 
 /// The longest context that is taken unless a longer one is asked for.
-const USUAL_CONTEXT: usize = 4096;
+const DEFAULT_CONTEXT: usize = 4096;
 
 /// A test takes one token of context more than its own.
-const LONGEST_TEST: i64 = pard_engine::decoding::MOST_CONTEXT as i64;
+const LONGEST_TEST: i64 = pard_engine::decoding::MAX_CONTEXT as i64;
 
 const FORMATS: [(&str, Format); 3] = [("md", Format::Markdown), ("csv", Format::Csv), ("json", Format::Json)];
 
@@ -569,15 +569,15 @@ where
 fn drafts(text: &str) -> Result<Drafts, String> {
     match text.parse() {
         _ if text == "auto" => Ok(Drafts::Auto),
-        Ok(count) if count <= MOST_DRAFTS => Ok(Drafts::Fixed(count)),
-        _ => Err(format!("it is neither a number from 0 to {MOST_DRAFTS} nor `auto`")),
+        Ok(count) if count <= MAX_DRAFTS => Ok(Drafts::Fixed(count)),
+        _ => Err(format!("it is neither a number from 0 to {MAX_DRAFTS} nor `auto`")),
     }
 }
 
 pub fn temperature(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
-        Ok(temperature) if (0.0..=MOST_TEMPERATURE).contains(&temperature) => Ok(temperature),
-        _ => Err(format!("it is not a number from 0 to {MOST_TEMPERATURE}")),
+        Ok(temperature) if (0.0..=MAX_TEMPERATURE).contains(&temperature) => Ok(temperature),
+        _ => Err(format!("it is not a number from 0 to {MAX_TEMPERATURE}")),
     }
 }
 
@@ -675,7 +675,7 @@ impl MemoryArguments {
 
     /// The context for a model that was made for `trained` tokens.
     pub fn context(&self, trained: usize) -> usize {
-        self.context.map_or(trained.min(USUAL_CONTEXT), |tokens| tokens as usize)
+        self.context.map_or(trained.min(DEFAULT_CONTEXT), |tokens| tokens as usize)
     }
 }
 

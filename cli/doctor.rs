@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use pard_engine::checkpoint::ModelFiles;
 use pard_engine::checkpoint::resolve::DEFAULT_MODEL;
-use pard_engine::decoding::{Decoder, DecoderOptions, Drafts, Limits, MOST_DRAFTS, Method};
+use pard_engine::decoding::{Decoder, DecoderOptions, Drafts, Limits, MAX_DRAFTS, Method};
 use pard_engine::gpu::{AdapterReport, Device, Plan, Products, adapters};
 use pard_engine::model::{LoadOptions, Sequence};
 use pard_engine::ops::{Yardstick, check_products, check_row_invariance, check_values};
@@ -17,9 +17,9 @@ use crate::output::{self, Talk};
 use crate::{interrupt, load};
 
 /// What kernels take: bytes of a binding, invocations of a workgroup and its memory. All of WebGPU's adapters have it.
-const LEAST_BINDING: u64 = 128 << 20;
-const LEAST_WORKGROUP: u32 = 256;
-const LEAST_MEMORY: u32 = 16 << 10;
+const MIN_BINDING: u64 = 128 << 20;
+const MIN_WORKGROUP: u32 = 256;
+const MIN_MEMORY: u32 = 16 << 10;
 /// What a discrete card reads per second at the very least, unless something holds it back.
 const SLOW_CARD: f64 = 50e9;
 /// A question that the default model knows the answer to, whatever the rounding.
@@ -224,14 +224,14 @@ fn limits(adapter: &AdapterReport) -> Finding {
         adapter.workgroup_size,
         adapter.workgroup_memory
     );
-    let is_enough = adapter.largest_binding >= LEAST_BINDING
-        && adapter.workgroup_size >= LEAST_WORKGROUP
-        && adapter.workgroup_memory >= LEAST_MEMORY;
+    let is_enough = adapter.largest_binding >= MIN_BINDING
+        && adapter.workgroup_size >= MIN_WORKGROUP
+        && adapter.workgroup_memory >= MIN_MEMORY;
     if is_enough {
         return Ok(found);
     }
-    let least = output::bytes(LEAST_BINDING);
-    let found = format!("{found}; needed are {least}, {LEAST_WORKGROUP} and {LEAST_MEMORY}");
+    let least = output::bytes(MIN_BINDING);
+    let found = format!("{found}; needed are {least}, {MIN_WORKGROUP} and {MIN_MEMORY}");
     failed(found, "update the driver, or choose another adapter with --device")
 }
 
@@ -246,7 +246,7 @@ fn kernels(device: &Device) -> Finding {
     if let Err(error) = check_products(device, &plan) {
         return failed(error.to_string(), "update the driver; until then use --quantised-products float");
     }
-    match check_row_invariance(device, &plan, MOST_DRAFTS + 1) {
+    match check_row_invariance(device, &plan, MAX_DRAFTS + 1) {
         Ok(()) => Ok("they give the right values, and the same bits for every number of rows".to_owned()),
         Err(error) => failed(error.to_string(), "update the driver; until then decode with --method ar"),
     }

@@ -10,7 +10,7 @@ use pard_engine::Result;
 use pard_engine::decoding::{Costs, Decoder, Method};
 use pard_engine::gpu::{Buffer, MemoryReport, Plan};
 use pard_engine::model::{LoadOptions, Model, Need, PassCost, Sequence, WeightChoice};
-use pard_engine::ops::{MOST_ROWS, WeightFormat, Yardstick};
+use pard_engine::ops::{MAX_ROWS, WeightFormat, Yardstick};
 
 use crate::args::{FitArguments, ModelArguments, QUANTISED};
 use crate::load::{self, Blueprints, Files, Sites};
@@ -98,7 +98,7 @@ impl Fit {
         let obstacle = blueprints.check_bindings(sites, context).err().map(|error| error.to_string());
         let draft_need = blueprints.draft_need(sites, context);
         let need = blueprints.target_need(sites, context);
-        let most_context = files.target.config.context.max(context);
+        let max_context = files.target.config.context.max(context);
         let mut ways = Vec::new();
         let mut seen = Vec::new();
         for weights in choices(options.weights) {
@@ -109,7 +109,7 @@ impl Fit {
                 continue;
             }
             seen.push(formats);
-            ways.push(Way::new(weights, &blueprints, sites, memory, [context, most_context]));
+            ways.push(Way::new(weights, &blueprints, sites, memory, [context, max_context]));
         }
         Ok(Fit {
             target: files.target.name().to_owned(),
@@ -175,7 +175,7 @@ impl Way {
         blueprints: &Blueprints,
         sites: &Sites,
         memory: Memory,
-        [context, most_context]: [usize; 2],
+        [context, max_context]: [usize; 2],
     ) -> Way {
         let fits = |context| match blueprints.check_bindings(sites, context) {
             Err(_) => Some(false),
@@ -183,7 +183,7 @@ impl Way {
         };
         // Where it is not known, all there is to go by is what kernels can bind.
         let may_fit = |context| fits(context) != Some(false);
-        let (mut good, mut bad) = (1, most_context + 1);
+        let (mut good, mut bad) = (1, max_context + 1);
         while bad - good > 1 {
             let middle = good + (bad - good) / 2;
             *(if may_fit(middle) { &mut good } else { &mut bad }) = middle;
@@ -254,7 +254,7 @@ impl Speed {
 /// What passes over a sample of a model cost, and seconds of one at the context's end.
 fn cost(model: &Model, context: usize) -> Result<(PassCost, f64)> {
     let transformer: &Arc<_> = &model.transformer;
-    let choices = Buffer::storage(transformer.device(), "choices", 4 * MOST_ROWS as u64)?;
+    let choices = Buffer::storage(transformer.device(), "choices", 4 * MAX_ROWS as u64)?;
     let positions = Decoder::positions(context);
     let sequence = Sequence::new(transformer, positions, transformer.config().vocab_size, &choices)?;
     let cost = match &model.tuning {

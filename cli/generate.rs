@@ -16,7 +16,7 @@ use crate::output::Talk;
 use crate::{interrupt, output, prompt};
 
 /// Tokens of an answer, unless told otherwise.
-const USUAL_TOKENS: usize = 256;
+const DEFAULT_TOKENS: usize = 256;
 
 /// Runs the command.
 pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
@@ -33,7 +33,7 @@ pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
 
     let (models, mut decoder) = prepared.upload(&decoding.models.device.open()?, decoding, talk)?;
     interrupt::listen()?;
-    let limits = Limits { max_tokens: decoding.max_tokens.unwrap_or(USUAL_TOKENS), stop: decoding.stop.clone() };
+    let limits = Limits { max_tokens: decoding.max_tokens.unwrap_or(DEFAULT_TOKENS), stop: decoding.stop.clone() };
     let mut shown = false;
     let show = |piece: &str| {
         if arguments.json {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use pard_engine::checkpoint::DraftFiles;
 use pard_engine::checkpoint::config::{Config, RopeScaling, SlidingWindow};
 use pard_engine::checkpoint::{Checkpoint, StoredType, TensorInfo};
-use pard_engine::decoding::MOST_DRAFTS;
+use pard_engine::decoding::MAX_DRAFTS;
 use pard_engine::model::{Sequence, Transformer, shared};
 use serde_json::{Map, Value, json};
 
@@ -42,7 +42,7 @@ impl Memory {
             context,
             weights: Transformer::expected_bytes(config, &*files.checkpoint, memory.weights())?,
             // A round looks past the context's end by two drafts at most.
-            caches: Sequence::cache_bytes(memory.cache, config, context + 2 * MOST_DRAFTS),
+            caches: Sequence::cache_bytes(memory.cache, config, context + 2 * MAX_DRAFTS),
             reduced_head: match config.shared_embeddings {
                 true => shared::vocabulary(config, &*files.checkpoint)?.map(|ids| ids.len()),
                 false => None,

@@ -51,7 +51,7 @@ use worker::Worker;
 const SEND_BUFFER: u32 = 64 << 10;
 /// A body's bytes for each token of the context, and at least: escapes and names take some too.
 const BYTES_PER_TOKEN: usize = 64;
-const LEAST_BODY: usize = 1 << 20;
+const MIN_BODY: usize = 1 << 20;
 /// Threads that take prompts apart.
 const TOKENIZERS: usize = 4;
 /// How long the engine may take to end, once its answers have.
@@ -134,7 +134,7 @@ impl Server {
             draft: prepared.files.draft().map(|draft| draft.name().to_owned()),
             context,
             parallel,
-            body_limit: context.saturating_mul(BYTES_PER_TOKEN).max(LEAST_BODY),
+            body_limit: context.saturating_mul(BYTES_PER_TOKEN).max(MIN_BODY),
             body_timeout: arguments.read_timeout,
             started: SystemTime::now(),
         });

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use pard_engine::Error;
 use pard_engine::model::{Choice, LoadOptions, Measured, Model, Tuning};
-use pard_engine::ops::{MOST_ROWS, Variant};
+use pard_engine::ops::{MAX_ROWS, Variant};
 use serde_json::json;
 
 use crate::args::TuneArguments;
@@ -99,7 +99,7 @@ fn name(variant: Variant) -> String {
 
 fn seconds(tuning: &Tuning) -> Vec<f64> {
     let cost = tuning.pass_cost();
-    (1..=MOST_ROWS).map(|rows| cost.of(rows as f64)).collect()
+    (1..=MAX_ROWS).map(|rows| cost.of(rows as f64)).collect()
 }
 
 fn as_json(model: &Model, tuning: &Tuning) -> serde_json::Value {

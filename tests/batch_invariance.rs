@@ -5,7 +5,7 @@
 use pard_engine::gpu::{Buffer, CacheFormat, Plan, Products};
 use pard_engine::model::Sequence;
 use pard_engine::ops::{
-    AttentionShape, Finish, MOST_ROWS, Matmul, Matrix, Role, RopeGains, RowSet, Step, Variant, WeightFormat,
+    AttentionShape, Finish, MAX_ROWS, Matmul, Matrix, Role, RopeGains, RowSet, Step, Variant, WeightFormat,
 };
 
 use crate::ops::attention::{Layer, gpu_plan};
@@ -24,13 +24,13 @@ fn plans() -> Vec<Plan> {
     [plan(CacheFormat::F16), plan(CacheFormat::F32)].into_iter().chain(GPU_PLANS).collect()
 }
 
-/// Each of `MOST_ROWS` rows alone, against the first rows of every count together. `rows(first, count)` runs some.
+/// Each of `MAX_ROWS` rows alone, against the first rows of every count together. `rows(first, count)` runs some.
 fn rows_alone_and_together(context: &str, width: usize, rows: impl Fn(usize, usize) -> Vec<f32>) {
-    let alone: Vec<f32> = (0..MOST_ROWS).flat_map(|row| rows(row, 1)).collect();
+    let alone: Vec<f32> = (0..MAX_ROWS).flat_map(|row| rows(row, 1)).collect();
     for count in row_counts() {
         same_bits(&format!("{context}, {count} rows"), &rows(0, count), &alone[..count * width]);
         // Others beside it, and another place among them.
-        let first = MOST_ROWS - count;
+        let first = MAX_ROWS - count;
         same_bits(&format!("{context}, {count} rows from {first}"), &rows(first, count), &alone[first * width..]);
     }
 }
@@ -56,8 +56,8 @@ fn matmul_rows_do_not_depend_on_each_other() {
 fn matmul_rows_alone_and_together(plan: Plan, format: WeightFormat, ending: Ending, random: &mut Random) {
     let (outputs, depth) = (65, 136);
     let product = Product::new(device(), plan, format, [outputs, depth], ending, random);
-    let x = random.normals(MOST_ROWS * depth, 1.0);
-    let residual = random.normals(MOST_ROWS * outputs, 1.0);
+    let x = random.normals(MAX_ROWS * depth, 1.0);
+    let residual = random.normals(MAX_ROWS * outputs, 1.0);
     let context = format!("matmul, {format:?}, {ending:?}, {plan}");
     rows_alone_and_together(&context, outputs, |first, count| {
         let [x, residual] = [some(&x, depth, first, count), some(&residual, outputs, first, count)];
@@ -68,7 +68,7 @@ fn matmul_rows_alone_and_together(plan: Plan, format: WeightFormat, ending: Endi
 fn gate_and_up_rows_alone_and_together(plan: Plan, format: WeightFormat, random: &mut Random) {
     let (outputs, depth) = (65, 136);
     let product = GateUp::new(plan, format, [outputs, depth], random);
-    let x = random.normals(MOST_ROWS * depth, 1.0);
+    let x = random.normals(MAX_ROWS * depth, 1.0);
     let context = format!("gate and up, {format:?}, {plan}");
     rows_alone_and_together(&context, outputs, |first, count| product.run(Role::Round, some(&x, depth, first, count)));
     // The prompt's kernel gives the same: cooperative products have one order of sums for all.
@@ -89,7 +89,7 @@ fn rows_by_quantised_weights_do_not_depend_on_each_other() {
         let plans = [device().default_plan(), GPU_PLANS[index % 3]].into_iter().chain(integers);
         for (number, plan) in plans.enumerate() {
             let blocks = Blocks::new(format, 2 * outputs, depth, &mut random);
-            let x = random.normals(MOST_ROWS * depth, 1.0);
+            let x = random.normals(MAX_ROWS * depth, 1.0);
             let matrices = [
                 (2 * outputs, blocks.upload(device(), &plan), Finish::Store),
                 (outputs, blocks.upload_pair(device(), &plan), Finish::Swiglu),
@@ -108,7 +108,7 @@ fn rows_by_quantised_weights_do_not_depend_on_each_other() {
 /// A measured table may choose any variant for any number of rows.
 #[test]
 fn every_variant_of_a_product_gives_the_same_bits() {
-    const SOME: [[usize; 3]; 2] = [[1, 7, 13], [2, 12, MOST_ROWS]];
+    const SOME: [[usize; 3]; 2] = [[1, 7, 13], [2, 12, MAX_ROWS]];
     let mut random = Random::new(86);
     let formats = [
         (WeightFormat::Bf16, 136),
@@ -129,8 +129,8 @@ fn every_variant_of_a_product_gives_the_same_bits() {
             };
             let upload = if pair == 1 { Matrix::upload } else { Matrix::upload_pair };
             let weights = upload(device(), &plan, "weights", format, [outputs, depth], &source);
-            let x = input(device(), depth, &random.normals(MOST_ROWS * depth, 1.0));
-            let y = output(device(), MOST_ROWS, outputs);
+            let x = input(device(), depth, &random.normals(MAX_ROWS * depth, 1.0));
+            let y = output(device(), MAX_ROWS, outputs);
             let step = Buffer::shared::<Step>(device(), "step").expect("a small buffer");
             let op = Matmul::new(device(), &plan, &step, &weights.expect("weights"), [&x, &y], finish, RowSet::All)
                 .expect("shapes that fit");
@@ -143,8 +143,8 @@ fn every_variant_of_a_product_gives_the_same_bits() {
                 });
                 read(device(), "matmul", &y, rows)
             };
-            let usual = run(None, MOST_ROWS);
-            for rows in if sweep() { (1..=MOST_ROWS).collect() } else { SOME[pair as usize - 1].to_vec() } {
+            let usual = run(None, MAX_ROWS);
+            for rows in if sweep() { (1..=MAX_ROWS).collect() } else { SOME[pair as usize - 1].to_vec() } {
                 for variant in Variant::candidates([plan.lanes, plan.slices], rows, pair) {
                     let context = format!("{variant:?}, {rows} rows, {format:?}, {plan}");
                     same_bits(&context, &run(Some(variant), rows), &usual[..rows * outputs]);
@@ -164,7 +164,7 @@ fn attention_rows_do_not_depend_on_each_other() {
             let shape = AttentionShape { heads: group, kv_heads: 1, head_dim };
             let mut layer = Layer::new(device(), plan, shape, 600, &mut random);
             let width = group * head_dim;
-            let query = random.normals(MOST_ROWS * width, 2.0);
+            let query = random.normals(MAX_ROWS * width, 2.0);
             for window in [None, Some([7, 65, 300, 1, 256][index])] {
                 layer = layer.windowed(window);
                 // Among these rows are the last of one part and the first of the next.
@@ -190,13 +190,13 @@ fn every_variant_of_attention_gives_the_same_bits() {
         for (group, head_dim) in chosen {
             let shape = AttentionShape { heads: group, kv_heads: 1, head_dim };
             let width = group * head_dim;
-            let query = random.normals(MOST_ROWS * width, 2.0);
+            let query = random.normals(MAX_ROWS * width, 2.0);
             // Every other plan without one, unless all are asked for.
             let windows = [None, Some([600, 65, 1, 300][index])];
             for window in if sweep() { windows.to_vec() } else { vec![windows[index % 2]] } {
                 let layer = Layer::new(device(), plan, shape, 1400, &mut random).windowed(window);
                 // Rows that all lie in a third block of parts, and such as cross into one.
-                for (start, counts) in [(1100, &[1, 2, 13][..]), (1010, &[7, MOST_ROWS][..])] {
+                for (start, counts) in [(1100, &[1, 2, 13][..]), (1010, &[7, MAX_ROWS][..])] {
                     let alone = |row: usize| layer.run(Role::Round, some(&query, width, row, 1), start + row);
                     let alone: Vec<f32> = (0..counts[counts.len() - 1]).flat_map(alone).collect();
                     for &count in counts {
@@ -218,11 +218,11 @@ fn attention_of_many_rows_walks_blocks_with_the_same_bits() {
     let shape = AttentionShape { heads: 64, kv_heads: 64, head_dim: 32 };
     let (width, start) = (64 * 32, 1000);
     let layer = Layer::new(device(), gpu_plan(CacheFormat::F16), shape, 1040, &mut random);
-    let query = random.normals(MOST_ROWS * width, 2.0);
+    let query = random.normals(MAX_ROWS * width, 2.0);
     let together = layer.run(Role::Round, &query, start);
-    for row in [0, 1, 17, 23, 24, MOST_ROWS - 1] {
+    for row in [0, 1, 17, 23, 24, MAX_ROWS - 1] {
         let alone = layer.run(Role::Round, some(&query, width, row, 1), start + row);
-        same_bits(&format!("row {row} of {MOST_ROWS}"), some(&together, width, row, 1), &alone);
+        same_bits(&format!("row {row} of {MAX_ROWS}"), some(&together, width, row, 1), &alone);
     }
 }
 
@@ -230,7 +230,7 @@ fn attention_of_many_rows_walks_blocks_with_the_same_bits() {
 fn rows_of_the_other_kernels_do_not_depend_on_each_other() {
     let mut random = Random::new(83);
     let width = 136;
-    let (x, gain) = (random.normals(MOST_ROWS * 2 * width, 1.0), random.normals(width, 1.0));
+    let (x, gain) = (random.normals(MAX_ROWS * 2 * width, 1.0), random.normals(width, 1.0));
     rows_alone_and_together("rms_norm", width, |first, count| {
         rms_norm::run(device(), some(&x, width, first, count), &gain, 1e-5, None)
     });
@@ -240,7 +240,7 @@ fn rows_of_the_other_kernels_do_not_depend_on_each_other() {
     rows_alone_and_together("swiglu", width, |first, count| {
         swiglu::run(device(), width, some(&x, 2 * width, first, count))
     });
-    let ids = random.indices(MOST_ROWS, 33);
+    let ids = random.indices(MAX_ROWS, 33);
     for format in FORMATS {
         let values = matmul::values_in(format, &mut random, 33 * width, 1.0);
         let table = matmul::upload(device(), &device().default_plan(), format, [33, width], &values);
@@ -255,8 +255,8 @@ fn rotated_rows_do_not_depend_on_each_other() {
     let mut random = Random::new(84);
     let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 64 };
     let (start, width) = (40, shape.qkv_width());
-    let angles = rope::Angles::random(&mut random, start + MOST_ROWS, 64);
-    let qkv = random.normals(MOST_ROWS * width, 1.0);
+    let angles = rope::Angles::random(&mut random, start + MAX_ROWS, 64);
+    let qkv = random.normals(MAX_ROWS * width, 1.0);
     let gain = vector(device(), &random.normals(64, 1.0));
     for cache in CacheFormat::ALL {
         for gains in [None, Some(RopeGains { query: &gain, key: &gain, epsilon: 1e-6 })] {
@@ -344,7 +344,7 @@ fn logits_of_rows_at_once_are_those_one_by_one() {
 fn logits_at_once_and_one_by_one(plans: &[Plan]) {
     every_model(plans, |context, recipe, sequence| {
         // The rows cross a part of attention's keys under every plan.
-        let (prompt, rows) = (250, if sweep() { MOST_ROWS } else { 13 });
+        let (prompt, rows) = (250, if sweep() { MAX_ROWS } else { 13 });
         let tokens = Random::new(91).indices(prompt + rows + 1, recipe.config.vocab_size);
         let [single, whole] = [sequence(), sequence()];
         for sequence in [&single, &whole] {

@@ -13,7 +13,7 @@ use pard_engine::ops::gradients::{
 };
 use pard_engine::ops::{
     Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Finish, Gather, KvCache, LogProbabilities,
-    MOST_ROWS, MaskRow, Matmul, Matrix, Penalties, PenaltyTerms, Probabilities, QuantiseRows, Rejection,
+    MAX_ROWS, MaskRow, Matmul, Matrix, Penalties, PenaltyTerms, Probabilities, QuantiseRows, Rejection,
     RejectionTerms, RmsNorm, Role, Rope, RopeGains, RowSet, Step, Tensor, Truncation, TruncationTerms, WeightFormat,
 };
 use pard_engine::{Error, Result};
@@ -83,7 +83,7 @@ fn every_family_builds_and_runs_without_a_gpu() {
                 let choices = Buffer::storage(&device, "choices", 128).expect("a small buffer");
                 let sequence = Sequence::new(&model, 600, recipe.config.vocab_size, &choices).expect("bindings");
                 sequence.prefill(&tokens, 0, &|| true).expect("prompt rows");
-                for rows in [1, 2, 9, MOST_ROWS] {
+                for rows in [1, 2, 9, MAX_ROWS] {
                     sequence.run(Role::Round, &tokens[..rows], 100, rows).expect("rows of a round");
                 }
                 device.wait().expect("nothing was refused");
@@ -108,7 +108,7 @@ fn operands_that_do_not_fit_are_refused() {
     let vector = |width| tensor(1, width);
     let buffer = |bytes| Buffer::storage(device, "words", bytes).expect("a small buffer");
     let step = Buffer::shared::<Step>(device, "step").expect("a small buffer");
-    let (ids, rows) = (buffer(256), MOST_ROWS);
+    let (ids, rows) = (buffer(256), MAX_ROWS);
     let upload = |shape| Matrix::upload(device, plan, "weights", WeightFormat::Bf16, shape, &|_, _| Ok(()));
     for shape in [[8, 12], [8, 0], [0, 8]] {
         refused(upload(shape), "matmul", "weights");

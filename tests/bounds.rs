@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pard_engine::Error;
 use pard_engine::gpu::{AdapterQuery, Buffer, CacheFormat, Device, Plan, Shaders};
 use pard_engine::model::{Sequence, Transformer, WeightChoice};
-use pard_engine::ops::{MOST_ROWS, Role, check_values};
+use pard_engine::ops::{MAX_ROWS, Role, check_values};
 
 use crate::ops::matmul::GPU_PLANS;
 use crate::support::memory::Memory;
@@ -29,7 +29,7 @@ fn passes_stay_inside_their_arrays() {
         // The last position is the caches' last.
         let sequence = Sequence::new(&model, 300, recipe.config.vocab_size, &choices).expect("bindings");
         sequence.prefill(&tokens[..261], 0, &|| true).expect("prompt rows");
-        for rows in [3, MOST_ROWS] {
+        for rows in [3, MAX_ROWS] {
             sequence.run(Role::Round, &tokens[300 - rows..], 300 - rows, rows).expect("rows of a round");
         }
     }

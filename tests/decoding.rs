@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pard_engine::Error;
 use pard_engine::checkpoint::config::Config;
 use pard_engine::decoding::{
-    Costs, Decoder, DecoderOptions, Draft, Drafts, MOST_DRAFTS, Method, Speculation, Statistics,
+    Costs, Decoder, DecoderOptions, Draft, Drafts, MAX_DRAFTS, Method, Speculation, Statistics,
 };
 use pard_engine::gpu::{AdapterQuery, Buffer, CacheFormat, Device};
 use pard_engine::model::{PassCost, Sequence, Transformer, WeightChoice};
@@ -46,7 +46,7 @@ pub fn decode(decoder: &mut Decoder, prompt: &[u32], count: usize) -> Vec<u32> {
 
 /// K in turns.
 pub fn lengths() -> Vec<usize> {
-    if sweep() { (1..=MOST_DRAFTS).collect() } else { vec![1, 2, 5, 8, 16] }
+    if sweep() { (1..=MAX_DRAFTS).collect() } else { vec![1, 2, 5, 8, 16] }
 }
 
 #[test]
@@ -402,7 +402,7 @@ fn a_parallel_draft_proposes_what_masks_after_the_known_tokens_predict() {
 fn propose_by_hand(model: &Arc<Transformer>, known: &[u32], drafts: usize) -> Vec<u32> {
     let choices = Buffer::storage(device(), "choices", 128).expect("a small buffer");
     let vocab = model.config().vocab_size;
-    let sequence = Sequence::new(model, CONTEXT + 2 * MOST_DRAFTS, vocab, &choices).expect("a sequence");
+    let sequence = Sequence::new(model, CONTEXT + 2 * MAX_DRAFTS, vocab, &choices).expect("a sequence");
     let (&last, before) = known.split_last().expect("a known token");
     sequence.prefill(before, 0, &|| true).expect("prefill");
     let mut rows = vec![last];

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use pard_engine::gpu::{Buffer, CacheFormat, Plan};
 use pard_engine::model::Sequence;
-use pard_engine::ops::{MOST_ROWS, Role};
+use pard_engine::ops::{MAX_ROWS, Role};
 
 use crate::comparison::relative_error;
 use crate::oracle;
@@ -30,7 +30,7 @@ struct Run {
 impl Run {
     fn new(recipe: &Recipe, plan: Plan) -> Self {
         let model = upload(recipe, &plan);
-        let choices = Buffer::storage(device(), "choices", 4 * MOST_ROWS as u64).expect("a small buffer");
+        let choices = Buffer::storage(device(), "choices", 4 * MAX_ROWS as u64).expect("a small buffer");
         let vocab = recipe.config.vocab_size;
         let sequence = Sequence::new(&model, POSITIONS, vocab, &choices).expect("a small model fits");
         let context = format!("{:?}, {plan}", recipe.config.family);

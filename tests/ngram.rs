@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pard_engine::Error;
 use pard_engine::decoding::{
-    Acceptance, Costs, Decoder, DecoderOptions, Drafts, MOST_DRAFTS, Method, NgramOptions, SamplingOptions,
+    Acceptance, Costs, Decoder, DecoderOptions, Drafts, MAX_DRAFTS, Method, NgramOptions, SamplingOptions,
 };
 use pard_engine::gpu::CacheFormat;
 use pard_engine::model::PassCost;
@@ -60,7 +60,7 @@ fn the_text_is_ars() {
         };
         let (alone, _) = write(options(Method::Ar, 0, &sampling));
         let mut proposed = 0;
-        for drafts in [Drafts::Fixed(1), Drafts::Fixed(4), Drafts::Fixed(MOST_DRAFTS), Drafts::Auto] {
+        for drafts in [Drafts::Fixed(1), Drafts::Fixed(4), Drafts::Fixed(MAX_DRAFTS), Drafts::Auto] {
             for (ngram, run_ahead) in
                 [(NgramOptions::default(), true), (NgramOptions { longest: 1, shortest: 1 }, false)]
             {

@@ -8,7 +8,7 @@ use pard_engine::checkpoint::ModelFiles;
 use pard_engine::decoding::{Decoder, DecoderOptions, Method};
 use pard_engine::gpu::{Buffer, CacheFormat, Plan, QuantisedProducts};
 use pard_engine::model::{LoadOptions, Model, Sequence, Transformer, WeightChoice};
-use pard_engine::ops::{MOST_ROWS, Role, WeightFormat};
+use pard_engine::ops::{MAX_ROWS, Role, WeightFormat};
 use pard_engine::text::{Message, Rendering};
 
 use crate::comparison::relative_error;
@@ -140,7 +140,7 @@ fn logits_of_integer_products_agree_with_candle() {
             let choice = WeightChoice::Quantised { layers, ends: WeightFormat::Q8_0 };
             let model = Transformer::upload(device(), &plan, &files.config, &memory, choice, &|_, _| ());
             let model = Arc::new(model.expect("upload"));
-            let choices = Buffer::storage(device(), "choices", 4 * MOST_ROWS as u64).expect("a small buffer");
+            let choices = Buffer::storage(device(), "choices", 4 * MAX_ROWS as u64).expect("a small buffer");
             let sequence = Sequence::new(&model, 256, vocab, &choices).expect("a sequence");
             let mut seen = Vec::new();
             let last = prompt.len() - 1;

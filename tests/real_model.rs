@@ -8,11 +8,11 @@ use pard_engine::checkpoint::ModelFiles;
 use pard_engine::checkpoint::options::SourceOptions;
 use pard_engine::checkpoint::resolve;
 use pard_engine::decoding::{
-    Decoder, DecoderOptions, Draft, Drafts, FinishReason, Generation, Limits, MOST_DRAFTS, Method,
+    Decoder, DecoderOptions, Draft, Drafts, FinishReason, Generation, Limits, MAX_DRAFTS, Method,
 };
 use pard_engine::gpu::{Buffer, CacheFormat, ProductChoice, QuantisedChoice};
 use pard_engine::model::{LoadOptions, Model, Sequence};
-use pard_engine::ops::{MOST_ROWS, Role};
+use pard_engine::ops::{MAX_ROWS, Role};
 use pard_engine::text::{Conversation, Message, Rendering};
 use serde_json::Value;
 
@@ -50,7 +50,7 @@ fn model() -> &'static Model {
 }
 
 fn sequence(model: &Model, positions: usize) -> Sequence {
-    let choices = Buffer::storage(device(), "choices", 4 * MOST_ROWS as u64).expect("a small buffer");
+    let choices = Buffer::storage(device(), "choices", 4 * MAX_ROWS as u64).expect("a small buffer");
     let vocab = model.transformer.config().vocab_size;
     Sequence::new(&model.transformer, positions, vocab, &choices).expect("a sequence")
 }
@@ -128,8 +128,8 @@ fn greedy_tokens_agree(model: &Model, lines: &str) {
         let first = prompt.len() - 1;
         sequence.prefill(&tokens[..first], 0, &|| true).expect("prefill");
         // Teacher-forced: every row is fed the reference's own prefix.
-        for (chunk, reference) in output.chunks(MOST_ROWS).enumerate() {
-            let start = first + chunk * MOST_ROWS;
+        for (chunk, reference) in output.chunks(MAX_ROWS).enumerate() {
+            let start = first + chunk * MAX_ROWS;
             sequence.run(Role::Round, &tokens[start..start + reference.len()], start, reference.len()).expect("rows");
             let logits = sequence.logits(reference.len()).expect("logits");
             for (row, &theirs) in logits.chunks(vocab).zip(reference) {
@@ -151,7 +151,7 @@ fn every_method_writes_the_same_text() {
     let model = model();
     let draft = Draft::new(model, model, Some(0)).expect("a model drafts for itself");
     let (prompts, count) = if sweep() { (&PROMPTS[..], 64) } else { (&PROMPTS[..2], 24) };
-    let drafts: Vec<usize> = if sweep() { (1..=MOST_DRAFTS).collect() } else { vec![4, 12] };
+    let drafts: Vec<usize> = if sweep() { (1..=MAX_DRAFTS).collect() } else { vec![4, 12] };
     let prompts: Vec<Vec<u32>> = prompts.iter().map(|prompt| chat(model, prompt)).collect();
     let decode = |method, drafts| -> Vec<Vec<u32>> {
         let fixed = Drafts::Fixed(drafts);

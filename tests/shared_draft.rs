@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pard_engine::checkpoint::{DraftFiles, ModelFiles};
-use pard_engine::decoding::{Draft, MOST_DRAFTS, Method};
+use pard_engine::decoding::{Draft, MAX_DRAFTS, Method};
 use pard_engine::gpu::{Buffer, CacheFormat};
 use pard_engine::model::shared::{MASK_EMBEDDING, VOCABULARY};
 use pard_engine::model::{Sequence, Transformer};
@@ -43,7 +43,7 @@ fn pairs(seed: u64) -> Vec<(Recipe, SharedDraft)> {
 /// The logits of `drafts` rows, the last of `known` and masks, and the choices among ids below `limit`.
 fn proposed(model: &Arc<Transformer>, known: &[u32], drafts: usize, mask: u32, limit: usize) -> (Vec<f32>, Vec<u32>) {
     let choices = Buffer::storage(device(), "choices", 128).expect("a small buffer");
-    let sequence = Sequence::new(model, CONTEXT + 2 * MOST_DRAFTS, limit, &choices).expect("a sequence");
+    let sequence = Sequence::new(model, CONTEXT + 2 * MAX_DRAFTS, limit, &choices).expect("a sequence");
     let (&last, before) = known.split_last().expect("a known token");
     sequence.prefill(before, 0, &|| true).expect("prefill");
     let mut rows = vec![last];

@@ -6,7 +6,7 @@ use std::error::Error;
 use pard_engine::gpu::{Buffer, Device, Pass, Plan};
 use pard_engine::ops::{
     Accept, Argmax, Attention, AttentionScratch, AttentionShape, Draw, DrawParams, Embedding, Finish, Inputs, KvCache,
-    LogProbabilities, MOST_ROWS, Matmul, Matrix, Penalties, PenaltyTerms, Probabilities, Rejection, RejectionTerms,
+    LogProbabilities, MAX_ROWS, Matmul, Matrix, Penalties, PenaltyTerms, Probabilities, Rejection, RejectionTerms,
     RmsNorm, Role, Rope, RopeGains, RoundBuffers, RoundParams, RowSet, Rows, Step, Tensor, Truncation, TruncationTerms,
     Variant, WeightFormat, Whose,
 };
@@ -215,7 +215,7 @@ fn attention(recorder: &mut Recorder, device: &Device, plan: &Plan, model: &Mode
         })
     };
     let one = Rows::One(&step);
-    for (rows, counts) in [(one, &ROWS[..]), (Rows::Many { step: &step, batch: &batch }, &[8, MOST_ROWS][..])] {
+    for (rows, counts) in [(one, &ROWS[..]), (Rows::Many { step: &step, batch: &batch }, &[8, MAX_ROWS][..])] {
         let rope = Rope::new(device, rows, &shape, &angles, [&qkv, &query], &cache, gains())?;
         let op = Attention::new(device, plan, rows, &shape, None, &cache, &scratch, [&query, &out])?;
         for &count in counts {
@@ -238,10 +238,10 @@ fn attention(recorder: &mut Recorder, device: &Device, plan: &Plan, model: &Mode
 
 /// Embedding and normalisation.
 fn between(recorder: &mut Recorder, device: &Device, plan: &Plan, model: &Model) -> Done {
-    let (hidden, rows) = (model.hidden, MOST_ROWS);
+    let (hidden, rows) = (model.hidden, MAX_ROWS);
     let step = Buffer::shared::<Step>(device, "step")?;
-    let ids = Buffer::storage(device, "ids", 4 * MOST_ROWS as u64)?;
-    let tensor = || Tensor::new(device, "rows", MOST_ROWS, hidden);
+    let ids = Buffer::storage(device, "ids", 4 * MAX_ROWS as u64)?;
+    let tensor = || Tensor::new(device, "rows", MAX_ROWS, hidden);
     let (x, y, gain) = (tensor()?, tensor()?, Tensor::new(device, "gain", 1, hidden)?);
     let describe = |op: &str| json!({ "op": op, "model": model.name, "role": "round", "rows": rows });
     for row_set in [RowSet::All, RowSet::Outputs] {
@@ -268,7 +268,7 @@ fn choices(recorder: &mut Recorder, device: &Device, model: &Model) -> Done {
     let (vocabulary, rows, drafts) = (model.vocabulary, 17, 16);
     let step = Buffer::shared::<Step>(device, "step")?;
     let words = |count: usize| Buffer::storage(device, "words", 4 * count as u64);
-    let tensor = || Tensor::new(device, "rows", MOST_ROWS, vocabulary);
+    let tensor = || Tensor::new(device, "rows", MAX_ROWS, vocabulary);
     let (logits, adjusted, draft) = (tensor()?, tensor()?, tensor()?);
     let [session, tokens, proposals, chosen, record] =
         [words(3)?, words(POSITIONS)?, words(32)?, words(32)?, words(1000)?];

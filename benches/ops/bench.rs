@@ -6,17 +6,17 @@ use std::time::Instant;
 
 use pard_engine::Result;
 use pard_engine::gpu::{AdapterQuery, Buffer, Device, Pass, Plan};
-use pard_engine::ops::{COLD_BYTES, MOST_ROWS, Step, Tensor, Yardstick};
+use pard_engine::ops::{COLD_BYTES, MAX_ROWS, Step, Tensor, Yardstick};
 
 use crate::comparison;
 use crate::oracle::Expected;
 
 /// Copies of something small: no model has more layers.
-const MOST_COPIES: u64 = 256;
+const MAX_COPIES: u64 = 256;
 /// How long one submit should take at least, in seconds.
 const SUBMIT_SECONDS: f64 = 0.02;
 /// The most dispatches in one submit.
-pub const MOST_REPETITIONS: usize = 1 << 16;
+pub const MAX_REPETITIONS: usize = 1 << 16;
 /// Timed submits of each case.
 const SUBMITS: usize = 7;
 
@@ -25,7 +25,7 @@ pub const PROMPT_ROWS: usize = 256;
 
 /// How many copies of `bytes` it takes that the first is in no cache when its turn comes again.
 pub fn cold_copies(bytes: u64) -> usize {
-    COLD_BYTES.div_ceil(bytes).min(MOST_COPIES) as usize
+    COLD_BYTES.div_ceil(bytes).min(MAX_COPIES) as usize
 }
 
 /// Records the repetition of the given number.
@@ -152,7 +152,7 @@ impl Bench {
 
     /// `values` as rows of `width`, with as much room as the ops ask for.
     pub fn tensor(&self, width: usize, values: &[f32]) -> Result<Tensor> {
-        let tensor = Tensor::new(&self.device, "input", MOST_ROWS.max(values.len() / width), width)?;
+        let tensor = Tensor::new(&self.device, "input", MAX_ROWS.max(values.len() / width), width)?;
         tensor.buffer.write(&self.device, 0, values);
         Ok(tensor)
     }
@@ -177,7 +177,7 @@ impl Bench {
         let turns: Vec<&Case> = std::iter::once(&yardstick).chain(cases).collect();
         let mut counts = vec![1; turns.len()];
         for (case, count) in turns.iter().zip(&mut counts) {
-            while self.submit(case, 0, *count)? < SUBMIT_SECONDS && *count < MOST_REPETITIONS {
+            while self.submit(case, 0, *count)? < SUBMIT_SECONDS && *count < MAX_REPETITIONS {
                 *count *= 2;
             }
         }

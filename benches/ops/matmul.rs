@@ -6,7 +6,7 @@ use std::ops::Range;
 use pard_engine::Result;
 use pard_engine::checkpoint::config::Config;
 use pard_engine::gpu::{Plan, QuantisedProducts};
-use pard_engine::ops::{Finish, MOST_ROWS, Matmul, Matrix, QuantiseRows, Role, RowSet, Tensor, WeightFormat};
+use pard_engine::ops::{Finish, MAX_ROWS, Matmul, Matrix, QuantiseRows, Role, RowSet, Tensor, WeightFormat};
 
 use crate::bench::{Bench, Case, PROMPT_ROWS, cold_copies, each};
 use crate::oracle;
@@ -58,7 +58,7 @@ fn integer(bench: &Bench, name: &str, [outputs, depth]: [usize; 2]) -> Result<()
     if !rounding && !multiplying {
         return Ok(());
     }
-    let (device, format, most) = (&bench.device, WeightFormat::Q8_0, MOST_ROWS);
+    let (device, format, most) = (&bench.device, WeightFormat::Q8_0, MAX_ROWS);
     let plan = Plan { quantised: QuantisedProducts::Integer { planes: 2 }, ..bench.plan };
     let input = Random::new(2).normals(most * depth, 1.0);
     let (x, y) = (bench.tensor(depth, &input)?, Tensor::new(device, "output", most, outputs)?);
@@ -126,7 +126,7 @@ fn product(bench: &Bench, name: &str, [outputs, depth]: [usize; 2], format: Weig
 
     let device = &bench.device;
     let input = Random::new(2).normals(most * depth, 1.0);
-    let (x, y) = (bench.tensor(depth, &input)?, Tensor::new(device, "output", most.max(MOST_ROWS), outputs)?);
+    let (x, y) = (bench.tensor(depth, &input)?, Tensor::new(device, "output", most.max(MAX_ROWS), outputs)?);
     let matmuls = (0..cold_copies((outputs * format.row_bytes(depth)) as u64))
         .map(|_| {
             let matrix = Matrix::upload(device, &bench.plan, name, format, [outputs, depth], &weights)?;

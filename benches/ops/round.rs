@@ -4,7 +4,7 @@ use pard_engine::Result;
 use pard_engine::gpu::Buffer;
 use pard_engine::ops::{Accept, Inputs, RoundBuffers, RoundParams, Session, Step, Whose};
 
-use crate::bench::{Bench, Case, MOST_REPETITIONS, each};
+use crate::bench::{Bench, Case, MAX_REPETITIONS, each};
 use crate::oracle;
 
 /// Tokens of a draft.
@@ -37,7 +37,7 @@ impl Buffers {
     fn new(bench: &Bench) -> Result<Buffers> {
         let device = &bench.device;
         // Each repetition of `accept` commits a round more.
-        let tokens: Vec<u32> = (0..SESSION.tokens + (MOST_REPETITIONS * (DRAFTS + 1)) as u32).collect();
+        let tokens: Vec<u32> = (0..SESSION.tokens + (MAX_REPETITIONS * (DRAFTS + 1)) as u32).collect();
         Ok(Buffers {
             session: Buffer::with_values(device, "session", &[SESSION])?,
             tokens: Buffer::with_values(device, "tokens", &tokens)?,

@@ -4,7 +4,7 @@ use pard_engine::Result;
 use pard_engine::checkpoint::config::Config;
 use pard_engine::gpu::Buffer;
 use pard_engine::ops::{
-    Argmax, AttentionShape, Embedding, KvCache, MOST_ROWS, Matrix, Recall, Remember, RmsNorm, Rope, RopeGains, RowSet,
+    Argmax, AttentionShape, Embedding, KvCache, MAX_ROWS, Matrix, Recall, Remember, RmsNorm, Rope, RopeGains, RowSet,
     States, Tensor, WeightFormat,
 };
 
@@ -185,11 +185,11 @@ pub fn argmax(bench: &Bench, config: &Config) -> Result<()> {
         return Ok(());
     }
     let (device, vocab) = (&bench.device, config.vocab_size);
-    let input = Random::new(8).normals(MOST_ROWS * vocab, 1.0);
+    let input = Random::new(8).normals(MAX_ROWS * vocab, 1.0);
     let logits = bench.tensor(vocab, &input)?;
-    let choices = Buffer::storage(device, "choices", MOST_ROWS as u64 * 4)?;
+    let choices = Buffer::storage(device, "choices", MAX_ROWS as u64 * 4)?;
     let op = &Argmax::new(device, &bench.step, &logits, vocab, None, &choices)?;
-    let cases = [1, 9, MOST_ROWS].map(|rows| Case {
+    let cases = [1, 9, MAX_ROWS].map(|rows| Case {
         kernel,
         what: format!("vocabulary of {vocab}"),
         rows,

@@ -35,7 +35,7 @@ pub fn complete(arguments: &AdaptArguments, talk: Talk) -> anyhow::Result<Option
         temperature: Some(arguments.temperature),
         seed: arguments.seed,
         max_tokens: arguments.seq_len,
-        parallel: pard_engine::ops::MOST_ROWS as u8,
+        parallel: pard_engine::ops::MAX_ROWS as u8,
         thinking: None,
         memory: MemoryArguments::default(),
         device: arguments.device.clone(),

@@ -163,7 +163,7 @@ impl Report<'_> {
     fn acceptance(&self) -> Option<String> {
         let speculative: Vec<&Run> = self.runs.iter().filter(|run| run.method() != Method::Ar).collect();
         let row = |name: &str, cells: Vec<String>| [vec![name.to_owned()], cells].concat();
-        let positions = (1..=self.most_drafts()).map(|position| position.to_string()).collect();
+        let positions = (1..=self.max_drafts()).map(|position| position.to_string()).collect();
         let mut rows = vec![row("accepted at", positions)];
         rows.extend(speculative.iter().map(|run| {
             let shares = run.statistics.accepted_per_position();
@@ -199,7 +199,7 @@ impl Report<'_> {
     }
 
     /// The longest draft of all rounds.
-    fn most_drafts(&self) -> usize {
+    fn max_drafts(&self) -> usize {
         self.runs.iter().map(|run| run.statistics.accepted_per_position().len()).max().unwrap_or(0)
     }
 

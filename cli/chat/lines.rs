@@ -17,7 +17,7 @@ use super::command::COMMANDS;
 use crate::output;
 
 /// Lines kept in the history's file.
-const MOST_HISTORY: usize = 1000;
+const MAX_HISTORY: usize = 1000;
 
 /// Where lines come from.
 pub enum Lines {
@@ -37,7 +37,7 @@ impl Lines {
         if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
             return Ok(Lines::Pipe);
         }
-        let config = Config::builder().max_history_size(MOST_HISTORY)?.auto_add_history(false).build();
+        let config = Config::builder().max_history_size(MAX_HISTORY)?.auto_add_history(false).build();
         let mut editor = Editor::with_config(config).context("cannot use the terminal")?;
         editor.set_helper(Some(Slash));
         if let Some(path) = &history {

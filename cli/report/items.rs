@@ -7,7 +7,7 @@ use pard_engine::decoding::{DecoderOptions, Drafts, Method};
 use pard_engine::gpu::{Device, Plan, Products, Profile, adapters};
 use pard_engine::measure::{self, KernelTime, MadeModel, Shape, Spread};
 use pard_engine::model::Sequence;
-use pard_engine::ops::{MOST_ROWS, Role, WeightFormat, Yardstick, check_products, check_row_invariance, check_values};
+use pard_engine::ops::{MAX_ROWS, Role, WeightFormat, Yardstick, check_products, check_row_invariance, check_values};
 use pard_engine::{Error, Message};
 use serde_json::{Value, json};
 
@@ -89,7 +89,7 @@ pub fn measure(device: &Device, arguments: &ReportArguments, record: &mut Record
             passes(device, plan, shape, *format, &PRINCIPAL_ROWS, &mut traced, record)?;
         }
     }
-    let others: Vec<usize> = (1..=MOST_ROWS).filter(|rows| !PRINCIPAL_ROWS.contains(rows)).collect();
+    let others: Vec<usize> = (1..=MAX_ROWS).filter(|rows| !PRINCIPAL_ROWS.contains(rows)).collect();
     for (shape, format) in &all {
         passes(device, plain, shape, *format, &others, &mut traced, record)?;
     }
@@ -120,7 +120,7 @@ fn self_check(device: &Device, plan: &Plan, record: &mut Record) -> anyhow::Resu
     if plan.products == Products::Plain {
         // A CPU's driver takes half a second for each kernel.
         let every = !device.is_software();
-        for rows in (2..=MOST_ROWS).filter(|rows| every || PRINCIPAL_ROWS.contains(rows)) {
+        for rows in (2..=MAX_ROWS).filter(|rows| every || PRINCIPAL_ROWS.contains(rows)) {
             checks.push((format!("bits of {rows} rows"), check_row_invariance(device, plan, rows)));
         }
     } else {
@@ -321,7 +321,7 @@ fn timed_rounds(
     decoder.start(&prompt, &|| true)?;
     decoder.round()?;
     let begin = Instant::now();
-    let has_room = |len: usize| len + 2 * MOST_ROWS < context;
+    let has_room = |len: usize| len + 2 * MAX_ROWS < context;
     let mut times = Vec::new();
     while decoder.statistics().committed_tokens < tokens
         && begin.elapsed() < Duration::from_secs(most as u64)

@@ -26,7 +26,7 @@ pub fn steps(
         tokens: (0..tokens).map(|at| ((at + 1) * (sample + 7919) % config.vocab_size) as u32).collect(),
         labelled: (0..tokens).map(|at| at > 0).collect(),
     };
-    let rows = count * retention.most_rows(tokens);
+    let rows = count * retention.max_rows(tokens);
     let recipe = Recipe {
         config,
         checkpoint: &weights,

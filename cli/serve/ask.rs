@@ -1,7 +1,7 @@
 //! What a request asks for, read from its JSON: OpenAI's parameters, llama.cpp's names for what OpenAI lacks, and an object
 //! `pard` of our own. What is asked for and cannot be had is refused; what is not known is ignored, as others do.
 
-use pard_engine::decoding::{Drafts, Limits, MOST_DRAFTS, MOST_LOGPROBS, Method, SamplingOptions};
+use pard_engine::decoding::{Drafts, Limits, MAX_DRAFTS, MAX_LOGPROBS, Method, SamplingOptions};
 use pard_engine::text::{Message, Rendering};
 use serde_json::{Value, json};
 
@@ -10,9 +10,9 @@ use super::fields::Fields;
 use super::job::{Proposer, Reuse};
 
 /// Answers of one request at most.
-const MOST_ANSWERS: usize = 128;
+const MAX_ANSWERS: usize = 128;
 /// Stop texts of a request at most, and the longest.
-const MOST_STOPS: usize = 16;
+const MAX_STOPS: usize = 16;
 const LONGEST_STOP: usize = 1024;
 
 /// The two kinds of requests.
@@ -73,11 +73,11 @@ impl Ask {
             Kind::Chat => vec![messages(&fields)?],
             Kind::Text => text_prompts(&fields)?,
         };
-        let n = fields.count("n", 1..=MOST_ANSWERS)?.unwrap_or(1);
-        if prompts.len() * n > MOST_ANSWERS {
-            return Err(Fault::parameter("n", format!("a request gets {MOST_ANSWERS} answers at most")));
+        let n = fields.count("n", 1..=MAX_ANSWERS)?.unwrap_or(1);
+        if prompts.len() * n > MAX_ANSWERS {
+            return Err(Fault::parameter("n", format!("a request gets {MAX_ANSWERS} answers at most")));
         }
-        if fields.count("best_of", 1..=MOST_ANSWERS)?.is_some_and(|best| best != n) {
+        if fields.count("best_of", 1..=MAX_ANSWERS)?.is_some_and(|best| best != n) {
             return Err(Fault::parameter("best_of", "only as many answers are written as `n` asks for"));
         }
         let extras = fields.object("pard", "pard.")?;
@@ -171,8 +171,8 @@ fn text_prompts(fields: &Fields) -> Result<Vec<Prompt>, Fault> {
         Some(Value::Array(list)) if list.is_empty() => Err(wrong()),
         Some(Value::Array(list)) if list[0].is_number() => Ok(vec![tokens(list).ok_or_else(wrong)?]),
         Some(Value::Array(list)) => {
-            if list.len() > MOST_ANSWERS {
-                return Err(Fault::parameter("prompt", format!("a request gets {MOST_ANSWERS} answers at most")));
+            if list.len() > MAX_ANSWERS {
+                return Err(Fault::parameter("prompt", format!("a request gets {MAX_ANSWERS} answers at most")));
             }
             let one = |value: &Value| match value {
                 Value::String(text) => Some(Prompt::Text(text.clone())),
@@ -191,7 +191,7 @@ fn limits(fields: &Fields, defaults: &Defaults) -> Result<Limits, Fault> {
         max_tokens = fields.count(name, 1..=usize::MAX)?.unwrap_or(max_tokens);
     }
     let mut stop = defaults.limits.stop.clone();
-    for text in fields.texts("stop", MOST_STOPS)?.unwrap_or_default() {
+    for text in fields.texts("stop", MAX_STOPS)?.unwrap_or_default() {
         if text.is_empty() || text.len() > LONGEST_STOP {
             return Err(Fault::parameter("stop", format!("a text has 1 to {LONGEST_STOP} bytes")));
         }
@@ -227,13 +227,13 @@ fn sampling(kind: Kind, fields: &Fields, defaults: &Defaults) -> Result<Sampling
     }
     sampling.top_logprobs = match kind {
         Kind::Chat if fields.boolean("logprobs")?.unwrap_or(false) => {
-            Some(fields.count("top_logprobs", 0..=MOST_LOGPROBS)?.unwrap_or(0))
+            Some(fields.count("top_logprobs", 0..=MAX_LOGPROBS)?.unwrap_or(0))
         }
         Kind::Chat => {
             fields.refuse_unless("top_logprobs", &[json!(0)], "it needs logprobs")?;
             None
         }
-        Kind::Text => fields.count("logprobs", 0..=MOST_LOGPROBS)?,
+        Kind::Text => fields.count("logprobs", 0..=MAX_LOGPROBS)?,
     };
     sampling.check().and_then(|()| sampling.check_tokens(defaults.vocab)).map_err(|error| Fault::of(&error))?;
     Ok(sampling)
@@ -253,7 +253,7 @@ fn proposer(extras: &Fields, defaults: &Defaults) -> Result<Proposer, Fault> {
     }
     match extras.get("k") {
         Some(Value::String(text)) if text == "auto" => proposer.drafts = Drafts::Auto,
-        Some(_) => proposer.drafts = Drafts::Fixed(extras.count("k", 0..=MOST_DRAFTS)?.unwrap_or(0)),
+        Some(_) => proposer.drafts = Drafts::Fixed(extras.count("k", 0..=MAX_DRAFTS)?.unwrap_or(0)),
         None => {}
     }
     Ok(proposer.simplest())

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::fault::Fault;
 
 /// Of a body that is too large this much is read all the same: a client that is still sending would not see the answer.
-const MOST_DISCARDED: usize = 64 << 20;
+const MAX_DISCARDED: usize = 64 << 20;
 
 /// The JSON of a body of at most `most` bytes that comes within `timeout`.
 ///
@@ -39,7 +39,7 @@ async fn read(body: Body, most: usize) -> Result<Vec<u8>, Fault> {
         } else {
             bytes = Vec::new();
         }
-        if len > MOST_DISCARDED {
+        if len > MAX_DISCARDED {
             return Err(too_large());
         }
     }

@@ -10,7 +10,7 @@ use super::fault::Fault;
 
 /// Events that wait for their reader: more than an answer usually has, so that a slow reader hardly ever makes an answer
 /// wait, and a bound on what one may pile up.
-const MOST_EVENTS: usize = 4096;
+const MAX_EVENTS: usize = 4096;
 
 /// One answer to be written.
 pub struct Job {
@@ -85,5 +85,5 @@ pub struct Ending {
 
 /// The two ends of what a request's answers send.
 pub fn events() -> (Sender<Event>, Receiver<Event>) {
-    channel(MOST_EVENTS)
+    channel(MAX_EVENTS)
 }

@@ -11,7 +11,7 @@ use super::model::{PardDraft, PardModel};
 use super::tokens::{PardMessage, chat_tokens};
 use super::writer::{PardOnRound, PardRound, PardStatistics, Writer};
 use crate::decoding::{
-    Acceptance, Costs, Decoder, DecoderOptions, Drafts, Limits, MOST_DRAFTS, Method, NgramOptions, SamplingOptions,
+    Acceptance, Costs, Decoder, DecoderOptions, Drafts, Limits, MAX_DRAFTS, Method, NgramOptions, SamplingOptions,
 };
 use crate::model::{Model, Tuning};
 
@@ -104,8 +104,8 @@ unsafe impl Shared for PardSessionOptions {}
 // SAFETY: as above.
 unsafe impl Shared for PardAnswerOptions {}
 /// What an answer's length is, and a context's at most, where the caller names none.
-const USUAL_MAX_TOKENS: usize = 256;
-const USUAL_CONTEXT: usize = 4096;
+const DEFAULT_MAX_TOKENS: usize = 256;
+const DEFAULT_CONTEXT: usize = 4096;
 
 impl PardSessionOptions {
     fn decoder_options(&self, model: &Model, draft: Option<&PardDraft>) -> Result<DecoderOptions, Failure> {
@@ -121,12 +121,12 @@ impl PardSessionOptions {
             0 => Drafts::Auto,
             drafts => Drafts::Fixed(usize::try_from(drafts).map_err(|_| {
                 Failure::argument(format!(
-                    "drafts is {drafts}; it must be 1 to {MOST_DRAFTS}, or 0 to let it be chosen"
+                    "drafts is {drafts}; it must be 1 to {MAX_DRAFTS}, or 0 to let it be chosen"
                 ))
             })?),
         };
         let context = match self.context {
-            0 => model.transformer.config().context.min(USUAL_CONTEXT),
+            0 => model.transformer.config().context.min(DEFAULT_CONTEXT),
             context => context,
         };
         let mut options = DecoderOptions { method, drafts, context, ..DecoderOptions::default() };
@@ -152,7 +152,7 @@ impl PardAnswerOptions {
         let stop = unsafe { arguments::list(self.stop, self.stop_count, "stop") }?.iter();
         // SAFETY: as above.
         let stop = stop.map(|&text| unsafe { arguments::text(text, "a stop text") }.map(str::to_owned));
-        let max_tokens = if self.max_tokens == 0 { USUAL_MAX_TOKENS } else { self.max_tokens };
+        let max_tokens = if self.max_tokens == 0 { DEFAULT_MAX_TOKENS } else { self.max_tokens };
         Ok(Limits { max_tokens, stop: stop.collect::<Result<_, Failure>>()? })
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::arguments::Shared;
 use super::failure::Failure;
 use crate::decoding::{
-    Decoder, FinishReason, Limits, MOST_DRAFTS, Method, RoundStatistics, SamplingOptions, Statistics, TokenLogprobs,
+    Decoder, FinishReason, Limits, MAX_DRAFTS, Method, RoundStatistics, SamplingOptions, Statistics, TokenLogprobs,
     Transcript,
 };
 use crate::model::Model;
@@ -106,9 +106,9 @@ pub struct PardStatistics {
     /// Mean K.
     pub mean_drafts: f64,
     /// Proposals by position.
-    pub proposed: [usize; MOST_DRAFTS],
+    pub proposed: [usize; MAX_DRAFTS],
     /// Those that were accepted.
-    pub accepted: [usize; MOST_DRAFTS],
+    pub accepted: [usize; MAX_DRAFTS],
     /// The method.
     pub method: i32,
     /// Whether and why the answer has ended.

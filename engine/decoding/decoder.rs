@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::draft::Draft;
-use super::options::{DecoderOptions, Drafts, MOST_DRAFTS, Method};
+use super::options::{DecoderOptions, Drafts, MAX_DRAFTS, Method};
 use super::pace::{Costs, Pace, Speculation};
 use super::pool::{Pool, Seat};
 use super::rounds::{Proposer, Rounds};
@@ -104,7 +104,7 @@ impl Decoder {
     /// The cache rows that a context of `context` tokens takes: a round looks at most K + 1 rows past the committed
     /// tokens, and a draft's window is 2 K rows.
     pub fn positions(context: usize) -> usize {
-        context + 2 * MOST_DRAFTS
+        context + 2 * MAX_DRAFTS
     }
 
     /// How it works: AR if K is 0, whatever was asked for.

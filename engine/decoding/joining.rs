@@ -2,9 +2,9 @@
 //! each, or whether each has a round of its own. Whatever promises the most tokens a second of all together is taken.
 
 use super::decoder::Decoder;
-use super::options::MOST_DRAFTS;
+use super::options::MAX_DRAFTS;
 use super::pace::{Costs, MARGIN, Promise};
-use crate::ops::MOST_ROWS;
+use crate::ops::MAX_ROWS;
 
 /// What a decoder is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct Offer {
     /// Committed tokens that its draft has to read; 0 if it has none.
     pub unseen: usize,
     /// For each position the chance that its proposal is accepted if those before it are.
-    pub chances: [f64; MOST_DRAFTS],
+    pub chances: [f64; MAX_DRAFTS],
 }
 
 impl Offer {
@@ -80,20 +80,20 @@ pub fn choose_ways(decoders: &[&mut Decoder]) -> Vec<Way> {
 /// The proposals that are worth most go with the rows of those that `offers` are of, as long as that pays.
 fn share(costs: &Costs, offers: &[Option<Offer>]) -> Shared {
     let count = offers.len();
-    let (full, rest) = (count / MOST_ROWS, count % MOST_ROWS);
+    let (full, rest) = (count / MAX_ROWS, count % MAX_ROWS);
     let rest = if rest > 0 { costs.target.of(rest as f64) } else { 0.0 };
-    let seconds = full as f64 * costs.target.of(MOST_ROWS as f64) + rest;
+    let seconds = full as f64 * costs.target.of(MAX_ROWS as f64) + rest;
     let mut best = Shared { drafts: vec![0; count], tokens: count as f64, seconds };
     let mut most = MARGIN * best.tokens / best.seconds.max(1e-9);
     let (mut drafts, mut tokens) = (best.drafts.clone(), best.tokens);
     // The chance that all that each of them proposes is accepted.
     let mut accepted = vec![1.0; count];
     let (mut rows, mut draft_rows) = (count, 0);
-    while rows < MOST_ROWS {
+    while rows < MAX_ROWS {
         let next = offers.iter().enumerate().filter_map(|(index, offer)| {
             let (offer, proposed) = (offer.as_ref()?, drafts[index]);
             let more = offer.draft_rows(proposed + 1) - offer.draft_rows(proposed);
-            let fits = proposed < offer.most && draft_rows + more <= MOST_ROWS;
+            let fits = proposed < offer.most && draft_rows + more <= MAX_ROWS;
             fits.then(|| (index, more, accepted[index] * offer.chances[proposed]))
         });
         let Some((index, more, chance)) = next.max_by(|(.., one), (.., other)| one.total_cmp(other)) else { break };

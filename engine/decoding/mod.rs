@@ -22,13 +22,13 @@ mod transcript;
 pub use decoder::Decoder;
 pub use draft::Draft;
 pub use generate::Generation;
-pub use ngram::{MOST_NGRAM, NgramOptions};
-pub use options::{Acceptance, DecoderOptions, Drafts, MOST_CONTEXT, MOST_DRAFTS, Method};
+pub use ngram::{MAX_NGRAM, NgramOptions};
+pub use options::{Acceptance, DecoderOptions, Drafts, MAX_CONTEXT, MAX_DRAFTS, Method};
 pub use pace::{Costs, Speculation};
 pub use pool::Pool;
 pub use respond::{RespondOptions, Response, Responses, respond};
 pub use sampling::{
-    MOST_BIAS, MOST_LOGPROBS, MOST_PENALTY, MOST_REPETITION, MOST_TEMPERATURE, SamplingOptions, TokenLogprobs,
+    MAX_BIAS, MAX_LOGPROBS, MAX_PENALTY, MAX_REPETITION, MAX_TEMPERATURE, SamplingOptions, TokenLogprobs,
 };
 pub use statistics::{RoundStatistics, Statistics};
 pub use stream::{AnswerStream, Piece};

@@ -6,12 +6,12 @@
 use crate::error::{Error, Result};
 
 /// The most tokens that are looked up.
-pub const MOST_NGRAM: usize = 64;
+pub const MAX_NGRAM: usize = 64;
 
 /// How many of the newest tokens are looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NgramOptions {
-    /// As many at first, 1 to [`MOST_NGRAM`]; then fewer, as long as they are nowhere found.
+    /// As many at first, 1 to [`MAX_NGRAM`]; then fewer, as long as they are nowhere found.
     pub longest: usize,
     /// And so many at last, 1 to `longest`: what follows a few tokens is seldom the same again.
     pub shortest: usize,
@@ -27,8 +27,8 @@ impl NgramOptions {
     /// **Errors**: [`Error::Option`].
     pub(super) fn check(&self) -> Result<()> {
         let NgramOptions { longest, shortest } = *self;
-        if shortest == 0 || shortest > longest || longest > MOST_NGRAM {
-            let reason = format!("{shortest} to {longest} tokens are not within 1 to {MOST_NGRAM}, the shortest first");
+        if shortest == 0 || shortest > longest || longest > MAX_NGRAM {
+            let reason = format!("{shortest} to {longest} tokens are not within 1 to {MAX_NGRAM}, the shortest first");
             return Err(Error::Option { option: "n-gram", reason });
         }
         Ok(())

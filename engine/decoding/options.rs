@@ -5,10 +5,10 @@ use super::sampling::SamplingOptions;
 use crate::error::{Error, Result};
 
 /// The longest draft.
-pub const MOST_DRAFTS: usize = 16;
+pub const MAX_DRAFTS: usize = 16;
 
 /// The longest context: beyond any model's, and small enough that no size computed from it overflows.
-pub const MOST_CONTEXT: usize = 1 << 24;
+pub const MAX_CONTEXT: usize = 1 << 24;
 
 /// Who proposes tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -62,7 +62,7 @@ impl Acceptance {
 /// K: tokens proposed per round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Drafts {
-    /// As many every round, 0 to [`MOST_DRAFTS`]; 0 is AR.
+    /// As many every round, 0 to [`MAX_DRAFTS`]; 0 is AR.
     Fixed(usize),
     /// What promises the most tokens per second, round by round, by what passes cost on this device and by how often
     /// proposals were accepted; 0 where speculation does not pay.
@@ -81,7 +81,7 @@ impl Drafts {
 
     /// The longest draft there can be.
     pub fn most(self) -> usize {
-        self.or_else(|| MOST_DRAFTS)
+        self.or_else(|| MAX_DRAFTS)
     }
 }
 
@@ -164,14 +164,14 @@ impl DecoderOptions {
     /// Errors: [`Error::Option`] if K, the context, the n-gram or how tokens are chosen is out of range, or if no model proposes
     /// what is to be accepted by its chances.
     pub(super) fn checked(mut self) -> Result<DecoderOptions> {
-        if self.drafts.most() > MOST_DRAFTS {
+        if self.drafts.most() > MAX_DRAFTS {
             return Err(Error::Option {
                 option: "draft length",
-                reason: format!("{} is above the supported {MOST_DRAFTS}", self.drafts),
+                reason: format!("{} is above the supported {MAX_DRAFTS}", self.drafts),
             });
         }
-        if !(2..=MOST_CONTEXT).contains(&self.context) {
-            let reason = format!("{} is not between 2 and {MOST_CONTEXT} tokens", self.context);
+        if !(2..=MAX_CONTEXT).contains(&self.context) {
+            let reason = format!("{} is not between 2 and {MAX_CONTEXT} tokens", self.context);
             return Err(Error::Option { option: "context", reason });
         }
         self.sampling.check()?;

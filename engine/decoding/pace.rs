@@ -3,9 +3,9 @@
 //! with the most tokens per second is taken, 0 included. Speculation that stopped paying rests and is tried again, each
 //! time after a longer rest: the draft has to read what was written meanwhile, so that trying is not free.
 
-use super::options::{MOST_DRAFTS, Method};
+use super::options::{MAX_DRAFTS, Method};
 use crate::model::PassCost;
-use crate::ops::MOST_ROWS;
+use crate::ops::MAX_ROWS;
 
 /// What the passes of a target and its draft take.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,7 +26,7 @@ impl Costs {
     /// once those before it are; and the tokens per second. K is 0 where plain decoding promises as many.
     pub fn promise(&self, method: Method, chance: f64) -> (usize, f64) {
         let pace = Pace::new(method, self.clone(), 0.0);
-        let chances = [chance.clamp(0.0, 1.0); MOST_DRAFTS];
+        let chances = [chance.clamp(0.0, 1.0); MAX_DRAFTS];
         let drafts = pace.best(&chances);
         (drafts, pace.promise_of(&chances[..drafts]).rate())
     }
@@ -67,8 +67,8 @@ pub struct Pace {
     /// Seconds that a round with proposals takes to another device and back.
     crossing: f64,
     /// For each position, how often a proposal was checked and how often it was accepted; old evidence counts less.
-    checked: [f64; MOST_DRAFTS],
-    accepted: [f64; MOST_DRAFTS],
+    checked: [f64; MAX_DRAFTS],
+    accepted: [f64; MAX_DRAFTS],
     /// Rounds until speculation is tried again, how long the next rest will be, and the shortest one.
     resting: usize,
     next_rest: usize,
@@ -99,7 +99,7 @@ const READING: f64 = 0.01;
 /// What finding out whether speculation pays may cost, in plain rounds, and the most rounds that it is tried for: chance
 /// refuses the first proposal of many a good draft.
 const TRYING: f64 = 2.0;
-const MOST_TRIALS: f64 = 8.0;
+const MAX_TRIALS: f64 = 8.0;
 /// K is at most twice the longest run that was accepted since the last rest, and this at first: what is only hoped for
 /// should not cost much.
 const FIRST_DRAFTS: usize = 2;
@@ -108,15 +108,15 @@ pub const MARGIN: f64 = 1.02;
 
 impl Pace {
     pub fn new(method: Method, costs: Costs, crossing: f64) -> Pace {
-        let reading = costs.draft.of(MOST_ROWS as f64) / MOST_ROWS as f64 / costs.target.of(1.0).max(1e-9);
+        let reading = costs.draft.of(MAX_ROWS as f64) / MAX_ROWS as f64 / costs.target.of(1.0).max(1e-9);
         let rest = SHORT_REST as f64 * reading / READING;
         let short_rest = (rest as usize).clamp(SHORT_REST, LONG_REST);
         let mut pace = Pace {
             method,
             costs,
             crossing,
-            checked: [0.0; MOST_DRAFTS],
-            accepted: [0.0; MOST_DRAFTS],
+            checked: [0.0; MAX_DRAFTS],
+            accepted: [0.0; MAX_DRAFTS],
             resting: 0,
             next_rest: short_rest,
             short_rest,
@@ -128,7 +128,7 @@ impl Pace {
         if !pace.is_hopeless() {
             let plain = pace.seconds(0, 1.0);
             let trials = TRYING * plain / (pace.seconds(1, 1.0) - plain).max(1e-9);
-            pace.most_trials = trials.clamp(1.0, MOST_TRIALS) as usize;
+            pace.most_trials = trials.clamp(1.0, MAX_TRIALS) as usize;
             pace.trials = pace.most_trials;
         }
         pace
@@ -136,7 +136,7 @@ impl Pace {
 
     /// Whether it would not pay even if every proposal were accepted.
     fn is_hopeless(&self) -> bool {
-        self.best(&[1.0; MOST_DRAFTS]) == 0
+        self.best(&[1.0; MAX_DRAFTS]) == 0
     }
 
     /// The K that promises the most tokens per second.
@@ -151,7 +151,7 @@ impl Pace {
 
     /// The longest draft that may be tried now.
     pub fn limit(&self) -> usize {
-        if self.resting > 0 { 0 } else { (2 * self.reach).clamp(FIRST_DRAFTS, MOST_DRAFTS) }
+        if self.resting > 0 { 0 } else { (2 * self.reach).clamp(FIRST_DRAFTS, MAX_DRAFTS) }
     }
 
     /// Takes note of a round without proposals that says nothing of how good they would have been.
@@ -206,8 +206,8 @@ impl Pace {
     }
 
     /// For each position the chance that its proposal is accepted if those before it are.
-    pub fn chances(&self) -> [f64; MOST_DRAFTS] {
-        let mut chances = [0.0; MOST_DRAFTS];
+    pub fn chances(&self) -> [f64; MAX_DRAFTS] {
+        let mut chances = [0.0; MAX_DRAFTS];
         let mut before = PRIOR;
         for (chance, (accepted, checked)) in chances.iter_mut().zip(self.accepted.iter().zip(&self.checked)) {
             *chance = (accepted + PRIOR_WEIGHT * before) / (checked + PRIOR_WEIGHT);
@@ -216,9 +216,9 @@ impl Pace {
         chances
     }
 
-    fn best(&self, chances: &[f64; MOST_DRAFTS]) -> usize {
+    fn best(&self, chances: &[f64; MAX_DRAFTS]) -> usize {
         let (mut best, mut most) = (0, MARGIN * self.promise_of(&[]).rate());
-        for drafts in 1..=MOST_DRAFTS {
+        for drafts in 1..=MAX_DRAFTS {
             let rate = self.promise_of(&chances[..drafts]).rate();
             if rate > most {
                 (best, most) = (drafts, rate);

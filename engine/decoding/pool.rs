@@ -13,7 +13,7 @@ use super::rounds::choices;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Pass};
 use crate::model::{Slots, Tap, Transformer};
-use crate::ops::{MOST_ROWS, check_row_invariance};
+use crate::ops::{MAX_ROWS, check_row_invariance};
 
 /// Room for several decoders over one target, and over one draft if there is one.
 ///
@@ -75,7 +75,7 @@ impl Pool {
         }
         let device = target.device().clone();
         if most > 1 {
-            check_row_invariance(&device, target.plan(), most.min(MOST_ROWS))?;
+            check_row_invariance(&device, target.plan(), most.min(MAX_ROWS))?;
         }
         let target_choices = choices(&device, "choices")?;
         let target = Slots::new(target, Decoder::positions(context), target.config().vocab_size, target_choices)?;
@@ -170,7 +170,7 @@ impl Pool {
         }
         // Tokens that the host knows come first: see [`Together::give`].
         together.sort_by_key(|(drafts, decoder)| *drafts > 0 && decoder.has_draft());
-        for members in together.chunks_mut(MOST_ROWS) {
+        for members in together.chunks_mut(MAX_ROWS) {
             passes.push(self.round_together(members)?);
         }
         Ok(passes)

@@ -1,7 +1,7 @@
 //! What a round reports: how many tokens it committed, which, and how probable the target found them, if that is asked
 //! for. It is all that is read back of a round.
 
-use super::options::MOST_DRAFTS;
+use super::options::MAX_DRAFTS;
 use super::sampling::TokenLogprobs;
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Pass, Readback};
@@ -9,7 +9,7 @@ use crate::model::{Sequence, log_probabilities};
 use crate::ops::LogProbabilities;
 
 /// Where log-probabilities begin in a record: behind the number of tokens and the tokens.
-const FIRST_WORD: usize = 2 + MOST_DRAFTS;
+const FIRST_WORD: usize = 2 + MAX_DRAFTS;
 
 /// The records of rounds, one for each that may be in flight.
 pub struct Records {
@@ -40,7 +40,7 @@ impl Records {
     /// **Errors**: [`crate::Error::OutOfMemory`].
     pub fn new(device: &Device, target: &Sequence, top: Option<usize>) -> Result<Records> {
         let top = top.map(|top| top.min(target.model().config().vocab_size));
-        let words = FIRST_WORD + top.map_or(0, |top| (1 + MOST_DRAFTS) * LogProbabilities::words(top));
+        let words = FIRST_WORD + top.map_or(0, |top| (1 + MAX_DRAFTS) * LogProbabilities::words(top));
         let slot = || -> Result<_> {
             let record = Buffer::storage(device, "record", 4 * words as u64)?;
             let readback = Readback::new(device, record.bytes())?;

@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use super::options::MOST_DRAFTS;
+use super::options::MAX_DRAFTS;
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Pass, Readback};
 use crate::ops::Session;
@@ -32,12 +32,12 @@ impl Remote {
     /// **Errors**: those of [`Buffer::storage`].
     pub fn new(device: &Device, context: usize) -> Result<Remote> {
         let words = |label, count: usize| Buffer::storage(device, label, 4 * count as u64);
-        let proposals = words("proposals", 2 * MOST_DRAFTS)?;
+        let proposals = words("proposals", 2 * MAX_DRAFTS)?;
         Ok(Remote {
             session: Buffer::storage(device, "session", size_of::<Session>() as u64)?,
-            tokens: words("tokens", context + 2 * MOST_DRAFTS)?,
+            tokens: words("tokens", context + 2 * MAX_DRAFTS)?,
             readback: Readback::new(device, proposals.bytes())?,
-            record: words("record", 2 + MOST_DRAFTS)?,
+            record: words("record", 2 + MAX_DRAFTS)?,
             counted: None,
             device: device.clone(),
             proposals,
@@ -60,7 +60,7 @@ impl Remote {
     /// there.
     pub fn record(&mut self, tokens: &[u32]) -> bool {
         let known = self.counted.replace(tokens.len()).filter(|&known| known <= tokens.len());
-        let fresh = known.map(|known| &tokens[known..]).filter(|fresh| fresh.len() <= 1 + MOST_DRAFTS);
+        let fresh = known.map(|known| &tokens[known..]).filter(|fresh| fresh.len() <= 1 + MAX_DRAFTS);
         let mut record = vec![fresh.map_or(0, |fresh| fresh.len() as u32)];
         record.extend(fresh.unwrap_or_default());
         self.record.write(&self.device, 0, &record);
@@ -84,7 +84,7 @@ impl Remote {
         for _ in 0..REPETITIONS {
             let begin = Instant::now();
             self.receive(&Session::default(), &[0]);
-            let crossed = self.propose(MOST_DRAFTS, |_| Ok(()))?;
+            let crossed = self.propose(MAX_DRAFTS, |_| Ok(()))?;
             proposals.write(device, 0, &crossed);
             times.push(begin.elapsed().as_secs_f64());
         }

@@ -4,12 +4,12 @@
 use std::iter::Fuse;
 use std::sync::Arc;
 
-use super::options::MOST_CONTEXT;
+use super::options::MAX_CONTEXT;
 use super::sampling::noise;
 use super::transcript::FinishReason;
 use crate::error::{Error, Result};
 use crate::model::{Batch, Sampling, Transformer};
-use crate::ops::MOST_ROWS;
+use crate::ops::MAX_ROWS;
 
 /// How responses are written.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,7 +32,7 @@ pub struct RespondOptions {
 impl Default for RespondOptions {
     fn default() -> RespondOptions {
         RespondOptions {
-            parallel: MOST_ROWS,
+            parallel: MAX_ROWS,
             context: 4096,
             max_tokens: 512,
             temperature: 0.0,
@@ -89,8 +89,8 @@ pub fn respond<P: Iterator<Item = (usize, Vec<u32>)>>(
     if options.max_tokens == 0 {
         return Err(Error::Option { option: "max tokens", reason: "a response has 1 at least".to_owned() });
     }
-    if !(2..=MOST_CONTEXT).contains(&options.context) {
-        let reason = format!("{} is not between 2 and {MOST_CONTEXT} tokens", options.context);
+    if !(2..=MAX_CONTEXT).contains(&options.context) {
+        let reason = format!("{} is not between 2 and {MAX_CONTEXT} tokens", options.context);
         return Err(Error::Option { option: "context", reason });
     }
     let batch = Batch::new(model, options.parallel, options.context)?;

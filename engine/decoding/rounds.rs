@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::options::{Acceptance, MOST_DRAFTS, Method};
+use super::options::{Acceptance, MAX_DRAFTS, Method};
 use super::pool::Seat;
 use super::records::{Record, Records};
 use super::remote::Remote;
@@ -75,7 +75,7 @@ pub struct Rounds {
 
 /// Where a model's rows write their choices.
 pub fn choices(device: &Device, label: &str) -> Result<Buffer> {
-    Buffer::storage(device, label, 4 * 2 * MOST_DRAFTS as u64)
+    Buffer::storage(device, label, 4 * 2 * MAX_DRAFTS as u64)
 }
 
 impl Rounds {
@@ -92,9 +92,9 @@ impl Rounds {
         let session = Buffer::storage(&device, "session", size_of::<Session>() as u64)?;
         Ok(Rounds {
             likeliest: seat.draft().map(Slots::alone).map(likeliest).transpose()?,
-            states: TargetStates::new(&seat, context + 2 * MOST_DRAFTS, &session)?,
+            states: TargetStates::new(&seat, context + 2 * MAX_DRAFTS, &session)?,
             session,
-            tokens: words("tokens", context + 2 * MOST_DRAFTS)?,
+            tokens: words("tokens", context + 2 * MAX_DRAFTS)?,
             proposals,
             records: Records::new(&device, target, None)?,
             samplers: None,

@@ -2,7 +2,7 @@
 //! the same noise, so that the draft proposes what the target will choose; or the draft by noise of its own, where the
 //! rejection rule decides what becomes of its proposals.
 
-use super::options::{Acceptance, MOST_DRAFTS, Method};
+use super::options::{Acceptance, MAX_DRAFTS, Method};
 use super::remote::Remote;
 use super::sampling::{SamplingOptions, noise};
 use crate::error::Result;
@@ -63,7 +63,7 @@ impl Samplers {
             _ => target_terms,
         };
         let rejects = acceptance == Acceptance::Rejection && is_drawn && draft.is_some();
-        let chances = || Tensor::new(device, "chances", 1 + MOST_DRAFTS, vocab);
+        let chances = || Tensor::new(device, "chances", 1 + MAX_DRAFTS, vocab);
         let rejection = match rejects {
             false => None,
             true => Some((chances()?, chances()?, draw(draft_seed)?)),
@@ -75,7 +75,7 @@ impl Samplers {
         }
         // A parallel draft's rows are there before any of them has chosen.
         let turns = match method {
-            Method::Pard if sampling.counts() => Turns::OneByOne { rows: MOST_DRAFTS },
+            Method::Pard if sampling.counts() => Turns::OneByOne { rows: MAX_DRAFTS },
             _ => Turns::Together,
         };
         let target = Sampler::new(target, target_terms, Turns::Together, choices)?;
@@ -130,7 +130,7 @@ impl Samplers {
     /// Records the counting of what was handed over.
     pub fn count_elsewhere(&self, pass: &mut Pass) {
         if let Some((_, kernel)) = &self.elsewhere {
-            kernel.encode(pass, MOST_DRAFTS + 1);
+            kernel.encode(pass, MAX_DRAFTS + 1);
         }
     }
 }

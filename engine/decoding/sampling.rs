@@ -8,22 +8,22 @@ use crate::error::{Error, Result};
 use crate::ops::BANNED;
 
 /// The highest temperature. Tokens are as good as evenly distributed long before it.
-pub const MOST_TEMPERATURE: f32 = 1000.0;
+pub const MAX_TEMPERATURE: f32 = 1000.0;
 /// The largest presence or frequency penalty, and with a minus the smallest.
-pub const MOST_PENALTY: f32 = 100.0;
+pub const MAX_PENALTY: f32 = 100.0;
 /// The largest repetition penalty; its reciprocal is the smallest.
-pub const MOST_REPETITION: f32 = 1000.0;
+pub const MAX_REPETITION: f32 = 1000.0;
 /// The largest bias of a token, and with a minus the smallest.
-pub const MOST_BIAS: f32 = 10_000.0;
+pub const MAX_BIAS: f32 = 10_000.0;
 /// The most tokens whose log-probabilities are reported beside the chosen one's, as in OpenAI's interface.
-pub const MOST_LOGPROBS: usize = 20;
+pub const MAX_LOGPROBS: usize = 20;
 
 /// How tokens are chosen: penalties, biases and bans change the logits, the temperature divides them, top-k, top-p and
 /// min-p leave some tokens out, in this order, and one is drawn from the rest. The defaults take the likeliest token and
 /// change nothing. None of it depends on the method or on K.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingOptions {
-    /// Tokens are drawn from `softmax(logits / temperature)`, 0 to [`MOST_TEMPERATURE`]; 0 takes the likeliest.
+    /// Tokens are drawn from `softmax(logits / temperature)`, 0 to [`MAX_TEMPERATURE`]; 0 takes the likeliest.
     pub temperature: f32,
     /// Names the draws: a prompt and a seed give the same text every time, on the same device.
     pub seed: u64,
@@ -36,21 +36,21 @@ pub struct SamplingOptions {
     /// al. 2024, arXiv:2407.01082.
     pub min_p: f32,
     /// Divides the logit of a token that prompt or answer has if it is positive, else multiplies it; 1 changes nothing. From
-    /// 1 / [`MOST_REPETITION`] to [`MOST_REPETITION`]. Source: Keskar et al. 2019, arXiv:1909.05858, as Transformers has it.
+    /// 1 / [`MAX_REPETITION`] to [`MAX_REPETITION`]. Source: Keskar et al. 2019, arXiv:1909.05858, as Transformers has it.
     pub repetition_penalty: f32,
     /// Taken from the logit of a token that the answer has; what only the prompt has is none of it, as in OpenAI's
-    /// interface. 0 changes nothing. Of size [`MOST_PENALTY`] at most.
+    /// interface. 0 changes nothing. Of size [`MAX_PENALTY`] at most.
     pub presence_penalty: f32,
     /// Taken from the logit of a token as often as the answer has it, the prompt left out. 0 changes nothing. Of size
-    /// [`MOST_PENALTY`] at most.
+    /// [`MAX_PENALTY`] at most.
     pub frequency_penalty: f32,
-    /// Tokens and what is added to their logits before all else, of size [`MOST_BIAS`] at most; several for one token add
+    /// Tokens and what is added to their logits before all else, of size [`MAX_BIAS`] at most; several for one token add
     /// up.
     pub logit_bias: Vec<(u32, f32)>,
     /// Tokens that are never chosen.
     pub banned: Vec<u32>,
     /// None: no log-probabilities. Otherwise those of each chosen token and of so many likeliest ones, 0 to
-    /// [`MOST_LOGPROBS`]; see [`TokenLogprobs`].
+    /// [`MAX_LOGPROBS`]; see [`TokenLogprobs`].
     pub top_logprobs: Option<usize>,
 }
 
@@ -125,11 +125,11 @@ impl SamplingOptions {
     pub fn check(&self) -> Result<()> {
         let fault = |option, reason| Err(Error::Option { option, reason });
         let ranges = [
-            ("temperature", self.temperature, 0.0, MOST_TEMPERATURE),
+            ("temperature", self.temperature, 0.0, MAX_TEMPERATURE),
             ("min-p", self.min_p, 0.0, 1.0),
-            ("repetition penalty", self.repetition_penalty, 1.0 / MOST_REPETITION, MOST_REPETITION),
-            ("presence penalty", self.presence_penalty, -MOST_PENALTY, MOST_PENALTY),
-            ("frequency penalty", self.frequency_penalty, -MOST_PENALTY, MOST_PENALTY),
+            ("repetition penalty", self.repetition_penalty, 1.0 / MAX_REPETITION, MAX_REPETITION),
+            ("presence penalty", self.presence_penalty, -MAX_PENALTY, MAX_PENALTY),
+            ("frequency penalty", self.frequency_penalty, -MAX_PENALTY, MAX_PENALTY),
         ];
         for (option, value, least, most) in ranges {
             if !(least..=most).contains(&value) {
@@ -139,14 +139,14 @@ impl SamplingOptions {
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             return fault("top-p", format!("{} is not above 0 and at most 1; 1 leaves no token out", self.top_p));
         }
-        if let Some((id, bias)) = self.logit_bias.iter().find(|(_, bias)| !(-MOST_BIAS..=MOST_BIAS).contains(bias)) {
+        if let Some((id, bias)) = self.logit_bias.iter().find(|(_, bias)| !(-MAX_BIAS..=MAX_BIAS).contains(bias)) {
             let reason =
-                format!("{bias} of token {id} is not between -{MOST_BIAS} and {MOST_BIAS}; a ban excludes a token");
+                format!("{bias} of token {id} is not between -{MAX_BIAS} and {MAX_BIAS}; a ban excludes a token");
             return fault("logit bias", reason);
         }
         match self.top_logprobs {
-            Some(count) if count > MOST_LOGPROBS => {
-                fault("log-probabilities", format!("{count} are more than the supported {MOST_LOGPROBS}"))
+            Some(count) if count > MAX_LOGPROBS => {
+                fault("log-probabilities", format!("{count} are more than the supported {MAX_LOGPROBS}"))
             }
             _ => Ok(()),
         }

@@ -104,9 +104,9 @@ impl Kernel {
         let module = naga::front::wgsl::parse_str(&text)
             .map_err(|error| refused(error.emit_to_string_with_path(&text, name)))?;
         let bytes = private_bytes(&module);
-        if bytes > MOST_PRIVATE {
+        if bytes > MAX_PRIVATE {
             let reason =
-                format!("its invocations hold {bytes} bytes in variables each, and {MOST_PRIVATE} are the most");
+                format!("its invocations hold {bytes} bytes in variables each, and {MAX_PRIVATE} are the most");
             return Err(refused(reason));
         }
         let bindings = bindings(&module);
@@ -223,7 +223,7 @@ impl Kernel {
 
 /// The most that an invocation may hold in variables, in bytes. Compilers keep them in registers, of which there are 1 KiB
 /// at most; beyond 128 KiB some drivers lose the device (wgpu #10027).
-const MOST_PRIVATE: u64 = 16 << 10;
+const MAX_PRIVATE: u64 = 16 << 10;
 
 /// Bytes of the variables that an invocation of `module` has at once, were all functions' alive together.
 fn private_bytes(module: &naga::Module) -> u64 {

@@ -88,7 +88,7 @@ pub(super) struct Profiler {
 }
 
 /// Query sets that may wait to be read.
-const MOST_PENDING: usize = 16;
+const MAX_PENDING: usize = 16;
 
 struct Pending {
     timed: Vec<Timed>,
@@ -145,7 +145,7 @@ impl Profiler {
     ///
     /// Errors: as [`Device::check`].
     pub(super) fn collect(&mut self, device: &Device, all: bool) -> Result<()> {
-        if !all && self.pending.len() < MOST_PENDING {
+        if !all && self.pending.len() < MAX_PENDING {
             return Ok(());
         }
         for Pending { timed, begin, readbacks } in std::mem::take(&mut self.pending) {

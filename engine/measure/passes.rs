@@ -7,7 +7,7 @@ use super::Spread;
 use crate::error::Result;
 use crate::gpu::Buffer;
 use crate::model::{Sequence, Transformer};
-use crate::ops::{MOST_ROWS, Role};
+use crate::ops::{MAX_ROWS, Role};
 
 /// Passes that a GPU is given before any is waited for, as rounds are.
 const PASSES_AHEAD: usize = 8;
@@ -16,7 +16,7 @@ const PASSES_AHEAD: usize = 8;
 ///
 /// **Errors**: those of [`Sequence::new`].
 pub fn bound_sequence(model: &Arc<Transformer>, positions: usize) -> Result<Sequence> {
-    let choices = Buffer::storage(model.device(), "choices", 4 * MOST_ROWS as u64)?;
+    let choices = Buffer::storage(model.device(), "choices", 4 * MAX_ROWS as u64)?;
     Sequence::new(model, positions, model.config().vocab_size, &choices)
 }
 
@@ -42,7 +42,7 @@ pub fn passes(
 ) -> Result<(Vec<(usize, Spread)>, Alike)> {
     let device = sequence.model().device();
     let vocabulary = sequence.model().config().vocab_size;
-    let tokens: Vec<u32> = (0..MOST_ROWS).map(|index| ((index * 7919 + 13) % vocabulary) as u32).collect();
+    let tokens: Vec<u32> = (0..MAX_ROWS).map(|index| ((index * 7919 + 13) % vocabulary) as u32).collect();
     let first_row = |rows: usize| -> Result<Vec<u32>> {
         sequence.run(Role::Round, &tokens[..rows], 0, rows)?;
         Ok(sequence.logits(1)?.into_iter().map(f32::to_bits).collect())
@@ -98,7 +98,7 @@ pub fn prompt(
 ) -> Result<Option<Spread>> {
     let vocabulary = sequence.model().config().vocab_size;
     let tokens: Vec<u32> = (0..tokens).map(|index| ((index * 7919 + 13) % vocabulary) as u32).collect();
-    sequence.prefill(&tokens[..tokens.len().min(MOST_ROWS)], 0, &|| true)?;
+    sequence.prefill(&tokens[..tokens.len().min(MAX_ROWS)], 0, &|| true)?;
     let mut times = Vec::new();
     for _ in 0..runs {
         let begin = Instant::now();

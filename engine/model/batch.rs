@@ -13,7 +13,7 @@ use super::transformer::Transformer;
 use crate::checkpoint::config::Config;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Pass, Plan, Readback};
-use crate::ops::{BatchIds, BatchRow, BatchSource, MOST_ROWS, Role, Rows, Step};
+use crate::ops::{BatchIds, BatchRow, BatchSource, MAX_ROWS, Role, Rows, Step};
 
 /// How a sequence's tokens are chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -68,11 +68,11 @@ struct Submitted {
 impl Batch {
     /// Binds `model` to caches for `slots` sequences of `positions` positions each.
     ///
-    /// **Errors**: [`Error::Option`] unless `slots` is 1 to [`MOST_ROWS`]; [`Error::Limit`] or [`Error::OutOfMemory`] if the
+    /// **Errors**: [`Error::Option`] unless `slots` is 1 to [`MAX_ROWS`]; [`Error::Limit`] or [`Error::OutOfMemory`] if the
     /// caches do not fit the device.
     pub fn new(model: &Arc<Transformer>, slots: usize, positions: usize) -> Result<Batch> {
-        if !(1..=MOST_ROWS).contains(&slots) {
-            let reason = format!("{slots} sequences; a pass takes 1 to {MOST_ROWS}");
+        if !(1..=MAX_ROWS).contains(&slots) {
+            let reason = format!("{slots} sequences; a pass takes 1 to {MAX_ROWS}");
             return Err(Error::Option { option: "parallel", reason });
         }
         let device = &model.device;
@@ -80,11 +80,11 @@ impl Batch {
         let activations = Arc::new(Activations::new(model, positions)?);
         let caches = Sequence::caches(model, slots, positions)?;
         let words = |label, count: usize| Buffer::storage(device, label, 4 * count as u64);
-        let (batch, choices) = (Rows::buffer(device)?, words("choices", MOST_ROWS)?);
+        let (batch, choices) = (Rows::buffer(device)?, words("choices", MAX_ROWS)?);
         let logits = Sequence::room_for_logits(model)?;
         let prompts = Sequence::bind(model, &activations, &caches, None, limit, &logits, &choices)?;
         let passes = Sequence::bind(model, &activations, &caches, Some(&batch), limit, &logits, &choices)?;
-        let sources = Buffer::storage(device, "batch sources", (MOST_ROWS * size_of::<BatchSource>()) as u64)?;
+        let sources = Buffer::storage(device, "batch sources", (MAX_ROWS * size_of::<BatchSource>()) as u64)?;
         let empty = Slot {
             turn: 0,
             passes: 0,

@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use super::sequence::Sequence;
 use crate::error::Result;
-use crate::ops::{MOST_ROWS, Role};
+use crate::ops::{MAX_ROWS, Role};
 
 /// What a pass of 1 to 32 rows takes, in seconds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PassCost {
-    seconds: [f64; MOST_ROWS],
+    seconds: [f64; MAX_ROWS],
 }
 
 /// Row counts that are measured where nothing is known.
@@ -25,7 +25,7 @@ impl PassCost {
     /// From measured points (rows, seconds), straight between them and beyond the last one. Rows must ascend; without a
     /// point nothing costs anything.
     pub fn from_points(points: &[(usize, f64)]) -> PassCost {
-        let mut seconds = [0.0; MOST_ROWS];
+        let mut seconds = [0.0; MAX_ROWS];
         for (index, seconds) in seconds.iter_mut().enumerate() {
             let rows = index + 1;
             let above = points.iter().position(|(at, _)| *at >= rows).unwrap_or(points.len().saturating_sub(1));
@@ -80,9 +80,9 @@ impl PassCost {
 
     /// Seconds for `rows` rows; a fraction of a row costs its share.
     pub fn of(&self, rows: f64) -> f64 {
-        let rows = rows.clamp(1.0, MOST_ROWS as f64);
+        let rows = rows.clamp(1.0, MAX_ROWS as f64);
         let below = rows.floor() as usize;
-        let [low, high] = [below, (below + 1).min(MOST_ROWS)].map(|rows| self.seconds[rows - 1]);
+        let [low, high] = [below, (below + 1).min(MAX_ROWS)].map(|rows| self.seconds[rows - 1]);
         low + (high - low) * (rows - below as f64)
     }
 }

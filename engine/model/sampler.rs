@@ -5,7 +5,7 @@ use super::sequence::Sequence;
 use crate::error::Result;
 use crate::gpu::{Buffer, Pass};
 use crate::ops::{
-    Argmax, Draw, LogProbabilities, MOST_ROWS, Penalties, PenaltyTerms, Probabilities, Rejection, RejectionTerms,
+    Argmax, Draw, LogProbabilities, MAX_ROWS, Penalties, PenaltyTerms, Probabilities, Rejection, RejectionTerms,
     Tensor, Truncation, TruncationTerms,
 };
 
@@ -65,12 +65,12 @@ impl Sampler {
         let vocabulary = model.vocabulary().map(|vocabulary| &vocabulary.buffer);
         let adjusted = match terms.penalties {
             None => None,
-            Some(_) => Some(Tensor::new(device, "adjusted logits", MOST_ROWS, logits.width)?),
+            Some(_) => Some(Tensor::new(device, "adjusted logits", MAX_ROWS, logits.width)?),
         };
         let scores = adjusted.as_ref().unwrap_or(logits);
         let thresholds = match terms.truncation {
             None => None,
-            Some(_) => Some(Buffer::storage(device, "thresholds", 4 * MOST_ROWS as u64)?),
+            Some(_) => Some(Buffer::storage(device, "thresholds", 4 * MAX_ROWS as u64)?),
         };
         let thresholds = thresholds.as_ref();
         let turn = |first_row| -> Result<Turn> {

@@ -13,12 +13,12 @@ use crate::checkpoint::config::{Config, TargetLayers};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, CacheFormat, Device, Pass, Plan, QuantisedProducts};
 use crate::ops::{
-    Argmax, Attention, AttentionScratch, Embedding, Finish, KvCache, MOST_ROWS, Matmul, QuantiseRows, RmsNorm, Role,
+    Argmax, Attention, AttentionScratch, Embedding, Finish, KvCache, MAX_ROWS, Matmul, QuantiseRows, RmsNorm, Role,
     Rope, RopeGains, RowSet, Rows, States, Step, Tensor,
 };
 
 /// Most rows of a prompt that run in one submit.
-const MOST_PROMPT_ROWS: usize = 512;
+const MAX_PROMPT_ROWS: usize = 512;
 /// Multiplications that one submit may ask for at most, however fast the device: what [`SubmitPace`] may grow to.
 const SUBMIT_MULTIPLICATIONS: u64 = 250_000_000_000;
 
@@ -89,11 +89,11 @@ impl Sequence {
         Sequence::bind(model, &activations, &caches, None, limit, &logits, choices)
     }
 
-    /// Where the logits of a pass's output rows go, `[MOST_ROWS, rows of the head]`.
+    /// Where the logits of a pass's output rows go, `[MAX_ROWS, rows of the head]`.
     ///
     /// Errors: as [`Tensor::new`].
     pub(super) fn room_for_logits(model: &Transformer) -> Result<Arc<Tensor>> {
-        Ok(Arc::new(Tensor::new(&model.device, "logits", MOST_ROWS, model.head().outputs())?))
+        Ok(Arc::new(Tensor::new(&model.device, "logits", MAX_ROWS, model.head().outputs())?))
     }
 
     /// A cache for each layer, with `slots` slots of `positions` positions.
@@ -119,7 +119,7 @@ impl Sequence {
     ) -> Result<Sequence> {
         let (device, plan, config, a) = (&model.device, model.plan, &model.config, &**activations);
         let step = Buffer::shared::<Step>(device, "step")?;
-        let rows_of_ids = a.prompt_rows.max(2 * MOST_ROWS);
+        let rows_of_ids = a.prompt_rows.max(2 * MAX_ROWS);
         let ids = Buffer::storage(device, "ids", (rows_of_ids * 4) as u64)?;
         let ids = Tensor::of(ids, rows_of_ids, 1);
         let rows = batch.map_or(Rows::One(&step), |batch| Rows::Many { step: &step, batch });
@@ -382,8 +382,8 @@ impl Sequence {
         taps: &[&Tap],
     ) -> Result<()> {
         let Activations { prompt_rows, positions, .. } = *self.activations;
-        let most = if role == Role::Prompt { prompt_rows } else { MOST_ROWS };
-        if tokens.is_empty() || tokens.len() > most || outputs > tokens.len().min(MOST_ROWS) {
+        let most = if role == Role::Prompt { prompt_rows } else { MAX_ROWS };
+        if tokens.is_empty() || tokens.len() > most || outputs > tokens.len().min(MAX_ROWS) {
             return Err(Error::Option {
                 option: "rows",
                 reason: format!("{} rows with {outputs} outputs; one pass takes 1 to {most}", tokens.len()),
@@ -490,14 +490,14 @@ impl Activations {
                 states + read.into_iter().map(QuantiseRows::bytes).sum::<u64>()
             }
         };
-        of_rows + states + tensor(MOST_ROWS, head_rows) + parts + angles + integers
+        of_rows + states + tensor(MAX_ROWS, head_rows) + parts + angles + integers
     }
 }
 
 /// Most rows of a prompt that one submit takes, of a model whose rows cost `multiplications` each.
 fn prompt_rows(multiplications: u64) -> usize {
     let affordable = SUBMIT_MULTIPLICATIONS / multiplications.max(1);
-    affordable.clamp(MOST_ROWS as u64, MOST_PROMPT_ROWS as u64) as usize
+    affordable.clamp(MAX_ROWS as u64, MAX_PROMPT_ROWS as u64) as usize
 }
 
 /// What each row of a pass works on, with its width.

@@ -10,7 +10,7 @@ use super::states::Tap;
 use super::transformer::Transformer;
 use crate::error::Result;
 use crate::gpu::{Buffer, Pass};
-use crate::ops::{BatchRow, Gather, KvCache, MOST_ROWS, Role, Rows, Step, Tensor};
+use crate::ops::{BatchRow, Gather, KvCache, MAX_ROWS, Role, Rows, Step, Tensor};
 
 /// A model, its caches, and the two ways through it.
 pub struct Slots {
@@ -144,9 +144,9 @@ impl Together {
         let (batch, logits) = (Rows::buffer(device)?, Sequence::room_for_logits(model)?);
         let caches = layers.iter().map(|layer| &layer.cache);
         let passes = Sequence::bind(model, alone.activations(), caches, Some(&batch), limit, &logits, choices)?;
-        let to_alone = (0..MOST_ROWS).map(|first| Together::taking(model, first, [&logits, scores]));
+        let to_alone = (0..MAX_ROWS).map(|first| Together::taking(model, first, [&logits, scores]));
         let to_alone = to_alone.collect::<Result<_>>()?;
-        let from_alone = (0..MOST_ROWS).map(|first| Together::giving(model, first, [alone.words(), passes.words()]));
+        let from_alone = (0..MAX_ROWS).map(|first| Together::giving(model, first, [alone.words(), passes.words()]));
         let from_alone = from_alone.collect::<Result<_>>()?;
         Ok(Together { passes, batch, to_alone, from_alone })
     }
@@ -154,7 +154,7 @@ impl Together {
     /// To rows from row `first` on.
     fn giving(model: &Transformer, first: usize, ids: [&Tensor; 2]) -> Result<Gather> {
         // What comes before them stays.
-        let rows = (0..first).map(|_| u32::MAX).chain(0..MOST_ROWS as u32).chain(std::iter::repeat(u32::MAX));
+        let rows = (0..first).map(|_| u32::MAX).chain(0..MAX_ROWS as u32).chain(std::iter::repeat(u32::MAX));
         let rows: Vec<u32> = rows.take(ids[1].rows).collect();
         Gather::new(&model.device, &Buffer::with_values(&model.device, "rows given", &rows)?, ids)
     }
@@ -162,11 +162,11 @@ impl Together {
     /// Rows from row `first` on.
     fn taking(model: &Transformer, first: usize, tensors: [&Tensor; 2]) -> Result<Gather> {
         // Past the last row there is nothing to take.
-        let ids: Vec<u32> = (first as u32..).take(MOST_ROWS).collect();
+        let ids: Vec<u32> = (first as u32..).take(MAX_ROWS).collect();
         Gather::new(&model.device, &Buffer::with_values(&model.device, "rows taken", &ids)?, tensors)
     }
 
-    /// Writes what the next pass is to be over: 1 to [`MOST_ROWS`] rows.
+    /// Writes what the next pass is to be over: 1 to [`MAX_ROWS`] rows.
     pub(crate) fn place(&self, rows: &[PlacedRow]) {
         let device = &self.passes.model().device;
         let places: Vec<BatchRow> = rows

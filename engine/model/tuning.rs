@@ -13,7 +13,7 @@ use super::sequence::Sequence;
 use super::transformer::Transformer;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Pass, Products};
-use crate::ops::{Finish, MOST_ROWS, Matmul, Matrix, RowSet, Step, Tensor, Variant, Variants};
+use crate::ops::{Finish, MAX_ROWS, Matmul, Matrix, RowSet, Step, Tensor, Variant, Variants};
 
 /// A measured table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -108,7 +108,7 @@ impl Measured {
 pub type KeepGoing<'a> = dyn Fn(f64) -> bool + 'a;
 
 /// Numbers of rows for which all variants are tried.
-const ANCHORS: [usize; 5] = [1, 4, 8, 16, MOST_ROWS];
+const ANCHORS: [usize; 5] = [1, 4, 8, 16, MAX_ROWS];
 /// Numbers for which the usual variant is tried, and those that the next smaller and the next larger anchor chose. Most of the
 /// time goes into compiling, which is why there are not more.
 const BETWEEN: [usize; 7] = [2, 3, 6, 12, 13, 17, 24];
@@ -243,12 +243,12 @@ impl Tuning {
         let text = std::fs::read_to_string(Tuning::path(folder, model)).ok()?;
         let tuning: Tuning = serde_json::from_str(&text).ok()?;
         let is_variant = |variant: &Variant, matrix_pair: u32| {
-            (1..=MOST_ROWS as u32).contains(&variant.rows)
+            (1..=MAX_ROWS as u32).contains(&variant.rows)
                 && Variant::block_counts(model.plan().lanes, matrix_pair).contains(&variant.blocks)
         };
         let is_whole = |(shape, choices): &(Shape, Vec<Choice>)| {
             let pair = (shape.rows / shape.outputs.max(1)) as u32;
-            choices.len() == MOST_ROWS && choices.iter().all(|choice| is_variant(&choice.variant, pair))
+            choices.len() == MAX_ROWS && choices.iter().all(|choice| is_variant(&choice.variant, pair))
         };
         let timed = |seconds: &f64| seconds.is_finite() && *seconds > 0.0;
         let whole = tuning.key == Key::of(model)
@@ -278,7 +278,7 @@ impl Tuning {
 
 /// The numbers of rows that are measured, in ascending order.
 fn measured_rows() -> impl Iterator<Item = usize> {
-    (1..=MOST_ROWS).filter(|rows| ANCHORS.contains(rows) || BETWEEN.contains(rows))
+    (1..=MAX_ROWS).filter(|rows| ANCHORS.contains(rows) || BETWEEN.contains(rows))
 }
 
 /// `variant`, chosen for `chosen_for` rows, as it would be for `rows` of them: in as many turns.
@@ -300,9 +300,9 @@ fn fastest(
     let device = model.device();
     let matrix = matrices[0];
     let step = Buffer::shared::<Step>(device, "step")?;
-    let x = Tensor::new(device, "x", MOST_ROWS, matrix.columns())?;
-    let y = Tensor::new(device, "y", MOST_ROWS, matrix.outputs())?;
-    let values: Vec<f32> = (0..MOST_ROWS * matrix.columns()).map(|index| (index % 17) as f32 * 0.1 - 0.8).collect();
+    let x = Tensor::new(device, "x", MAX_ROWS, matrix.columns())?;
+    let y = Tensor::new(device, "y", MAX_ROWS, matrix.outputs())?;
+    let values: Vec<f32> = (0..MAX_ROWS * matrix.columns()).map(|index| (index % 17) as f32 * 0.1 - 0.8).collect();
     x.buffer.write(device, 0, &values);
     let pair = (matrix.rows() / matrix.outputs()) as u32;
     let finish = if pair == 2 { Finish::Swiglu } else { Finish::Store };
@@ -380,7 +380,7 @@ fn fastest(
         };
         chosen.insert(rows, choice);
     }
-    Ok(Some((1..=MOST_ROWS).filter_map(|rows| choice_for(rows, &chosen)).collect()))
+    Ok(Some((1..=MAX_ROWS).filter_map(|rows| choice_for(rows, &chosen)).collect()))
 }
 
 /// What was chosen for `rows` rows, or the next larger number that is among `chosen`.
@@ -405,7 +405,7 @@ fn no_variant(shape: &Shape, measured: &Measured) -> Error {
 /// Seconds of passes of the numbers of rows that are measured.
 fn pass_seconds(model: &Arc<Transformer>, keep_going: &KeepGoing) -> Result<Option<Vec<(usize, f64)>>> {
     let device = model.device();
-    let choices = Buffer::storage(device, "choices", 4 * MOST_ROWS as u64)?;
+    let choices = Buffer::storage(device, "choices", 4 * MAX_ROWS as u64)?;
     let sequence = Sequence::new(model, PASS_POSITIONS, model.config().vocab_size, &choices)?;
     let counts: Vec<usize> = measured_rows().collect();
     let mut seconds = Vec::new();

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::rope::{KEY_TILE, KvCache};
-use super::{AttentionShape, MOST_ROWS, Role, Rows, Tensor};
+use super::{AttentionShape, MAX_ROWS, Role, Rows, Tensor};
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Dispatch, Kernel, Pass, Plan, Work};
 
@@ -51,7 +51,7 @@ pub struct AttentionScratch {
 }
 
 impl AttentionScratch {
-    /// Room for `MOST_ROWS` rows over `positions` positions.
+    /// Room for `MAX_ROWS` rows over `positions` positions.
     ///
     /// Errors: [`crate::Error::Limit`] if the context is too long for one binding.
     pub fn new(device: &Device, plan: &Plan, shape: &AttentionShape, positions: usize) -> Result<AttentionScratch> {
@@ -71,7 +71,7 @@ impl AttentionScratch {
     }
 
     fn entries(plan: &Plan, positions: usize) -> usize {
-        let spans = |keys: u32| MOST_ROWS * positions.next_multiple_of(KEY_TILE).div_ceil(keys as usize);
+        let spans = |keys: u32| MAX_ROWS * positions.next_multiple_of(KEY_TILE).div_ceil(keys as usize);
         let parts = spans(plan.key_split);
         if plan.is_for_gpu() { spans(plan.key_block()).max(parts.min(GPU_ENTRIES)) } else { parts }
     }
@@ -195,8 +195,8 @@ impl Attention {
     ) -> Result<Attention> {
         let rows = rows.into();
         let width = shape.heads * shape.head_dim;
-        query.expect("attention", "query", MOST_ROWS, width)?;
-        out.expect("attention", "out", MOST_ROWS, width)?;
+        query.expect("attention", "query", MAX_ROWS, width)?;
+        out.expect("attention", "out", MAX_ROWS, width)?;
         let params = AttentionParams {
             capacity: cache.capacity as u32,
             entries: scratch.entries as u32,
@@ -378,7 +378,7 @@ impl Attention {
     /// Pairs per workgroup for `rows` rows. Of a batch all must be of one row.
     fn pairs(device: &Device, plan: &Plan, shape: &AttentionShape, is_batch: bool, rows: usize) -> u32 {
         let group = (shape.heads / shape.kv_heads) as u32;
-        let rows = rows.min(MOST_ROWS) as u32;
+        let rows = rows.min(MAX_ROWS) as u32;
         // Scores, what reduces them, what merges them, and on some GPUs its query, for each pair.
         let unit = unit(plan, Span::All);
         let numbers = unit + PARTIALS + unit / plan.key_split * 2 * (PARTIALS + 1) + 3;

@@ -1,6 +1,6 @@
 //! Rows of a pass that belong to different sequences, and their tokens: shaders/batch_ids.wgsl.
 
-use super::MOST_ROWS;
+use super::MAX_ROWS;
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
@@ -13,7 +13,7 @@ pub enum Rows<'a> {
     Many {
         /// Holds a [`super::Step`], of which only the numbers of rows count.
         step: &'a Buffer,
-        /// Holds a [`BatchRow`] for each of [`MOST_ROWS`], as [`Rows::buffer`] makes it.
+        /// Holds a [`BatchRow`] for each of [`MAX_ROWS`], as [`Rows::buffer`] makes it.
         batch: &'a Buffer,
     },
 }
@@ -29,7 +29,7 @@ impl<'a> Rows<'a> {
     ///
     /// **Errors**: as [`Buffer::uniform`].
     pub fn buffer(device: &Device) -> Result<Buffer> {
-        Buffer::uniform(device, "batch", &[BatchRow::default(); MOST_ROWS])
+        Buffer::uniform(device, "batch", &[BatchRow::default(); MAX_ROWS])
     }
 
     /// Holds a [`super::Step`].
@@ -108,7 +108,7 @@ impl BatchIds {
         Ok(BatchIds { dispatch: kernel.dispatch(device, &[step, sources, choices, ids], [1, 1, 1])? })
     }
 
-    /// Records it for `rows` rows, at most [`MOST_ROWS`].
+    /// Records it for `rows` rows, at most [`MAX_ROWS`].
     pub fn encode(&self, pass: &mut Pass, rows: usize) {
         self.dispatch.encode(pass, Work::of(rows, [1, 1], 16 * rows, 0));
     }

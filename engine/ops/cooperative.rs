@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::matrix::{Matrix, PIECE};
 use super::weight_format::WeightFormat;
-use super::{MOST_ROWS, Role, RowSet};
+use super::{MAX_ROWS, Role, RowSet};
 use crate::error::Result;
 use crate::gpu::{Device, Kernel, Plan, Products};
 
@@ -31,7 +31,7 @@ pub(super) struct Cooperative {
     files: Vec<&'static str>,
     row_set: RowSet,
     /// By tiles of rows.
-    row_kernels: [OnceLock<Arc<Kernel>>; MOST_ROWS / 8],
+    row_kernels: [OnceLock<Arc<Kernel>>; MAX_ROWS / 8],
     prompt_kernel: OnceLock<Arc<Kernel>>,
 }
 

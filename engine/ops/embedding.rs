@@ -1,7 +1,7 @@
 //! `y[r] = W[ids[r]]`: shaders/embedding.wgsl.
 
 use super::matrix::{Matrix, PIECE};
-use super::{MOST_ROWS, Tensor};
+use super::{MAX_ROWS, Tensor};
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
@@ -45,7 +45,7 @@ impl Embedding {
         ids: &Buffer,
         y: &Tensor,
     ) -> Result<Embedding> {
-        y.expect("embedding", "y", MOST_ROWS, weights.columns())?;
+        y.expect("embedding", "y", MAX_ROWS, weights.columns())?;
         let pieces = (weights.columns() / PIECE) as u32;
         if let Some(mask) = &mask {
             mask.row.expect("embedding", "mask", 1, weights.columns())?;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::variant::Variant;
 use super::weight_format::WeightFormat;
-use super::{MOST_ROWS, RowSet};
+use super::{MAX_ROWS, RowSet};
 use crate::error::Result;
 use crate::gpu::{Device, Kernel};
 
@@ -58,7 +58,7 @@ impl Integer {
             ("SLICES", self.slices),
             ("PAIR", self.pair),
             ("AHEAD", variant.ahead.into()),
-            ("X_ROWS", MOST_ROWS as u32),
+            ("X_ROWS", MAX_ROWS as u32),
             ("TAIL", (TAIL_SUMS / (self.lanes * self.slices)).clamp(self.pair, variant.rows * variant.blocks)),
             self.row_set.constant(),
         ];

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::matrix::{PIECE, Source, most_blocks};
+use super::matrix::{PIECE, Source, max_blocks};
 use super::weight_format::WeightFormat;
 use crate::error::Result;
 
@@ -21,7 +21,7 @@ pub(super) struct Layout {
 impl Layout {
     /// Rows that a matrix is padded to.
     pub fn group(self) -> usize {
-        self.lanes * most_blocks(self.lanes)
+        self.lanes * max_blocks(self.lanes)
     }
 
     /// Bytes of a row.

@@ -13,7 +13,7 @@ use super::matrix::{Matrix, PIECE};
 use super::quantise_rows::QuantiseRows;
 use super::variant::{Variant, Variants};
 use super::weight_format::WeightFormat;
-use super::{MOST_ROWS, Role, Tensor};
+use super::{MAX_ROWS, Role, Tensor};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Kernel, Pass, Plan, Products, QuantisedProducts, Work};
 
@@ -120,8 +120,8 @@ impl Matmul {
         finish: Finish,
         row_set: RowSet,
     ) -> Result<Matmul> {
-        x.expect("matmul", "x", MOST_ROWS, weights.columns())?;
-        y.expect("matmul", "y", MOST_ROWS, weights.outputs())?;
+        x.expect("matmul", "x", MAX_ROWS, weights.columns())?;
+        y.expect("matmul", "y", MAX_ROWS, weights.outputs())?;
         if (weights.pair() == 2) != matches!(finish, Finish::Swiglu) {
             let (got, expected) = (vec![weights.rows(), weights.columns()], vec![y.width, weights.columns()]);
             return Err(Error::Shape { op: "matmul", tensor: "weights", got, expected });
@@ -131,7 +131,7 @@ impl Matmul {
             Finish::Add => ("finish/add", None),
             Finish::Swiglu => ("finish/swiglu", None),
             Finish::Residual(residual) => {
-                residual.expect("matmul", "residual", MOST_ROWS, weights.outputs())?;
+                residual.expect("matmul", "residual", MAX_ROWS, weights.outputs())?;
                 ("finish/residual", Some(&residual.buffer))
             }
             Finish::Bias(bias) => {
@@ -210,7 +210,7 @@ impl Matmul {
     /// Errors: [`Error::Compile`] if a variant does not compile.
     pub fn encode(&self, pass: &mut Pass, role: Role, rows: usize) -> Result<()> {
         if role == Role::Round {
-            return self.encode_as(pass, self.variants[rows.clamp(1, MOST_ROWS) - 1], rows);
+            return self.encode_as(pass, self.variants[rows.clamp(1, MAX_ROWS) - 1], rows);
         }
         self.parts.iter().try_for_each(|part| match &part.kernels.cooperative {
             Some(cooperative) => self.encode_cooperative(pass, part, cooperative, role, rows),

@@ -64,7 +64,7 @@ pub(super) struct Part {
 
 /// Weight rows per lane in the widest variant; matrices are padded to whole groups of `lanes` times this. Few lanes, a
 /// CPU's, want more: all of them share a value of x, and what a CPU pays for reading it.
-pub(super) const fn most_blocks(lanes: usize) -> usize {
+pub(super) const fn max_blocks(lanes: usize) -> usize {
     if lanes <= 8 { 8 } else { 4 }
 }
 /// Weights per piece.
@@ -396,8 +396,8 @@ impl Part {
     /// **Errors**: [`Error::Limit`] if no part can be that small, [`Error::OutOfMemory`].
     pub fn empty(device: &Device, label: &str, layout: Layout, rows: usize, scaled: bool) -> Result<Vec<Part>> {
         let (group, group_bytes) = (layout.group(), layout.group_bytes());
-        let most_groups = (device.largest_binding() / group_bytes as u64) as usize;
-        if most_groups == 0 {
+        let max_groups = (device.largest_binding() / group_bytes as u64) as usize;
+        if max_groups == 0 {
             return Err(Error::Limit {
                 adapter: device.name(),
                 what: format!("{group} rows of {label}"),
@@ -408,13 +408,13 @@ impl Part {
             });
         }
         let part = |first: usize| {
-            let outputs = (rows - first).min(most_groups * group);
+            let outputs = (rows - first).min(max_groups * group);
             let padded = outputs.next_multiple_of(group);
             let buffer = Buffer::storage(device, label, (padded / group * group_bytes) as u64)?;
             let scales = || Buffer::storage(device, "row scales", (padded * size_of::<f32>()) as u64);
             Ok(Part { buffer, scales: scaled.then(scales).transpose()?, format: layout.format, first, outputs })
         };
-        (0..rows).step_by(most_groups * group).map(part).collect()
+        (0..rows).step_by(max_groups * group).map(part).collect()
     }
 
     /// Uploads its `rows` rows, which follow `before` others in `source`, on all cores, in pieces that bound the memory in

@@ -67,7 +67,7 @@ pub enum Role {
 }
 
 /// The most rows that a row kernel takes: twice the longest draft.
-pub const MOST_ROWS: usize = 32;
+pub const MAX_ROWS: usize = 32;
 
 /// Rows of f32 activations, `[rows, width]`, row-major. `rows` is the room there is; passes may use fewer.
 pub struct Tensor {
@@ -77,7 +77,7 @@ pub struct Tensor {
     pub rows: usize,
     /// Values in a row.
     pub width: usize,
-    /// The first [`MOST_ROWS`] of them as integers, once a product wants them: see [`QuantiseRows`].
+    /// The first [`MAX_ROWS`] of them as integers, once a product wants them: see [`QuantiseRows`].
     integers: OnceLock<Box<Buffer>>,
 }
 

@@ -2,7 +2,7 @@
 
 use super::Tensor;
 use super::argmax::token_file;
-use super::truncation::LEAST_TEMPERATURE;
+use super::truncation::MIN_TEMPERATURE;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
@@ -50,7 +50,7 @@ impl Probabilities {
             limit: limit as u32,
             first_row: first_row as u32,
             width: chances.width as u32,
-            temperature: temperature.max(LEAST_TEMPERATURE),
+            temperature: temperature.max(MIN_TEMPERATURE),
         };
         let params = Buffer::uniform(device, "probabilities params", &params)?;
         let token = token_file(vocabulary);

@@ -1,6 +1,6 @@
 //! Rows of f32 to integers, a step for each 32 values: shaders/quantise_rows.wgsl. What integer products read.
 
-use super::{MOST_ROWS, Tensor};
+use super::{MAX_ROWS, Tensor};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
@@ -29,8 +29,8 @@ impl QuantiseRows {
     /// Shapes: `x` is `[rows, width]`; `width` is a multiple of 32.
     /// Errors: [`Error::Shape`] if it does not fit; as [`Buffer::storage`].
     pub fn new(device: &Device, x: &Tensor, planes: u32) -> Result<QuantiseRows> {
-        if x.width == 0 || !x.width.is_multiple_of(BLOCK) || x.rows < MOST_ROWS {
-            let expected = vec![x.rows.max(MOST_ROWS), x.width.next_multiple_of(BLOCK).max(BLOCK)];
+        if x.width == 0 || !x.width.is_multiple_of(BLOCK) || x.rows < MAX_ROWS {
+            let expected = vec![x.rows.max(MAX_ROWS), x.width.next_multiple_of(BLOCK).max(BLOCK)];
             return Err(Error::Shape { op: "quantise_rows", tensor: "x", got: vec![x.rows, x.width], expected });
         }
         let padded = padded_blocks(x.width);
@@ -59,7 +59,7 @@ impl QuantiseRows {
 
     /// Device memory of the integers of rows that are `width` wide.
     pub fn bytes(width: usize) -> u64 {
-        (padded_blocks(width) * MOST_ROWS * block_bytes(2)) as u64
+        (padded_blocks(width) * MAX_ROWS * block_bytes(2)) as u64
     }
 
     /// Records the quantisation of the first `rows` rows, 32 at most.
@@ -72,7 +72,7 @@ impl QuantiseRows {
 
 /// The constants of shared/quantise.wgsl for values of `planes` bytes.
 pub(super) fn constants(planes: u32) -> [(&'static str, u32); 2] {
-    [("PLANES", planes), ("X_ROWS", MOST_ROWS as u32)]
+    [("PLANES", planes), ("X_ROWS", MAX_ROWS as u32)]
 }
 
 /// Blocks of a row of integers: products take two at a time.

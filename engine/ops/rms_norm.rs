@@ -1,7 +1,7 @@
 //! `y[r] = x[r] / √(mean(x[r]²) + ε) · gain`: shaders/rms_norm.wgsl.
 
 use super::quantise_rows::{self, QuantiseRows};
-use super::{MOST_ROWS, RowSet, Tensor};
+use super::{MAX_ROWS, RowSet, Tensor};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
@@ -35,7 +35,7 @@ impl RmsNorm {
         RmsNorm::quantising(device, step, [x, y], gain, epsilon, row_set, None)
     }
 
-    /// As [`RmsNorm::new`]; with `planes` the first [`MOST_ROWS`] rows of `y` are written as integers as well, of so many
+    /// As [`RmsNorm::new`]; with `planes` the first [`MAX_ROWS`] rows of `y` are written as integers as well, of so many
     /// signed bytes, as [`QuantiseRows`] would write them.
     ///
     /// Errors: [`Error::Shape`] as there, and if the width is no multiple of 32; as [`Buffer::storage`].
@@ -54,7 +54,7 @@ impl RmsNorm {
             return Err(Error::Shape { op: "rms_norm", tensor: "x", got: vec![x.rows, x.width], expected });
         }
         gain.expect("rms_norm", "gain", 1, x.width)?;
-        y.expect("rms_norm", "y", MOST_ROWS, x.width)?;
+        y.expect("rms_norm", "y", MAX_ROWS, x.width)?;
         // A CPU's barriers cost more than what they would share out.
         let lanes = if device.is_software() { 8 } else { 64 };
         let (shared, constants) = (["shared/row_scale", "shared/step"], [("LANES", lanes), row_set.constant()]);

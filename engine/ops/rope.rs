@@ -1,6 +1,6 @@
 //! Rotation of q and k, and k and v into the cache: shaders/rope.wgsl. Also the cache itself.
 
-use super::{MOST_ROWS, Rows, Tensor};
+use super::{MAX_ROWS, Rows, Tensor};
 use crate::error::Result;
 use crate::gpu::{Buffer, CacheFormat, Device, Dispatch, Pass, Plan, Work};
 
@@ -159,8 +159,8 @@ impl Rope {
         gains: Option<RopeGains>,
     ) -> Result<Rope> {
         let rows = rows.into();
-        qkv.expect("rope", "qkv", MOST_ROWS, shape.qkv_width())?;
-        query.expect("rope", "query", MOST_ROWS, shape.heads * shape.head_dim)?;
+        qkv.expect("rope", "qkv", MAX_ROWS, shape.qkv_width())?;
+        query.expect("rope", "query", MAX_ROWS, shape.heads * shape.head_dim)?;
         let params = RopeParams { capacity: cache.capacity as u32, epsilon: gains.map_or(0.0, |gains| gains.epsilon) };
         let params = Buffer::uniform(device, "rope params", &params)?;
         let mut operands = vec![&params, rows.step(), angles, &qkv.buffer, &cache.keys, &cache.values, &query.buffer];

@@ -29,9 +29,9 @@ fn row_invariance(device: &Device, plan: &Plan, format: WeightFormat, rows: usiz
         Ok(())
     };
     let weights = Matrix::upload(device, plan, "self-check", format, [WIDTH, DEPTH], &source)?;
-    let x = Tensor::new(device, "self-check x", super::MOST_ROWS, DEPTH)?;
-    let y = Tensor::new(device, "self-check y", super::MOST_ROWS, WIDTH)?;
-    let values: Vec<f32> = (0..super::MOST_ROWS * DEPTH).map(|index| value(index + 17)).collect();
+    let x = Tensor::new(device, "self-check x", super::MAX_ROWS, DEPTH)?;
+    let y = Tensor::new(device, "self-check y", super::MAX_ROWS, WIDTH)?;
+    let values: Vec<f32> = (0..super::MAX_ROWS * DEPTH).map(|index| value(index + 17)).collect();
     x.buffer.write(device, 0, &values);
     let step = Buffer::shared::<Step>(device, "self-check step")?;
     let matmul = Matmul::new(device, plan, &step, &weights, [&x, &y], Finish::Store, RowSet::All)?;
@@ -68,9 +68,9 @@ pub fn check_values(device: &Device, plan: &Plan) -> Result<()> {
         Ok(())
     };
     let weights = Matrix::upload(device, plan, "self-check", WeightFormat::F32, [WIDTH, DEPTH], &source)?;
-    let x = Tensor::new(device, "self-check x", super::MOST_ROWS, DEPTH)?;
-    let normed = Tensor::new(device, "self-check normed", super::MOST_ROWS, DEPTH)?;
-    let y = Tensor::new(device, "self-check y", super::MOST_ROWS, WIDTH)?;
+    let x = Tensor::new(device, "self-check x", super::MAX_ROWS, DEPTH)?;
+    let normed = Tensor::new(device, "self-check normed", super::MAX_ROWS, DEPTH)?;
+    let y = Tensor::new(device, "self-check y", super::MAX_ROWS, WIDTH)?;
     let gain = Tensor::new(device, "self-check gain", 1, DEPTH)?;
     gain.buffer.write(device, 0, &[1.0f32; DEPTH]);
     let values: Vec<f32> = (0..ROWS * DEPTH).map(|index| value(index + 17)).collect();
@@ -131,8 +131,8 @@ fn check_integers(device: &Device, plan: &Plan) -> Result<()> {
         out.iter_mut().enumerate().for_each(|(index, out)| *out = value(range.start * DEPTH + index));
         Ok(())
     };
-    let x = Tensor::new(device, "self-check x", super::MOST_ROWS, DEPTH)?;
-    let y = Tensor::new(device, "self-check y", super::MOST_ROWS, WIDTH)?;
+    let x = Tensor::new(device, "self-check x", super::MAX_ROWS, DEPTH)?;
+    let y = Tensor::new(device, "self-check y", super::MAX_ROWS, WIDTH)?;
     x.buffer.write(device, 0, &(0..ROWS * DEPTH).map(|index| value(index + 17)).collect::<Vec<f32>>());
     let step = Buffer::shared::<Step>(device, "self-check step")?;
     step.write(device, 0, &[Step { rows: ROWS as u32, ..Step::default() }]);
@@ -190,8 +190,8 @@ pub fn check_products(device: &Device, plan: &Plan) -> Result<()> {
         out.iter_mut().enumerate().for_each(|(index, out)| *out = scaled(range.start * DEPTH + index));
         Ok(())
     };
-    let x = Tensor::new(device, "self-check x", super::MOST_ROWS, DEPTH)?;
-    let y = Tensor::new(device, "self-check y", super::MOST_ROWS, WIDTH)?;
+    let x = Tensor::new(device, "self-check x", super::MAX_ROWS, DEPTH)?;
+    let y = Tensor::new(device, "self-check y", super::MAX_ROWS, WIDTH)?;
     x.buffer.write(device, 0, &(0..ROWS * DEPTH).map(|index| scaled(index + 11)).collect::<Vec<f32>>());
     let step = Buffer::shared::<Step>(device, "self-check step")?;
     let product = |plan: &Plan, format: WeightFormat| -> Result<(Matrix, Matmul)> {

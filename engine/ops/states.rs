@@ -1,6 +1,6 @@
 //! What a draft reads of its target beside tokens: shaders/remember.wgsl and shaders/recall.wgsl.
 
-use super::{MOST_ROWS, Rows, Tensor};
+use super::{MAX_ROWS, Rows, Tensor};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
@@ -127,7 +127,7 @@ impl Recall {
     ) -> Result<Recall> {
         let rows = rows.into();
         let width = states.parts * states.width;
-        y.expect("recall", "y", MOST_ROWS, width)?;
+        y.expect("recall", "y", MAX_ROWS, width)?;
         let files = [&["recall", "shared/step", "shared/round"], rows.files()].concat();
         let kernel = device.kernel(&files, &[])?;
         let params = RecallParams { pieces: (width / 4) as u32, slot: slot as u32 };

@@ -210,7 +210,7 @@ impl WeightFormat {
         let Some(Blocks { pack, .. }) = blocks else { return out.copy_from_slice(stored) };
         let stored = stored.chunks(chunk_weights / block_weights * block_bytes);
         for (stored, out) in stored.zip(out.chunks_exact_mut(chunk_bytes)) {
-            let mut words = [0u32; pack::MOST_WORDS];
+            let mut words = [0u32; pack::MAX_WORDS];
             pack(stored, &mut words);
             for (word, bytes) in words.iter().zip(out.as_chunks_mut().0) {
                 *bytes = word.to_le_bytes();

@@ -42,10 +42,10 @@ struct Line {
 
 impl Dataset {
     /// Reads `paths`. Of a conversation, what the assistant says is to be predicted, the token that ends it included; of
-    /// a text, all of it. Samples are cut to `most_tokens` tokens.
+    /// a text, all of it. Samples are cut to `max_tokens` tokens.
     ///
     /// **Errors**: [`Error::Io`]; [`Error::NoSamples`] if no line is of use.
-    pub fn read(paths: &[PathBuf], text: &ChatTokenizer, most_tokens: usize) -> Result<Dataset> {
+    pub fn read(paths: &[PathBuf], text: &ChatTokenizer, max_tokens: usize) -> Result<Dataset> {
         let mut dataset = Dataset::default();
         for path in paths {
             let unreadable = |source| Error::Io { path: path.clone(), source };
@@ -54,7 +54,7 @@ impl Dataset {
                 if line.trim_ascii().is_empty() {
                     continue;
                 }
-                match sample(&line, text, most_tokens) {
+                match sample(&line, text, max_tokens) {
                     Ok(sample) => dataset.samples.push(sample),
                     Err(reason) => dataset.skipped.push(Skipped { path: path.clone(), line: index + 1, reason }),
                 }
@@ -80,7 +80,7 @@ impl Dataset {
 }
 
 /// The sample of one line, or why there is none.
-fn sample(line: &[u8], text: &ChatTokenizer, most_tokens: usize) -> std::result::Result<Sample, String> {
+fn sample(line: &[u8], text: &ChatTokenizer, max_tokens: usize) -> std::result::Result<Sample, String> {
     let line: Line = serde_json::from_slice(line).map_err(|error| format!("it is no JSON object of ours: {error}"))?;
     let made = match line {
         Line { messages: Some(messages), .. } => conversation(&messages, text),
@@ -91,10 +91,10 @@ fn sample(line: &[u8], text: &ChatTokenizer, most_tokens: usize) -> std::result:
         _ => return Err("it has neither `messages` nor `prompt` and `response` nor `text`".to_owned()),
     };
     let mut sample = made.map_err(|error| error.to_string())?;
-    sample.tokens.truncate(most_tokens);
-    sample.labelled.truncate(most_tokens);
+    sample.tokens.truncate(max_tokens);
+    sample.labelled.truncate(max_tokens);
     if !sample.labelled.contains(&true) {
-        return Err(format!("nothing in its first {most_tokens} tokens is to be predicted"));
+        return Err(format!("nothing in its first {max_tokens} tokens is to be predicted"));
     }
     Ok(sample)
 }

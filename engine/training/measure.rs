@@ -15,7 +15,7 @@ pub struct Acceptance {
     pub accepted: Vec<f64>,
 }
 
-/// Lets `target` and `draft` answer `prompts` with up to `most_tokens` tokens each, `drafts` proposed per round, and
+/// Lets `target` and `draft` answer `prompts` with up to `max_tokens` tokens each, `drafts` proposed per round, and
 /// ends early when `keep_going` says so. An answer ends at a token of `stop_tokens`.
 ///
 /// **Errors**: those of [`Decoder`].
@@ -24,18 +24,18 @@ pub fn acceptance(
     draft: &Draft,
     prompts: &[Vec<u32>],
     stop_tokens: &[u32],
-    [drafts, most_tokens]: [usize; 2],
+    [drafts, max_tokens]: [usize; 2],
     keep_going: &dyn Fn() -> bool,
 ) -> Result<Acceptance> {
     let longest = prompts.iter().map(Vec::len).max().unwrap_or_default();
-    let context = longest + most_tokens + 1;
+    let context = longest + max_tokens + 1;
     let (method, fixed) = (Method::Pard, Drafts::Fixed(drafts));
     let options = DecoderOptions { method, drafts: fixed, context, ..DecoderOptions::default() };
     let mut decoder = Decoder::new(target, Some(draft), options)?;
     let (mut rounds, mut tokens, mut accepted) = (0, 0, vec![0.0; drafts]);
     for prompt in prompts {
         decoder.start(prompt, keep_going)?;
-        while keep_going() && decoder.tokens().len() < prompt.len() + most_tokens {
+        while keep_going() && decoder.tokens().len() < prompt.len() + max_tokens {
             if decoder.round()?.iter().any(|id| stop_tokens.contains(id)) {
                 break;
             }

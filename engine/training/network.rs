@@ -24,7 +24,7 @@ use crate::ops::gradients::{
     WeightGradient,
 };
 use crate::ops::{
-    Embedding, Finish, MOST_ROWS, MaskRow, Matmul, Matrix, RmsNorm, Role, RowSet, Step, Tensor, WeightFormat,
+    Embedding, Finish, MAX_ROWS, MaskRow, Matmul, Matrix, RmsNorm, Role, RowSet, Step, Tensor, WeightFormat,
 };
 
 /// Activations of all layers that may be kept, in bytes; beyond, they are computed again.
@@ -32,7 +32,7 @@ const KEPT_ACTIVATIONS: u64 = 2 << 30;
 /// Logits that exist at a time, in bytes.
 const LOGITS: usize = 64 << 20;
 /// The most rows that have logits at a time.
-const MOST_LOGIT_ROWS: usize = 256;
+const MAX_LOGIT_ROWS: usize = 256;
 
 /// What is trained, and from where.
 pub struct Recipe<'a> {
@@ -163,7 +163,7 @@ impl Network {
             );
             return Err(Error::Option { option: "seq-len", reason });
         }
-        let (hidden, rows) = (config.hidden_size, recipe.rows.max(MOST_ROWS));
+        let (hidden, rows) = (config.hidden_size, recipe.rows.max(MAX_ROWS));
         let named = |name: &str| Source { from: name.to_owned(), to: name.to_owned() };
         let trained = |name| -> Result<Table> {
             let tensors = vec![(named(name), config.vocab_size)];
@@ -426,7 +426,7 @@ impl Network {
 impl Head {
     /// Rows that have logits at a time.
     fn rows(matrix: &Matrix) -> usize {
-        (LOGITS / (4 * matrix.outputs())).clamp(MOST_ROWS, MOST_LOGIT_ROWS)
+        (LOGITS / (4 * matrix.outputs())).clamp(MAX_ROWS, MAX_LOGIT_ROWS)
     }
 
     #[allow(clippy::too_many_arguments, reason = "each is another operand")]

@@ -37,7 +37,7 @@ impl Retention {
     }
 
     /// The most rows that a sample of `tokens` tokens takes.
-    pub fn most_rows(&self, tokens: usize) -> usize {
+    pub fn max_rows(&self, tokens: usize) -> usize {
         let kept = |segment| (self.share(segment) * tokens as f64).ceil() as usize;
         tokens + (1..self.segments).map(kept).sum::<usize>()
     }

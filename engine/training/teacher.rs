@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Pass};
 use crate::model::{Sequence, Tap, Transformer};
 use crate::ops::gradients::{CrossEntropy, Label, RowLoss};
-use crate::ops::{Finish, Gather, MOST_ROWS, Matmul, Recall, RmsNorm, Role, RowSet, Session, States, Step, Tensor};
+use crate::ops::{Finish, Gather, MAX_ROWS, Matmul, Recall, RmsNorm, Role, RowSet, Session, States, Step, Tensor};
 
 /// What of a row's loss counts: `cross_entropy · −ln p(token) + divergence · KL(teacher || draft)`, each row weighted.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -104,7 +104,7 @@ impl Teacher {
         let labels = Buffer::storage(device, "teacher's labels", (rows * size_of::<Label>()) as u64)?;
         let losses = Buffer::storage(device, "teacher's losses", (rows * size_of::<RowLoss>()) as u64)?;
         let (norm, epsilon) = (&target.final_norm, target.config().norm_epsilon as f32);
-        let choices = words("teacher's choices", crate::ops::MOST_ROWS)?;
+        let choices = words("teacher's choices", crate::ops::MAX_ROWS)?;
         Ok(Teacher {
             sequence: Sequence::new(target, positions, vocab, &choices)?,
             gather: Gather::new(device, &chosen, [&states, &picked])?,
@@ -131,7 +131,7 @@ impl Teacher {
     ///
     /// **Errors**: as [`Device::check`].
     pub fn keep(&mut self, layers: &[usize], positions: usize) -> Result<()> {
-        let (device, positions) = (&self.device, positions.max(MOST_ROWS));
+        let (device, positions) = (&self.device, positions.max(MAX_ROWS));
         let states = States::new(device, positions, layers.len(), self.states.width)?;
         let step = Buffer::shared::<Step>(device, "sample's step")?;
         let session = Buffer::storage(device, "sample's session", size_of::<Session>() as u64)?;

@@ -90,7 +90,7 @@ impl Trainer {
             return Err(Error::NoSamples { reason: "there is none".to_owned() });
         }
         let longest = samples.iter().map(|sample| sample.tokens.len()).max().unwrap_or_default();
-        let most = options.retention.most_rows(longest);
+        let most = options.retention.max_rows(longest);
         if most > recipe.rows || longest > recipe.positions {
             let reason = format!(
                 "a sample of {longest} tokens takes up to {most} rows, and a pass {}; shorten samples (--seq-len) or ask \

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use pard_engine::gpu::shader_source;
-use pard_engine::ops::MOST_ROWS;
+use pard_engine::ops::MAX_ROWS;
 use serde_json::{Value, json};
 
 use super::{Ended, MODELS, command, json_of, name, pard};
@@ -173,9 +173,9 @@ fn a_tuned_model_writes_the_same_tokens() {
     assert_eq!(untuned["plan"]["tuned"], false);
 
     let tuned: Value = serde_json::from_str(&run(&["tune", "-m", target, "--json"]).stdout).expect("JSON");
-    assert_eq!(list(&tuned, "pass_seconds").len(), MOST_ROWS);
+    assert_eq!(list(&tuned, "pass_seconds").len(), MAX_ROWS);
     for matrix in list(&tuned, "matrices") {
-        assert_eq!(list(matrix, "variants").len(), MOST_ROWS, "{matrix}");
+        assert_eq!(list(matrix, "variants").len(), MAX_ROWS, "{matrix}");
     }
     let after = generate();
     assert_eq!((&after["plan"]["tuned"], &after["output_ids"]), (&json!(true), &untuned["output_ids"]));

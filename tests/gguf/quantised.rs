@@ -4,7 +4,7 @@ use pard_engine::checkpoint::Checkpoint;
 use pard_engine::checkpoint::gguf::Gguf;
 use pard_engine::gpu::Buffer;
 use pard_engine::model::{Sequence, Transformer, WeightChoice};
-use pard_engine::ops::{MOST_ROWS, Role, WeightFormat};
+use pard_engine::ops::{MAX_ROWS, Role, WeightFormat};
 use std::sync::Arc;
 
 use super::open_good;
@@ -85,7 +85,7 @@ fn upload(gguf: &Gguf, choice: WeightChoice) -> Arc<Transformer> {
 
 /// The logits after a prompt, and after five rows more.
 fn logits(model: &Arc<Transformer>) -> Vec<f32> {
-    let choices = Buffer::storage(device(), "choices", 4 * MOST_ROWS as u64).expect("a small buffer");
+    let choices = Buffer::storage(device(), "choices", 4 * MAX_ROWS as u64).expect("a small buffer");
     let sequence = Sequence::new(model, 64, model.config().vocab_size, &choices).expect("a sequence");
     let tokens: Vec<u32> = (0..12).map(|index| index * 19 % 256).collect();
     sequence.run(Role::Prompt, &tokens[..7], 0, 1).expect("a prompt");

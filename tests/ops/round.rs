@@ -1,7 +1,7 @@
 //! `inputs` and `accept` on the device: by hand, and round by round beside the toy decoders. There the device says which
 //! ids lie where, toy models on the host choose, and text, lengths and caches must be those of the rule.
 
-use pard_engine::decoding::MOST_DRAFTS;
+use pard_engine::decoding::MAX_DRAFTS;
 use pard_engine::gpu::{Buffer, Device};
 use pard_engine::ops::{Accept, Inputs, RoundBuffers, RoundParams, Session, Step, Whose};
 
@@ -38,9 +38,9 @@ impl State {
             device,
             session: Buffer::with_values(device, "session", &[session]).expect("a small buffer"),
             tokens: words(device, TOKENS, tokens),
-            proposals: words(device, 2 * MOST_DRAFTS, &[]),
-            choices: words(device, 2 * MOST_DRAFTS, &[]),
-            record: words(device, 2 + MOST_DRAFTS, &[]),
+            proposals: words(device, 2 * MAX_DRAFTS, &[]),
+            choices: words(device, 2 * MAX_DRAFTS, &[]),
+            record: words(device, 2 + MAX_DRAFTS, &[]),
             step: Buffer::shared::<Step>(device, "step").expect("a small buffer"),
             ids: words(device, IDS, &[]),
         }
@@ -69,7 +69,7 @@ impl State {
         poison(self.device, &self.record);
         let op = Accept::new(self.device, params, self.buffers()).expect("buffers");
         submit(self.device, |pass| op.encode(pass));
-        let record: Vec<u32> = self.record.read(self.device, 0, 2 + MOST_DRAFTS).expect("reading back");
+        let record: Vec<u32> = self.record.read(self.device, 0, 2 + MAX_DRAFTS).expect("reading back");
         let (reported, beyond) = record[1..].split_at(record[0] as usize);
         assert!(beyond.iter().all(|&token| token == POISON), "more than is reported: {record:?}");
         reported.to_vec()
@@ -127,7 +127,7 @@ fn inputs_by_hand() {
 #[test]
 fn accept_commits_what_the_oracle_accepts() {
     let mut random = Random::new(71);
-    for drafts in 0..=MOST_DRAFTS {
+    for drafts in 0..=MAX_DRAFTS {
         for agreeing in 0..=drafts {
             for parallel in [false, true] {
                 let proposals: Vec<Token> = random.indices(drafts, 1000);
@@ -239,7 +239,7 @@ fn rounds_follow_the_rule_for_every_draft_length() {
         follows(None, Quality::Perfect, 0, seed, 0);
         for method in [Method::Vsd, Method::Pard] {
             for (index, quality) in QUALITIES.into_iter().enumerate() {
-                for drafts in 1..=MOST_DRAFTS {
+                for drafts in 1..=MAX_DRAFTS {
                     if sweep() || (index + drafts) % 2 == seed as usize {
                         follows(Some(method), quality, drafts, seed, 0);
                     }

@@ -1,6 +1,6 @@
 //! `truncation` on the device.
 
-use pard_engine::ops::{MOST_ROWS, Truncation, TruncationTerms};
+use pard_engine::ops::{MAX_ROWS, Truncation, TruncationTerms};
 
 use super::{POISON, input, submit, words};
 use crate::oracle::truncation::{Terms, truncation};
@@ -88,9 +88,9 @@ fn far_apart_and_equal_logits_have_thresholds_too() {
 #[test]
 fn a_rows_threshold_does_not_depend_on_the_rows_beside_it() {
     let (mut random, vocab) = (Random::new(92), 4099);
-    let logits = random.normals(MOST_ROWS * vocab, 3.0);
+    let logits = random.normals(MAX_ROWS * vocab, 3.0);
     for terms in [TERMS[1], TERMS[4], TERMS[8]] {
-        let together = run(&logits, vocab, vocab, terms, 0, MOST_ROWS);
+        let together = run(&logits, vocab, vocab, terms, 0, MAX_ROWS);
         for row in [0, 1, 13, 31] {
             assert_eq!(run(&logits, vocab, vocab, terms, row, 1), together[row..=row], "row {row}, {terms:?}");
         }

@@ -8,7 +8,7 @@ use pard_engine::ops::gradients::{
 };
 use pard_engine::ops::{
     Accept, Argmax, Attention, AttentionScratch, AttentionShape, BatchIds, Draw, DrawParams, Embedding, Finish, Gather,
-    Inputs, KvCache, LogProbabilities, MOST_ROWS, MaskRow, Matmul, Matrix, Penalties, PenaltyTerms, Probabilities,
+    Inputs, KvCache, LogProbabilities, MAX_ROWS, MaskRow, Matmul, Matrix, Penalties, PenaltyTerms, Probabilities,
     Recall, Rejection, RejectionTerms, Remember, RmsNorm, Role, Rope, RopeGains, RoundBuffers, RoundParams, RowSet,
     Rows, Session, States, Step, Tensor, TokenCounts, Truncation, TruncationTerms, Variant, WeightFormat, Whose,
     Yardstick,
@@ -68,8 +68,8 @@ fn target_states(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
     let session = Buffer::storage(device, "session", size_of::<Session>() as u64)?;
     let (x, y) = (Tensor::new(device, "x", 100, width)?, Tensor::new(device, "y", 100, 2 * width)?);
     for rows in [Rows::One(&step), Rows::Many { step: &step, batch: &batch }] {
-        Remember::new(device, rows, 0, &x, 1e-5, &states, 1)?.encode(pass, MOST_ROWS);
-        Recall::new(device, rows, 0, &session, &states, &y)?.encode(pass, MOST_ROWS);
+        Remember::new(device, rows, 0, &x, 1e-5, &states, 1)?.encode(pass, MAX_ROWS);
+        Recall::new(device, rows, 0, &session, &states, &y)?.encode(pass, MAX_ROWS);
     }
     Ok(())
 }
@@ -136,11 +136,11 @@ fn quantised_products(device: &Device, plan: &Plan, format: WeightFormat, pass: 
 }
 
 /// Numbers of rows of which each leads to another kind of variant.
-const SOME_ROWS: [usize; 6] = [1, 2, 8, 13, 17, MOST_ROWS];
+const SOME_ROWS: [usize; 6] = [1, 2, 8, 13, 17, MAX_ROWS];
 
 /// The usual variants, and those that a table may ask for.
 fn every_variant(plan: &Plan, op: &Matmul, pair: u32, pass: &mut Pass) -> pard_engine::Result<()> {
-    for rows in 1..=MOST_ROWS {
+    for rows in 1..=MAX_ROWS {
         op.encode(pass, Role::Round, rows)?;
         if !SOME_ROWS.contains(&rows) {
             continue;
@@ -190,7 +190,7 @@ fn attention(device: &Device, plan: &Plan, shape: AttentionShape, pass: &mut Pas
     let gain = Tensor::new(device, "gain", 1, shape.head_dim)?;
     let batch = Rows::buffer(device)?;
     let (one, many) = (Rows::One(&step), Rows::Many { step: &step, batch: &batch });
-    for (rows, count) in [(one, 100), (many, MOST_ROWS)] {
+    for (rows, count) in [(one, 100), (many, MAX_ROWS)] {
         for gains in [None, Some(RopeGains { query: &gain, key: &gain, epsilon: 1e-6 })] {
             Rope::new(device, rows, &shape, &angles, [&qkv, &query], &cache, gains)?.encode(pass, count);
         }
@@ -198,10 +198,10 @@ fn attention(device: &Device, plan: &Plan, shape: AttentionShape, pass: &mut Pas
     for window in [None, Some(70)] {
         let op = Attention::new(device, plan, many, &shape, window, &cache, &scratch, [&query, &out])?;
         for end in [positions, 1] {
-            (1..=MOST_ROWS).try_for_each(|rows| op.encode(pass, Role::Round, rows, end))?;
+            (1..=MAX_ROWS).try_for_each(|rows| op.encode(pass, Role::Round, rows, end))?;
         }
         let op = Attention::new(device, plan, one, &shape, window, &cache, &scratch, [&query, &out])?;
-        (1..=MOST_ROWS).try_for_each(|rows| op.encode(pass, Role::Round, rows, positions))?;
+        (1..=MAX_ROWS).try_for_each(|rows| op.encode(pass, Role::Round, rows, positions))?;
         op.encode(pass, Role::Prompt, 100, positions)?;
         // Of one shape what other devices would choose.
         if window.is_none() && shape == SHAPES[0] {
@@ -250,14 +250,14 @@ fn packed_attention(device: &Device, plan: &Plan, shape: AttentionShape, pass: &
 /// `rms_norm`, `argmax`, `argmax_merge` and `batch_ids`.
 fn rows(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
     let step = step(device)?;
-    let tensor = |width| Tensor::new(device, "rows", MOST_ROWS, width);
+    let tensor = |width| Tensor::new(device, "rows", MAX_ROWS, width);
     let (x, y, gain) = (tensor(136)?, tensor(136)?, Tensor::new(device, "gain", 1, 136)?);
     for row_set in [RowSet::All, RowSet::Outputs] {
-        RmsNorm::new(device, &step, [&x, &y], &gain, 1e-6, row_set)?.encode(pass, MOST_ROWS);
+        RmsNorm::new(device, &step, [&x, &y], &gain, 1e-6, row_set)?.encode(pass, MAX_ROWS);
         let (x, y, gain) = (tensor(96)?, tensor(96)?, Tensor::new(device, "gain", 1, 96)?);
         for planes in [1, 2] {
             let op = RmsNorm::quantising(device, &step, [&x, &y], &gain, 1e-6, row_set, Some(planes))?;
-            op.encode(pass, MOST_ROWS);
+            op.encode(pass, MAX_ROWS);
         }
     }
     let choices = Buffer::storage(device, "choices", 128)?;
@@ -265,17 +265,17 @@ fn rows(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
     let (batch, sources) = (Rows::buffer(device)?, Buffer::storage(device, "sources", 256)?);
     for rows in [Rows::One(&step), Rows::Many { step: &step, batch: &batch }] {
         for vocabulary in [None, Some(&vocabulary)] {
-            Argmax::new(device, rows, &tensor(4099)?, 4097, vocabulary, &choices)?.encode(pass, MOST_ROWS);
+            Argmax::new(device, rows, &tensor(4099)?, 4097, vocabulary, &choices)?.encode(pass, MAX_ROWS);
         }
     }
     choices_of_one(device, pass, &step, &choices)?;
-    BatchIds::new(device, &step, &sources, &choices, &Buffer::storage(device, "ids", 128)?)?.encode(pass, MOST_ROWS);
+    BatchIds::new(device, &step, &sources, &choices, &Buffer::storage(device, "ids", 128)?)?.encode(pass, MAX_ROWS);
     Ok(())
 }
 
 /// `penalties`, `truncation`, `argmax` and `token_counts`, for rows of one sequence.
 fn choices_of_one(device: &Device, pass: &mut Pass, step: &Buffer, choices: &Buffer) -> pard_engine::Result<()> {
-    let tensor = || Tensor::new(device, "rows", MOST_ROWS, 4099);
+    let tensor = || Tensor::new(device, "rows", MAX_ROWS, 4099);
     let words = |count: u64| Buffer::storage(device, "words", 4 * count);
     let [session, proposals, counts, bias] = [words(3)?, words(32)?, words(4099)?, words(4099)?];
     let [vocabulary, record, thresholds] = [words(4099)?, words(18)?, words(32)?];
@@ -291,16 +291,16 @@ fn choices_of_one(device: &Device, pass: &mut Pass, step: &Buffer, choices: &Buf
         frequency: 0.5,
     };
     for vocabulary in [None, Some(&vocabulary)] {
-        Penalties::new(device, step, terms, 0, [&logits, &adjusted], 4097, vocabulary)?.encode(pass, MOST_ROWS);
+        Penalties::new(device, step, terms, 0, [&logits, &adjusted], 4097, vocabulary)?.encode(pass, MAX_ROWS);
         for (noise, thresholds) in [(None, None), (Some(&noise), None), (Some(&noise), Some(&thresholds))] {
             let draw = Draw { noise, thresholds, first_row: 0 };
-            Argmax::drawing(device, step, draw, &adjusted, 4097, vocabulary, choices)?.encode(pass, MOST_ROWS);
+            Argmax::drawing(device, step, draw, &adjusted, 4097, vocabulary, choices)?.encode(pass, MAX_ROWS);
         }
     }
     let terms = TruncationTerms { top_k: 40, top_p: 0.9, min_p: 0.1, temperature: 1.0 };
     // Around the number of tokens from which on a weight has fewer bits.
     for limit in [4097, 1] {
-        Truncation::new(device, terms, 0, &adjusted, limit, &thresholds)?.encode(pass, MOST_ROWS);
+        Truncation::new(device, terms, 0, &adjusted, limit, &thresholds)?.encode(pass, MAX_ROWS);
     }
     TokenCounts::new(device, &record, &counts)?.encode(pass, 17);
     chances_of_one(device, pass, step, choices)
@@ -308,14 +308,14 @@ fn choices_of_one(device: &Device, pass: &mut Pass, step: &Buffer, choices: &Buf
 
 /// `probabilities`, `rejection` and `log_probabilities`.
 fn chances_of_one(device: &Device, pass: &mut Pass, step: &Buffer, choices: &Buffer) -> pard_engine::Result<()> {
-    let tensor = || Tensor::new(device, "rows", MOST_ROWS, 4099);
+    let tensor = || Tensor::new(device, "rows", MAX_ROWS, 4099);
     let words = |count: u64| Buffer::storage(device, "words", 4 * count);
     let [vocabulary, thresholds, proposals, record] = [words(4099)?, words(32)?, words(32)?, words(1000)?];
     let (logits, target, draft) = (tensor()?, tensor()?, tensor()?);
     for vocabulary in [None, Some(&vocabulary)] {
         for thresholds in [None, Some(&thresholds)] {
             let op = Probabilities::new(device, step, 1.0, 0, &logits, 4097, vocabulary, thresholds, &target)?;
-            op.encode(pass, MOST_ROWS);
+            op.encode(pass, MAX_ROWS);
         }
         LogProbabilities::new(device, &logits, 4097, vocabulary, &record, 18, 20)?.encode(pass, 17);
     }

@@ -62,7 +62,7 @@ proptest! {
             let first = packed.rows.len();
             packed.append(PackedRows::of(sample, &retention, MASK, &mut random));
             let rows = first..packed.rows.len();
-            prop_assert!(rows.len() <= retention.most_rows(sample.tokens.len()));
+            prop_assert!(rows.len() <= retention.max_rows(sample.tokens.len()));
             let elements = Elements::of(&packed, rows.clone());
             for (&(segment, position), &row) in &elements.rows {
                 let at = packed.rows[row];

@@ -7,7 +7,7 @@ use super::reader::Reader;
 use crate::error::{Error, Result};
 
 /// The most axes ggml knows.
-const MOST_AXES: u32 = 4;
+const MAX_AXES: u32 = 4;
 
 /// One tensor of the file.
 pub(super) struct Tensor<'a> {
@@ -60,8 +60,8 @@ pub(super) fn read_directory<'a>(reader: &mut Reader<'a>, count: u64, alignment:
 fn read_entry<'a>(reader: &mut Reader<'a>, index: u64) -> Result<Entry<'a>> {
     let name = reader.name(format_args!("the name of tensor {index}"))?;
     let axes = reader.u32(format_args!("the number of axes of {name:?}"))?;
-    if axes == 0 || axes > MOST_AXES {
-        return Err(reader.damaged(format_args!("tensor {name:?} has {axes} axes, not 1 to {MOST_AXES}")));
+    if axes == 0 || axes > MAX_AXES {
+        return Err(reader.damaged(format_args!("tensor {name:?} has {axes} axes, not 1 to {MAX_AXES}")));
     }
     let mut shape = Vec::new();
     for axis in 0..axes {

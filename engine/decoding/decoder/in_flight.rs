@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Decoder;
 use crate::decoding::ngram::NgramOptions;
-use crate::decoding::options::{MOST_DRAFTS, Method};
+use crate::decoding::options::{MAX_DRAFTS, Method};
 use crate::decoding::pace::Pace;
 use crate::decoding::rounds::{Outlook, Proposer};
 use crate::decoding::statistics::RoundStatistics;
@@ -40,12 +40,12 @@ impl Decoder {
 
     /// Whether the draft has to read more than a round's window first.
     pub(super) fn is_behind(&self, outlook: Outlook) -> bool {
-        self.rounds.draft().is_some() && outlook.unseen as usize > MOST_DRAFTS + 1
+        self.rounds.draft().is_some() && outlook.unseen as usize > MAX_DRAFTS + 1
     }
 
     /// Submits a round.
     pub(super) fn submit(&mut self) -> Result<()> {
-        let drafts = self.options.drafts.or_else(|| self.pace.as_ref().map_or(MOST_DRAFTS, Pace::choose));
+        let drafts = self.options.drafts.or_else(|| self.pace.as_ref().map_or(MAX_DRAFTS, Pace::choose));
         let (proposer, drafts) = match self.options.method {
             Method::Ngram => (Proposer::Ngrams, self.look_up(drafts).len()),
             _ => self.stand_in(drafts).map_or((Proposer::Draft, drafts), |found| (Proposer::Ngrams, found)),

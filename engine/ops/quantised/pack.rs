@@ -7,10 +7,10 @@
 use half::f16;
 
 /// Words of the longest chunk.
-pub const MOST_WORDS: usize = 53;
+pub const MAX_WORDS: usize = 53;
 
 /// The words of a chunk; a format fills as many as it has.
-pub type Words = [u32; MOST_WORDS];
+pub type Words = [u32; MAX_WORDS];
 
 /// The bits of the half-precision number at `at`.
 fn half_bits(block: &[u8], at: usize) -> u32 {
