@@ -632,14 +632,18 @@ impl DeviceArguments {
 
     /// Opens the adapter.
     ///
-    /// **Errors**: those of [`Device::open`].
+    /// # Errors
+    ///
+    /// Those of [`Device::open`].
     pub fn open(&self) -> Result<Device> {
         Device::open(&self.query())
     }
 
     /// Opens the adapter, with the edited kernels that `folder` holds.
     ///
-    /// **Errors**: those of [`Device::open`] and [`Shaders::from_folder`].
+    /// # Errors
+    ///
+    /// Those of [`Device::open`] and [`Shaders::from_folder`].
     pub fn open_with(&self, folder: Option<&Path>, talk: Talk) -> Result<Device> {
         let Some(folder) = folder else { return self.open() };
         let shaders = Shaders::from_folder(folder)?;
@@ -710,7 +714,9 @@ impl ModelArguments {
 
     /// Opens the draft's adapter, which may be `device`, the target's.
     ///
-    /// **Errors**: those of [`Device::open`].
+    /// # Errors
+    ///
+    /// Those of [`Device::open`].
     pub fn open_draft_device(&self, device: &Device) -> Result<Device> {
         let target = self.device.query();
         let query = match &self.draft_device {
@@ -722,7 +728,9 @@ impl ModelArguments {
 
     /// Refuses speculation for which no draft was named.
     ///
-    /// **Errors**: [`Error::Option`], of which `option` is the one that asks for it.
+    /// # Errors
+    ///
+    /// [`Error::Option`], of which `option` is the one that asks for it.
     pub fn check_draft(&self, option: &'static str, speculates: bool) -> Result<()> {
         match self.draft {
             None if speculates => Err(Error::Option { option, reason: "it needs a draft model (-d)".to_owned() }),

@@ -163,7 +163,9 @@ pub struct Prepared {
 impl Prepared {
     /// Finds and opens what `arguments` name.
     ///
-    /// **Errors**: [`Error::Option`] for what needs a draft that is not named, and for how tokens are chosen; those of [`Files::open`] and [`Files::check`].
+    /// # Errors
+    ///
+    /// [`Error::Option`] for what needs a draft that is not named, and for how tokens are chosen; those of [`Files::open`] and [`Files::check`].
     pub fn open(arguments: &DecodingArguments, talk: Talk) -> Result<Prepared> {
         let (models, method) = (&arguments.models, arguments.method);
         if method == Some(Method::Ngram) {

@@ -30,7 +30,9 @@ impl Prompt {
 
     /// The tokens that `model` is to answer.
     ///
-    /// **Errors**: [`Error::EmptyPrompt`]; those of [`ChatTokenizer::chat_tokens`].
+    /// # Errors
+    ///
+    /// [`Error::EmptyPrompt`]; those of [`ChatTokenizer::chat_tokens`].
     pub fn tokens(&self, model: &ChatTokenizer, style: &StyleArguments) -> Result<Vec<u32>> {
         // Asking for what only a template can do asks for the template.
         let wants_chat = style.chat || style.system.is_some() || style.thinking.is_some();

@@ -13,8 +13,8 @@ use pard_engine::ops::gradients::{
 };
 use pard_engine::ops::{
     Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Finish, Gather, KvCache, LogProbabilities,
-    MAX_ROWS, MaskRow, Matmul, Matrix, Penalties, PenaltyTerms, Probabilities, QuantiseRows, Rejection,
-    RejectionTerms, RmsNorm, Role, Rope, RopeGains, RowSet, Step, Tensor, Truncation, TruncationTerms, WeightFormat,
+    MAX_ROWS, MaskRow, Matmul, Matrix, Penalties, PenaltyTerms, Probabilities, QuantiseRows, Rejection, RejectionTerms,
+    RmsNorm, Role, Rope, RopeGains, RowSet, Step, Tensor, Truncation, TruncationTerms, WeightFormat,
 };
 use pard_engine::{Error, Result};
 

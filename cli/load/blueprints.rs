@@ -48,7 +48,9 @@ pub struct Blueprints {
 impl Blueprints {
     /// Checks that no cache for `context` tokens is too large for a kernel.
     ///
-    /// **Errors**: [`pard_engine::Error::Limit`].
+    /// # Errors
+    ///
+    /// [`pard_engine::Error::Limit`].
     pub fn check_bindings(&self, sites: &Sites, context: usize) -> Result<()> {
         let check = |device: &Device, plan: &Plan, model: &Blueprint| {
             Sequence::check(device, plan, model.config(), Decoder::positions(context))
@@ -59,7 +61,9 @@ impl Blueprints {
 
     /// Refuses what surely finds no room on the target's device, of which `limit` bytes may be taken, or on the draft's.
     ///
-    /// **Errors**: [`pard_engine::Error::DoesNotFit`].
+    /// # Errors
+    ///
+    /// [`pard_engine::Error::DoesNotFit`].
     pub fn check_memory(&self, sites: &Sites, context: usize, limit: Option<u64>) -> Result<()> {
         let hint = match self.draft {
             Some(_) => "a shorter context (-c), fewer bits (--quantize q4_k, --cache) or a smaller draft (-d)",

@@ -61,7 +61,9 @@ pub enum Step {
 impl Answer {
     /// Stands ready to read the prompt of `job`.
     ///
-    /// **Errors**: those of [`pard_engine::Decoder::set_sampling`].
+    /// # Errors
+    ///
+    /// Those of [`pard_engine::Decoder::set_sampling`].
     pub fn begin(job: Job, mut session: Session, text: &ChatTokenizer) -> Result<Answer, Box<(Job, Error)>> {
         if let Err(error) = session.decoder.set_sampling(job.sampling.clone()) {
             return Err(Box::new((job, error)));
@@ -94,7 +96,9 @@ impl Answer {
     /// Reads a piece of the prompt, whose length adapts to `piece`, or says what is to be done. A reader may keep the answer
     /// waiting for `patience`.
     ///
-    /// **Errors**: those of [`Decoder::resume`].
+    /// # Errors
+    ///
+    /// Those of [`Decoder::resume`].
     pub fn step(&mut self, piece: &mut PieceLength, patience: Duration, metrics: &Metrics) -> Result<Step> {
         self.is_ready = false;
         if self.job.events.is_closed() {
@@ -154,7 +158,9 @@ impl Answer {
 
     /// Takes what the last round of its decoder committed.
     ///
-    /// **Errors**: those of [`Decoder::truncate`].
+    /// # Errors
+    ///
+    /// Those of [`Decoder::truncate`].
     pub fn take_round(&mut self, metrics: &Metrics) -> Result<Step> {
         let tokens = self.session.decoder.last_tokens().to_vec();
         let round = self.session.decoder.last_round();

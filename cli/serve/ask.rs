@@ -65,7 +65,9 @@ pub struct Ask {
 impl Ask {
     /// Reads the body of a request.
     ///
-    /// **Errors**: 400, which names the parameter.
+    /// # Errors
+    ///
+    /// 400, which names the parameter.
     pub fn read(kind: Kind, body: &Value, defaults: &Defaults) -> Result<Ask, Fault> {
         let fields = Fields::of(body)?;
         refuse_what_is_missing(kind, &fields)?;

@@ -16,7 +16,9 @@ const MAX_DISCARDED: usize = 64 << 20;
 
 /// The JSON of a body of at most `most` bytes that comes within `timeout`.
 ///
-/// **Errors**: 400, 408, 413.
+/// # Errors
+///
+/// 400, 408, 413.
 pub async fn json(body: Body, most: usize, timeout: Duration) -> Result<Value, Fault> {
     let late = |_| Fault::new(StatusCode::REQUEST_TIMEOUT, format!("the body did not come within {timeout:?}"));
     let bytes = tokio::time::timeout(timeout, read(body, most)).await.map_err(late)??;

@@ -32,7 +32,9 @@ impl Encoder {
 
     /// The tokens of `prompt`, fewer than the context holds.
     ///
-    /// **Errors**: 400.
+    /// # Errors
+    ///
+    /// 400.
     pub fn tokens(&self, prompt: Prompt) -> Result<Arc<[u32]>, Fault> {
         let tokens = match prompt {
             Prompt::Messages(messages, rendering) => {

@@ -56,7 +56,9 @@ impl Queue {
 
     /// Lets `jobs` of one request wait together.
     ///
-    /// **Errors**: 429 if too many wait, 503 if the engine cannot answer.
+    /// # Errors
+    ///
+    /// 429 if too many wait, 503 if the engine cannot answer.
     pub fn push(&self, jobs: Vec<Job>) -> Result<(), Fault> {
         let mut state = self.state();
         self.check(&mut state)?;
@@ -68,7 +70,9 @@ impl Queue {
 
     /// Whether a request would be taken now: before it costs anything.
     ///
-    /// **Errors**: those of [`Queue::push`].
+    /// # Errors
+    ///
+    /// Those of [`Queue::push`].
     pub fn check_room(&self) -> Result<(), Fault> {
         self.check(&mut self.state())
     }

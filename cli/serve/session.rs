@@ -38,7 +38,9 @@ impl Idle {
 
     /// A new session.
     ///
-    /// **Errors**: those of [`Pool::decoder`] and [`Models::tell_costs`].
+    /// # Errors
+    ///
+    /// Those of [`Pool::decoder`] and [`Models::tell_costs`].
     pub fn make(&self, models: &Models, proposer: Proposer) -> Result<Session> {
         let mut options = DecoderOptions { method: proposer.method, drafts: proposer.drafts, ..self.options.clone() };
         if matches!(proposer.method, Method::Ar | Method::Ngram) {
@@ -56,7 +58,9 @@ impl Idle {
     /// The session for `job`: the one that holds most of its prompt; a new one where that would cost another conversation
     /// its caches and one more may be made; else the one that was not used for longest.
     ///
-    /// **Errors**: those of [`Idle::make`].
+    /// # Errors
+    ///
+    /// Those of [`Idle::make`].
     pub fn take(&mut self, models: &Models, job: &Job, may_grow: bool) -> Result<Session> {
         let fitting = self.sessions.iter().enumerate().filter(|(_, session)| session.proposer == job.proposer);
         let best = fitting.map(|(index, session)| (session.shared(job), index)).max_by_key(|&(shared, index)| {

@@ -38,7 +38,9 @@ pub struct Worker {
 impl Worker {
     /// Loads the models and writes answers until the queue has ended.
     ///
-    /// **Errors**: why the models cannot be loaded, the first time.
+    /// # Errors
+    ///
+    /// Why the models cannot be loaded, the first time.
     pub fn run(mut self, prepared: Prepared, loaded: impl FnOnce()) -> Result<()> {
         let mut engine = Engine::load(&self, prepared)?;
         self.queue.set_phase(Phase::Ready);
@@ -68,7 +70,9 @@ impl Worker {
 
     /// Writes answers until the queue has ended.
     ///
-    /// **Errors**: why that is not possible on this device any more.
+    /// # Errors
+    ///
+    /// Why that is not possible on this device any more.
     fn serve(&mut self, engine: &mut Engine) -> Result<(), String> {
         // A driver that fails may well take wgpu into a panic.
         let served = std::panic::catch_unwind(AssertUnwindSafe(|| engine.serve(self)));

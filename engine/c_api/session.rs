@@ -120,9 +120,7 @@ impl PardSessionOptions {
         let drafts = match self.drafts {
             0 => Drafts::Auto,
             drafts => Drafts::Fixed(usize::try_from(drafts).map_err(|_| {
-                Failure::argument(format!(
-                    "drafts is {drafts}; it must be 1 to {MAX_DRAFTS}, or 0 to let it be chosen"
-                ))
+                Failure::argument(format!("drafts is {drafts}; it must be 1 to {MAX_DRAFTS}, or 0 to let it be chosen"))
             })?),
         };
         let context = match self.context {

@@ -23,7 +23,9 @@ impl Family {
 
     /// The family that `model_type` names.
     ///
-    /// **Errors**: [`Error::UnknownFamily`], which lists the known ones.
+    /// # Errors
+    ///
+    /// [`Error::UnknownFamily`], which lists the known ones.
     pub fn from_model_type(path: &Path, model_type: &str) -> Result<Family> {
         Self::KNOWN.iter().find(|(name, _)| *name == model_type).map(|&(_, family)| family).ok_or_else(|| {
             Error::UnknownFamily {
@@ -235,7 +237,9 @@ impl Config {
 
     /// Checks what every later stage relies on.
     ///
-    /// **Errors**: [`Error::Config`], which names the field and `path`.
+    /// # Errors
+    ///
+    /// [`Error::Config`], which names the field and `path`.
     pub fn check(&self, path: &Path) -> Result<()> {
         let fault =
             |field: &str, reason: String| Err(Error::Config { path: path.to_owned(), field: field.to_owned(), reason });

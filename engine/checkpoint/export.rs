@@ -59,7 +59,9 @@ impl View for &StoredTensor {
 
 /// Writes `tensors` as one safetensors file with `metadata`.
 ///
-/// **Errors**: [`Error::Write`].
+/// # Errors
+///
+/// [`Error::Write`].
 pub fn write_tensors(path: &Path, tensors: &[(String, StoredTensor)], metadata: HashMap<String, String>) -> Result<()> {
     let views = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
     write_whole(path, |path| safetensors::serialize_to_file(views, Some(metadata), path).map_err(std::io::Error::other))
@@ -68,7 +70,9 @@ pub fn write_tensors(path: &Path, tensors: &[(String, StoredTensor)], metadata: 
 /// Writes a PARD draft: `model.safetensors`, `config.json`, and the tokenizer's files if `text` is given, which a draft
 /// with the target's embeddings goes without.
 ///
-/// **Errors**: [`Error::Write`], [`Error::Tokenizer`].
+/// # Errors
+///
+/// [`Error::Write`], [`Error::Tokenizer`].
 pub fn write_draft(
     folder: &Path,
     config: &Config,

@@ -45,7 +45,9 @@ pub struct DraftFiles {
 impl DraftFiles {
     /// Opens a folder in Hugging Face form or a GGUF file.
     ///
-    /// **Errors**: those of [`ModelFiles::open`].
+    /// # Errors
+    ///
+    /// Those of [`ModelFiles::open`].
     pub fn open(path: &Path) -> Result<DraftFiles> {
         if path.is_dir() {
             return open_folder(path, folder_name(path), &Folder(path));
@@ -57,7 +59,9 @@ impl DraftFiles {
     /// Opens files that lie elsewhere, in memory or in an application's own storage: those of a folder in Hugging Face form, or
     /// a single GGUF file. `name` is what to call the model.
     ///
-    /// **Errors**: those of [`ModelFiles::open`].
+    /// # Errors
+    ///
+    /// Those of [`ModelFiles::open`].
     pub fn from_storage(name: &str, storage: &dyn Storage) -> Result<DraftFiles> {
         let path = Path::new(name);
         let io = |path: PathBuf| move |source| Error::Io { path, source };
@@ -74,7 +78,9 @@ impl DraftFiles {
 
     /// Opens a GGUF file whose bytes are at hand; `name` is what to call it where it does not say itself.
     ///
-    /// **Errors**: those of [`ModelFiles::open`].
+    /// # Errors
+    ///
+    /// Those of [`ModelFiles::open`].
     pub fn from_gguf(name: &str, bytes: Bytes) -> Result<DraftFiles> {
         let path = Path::new(name);
         open_gguf(path, name.to_owned(), Gguf::from_bytes(path, bytes)?)
@@ -100,7 +106,9 @@ impl DraftFiles {
 impl ModelFiles {
     /// Opens a folder in Hugging Face form or a GGUF file.
     ///
-    /// **Errors**: [`Error::NoModel`]; [`Error::Io`]; [`Error::Damaged`]; [`Error::Config`]; [`Error::UnknownFamily`];
+    /// # Errors
+    ///
+    /// [`Error::NoModel`]; [`Error::Io`]; [`Error::Damaged`]; [`Error::Config`]; [`Error::UnknownFamily`];
     /// [`Error::Tokenizer`]; [`Error::NoEmbeddings`] for a draft that runs beside its target only; each names the file at
     /// fault.
     pub fn open(path: &Path) -> Result<ModelFiles> {
@@ -109,14 +117,18 @@ impl ModelFiles {
 
     /// Opens files that lie elsewhere, as [`DraftFiles::from_storage`] does.
     ///
-    /// **Errors**: those of [`ModelFiles::open`].
+    /// # Errors
+    ///
+    /// Those of [`ModelFiles::open`].
     pub fn from_storage(name: &str, storage: &dyn Storage) -> Result<ModelFiles> {
         DraftFiles::from_storage(name, storage)?.whole()
     }
 
     /// Opens a GGUF file whose bytes are at hand, as [`DraftFiles::from_gguf`] does.
     ///
-    /// **Errors**: those of [`ModelFiles::open`].
+    /// # Errors
+    ///
+    /// Those of [`ModelFiles::open`].
     pub fn from_gguf(name: &str, bytes: Bytes) -> Result<ModelFiles> {
         DraftFiles::from_gguf(name, bytes)?.whole()
     }

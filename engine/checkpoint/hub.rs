@@ -22,7 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Downloads what is missing of `name` and gives the folder.
 ///
-/// **Errors**: [`Error::Hub`].
+/// # Errors
+///
+/// [`Error::Hub`].
 pub(super) fn download(name: &str, hub_cache: &Path, options: &SourceOptions) -> Result<PathBuf> {
     let cache = Cache::new(hub_cache.to_owned());
     // No retries: the crate goes on at the wrong byte after one. Starting again resumes correctly.

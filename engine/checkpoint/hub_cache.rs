@@ -34,7 +34,9 @@ pub enum LocalState {
 
 /// The models in the caches that `options` name, by name; the default model comes first.
 ///
-/// **Errors**: [`Error::Io`] if a cache is there and cannot be read.
+/// # Errors
+///
+/// [`Error::Io`] if a cache is there and cannot be read.
 pub fn local_models(options: &SourceOptions) -> Result<Vec<LocalModel>> {
     let mut models = Vec::new();
     if let Some(path) = options.cache.as_ref().map(|cache| cache.join(DEFAULT_MODEL_FILE))

@@ -11,7 +11,9 @@ use crate::error::Result;
 
 /// Reads and checks a `config.json`.
 ///
-/// **Errors**: [`crate::Error::Io`]; [`crate::Error::Damaged`] if it is not JSON; [`crate::Error::UnknownFamily`];
+/// # Errors
+///
+/// [`crate::Error::Io`]; [`crate::Error::Damaged`] if it is not JSON; [`crate::Error::UnknownFamily`];
 /// [`crate::Error::Config`], which names the key.
 pub fn read_config(path: &Path) -> Result<Config> {
     parse_config(path, &json::read(path)?)
@@ -19,7 +21,9 @@ pub fn read_config(path: &Path) -> Result<Config> {
 
 /// As [`read_config`], from JSON at hand; `path` is for messages.
 ///
-/// **Errors**: [`crate::Error::UnknownFamily`], [`crate::Error::Config`], [`crate::Error::Damaged`].
+/// # Errors
+///
+/// [`crate::Error::UnknownFamily`], [`crate::Error::Config`], [`crate::Error::Damaged`].
 pub fn parse_config(path: &Path, json: &Value) -> Result<Config> {
     let keys = Object::of(path, json)?;
     let model_type = keys.required("model_type", keys.text("model_type")?)?;

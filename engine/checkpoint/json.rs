@@ -18,7 +18,9 @@ pub(crate) struct Object<'a> {
 
 /// The file's JSON value.
 ///
-/// **Errors**: [`Error::Io`]; [`Error::Damaged`] if it is not JSON.
+/// # Errors
+///
+/// [`Error::Io`]; [`Error::Damaged`] if it is not JSON.
 pub(crate) fn read(path: &Path) -> Result<Value> {
     let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
     parse(path, &bytes)
@@ -31,7 +33,9 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Value> {
 
 /// The JSON value of the file `name` of `storage`, or nothing if there is no such file.
 ///
-/// **Errors**: as [`read`].
+/// # Errors
+///
+/// As [`read`].
 pub(crate) fn read_if_present(storage: &dyn Storage, name: &str) -> Result<Option<Value>> {
     let path = storage.path(name);
     match storage.open(name) {

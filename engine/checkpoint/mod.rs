@@ -71,13 +71,19 @@ pub trait Checkpoint: Send + Sync {
     /// Writes rows `rows` of the matrix `name` (a vector is a matrix of one row) to `out`, widened to f32.
     ///
     /// **Shapes**: `out` is `rows.len() * columns` long.
-    /// **Errors**: [`Error::MissingTensor`], or [`Error::Damaged`] if the rows lie outside the tensor.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingTensor`], or [`Error::Damaged`] if the rows lie outside the tensor.
     fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<()>;
 
     /// Writes rows `rows` of the matrix `name`, which is stored in blocks of quantised values, to `out`, as they are stored.
     ///
     /// **Shapes**: `out` is as long as the rows' blocks.
-    /// **Errors**: as [`Checkpoint::read_rows`]; [`Error::TensorType`] from a format without such blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`Checkpoint::read_rows`]; [`Error::TensorType`] from a format without such blocks.
     fn read_blocks(&self, name: &str, _rows: Range<usize>, _out: &mut [u8]) -> Result<()> {
         let (path, name) = (self.path().to_owned(), name.to_owned());
         Err(Error::TensorType { path, name, got: "floats".to_owned(), supported: "blocks of quantised values" })
@@ -85,7 +91,9 @@ pub trait Checkpoint: Send + Sync {
 
     /// The ids that `name` holds, a list of I32 or U32; none if there is no such tensor, as in a format without lists.
     ///
-    /// **Errors**: [`Error::TensorType`], or [`Error::Damaged`] if it is not a list.
+    /// # Errors
+    ///
+    /// [`Error::TensorType`], or [`Error::Damaged`] if it is not a list.
     fn read_ids(&self, _name: &str) -> Result<Option<Vec<u32>>> {
         Ok(None)
     }
@@ -98,7 +106,9 @@ pub trait Checkpoint: Send + Sync {
 
     /// What the file says of `name`, which must have the shape `expected`.
     ///
-    /// **Errors**: [`Error::MissingTensor`], [`Error::TensorShape`].
+    /// # Errors
+    ///
+    /// [`Error::MissingTensor`], [`Error::TensorShape`].
     fn expect(&self, name: &str, expected: &[usize]) -> Result<&TensorInfo> {
         let info = self
             .find(name)
@@ -116,7 +126,9 @@ pub trait Checkpoint: Send + Sync {
 
     /// The whole vector `name`, which must be `len` long.
     ///
-    /// **Errors**: as [`Checkpoint::expect`] and [`Checkpoint::read_rows`].
+    /// # Errors
+    ///
+    /// As [`Checkpoint::expect`] and [`Checkpoint::read_rows`].
     fn read_vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
         self.expect(name, &[len])?;
         let mut values = vec![0.0; len];

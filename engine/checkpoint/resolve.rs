@@ -18,7 +18,9 @@ pub const DEFAULT_MODEL_FILE: &str = "smollm2-135m-instruct-q4_1.gguf";
 ///
 /// `name` is `smollm2`, a folder, a file, or a repository of the hub (`owner/name`), tried in this order.
 ///
-/// **Errors**: [`Error::NoModel`], which says where it was looked for; [`Error::Hub`].
+/// # Errors
+///
+/// [`Error::NoModel`], which says where it was looked for; [`Error::Hub`].
 pub fn resolve(name: &str, options: &SourceOptions) -> Result<PathBuf> {
     if name == DEFAULT_MODEL {
         return default_model(options);
@@ -45,7 +47,9 @@ pub fn resolve(name: &str, options: &SourceOptions) -> Result<PathBuf> {
 /// Brings the repository `name` of the hub to its newest revision in the hub's cache, and gives its folder. The default
 /// model's alias is no repository: its file is looked for, and there is no newer one.
 ///
-/// **Errors**: as [`resolve`].
+/// # Errors
+///
+/// As [`resolve`].
 pub fn pull(name: &str, options: &SourceOptions) -> Result<PathBuf> {
     if name == DEFAULT_MODEL {
         return default_model(options);

@@ -50,7 +50,9 @@ impl Safetensors {
     /// Opens the tensors of `folder`: `model.safetensors`; else the shards that `model.safetensors.index.json` names;
     /// else every `*.safetensors` file there is.
     ///
-    /// **Errors**: [`Error::NoModel`] if there is none; [`Error::Damaged`] for a header that is cut off, overlaps or
+    /// # Errors
+    ///
+    /// [`Error::NoModel`] if there is none; [`Error::Damaged`] for a header that is cut off, overlaps or
     /// lies, a shard the index names and the folder lacks, a tensor the index names and the shard lacks, a tensor that
     /// is in two files; [`Error::Io`].
     pub fn open(folder: &Path) -> Result<Safetensors> {
@@ -59,7 +61,9 @@ impl Safetensors {
 
     /// As [`Safetensors::open`], of files that lie elsewhere; `folder` is what to call it all in messages.
     ///
-    /// **Errors**: as [`Safetensors::open`].
+    /// # Errors
+    ///
+    /// As [`Safetensors::open`].
     pub fn from_storage(folder: &Path, storage: &dyn Storage) -> Result<Safetensors> {
         let (files, index) = list_files(folder, storage)?;
         let mut shards = Vec::with_capacity(files.len());
@@ -302,7 +306,9 @@ pub(super) fn list_files(folder: &Path, storage: &dyn Storage) -> Result<(Vec<St
 
 /// The shard of each tensor, by an index's `weight_map`.
 ///
-/// **Errors**: [`Error::Config`]; [`Error::Damaged`] for a shard outside the folder.
+/// # Errors
+///
+/// [`Error::Config`]; [`Error::Damaged`] for a shard outside the folder.
 pub(crate) fn shard_names(index_path: &Path, json: &serde_json::Value) -> Result<BTreeMap<String, String>> {
     let index = Object::of(index_path, json)?;
     let weight_map = index.required("weight_map", index.object("weight_map", "weight_map.")?)?;

@@ -23,7 +23,9 @@ impl Bytes {
 
     /// Maps the file at `path`, which must not be changed or cut off by anyone while this lives.
     ///
-    /// **Errors**: the system's.
+    /// # Errors
+    ///
+    /// The system's.
     pub fn map(path: &Path) -> io::Result<Bytes> {
         let file = File::open(path)?;
         // SAFETY: the map is only read. Another process that shortens the file while it is mapped would end this one, as
@@ -47,12 +49,16 @@ pub trait Storage {
 
     /// The names of all files.
     ///
-    /// **Errors**: the storage's own.
+    /// # Errors
+    ///
+    /// The storage's own.
     fn names(&self) -> io::Result<Vec<String>>;
 
     /// The bytes of the file `name`.
     ///
-    /// **Errors**: of the kind [`io::ErrorKind::NotFound`] if there is no such file; the storage's own.
+    /// # Errors
+    ///
+    /// Of the kind [`io::ErrorKind::NotFound`] if there is no such file; the storage's own.
     fn open(&self, name: &str) -> io::Result<Bytes>;
 
     /// Whether there is a file `name`.

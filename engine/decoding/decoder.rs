@@ -62,7 +62,9 @@ impl Decoder {
     /// A decoder for `target`, with caches of its own. The draft may be on another device: each round then crosses the host
     /// twice, none runs ahead, and the tokens are the same.
     ///
-    /// Errors: [`Error::Option`] if an option is out of range or the method lacks its draft, [`Error::NoMaskToken`];
+    /// # Errors
+    ///
+    /// [`Error::Option`] if an option is out of range or the method lacks its draft, [`Error::NoMaskToken`];
     /// [`Error::Gpu`] if this driver's rounding depends on the number of rows; [`Error::Limit`] or
     /// [`Error::OutOfMemory`] if the caches do not fit.
     pub fn new(target: &Arc<Transformer>, draft: Option<&Draft>, options: DecoderOptions) -> Result<Decoder> {
@@ -114,7 +116,9 @@ impl Decoder {
 
     /// Chooses tokens as `sampling` says from the next [`Decoder::start`] on.
     ///
-    /// **Errors**: [`Error::Option`], which names the option that is out of range or the token that the model does not
+    /// # Errors
+    ///
+    /// [`Error::Option`], which names the option that is out of range or the token that the model does not
     /// know; nothing has changed then.
     pub fn set_sampling(&mut self, sampling: SamplingOptions) -> Result<()> {
         sampling.check()?;
@@ -136,7 +140,9 @@ impl Decoder {
 
     /// Measures what passes cost. The decoder has to be started anew.
     ///
-    /// Errors: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn measure_costs(&mut self) -> Result<Costs> {
         self.forget()?;
         let slot = self.seat().slot;
@@ -153,7 +159,9 @@ impl Decoder {
     /// Compiles the kernels of every round there can be, by running them on token 0. They are compiled on first use
     /// otherwise, which no measurement wants. The decoder has to be started anew.
     ///
-    /// Errors: [`Error::Compile`] if a kernel does not compile; as [`Device::check`].
+    /// # Errors
+    ///
+    /// [`Error::Compile`] if a kernel does not compile; as [`Device::check`].
     pub fn warm_up(&mut self) -> Result<()> {
         self.forget()?;
         let shortest = if self.options.drafts == Drafts::Auto { 0 } else { self.options.drafts.most() };
@@ -183,7 +191,9 @@ impl Decoder {
     /// Forgets what came before and reads `prompt`: all of it but the last token, which is a row of the first round.
     /// Stops early if `keep_going` says so; the decoder then has to be started anew, or resumed.
     ///
-    /// Errors: [`Error::EmptyPrompt`], [`Error::ContextFull`] if no token could follow, [`Error::TokenRange`].
+    /// # Errors
+    ///
+    /// [`Error::EmptyPrompt`], [`Error::ContextFull`] if no token could follow, [`Error::TokenRange`].
     pub fn start(&mut self, prompt: &[u32], keep_going: &dyn Fn() -> bool) -> Result<()> {
         self.check_prompt(prompt)?;
         self.forget()?;
@@ -194,7 +204,9 @@ impl Decoder {
     /// a conversation only what was said since. All methods go on with the same tokens; those of a new decoder are the
     /// same up to rounding, since it reads as a prompt what rounds have written here.
     ///
-    /// Errors: as [`Decoder::start`].
+    /// # Errors
+    ///
+    /// As [`Decoder::start`].
     pub fn resume(&mut self, prompt: &[u32], keep_going: &dyn Fn() -> bool) -> Result<()> {
         self.check_prompt(prompt)?;
         self.read(prompt, keep_going)
@@ -202,7 +214,9 @@ impl Decoder {
 
     /// Drops all committed tokens but the first `len`, such as those that a round committed after an answer's end.
     ///
-    /// Errors: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn truncate(&mut self, len: usize) -> Result<()> {
         if len < self.tokens.len() {
             self.settle()?;
@@ -284,7 +298,9 @@ impl Decoder {
 
     /// Drafts, verifies and commits one round; returns the 1..=K+1 tokens it added.
     ///
-    /// Errors: [`Error::EmptyPrompt`] before [`Decoder::start`], [`Error::ContextFull`] once the context is;
+    /// # Errors
+    ///
+    /// [`Error::EmptyPrompt`] before [`Decoder::start`], [`Error::ContextFull`] once the context is;
     /// [`Error::DeviceLost`].
     pub fn round(&mut self) -> Result<&[u32]> {
         self.check_room()?;
@@ -317,7 +333,9 @@ impl Decoder {
     /// The session as the device has it, which [`Decoder::session`] follows; a round that runs ahead is part of it. Waits
     /// for the device.
     ///
-    /// Errors: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn device_session(&self) -> Result<Session> {
         self.rounds.read_session()
     }
@@ -345,14 +363,18 @@ impl Decoder {
 
     /// What the last round proposed, accepted or not: d1 .. dK; of the round that runs ahead, if one does.
     ///
-    /// Errors: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn proposals(&self) -> Result<Vec<u32>> {
         self.rounds.proposals.read(&self.device, 0, self.last_drafts)
     }
 
     /// The logits of the last round's verified rows, `[K + 1, vocab]`; of the last decoder of a [`Pool`] that had one.
     ///
-    /// Errors: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn logits(&self) -> Result<Vec<f32>> {
         self.rounds.target().logits(self.last_drafts + 1)
     }

@@ -21,7 +21,9 @@ pub struct Draft {
 impl Draft {
     /// `draft` as the draft of `target`. Its mask token is `mask`, or else the one its configuration names.
     ///
-    /// **Errors**: those of [`Draft::check`].
+    /// # Errors
+    ///
+    /// Those of [`Draft::check`].
     pub fn new(draft: &Model, target: &Model, mask: Option<u32>) -> Result<Draft> {
         let mask = Draft::check(draft.transformer.config(), &draft.text.tokenizer, &target.text.tokenizer, mask)?;
         Ok(Draft { name: draft.name().to_owned(), model: draft.transformer.clone(), mask })
@@ -30,7 +32,9 @@ impl Draft {
     /// What the files alone say of a draft, before anything is uploaded: whether it can draft for a model whose tokenizer
     /// is `target`, and its mask token.
     ///
-    /// **Errors**: [`Error::TokenizerMismatch`] if the two do not share a token language; [`Error::TokenRange`] if the
+    /// # Errors
+    ///
+    /// [`Error::TokenizerMismatch`] if the two do not share a token language; [`Error::TokenRange`] if the
     /// mask lies outside the draft's vocabulary.
     pub fn check(config: &Config, tokenizer: &Tokenizer, target: &Tokenizer, mask: Option<u32>) -> Result<Option<u32>> {
         let mask = mask.or(config.mask_token);

@@ -18,7 +18,9 @@ impl<'a> Generation<'a> {
     /// Reads `prompt` and stands ready to answer it. `keep_going` is asked between the prompt's chunks; where it said no,
     /// the answer is cancelled before it begins.
     ///
-    /// **Errors**: those of [`Decoder::start`].
+    /// # Errors
+    ///
+    /// Those of [`Decoder::start`].
     pub fn start(
         decoder: &'a mut Decoder,
         model: &Model,
@@ -33,7 +35,9 @@ impl<'a> Generation<'a> {
     /// As [`Generation::start`], but what the decoder's caches hold of `prompt` already is not read again: the next
     /// answer of a conversation, of which [`crate::text::Conversation`] gives the tokens.
     ///
-    /// **Errors**: those of [`Decoder::resume`].
+    /// # Errors
+    ///
+    /// Those of [`Decoder::resume`].
     pub fn resume(
         decoder: &'a mut Decoder,
         model: &Model,
@@ -88,7 +92,9 @@ impl<'a> Generation<'a> {
 
     /// Runs one round and gives the text it made certain, which may be none. An answer that has ended gets no round.
     ///
-    /// **Errors**: those of [`Decoder::round`].
+    /// # Errors
+    ///
+    /// Those of [`Decoder::round`].
     pub fn round(&mut self) -> Result<String> {
         if self.transcript.finish_reason().is_some() {
             return Ok(String::new());

@@ -24,7 +24,9 @@ impl Default for NgramOptions {
 }
 
 impl NgramOptions {
-    /// **Errors**: [`Error::Option`].
+    /// # Errors
+    ///
+    /// [`Error::Option`].
     pub(super) fn check(&self) -> Result<()> {
         let NgramOptions { longest, shortest } = *self;
         if shortest == 0 || shortest > longest || longest > MAX_NGRAM {

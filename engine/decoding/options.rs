@@ -141,14 +141,18 @@ impl DecoderOptions {
 
     /// Checks what can be without knowing the models.
     ///
-    /// **Errors**: [`Error::Option`], which names the option that is out of range.
+    /// # Errors
+    ///
+    /// [`Error::Option`], which names the option that is out of range.
     pub fn check(&self) -> Result<()> {
         self.clone().checked().map(drop)
     }
 
     /// Checks that the draft may be on another device than the target.
     ///
-    /// Errors: [`Error::Option`] if proposals are accepted by chances, which stay where the draft is.
+    /// # Errors
+    ///
+    /// [`Error::Option`] if proposals are accepted by chances, which stay where the draft is.
     pub(super) fn check_crossing(&self) -> Result<()> {
         if self.acceptance == Acceptance::Rejection && self.sampling.temperature > 0.0 {
             let reason = "rejection compares all chances of draft and target, which are on two devices; use noise, or \
@@ -161,7 +165,9 @@ impl DecoderOptions {
 
     /// The same with what follows from other fields filled in: without proposals the method is AR.
     ///
-    /// Errors: [`Error::Option`] if K, the context, the n-gram or how tokens are chosen is out of range, or if no model proposes
+    /// # Errors
+    ///
+    /// [`Error::Option`] if K, the context, the n-gram or how tokens are chosen is out of range, or if no model proposes
     /// what is to be accepted by its chances.
     pub(super) fn checked(mut self) -> Result<DecoderOptions> {
         if self.drafts.most() > MAX_DRAFTS {

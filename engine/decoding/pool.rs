@@ -66,7 +66,9 @@ impl Pool {
     /// A pool of at most `most` decoders for contexts of `context` tokens. Each that is made takes its memory then, the
     /// first one's is taken here.
     ///
-    /// **Errors**: [`Error::Option`] if the context is out of range, or `most` is 0; [`Error::Gpu`] if this driver's rounding
+    /// # Errors
+    ///
+    /// [`Error::Option`] if the context is out of range, or `most` is 0; [`Error::Gpu`] if this driver's rounding
     /// depends on the number of rows; [`Error::Limit`] or [`Error::OutOfMemory`] if the caches do not fit.
     pub fn new(target: &Arc<Transformer>, draft: Option<&Draft>, context: usize, most: usize) -> Result<Pool> {
         DecoderOptions { context, ..DecoderOptions::default() }.check()?;
@@ -93,7 +95,9 @@ impl Pool {
 
     /// A decoder with a slot of its own, as long as it lives.
     ///
-    /// **Errors**: [`Error::Option`] if an option is out of range, the context is longer than the pool's, the method lacks
+    /// # Errors
+    ///
+    /// [`Error::Option`] if an option is out of range, the context is longer than the pool's, the method lacks
     /// its draft, or all slots have a decoder; [`Error::NoMaskToken`]; [`Error::Limit`] or [`Error::OutOfMemory`] if there is
     /// no room for one more, in which case all goes on with those that there are.
     pub fn decoder(&self, options: DecoderOptions) -> Result<Decoder> {
@@ -142,7 +146,9 @@ impl Pool {
     /// taken. No text depends on it: decoders whose proposals are accepted by [`super::Acceptance::Rejection`] have rounds of
     /// their own.
     ///
-    /// **Errors**: those of [`Decoder::round`], before anything is done, if one of them cannot go on; [`Error::Option`] if
+    /// # Errors
+    ///
+    /// Those of [`Decoder::round`], before anything is done, if one of them cannot go on; [`Error::Option`] if
     /// one is not of this pool; as [`Device::check`].
     pub fn round(&self, decoders: &mut [&mut Decoder]) -> Result<Vec<usize>> {
         for decoder in decoders.iter() {

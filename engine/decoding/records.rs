@@ -37,7 +37,9 @@ pub struct Record {
 impl Records {
     /// Records with the log-probabilities of each token by `target` and of the `top` likeliest, if that is not none.
     ///
-    /// **Errors**: [`crate::Error::OutOfMemory`].
+    /// # Errors
+    ///
+    /// [`crate::Error::OutOfMemory`].
     pub fn new(device: &Device, target: &Sequence, top: Option<usize>) -> Result<Records> {
         let top = top.map(|top| top.min(target.model().config().vocab_size));
         let words = FIRST_WORD + top.map_or(0, |top| (1 + MAX_DRAFTS) * LogProbabilities::words(top));
@@ -75,7 +77,9 @@ impl Records {
 
     /// Waits for the round of `slot`, which had `drafts` proposals.
     ///
-    /// **Errors**: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn read(&self, device: &Device, drafts: usize, slot: usize) -> Result<Record> {
         let rows = drafts + 1;
         let words = self.top().map_or(1 + rows, |top| FIRST_WORD + rows * LogProbabilities::words(top));

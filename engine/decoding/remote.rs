@@ -29,7 +29,9 @@ pub struct Remote {
 impl Remote {
     /// For a context of `context` tokens.
     ///
-    /// **Errors**: those of [`Buffer::storage`].
+    /// # Errors
+    ///
+    /// Those of [`Buffer::storage`].
     pub fn new(device: &Device, context: usize) -> Result<Remote> {
         let words = |label, count: usize| Buffer::storage(device, label, 4 * count as u64);
         let proposals = words("proposals", 2 * MAX_DRAFTS)?;
@@ -69,7 +71,9 @@ impl Remote {
 
     /// Submits what `propose` records, and waits for `drafts` proposals.
     ///
-    /// **Errors**: those of `propose`, and as [`Device::check`].
+    /// # Errors
+    ///
+    /// Those of `propose`, and as [`Device::check`].
     pub fn propose(&self, drafts: usize, propose: impl FnOnce(&mut Pass) -> Result<()>) -> Result<Vec<u32>> {
         Pass::submit(&self.device, Some((&self.proposals, &self.readback)), propose)?;
         self.readback.read(&self.device, drafts)
@@ -78,7 +82,9 @@ impl Remote {
     /// Seconds that a round's crossing takes beside the draft's pass, to the draft's device and back to `proposals` on
     /// `device`.
     ///
-    /// **Errors**: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn crossing(&self, device: &Device, proposals: &Buffer) -> Result<f64> {
         let mut times = Vec::with_capacity(REPETITIONS);
         for _ in 0..REPETITIONS {

@@ -78,7 +78,9 @@ struct Unfinished {
 
 /// Responds to `prompts`, indices and tokens. A response ends with a token of `stop_tokens`.
 ///
-/// **Errors**: [`Error::Option`] if an option is out of range; those of [`Batch::new`]. A prompt that is empty, fills the
+/// # Errors
+///
+/// [`Error::Option`] if an option is out of range; those of [`Batch::new`]. A prompt that is empty, fills the
 /// context or holds an unknown token ends the iterator with its error.
 pub fn respond<P: Iterator<Item = (usize, Vec<u32>)>>(
     model: &Arc<Transformer>,
@@ -120,7 +122,9 @@ impl<P: Iterator<Item = (usize, Vec<u32>)>> Responses<P> {
 
     /// Starts on prompts where there is room, runs one pass, and gives the responses that it ended, which may be none.
     ///
-    /// **Errors**: those of a prompt, see [`respond`]; as [`crate::Device::check`].
+    /// # Errors
+    ///
+    /// Those of a prompt, see [`respond`]; as [`crate::Device::check`].
     pub fn round(&mut self) -> Result<Vec<Response>> {
         self.fill()?;
         self.is_done = self.slots.iter().all(Option::is_none);

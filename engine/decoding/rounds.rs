@@ -145,7 +145,9 @@ impl Rounds {
 
     /// Seconds that a round takes to the draft's device and back; 0 if it is the target's.
     ///
-    /// Errors: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn crossing(&self) -> Result<f64> {
         self.remote.as_ref().map_or(Ok(0.0), |remote| remote.crossing(&self.device, &self.proposals))
     }

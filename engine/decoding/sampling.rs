@@ -121,7 +121,9 @@ impl SamplingOptions {
 
     /// Checks what can be without knowing the model.
     ///
-    /// **Errors**: [`Error::Option`], which names the option that is out of range.
+    /// # Errors
+    ///
+    /// [`Error::Option`], which names the option that is out of range.
     pub fn check(&self) -> Result<()> {
         let fault = |option, reason| Err(Error::Option { option, reason });
         let ranges = [
@@ -154,7 +156,9 @@ impl SamplingOptions {
 
     /// Checks the tokens that it names, for a model of `vocab` tokens.
     ///
-    /// **Errors**: [`Error::Option`], which names the option and the token that the model does not know.
+    /// # Errors
+    ///
+    /// [`Error::Option`], which names the option and the token that the model does not know.
     pub fn check_tokens(&self, vocab: usize) -> Result<()> {
         let biased = self.logit_bias.iter().map(|&(id, _)| ("logit bias", id));
         let banned = self.banned.iter().map(|&id| ("banned tokens", id));

@@ -89,7 +89,9 @@ impl AnswerStream {
     /// Lets `decoder` read `prompt` and write an answer of the model that `text` belongs to. What goes wrong is the stream's
     /// last item.
     ///
-    /// **Errors**: [`Error::Thread`].
+    /// # Errors
+    ///
+    /// [`Error::Thread`].
     pub fn start(decoder: Decoder, text: &ChatTokenizer, prompt: Vec<u32>, limits: Limits) -> Result<AnswerStream> {
         let shared = Arc::new(Shared::default());
         let (ending, text) = (Ending(shared.clone()), text.clone());

@@ -53,7 +53,9 @@ pub struct AdapterReport {
 
 /// All adapters, the chosen one marked.
 ///
-/// **Errors**: [`Error::Adapter`] if nothing matches, with the list; [`Error::Option`] for an unknown backend.
+/// # Errors
+///
+/// [`Error::Adapter`] if nothing matches, with the list; [`Error::Option`] for an unknown backend.
 pub fn adapters(query: &AdapterQuery) -> Result<Vec<AdapterReport>> {
     let found = Found::enumerate(query)?;
     let chosen = found.choose(query)?;
@@ -67,7 +69,9 @@ pub fn adapters(query: &AdapterQuery) -> Result<Vec<AdapterReport>> {
 
 /// Whether two queries that name the same backend, or none, ask for the same adapter.
 ///
-/// **Errors**: those of [`adapters`].
+/// # Errors
+///
+/// Those of [`adapters`].
 pub fn is_same_adapter(one: &AdapterQuery, other: &AdapterQuery) -> Result<bool> {
     let index = |query| Ok(adapters(query)?.iter().position(|adapter| adapter.chosen));
     Ok(one == other || index(one)? == index(other)?)

@@ -88,7 +88,9 @@ fn audit_index(index: u32, length: u32, name: u32) -> u32 {{
 
     /// Waits for what was submitted, and reports an access outside.
     ///
-    /// Errors: [`Error::Gpu`] with kernel, array and index; as [`Device::check`].
+    /// # Errors
+    ///
+    /// [`Error::Gpu`] with kernel, array and index; as [`Device::check`].
     pub(super) fn check(&self, device: &Device) -> Result<()> {
         let readback = Readback::new(device, 4 * WORDS as u64)?;
         let mut encoder = device.raw().create_command_encoder(&Default::default());

@@ -38,7 +38,9 @@ impl Drop for Share {
 impl Buffer {
     /// A buffer of `bytes` bytes (rounded up to 16) that kernels read and write.
     ///
-    /// **Errors**: [`Error::Limit`] if no kernel could bind it, [`Error::OutOfMemory`] if the device has no room.
+    /// # Errors
+    ///
+    /// [`Error::Limit`] if no kernel could bind it, [`Error::OutOfMemory`] if the device has no room.
     pub fn storage(device: &Device, label: &str, bytes: u64) -> Result<Buffer> {
         Buffer::check(device, label, bytes)?;
         Buffer::create(device, label, bytes, wgpu::BufferUsages::STORAGE)
@@ -46,7 +48,9 @@ impl Buffer {
 
     /// A storage buffer whose first [`Device::largest_uniform`] bytes some kernels read as a uniform.
     ///
-    /// **Errors**: as [`Buffer::storage`].
+    /// # Errors
+    ///
+    /// As [`Buffer::storage`].
     pub fn rows(device: &Device, label: &str, bytes: u64) -> Result<Buffer> {
         let bytes = Buffer::rows_bytes(device, bytes);
         Buffer::check(device, label, bytes)?;
@@ -60,7 +64,9 @@ impl Buffer {
 
     /// Whether a kernel could bind `bytes` bytes.
     ///
-    /// **Errors**: [`Error::Limit`].
+    /// # Errors
+    ///
+    /// [`Error::Limit`].
     pub fn check(device: &Device, label: &str, bytes: u64) -> Result<()> {
         let limit = device.largest_binding();
         if bytes <= limit {
@@ -79,14 +85,18 @@ impl Buffer {
     /// A small storage buffer that other kernels read as a uniform: what one kernel decides and all later ones go by.
     /// Compilers know a uniform to be the same for all invocations, so that it may decide over a barrier.
     ///
-    /// **Errors**: [`Error::OutOfMemory`].
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`].
     pub fn shared<T>(device: &Device, label: &str) -> Result<Buffer> {
         Buffer::create(device, label, size_of::<T>() as u64, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM)
     }
 
     /// A storage buffer that holds `values`.
     ///
-    /// **Errors**: as [`Buffer::storage`].
+    /// # Errors
+    ///
+    /// As [`Buffer::storage`].
     pub fn with_values<T: bytemuck::NoUninit>(device: &Device, label: &str, values: &[T]) -> Result<Buffer> {
         let buffer = Buffer::storage(device, label, size_of_val(values) as u64)?;
         buffer.write(device, 0, values);
@@ -95,7 +105,9 @@ impl Buffer {
 
     /// A uniform buffer that holds `parameters`.
     ///
-    /// **Errors**: [`Error::OutOfMemory`].
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`].
     pub fn uniform<T: bytemuck::NoUninit>(device: &Device, label: &str, parameters: &T) -> Result<Buffer> {
         let buffer = Buffer::create(device, label, size_of::<T>() as u64, wgpu::BufferUsages::UNIFORM)?;
         buffer.write(device, 0, std::slice::from_ref(parameters));
@@ -133,7 +145,9 @@ impl Buffer {
     /// The same bytes on another device, through the host's memory, in pieces that bound what is in flight. `from` is where
     /// this buffer is.
     ///
-    /// **Errors**: as [`Buffer::storage`] and [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Buffer::storage`] and [`Device::check`].
     pub fn copied_to(&self, from: &Device, to: &Device) -> Result<Buffer> {
         const PIECE_WORDS: usize = 16 << 20;
         let copy = Buffer::storage(to, &self.label, self.bytes())?;
@@ -157,7 +171,9 @@ impl Buffer {
 
     /// Waits for the device and reads `count` values from byte `offset` on.
     ///
-    /// **Errors**: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn read<T: bytemuck::AnyBitPattern>(&self, device: &Device, offset: u64, count: usize) -> Result<Vec<T>> {
         let bytes = ((count * size_of::<T>()) as u64).next_multiple_of(4);
         let readback = Readback::new(device, bytes)?;
@@ -200,7 +216,9 @@ const SPIN: Duration = Duration::from_millis(2);
 impl Readback {
     /// Room for `bytes` bytes.
     ///
-    /// **Errors**: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn new(device: &Device, bytes: u64) -> Result<Readback> {
         let raw = device.raw().create_buffer(&wgpu::BufferDescriptor {
             label: Some("readback"),
@@ -214,7 +232,9 @@ impl Readback {
 
     /// Waits for the submit that copies to this memory, not for later ones, and returns the first `count` values.
     ///
-    /// **Errors**: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn read<T: bytemuck::AnyBitPattern>(&self, device: &Device, count: usize) -> Result<Vec<T>> {
         let bytes = ((count * size_of::<T>()) as u64).next_multiple_of(4);
         let slice = self.raw.slice(..bytes);

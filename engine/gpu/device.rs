@@ -72,14 +72,18 @@ impl Device {
     /// by itself; a debug build keeps it. The environment variable `PARD_ROBUST` decides otherwise: `1` keeps it, `0` goes
     /// without.
     ///
-    /// **Errors**: [`Error::Adapter`] if there is none, [`Error::Device`] if it does not open.
+    /// # Errors
+    ///
+    /// [`Error::Adapter`] if there is none, [`Error::Device`] if it does not open.
     pub fn open(query: &AdapterQuery) -> Result<Device> {
         Device::open_with(query, Shaders::default())
     }
 
     /// As [`Device::open`], with kernels from `shaders`.
     ///
-    /// **Errors**: as [`Device::open`].
+    /// # Errors
+    ///
+    /// As [`Device::open`].
     pub fn open_with(query: &AdapterQuery, shaders: Shaders) -> Result<Device> {
         Device::open_as(query, shaders, std::env::var("PARD_AUDIT").is_ok_and(|value| value == "1"))
     }
@@ -88,7 +92,9 @@ impl Device {
     /// with [`Error::Gpu`] if one lies outside, which on other devices is undefined. It waits after every submit, and is for
     /// tests of kernels; `PARD_AUDIT=1` makes every device one of these.
     ///
-    /// **Errors**: as [`Device::open`].
+    /// # Errors
+    ///
+    /// As [`Device::open`].
     pub fn open_audited(query: &AdapterQuery, shaders: Shaders) -> Result<Device> {
         Device::open_as(query, shaders, true)
     }
@@ -133,7 +139,9 @@ impl Device {
     /// commands is reported by the engine's next call as well. `hook` is told of every error there is, so that the application
     /// need not go without.
     ///
-    /// **Errors**: [`Error::Limit`], with the limit that is too low.
+    /// # Errors
+    ///
+    /// [`Error::Limit`], with the limit that is too low.
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, hook: Option<ErrorHook>) -> Result<Device> {
         check_limits(&device)?;
         let is_known = device.adapter_info().backend == wgpu::Backend::Metal && device.features().contains(COOPERATIVE);
@@ -268,7 +276,9 @@ impl Device {
 
     /// The kernel made of the shader files `files` with `constants`, compiled unless there is one.
     ///
-    /// **Errors**: [`Error::Compile`] with the compiler's words, [`Error::DeviceLost`] if compiling ended the device.
+    /// # Errors
+    ///
+    /// [`Error::Compile`] with the compiler's words, [`Error::DeviceLost`] if compiling ended the device.
     pub fn kernel(&self, files: &[&'static str], constants: &[(&'static str, u32)]) -> Result<Arc<Kernel>> {
         let mut composition = Composition { files: files.to_vec(), constants: constants.to_vec() };
         if let Some(budget) = self.inner.unroll {
@@ -296,7 +306,9 @@ impl Device {
 
     /// Reports what went wrong since the last call, if anything did.
     ///
-    /// **Errors**: [`Error::DeviceLost`], [`Error::OutOfMemory`] or [`Error::Gpu`]; `what` names the work at hand.
+    /// # Errors
+    ///
+    /// [`Error::DeviceLost`], [`Error::OutOfMemory`] or [`Error::Gpu`]; `what` names the work at hand.
     pub fn check(&self, what: &str) -> Result<()> {
         let mut faults = lock(&self.inner.faults);
         if let Some(reason) = &faults.lost {
@@ -311,7 +323,9 @@ impl Device {
 
     /// Waits until all work that was submitted is done.
     ///
-    /// **Errors**: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn wait(&self) -> Result<()> {
         let begin = Instant::now();
         let waited = self.wait_for(None);
@@ -339,7 +353,9 @@ impl Device {
     /// Times every dispatch from here on, and what the host does beside it. With `separate_passes` each kernel gets a pass
     /// of its own, as it does anyhow on adapters that can only time whole passes.
     ///
-    /// **Errors**: [`Error::Option`] if the adapter has no timestamps.
+    /// # Errors
+    ///
+    /// [`Error::Option`] if the adapter has no timestamps.
     pub fn start_profile(&self, separate_passes: bool) -> Result<()> {
         let features = self.inner.device.features();
         if !features.contains(wgpu::Features::TIMESTAMP_QUERY) {
@@ -353,7 +369,9 @@ impl Device {
 
     /// Ends the profile and gives what it recorded: nothing, if none was started.
     ///
-    /// **Errors**: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn end_profile(&self) -> Result<Profile> {
         let Some(mut profiler) = lock(&self.inner.profiler).take() else { return Ok(Profile::default()) };
         profiler.collect(self, true)?;

@@ -62,7 +62,9 @@ struct Binding {
 /// The `enable` lines that a file may begin with come before everything else, as WGSL wants them.
 /// The constant [`UNROLL`] is the composer's own: loops with constant bounds are written out, to at most as many tokens.
 ///
-/// **Errors**: [`Error::Gpu`] if a file is unknown.
+/// # Errors
+///
+/// [`Error::Gpu`] if a file is unknown.
 pub fn compose(shaders: &Shaders, files: &[&str], constants: &[(&str, u32)]) -> Result<String> {
     let mut enabled = String::new();
     let mut text = String::new();
@@ -89,7 +91,9 @@ pub fn compose(shaders: &Shaders, files: &[&str], constants: &[(&str, u32)]) -> 
 impl Kernel {
     /// Compiles the entry point named like the first file.
     ///
-    /// Errors: [`Error::Gpu`] if a file is unknown; [`Error::Compile`], or [`Error::DeviceLost`] if the driver's compiler
+    /// # Errors
+    ///
+    /// [`Error::Gpu`] if a file is unknown; [`Error::Compile`], or [`Error::DeviceLost`] if the driver's compiler
     /// took the device with it.
     pub(super) fn compile(device: &Device, composition: &Composition) -> Result<Kernel> {
         let name = composition.files[0];
@@ -166,7 +170,9 @@ impl Kernel {
     /// Binds `buffers` to the shader's bindings in order. The result can be dispatched any number of times, by this
     /// kernel and by any other with the same bindings.
     ///
-    /// **Errors**: [`Error::Gpu`] if their number or kind is not the shader's.
+    /// # Errors
+    ///
+    /// [`Error::Gpu`] if their number or kind is not the shader's.
     pub fn bind(&self, device: &Device, buffers: &[&Buffer]) -> Result<wgpu::BindGroup> {
         let refused = |reason: String| Error::Gpu { what: format!("binding {}", self.name), reason };
         if buffers.len() != self.bindings.len() {
@@ -205,7 +211,9 @@ impl Kernel {
 
     /// A dispatch of this kernel with `buffers`, over `grid` workgroups.
     ///
-    /// **Errors**: as [`Kernel::bind`].
+    /// # Errors
+    ///
+    /// As [`Kernel::bind`].
     pub fn dispatch(self: &std::sync::Arc<Self>, device: &Device, buffers: &[&Buffer], grid: Grid) -> Result<Dispatch> {
         let shares = buffers.iter().map(|buffer| buffer.share().clone()).collect();
         Ok(Dispatch::new(self.clone(), self.bind(device, buffers)?, shares, grid))

@@ -56,7 +56,9 @@ pub struct Pass {
 impl Pass {
     /// Records what `record` asks for and submits it; each of `copies` is then copied to its readback buffer.
     ///
-    /// **Errors**: those of `record`, and as [`Device::check`].
+    /// # Errors
+    ///
+    /// Those of `record`, and as [`Device::check`].
     pub fn submit<'a>(
         device: &Device,
         copies: impl IntoIterator<Item = (&'a Buffer, &'a Readback)>,

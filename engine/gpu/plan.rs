@@ -70,7 +70,9 @@ pub enum Products {
 impl Products {
     /// What `choice` is on `device`.
     ///
-    /// **Errors**: [`Error::Option`] if the adapter has no such matrices.
+    /// # Errors
+    ///
+    /// [`Error::Option`] if the adapter has no such matrices.
     pub fn of(choice: ProductChoice, device: &Device) -> Result<Products> {
         match (choice, device.cooperative_tile()) {
             (ProductChoice::Plain, _) => Ok(Products::Plain),
@@ -127,7 +129,9 @@ pub enum QuantisedProducts {
 impl QuantisedProducts {
     /// What `choice` is on `device` beside `products`.
     ///
-    /// **Errors**: [`Error::Option`] if integers are asked for and `products` are cooperative, which take all formats alike.
+    /// # Errors
+    ///
+    /// [`Error::Option`] if integers are asked for and `products` are cooperative, which take all formats alike.
     pub fn of(choice: QuantisedChoice, products: Products, device: &Device) -> Result<QuantisedProducts> {
         let is_plain = products == Products::Plain;
         let planes = match choice {

@@ -143,7 +143,9 @@ impl Profiler {
 
     /// Reads the timestamps that wait, if they are many or `all` are asked for.
     ///
-    /// Errors: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub(super) fn collect(&mut self, device: &Device, all: bool) -> Result<()> {
         if !all && self.pending.len() < MAX_PENDING {
             return Ok(());
@@ -209,7 +211,9 @@ impl Timer {
 
     /// Records the copy of all timestamps to where the host can read them.
     ///
-    /// Errors: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub(super) fn resolve(&self, device: &Device, encoder: &mut wgpu::CommandEncoder) -> Result<Vec<Readback>> {
         let mut left = 2 * self.timed.len() as u32;
         self.sets

@@ -157,7 +157,9 @@ impl Shaders {
     /// This crate's files, but those that lie in `folder` under their names (`matmul_rows.wgsl`, `weights/bf16.wgsl`)
     /// taken from there.
     ///
-    /// **Errors**: [`Error::Io`] if a file cannot be read; [`Error::Option`] if the folder holds none of them.
+    /// # Errors
+    ///
+    /// [`Error::Io`] if a file cannot be read; [`Error::Option`] if the folder holds none of them.
     pub fn from_folder(folder: &Path) -> Result<Shaders> {
         let mut edited = HashMap::new();
         for name in names() {

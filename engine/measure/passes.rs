@@ -14,7 +14,9 @@ const PASSES_AHEAD: usize = 8;
 
 /// A sequence on `model` with caches for `positions` positions, whose choices go nowhere.
 ///
-/// **Errors**: those of [`Sequence::new`].
+/// # Errors
+///
+/// Those of [`Sequence::new`].
 pub fn bound_sequence(model: &Arc<Transformer>, positions: usize) -> Result<Sequence> {
     let choices = Buffer::storage(model.device(), "choices", 4 * MAX_ROWS as u64)?;
     Sequence::new(model, positions, model.config().vocab_size, &choices)
@@ -33,7 +35,9 @@ pub struct Alike {
 /// the kernels; of that one the first row's logits are compared with those of the row alone. Ends early, with what there
 /// is, where `keep_going` says so.
 ///
-/// **Errors**: those of [`Sequence::run`].
+/// # Errors
+///
+/// Those of [`Sequence::run`].
 pub fn passes(
     sequence: &Sequence,
     counts: &[usize],
@@ -70,7 +74,9 @@ pub fn passes(
 
 /// Times passes of one row at the end of each of `contexts` tokens, whatever the caches hold, as [`passes`] does.
 ///
-/// **Errors**: those of [`Sequence::run`].
+/// # Errors
+///
+/// Those of [`Sequence::run`].
 pub fn contexts(
     sequence: &Sequence,
     contexts: &[usize],
@@ -89,7 +95,9 @@ pub fn contexts(
 
 /// Times prompts of `tokens` tokens, `runs` times after one that compiles the kernels. None if `keep_going` ended it.
 ///
-/// **Errors**: those of [`Sequence::prefill`].
+/// # Errors
+///
+/// Those of [`Sequence::prefill`].
 pub fn prompt(
     sequence: &Sequence,
     tokens: usize,

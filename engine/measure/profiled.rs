@@ -21,7 +21,9 @@ pub struct KernelTime {
 
 /// Runs `work` while a profile is taken; gives the profile and what passed on the host's clock.
 ///
-/// **Errors**: those of [`Device::start_profile`] and of `work`.
+/// # Errors
+///
+/// Those of [`Device::start_profile`] and of `work`.
 pub fn profiled(device: &Device, work: &mut dyn FnMut() -> Result<()>) -> Result<(Profile, f64)> {
     device.start_profile(false)?;
     let begin = Instant::now();

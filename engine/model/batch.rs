@@ -68,7 +68,9 @@ struct Submitted {
 impl Batch {
     /// Binds `model` to caches for `slots` sequences of `positions` positions each.
     ///
-    /// **Errors**: [`Error::Option`] unless `slots` is 1 to [`MAX_ROWS`]; [`Error::Limit`] or [`Error::OutOfMemory`] if the
+    /// # Errors
+    ///
+    /// [`Error::Option`] unless `slots` is 1 to [`MAX_ROWS`]; [`Error::Limit`] or [`Error::OutOfMemory`] if the
     /// caches do not fit the device.
     pub fn new(model: &Arc<Transformer>, slots: usize, positions: usize) -> Result<Batch> {
         if !(1..=MAX_ROWS).contains(&slots) {
@@ -109,7 +111,9 @@ impl Batch {
 
     /// Whether caches for `slots` sequences of `positions` positions could be bound, which is known before any upload.
     ///
-    /// **Errors**: [`Error::Limit`].
+    /// # Errors
+    ///
+    /// [`Error::Limit`].
     pub fn check(device: &Device, plan: &Plan, config: &Config, slots: usize, positions: usize) -> Result<()> {
         Sequence::check_slots(device, plan, config, slots, positions)
     }
@@ -122,7 +126,9 @@ impl Batch {
     /// Reads `prompt` into slot `slot`, in the place of what was there, all of it but the last token, which is a row of the
     /// next pass. Then `tokens` passes write a token each.
     ///
-    /// **Errors**: [`Error::EmptyPrompt`], [`Error::TokenRange`]; [`Error::ContextFull`] if prompt and tokens are more than
+    /// # Errors
+    ///
+    /// [`Error::EmptyPrompt`], [`Error::TokenRange`]; [`Error::ContextFull`] if prompt and tokens are more than
     /// the positions; [`Error::Option`] if the temperature is no number from 0 on; as [`Device::check`].
     pub fn start(&mut self, slot: usize, prompt: &[u32], tokens: usize, sampling: Sampling) -> Result<()> {
         let Some((&last, known)) = prompt.split_last() else { return Err(Error::EmptyPrompt) };
@@ -165,7 +171,9 @@ impl Batch {
 
     /// Submits a pass over one row of each live sequence. Without any, or with two passes in flight, nothing happens.
     ///
-    /// **Errors**: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn submit(&mut self) -> Result<()> {
         let count = self.live();
         if count == 0 || self.in_flight.len() == IN_FLIGHT {
@@ -201,7 +209,9 @@ impl Batch {
     /// Waits for the oldest pass in flight, and gives the slot and the token of each of its rows whose sequence was not
     /// stopped since; nothing if none is in flight.
     ///
-    /// **Errors**: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn land(&mut self) -> Result<Vec<(usize, u32)>> {
         let Some(Submitted { rows, readback }) = self.in_flight.pop_front() else { return Ok(Vec::new()) };
         let tokens: Vec<u32> = self.readbacks[readback].read(&self.model().device, rows.len())?;
@@ -211,7 +221,9 @@ impl Batch {
 
     /// The logits of the last pass's rows, in the order of their slots, `[rows, vocab]`.
     ///
-    /// **Errors**: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn logits(&self, rows: usize) -> Result<Vec<f32>> {
         self.passes.logits(rows)
     }

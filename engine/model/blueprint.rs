@@ -30,7 +30,9 @@ impl Need {
 
     /// Refuses what surely finds no room: more than `limit` bytes, or if there is none, than the device is known to have.
     ///
-    /// **Errors**: [`Error::DoesNotFit`]; `hint` says what could be used instead.
+    /// # Errors
+    ///
+    /// [`Error::DoesNotFit`]; `hint` says what could be used instead.
     pub fn check(&self, device: &Device, limit: Option<u64>, hint: &'static str) -> Result<()> {
         let Need { weights, caches, scratch } = *self;
         match limit.or(device.memory().total) {
@@ -120,7 +122,9 @@ impl Blueprint {
     /// What the weights of `checkpoint`, which are those that `config` describes, will be. A draft without embeddings of its
     /// own shares those of `target`; without it they are taken to be of 16 bits, or all is in F32.
     ///
-    /// **Errors**: [`Error::Config`], [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::Damaged`], as an upload
+    /// # Errors
+    ///
+    /// [`Error::Config`], [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::Damaged`], as an upload
     /// would.
     pub fn new(
         config: &Config,

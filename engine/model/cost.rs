@@ -40,14 +40,18 @@ impl PassCost {
 
     /// Measures a few passes of `sequence`, whose caches are overwritten.
     ///
-    /// **Errors**: those of [`Sequence::run`].
+    /// # Errors
+    ///
+    /// Those of [`Sequence::run`].
     pub fn measure(sequence: &Sequence) -> Result<PassCost> {
         PassCost::measure_slot(sequence, 0)
     }
 
     /// The same, in slot `slot` of the caches.
     ///
-    /// **Errors**: those of [`Sequence::run`].
+    /// # Errors
+    ///
+    /// Those of [`Sequence::run`].
     pub(crate) fn measure_slot(sequence: &Sequence, slot: usize) -> Result<PassCost> {
         let points = time_passes(sequence, slot, &MEASURED_ROWS, 0, REPETITIONS, 1)?;
         Ok(PassCost::from_points(&points))
@@ -55,7 +59,9 @@ impl PassCost {
 
     /// The same as a long answer takes it: a GPU is given passes ahead, as it is there, and one row counts most.
     ///
-    /// **Errors**: those of [`Sequence::run`].
+    /// # Errors
+    ///
+    /// Those of [`Sequence::run`].
     pub fn measure_steadily(sequence: &Sequence) -> Result<PassCost> {
         let (alone, ahead) = (STEADY_REPETITIONS, passes_ahead(sequence));
         let one = time_passes(sequence, 0, &[1], 0, alone, ahead)?;
@@ -65,7 +71,9 @@ impl PassCost {
 
     /// Seconds that a pass of one row takes at `position`, whatever the caches hold.
     ///
-    /// **Errors**: those of [`Sequence::run`].
+    /// # Errors
+    ///
+    /// Those of [`Sequence::run`].
     pub fn measure_at(sequence: &Sequence, position: usize) -> Result<f64> {
         Ok(time_passes(sequence, 0, &[1], position, REPETITIONS + 1, passes_ahead(sequence))?[0].1)
     }
@@ -73,7 +81,9 @@ impl PassCost {
     /// Measures passes of the given numbers of rows in turns, each `repetitions` times after one that compiles the
     /// kernels, and gives the median of each.
     ///
-    /// **Errors**: those of [`Sequence::run`].
+    /// # Errors
+    ///
+    /// Those of [`Sequence::run`].
     pub fn measure_rows(sequence: &Sequence, counts: &[usize], repetitions: usize) -> Result<Vec<(usize, f64)>> {
         time_passes(sequence, 0, counts, 0, repetitions, 1)
     }

@@ -31,7 +31,9 @@ pub struct LoadOptions {
 impl LoadOptions {
     /// The numeric plan of a model that is loaded so.
     ///
-    /// **Errors**: those of [`Products::of`] and [`QuantisedProducts::of`].
+    /// # Errors
+    ///
+    /// Those of [`Products::of`] and [`QuantisedProducts::of`].
     pub fn plan(&self, device: &Device) -> Result<Plan> {
         let products = Products::of(self.products, device)?;
         let quantised = QuantisedProducts::of(self.quantised, products, device)?;
@@ -53,7 +55,9 @@ impl Model {
     /// Finds the model `name` (the alias `smollm2`, a folder, a GGUF file, a repository of the Hugging Face hub) as the
     /// environment says, and uploads it.
     ///
-    /// **Errors**: those of [`resolve::resolve`], [`ModelFiles::open`] and [`Model::upload`].
+    /// # Errors
+    ///
+    /// Those of [`resolve::resolve`], [`ModelFiles::open`] and [`Model::upload`].
     pub fn load(device: &Device, name: &str, options: LoadOptions) -> Result<Model> {
         let path = resolve::resolve(name, &SourceOptions::from_env())?;
         Model::upload(device, ModelFiles::open(&path)?, options, &|_, _| ())
@@ -62,7 +66,9 @@ impl Model {
     /// Finds and uploads a draft for `target`: a whole model like any other, or one that holds layers only and uses the
     /// embeddings and the tokenizer of the target. `device` may be another than the target's.
     ///
-    /// **Errors**: those of [`resolve::resolve`], [`DraftFiles::open`] and [`Model::upload_draft`].
+    /// # Errors
+    ///
+    /// Those of [`resolve::resolve`], [`DraftFiles::open`] and [`Model::upload_draft`].
     pub fn load_draft(device: &Device, name: &str, target: &Model, options: LoadOptions) -> Result<Model> {
         let path = resolve::resolve(name, &SourceOptions::from_env())?;
         let files = DraftFiles::open(&path)?.beside(&target.text);
@@ -71,7 +77,9 @@ impl Model {
 
     /// Uploads a model whose files are open.
     ///
-    /// **Errors**: those of [`LoadOptions::plan`] and [`Transformer::upload`].
+    /// # Errors
+    ///
+    /// Those of [`LoadOptions::plan`] and [`Transformer::upload`].
     pub fn upload(device: &Device, files: ModelFiles, options: LoadOptions, progress: &Progress) -> Result<Model> {
         let plan = options.plan(device)?;
         let transformer =
@@ -81,7 +89,9 @@ impl Model {
 
     /// Uploads a draft for `target` whose files are open.
     ///
-    /// **Errors**: those of [`LoadOptions::plan`] and [`Transformer::upload_draft`].
+    /// # Errors
+    ///
+    /// Those of [`LoadOptions::plan`] and [`Transformer::upload_draft`].
     pub fn upload_draft(
         device: &Device,
         files: ModelFiles,

@@ -124,7 +124,9 @@ impl MadeModel {
     /// fit; the embedding of a K-quantised one is kept in 6 bits, as published files have it. `positions` is what a sequence
     /// on it will have.
     ///
-    /// **Errors**: [`Error::DoesNotFit`] before anything is uploaded; those of [`Transformer::upload`].
+    /// # Errors
+    ///
+    /// [`Error::DoesNotFit`] before anything is uploaded; those of [`Transformer::upload`].
     pub fn new(
         device: &Device,
         plan: &Plan,

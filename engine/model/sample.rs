@@ -23,7 +23,9 @@ impl Model {
     /// Uploads a sample of the model whose files are open, for measurements only: what it computes means nothing. A draft
     /// gets the sample of its target, whose embeddings it may share.
     ///
-    /// **Errors**: those of [`LoadOptions::plan`], [`Blueprint::new`] and [`Transformer::upload_draft`].
+    /// # Errors
+    ///
+    /// Those of [`LoadOptions::plan`], [`Blueprint::new`] and [`Transformer::upload_draft`].
     pub fn sample(device: &Device, files: &ModelFiles, options: LoadOptions, target: Option<&Model>) -> Result<Model> {
         let plan = options.plan(device)?;
         let (config, checkpoint, choice) = (&files.config, &*files.checkpoint, options.weights);

@@ -57,7 +57,9 @@ enum Choice {
 impl Sampler {
     /// Chooses the tokens of `sequence` by `terms`, and writes them to `choices`.
     ///
-    /// **Errors**: [`crate::Error::OutOfMemory`].
+    /// # Errors
+    ///
+    /// [`crate::Error::OutOfMemory`].
     pub fn new(sequence: &Sequence, terms: SamplerTerms, turns: Turns, choices: &Buffer) -> Result<Sampler> {
         let (model, step) = (sequence.model(), sequence.step());
         let device = model.device();
@@ -132,7 +134,9 @@ impl Turn {
 
 /// How probable `sequence` found the tokens that `record` reports, as [`LogProbabilities::new`] has it.
 ///
-/// **Errors**: [`crate::Error::Shape`] if `top` is more than there are tokens.
+/// # Errors
+///
+/// [`crate::Error::Shape`] if `top` is more than there are tokens.
 pub fn log_probabilities(
     sequence: &Sequence,
     record: &Buffer,

@@ -81,7 +81,9 @@ impl Sequence {
     /// Binds `model` to caches for `positions` positions. The choice of each output row goes to `choices`, from among
     /// the first `limit` ids, as far as the head has rows for them.
     ///
-    /// Errors: [`Error::Limit`] or [`Error::OutOfMemory`] if the caches do not fit the device.
+    /// # Errors
+    ///
+    /// [`Error::Limit`] or [`Error::OutOfMemory`] if the caches do not fit the device.
     pub fn new(model: &Arc<Transformer>, positions: usize, limit: usize, choices: &Buffer) -> Result<Sequence> {
         let activations = Arc::new(Activations::new(model, positions)?);
         let caches = Sequence::caches(model, 1, positions)?;
@@ -91,14 +93,18 @@ impl Sequence {
 
     /// Where the logits of a pass's output rows go, `[MAX_ROWS, rows of the head]`.
     ///
-    /// Errors: as [`Tensor::new`].
+    /// # Errors
+    ///
+    /// As [`Tensor::new`].
     pub(super) fn room_for_logits(model: &Transformer) -> Result<Arc<Tensor>> {
         Ok(Arc::new(Tensor::new(&model.device, "logits", MAX_ROWS, model.head().outputs())?))
     }
 
     /// A cache for each layer, with `slots` slots of `positions` positions.
     ///
-    /// Errors: as [`Sequence::new`].
+    /// # Errors
+    ///
+    /// As [`Sequence::new`].
     pub(super) fn caches(model: &Transformer, slots: usize, positions: usize) -> Result<Vec<KvCache>> {
         let (device, plan, shape) = (&model.device, &model.plan, model.attention_shape());
         model.layers.iter().map(|_| KvCache::with_slots(device, plan, &shape, slots, positions)).collect()
@@ -107,7 +113,9 @@ impl Sequence {
     /// Binds `model` to activations and caches that others may share. With `batch` each row is of a sequence of its own,
     /// as [`Rows::Many`] has it.
     ///
-    /// Errors: [`Error::OutOfMemory`].
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`].
     pub(super) fn bind<'a>(
         model: &Arc<Transformer>,
         activations: &Arc<Activations>,
@@ -163,7 +171,9 @@ impl Sequence {
     /// What layer `layer` does with `cache`, which is to take the place of its own: see [`Sequence::replace_cache`].
     /// `batch` is what the sequence was bound with.
     ///
-    /// Errors: [`Error::Gpu`].
+    /// # Errors
+    ///
+    /// [`Error::Gpu`].
     pub(super) fn bind_cache(&self, batch: Option<&Buffer>, layer: usize, cache: &KvCache) -> Result<CachedOps> {
         CachedOps::new(&self.model, layer, self.rows(batch), &self.activations, cache)
     }
@@ -210,7 +220,9 @@ impl Sequence {
 
     /// Whether the caches and scratch for `positions` positions could be bound, which is known before any upload.
     ///
-    /// Errors: [`Error::Limit`].
+    /// # Errors
+    ///
+    /// [`Error::Limit`].
     pub fn check(device: &Device, plan: &Plan, config: &Config, positions: usize) -> Result<()> {
         Sequence::check_slots(device, plan, config, 1, positions)
     }
@@ -256,7 +268,9 @@ impl Sequence {
     ///   n = RMSNorm(h);  h += Wₒ · Attention(RoPE(W_q·n), RoPE(W_k·n), W_v·n)
     ///   n = RMSNorm(h);  h += W_down · (SiLU(W_gate·n) ⊙ (W_up·n))
     ///
-    /// Errors: [`Error::Compile`] if a kernel does not compile.
+    /// # Errors
+    ///
+    /// [`Error::Compile`] if a kernel does not compile.
     pub fn forward(&self, pass: &mut Pass, role: Role, rows: usize, end: usize, taps: &[&Tap]) -> Result<()> {
         self.embedding.encode(pass, rows);
         if let Some(projection) = &self.projection {
@@ -285,7 +299,9 @@ impl Sequence {
 
     /// Records the choice of each of the step's `outputs` output rows: argmax(W_head · RMSNorm(h)).
     ///
-    /// Errors: [`Error::Compile`] if a kernel does not compile.
+    /// # Errors
+    ///
+    /// [`Error::Compile`] if a kernel does not compile.
     pub fn choose(&self, pass: &mut Pass, outputs: usize) -> Result<()> {
         self.score(pass, outputs)?;
         self.pick(None, pass, outputs);
@@ -303,7 +319,9 @@ impl Sequence {
 
     /// Records the logits of each of the step's `outputs` output rows: W_head · RMSNorm(h).
     ///
-    /// Errors: [`Error::Compile`] if a kernel does not compile.
+    /// # Errors
+    ///
+    /// [`Error::Compile`] if a kernel does not compile.
     pub fn score(&self, pass: &mut Pass, outputs: usize) -> Result<()> {
         self.final_norm.encode(pass, outputs);
         self.head.encode(pass, Role::Round, outputs)
@@ -312,7 +330,9 @@ impl Sequence {
     /// Runs `tokens` at positions `start..` as prompt rows, in chunks that bound the time of one submit. It waits after
     /// each chunk and stops early if `keep_going` says so. Gives how many tokens were read.
     ///
-    /// Errors: [`Error::ContextFull`] if they do not fit the caches; as [`Device::check`].
+    /// # Errors
+    ///
+    /// [`Error::ContextFull`] if they do not fit the caches; as [`Device::check`].
     pub fn prefill(&self, tokens: &[u32], start: usize, keep_going: &dyn Fn() -> bool) -> Result<usize> {
         self.prefill_slot(0, tokens, start, &[], keep_going)
     }
@@ -346,7 +366,9 @@ impl Sequence {
     /// Runs `tokens` as a prompt from position 0 on, and copies what the layers make of each, before the final norm, to
     /// the rows `first..` of `states`; with `taps`.
     ///
-    /// Errors: [`Error::ContextFull`] if they do not fit the caches, [`Error::TokenRange`]; as [`Device::check`].
+    /// # Errors
+    ///
+    /// [`Error::ContextFull`] if they do not fit the caches, [`Error::TokenRange`]; as [`Device::check`].
     pub fn states(&self, tokens: &[u32], states: &Tensor, first: usize, taps: &[&Tap]) -> Result<()> {
         let rows = self.activations.prompt_rows;
         let row_bytes = (states.width * size_of::<f32>()) as u64;
@@ -360,7 +382,9 @@ impl Sequence {
 
     /// Runs `tokens` at positions `start..` in one pass; the last `outputs` of them get logits and choices.
     ///
-    /// Errors: [`Error::ContextFull`] if they do not fit the caches, [`Error::Option`] if they are more rows than one
+    /// # Errors
+    ///
+    /// [`Error::ContextFull`] if they do not fit the caches, [`Error::Option`] if they are more rows than one
     /// pass takes, [`Error::TokenRange`]; as [`Device::check`].
     pub fn run(&self, role: Role, tokens: &[u32], start: usize, outputs: usize) -> Result<()> {
         self.run_slot(0, role, tokens, start, outputs)
@@ -420,7 +444,9 @@ impl Sequence {
 
     /// The logits of the last pass's first `outputs` output rows, `[outputs, rows of the head]`.
     ///
-    /// Errors: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn logits(&self, outputs: usize) -> Result<Vec<f32>> {
         self.logits.buffer.read(self.device(), 0, outputs * self.logits.width)
     }
@@ -438,7 +464,9 @@ impl Sequence {
 impl Activations {
     /// For prompts of any length and positions before `positions`.
     ///
-    /// Errors: [`Error::Limit`] or [`Error::OutOfMemory`] if they do not fit the device.
+    /// # Errors
+    ///
+    /// [`Error::Limit`] or [`Error::OutOfMemory`] if they do not fit the device.
     pub fn new(model: &Transformer, positions: usize) -> Result<Activations> {
         let (device, config, shape) = (&model.device, &model.config, model.attention_shape());
         let rows = prompt_rows(model.multiplications_per_row());

@@ -53,7 +53,9 @@ impl Vocabulary {
 
 /// The ids of the reduced output vocabulary in `checkpoint`, if it has one.
 ///
-/// **Errors**: [`Error::Damaged`] if they are none, do not ascend, or lie outside the embedding; those of
+/// # Errors
+///
+/// [`Error::Damaged`] if they are none, do not ascend, or lie outside the embedding; those of
 /// [`Checkpoint::read_ids`].
 pub fn vocabulary(config: &Config, checkpoint: &dyn Checkpoint) -> Result<Option<Vec<u32>>> {
     let Some(ids) = checkpoint.read_ids(VOCABULARY)? else { return Ok(None) };
@@ -77,7 +79,9 @@ pub fn vocabulary(config: &Config, checkpoint: &dyn Checkpoint) -> Result<Option
 
 /// Checks that a draft of `config` can have of `target` what it needs of it: embeddings, states. `checkpoint` names its files.
 ///
-/// **Errors**: [`Error::Config`].
+/// # Errors
+///
+/// [`Error::Config`].
 pub fn check_target(config: &Config, checkpoint: &dyn Checkpoint, target: &Config) -> Result<()> {
     let fault = |field: &str, reason: String| {
         Err(Error::Config { path: checkpoint.path().to_owned(), field: field.to_owned(), reason })
@@ -112,7 +116,9 @@ impl Transformer {
     /// own shares those of `target`, and of a reduced head it gets a copy of the rows it needs. On another device than the
     /// target's it gets copies of all that it shares.
     ///
-    /// **Errors**: as [`Transformer::upload`]; [`Error::Config`] if the target's embeddings do not fit;
+    /// # Errors
+    ///
+    /// As [`Transformer::upload`]; [`Error::Config`] if the target's embeddings do not fit;
     /// [`Error::Damaged`] for a faulty vocabulary; [`Error::Option`] if the plan lays weights out unlike the target's.
     pub fn upload_draft(
         device: &Device,

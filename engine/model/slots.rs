@@ -60,7 +60,9 @@ impl Slots {
     /// Binds `model` to caches with one slot of `positions` positions. The choice of each output row goes to `choices`,
     /// from among the first `limit` ids.
     ///
-    /// **Errors**: [`crate::Error::Limit`] or [`crate::Error::OutOfMemory`] if the caches do not fit the device.
+    /// # Errors
+    ///
+    /// [`crate::Error::Limit`] or [`crate::Error::OutOfMemory`] if the caches do not fit the device.
     pub fn new(model: &Arc<Transformer>, positions: usize, limit: usize, choices: Buffer) -> Result<Slots> {
         let activations = Arc::new(Activations::new(model, positions)?);
         let caches = Sequence::caches(model, 1, positions)?;
@@ -82,7 +84,9 @@ impl Slots {
 
     /// The way for rows of several sequences, bound on first use.
     ///
-    /// **Errors**: [`crate::Error::OutOfMemory`].
+    /// # Errors
+    ///
+    /// [`crate::Error::OutOfMemory`].
     pub fn together(&self) -> Result<&Together> {
         // Nobody grows the caches meanwhile.
         let layers = self.layers();
@@ -103,7 +107,9 @@ impl Slots {
 
     /// Sees to it that there are `slots` slots. What the caches hold stays.
     ///
-    /// **Errors**: [`crate::Error::Limit`] or [`crate::Error::OutOfMemory`] if they do not fit the device; those that there
+    /// # Errors
+    ///
+    /// [`crate::Error::Limit`] or [`crate::Error::OutOfMemory`] if they do not fit the device; those that there
     /// were stay then.
     pub fn reserve(&self, slots: usize) -> Result<()> {
         let mut layers = self.layers();

@@ -36,7 +36,9 @@ impl Sequence {
     /// What has its passes keep the states of the sequence in slot `slot`, behind each of `layers`. `batch` is what it was
     /// bound with.
     ///
-    /// **Errors**: [`crate::Error::Shape`] if `states` are of another shape.
+    /// # Errors
+    ///
+    /// [`crate::Error::Shape`] if `states` are of another shape.
     pub(crate) fn keeping(
         &self,
         batch: Option<&Buffer>,
@@ -56,7 +58,9 @@ impl Slots {
     /// What has passes of this target keep the states of the sequence in slot `slot`, behind each of `layers`: passes of that
     /// sequence alone, or of several together.
     ///
-    /// **Errors**: [`crate::Error::Shape`] if `states` are of another shape; [`crate::Error::OutOfMemory`].
+    /// # Errors
+    ///
+    /// [`crate::Error::Shape`] if `states` are of another shape; [`crate::Error::OutOfMemory`].
     pub fn keeping(&self, way: Way, slot: usize, layers: &[usize], states: &States) -> Result<Tap> {
         let (sequence, batch) = self.way(way)?;
         sequence.keeping(batch, slot, layers, states)
@@ -65,7 +69,9 @@ impl Slots {
     /// What has passes of this draft read the states of the sequence in slot `slot`, as far as `session` says that its target
     /// has been. None if it reads none.
     ///
-    /// **Errors**: as [`Slots::keeping`].
+    /// # Errors
+    ///
+    /// As [`Slots::keeping`].
     pub fn reading(&self, way: Way, slot: usize, session: &Buffer, states: &States) -> Result<Option<Tap>> {
         let (sequence, batch) = self.way(way)?;
         let device = sequence.model().device();

@@ -48,7 +48,9 @@ pub type Progress<'a> = dyn Fn(u64, u64) + 'a;
 impl Transformer {
     /// Uploads the weights of `checkpoint`, which must be those that `config` describes.
     ///
-    /// **Errors**: [`Error::NoEmbeddings`] for a draft that needs its target's; [`Error::MissingTensor`] or
+    /// # Errors
+    ///
+    /// [`Error::NoEmbeddings`] for a draft that needs its target's; [`Error::MissingTensor`] or
     /// [`Error::TensorShape`] before anything is uploaded; [`Error::Gpu`] if the plan's matrix units fail their check;
     /// [`Error::OutOfMemory`], [`Error::Limit`].
     pub fn upload(
@@ -77,7 +79,9 @@ impl Transformer {
     /// Device memory that the weights of `checkpoint` will take, the padding of the device's layout aside, and without what
     /// a draft shares with its target. It takes no device to know.
     ///
-    /// **Errors**: [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::Damaged`], as an upload would.
+    /// # Errors
+    ///
+    /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::Damaged`], as an upload would.
     pub fn expected_bytes(config: &Config, checkpoint: &dyn Checkpoint, choice: WeightChoice) -> Result<u64> {
         Ok(Blueprint::new(config, checkpoint, choice, None)?.unpadded_bytes())
     }

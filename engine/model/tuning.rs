@@ -162,7 +162,9 @@ impl Key {
 impl Tuning {
     /// Measures `model`, which uses the result from then on. None if `keep_going` ended it.
     ///
-    /// **Errors**: [`Error::Option`] if a decoder runs on the model already; as [`crate::gpu::Device::check`].
+    /// # Errors
+    ///
+    /// [`Error::Option`] if a decoder runs on the model already; as [`crate::gpu::Device::check`].
     pub fn measure(model: &mut Arc<Transformer>, keep_going: &KeepGoing) -> Result<Option<Tuning>> {
         Tuning::measure_on(model, &mut Measured::default(), keep_going)
     }
@@ -171,7 +173,9 @@ impl Tuning {
     /// a new one and call this again: the shapes that were done stay done, and the variant at work is left out from then
     /// on.
     ///
-    /// **Errors**: as [`Tuning::measure`].
+    /// # Errors
+    ///
+    /// As [`Tuning::measure`].
     pub fn measure_on(
         model: &mut Arc<Transformer>,
         measured: &mut Measured,
@@ -260,7 +264,9 @@ impl Tuning {
 
     /// Writes the table for `model` to `folder`, whole or not at all.
     ///
-    /// **Errors**: [`Error::Write`].
+    /// # Errors
+    ///
+    /// [`Error::Write`].
     pub fn save(&self, folder: &Path, model: &Transformer) -> Result<PathBuf> {
         let path = Tuning::path(folder, model);
         let io = |path: &Path| {

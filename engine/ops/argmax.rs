@@ -69,7 +69,10 @@ impl Argmax {
     /// `vocabulary[argmax]`.
     ///
     /// Shapes: `logits` is `[rows, vocab]`, `vocabulary` `[vocab]` of u32, `choices` holds u32; `limit` is at most `vocab`.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     /// Source: of the noise, Maddison et al. 2014, arXiv:1411.0030.
     pub fn new<'a>(
         device: &Device,

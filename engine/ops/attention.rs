@@ -53,7 +53,9 @@ pub struct AttentionScratch {
 impl AttentionScratch {
     /// Room for `MAX_ROWS` rows over `positions` positions.
     ///
-    /// Errors: [`crate::Error::Limit`] if the context is too long for one binding.
+    /// # Errors
+    ///
+    /// [`crate::Error::Limit`] if the context is too long for one binding.
     pub fn new(device: &Device, plan: &Plan, shape: &AttentionShape, positions: usize) -> Result<AttentionScratch> {
         let [parts, sums] = Self::bytes(plan, shape, positions);
         Ok(AttentionScratch {
@@ -65,7 +67,9 @@ impl AttentionScratch {
 
     /// Whether `new` would find room in one binding.
     ///
-    /// Errors: [`crate::Error::Limit`].
+    /// # Errors
+    ///
+    /// [`crate::Error::Limit`].
     pub fn check(device: &Device, plan: &Plan, shape: &AttentionShape, positions: usize) -> Result<()> {
         Buffer::check(device, PARTS, Self::bytes(plan, shape, positions)[0])
     }
@@ -180,7 +184,10 @@ impl Attention {
     /// `window` over the last so many of them.
     ///
     /// Shapes: `query`, `out` are `[rows, heads · head_dim]`.
-    /// Errors: [`crate::Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Shape`] if they do not fit.
     /// Source: Flash-Decoding, Dao et al. 2023; the online softmax of arXiv:1805.02867.
     #[expect(clippy::too_many_arguments, reason = "operands of a kernel")]
     pub fn new<'a>(
@@ -253,7 +260,9 @@ impl Attention {
 
     /// Records it for `rows` rows, none of which lies at or beyond position `end`.
     ///
-    /// Errors: [`crate::Error::Compile`] if a variant does not compile.
+    /// # Errors
+    ///
+    /// [`crate::Error::Compile`] if a variant does not compile.
     pub fn encode(&self, pass: &mut Pass, role: Role, rows: usize, end: usize) -> Result<()> {
         let pairs = Self::pairs(&self.device, &self.plan, &self.shape, self.is_batch, rows);
         let span = match role {
@@ -266,7 +275,9 @@ impl Attention {
 
     /// The same by one of the [`Attention::candidates`] for as many rows before `end`.
     ///
-    /// Errors: [`crate::Error::Gpu`] if it does not compile.
+    /// # Errors
+    ///
+    /// [`crate::Error::Gpu`] if it does not compile.
     pub fn encode_as(&self, pass: &mut Pass, variant: AttentionVariant, rows: usize, end: usize) -> Result<()> {
         let AttentionShape { heads, kv_heads, head_dim } = self.shape;
         let (width, keys) = (heads * head_dim, variant.span.keys(&self.plan));

@@ -27,7 +27,9 @@ impl<'a> From<&'a Buffer> for Rows<'a> {
 impl<'a> Rows<'a> {
     /// Room for the rows of a batch's pass.
     ///
-    /// **Errors**: as [`Buffer::uniform`].
+    /// # Errors
+    ///
+    /// As [`Buffer::uniform`].
     pub fn buffer(device: &Device) -> Result<Buffer> {
         Buffer::uniform(device, "batch", &[BatchRow::default(); MAX_ROWS])
     }
@@ -102,7 +104,10 @@ impl BatchIds {
     /// `ids[r]` = what `sources[r]` names: a token, or one of `choices`.
     ///
     /// Shapes: `sources` holds a [`BatchSource`] a row, `choices` and `ids` a u32.
-    /// Errors: [`crate::Error::Gpu`].
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Gpu`].
     pub fn new(device: &Device, step: &Buffer, sources: &Buffer, choices: &Buffer, ids: &Buffer) -> Result<BatchIds> {
         let kernel = device.kernel(&["batch_ids", "shared/step"], &[("NO_ROW", BatchSource::NO_ROW)])?;
         Ok(BatchIds { dispatch: kernel.dispatch(device, &[step, sources, choices, ids], [1, 1, 1])? })

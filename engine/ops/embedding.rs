@@ -37,7 +37,10 @@ impl Embedding {
     /// `y[r] = W[ids[r]]`, and the mask's row where `ids[r]` is its id.
     ///
     /// Shapes: `W` is `[vocab, width]`, `ids` is `[rows]` of u32, `y` is `[rows, width]`.
-    /// Errors: [`crate::Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Shape`] if they do not fit.
     pub fn new(
         device: &Device,
         weights: &Matrix,

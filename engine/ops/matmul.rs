@@ -110,7 +110,10 @@ impl Matmul {
     /// `y[m] = W · x[m]`, finished as `finish` says.
     ///
     /// Shapes: `x` is `[rows, columns]`, `y` is `[rows, outputs of W]`, both with room for whatever is encoded.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     pub fn new(
         device: &Device,
         plan: &Plan,
@@ -207,7 +210,9 @@ impl Matmul {
 
     /// Records the product for `rows` rows (of the row set), by the kernel that `role` takes.
     ///
-    /// Errors: [`Error::Compile`] if a variant does not compile.
+    /// # Errors
+    ///
+    /// [`Error::Compile`] if a variant does not compile.
     pub fn encode(&self, pass: &mut Pass, role: Role, rows: usize) -> Result<()> {
         if role == Role::Round {
             return self.encode_as(pass, self.variants[rows.clamp(1, MAX_ROWS) - 1], rows);
@@ -221,7 +226,9 @@ impl Matmul {
     /// Records the product for `rows` rows of a round, by `variant`; cooperative products have none, and are recorded as
     /// ever.
     ///
-    /// Errors: as [`Matmul::encode`].
+    /// # Errors
+    ///
+    /// As [`Matmul::encode`].
     pub fn encode_as(&self, pass: &mut Pass, variant: Variant, rows: usize) -> Result<()> {
         if let Some(quantise) = &self.quantise {
             quantise.encode(pass, rows);

@@ -73,7 +73,9 @@ pub(super) const PIECE: usize = 8;
 impl Matrix {
     /// Uploads a matrix whose rows `source` gives, on all cores, in pieces that bound the memory in flight.
     ///
-    /// **Errors**: as [`Matrix::of_sections`].
+    /// # Errors
+    ///
+    /// As [`Matrix::of_sections`].
     pub fn upload(
         device: &Device,
         plan: &Plan,
@@ -87,7 +89,9 @@ impl Matrix {
 
     /// Uploads a matrix of the rows of `sections`, one below the other, each in its own format.
     ///
-    /// **Errors**: those of the sources; [`Error::Shape`] if there are no rows, or `columns` is no multiple of 8 and of
+    /// # Errors
+    ///
+    /// Those of the sources; [`Error::Shape`] if there are no rows, or `columns` is no multiple of 8 and of
     /// what a format takes together; [`Error::OutOfMemory`]; [`Error::Limit`].
     pub fn of_sections(
         device: &Device,
@@ -111,7 +115,9 @@ impl Matrix {
     /// Uploads two matrices of the shape `[outputs, columns]`, gate and up, whose rows `source` gives one below the other.
     /// They lie such that a lane which owns a gate's row owns the row of its up, [`super::Finish::Swiglu`]'s operands.
     ///
-    /// **Errors**: as [`Matrix::of_sections`].
+    /// # Errors
+    ///
+    /// As [`Matrix::of_sections`].
     pub fn upload_pair(
         device: &Device,
         plan: &Plan,
@@ -125,7 +131,9 @@ impl Matrix {
 
     /// The same from any source.
     ///
-    /// **Errors**: as [`Matrix::of_sections`].
+    /// # Errors
+    ///
+    /// As [`Matrix::of_sections`].
     pub fn of_pair(
         device: &Device,
         plan: &Plan,
@@ -154,7 +162,9 @@ impl Matrix {
     /// A matrix of zeros of the shape `[outputs, columns]`, with `pair` weight rows an output, 1 or 2. Nothing is uploaded: it is
     /// for whoever wants to know a product's kernels and not its result.
     ///
-    /// **Errors**: as [`Matrix::of_sections`].
+    /// # Errors
+    ///
+    /// As [`Matrix::of_sections`].
     pub fn zeros(
         device: &Device,
         plan: &Plan,
@@ -202,7 +212,9 @@ impl Matrix {
 
     /// The same matrix on another device, bit for bit; `from` is where this one is.
     ///
-    /// **Errors**: [`Error::Limit`] if that device binds no part as large as this one's, [`Error::OutOfMemory`]; as
+    /// # Errors
+    ///
+    /// [`Error::Limit`] if that device binds no part as large as this one's, [`Error::OutOfMemory`]; as
     /// [`Device::check`].
     pub fn copied_to(&self, from: &Device, to: &Device) -> Result<Matrix> {
         let copy = |part: &Part| {
@@ -216,7 +228,9 @@ impl Matrix {
 
     /// Puts `values`, `[outputs, columns]`, in the place of the weights, rounded to their format.
     ///
-    /// **Errors**: [`Error::Shape`] if there are more or fewer values, or the matrix is a pair; as [`Device::check`].
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if there are more or fewer values, or the matrix is a pair; as [`Device::check`].
     pub fn write_rows(&self, device: &Device, values: &[f32]) -> Result<()> {
         self.expect_single("write_rows")?;
         expect_len("write_rows", "values", values, self.outputs * self.columns)?;
@@ -232,7 +246,9 @@ impl Matrix {
 
     /// Reads the weights back, `[outputs, columns]`, widened to f32.
     ///
-    /// **Errors**: [`Error::Shape`] if the matrix is a pair; [`Error::Option`] if it is quantised; as [`Device::check`].
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if the matrix is a pair; [`Error::Option`] if it is quantised; as [`Device::check`].
     pub fn read_rows(&self, device: &Device) -> Result<Vec<f32>> {
         self.expect_single("read_rows")?;
         let mut values = vec![0.0; self.outputs * self.columns];
@@ -255,7 +271,9 @@ impl Matrix {
 
     /// Zeros for the gradients of all weights: for each part a buffer that lies as the part's does, in f32.
     ///
-    /// **Errors**: as [`Buffer::storage`].
+    /// # Errors
+    ///
+    /// As [`Buffer::storage`].
     pub fn gradients(&self, device: &Device) -> Result<Vec<Buffer>> {
         self.part_lens().map(|len| Buffer::storage(device, "gradients", (len * size_of::<f32>()) as u64)).collect()
     }
@@ -393,7 +411,9 @@ impl Part {
     /// Zeros for `rows` rows, in as many parts as bindings of the device's size take; each output is
     /// one row. With scales if `scaled`.
     ///
-    /// **Errors**: [`Error::Limit`] if no part can be that small, [`Error::OutOfMemory`].
+    /// # Errors
+    ///
+    /// [`Error::Limit`] if no part can be that small, [`Error::OutOfMemory`].
     pub fn empty(device: &Device, label: &str, layout: Layout, rows: usize, scaled: bool) -> Result<Vec<Part>> {
         let (group, group_bytes) = (layout.group(), layout.group_bytes());
         let max_groups = (device.largest_binding() / group_bytes as u64) as usize;

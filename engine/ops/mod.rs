@@ -84,7 +84,9 @@ pub struct Tensor {
 impl Tensor {
     /// Zeros.
     ///
-    /// **Errors**: as [`Buffer::storage`].
+    /// # Errors
+    ///
+    /// As [`Buffer::storage`].
     pub fn new(device: &Device, label: &str, rows: usize, width: usize) -> Result<Tensor> {
         let buffer = Buffer::rows(device, label, (rows * width * size_of::<f32>()) as u64)?;
         Ok(Tensor::of(buffer, rows, width))
@@ -92,7 +94,9 @@ impl Tensor {
 
     /// One row that holds `values`: a gain, a bias.
     ///
-    /// **Errors**: as [`Buffer::storage`].
+    /// # Errors
+    ///
+    /// As [`Buffer::storage`].
     pub fn vector(device: &Device, label: &str, values: &[f32]) -> Result<Tensor> {
         Ok(Tensor::of(Buffer::with_values(device, label, values)?, 1, values.len()))
     }

@@ -53,7 +53,10 @@ impl Penalties {
     ///
     /// Shapes: `logits` and `adjusted` are `[rows, vocab]`; `vocabulary` has the ids of logits that are those of some
     /// tokens only.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     /// Source: arXiv:1909.05858 for the repetition penalty.
     pub fn new(
         device: &Device,

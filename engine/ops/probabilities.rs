@@ -28,7 +28,10 @@ impl Probabilities {
     ///
     /// Shapes: `logits` is `[rows, vocab]`; `chances` `[choices, ids]`; `vocabulary` has the ids of logits that are those of
     /// some tokens only; `thresholds` holds an f32 a row, as [`super::Truncation`] finds them.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     #[allow(clippy::too_many_arguments, reason = "operands of a kernel")]
     pub fn new(
         device: &Device,

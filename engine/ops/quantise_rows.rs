@@ -27,7 +27,10 @@ impl QuantiseRows {
     /// 1/62000 of the largest of its 32 neighbours at most in two bytes, by 1/250 in one.
     ///
     /// Shapes: `x` is `[rows, width]`; `width` is a multiple of 32.
-    /// Errors: [`Error::Shape`] if it does not fit; as [`Buffer::storage`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if it does not fit; as [`Buffer::storage`].
     pub fn new(device: &Device, x: &Tensor, planes: u32) -> Result<QuantiseRows> {
         if x.width == 0 || !x.width.is_multiple_of(BLOCK) || x.rows < MAX_ROWS {
             let expected = vec![x.rows.max(MAX_ROWS), x.width.next_multiple_of(BLOCK).max(BLOCK)];
@@ -43,7 +46,9 @@ impl QuantiseRows {
 
     /// Where the integers of the rows of `x` go, whichever product reads them: all of them run one after the other.
     ///
-    /// Errors: as [`Buffer::storage`].
+    /// # Errors
+    ///
+    /// As [`Buffer::storage`].
     pub fn rows_of<'a>(device: &Device, x: &'a Tensor) -> Result<&'a Buffer> {
         if let Some(buffer) = x.integers.get() {
             return Ok(buffer);

@@ -37,7 +37,9 @@ impl Rejection {
     /// `choices[step.first_choice + r]` = the proposal of row r with chance min(1, p / q) of it, else a token drawn from
     /// max(p - q, 0), scaled; drawn from p for the last of the step's output rows. So it is distributed as p.
     ///
-    /// Errors: [`crate::Error::Shape`] if p and q are not of the same width.
+    /// # Errors
+    ///
+    /// [`crate::Error::Shape`] if p and q are not of the same width.
     /// Source: Leviathan et al. 2023, arXiv:2211.17192.
     pub fn new(device: &Device, step: &Buffer, terms: RejectionTerms, choices: &Buffer) -> Result<Rejection> {
         let RejectionTerms { target, draft, proposals, draw_seed, accept_seed } = terms;

@@ -22,7 +22,10 @@ impl RmsNorm {
     /// `y[r] = x[r] / √(mean(x[r]²) + ε) · gain`. With [`RowSet::Outputs`], row 0 of `y` is row `step.first_output` of `x`.
     ///
     /// Shapes: `x`, `y` are `[rows, width]`, `gain` is `[1, width]`; `width` is a multiple of 4.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     /// Source: arXiv:1910.07467.
     pub fn new(
         device: &Device,
@@ -38,7 +41,9 @@ impl RmsNorm {
     /// As [`RmsNorm::new`]; with `planes` the first [`MAX_ROWS`] rows of `y` are written as integers as well, of so many
     /// signed bytes, as [`QuantiseRows`] would write them.
     ///
-    /// Errors: [`Error::Shape`] as there, and if the width is no multiple of 32; as [`Buffer::storage`].
+    /// # Errors
+    ///
+    /// [`Error::Shape`] as there, and if the width is no multiple of 32; as [`Buffer::storage`].
     pub fn quantising(
         device: &Device,
         step: &Buffer,

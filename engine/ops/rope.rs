@@ -26,14 +26,18 @@ pub struct KvCache {
 impl KvCache {
     /// Room for at least `positions` positions.
     ///
-    /// Errors: [`crate::Error::Limit`] or [`crate::Error::OutOfMemory`] if it is too large for the device.
+    /// # Errors
+    ///
+    /// [`crate::Error::Limit`] or [`crate::Error::OutOfMemory`] if it is too large for the device.
     pub fn new(device: &Device, plan: &Plan, shape: &AttentionShape, positions: usize) -> Result<KvCache> {
         KvCache::with_slots(device, plan, shape, 1, positions)
     }
 
     /// Room for at least `positions` positions of each of `slots` sequences.
     ///
-    /// Errors: as [`KvCache::new`].
+    /// # Errors
+    ///
+    /// As [`KvCache::new`].
     pub fn with_slots(
         device: &Device,
         plan: &Plan,
@@ -53,7 +57,9 @@ impl KvCache {
 
     /// Whether `with_slots` would find room in one binding.
     ///
-    /// Errors: [`crate::Error::Limit`].
+    /// # Errors
+    ///
+    /// [`crate::Error::Limit`].
     pub fn check(device: &Device, plan: &Plan, shape: &AttentionShape, slots: usize, positions: usize) -> Result<()> {
         Buffer::check(device, KEYS, (slots as u64).saturating_mul(KvCache::bytes(plan.cache, shape, positions) / 2))
     }
@@ -147,7 +153,10 @@ impl Rope {
     ///
     /// Shapes: `angles` is `[positions, 2, head_dim / 2]` of f32 (cosines, then sines) for every position of the cache;
     /// `qkv` is `[rows, (heads + 2 · kv_heads) · head_dim]`, `query` is `[rows, heads · head_dim]`.
-    /// Errors: [`crate::Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Shape`] if they do not fit.
     /// Source: arXiv:2104.09864, in the pairing of Hugging Face's checkpoints.
     pub fn new<'a>(
         device: &Device,

@@ -66,7 +66,9 @@ pub struct Inputs {
 impl Inputs {
     /// `ids[r]` = the token at position `start + r`: committed, a proposal, or the mask; and the step that says where.
     ///
-    /// Errors: [`crate::Error::Gpu`].
+    /// # Errors
+    ///
+    /// [`crate::Error::Gpu`].
     /// Source: arXiv:2504.18583.
     pub fn new(
         device: &Device,
@@ -99,7 +101,9 @@ pub struct Accept {
 impl Accept {
     /// Commits the proposals that agree with the target's choices, and the target's next token.
     ///
-    /// Errors: [`crate::Error::Gpu`].
+    /// # Errors
+    ///
+    /// [`crate::Error::Gpu`].
     /// Source: arXiv:2211.17192, for greedy decoding.
     pub fn new(device: &Device, params: RoundParams, buffers: RoundBuffers) -> Result<Accept> {
         let kernel = device.kernel(&["accept", "shared/round"], &[])?;

@@ -10,7 +10,9 @@ use crate::gpu::{Buffer, Device, Pass, Plan, Products, QuantisedProducts};
 
 /// Runs the row kernels with one row and with `rows` rows and compares the bits of the first.
 ///
-/// Errors: [`Error::Gpu`] if they differ: speculation would then change the text.
+/// # Errors
+///
+/// [`Error::Gpu`] if they differ: speculation would then change the text.
 pub fn check_row_invariance(device: &Device, plan: &Plan, rows: usize) -> Result<()> {
     row_invariance(device, plan, WeightFormat::Bf16, rows)?;
     match plan.quantised {
@@ -56,7 +58,9 @@ fn row_invariance(device: &Device, plan: &Plan, format: WeightFormat, rows: usiz
 
 /// Runs a product and a norm on `device` and holds them against sums in f64.
 ///
-/// Errors: [`Error::Gpu`] if they differ by more than rounding: the driver compiles the kernels wrongly.
+/// # Errors
+///
+/// [`Error::Gpu`] if they differ by more than rounding: the driver compiles the kernels wrongly.
 pub fn check_values(device: &Device, plan: &Plan) -> Result<()> {
     // Sizes that fill no tile, so that the ends of rows and columns count.
     const DEPTH: usize = 264;
@@ -120,7 +124,9 @@ const VALUE_TOLERANCE: f64 = 270.0 / 8_388_608.0;
 
 /// If the plan's products of quantised weights are in integers: compares them with those in floats on small matrices.
 ///
-/// Errors: [`Error::Gpu`] if they differ by more than x was rounded by.
+/// # Errors
+///
+/// [`Error::Gpu`] if they differ by more than x was rounded by.
 fn check_integers(device: &Device, plan: &Plan) -> Result<()> {
     const DEPTH: usize = 512;
     const WIDTH: usize = 83;
@@ -171,7 +177,9 @@ fn check_integers(device: &Device, plan: &Plan) -> Result<()> {
 /// rows over several row counts and as a prompt. If those of quantised weights are in integers: compares them with those in
 /// floats.
 ///
-/// Errors: [`Error::Gpu`] if they differ: the adapter's matrix units, or its integers, cannot be relied on.
+/// # Errors
+///
+/// [`Error::Gpu`] if they differ: the adapter's matrix units, or its integers, cannot be relied on.
 pub fn check_products(device: &Device, plan: &Plan) -> Result<()> {
     if plan.products == Products::Plain {
         return check_integers(device, plan);

@@ -33,7 +33,9 @@ pub struct States {
 impl States {
     /// Room for what `parts` layers make, each `width` wide.
     ///
-    /// **Errors**: [`Error::Shape`] unless the width is a multiple of 4; as [`Buffer::storage`].
+    /// # Errors
+    ///
+    /// [`Error::Shape`] unless the width is a multiple of 4; as [`Buffer::storage`].
     pub fn new(device: &Device, positions: usize, parts: usize, width: usize) -> Result<States> {
         if !width.is_multiple_of(4) {
             let (got, expected) = (vec![positions, width], vec![positions, width.next_multiple_of(4)]);
@@ -60,7 +62,10 @@ impl Remember {
     /// passed over.
     ///
     /// Shapes: `x` is `[rows, width]`.
-    /// Errors: [`Error::Shape`] if it does not fit the states.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if it does not fit the states.
     pub fn new<'a>(
         device: &Device,
         rows: impl Into<Rows<'a>>,
@@ -116,7 +121,10 @@ impl Recall {
     /// rows that `session` says it has read, and at the beginning. Other slots' rows are passed over.
     ///
     /// Shapes: `y` is `[rows, parts · width]`; `session` holds a [`super::Session`].
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     pub fn new<'a>(
         device: &Device,
         rows: impl Into<Rows<'a>>,

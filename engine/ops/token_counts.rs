@@ -12,7 +12,10 @@ impl TokenCounts {
     /// `counts[id] += 2` for each of the tokens that `record` reports, as [`super::Accept`] writes it.
     ///
     /// Shapes: `counts` holds a u32 for each id; see [`TokenCounts::of_text`].
-    /// Errors: [`crate::Error::Gpu`].
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Gpu`].
     pub fn new(device: &Device, record: &Buffer, counts: &Buffer) -> Result<TokenCounts> {
         let kernel = device.kernel(&["token_counts"], &[])?;
         Ok(TokenCounts { dispatch: kernel.dispatch(device, &[record, counts], [1, 1, 1])? })

@@ -49,7 +49,10 @@ impl Truncation {
     /// `thresholds[r]` = the lowest logit among `logits[r, ..limit]` that may be drawn, of rows from `first_row` on.
     ///
     /// Shapes: `logits` is `[rows, vocab]`, `thresholds` holds an f32 a row.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     /// Source: arXiv:1904.09751 for top-p, arXiv:2407.01082 for min-p.
     pub fn new(
         device: &Device,

@@ -39,7 +39,9 @@ pub struct Yardstick {
 impl Yardstick {
     /// Fills the sources with the words that `word` gives for their index.
     ///
-    /// **Errors**: as [`Buffer::storage`].
+    /// # Errors
+    ///
+    /// As [`Buffer::storage`].
     pub fn new(device: &Device, plan: &Plan, word: impl Fn(u64) -> u64) -> Result<Yardstick> {
         // A CPU's prefetcher likes long streams, a GPU many workgroups.
         let (steps, multiply_groups) = if device.is_software() { (64, 64) } else { (8, 16384) };
@@ -98,7 +100,9 @@ impl Yardstick {
 
     /// Measures the device by its own clock: the best of several tries each, since other work only ever slows it down.
     ///
-    /// **Errors**: those of [`Device::start_profile`] and [`Device::check`].
+    /// # Errors
+    ///
+    /// Those of [`Device::start_profile`] and [`Device::check`].
     pub fn measure(&self, device: &Device) -> Result<Rates> {
         device.start_profile(false)?;
         for _ in 0..REPETITIONS {

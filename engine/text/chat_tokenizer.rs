@@ -31,7 +31,9 @@ impl ChatTokenizer {
 
     /// The chat template, compiled.
     ///
-    /// **Errors**: [`Error::Template`] if the model has none or it does not compile.
+    /// # Errors
+    ///
+    /// [`Error::Template`] if the model has none or it does not compile.
     pub fn chat_template(&self) -> Result<ChatTemplate> {
         let source = self.template.as_deref().ok_or_else(|| Error::Template {
             reason: format!("{} has none; it is a plain text model: use it with --raw", self.model_name),
@@ -41,14 +43,18 @@ impl ChatTokenizer {
 
     /// The tokens of plain text, with the special tokens that the tokenizer itself adds.
     ///
-    /// **Errors**: [`Error::Tokenizer`], [`Error::TokenRange`].
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`], [`Error::TokenRange`].
     pub fn text_tokens(&self, text: &str) -> Result<Vec<u32>> {
         self.tokenizer.encode(text, Special::Add)
     }
 
     /// The tokens of a conversation, rendered by the model's own template.
     ///
-    /// **Errors**: [`Error::Template`] if there is none or it fails; as [`ChatTokenizer::text_tokens`].
+    /// # Errors
+    ///
+    /// [`Error::Template`] if there is none or it fails; as [`ChatTokenizer::text_tokens`].
     pub fn chat_tokens(&self, messages: &[Message], rendering: Rendering) -> Result<Vec<u32>> {
         // The template writes the special tokens itself.
         self.tokenizer.encode(&self.chat_template()?.render(messages, rendering)?, Special::Keep)

@@ -59,7 +59,9 @@ impl Conversation {
     /// Adds what the user says, and gives the tokens that `model` is to answer. They begin with the tokens of the turns
     /// before wherever the template leaves those as they were.
     ///
-    /// **Errors**: those of [`ChatTokenizer::chat_tokens`]; nothing was said then.
+    /// # Errors
+    ///
+    /// Those of [`ChatTokenizer::chat_tokens`]; nothing was said then.
     pub fn ask(&mut self, model: &ChatTokenizer, content: &str) -> Result<Vec<u32>> {
         self.messages.push(Message::new("user", content));
         match self.prompt(model) {

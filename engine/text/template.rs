@@ -62,7 +62,9 @@ impl ChatTemplate {
     /// Compiles a template. `special_tokens` are the variables it may write, such as `bos_token`; one the model lacks
     /// is left out.
     ///
-    /// **Errors**: [`Error::Template`].
+    /// # Errors
+    ///
+    /// [`Error::Template`].
     pub fn new(source: &str, special_tokens: BTreeMap<String, String>) -> Result<ChatTemplate> {
         let mut environment = Environment::new();
         // transformers' settings.
@@ -90,7 +92,9 @@ impl ChatTemplate {
     /// The prompt for `messages`. It holds its special tokens as text: encode it with
     /// [`Special::Keep`](super::Special::Keep).
     ///
-    /// **Errors**: [`Error::Template`], with the template's own words if it refuses the conversation.
+    /// # Errors
+    ///
+    /// [`Error::Template`], with the template's own words if it refuses the conversation.
     pub fn render(&self, messages: &[Message], rendering: Rendering) -> Result<String> {
         let turn = |message: &Message| {
             Value::from_pairs([("role", message.role.as_str()), ("content", message.content.as_str())])

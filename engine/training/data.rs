@@ -44,7 +44,9 @@ impl Dataset {
     /// Reads `paths`. Of a conversation, what the assistant says is to be predicted, the token that ends it included; of
     /// a text, all of it. Samples are cut to `max_tokens` tokens.
     ///
-    /// **Errors**: [`Error::Io`]; [`Error::NoSamples`] if no line is of use.
+    /// # Errors
+    ///
+    /// [`Error::Io`]; [`Error::NoSamples`] if no line is of use.
     pub fn read(paths: &[PathBuf], text: &ChatTokenizer, max_tokens: usize) -> Result<Dataset> {
         let mut dataset = Dataset::default();
         for path in paths {

@@ -21,7 +21,9 @@ pub enum Embeddings<'a> {
 
 /// Writes the draft that `network` is, made by `recipe`, to `folder`.
 ///
-/// **Errors**: [`crate::Error::Write`]; as [`Device::check`]; those of reading the base's embeddings.
+/// # Errors
+///
+/// [`crate::Error::Write`]; as [`Device::check`]; those of reading the base's embeddings.
 pub fn write(folder: &Path, device: &Device, network: &Network, recipe: &Recipe, embeddings: Embeddings) -> Result<()> {
     let config = Config {
         mask_token: Some(recipe.mask_token),

@@ -30,7 +30,9 @@ pub struct LayerParameters {
 impl LayerParameters {
     /// Reads layer `from` of `checkpoint`, which becomes layer `to` of the draft.
     ///
-    /// **Errors**: those of reading the checkpoint; [`crate::Error::OutOfMemory`].
+    /// # Errors
+    ///
+    /// Those of reading the checkpoint; [`crate::Error::OutOfMemory`].
     pub fn read(
         device: &Device,
         plan: &Plan,
@@ -97,7 +99,9 @@ pub struct Activations {
 impl Activations {
     /// Room for `rows` rows.
     ///
-    /// **Errors**: [`crate::Error::OutOfMemory`], [`crate::Error::Limit`].
+    /// # Errors
+    ///
+    /// [`crate::Error::OutOfMemory`], [`crate::Error::Limit`].
     pub fn new(device: &Device, plan: &Plan, config: &Config, rows: usize) -> Result<Activations> {
         let shape = attention_shape(config);
         let tensor = |label, width| Tensor::new(device, label, rows, width);
@@ -144,7 +148,9 @@ pub struct ActivationGradients {
 impl ActivationGradients {
     /// Room for `rows` rows.
     ///
-    /// **Errors**: [`crate::Error::OutOfMemory`], [`crate::Error::Limit`].
+    /// # Errors
+    ///
+    /// [`crate::Error::OutOfMemory`], [`crate::Error::Limit`].
     pub fn new(device: &Device, config: &Config, rows: usize) -> Result<ActivationGradients> {
         let tensor = |label, width| Tensor::new(device, label, rows, width);
         Ok(ActivationGradients {
@@ -222,7 +228,9 @@ impl Product {
 impl Layer {
     /// Binds a layer that reads `input` and writes `result`, rows of the residual stream.
     ///
-    /// **Errors**: [`crate::Error::Compile`] if a kernel does not compile.
+    /// # Errors
+    ///
+    /// [`crate::Error::Compile`] if a kernel does not compile.
     pub fn new(
         device: &Device,
         plan: &Plan,
@@ -314,7 +322,9 @@ impl Layer {
     ///   n = RMSNorm(h);  m = h + Wₒ · Attention(RoPE(W_q·n), RoPE(W_k·n), W_v·n)
     ///   n = RMSNorm(m);  h' = m + W_down · (SiLU(W_gate·n) ⊙ (W_up·n))
     ///
-    /// **Errors**: [`crate::Error::Compile`] if a kernel does not compile.
+    /// # Errors
+    ///
+    /// [`crate::Error::Compile`] if a kernel does not compile.
     pub fn forward(&self, pass: &mut Pass, rows: usize) -> Result<()> {
         let layer = &self.forward;
         layer.attention_norm.encode(pass, rows);

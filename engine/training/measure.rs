@@ -18,7 +18,9 @@ pub struct Acceptance {
 /// Lets `target` and `draft` answer `prompts` with up to `max_tokens` tokens each, `drafts` proposed per round, and
 /// ends early when `keep_going` says so. An answer ends at a token of `stop_tokens`.
 ///
-/// **Errors**: those of [`Decoder`].
+/// # Errors
+///
+/// Those of [`Decoder`].
 pub fn acceptance(
     target: &Arc<Transformer>,
     draft: &Draft,

@@ -150,7 +150,9 @@ struct Head {
 impl Network {
     /// Uploads what `recipe` asks for.
     ///
-    /// **Errors**: [`Error::Option`] if a sample could be longer than a layer's attention window, beyond which training's
+    /// # Errors
+    ///
+    /// [`Error::Option`] if a sample could be longer than a layer's attention window, beyond which training's
     /// attention does not forget; those of reading the checkpoint; [`Error::OutOfMemory`], [`Error::Limit`].
     pub fn new(device: &Device, plan: &Plan, recipe: &Recipe) -> Result<Network> {
         let &Recipe { config, checkpoint, mask_token, .. } = recipe;
@@ -304,7 +306,9 @@ impl Network {
     /// Adds the gradients of `packed`'s loss, `Σ weight · loss` with the rows' losses as the recipe's [`Loss`] says, to the
     /// parameters' and returns what each row lost. Choices are ids of the vocabulary.
     ///
-    /// **Errors**: [`Error::Option`] if there are more rows than room; as [`Device::check`].
+    /// # Errors
+    ///
+    /// [`Error::Option`] if there are more rows than room; as [`Device::check`].
     pub fn learn(&self, packed: &PackedRows, weight: f32) -> Result<Vec<RowLoss>> {
         let rows = packed.rows.len();
         if rows > self.capacity || rows == 0 {

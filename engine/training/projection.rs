@@ -25,7 +25,9 @@ impl Projection {
     /// It begins with what `checkpoint` has of it if that is a draft's, and else with zeros: the draft is then what it would
     /// be without.
     ///
-    /// **Errors**: those of reading the checkpoint; [`crate::Error::OutOfMemory`], [`crate::Error::Limit`].
+    /// # Errors
+    ///
+    /// Those of reading the checkpoint; [`crate::Error::OutOfMemory`], [`crate::Error::Limit`].
     pub fn new(
         device: &Device,
         plan: &Plan,

@@ -17,7 +17,9 @@ const RUN: &str = "run";
 
 /// Writes the run's state. `run` describes it: a run that is described otherwise cannot go on from it.
 ///
-/// **Errors**: [`Error::Write`]; as [`Device::check`].
+/// # Errors
+///
+/// [`Error::Write`]; as [`Device::check`].
 pub fn save(path: &Path, device: &Device, trainer: &Trainer, run: &str) -> Result<()> {
     let mut tensors = Vec::new();
     let moments = trainer.optimizer().moments()?;
@@ -36,7 +38,9 @@ pub fn save(path: &Path, device: &Device, trainer: &Trainer, run: &str) -> Resul
 
 /// Puts `trainer` where the run that wrote `path` was.
 ///
-/// **Errors**: [`Error::Io`]; [`Error::Damaged`] if it is no such file; [`Error::OtherRun`] if it is of a run that is
+/// # Errors
+///
+/// [`Error::Io`]; [`Error::Damaged`] if it is no such file; [`Error::OtherRun`] if it is of a run that is
 /// described otherwise.
 pub fn restore(path: &Path, device: &Device, trainer: &mut Trainer, run: &str) -> Result<()> {
     let damaged = |reason: String| Error::Damaged { path: path.to_owned(), reason };

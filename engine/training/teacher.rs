@@ -67,7 +67,9 @@ impl Teacher {
     /// Binds `target`, for passes of `rows` rows and samples of `positions` tokens; logits are of the head's rows
     /// `vocabulary`, or of its first `width`, for as many rows at a time as `chunk` says.
     ///
-    /// **Errors**: [`Error::Option`] if its head has fewer rows; [`Error::OutOfMemory`], [`Error::Limit`].
+    /// # Errors
+    ///
+    /// [`Error::Option`] if its head has fewer rows; [`Error::OutOfMemory`], [`Error::Limit`].
     pub fn new(
         target: &Arc<Transformer>,
         [rows, positions, chunk]: [usize; 3],
@@ -129,7 +131,9 @@ impl Teacher {
 
     /// Has it keep what its layers `layers` make of tokens, for samples of `positions` tokens.
     ///
-    /// **Errors**: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn keep(&mut self, layers: &[usize], positions: usize) -> Result<()> {
         let (device, positions) = (&self.device, positions.max(MAX_ROWS));
         let states = States::new(device, positions, layers.len(), self.states.width)?;
@@ -149,7 +153,9 @@ impl Teacher {
     /// Reads the tokens of `packed`, each sample from its beginning. What the draft reads of each goes to its row of
     /// `target_states`, if it keeps that.
     ///
-    /// **Errors**: [`Error::TokenRange`] for a token that it does not have; as [`Device::check`].
+    /// # Errors
+    ///
+    /// [`Error::TokenRange`] for a token that it does not have; as [`Device::check`].
     pub fn read(&self, packed: &PackedRows, target_states: Option<&Tensor>) -> Result<()> {
         for tokens in packed.samples() {
             let taps = self.kept.as_ref().map(|kept| &kept.tap);
@@ -171,7 +177,9 @@ impl Teacher {
 
     /// Records its logits of the `rows` rows that were asked for.
     ///
-    /// **Errors**: [`Error::Compile`] if a kernel does not compile.
+    /// # Errors
+    ///
+    /// [`Error::Compile`] if a kernel does not compile.
     pub fn encode(&self, pass: &mut Pass, rows: usize) -> Result<()> {
         self.gather.encode(pass, rows);
         self.norm.encode(pass, rows);
@@ -181,7 +189,9 @@ impl Teacher {
     /// For each row of `packed`, the chance that the teacher would say what the masks up to it stand for: the product of
     /// its probabilities of those tokens. `index_of` finds a token among the logits; one that is not there has none.
     ///
-    /// **Errors**: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn reached(&self, packed: &PackedRows, index_of: impl Fn(u32) -> Option<u32>) -> Result<Vec<f32>> {
         let tokens: Vec<u32> = packed.samples().into_iter().flatten().map(|row| row as u32).collect();
         let index = |row: u32| packed.labels[row as usize].and_then(&index_of);

@@ -78,7 +78,9 @@ pub struct Trainer {
 impl Trainer {
     /// A run over `samples`, at its beginning.
     ///
-    /// **Errors**: [`Error::Option`] if a sample does not fit a pass or there is none; those of [`Network::new`].
+    /// # Errors
+    ///
+    /// [`Error::Option`] if a sample does not fit a pass or there is none; those of [`Network::new`].
     pub fn new(
         device: &Device,
         plan: &Plan,
@@ -144,7 +146,9 @@ impl Trainer {
 
     /// One step, as part `progress` of the run (0 to 1), which the schedule goes by.
     ///
-    /// **Errors**: [`Error::Diverged`]; as [`Device::check`].
+    /// # Errors
+    ///
+    /// [`Error::Diverged`]; as [`Device::check`].
     pub fn step(&mut self, progress: f64) -> Result<StepReport> {
         let begin = Instant::now();
         let (passes, position, tokens) = self.next_passes();

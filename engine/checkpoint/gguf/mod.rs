@@ -56,7 +56,9 @@ struct Extent {
 impl Gguf {
     /// Maps the file at `path` and checks its header.
     ///
-    /// **Errors**: [`Error::Io`]; those of [`Gguf::from_bytes`].
+    /// # Errors
+    ///
+    /// [`Error::Io`]; those of [`Gguf::from_bytes`].
     pub fn open(path: &Path) -> Result<Gguf> {
         let map = Bytes::map(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
         Gguf::from_bytes(path, map)
@@ -64,7 +66,9 @@ impl Gguf {
 
     /// Checks the header of a file whose bytes are `map`; `path` is what to call it in messages.
     ///
-    /// **Errors**: [`Error::Damaged`] if the file is no GGUF file, of a version or byte order that is
+    /// # Errors
+    ///
+    /// [`Error::Damaged`] if the file is no GGUF file, of a version or byte order that is
     /// not read, cut off, or contradicts itself; [`Error::Config`] if it is one of several parts;
     /// [`Error::TensorType`] for an element type that is not read.
     pub fn from_bytes(path: &Path, map: Bytes) -> Result<Gguf> {
@@ -90,7 +94,9 @@ impl Gguf {
 
     /// The hyper-parameters.
     ///
-    /// **Errors**: [`Error::UnknownFamily`], and [`Error::Config`] for one that is missing, inconsistent or asks for
+    /// # Errors
+    ///
+    /// [`Error::UnknownFamily`], and [`Error::Config`] for one that is missing, inconsistent or asks for
     /// something that this crate does not do.
     pub fn config(&self) -> Result<Config> {
         hyper_parameters::read_config(self)
@@ -98,14 +104,18 @@ impl Gguf {
 
     /// The tokenizer. `encode(text, true)` puts the begin token first where the file wants one.
     ///
-    /// **Errors**: [`Error::Tokenizer`] if the file holds none or one of a kind that is not known.
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] if the file holds none or one of a kind that is not known.
     pub fn tokenizer(&self) -> Result<tokenizers::Tokenizer> {
         tokenizer::build(self.metadata())
     }
 
     /// The tokens with a meaning of their own.
     ///
-    /// **Errors**: [`Error::Tokenizer`], [`Error::TokenRange`].
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`], [`Error::TokenRange`].
     pub fn special_tokens(&self) -> Result<SpecialTokens> {
         vocabulary::Vocabulary::read(self.metadata())?.special_tokens(self.metadata())
     }

@@ -55,7 +55,10 @@ impl CrossEntropy {
     ///
     /// Shapes: `logits` and `teacher` are `[rows, vocab]`; `labels` holds [`Label`]s with ids below `vocab`, `losses`
     /// [`RowLoss`]es.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     /// Source: for the divergence arXiv:1503.02531.
     pub fn new(
         device: &Device,

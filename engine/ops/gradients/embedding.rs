@@ -36,7 +36,10 @@ impl EmbeddingGradient {
     ///
     /// Shapes: `dx` is `[rows, width]`; `gradients` hold, for each part of the table `[vocab, width]`, as many f32 as the
     /// part has weights, in its layout.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     pub fn new(
         device: &Device,
         readers: Readers,
@@ -61,7 +64,10 @@ impl EmbeddingGradient {
     /// `readers`.
     ///
     /// Shapes: `dx` is `[rows, width]`, `gradient` `[1, width]`; `width` is a multiple of 8.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     pub fn of_row(device: &Device, readers: Readers, dx: &Tensor, gradient: &Tensor) -> Result<EmbeddingGradient> {
         if !dx.width.is_multiple_of(8) {
             let (got, expected) = (vec![dx.rows, dx.width], vec![dx.rows, dx.width.next_multiple_of(8)]);

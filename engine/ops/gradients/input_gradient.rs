@@ -47,7 +47,10 @@ impl InputGradient {
     ///
     /// Shapes: `dy` is `[rows, outputs of W]`, `dx` is `[rows, columns]`, both with room for whatever is encoded; `W` is no
     /// pair.
-    /// Errors: [`crate::Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Shape`] if they do not fit.
     pub fn new(
         device: &Device,
         step: &Buffer,

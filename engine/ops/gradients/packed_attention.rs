@@ -117,7 +117,10 @@ impl PackedAttention {
     ///
     /// Shapes: `rows` is `[rows]` of [`TrainingRow`]; `query`, `out` are `[rows, heads · head_dim]`, `log_sums` is
     /// `[rows, heads]`; row r's key and value lie at position r of `cache`.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     /// Source: the online softmax of arXiv:1805.02867; the mask of arXiv:2504.18583.
     pub fn new(
         device: &Device,
@@ -158,7 +161,10 @@ impl PackedAttentionGradient {
     ///
     /// Shapes: as [`PackedAttention::new`]; `output_gradient` and `query_gradient` are `[rows, heads · head_dim]`,
     /// `key_gradient` and `value_gradient` `[rows, kv_heads · head_dim]`, row-major.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     /// Source: Dao et al. 2022, arXiv:2205.14135, algorithm 4.
     #[expect(clippy::too_many_arguments, reason = "operands and results of one op")]
     pub fn new(

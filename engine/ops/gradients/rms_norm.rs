@@ -29,7 +29,10 @@ impl RmsNormGradient {
     /// With [`RowSet::Outputs`], row 0 of `dy` is row `step.first_output` of `x` and `dx`.
     ///
     /// Shapes: `x`, `dy`, `dx` are `[rows, width]`, `gain` and `dgain` `[1, width]`; `width` is a multiple of 4.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     /// Source: arXiv:1910.07467, section 4.
     #[expect(clippy::too_many_arguments, reason = "the forward op's operands, and a gradient for each")]
     pub fn new(

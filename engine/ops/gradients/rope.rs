@@ -40,7 +40,10 @@ impl RopeGradient {
     /// Shapes: `angles` is `[rows, 2, head_dim / 2]` of f32 (cosines, then sines), row by row; the gradients of q, k and
     /// v are `[rows, heads · head_dim]` and `[rows, kv_heads · head_dim]`; `qkv_gradient` is
     /// `[rows, (heads + 2 · kv_heads) · head_dim]`.
-    /// Errors: [`crate::Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Shape`] if they do not fit.
     /// Source: arXiv:2104.09864 and arXiv:1910.07467, differentiated.
     pub fn new(
         device: &Device,

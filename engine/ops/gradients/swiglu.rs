@@ -30,7 +30,10 @@ impl Swiglu {
     /// leaves gates and ups, which [`SwigluGradient`] needs.
     ///
     /// Shapes: `x` is `[rows, 2 · width]`, each row its gates and then its ups; `y` is `[rows, width]`.
-    /// Errors: [`crate::Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Shape`] if they do not fit.
     /// Source: arXiv:2002.05202.
     pub fn new(device: &Device, [x, y]: [&Tensor; 2]) -> Result<Swiglu> {
         x.expect("swiglu", "x", y.rows, 2 * y.width)?;
@@ -58,7 +61,10 @@ impl SwigluGradient {
     /// `du = dy · g · σ`.
     ///
     /// Shapes: `x`, `dx` are `[rows, 2 · width]`, each row its gates and then its ups; `dy` is `[rows, width]`.
-    /// Errors: [`crate::Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Shape`] if they do not fit.
     /// Source: the derivative of arXiv:2002.05202's formula.
     pub fn new(device: &Device, [x, dy, dx]: [&Tensor; 3]) -> Result<SwigluGradient> {
         x.expect("swiglu_gradient", "x", dy.rows, 2 * dy.width)?;
