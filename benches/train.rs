@@ -19,8 +19,10 @@ use candle_nn::{AdamW, Optimizer as _, ParamsAdamW};
 use pard_engine::Result;
 use pard_engine::checkpoint::Checkpoint;
 use pard_engine::checkpoint::config::Config;
-use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, Plan};
-use pard_engine::training::{Loss, OptimizerOptions, PackedRows, Recipe, Retention, Sample, Trainer, TrainingOptions};
+use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, KernelPlan};
+use pard_engine::training::{
+    CodRetention, Loss, NetworkOptions, OptimizerOptions, PackedRows, Sample, Trainer, TrainingOptions,
+};
 
 const SAMPLE_TOKENS: usize = 128;
 const SAMPLES: usize = 2;
@@ -32,9 +34,9 @@ fn main() -> Result<()> {
     let vocab_size = arguments.get(1).copied().unwrap_or(49152);
     let config = Config { layers, vocab_size, ..shapes::shape("smollm2").expect("a known shape") };
     let device = Device::open(&AdapterQuery::default())?;
-    let plan = Plan { cache: CacheFormat::F32, ..device.default_plan() };
+    let plan = KernelPlan { cache: CacheFormat::F32, ..device.default_plan() };
     let checkpoint = shapes::RandomWeights::new(&config);
-    let retention = Retention { segments: 8, ratio: 0.7, least: 0.2 };
+    let retention = CodRetention { segments: 8, ratio: 0.7, least: 0.2 };
     let samples: Vec<Sample> = (0..SAMPLES)
         .map(|sample| Sample {
             tokens: (0..SAMPLE_TOKENS).map(|at| ((at + 1) * (sample + 7919) % vocab_size) as u32).collect(),
@@ -44,7 +46,7 @@ fn main() -> Result<()> {
     let mask_token = vocab_size as u32;
     let rows = SAMPLES * retention.max_rows(SAMPLE_TOKENS);
     let layer_list: Vec<usize> = (0..layers).collect();
-    let recipe = Recipe {
+    let recipe = NetworkOptions {
         config: &config,
         checkpoint: &checkpoint,
         layers: &layer_list,

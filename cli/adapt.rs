@@ -8,15 +8,15 @@ use clap::Args;
 use pard_engine::Error;
 use pard_engine::checkpoint::ModelFiles;
 use pard_engine::checkpoint::resolve::DEFAULT_MODEL;
-use pard_engine::gpu::{CacheFormat, Device, Plan};
+use pard_engine::gpu::{CacheFormat, Device, KernelPlan};
 use pard_engine::model::{LoadOptions, Model};
 use pard_engine::ops::gradients::MomentFormat;
 use pard_engine::training::data::{Dataset, most_frequent};
 use pard_engine::training::draft::{self, Embeddings};
-use pard_engine::training::{Loss, OptimizerOptions, Recipe, Retention, Trainer, TrainingOptions, state};
+use pard_engine::training::{CodRetention, Loss, NetworkOptions, OptimizerOptions, Trainer, TrainingOptions, state};
 
 use crate::args::{DeviceArguments, one_of, temperature};
-use crate::output::{self, Talk};
+use crate::output::{self, Verbosity};
 use crate::{interrupt, load};
 
 mod held_out;
@@ -128,7 +128,7 @@ const STATE: &str = "training_state.safetensors";
 
 /// Runs the command.
 pub fn run(arguments: &AdaptArguments) -> anyhow::Result<ExitCode> {
-    let talk = Talk::unless(arguments.quiet);
+    let talk = Verbosity::unless(arguments.quiet);
     let files = load::open(&arguments.model, talk)?;
     let state_path = arguments.out.join(STATE);
     if !arguments.resume && state_path.exists() {
@@ -145,7 +145,7 @@ pub fn run(arguments: &AdaptArguments) -> anyhow::Result<ExitCode> {
     let device = arguments.device.open()?;
     let target = run.target(arguments, &device, talk)?;
     let recipe = run.recipe(arguments, &files, target.as_ref());
-    let plan = Plan { cache: CacheFormat::F32, ..device.default_plan() };
+    let plan = KernelPlan { cache: CacheFormat::F32, ..device.default_plan() };
     let count = dataset.samples.len();
     let mut trainer = Trainer::new(&device, &plan, &recipe, dataset.samples, run.options.clone())?;
     if arguments.resume {
@@ -197,7 +197,7 @@ pub fn run(arguments: &AdaptArguments) -> anyhow::Result<ExitCode> {
 /// Steps from one line to the next.
 const REPORTED: u64 = 10;
 
-fn note_skipped(dataset: &Dataset, talk: Talk) {
+fn note_skipped(dataset: &Dataset, talk: Verbosity) {
     const SHOWN: usize = 3;
     for skipped in dataset.skipped.iter().take(SHOWN) {
         talk.note(&format!("skipped {}:{}: {}", skipped.path.display(), skipped.line, skipped.reason));
@@ -257,7 +257,7 @@ impl Run {
         }
         let vocabulary =
             arguments.draft_vocabulary.map(|count| most_frequent(&dataset.samples, count, &files.text.stop_tokens));
-        let retention = Retention {
+        let retention = CodRetention {
             segments: usize::from(arguments.train_len),
             ratio: arguments.retain,
             least: arguments.retain_min,
@@ -311,7 +311,7 @@ impl Run {
     }
 
     /// The model that the draft is for, if there is something to ask it.
-    fn target(&self, arguments: &AdaptArguments, device: &Device, talk: Talk) -> anyhow::Result<Option<Model>> {
+    fn target(&self, arguments: &AdaptArguments, device: &Device, talk: Verbosity) -> anyhow::Result<Option<Model>> {
         if arguments.held_out.is_none() && arguments.loss == Loss::TEXT && arguments.target_layers.is_empty() {
             return Ok(None);
         }
@@ -325,8 +325,8 @@ impl Run {
         arguments: &AdaptArguments,
         files: &'a ModelFiles,
         target: Option<&'a Model>,
-    ) -> Recipe<'a> {
-        Recipe {
+    ) -> NetworkOptions<'a> {
+        NetworkOptions {
             config: &files.config,
             checkpoint: &*files.checkpoint,
             layers: &self.layers,
@@ -335,7 +335,7 @@ impl Run {
             vocabulary: self.vocabulary.as_deref(),
             rows: arguments.pass_rows,
             positions: arguments.seq_len,
-            teacher: target.map(|target| &target.transformer),
+            teacher: target.map(|target| &target.weights),
             loss: arguments.loss,
             target_layers: &self.target_layers,
         }

@@ -1,7 +1,8 @@
 //! One answer, and what is reported of it.
 
 use pard_engine::decoding::{
-    Decoder, Drafts, FinishReason, Generation, Limits, Method, SamplingOptions, Speculation, Statistics, TokenLogprobs,
+    Decoder, DraftLength, FinishReason, Generation, Limits, Method, SamplingParams, Speculation, Statistics,
+    TokenLogprobs,
 };
 use pard_engine::model::Model;
 use serde_json::{Value, json};
@@ -75,15 +76,15 @@ pub fn statistics_json(tokens: usize, statistics: &Statistics) -> Value {
 }
 
 /// K, as all JSON reports say it: a number, or `auto`.
-pub fn drafts_json(drafts: Drafts) -> Value {
+pub fn drafts_json(drafts: DraftLength) -> Value {
     match drafts {
-        Drafts::Fixed(drafts) => json!(drafts),
-        Drafts::Auto => json!("auto"),
+        DraftLength::Fixed(drafts) => json!(drafts),
+        DraftLength::Auto => json!("auto"),
     }
 }
 
 /// How tokens were chosen.
-pub fn sampling_json(sampling: &SamplingOptions) -> Value {
+pub fn sampling_json(sampling: &SamplingParams) -> Value {
     json!({
         "temperature": sampling.temperature,
         "seed": sampling.seed,
@@ -142,7 +143,7 @@ pub fn summary(decoder: &Decoder, answer: &Answer) -> String {
     let seconds = |time: std::time::Duration| time.as_secs_f64();
     let method = match options.method {
         Method::Ar => "ar".to_owned(),
-        _ if options.drafts == Drafts::Auto => {
+        _ if options.drafts == DraftLength::Auto => {
             format!("{}, K = auto{}", options.proposers(), choice(decoder, statistics))
         }
         _ => format!("{}, K = {}", options.proposers(), options.drafts),

@@ -6,15 +6,15 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, value_parser};
 use pard_engine::checkpoint::resolve::DEFAULT_MODEL;
 use pard_engine::decoding::{
-    Acceptance, DecoderOptions, Drafts, MAX_DRAFTS, MAX_TEMPERATURE, Method, NgramOptions, SamplingOptions,
+    AcceptanceRule, DecoderOptions, DraftLength, MAX_DRAFTS, MAX_TEMPERATURE, Method, NgramOptions, SamplingParams,
 };
-use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, ProductChoice, QuantisedChoice, Shaders, is_same_adapter};
-use pard_engine::model::{LoadOptions, WeightChoice};
+use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, MatmulChoice, QuantisedChoice, Shaders, is_same_adapter};
+use pard_engine::model::{LoadOptions, WeightDtype};
 use pard_engine::ops::{MAX_ROWS, WeightFormat};
 use pard_engine::{Error, Result};
 
 use crate::adapt::AdaptArguments;
-use crate::output::Talk;
+use crate::output::Verbosity;
 use crate::report::ReportArguments;
 
 /// Language models on any GPU, by parallel-draft speculative decoding.
@@ -115,7 +115,7 @@ pub struct DecodingArguments {
     pub method: Option<Method>,
     /// Tokens proposed per round: 0 (none) to 16, or `auto`, as many as pay best [default: auto with a draft]
     #[arg(short = 'k', long, value_name = "K|auto", value_parser = drafts)]
-    pub draft_len: Option<Drafts>,
+    pub draft_len: Option<DraftLength>,
     /// Submit a round before the last one's tokens are known [default: on GPUs]
     #[arg(long, value_name = "on|off", value_parser = one_of(&[("on", true), ("off", false)]))]
     pub run_ahead: Option<bool>,
@@ -133,7 +133,7 @@ pub struct DecodingArguments {
     /// Accept what a draft proposes where tokens are drawn: by noise that both models draw by, or by the rejection rule of
     /// speculative sampling, which accepts more and lets the text depend on the draft and on K
     #[arg(long, default_value = "noise", value_parser = one_of(&ACCEPTANCES))]
-    pub acceptance: Acceptance,
+    pub acceptance: AcceptanceRule,
     /// Report how probable the model found each token of the answer, and the N likeliest in its place (0 to 20)
     #[arg(long, value_name = "N")]
     pub logprobs: Option<usize>,
@@ -157,7 +157,7 @@ pub struct BenchArguments {
     pub models: ModelArguments,
     /// Tokens proposed per round: 0 to 16 or `auto`; several, separated by commas, are compared [default: auto]
     #[arg(short = 'k', long, value_name = "K|auto", value_delimiter = ',', value_parser = drafts)]
-    pub draft_len: Vec<Drafts>,
+    pub draft_len: Vec<DraftLength>,
     /// Submit a round before the last one's tokens are known [default: on GPUs]
     #[arg(long, value_name = "on|off", value_parser = one_of(&[("on", true), ("off", false)]))]
     pub run_ahead: Option<bool>,
@@ -437,8 +437,8 @@ pub struct SamplingArguments {
 }
 
 impl SamplingArguments {
-    pub fn options(&self, top_logprobs: Option<usize>) -> SamplingOptions {
-        SamplingOptions {
+    pub fn options(&self, top_logprobs: Option<usize>) -> SamplingParams {
+        SamplingParams {
             temperature: self.temperature,
             seed: self.seed,
             top_k: self.top_k,
@@ -487,7 +487,7 @@ pub struct MemoryArguments {
     pub context: Option<u32>,
     /// Weights on the device: as stored (f32 becomes bf16), all bf16 (f16 stays), or all f32
     #[arg(long, default_value = "compact", value_parser = one_of(&WEIGHTS))]
-    weights: WeightChoice,
+    weights: WeightDtype,
     /// Quantise the weights that are not quantised yet, while they are uploaded
     #[arg(long, value_name = "FORMAT", value_parser = one_of(&QUANTISED), conflicts_with = "weights")]
     quantize: Option<WeightFormat>,
@@ -499,7 +499,7 @@ pub struct MemoryArguments {
     pub cache: CacheFormat,
     /// What multiplies matrices: ordinary instructions, or the adapter's matrix units where it has some
     #[arg(long, default_value = "plain", value_parser = one_of(&PRODUCTS))]
-    pub products: ProductChoice,
+    pub products: MatmulChoice,
     /// What multiplies quantised weights where products are plain: floats, or integers of 16 or 8 bits; auto takes integers
     /// of 16 bits where the adapter is known to multiply bytes in one instruction, floats elsewhere
     #[arg(long, default_value = "auto", value_parser = one_of(&QUANTISED_PRODUCTS))]
@@ -527,10 +527,11 @@ const FORMATS: [(&str, Format); 3] = [("md", Format::Markdown), ("csv", Format::
 const METHODS: [(&str, Method); 4] =
     [("ar", Method::Ar), ("vsd", Method::Vsd), ("pard", Method::Pard), ("ngram", Method::Ngram)];
 
-const ACCEPTANCES: [(&str, Acceptance); 2] = [("noise", Acceptance::Noise), ("rejection", Acceptance::Rejection)];
+const ACCEPTANCES: [(&str, AcceptanceRule); 2] =
+    [("noise", AcceptanceRule::Noise), ("rejection", AcceptanceRule::Rejection)];
 
-const WEIGHTS: [(&str, WeightChoice); 3] =
-    [("compact", WeightChoice::Compact), ("bf16", WeightChoice::Bf16), ("f32", WeightChoice::F32)];
+const WEIGHTS: [(&str, WeightDtype); 3] =
+    [("compact", WeightDtype::Compact), ("bf16", WeightDtype::Bf16), ("f32", WeightDtype::F32)];
 
 pub const QUANTISED: [(&str, WeightFormat); 8] = [
     ("q8_0", WeightFormat::Q8_0),
@@ -546,8 +547,8 @@ pub const QUANTISED: [(&str, WeightFormat); 8] = [
 const CACHES: [(&str, CacheFormat); 3] =
     [("f16", CacheFormat::F16), ("f32", CacheFormat::F32), ("q8_0", CacheFormat::Q8_0)];
 
-const PRODUCTS: [(&str, ProductChoice); 2] =
-    [("plain", ProductChoice::Plain), ("cooperative", ProductChoice::Cooperative)];
+const PRODUCTS: [(&str, MatmulChoice); 2] =
+    [("plain", MatmulChoice::Plain), ("cooperative", MatmulChoice::Cooperative)];
 
 const QUANTISED_PRODUCTS: [(&str, QuantisedChoice); 4] = [
     ("float", QuantisedChoice::Float),
@@ -566,10 +567,10 @@ where
         .try_map(move |name| value_of(name).ok_or("it is not one of the choices"))
 }
 
-fn drafts(text: &str) -> Result<Drafts, String> {
+fn drafts(text: &str) -> Result<DraftLength, String> {
     match text.parse() {
-        _ if text == "auto" => Ok(Drafts::Auto),
-        Ok(count) if count <= MAX_DRAFTS => Ok(Drafts::Fixed(count)),
+        _ if text == "auto" => Ok(DraftLength::Auto),
+        Ok(count) if count <= MAX_DRAFTS => Ok(DraftLength::Fixed(count)),
         _ => Err(format!("it is neither a number from 0 to {MAX_DRAFTS} nor `auto`")),
     }
 }
@@ -644,7 +645,7 @@ impl DeviceArguments {
     /// # Errors
     ///
     /// Those of [`Device::open`] and [`Shaders::from_folder`].
-    pub fn open_with(&self, folder: Option<&Path>, talk: Talk) -> Result<Device> {
+    pub fn open_with(&self, folder: Option<&Path>, talk: Verbosity) -> Result<Device> {
         let Some(folder) = folder else { return self.open() };
         let shaders = Shaders::from_folder(folder)?;
         match shaders.edited().join(", ") {
@@ -658,7 +659,7 @@ impl DeviceArguments {
 impl MemoryArguments {
     pub fn load_options(&self) -> LoadOptions {
         LoadOptions {
-            weights: self.weights(),
+            dtype: self.dtype(),
             cache: self.cache,
             products: self.products,
             quantised: self.quantised_products,
@@ -666,15 +667,15 @@ impl MemoryArguments {
         }
     }
 
-    /// The same with weights kept as `weights` says.
-    pub fn load_options_with(&self, weights: WeightChoice) -> LoadOptions {
-        LoadOptions { weights, ..self.load_options() }
+    /// The same with weights kept as `dtype` says.
+    pub fn load_options_with(&self, dtype: WeightDtype) -> LoadOptions {
+        LoadOptions { dtype, ..self.load_options() }
     }
 
     /// How weights are kept on the device.
-    pub fn weights(&self) -> WeightChoice {
+    pub fn dtype(&self) -> WeightDtype {
         let ends = self.quantize_ends.unwrap_or(WeightFormat::Q8_0);
-        self.quantize.map_or(self.weights, |layers| WeightChoice::Quantised { layers, ends })
+        self.quantize.map_or(self.weights, |layers| WeightDtype::Quantised { layers, ends })
     }
 
     /// The context for a model that was made for `trained` tokens.
@@ -705,9 +706,9 @@ impl DecodingArguments {
 
 impl ModelArguments {
     /// K, where `asked` may leave it open: without a draft there is nothing to choose.
-    pub fn drafts(&self, asked: Option<Drafts>) -> Drafts {
+    pub fn drafts(&self, asked: Option<DraftLength>) -> DraftLength {
         match asked.unwrap_or_default() {
-            Drafts::Auto if self.draft.is_none() => Drafts::Fixed(0),
+            DraftLength::Auto if self.draft.is_none() => DraftLength::Fixed(0),
             drafts => drafts,
         }
     }

@@ -4,16 +4,16 @@ use std::process::ExitCode;
 
 use pard_engine::checkpoint::ModelFiles;
 use pard_engine::checkpoint::resolve::DEFAULT_MODEL;
-use pard_engine::decoding::{Decoder, DecoderOptions, Drafts, Limits, MAX_DRAFTS, Method};
-use pard_engine::gpu::{AdapterReport, Device, Plan, Products, adapters};
-use pard_engine::model::{LoadOptions, Sequence};
-use pard_engine::ops::{Yardstick, check_products, check_row_invariance, check_values};
+use pard_engine::decoding::{Decoder, DecoderOptions, DraftLength, Limits, MAX_DRAFTS, Method};
+use pard_engine::gpu::{AdapterReport, Device, KernelPlan, MatmulPath, adapters};
+use pard_engine::model::{LoadOptions, ModelRunner};
+use pard_engine::ops::{PeakProbe, check_products, check_row_invariance, check_values};
 use pard_engine::text::{Message, Rendering};
 use serde_json::{Value, json};
 
 use crate::answer::{Begin, answer, tokens_per_second};
 use crate::args::DoctorArguments;
-use crate::output::{self, Talk};
+use crate::output::{self, Verbosity};
 use crate::{interrupt, load};
 
 /// What kernels take: bytes of a binding, invocations of a workgroup and its memory. All of WebGPU's adapters have it.
@@ -253,7 +253,7 @@ fn kernels(device: &Device) -> Finding {
 }
 
 fn matrix_units(device: &Device, tile: u32) -> Finding {
-    let plan = Plan { products: Products::Cooperative { tile }, ..device.default_plan() };
+    let plan = KernelPlan { products: MatmulPath::Cooperative { tile }, ..device.default_plan() };
     match check_products(device, &plan) {
         Ok(()) => Ok(format!("{}: they give what plain kernels give", plan.products)),
         Err(error) => warning(error.to_string(), "do not use --products cooperative with this driver"),
@@ -262,7 +262,7 @@ fn matrix_units(device: &Device, tile: u32) -> Finding {
 
 fn bandwidth(device: &Device, is_card: bool) -> Finding {
     let rates =
-        match Yardstick::new(device, &device.default_plan(), |index| index).and_then(|yard| yard.measure(device)) {
+        match PeakProbe::new(device, &device.default_plan(), |index| index).and_then(|yard| yard.measure(device)) {
             Ok(rates) => rates,
             Err(error) => {
                 return warning(format!("not measured: {error}"), "the device must have timestamps and 256 MB free");
@@ -280,7 +280,7 @@ fn bandwidth(device: &Device, is_card: bool) -> Finding {
 }
 
 fn open(name: &str) -> (Option<ModelFiles>, Finding) {
-    match load::open(name, Talk::Quiet) {
+    match load::open(name, Verbosity::Quiet) {
         Ok(files) => {
             let found = format!("{}, {}", files.name(), files.path.display());
             (Some(files), Ok(found))
@@ -302,15 +302,15 @@ fn question(device: &Device, files: ModelFiles, arguments: &DoctorArguments) -> 
     let advice = "with a smaller model (-m) or another adapter (--device) it may go";
     let answered = || -> anyhow::Result<(String, f64)> {
         let options = LoadOptions::default();
-        Sequence::check(device, &options.plan(device)?, &files.config, Decoder::positions(CONTEXT))?;
-        let model = load::upload(device, files, options, Talk::Quiet)?;
+        ModelRunner::check(device, &options.plan(device)?, &files.config, Decoder::positions(CONTEXT))?;
+        let model = load::upload(device, files, options, Verbosity::Quiet)?;
         let prompt = match model.text.has_chat_template() {
             true => model.text.chat_tokens(&[Message::new("user", QUESTION)], Rendering::default())?,
             false => model.text.text_tokens(QUESTION)?,
         };
-        let (method, drafts) = (Method::Ar, Drafts::Fixed(0));
+        let (method, drafts) = (Method::Ar, DraftLength::Fixed(0));
         let options = DecoderOptions { method, drafts, context: CONTEXT, ..DecoderOptions::default() };
-        let mut decoder = Decoder::new(&model.transformer, None, options)?;
+        let mut decoder = Decoder::new(&model.weights, None, options)?;
         decoder.warm_up()?;
         interrupt::listen()?;
         let limits = Limits { max_tokens: 24, stop: Vec::new() };

@@ -8,24 +8,24 @@ use std::sync::Arc;
 
 use pard_engine::Result;
 use pard_engine::decoding::{Costs, Decoder, Method};
-use pard_engine::gpu::{Buffer, MemoryReport, Plan};
-use pard_engine::model::{LoadOptions, Model, Need, PassCost, Sequence, WeightChoice};
-use pard_engine::ops::{MAX_ROWS, WeightFormat, Yardstick};
+use pard_engine::gpu::{Buffer, KernelPlan, MemoryReport};
+use pard_engine::model::{LoadOptions, MemoryEstimate, Model, ModelRunner, PassCost, WeightDtype};
+use pard_engine::ops::{MAX_ROWS, PeakProbe, WeightFormat};
 
 use crate::args::{FitArguments, ModelArguments, QUANTISED};
-use crate::load::{self, Blueprints, Files, Sites};
-use crate::output::{self, Talk};
+use crate::load::{self, Blueprints, Files, Placement};
+use crate::output::{self, Verbosity};
 
 /// Chances of a proposal to be accepted that speeds are foretold for.
 const CHANCES: [f64; 4] = [0.5, 0.7, 0.9, 1.0];
 
 /// Runs the command. The exit code is 1 if the models do not fit.
 pub fn run(arguments: &FitArguments) -> anyhow::Result<ExitCode> {
-    let talk = Talk::unless(arguments.quiet);
+    let talk = Verbosity::unless(arguments.quiet);
     let files = Files::open(&arguments.models, true, talk)?;
     let context = load::context(&arguments.models, &files, talk);
     let device = arguments.models.device.open()?;
-    let sites = Sites::open(&device, &arguments.models, files.draft().is_some())?;
+    let sites = Placement::open(&device, &arguments.models, files.draft().is_some())?;
     let mut fit = Fit::of(&files, &sites, &arguments.models, context)?;
     if fit.verdict() != Some(false) && !arguments.sizes_only {
         talk.note("measuring passes over some of the layers");
@@ -43,13 +43,13 @@ struct Fit {
     target: String,
     draft: Option<String>,
     adapter: String,
-    plan: Plan,
+    plan: KernelPlan,
     options: LoadOptions,
     context: usize,
     /// Weights in each format, of both models.
     formats: Vec<(WeightFormat, u64)>,
-    need: Need,
-    draft_need: Option<Need>,
+    need: MemoryEstimate,
+    draft_need: Option<MemoryEstimate>,
     /// The draft's adapter and its memory, if it is another.
     elsewhere: Option<(String, Memory)>,
     memory: Memory,
@@ -78,8 +78,8 @@ impl Memory {
 
 /// A way to keep the weights.
 struct Way {
-    weights: WeightChoice,
-    need: Need,
+    weights: WeightDtype,
+    need: MemoryEstimate,
     fits: Option<bool>,
     /// The longest context that fits, up to what the target was made for or what was asked for; none if not even the
     /// shortest does.
@@ -87,7 +87,7 @@ struct Way {
 }
 
 impl Fit {
-    fn of(files: &Files, sites: &Sites, arguments: &ModelArguments, context: usize) -> Result<Fit> {
+    fn of(files: &Files, sites: &Placement, arguments: &ModelArguments, context: usize) -> Result<Fit> {
         let options = arguments.memory.load_options();
         let memory = Memory { report: sites.device.memory(), limit: arguments.memory_limit };
         let elsewhere = sites.draft.as_ref().map(|(device, _)| {
@@ -101,7 +101,7 @@ impl Fit {
         let max_context = files.target.config.context.max(context);
         let mut ways = Vec::new();
         let mut seen = Vec::new();
-        for weights in choices(options.weights) {
+        for weights in choices(options.dtype) {
             let blueprints = files.blueprints(arguments.memory.load_options_with(weights))?;
             let formats = formats(&blueprints);
             // What is quantised already stays as it is.
@@ -131,7 +131,7 @@ impl Fit {
     }
 
     /// What is needed on the target's device.
-    fn needed(&self) -> Need {
+    fn needed(&self) -> MemoryEstimate {
         self.need + self.draft_need.filter(|_| self.elsewhere.is_none()).unwrap_or_default()
     }
 
@@ -152,9 +152,9 @@ impl Fit {
 }
 
 /// The choice that was made, then the others.
-fn choices(asked: WeightChoice) -> Vec<WeightChoice> {
-    let quantised = QUANTISED.map(|(_, layers)| WeightChoice::Quantised { layers, ends: WeightFormat::Q8_0 });
-    let others = [WeightChoice::Compact, WeightChoice::Bf16].into_iter().chain(quantised);
+fn choices(asked: WeightDtype) -> Vec<WeightDtype> {
+    let quantised = QUANTISED.map(|(_, layers)| WeightDtype::Quantised { layers, ends: WeightFormat::Q8_0 });
+    let others = [WeightDtype::Compact, WeightDtype::Bf16].into_iter().chain(quantised);
     std::iter::once(asked).chain(others.filter(|other| *other != asked)).collect()
 }
 
@@ -171,9 +171,9 @@ fn formats(blueprints: &Blueprints) -> Vec<(WeightFormat, u64)> {
 
 impl Way {
     fn new(
-        weights: WeightChoice,
+        weights: WeightDtype,
         blueprints: &Blueprints,
-        sites: &Sites,
+        sites: &Placement,
         memory: Memory,
         [context, max_context]: [usize; 2],
     ) -> Way {
@@ -218,9 +218,9 @@ struct Speed {
 }
 
 impl Speed {
-    fn measure(files: &Files, sites: &Sites, fit: &Fit) -> Result<Speed> {
+    fn measure(files: &Files, sites: &Placement, fit: &Fit) -> Result<Speed> {
         let device = &sites.device;
-        let yardstick = Yardstick::new(device, &fit.plan, |index| index);
+        let yardstick = PeakProbe::new(device, &fit.plan, |index| index);
         let read = yardstick.and_then(|yardstick| yardstick.measure(device)).ok().map(|rates| rates.read);
         let blueprints = files.blueprints(fit.options)?;
         let target = Model::sample(device, &files.target, fit.options, None)?;
@@ -253,10 +253,10 @@ impl Speed {
 
 /// What passes over a sample of a model cost, and seconds of one at the context's end.
 fn cost(model: &Model, context: usize) -> Result<(PassCost, f64)> {
-    let transformer: &Arc<_> = &model.transformer;
+    let transformer: &Arc<_> = &model.weights;
     let choices = Buffer::storage(transformer.device(), "choices", 4 * MAX_ROWS as u64)?;
     let positions = Decoder::positions(context);
-    let sequence = Sequence::new(transformer, positions, transformer.config().vocab_size, &choices)?;
+    let sequence = ModelRunner::new(transformer, positions, transformer.config().vocab_size, &choices)?;
     let cost = match &model.tuning {
         Some(tuning) => tuning.pass_cost(),
         None => PassCost::measure_steadily(&sequence)?,

@@ -11,8 +11,8 @@ use crate::answer::{
     Begin, answer, drafts_json, joined, logprobs_json, logprobs_lines, sampling_json, statistics_json, summary,
 };
 use crate::args::GenerateArguments;
-use crate::load::Prepared;
-use crate::output::Talk;
+use crate::load::LoadedFiles;
+use crate::output::Verbosity;
 use crate::{interrupt, output, prompt};
 
 /// Tokens of an answer, unless told otherwise.
@@ -20,10 +20,10 @@ const DEFAULT_TOKENS: usize = 256;
 
 /// Runs the command.
 pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
-    let talk = Talk::unless(arguments.quiet);
+    let talk = Verbosity::unless(arguments.quiet);
     // All that can be wrong without a device is found out before anything is uploaded.
     let decoding = &arguments.decoding;
-    let prepared = Prepared::open(decoding, talk)?;
+    let prepared = LoadedFiles::open(decoding, talk)?;
     let prompt = prompt::read(arguments)?;
     let tokens = prompt.tokens(&prepared.files.target.text, &arguments.style)?;
     let context = prepared.context;

@@ -34,8 +34,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::load::Prepared;
-use crate::output::Talk;
+use crate::load::LoadedFiles;
+use crate::output::Verbosity;
 pub use arguments::ServeArguments;
 use ask::Defaults;
 use connection::Patience;
@@ -59,7 +59,7 @@ const LAST_ROUND: Duration = Duration::from_secs(10);
 
 /// Runs the command.
 pub fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
-    let talk = Talk::unless(arguments.quiet);
+    let talk = Verbosity::unless(arguments.quiet);
     let keys = Keys::read(arguments.api_key_file.as_deref())?;
     if !arguments.host.is_loopback() && keys.is_empty() {
         let reason = format!(
@@ -68,7 +68,7 @@ pub fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
         );
         return Err(Error::Option { option: "--host", reason }.into());
     }
-    let prepared = Prepared::open(&arguments.decoding, talk)?;
+    let prepared = LoadedFiles::open(&arguments.decoding, talk)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(TOKENIZERS)
@@ -105,11 +105,11 @@ struct Server {
     drain_timeout: Duration,
     /// Brings the engine's end, which nobody asked for where it fails.
     engine: oneshot::Receiver<pard_engine::Result<()>>,
-    talk: Talk,
+    talk: Verbosity,
 }
 
 impl Server {
-    fn start(arguments: ServeArguments, keys: Keys, prepared: Prepared, talk: Talk) -> anyhow::Result<Server> {
+    fn start(arguments: ServeArguments, keys: Keys, prepared: LoadedFiles, talk: Verbosity) -> anyhow::Result<Server> {
         let decoding = &arguments.decoding;
         let (context, parallel) = (prepared.context, usize::from(arguments.parallel));
         let queue = Arc::new(Queue::new(arguments.queue, parallel));

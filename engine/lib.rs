@@ -11,7 +11,7 @@
 //! let draft = Model::load_draft(&device, "amd/PARD-Qwen3-0.6B", &target, Default::default())?;
 //! let draft = Draft::new(&draft, &target, None)?;
 //! let options = DecoderOptions { method: Method::Pard, ..DecoderOptions::default() };
-//! let mut decoder = Decoder::new(&target.transformer, Some(&draft), options)?;
+//! let mut decoder = Decoder::new(&target.weights, Some(&draft), options)?;
 //! let prompt = target.text.chat_tokens(&[Message::new("user", "Who are you?")], Default::default())?;
 //! let limits = Limits { max_tokens: 256, stop: vec![] };
 //! for piece in Generation::start(&mut decoder, &target, &prompt, limits, &|| true)? {
@@ -40,8 +40,8 @@ pub mod text;
 pub mod training;
 
 pub use decoding::{
-    AnswerStream, Decoder, DecoderOptions, Draft, Drafts, FinishReason, Generation, Limits, Method, Piece,
-    RoundStatistics, SamplingOptions, Statistics, TokenLogprobs, Transcript,
+    AnswerStream, Completion, Decoder, DecoderOptions, Draft, DraftLength, FinishReason, Generation, Limits, Method,
+    Piece, RoundStatistics, SamplingParams, Statistics, TokenLogprobs,
 };
 pub use error::{Error, Result};
 pub use gpu::Device;

@@ -2,10 +2,10 @@
 //! AR, VSD and PARD write the same text. First every kernel, then whole models, under the plan of this adapter and under
 //! those of the GPU classes.
 
-use pard_engine::gpu::{Buffer, CacheFormat, Plan, Products};
-use pard_engine::model::Sequence;
+use pard_engine::gpu::{Buffer, CacheFormat, KernelPlan, MatmulPath};
+use pard_engine::model::ModelRunner;
 use pard_engine::ops::{
-    AttentionShape, Finish, MAX_ROWS, Matmul, Matrix, Role, RopeGains, RowSet, Step, Variant, WeightFormat,
+    AttentionShape, Epilogue, MAX_ROWS, Matmul, Matrix, Phase, RopeGains, RowRange, Step, Variant, WeightFormat,
 };
 
 use crate::ops::attention::{Layer, gpu_plan};
@@ -20,7 +20,7 @@ use crate::support::random::Random;
 use crate::support::tiny_model::Recipe;
 
 /// This adapter's plan with either float cache, and the others, one of which has an 8-bit cache.
-fn plans() -> Vec<Plan> {
+fn plans() -> Vec<KernelPlan> {
     [plan(CacheFormat::F16), plan(CacheFormat::F32)].into_iter().chain(GPU_PLANS).collect()
 }
 
@@ -53,7 +53,7 @@ fn matmul_rows_do_not_depend_on_each_other() {
     }
 }
 
-fn matmul_rows_alone_and_together(plan: Plan, format: WeightFormat, ending: Ending, random: &mut Random) {
+fn matmul_rows_alone_and_together(plan: KernelPlan, format: WeightFormat, ending: Ending, random: &mut Random) {
     let (outputs, depth) = (65, 136);
     let product = Product::new(device(), plan, format, [outputs, depth], ending, random);
     let x = random.normals(MAX_ROWS * depth, 1.0);
@@ -61,19 +61,25 @@ fn matmul_rows_alone_and_together(plan: Plan, format: WeightFormat, ending: Endi
     let context = format!("matmul, {format:?}, {ending:?}, {plan}");
     rows_alone_and_together(&context, outputs, |first, count| {
         let [x, residual] = [some(&x, depth, first, count), some(&residual, outputs, first, count)];
-        product.run(Role::Round, x, residual)
+        product.run(Phase::Decode, x, residual)
     });
 }
 
-fn gate_and_up_rows_alone_and_together(plan: Plan, format: WeightFormat, random: &mut Random) {
+fn gate_and_up_rows_alone_and_together(plan: KernelPlan, format: WeightFormat, random: &mut Random) {
     let (outputs, depth) = (65, 136);
     let product = GateUp::new(plan, format, [outputs, depth], random);
     let x = random.normals(MAX_ROWS * depth, 1.0);
     let context = format!("gate and up, {format:?}, {plan}");
-    rows_alone_and_together(&context, outputs, |first, count| product.run(Role::Round, some(&x, depth, first, count)));
+    rows_alone_and_together(&context, outputs, |first, count| {
+        product.run(Phase::Decode, some(&x, depth, first, count))
+    });
     // The prompt's kernel gives the same: cooperative products have one order of sums for all.
-    if plan.products != Products::Plain {
-        same_bits(&format!("{context}, as a prompt"), &product.run(Role::Prompt, &x), &product.run(Role::Round, &x));
+    if plan.products != MatmulPath::Plain {
+        same_bits(
+            &format!("{context}, as a prompt"),
+            &product.run(Phase::Prefill, &x),
+            &product.run(Phase::Decode, &x),
+        );
     }
 }
 
@@ -91,14 +97,14 @@ fn rows_by_quantised_weights_do_not_depend_on_each_other() {
             let blocks = Blocks::new(format, 2 * outputs, depth, &mut random);
             let x = random.normals(MAX_ROWS * depth, 1.0);
             let matrices = [
-                (2 * outputs, blocks.upload(device(), &plan), Finish::Store),
-                (outputs, blocks.upload_pair(device(), &plan), Finish::Swiglu),
+                (2 * outputs, blocks.upload(device(), &plan), Epilogue::Store),
+                (outputs, blocks.upload_pair(device(), &plan), Epilogue::Swiglu),
             ];
             // One of the two for each plan, unless both are asked for.
             let chosen = |at: usize| sweep() || at == (index + number) % 2;
             for (_, (outputs, matrix, finish)) in matrices.into_iter().enumerate().filter(|&(at, _)| chosen(at)) {
                 rows_alone_and_together(&format!("{format:?}, {plan}"), outputs, |first, count| {
-                    product(device(), &plan, &matrix, finish, Role::Round, some(&x, depth, first, count))
+                    product(device(), &plan, &matrix, finish, Phase::Decode, some(&x, depth, first, count))
                 });
             }
         }
@@ -120,7 +126,7 @@ fn every_variant_of_a_product_gives_the_same_bits() {
     for (index, (format, depth)) in formats.into_iter().enumerate() {
         let usual = device().default_plan();
         let plan = [usual, GPU_PLANS[0], usual, INTEGER_PLANS[0], INTEGER_PLANS[1]][index];
-        for (pair, finish) in [(1, Finish::Store), (2, Finish::Swiglu)] {
+        for (pair, finish) in [(1, Epilogue::Store), (2, Epilogue::Swiglu)] {
             let outputs = 65;
             let values = random.normals(2 * outputs * depth, 0.2);
             let source = |range: std::ops::Range<usize>, out: &mut [f32]| {
@@ -132,14 +138,14 @@ fn every_variant_of_a_product_gives_the_same_bits() {
             let x = input(device(), depth, &random.normals(MAX_ROWS * depth, 1.0));
             let y = output(device(), MAX_ROWS, outputs);
             let step = Buffer::shared::<Step>(device(), "step").expect("a small buffer");
-            let op = Matmul::new(device(), &plan, &step, &weights.expect("weights"), [&x, &y], finish, RowSet::All)
+            let op = Matmul::new(device(), &plan, &step, &weights.expect("weights"), [&x, &y], finish, RowRange::All)
                 .expect("shapes that fit");
             let run = |variant: Option<Variant>, rows: usize| {
                 step.write(device(), 0, &[Step { rows: rows as u32, ..Step::default() }]);
                 poison(device(), &y.buffer);
                 submit(device(), |pass| match variant {
                     Some(variant) => op.encode_as(pass, variant, rows).expect("a kernel that compiles"),
-                    None => op.encode(pass, Role::Round, rows).expect("a kernel that compiles"),
+                    None => op.encode(pass, Phase::Decode, rows).expect("a kernel that compiles"),
                 });
                 read(device(), "matmul", &y, rows)
             };
@@ -171,7 +177,7 @@ fn attention_rows_do_not_depend_on_each_other() {
                 for start in [0, 48, 240, 500] {
                     let context = format!("attention, {shape:?}, window {window:?}, {plan}, from {start}");
                     rows_alone_and_together(&context, width, |first, count| {
-                        layer.run(Role::Round, some(&query, width, first, count), start + first)
+                        layer.run(Phase::Decode, some(&query, width, first, count), start + first)
                     });
                 }
             }
@@ -197,7 +203,7 @@ fn every_variant_of_attention_gives_the_same_bits() {
                 let layer = Layer::new(device(), plan, shape, 1400, &mut random).windowed(window);
                 // Rows that all lie in a third block of parts, and such as cross into one.
                 for (start, counts) in [(1100, &[1, 2, 13][..]), (1010, &[7, MAX_ROWS][..])] {
-                    let alone = |row: usize| layer.run(Role::Round, some(&query, width, row, 1), start + row);
+                    let alone = |row: usize| layer.run(Phase::Decode, some(&query, width, row, 1), start + row);
                     let alone: Vec<f32> = (0..counts[counts.len() - 1]).flat_map(alone).collect();
                     for &count in counts {
                         for (variant, got) in layer.run_every_variant(&query[..count * width], start) {
@@ -219,9 +225,9 @@ fn attention_of_many_rows_walks_blocks_with_the_same_bits() {
     let (width, start) = (64 * 32, 1000);
     let layer = Layer::new(device(), gpu_plan(CacheFormat::F16), shape, 1040, &mut random);
     let query = random.normals(MAX_ROWS * width, 2.0);
-    let together = layer.run(Role::Round, &query, start);
+    let together = layer.run(Phase::Decode, &query, start);
     for row in [0, 1, 17, 23, 24, MAX_ROWS - 1] {
-        let alone = layer.run(Role::Round, some(&query, width, row, 1), start + row);
+        let alone = layer.run(Phase::Decode, some(&query, width, row, 1), start + row);
         same_bits(&format!("row {row} of {MAX_ROWS}"), some(&together, width, row, 1), &alone);
     }
 }
@@ -281,7 +287,7 @@ fn prompt_kernels_give_the_same_bits_however_a_prompt_is_cut() {
     prompts_whole_and_cut(plans());
 }
 
-fn prompts_whole_and_cut(plans: Vec<Plan>) {
+fn prompts_whole_and_cut(plans: Vec<KernelPlan>) {
     let mut random = Random::new(85);
     for (index, plan) in plans.into_iter().enumerate() {
         let pieces = [1, 7, 33, 8, 21];
@@ -295,8 +301,8 @@ fn prompts_whole_and_cut(plans: Vec<Plan>) {
         let query = random.normals(rows * 3 * 64, 2.0);
         let run = |first: usize, count: usize| {
             let [part, before] = [some(&x, depth, first, count), some(&residual, outputs, first, count)];
-            let projected = product.run(Role::Prompt, part, before);
-            (projected, layer.run(Role::Prompt, some(&query, 3 * 64, first, count), 200 + first))
+            let projected = product.run(Phase::Prefill, part, before);
+            (projected, layer.run(Phase::Prefill, some(&query, 3 * 64, first, count), 200 + first))
         };
         let whole = run(0, rows);
         let mut parts = (Vec::new(), Vec::new());
@@ -313,7 +319,7 @@ fn prompts_whole_and_cut(plans: Vec<Plan>) {
 }
 
 /// Models of all families under plans that turn; in a sweep under all plans.
-fn every_model(plans: &[Plan], mut case: impl FnMut(&str, &Recipe, &dyn Fn() -> Sequence)) {
+fn every_model(plans: &[KernelPlan], mut case: impl FnMut(&str, &Recipe, &dyn Fn() -> ModelRunner)) {
     let windowed = [Recipe::mistral(4), Recipe::partly_windowed(4)];
     for (index, recipe) in Recipe::each_family(4).into_iter().chain(windowed).enumerate() {
         for (turn, plan) in plans.iter().enumerate() {
@@ -323,7 +329,7 @@ fn every_model(plans: &[Plan], mut case: impl FnMut(&str, &Recipe, &dyn Fn() -> 
             let model = upload(&recipe, plan);
             let sequence = || {
                 let choices = Buffer::storage(device(), "choices", 128).expect("a small buffer");
-                Sequence::new(&model, 600, recipe.config.vocab_size, &choices).expect("a small model fits")
+                ModelRunner::new(&model, 600, recipe.config.vocab_size, &choices).expect("a small model fits")
             };
             case(&format!("{:?}, {plan}", recipe.config.family), &recipe, &sequence);
         }
@@ -331,8 +337,8 @@ fn every_model(plans: &[Plan], mut case: impl FnMut(&str, &Recipe, &dyn Fn() -> 
 }
 
 /// The logits of `rows` rows from `first` on, in one pass.
-fn logits(sequence: &Sequence, tokens: &[u32], first: usize, rows: usize) -> Vec<f32> {
-    sequence.run(Role::Round, &tokens[first..first + rows], first, rows).expect("rows");
+fn logits(sequence: &ModelRunner, tokens: &[u32], first: usize, rows: usize) -> Vec<f32> {
+    sequence.run(Phase::Decode, &tokens[first..first + rows], first, rows).expect("rows");
     sequence.logits(rows).expect("logits")
 }
 
@@ -341,7 +347,7 @@ fn logits_of_rows_at_once_are_those_one_by_one() {
     logits_at_once_and_one_by_one(&plans());
 }
 
-fn logits_at_once_and_one_by_one(plans: &[Plan]) {
+fn logits_at_once_and_one_by_one(plans: &[KernelPlan]) {
     every_model(plans, |context, recipe, sequence| {
         // The rows cross a part of attention's keys under every plan.
         let (prompt, rows) = (250, if sweep() { MAX_ROWS } else { 13 });
@@ -387,7 +393,7 @@ fn rows_of_cooperative_products_do_not_depend_on_each_other() {
         endings.into_iter().for_each(|ending| matmul_rows_alone_and_together(plan, format, ending, &mut random));
     }
     for (format, lanes) in [(WeightFormat::Bf16, 8), (WeightFormat::F32, 32)] {
-        gate_and_up_rows_alone_and_together(Plan { lanes, ..plan }, format, &mut random);
+        gate_and_up_rows_alone_and_together(KernelPlan { lanes, ..plan }, format, &mut random);
     }
     prompts_whole_and_cut(vec![plan; 3]);
     logits_at_once_and_one_by_one(&[plan]);

@@ -9,10 +9,10 @@ use candle_core::{DType, Tensor};
 use fastrand::Rng;
 use pard_engine::Error;
 use pard_engine::checkpoint::config::{Config, TargetLayers};
-use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, Drafts, Method, Pool};
-use pard_engine::gpu::{CacheFormat, Plan};
-use pard_engine::model::{PassCost, TARGET_PROJECTION, Transformer};
-use pard_engine::training::{Network, PackedRows, Recipe as NetworkRecipe, Retention};
+use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, DraftLength, Method, Pool};
+use pard_engine::gpu::{CacheFormat, KernelPlan};
+use pard_engine::model::{PassCost, TARGET_PROJECTION, Weights};
+use pard_engine::training::{CodRetention, Network, PackedRows, Recipe as NetworkRecipe};
 
 use crate::decoding::{CONTEXT, decode, decoder, lengths};
 use crate::support::gpu::{device, plan, upload};
@@ -48,7 +48,7 @@ impl Pair {
     }
 
     /// Both on the device.
-    fn upload(&self, plan: &Plan) -> (Arc<Transformer>, Draft) {
+    fn upload(&self, plan: &KernelPlan) -> (Arc<Weights>, Draft) {
         let target = upload(&self.target, plan);
         let model = self.draft.upload(&target, plan).expect("a draft");
         let draft = Draft { name: "reader".to_owned(), model, mask: Some(MASK) };
@@ -175,7 +175,7 @@ fn it_proposes_the_same_in_passes_with_others() {
         .map(|seed| {
             let options = DecoderOptions {
                 method: Method::Pard,
-                drafts: Drafts::Fixed(3),
+                drafts: DraftLength::Fixed(3),
                 context: CONTEXT,
                 run_ahead: Some(false),
                 ..DecoderOptions::default()
@@ -234,7 +234,7 @@ fn its_gradients_are_those_of_candles_autograd() {
         let mut tensors = recipe.tensors();
         tensors.insert(TARGET_PROJECTION.to_owned(), projection(73, config.hidden_size));
         let mask = config.vocab_size as u32 - 1;
-        let retention = Retention { segments: 4, ratio: 0.7, least: 0.2 };
+        let retention = CodRetention { segments: 4, ratio: 0.7, least: 0.2 };
         let parts: Vec<PackedRows> = samples(&mut Random::new(74), config.vocab_size)
             .iter()
             .map(|sample| PackedRows::of(sample, &retention, mask, &mut Rng::with_seed(75)))

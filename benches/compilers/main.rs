@@ -29,7 +29,7 @@ mod ops {
 use std::error::Error;
 use std::path::Path;
 
-use pard_engine::gpu::{AdapterQuery, Device, Plan, Products, QuantisedChoice, Shaders};
+use pard_engine::gpu::{AdapterQuery, Device, KernelPlan, MatmulPath, QuantisedChoice, Shaders};
 use pard_engine::model::LoadOptions;
 
 use recorder::Recorder;
@@ -65,9 +65,13 @@ fn all(folder: &Path, shaders: &Path, words: &[String]) -> Result<(), Box<dyn Er
     if has("alternatives") {
         recorder.choice = "tuner";
         shapes::candidates(&mut recorder, &device, &plan)?;
-        if let (Some(tile), Products::Plain) = (device.cooperative_tile(), plan.products) {
+        if let (Some(tile), MatmulPath::Plain) = (device.cooperative_tile(), plan.products) {
             recorder.choice = "cooperative";
-            shapes::products(&mut recorder, &device, &Plan { products: Products::Cooperative { tile }, ..plan })?;
+            shapes::products(
+                &mut recorder,
+                &device,
+                &KernelPlan { products: MatmulPath::Cooperative { tile }, ..plan },
+            )?;
         }
     }
     if has("every") {

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use pard_engine::gpu::{Composition, Device, Pass, Plan, Shaders, compose};
+use pard_engine::gpu::{Composition, Device, KernelPlan, Pass, Shaders, compose};
 use serde_json::{Map, Value, json};
 
 /// Collects dispatches by operation, and modules by composition.
@@ -135,7 +135,7 @@ impl Recorder {
     }
 
     /// Writes down all that was found.
-    pub fn finish(mut self, device: &Device, plan: &Plan) -> Result<(), Box<dyn Error>> {
+    pub fn finish(mut self, device: &Device, plan: &KernelPlan) -> Result<(), Box<dyn Error>> {
         self.learn(device)?;
         let mut choices: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for used in &self.uses {

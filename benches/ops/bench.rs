@@ -5,8 +5,8 @@
 use std::time::Instant;
 
 use pard_engine::Result;
-use pard_engine::gpu::{AdapterQuery, Buffer, Device, Pass, Plan};
-use pard_engine::ops::{COLD_BYTES, MAX_ROWS, Step, Tensor, Yardstick};
+use pard_engine::gpu::{AdapterQuery, Buffer, Device, KernelPlan, Pass};
+use pard_engine::ops::{COLD_BYTES, MAX_ROWS, PeakProbe, Step, Tensor};
 
 use crate::comparison;
 use crate::oracle::Expected;
@@ -60,7 +60,7 @@ pub struct Case<'a> {
 /// The device under test and the yardstick.
 pub struct Bench {
     pub device: Device,
-    pub plan: Plan,
+    pub plan: KernelPlan,
     /// The step that all cases share.
     pub step: Buffer,
     filter: String,
@@ -69,14 +69,14 @@ pub struct Bench {
 
 /// The engine's yardstick, checked, and the variant of it that reads fastest here.
 struct Reader {
-    yardstick: Yardstick,
+    yardstick: PeakProbe,
     variant: usize,
 }
 
 impl Reader {
-    fn new(device: &Device, plan: &Plan) -> Result<Reader> {
+    fn new(device: &Device, plan: &KernelPlan) -> Result<Reader> {
         let word = |index: u64| index.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17);
-        let mut reader = Reader { yardstick: Yardstick::new(device, plan, word)?, variant: 0 };
+        let mut reader = Reader { yardstick: PeakProbe::new(device, plan, word)?, variant: 0 };
         let words = reader.yardstick.source_bytes() / 8;
         let fold =
             |words: std::ops::Range<u64>| words.map(word).fold(0, |sum, word| sum ^ word as u32 ^ (word >> 32) as u32);

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::AdaptArguments;
 use crate::args::{MemoryArguments, RespondArguments};
-use crate::output::Talk;
+use crate::output::Verbosity;
 use crate::{interrupt, prompt, respond};
 
 /// The teacher's responses, in the draft's folder.
@@ -14,7 +14,7 @@ const RESPONSES: &str = "responses.jsonl";
 
 /// The files to learn from: those of `arguments`, with the teacher's responses in the place of files of prompts alone.
 /// Nothing if Ctrl-C came before all were written.
-pub fn complete(arguments: &AdaptArguments, talk: Talk) -> anyhow::Result<Option<Vec<PathBuf>>> {
+pub fn complete(arguments: &AdaptArguments, talk: Verbosity) -> anyhow::Result<Option<Vec<PathBuf>>> {
     let Some(teacher) = &arguments.teacher else { return Ok(Some(arguments.data.clone())) };
     let (mut prompts, mut files) = (Vec::new(), Vec::new());
     for path in &arguments.data {

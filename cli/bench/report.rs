@@ -98,7 +98,7 @@ impl Report<'_> {
     }
 
     fn heading(&self) -> String {
-        let transformer = &self.models.target.transformer;
+        let transformer = &self.models.target.weights;
         let drafted = match self.draft {
             None => String::new(),
             Some(name) => format!(", drafted for by {name}"),

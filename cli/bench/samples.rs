@@ -67,7 +67,7 @@ impl Subject<'_> {
 
     /// What stands below the table.
     pub fn markdown_ending(&self) -> String {
-        let transformer = &self.model.transformer;
+        let transformer = &self.model.weights;
         format!("\npard {}; {}; {}", env!("CARGO_PKG_VERSION"), transformer.device().name(), transformer.plan())
     }
 
@@ -99,7 +99,7 @@ impl Subject<'_> {
 
     /// llama-bench's names where it has one; the medians, the kernels and the context are ours.
     fn fields(&self, samples: &Samples) -> Vec<(&'static str, Value)> {
-        let transformer = &self.model.transformer;
+        let transformer = &self.model.weights;
         let (times, speeds) = (samples.nanoseconds(), samples.tokens_per_second());
         let (mean_time, time_deviation) = mean_and_deviation(&times);
         let (mean_speed, speed_deviation) = mean_and_deviation(&speeds);
@@ -133,7 +133,7 @@ impl Subject<'_> {
 
     /// The cells that all tests share.
     fn cells(&self) -> [String; 4] {
-        let transformer = &self.model.transformer;
+        let transformer = &self.model.weights;
         let name = self.model.name().replace('|', "\\|");
         [name, size(transformer.bytes()), count(self.parameters), transformer.device().backend().to_owned()]
     }

@@ -11,7 +11,7 @@ use pard_engine::decoding::{Decoder, DecoderOptions};
 use super::samples::{Samples, Subject};
 use crate::args::{BenchArguments, Format, TestArguments};
 use crate::load::Files;
-use crate::output::{self, Talk};
+use crate::output::{self, Verbosity};
 use crate::{inspect, interrupt};
 
 /// What is timed.
@@ -42,7 +42,7 @@ impl Test {
 
 /// Runs the command.
 pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
-    let talk = Talk::unless(arguments.quiet);
+    let talk = Verbosity::unless(arguments.quiet);
     let tests = tests(&arguments.tests);
     let files = Files::open(&arguments.models, false, talk)?;
     // Either kind of test holds one token more than its name says: what is chosen at last, or what stands at first.
@@ -58,7 +58,7 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
 
     interrupt::listen()?;
     let begin = models.target.text.begin_token().unwrap_or(0);
-    let prompt = random_tokens(needed, models.target.transformer.config().vocab_size);
+    let prompt = random_tokens(needed, models.target.weights.config().vocab_size);
     let subject = Subject { model: &models.target, path, parameters, context };
     let format = arguments.format().unwrap_or(Format::Markdown);
     let bar = talk.bar(String::new(), "{msg} {wide_bar} {pos}/{len}");

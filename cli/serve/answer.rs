@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use pard_engine::decoding::{Decoder, Transcript};
+use pard_engine::decoding::{Completion, Decoder};
 use pard_engine::text::ChatTokenizer;
 use pard_engine::{Error, Result};
 use tokio::sync::mpsc::error::TrySendError;
@@ -24,7 +24,7 @@ const PIECES: std::ops::RangeInclusive<usize> = 32..=1024;
 pub struct Answer {
     job: Job,
     session: Session,
-    transcript: Transcript,
+    transcript: Completion,
     stop_tokens: Vec<u32>,
     /// Tokens of the prompt that the decoder was given.
     read: usize,
@@ -73,7 +73,7 @@ impl Answer {
             Reuse::Allowed => shared(session.decoder.tokens(), &job.prompt[..job.prompt.len().saturating_sub(1)]),
             Reuse::Never => 0,
         };
-        let transcript = Transcript::new(text, job.limits.clone(), room);
+        let transcript = Completion::new(text, job.limits.clone(), room);
         Ok(Answer {
             transcript,
             stop_tokens: text.stop_tokens.clone(),

@@ -1,7 +1,7 @@
 //! What a request asks for, read from its JSON: OpenAI's parameters, llama.cpp's names for what OpenAI lacks, and an object
 //! `pard` of our own. What is asked for and cannot be had is refused; what is not known is ignored, as others do.
 
-use pard_engine::decoding::{Drafts, Limits, MAX_DRAFTS, MAX_LOGPROBS, Method, SamplingOptions};
+use pard_engine::decoding::{DraftLength, Limits, MAX_DRAFTS, MAX_LOGPROBS, Method, SamplingParams};
 use pard_engine::text::{Message, Rendering};
 use serde_json::{Value, json};
 
@@ -35,7 +35,7 @@ pub enum Prompt {
 /// What holds where a request says nothing, and what it may choose from.
 #[derive(Debug, Clone)]
 pub struct Defaults {
-    pub sampling: SamplingOptions,
+    pub sampling: SamplingParams,
     pub limits: Limits,
     pub proposer: Proposer,
     /// The methods that the models allow.
@@ -52,7 +52,7 @@ pub struct Ask {
     /// Answers to each prompt.
     pub n: usize,
     pub limits: Limits,
-    pub sampling: SamplingOptions,
+    pub sampling: SamplingParams,
     pub proposer: Proposer,
     pub reuse: Reuse,
     pub stream: bool,
@@ -104,10 +104,10 @@ impl Ask {
     }
 
     /// How the answer `index` is drawn: each by a seed of its own.
-    pub fn sampling_of(&self, index: usize) -> SamplingOptions {
+    pub fn sampling_of(&self, index: usize) -> SamplingParams {
         // Where nothing is drawn there is nothing to name.
         let seed = if self.sampling.temperature == 0.0 { 0 } else { self.sampling.seed.wrapping_add(index as u64) };
-        SamplingOptions { seed, ..self.sampling.clone() }
+        SamplingParams { seed, ..self.sampling.clone() }
     }
 }
 
@@ -202,7 +202,7 @@ fn limits(fields: &Fields, defaults: &Defaults) -> Result<Limits, Fault> {
     Ok(Limits { max_tokens, stop })
 }
 
-fn sampling(kind: Kind, fields: &Fields, defaults: &Defaults) -> Result<SamplingOptions, Fault> {
+fn sampling(kind: Kind, fields: &Fields, defaults: &Defaults) -> Result<SamplingParams, Fault> {
     let mut sampling = defaults.sampling.clone();
     // Two requests are two draws, unless somebody says otherwise.
     let named = Some(defaults.sampling.seed).filter(|&seed| seed != 0);
@@ -249,13 +249,13 @@ fn proposer(extras: &Fields, defaults: &Defaults) -> Result<Proposer, Fault> {
         let missing = || Fault::parameter("pard.method", format!("there is {}", names.join(", ")));
         let method = *found.ok_or_else(missing)?;
         if proposer.method == Method::Ar && method != Method::Ar {
-            proposer.drafts = Drafts::Auto;
+            proposer.drafts = DraftLength::Auto;
         }
         proposer.method = method;
     }
     match extras.get("k") {
-        Some(Value::String(text)) if text == "auto" => proposer.drafts = Drafts::Auto,
-        Some(_) => proposer.drafts = Drafts::Fixed(extras.count("k", 0..=MAX_DRAFTS)?.unwrap_or(0)),
+        Some(Value::String(text)) if text == "auto" => proposer.drafts = DraftLength::Auto,
+        Some(_) => proposer.drafts = DraftLength::Fixed(extras.count("k", 0..=MAX_DRAFTS)?.unwrap_or(0)),
         None => {}
     }
     Ok(proposer.simplest())
@@ -265,8 +265,8 @@ impl Proposer {
     /// The same where nothing is proposed: AR.
     pub fn simplest(self) -> Proposer {
         match self {
-            Proposer { method: Method::Ar, .. } | Proposer { drafts: Drafts::Fixed(0), .. } => {
-                Proposer { method: Method::Ar, drafts: Drafts::Fixed(0) }
+            Proposer { method: Method::Ar, .. } | Proposer { drafts: DraftLength::Fixed(0), .. } => {
+                Proposer { method: Method::Ar, drafts: DraftLength::Fixed(0) }
             }
             proposer => proposer,
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pard_engine::decoding::{Drafts, FinishReason, Limits, Method, SamplingOptions, Statistics, TokenLogprobs};
+use pard_engine::decoding::{DraftLength, FinishReason, Limits, Method, SamplingParams, Statistics, TokenLogprobs};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::fault::Fault;
@@ -18,7 +18,7 @@ pub struct Job {
     pub index: usize,
     pub prompt: Arc<[u32]>,
     pub limits: Limits,
-    pub sampling: SamplingOptions,
+    pub sampling: SamplingParams,
     pub proposer: Proposer,
     pub reuse: Reuse,
     /// Where it goes. Closed once nobody waits for it any more.
@@ -30,7 +30,7 @@ pub struct Job {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Proposer {
     pub method: Method,
-    pub drafts: Drafts,
+    pub drafts: DraftLength,
 }
 
 /// Whether caches of answers before may be gone on from.

@@ -1,11 +1,11 @@
 //! Decoders that stay between answers with what their caches hold.
 
 use pard_engine::Result;
-use pard_engine::decoding::{Acceptance, Decoder, DecoderOptions, Method, Pool};
+use pard_engine::decoding::{AcceptanceRule, Decoder, DecoderOptions, Method, Pool};
 
 use super::job::{Job, Proposer, Reuse};
 use crate::load::Models;
-use crate::output::Talk;
+use crate::output::Verbosity;
 
 /// A decoder, which answers one request after the other.
 pub struct Session {
@@ -18,12 +18,12 @@ pub struct Idle {
     sessions: Vec<Session>,
     pool: Pool,
     options: DecoderOptions,
-    talk: Talk,
+    talk: Verbosity,
 }
 
 impl Idle {
     /// None yet. Those that are made are of `pool` and work as `options` say, apart from what each answer chooses for itself.
-    pub fn new(pool: Pool, options: DecoderOptions, talk: Talk) -> Idle {
+    pub fn new(pool: Pool, options: DecoderOptions, talk: Verbosity) -> Idle {
         Idle { sessions: Vec::new(), pool, options, talk }
     }
 
@@ -45,7 +45,7 @@ impl Idle {
         let mut options = DecoderOptions { method: proposer.method, drafts: proposer.drafts, ..self.options.clone() };
         if matches!(proposer.method, Method::Ar | Method::Ngram) {
             // Only what a model proposes has chances that it could be accepted by.
-            options.acceptance = Acceptance::Noise;
+            options.acceptance = AcceptanceRule::Noise;
         }
         let mut decoder = self.pool.decoder(options)?;
         if decoder.options().method != Method::Ar {

@@ -11,7 +11,8 @@ use super::model::{PardDraft, PardModel};
 use super::tokens::{PardMessage, chat_tokens};
 use super::writer::{PardOnRound, PardRound, PardStatistics, Writer};
 use crate::decoding::{
-    Acceptance, Costs, Decoder, DecoderOptions, Drafts, Limits, MAX_DRAFTS, Method, NgramOptions, SamplingOptions,
+    AcceptanceRule, Costs, Decoder, DecoderOptions, DraftLength, Limits, MAX_DRAFTS, Method, NgramOptions,
+    SamplingParams,
 };
 use crate::model::{Model, Tuning};
 
@@ -118,20 +119,20 @@ impl PardSessionOptions {
             (other, _) => return Err(Failure::argument(format!("method is {other}, which means nothing"))),
         };
         let drafts = match self.drafts {
-            0 => Drafts::Auto,
-            drafts => Drafts::Fixed(usize::try_from(drafts).map_err(|_| {
+            0 => DraftLength::Auto,
+            drafts => DraftLength::Fixed(usize::try_from(drafts).map_err(|_| {
                 Failure::argument(format!("drafts is {drafts}; it must be 1 to {MAX_DRAFTS}, or 0 to let it be chosen"))
             })?),
         };
         let context = match self.context {
-            0 => model.transformer.config().context.min(DEFAULT_CONTEXT),
+            0 => model.weights.config().context.min(DEFAULT_CONTEXT),
             context => context,
         };
         let mut options = DecoderOptions { method, drafts, context, ..DecoderOptions::default() };
         options.run_ahead = choice("run_ahead", self.run_ahead)?;
         options.acceptance = match self.acceptance {
-            0 => Acceptance::Noise,
-            1 => Acceptance::Rejection,
+            0 => AcceptanceRule::Noise,
+            1 => AcceptanceRule::Rejection,
             other => return Err(Failure::argument(format!("acceptance is {other}, which means nothing"))),
         };
         let usual = options.ngram;
@@ -156,7 +157,7 @@ impl PardAnswerOptions {
 }
 
 impl PardAnswerOptions {
-    unsafe fn sampling(&self) -> Result<SamplingOptions, Failure> {
+    unsafe fn sampling(&self) -> Result<SamplingParams, Failure> {
         // SAFETY: as above.
         let (biases, banned) = unsafe {
             let biases = arguments::list(self.logit_bias, self.logit_bias_count, "logit_bias")?;
@@ -164,7 +165,7 @@ impl PardAnswerOptions {
         };
         let or_one = |value: f32| if value == 0.0 { 1.0 } else { value };
         let asks_for_logprobs = choice("logprobs", self.logprobs)?.unwrap_or(self.top_logprobs > 0);
-        Ok(SamplingOptions {
+        Ok(SamplingParams {
             temperature: self.temperature,
             seed: self.seed,
             top_k: self.top_k,
@@ -229,7 +230,7 @@ pub unsafe extern "C" fn pard_session_new(
             }
             let options: PardSessionOptions = arguments::options(options, "pard_session_options")?;
             let options = options.decoder_options(model, draft)?;
-            let mut decoder = Decoder::new(&model.transformer, draft.map(|draft| &draft.draft), options)?;
+            let mut decoder = Decoder::new(&model.weights, draft.map(|draft| &draft.draft), options)?;
             let target_cost = model.tuning.as_ref().map(Tuning::pass_cost);
             if let (Some(target), Some(draft)) = (target_cost, draft.and_then(|draft| draft.cost.clone())) {
                 decoder.set_costs(Costs { target, draft });

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::arguments::Shared;
 use super::failure::Failure;
 use crate::decoding::{
-    Decoder, FinishReason, Limits, MAX_DRAFTS, Method, RoundStatistics, SamplingOptions, Statistics, TokenLogprobs,
-    Transcript,
+    Completion, Decoder, FinishReason, Limits, MAX_DRAFTS, Method, RoundStatistics, SamplingParams, Statistics,
+    TokenLogprobs,
 };
 use crate::model::Model;
 
@@ -16,7 +16,7 @@ use crate::model::Model;
 pub(super) struct Writer {
     pub model: Arc<Model>,
     decoder: Decoder,
-    transcript: Option<Transcript>,
+    transcript: Option<Completion>,
     /// The answer's text, and the zero byte that C wants at the end.
     pub text: Vec<u8>,
     /// The text of the last round, likewise.
@@ -166,14 +166,14 @@ impl Writer {
         &mut self,
         prompt: &[u32],
         limits: Limits,
-        sampling: SamplingOptions,
+        sampling: SamplingParams,
         cancelled: &AtomicBool,
     ) -> Result<(), Failure> {
         self.decoder.set_sampling(sampling)?;
         let is_cancelled = || cancelled.load(Ordering::Relaxed);
         self.decoder.start(prompt, &|| !is_cancelled())?;
         let room = self.decoder.options().context - prompt.len();
-        let transcript = self.transcript.insert(Transcript::new(&self.model.text, limits, room));
+        let transcript = self.transcript.insert(Completion::new(&self.model.text, limits, room));
         if is_cancelled() {
             transcript.end(FinishReason::Cancelled);
         }
@@ -182,7 +182,7 @@ impl Writer {
 
     /// Whether and why the answer has ended. One that was never begun counts as cancelled.
     fn finish(&self) -> Option<FinishReason> {
-        self.transcript.as_ref().map_or(Some(FinishReason::Cancelled), Transcript::finish_reason)
+        self.transcript.as_ref().map_or(Some(FinishReason::Cancelled), Completion::finish_reason)
     }
 
     /// Runs one round, if the answer wants one.

@@ -4,7 +4,7 @@
 //! PARD, arXiv:2504.18583: the draft proposes K tokens in one pass by reading K - 1 mask tokens; the target checks all
 //! of them in one pass, as a chain. VSD (arXiv:2211.17192) takes K passes of the draft; n-grams are looked up by the host;
 //! AR has no proposals. All commit exactly what the target alone would, since a row's result does not depend on the rows
-//! beside it; but for tokens drawn by [`super::Acceptance::Rejection`], which keeps their distribution only.
+//! beside it; but for tokens drawn by [`super::AcceptanceRule::Rejection`], which keeps their distribution only.
 
 mod in_flight;
 mod pooled;
@@ -14,21 +14,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::draft::Draft;
-use super::options::{DecoderOptions, Drafts, MAX_DRAFTS, Method};
+use super::options::{DecoderOptions, DraftLength, MAX_DRAFTS, Method};
 use super::pace::{Costs, Pace, Speculation};
-use super::pool::{Pool, Seat};
-use super::rounds::{Proposer, Rounds};
-use super::sampling::{SamplingOptions, TokenLogprobs};
+use super::pool::{CacheSlot, Pool};
+use super::round::{Proposer, RoundRecorder};
+use super::sampling_params::{SamplingParams, TokenLogprobs};
 use super::statistics::{RoundStatistics, Statistics};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
-use crate::model::{PassCost, Transformer, Way};
-use crate::ops::{Role, Session};
+use crate::model::{PassCost, Way, Weights};
+use crate::ops::{Phase, Session};
 
 /// One sequence being decoded.
 pub struct Decoder {
     device: Device,
-    rounds: Rounds,
+    rounds: RoundRecorder,
     options: DecoderOptions,
     run_ahead: bool,
     /// Seconds that a round takes to the draft's device and back, if that is another.
@@ -67,26 +67,26 @@ impl Decoder {
     /// [`Error::Option`] if an option is out of range or the method lacks its draft, [`Error::NoMaskToken`];
     /// [`Error::Gpu`] if this driver's rounding depends on the number of rows; [`Error::Limit`] or
     /// [`Error::OutOfMemory`] if the caches do not fit.
-    pub fn new(target: &Arc<Transformer>, draft: Option<&Draft>, options: DecoderOptions) -> Result<Decoder> {
+    pub fn new(target: &Arc<Weights>, draft: Option<&Draft>, options: DecoderOptions) -> Result<Decoder> {
         let options = options.checked()?;
         options.sampling.check_tokens(target.config().vocab_size)?;
         Pool::new(target, draft, options.context, 1)?.decoder(options)
     }
 
     /// A decoder in `seat`, whose options were checked.
-    pub(super) fn seated(seat: Seat, mask: u32, options: DecoderOptions) -> Result<Decoder> {
+    pub(super) fn seated(seat: CacheSlot, mask: u32, options: DecoderOptions) -> Result<Decoder> {
         let device = seat.target().alone().model().device().clone();
         let resample = !options.sampling.is_greedy() || options.sampling.top_logprobs.is_some();
-        let rounds = Rounds::new(options.method, mask, options.context, seat)?;
+        let rounds = RoundRecorder::new(options.method, mask, options.context, seat)?;
         Ok(Decoder {
             // The host has to know what it tells a draft on another device.
             run_ahead: !rounds.is_split() && options.run_ahead.unwrap_or(!device.is_software()),
-            crossing: if options.drafts == Drafts::Auto { rounds.crossing()? } else { 0.0 },
+            crossing: if options.drafts == DraftLength::Auto { rounds.crossing()? } else { 0.0 },
             rounds,
             resample,
             device,
             // What tokens promise is compared by their number, unless K is chosen and costs are known.
-            pace: (options.with_ngrams && options.drafts != Drafts::Auto)
+            pace: (options.with_ngrams && options.drafts != DraftLength::Auto)
                 .then(|| Pace::new(options.method, Costs::equal(), 0.0)),
             ngrams: options.with_ngrams.then(|| Pace::new(Method::Ngram, Costs::equal(), 0.0)),
             proposer: Proposer::Draft,
@@ -120,7 +120,7 @@ impl Decoder {
     ///
     /// [`Error::Option`], which names the option that is out of range or the token that the model does not
     /// know; nothing has changed then.
-    pub fn set_sampling(&mut self, sampling: SamplingOptions) -> Result<()> {
+    pub fn set_sampling(&mut self, sampling: SamplingParams) -> Result<()> {
         sampling.check()?;
         if self.rounds.is_split() {
             DecoderOptions { sampling: sampling.clone(), ..self.options.clone() }.check_crossing()?;
@@ -164,7 +164,7 @@ impl Decoder {
     /// [`Error::Compile`] if a kernel does not compile; as [`Device::check`].
     pub fn warm_up(&mut self) -> Result<()> {
         self.forget()?;
-        let shortest = if self.options.drafts == Drafts::Auto { 0 } else { self.options.drafts.most() };
+        let shortest = if self.options.drafts == DraftLength::Auto { 0 } else { self.options.drafts.most() };
         let longest = self.options.drafts.most();
         let draft_rows = match self.options.method {
             Method::Ar | Method::Ngram => 0..=0,
@@ -173,17 +173,17 @@ impl Decoder {
         };
         let slot = self.seat().slot;
         if let Some(draft) = self.rounds.draft() {
-            draft.run_slot(slot, Role::Prompt, &[0], 0, 0)?;
+            draft.run_slot(slot, Phase::Prefill, &[0], 0, 0)?;
             for rows in draft_rows {
                 let outputs = if self.options.method == Method::Vsd { 1 } else { rows.min(longest) };
-                draft.run_slot(slot, Role::Round, &vec![0; rows], 0, outputs)?;
+                draft.run_slot(slot, Phase::Decode, &vec![0; rows], 0, outputs)?;
             }
             draft.model().device().wait()?;
         }
         let target = self.rounds.target();
-        target.run_slot(slot, Role::Prompt, &[0], 0, 0)?;
+        target.run_slot(slot, Phase::Prefill, &[0], 0, 0)?;
         for drafts in shortest..=longest {
-            target.run_slot(slot, Role::Round, &vec![0; drafts + 1], 0, drafts + 1)?;
+            target.run_slot(slot, Phase::Decode, &vec![0; drafts + 1], 0, drafts + 1)?;
         }
         self.device.wait()
     }
@@ -247,7 +247,7 @@ impl Decoder {
 
     /// Reads what the caches do not hold of `prompt`.
     fn read(&mut self, prompt: &[u32], keep_going: &dyn Fn() -> bool) -> Result<()> {
-        if self.options.drafts == Drafts::Auto && self.pace.is_none() {
+        if self.options.drafts == DraftLength::Auto && self.pace.is_none() {
             let costs = self.measure_costs()?;
             self.set_costs(costs);
         }
@@ -351,14 +351,14 @@ impl Decoder {
     }
 
     /// The log-probabilities of [`Decoder::last_tokens`], one for each, if
-    /// [`SamplingOptions::top_logprobs`] asks for them; else none.
+    /// [`SamplingParams::top_logprobs`] asks for them; else none.
     pub fn last_logprobs(&self) -> &[TokenLogprobs] {
         &self.logprobs
     }
 
     /// Whether speculation pays by now, if K is chosen round by round.
     pub fn speculation(&self) -> Option<Speculation> {
-        self.pace.as_ref().filter(|_| self.options.drafts == Drafts::Auto).map(Pace::speculation)
+        self.pace.as_ref().filter(|_| self.options.drafts == DraftLength::Auto).map(Pace::speculation)
     }
 
     /// What the last round proposed, accepted or not: d1 .. dK; of the round that runs ahead, if one does.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::config::Config;
 use crate::error::{Error, Result};
-use crate::model::{Model, Transformer};
+use crate::model::{Model, Weights};
 use crate::text::Tokenizer;
 
 /// A draft: its weights, and its mask token if it is a parallel one.
@@ -13,7 +13,7 @@ pub struct Draft {
     /// What to call it in messages.
     pub name: String,
     /// The weights.
-    pub model: Arc<Transformer>,
+    pub model: Arc<Weights>,
     /// What a parallel draft reads in place of tokens that are not known yet.
     pub mask: Option<u32>,
 }
@@ -25,8 +25,8 @@ impl Draft {
     ///
     /// Those of [`Draft::check`].
     pub fn new(draft: &Model, target: &Model, mask: Option<u32>) -> Result<Draft> {
-        let mask = Draft::check(draft.transformer.config(), &draft.text.tokenizer, &target.text.tokenizer, mask)?;
-        Ok(Draft { name: draft.name().to_owned(), model: draft.transformer.clone(), mask })
+        let mask = Draft::check(draft.weights.config(), &draft.text.tokenizer, &target.text.tokenizer, mask)?;
+        Ok(Draft { name: draft.name().to_owned(), model: draft.weights.clone(), mask })
     }
 
     /// What the files alone say of a draft, before anything is uploaded: whether it can draft for a model whose tokenizer

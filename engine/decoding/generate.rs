@@ -1,15 +1,15 @@
 //! From rounds of tokens to a stream of text that knows when to end.
 
+use super::completion::{Completion, FinishReason, Limits};
 use super::decoder::Decoder;
-use super::sampling::TokenLogprobs;
-use super::transcript::{FinishReason, Limits, Transcript};
+use super::sampling_params::TokenLogprobs;
 use crate::error::Result;
 use crate::model::Model;
 
 /// An answer being written: an iterator over pieces of text, each of whole characters. Dropping it ends the answer.
 pub struct Generation<'a> {
     decoder: &'a mut Decoder,
-    transcript: Transcript,
+    transcript: Completion,
     logprobs: Vec<TokenLogprobs>,
     prompt_tokens: usize,
 }
@@ -57,7 +57,7 @@ impl<'a> Generation<'a> {
         limits: Limits,
         keep_going: &dyn Fn() -> bool,
     ) -> Generation<'a> {
-        let mut transcript = Transcript::new(&model.text, limits, decoder.options().context - prompt_tokens);
+        let mut transcript = Completion::new(&model.text, limits, decoder.options().context - prompt_tokens);
         if !keep_going() {
             transcript.end(FinishReason::Cancelled);
         }

@@ -16,7 +16,7 @@ pub enum Way {
 }
 
 /// What a decoder may propose in a pass with others.
-pub struct Offer {
+pub struct Candidate {
     /// K at most.
     pub most: usize,
     /// Committed tokens that its draft has to read; 0 if it has none.
@@ -25,7 +25,7 @@ pub struct Offer {
     pub chances: [f64; MAX_DRAFTS],
 }
 
-impl Offer {
+impl Candidate {
     /// Rows of the draft's pass for `drafts` proposals.
     fn draft_rows(&self, drafts: usize) -> usize {
         if self.unseen == 0 || drafts == 0 { 0 } else { self.unseen + drafts - 1 }
@@ -55,7 +55,7 @@ pub fn choose_ways(decoders: &[&mut Decoder]) -> Vec<Way> {
     };
     let rate_of = |promise: &Option<Promise>| promise.map_or(0.0, |promise| promise.rate());
     joining.sort_by(|(_, one), (_, other)| rate_of(other).total_cmp(&rate_of(one)));
-    let offers: Vec<Option<Offer>> = joining.iter().map(|&(index, _)| decoders[index].offer()).collect();
+    let offers: Vec<Option<Candidate>> = joining.iter().map(|&(index, _)| decoders[index].offer()).collect();
     let (mut best, mut most) = (None, 0.0);
     let mut alone = Promise { tokens: 0.0, seconds: 0.0 };
     for leaving in 0..=joining.len() {
@@ -78,7 +78,7 @@ pub fn choose_ways(decoders: &[&mut Decoder]) -> Vec<Way> {
 }
 
 /// The proposals that are worth most go with the rows of those that `offers` are of, as long as that pays.
-fn share(costs: &Costs, offers: &[Option<Offer>]) -> Shared {
+fn share(costs: &Costs, offers: &[Option<Candidate>]) -> Shared {
     let count = offers.len();
     let (full, rest) = (count / MAX_ROWS, count % MAX_ROWS);
     let rest = if rest > 0 { costs.target.of(rest as f64) } else { 0.0 };

@@ -1,7 +1,7 @@
 //! How a decoder works.
 
 use super::ngram::NgramOptions;
-use super::sampling::SamplingOptions;
+use super::sampling_params::SamplingParams;
 use crate::error::{Error, Result};
 
 /// The longest draft.
@@ -38,7 +38,7 @@ impl Method {
 
 /// When a proposal of a draft model is accepted, where tokens are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Acceptance {
+pub enum AcceptanceRule {
     /// If it is what the target draws by the noise of its seed and position, by which the draft has drawn as well. The text
     /// is the target's alone: every method and every K writes the same.
     #[default]
@@ -49,19 +49,19 @@ pub enum Acceptance {
     Rejection,
 }
 
-impl Acceptance {
+impl AcceptanceRule {
     /// Its name in options and reports.
     pub fn name(self) -> &'static str {
         match self {
-            Acceptance::Noise => "noise",
-            Acceptance::Rejection => "rejection",
+            AcceptanceRule::Noise => "noise",
+            AcceptanceRule::Rejection => "rejection",
         }
     }
 }
 
 /// K: tokens proposed per round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Drafts {
+pub enum DraftLength {
     /// As many every round, 0 to [`MAX_DRAFTS`]; 0 is AR.
     Fixed(usize),
     /// What promises the most tokens per second, round by round, by what passes cost on this device and by how often
@@ -70,12 +70,12 @@ pub enum Drafts {
     Auto,
 }
 
-impl Drafts {
+impl DraftLength {
     /// K, which `choose` says where it is not fixed.
     pub(super) fn or_else(self, choose: impl FnOnce() -> usize) -> usize {
         match self {
-            Drafts::Fixed(drafts) => drafts,
-            Drafts::Auto => choose(),
+            DraftLength::Fixed(drafts) => drafts,
+            DraftLength::Auto => choose(),
         }
     }
 
@@ -85,11 +85,11 @@ impl Drafts {
     }
 }
 
-impl std::fmt::Display for Drafts {
+impl std::fmt::Display for DraftLength {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Drafts::Fixed(drafts) => write!(f, "{drafts}"),
-            Drafts::Auto => f.write_str("auto"),
+            DraftLength::Fixed(drafts) => write!(f, "{drafts}"),
+            DraftLength::Auto => f.write_str("auto"),
         }
     }
 }
@@ -100,7 +100,7 @@ pub struct DecoderOptions {
     /// Who proposes.
     pub method: Method,
     /// How many tokens.
-    pub drafts: Drafts,
+    pub drafts: DraftLength,
     /// Tokens that prompt and answer may take together.
     pub context: usize,
     /// Whether a round is submitted before it is known what the last one committed. It hides the host's work, at the
@@ -108,27 +108,27 @@ pub struct DecoderOptions {
     /// n-grams are looked up, which takes knowing the tokens, no round is.
     pub run_ahead: Option<bool>,
     /// When proposals are accepted, where tokens are drawn and a model proposes them.
-    pub acceptance: Acceptance,
+    pub acceptance: AcceptanceRule,
     /// How many tokens are looked up to propose what followed them, by [`Method::Ngram`] or in a draft's place.
     pub ngram: NgramOptions,
     /// Whether n-grams propose in a draft's place, in rounds in which they promise more than it does; at least two tokens
     /// have to be found then. It costs nothing, but no round runs ahead.
     pub with_ngrams: bool,
     /// How tokens are chosen.
-    pub sampling: SamplingOptions,
+    pub sampling: SamplingParams,
 }
 
 impl Default for DecoderOptions {
     fn default() -> DecoderOptions {
         DecoderOptions {
             method: Method::default(),
-            drafts: Drafts::default(),
+            drafts: DraftLength::default(),
             context: 4096,
             run_ahead: None,
-            acceptance: Acceptance::default(),
+            acceptance: AcceptanceRule::default(),
             ngram: NgramOptions::default(),
             with_ngrams: false,
-            sampling: SamplingOptions::default(),
+            sampling: SamplingParams::default(),
         }
     }
 }
@@ -154,7 +154,7 @@ impl DecoderOptions {
     ///
     /// [`Error::Option`] if proposals are accepted by chances, which stay where the draft is.
     pub(super) fn check_crossing(&self) -> Result<()> {
-        if self.acceptance == Acceptance::Rejection && self.sampling.temperature > 0.0 {
+        if self.acceptance == AcceptanceRule::Rejection && self.sampling.temperature > 0.0 {
             let reason = "rejection compares all chances of draft and target, which are on two devices; use noise, or \
                           one device"
                 .to_owned();
@@ -182,12 +182,12 @@ impl DecoderOptions {
         }
         self.sampling.check()?;
         self.ngram.check()?;
-        if (self.method == Method::Ngram || self.with_ngrams) && self.acceptance == Acceptance::Rejection {
+        if (self.method == Method::Ngram || self.with_ngrams) && self.acceptance == AcceptanceRule::Rejection {
             let reason = "ngram proposes tokens without chances to accept them by; use noise".to_owned();
             return Err(Error::Option { option: "acceptance", reason });
         }
         if self.drafts.most() == 0 || self.method == Method::Ar {
-            self = DecoderOptions { method: Method::Ar, drafts: Drafts::Fixed(0), ..self };
+            self = DecoderOptions { method: Method::Ar, drafts: DraftLength::Fixed(0), ..self };
         }
         if matches!(self.method, Method::Ar | Method::Ngram) {
             self.with_ngrams = false;

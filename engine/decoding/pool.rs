@@ -9,10 +9,10 @@ use super::decoder::Decoder;
 use super::draft::Draft;
 use super::joining::{Way, choose_ways};
 use super::options::{DecoderOptions, Method};
-use super::rounds::choices;
+use super::round::choices;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Pass};
-use crate::model::{Slots, Tap, Transformer};
+use crate::model::{Hook, KvCachePool, Weights};
 use crate::ops::{MAX_ROWS, check_row_invariance};
 
 /// Room for several decoders over one target, and over one draft if there is one.
@@ -22,7 +22,7 @@ use crate::ops::{MAX_ROWS, check_row_invariance};
 /// # use pard_engine::decoding::Pool;
 /// # fn answers(model: &Model, prompts: &[Vec<u32>]) -> Result<Vec<Vec<u32>>> {
 /// let options = DecoderOptions { context: 2048, ..DecoderOptions::default() };
-/// let pool = Pool::new(&model.transformer, None, options.context, prompts.len())?;
+/// let pool = Pool::new(&model.weights, None, options.context, prompts.len())?;
 /// let mut decoders = Vec::new();
 /// for prompt in prompts {
 ///     let mut decoder = pool.decoder(options.clone())?;
@@ -45,16 +45,16 @@ struct Shared {
     device: Device,
     context: usize,
     most: usize,
-    target: Slots,
+    target: KvCachePool,
     draft: Option<Draft>,
     /// The draft's caches, once a decoder asked for them. Locked while they are made.
-    drafting: OnceLock<Slots>,
+    drafting: OnceLock<KvCachePool>,
     /// Which slots have a decoder. Locked while caches grow.
     taken: Mutex<Vec<bool>>,
 }
 
 /// A decoder's slot, which is free again once it is dropped.
-pub(super) struct Seat {
+pub(super) struct CacheSlot {
     shared: Arc<Shared>,
     /// Of target and draft.
     pub slot: usize,
@@ -70,7 +70,7 @@ impl Pool {
     ///
     /// [`Error::Option`] if the context is out of range, or `most` is 0; [`Error::Gpu`] if this driver's rounding
     /// depends on the number of rows; [`Error::Limit`] or [`Error::OutOfMemory`] if the caches do not fit.
-    pub fn new(target: &Arc<Transformer>, draft: Option<&Draft>, context: usize, most: usize) -> Result<Pool> {
+    pub fn new(target: &Arc<Weights>, draft: Option<&Draft>, context: usize, most: usize) -> Result<Pool> {
         DecoderOptions { context, ..DecoderOptions::default() }.check()?;
         if most == 0 {
             return Err(Error::Option { option: "parallel", reason: "a pool has 1 decoder at least".to_owned() });
@@ -80,7 +80,7 @@ impl Pool {
             check_row_invariance(&device, target.plan(), most.min(MAX_ROWS))?;
         }
         let target_choices = choices(&device, "choices")?;
-        let target = Slots::new(target, Decoder::positions(context), target.config().vocab_size, target_choices)?;
+        let target = KvCachePool::new(target, Decoder::positions(context), target.config().vocab_size, target_choices)?;
         let shared = Shared {
             device,
             context,
@@ -143,7 +143,7 @@ impl Pool {
     /// and those of a parallel draft, which makes them for all decoders in one pass as well. Decoders may also have rounds of
     /// their own, one after the other. What promises the most tokens a second of all together is done, by what passes cost, as
     /// [`Decoder::set_costs`] says, and by how often proposals were accepted; where costs are not known, one row of each is
-    /// taken. No text depends on it: decoders whose proposals are accepted by [`super::Acceptance::Rejection`] have rounds of
+    /// taken. No text depends on it: decoders whose proposals are accepted by [`super::AcceptanceRule::Rejection`] have rounds of
     /// their own.
     ///
     /// # Errors
@@ -214,7 +214,7 @@ impl Pool {
             Pass::submit(device, members.iter().map(|(_, member)| member.record()), |pass| {
                 if let Some((draft, _)) = drafting {
                     pass.section("draft");
-                    let reading: Vec<&Tap> =
+                    let reading: Vec<&Hook> =
                         members.iter().filter_map(|(_, member)| member.read_kept_together()).collect();
                     draft.score(pass, &draft_rows, &reading)?; // d1 .. dK of all
                     for ((drafts, member), first) in members.iter().zip(&draft_firsts) {
@@ -229,7 +229,7 @@ impl Pool {
                     member.begin_rows(pass, *drafts);
                     together.give(pass, *first, drafts + 1);
                 }
-                let keeping: Vec<&Tap> = members.iter().filter_map(|(_, member)| member.keep_together()).collect();
+                let keeping: Vec<&Hook> = members.iter().filter_map(|(_, member)| member.keep_together()).collect();
                 together.score(pass, &rows, &keeping)?; // t0 .. tK of all
                 pass.section("accept");
                 for ((drafts, member), first) in members.iter().zip(&firsts) {
@@ -251,7 +251,7 @@ impl Pool {
 
 impl Shared {
     /// Takes a free slot, and sees to it that there are caches for it.
-    fn seat(shared: &Arc<Shared>, drafts: bool) -> Result<Seat> {
+    fn seat(shared: &Arc<Shared>, drafts: bool) -> Result<CacheSlot> {
         let mut taken = shared.taken();
         let slot = taken.iter().position(|taken| !taken).unwrap_or(taken.len());
         if slot >= shared.most {
@@ -266,11 +266,11 @@ impl Shared {
             Some(place) => *place = true,
             None => taken.push(true),
         }
-        Ok(Seat { shared: shared.clone(), slot, drafts })
+        Ok(CacheSlot { shared: shared.clone(), slot, drafts })
     }
 
     /// Grows caches to `slots` slots at least; twice as many as there were, where there is room, so that they seldom grow.
-    fn reserve(&self, caches: &Slots, slots: usize) -> Result<()> {
+    fn reserve(&self, caches: &KvCachePool, slots: usize) -> Result<()> {
         let count = caches.count();
         if count >= slots {
             return Ok(());
@@ -282,13 +282,13 @@ impl Shared {
     }
 
     /// The draft's caches. The slots are locked, so that nobody else makes them at the same time.
-    fn drafting(&self) -> Result<&Slots> {
+    fn drafting(&self) -> Result<&KvCachePool> {
         if let (None, Some(draft)) = (self.drafting.get(), &self.draft) {
             // A padding id that the target does not have must not be proposed: it could not be fed.
             let vocab = self.target.alone().model().config().vocab_size;
             let limit = draft.model.config().vocab_size.min(vocab);
             let proposals = choices(draft.model.device(), "proposals")?;
-            let slots = Slots::new(&draft.model, Decoder::positions(self.context), limit, proposals)?;
+            let slots = KvCachePool::new(&draft.model, Decoder::positions(self.context), limit, proposals)?;
             return Ok(self.drafting.get_or_init(|| slots));
         }
         self.drafting.get().ok_or_else(|| Error::Option { option: "draft", reason: "there is none".to_owned() })
@@ -299,19 +299,19 @@ impl Shared {
     }
 }
 
-impl Seat {
+impl CacheSlot {
     /// The target's caches.
-    pub fn target(&self) -> &Slots {
+    pub fn target(&self) -> &KvCachePool {
         &self.shared.target
     }
 
     /// The draft's.
-    pub fn draft(&self) -> Option<&Slots> {
+    pub fn draft(&self) -> Option<&KvCachePool> {
         self.shared.drafting.get().filter(|_| self.drafts)
     }
 }
 
-impl Drop for Seat {
+impl Drop for CacheSlot {
     fn drop(&mut self) {
         if let Some(taken) = self.shared.taken().get_mut(self.slot) {
             *taken = false;

@@ -13,7 +13,7 @@ use crate::ops::Session;
 const REPETITIONS: usize = 5;
 
 /// The bookkeeping on the draft's device.
-pub struct Remote {
+pub struct RemoteDraft {
     pub device: Device,
     pub session: Buffer,
     pub tokens: Buffer,
@@ -26,16 +26,16 @@ pub struct Remote {
     counted: Option<usize>,
 }
 
-impl Remote {
+impl RemoteDraft {
     /// For a context of `context` tokens.
     ///
     /// # Errors
     ///
     /// Those of [`Buffer::storage`].
-    pub fn new(device: &Device, context: usize) -> Result<Remote> {
+    pub fn new(device: &Device, context: usize) -> Result<RemoteDraft> {
         let words = |label, count: usize| Buffer::storage(device, label, 4 * count as u64);
         let proposals = words("proposals", 2 * MAX_DRAFTS)?;
-        Ok(Remote {
+        Ok(RemoteDraft {
             session: Buffer::storage(device, "session", size_of::<Session>() as u64)?,
             tokens: words("tokens", context + 2 * MAX_DRAFTS)?,
             readback: Readback::new(device, proposals.bytes())?,

@@ -4,11 +4,11 @@
 use std::iter::Fuse;
 use std::sync::Arc;
 
+use super::completion::FinishReason;
 use super::options::MAX_CONTEXT;
-use super::sampling::noise;
-use super::transcript::FinishReason;
+use super::sampling_params::noise;
 use crate::error::{Error, Result};
-use crate::model::{Batch, Sampling, Transformer};
+use crate::model::{Batch, Sampling, Weights};
 use crate::ops::MAX_ROWS;
 
 /// How responses are written.
@@ -83,7 +83,7 @@ struct Unfinished {
 /// [`Error::Option`] if an option is out of range; those of [`Batch::new`]. A prompt that is empty, fills the
 /// context or holds an unknown token ends the iterator with its error.
 pub fn respond<P: Iterator<Item = (usize, Vec<u32>)>>(
-    model: &Arc<Transformer>,
+    model: &Arc<Weights>,
     stop_tokens: &[u32],
     prompts: P,
     options: RespondOptions,

@@ -10,10 +10,10 @@ use std::thread::JoinHandle;
 
 use futures_core::Stream;
 
+use super::completion::{Completion, FinishReason, Limits};
 use super::decoder::Decoder;
-use super::sampling::TokenLogprobs;
+use super::sampling_params::TokenLogprobs;
 use super::statistics::RoundStatistics;
-use super::transcript::{FinishReason, Limits, Transcript};
 use crate::error::{Error, Result};
 use crate::text::ChatTokenizer;
 
@@ -149,7 +149,7 @@ impl Stream for AnswerStream {
 
 fn write(decoder: &mut Decoder, text: &ChatTokenizer, prompt: &[u32], limits: Limits, shared: &Shared) -> Result<()> {
     decoder.start(prompt, &|| !shared.is_cancelled())?;
-    let mut transcript = Transcript::new(text, limits, decoder.options().context - prompt.len());
+    let mut transcript = Completion::new(text, limits, decoder.options().context - prompt.len());
     while transcript.finish_reason().is_none() {
         let before = transcript.output().len();
         let (text, round) = if shared.is_cancelled() {

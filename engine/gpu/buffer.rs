@@ -13,23 +13,23 @@ use crate::error::{Error, Result};
 pub struct Buffer {
     raw: wgpu::Buffer,
     label: String,
-    share: Arc<Share>,
+    share: Arc<AllocationGuard>,
 }
 
 /// Bytes that the device counts as long as they are used, by the buffer itself or by what it is bound to.
-pub(super) struct Share {
+pub(super) struct AllocationGuard {
     bytes: u64,
     counter: Arc<AtomicU64>,
 }
 
-impl Share {
-    fn new(device: &Device, bytes: u64) -> Arc<Share> {
+impl AllocationGuard {
+    fn new(device: &Device, bytes: u64) -> Arc<AllocationGuard> {
         device.allocated().fetch_add(bytes, Ordering::Relaxed);
-        Arc::new(Share { bytes, counter: device.allocated().clone() })
+        Arc::new(AllocationGuard { bytes, counter: device.allocated().clone() })
     }
 }
 
-impl Drop for Share {
+impl Drop for AllocationGuard {
     fn drop(&mut self) {
         self.counter.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -126,7 +126,7 @@ impl Buffer {
         if pollster::block_on(scope.pop()).is_some() {
             return Err(Error::OutOfMemory { adapter: device.name(), what: format!("{label} ({size} bytes)") });
         }
-        Ok(Buffer { raw, label: label.to_owned(), share: Share::new(device, size) })
+        Ok(Buffer { raw, label: label.to_owned(), share: AllocationGuard::new(device, size) })
     }
 
     /// Copies `values` to the buffer from byte `offset` on; they are there for every later submit.
@@ -197,7 +197,7 @@ impl Buffer {
         &self.raw
     }
 
-    pub(super) fn share(&self) -> &Arc<Share> {
+    pub(super) fn share(&self) -> &Arc<AllocationGuard> {
         &self.share
     }
 }

@@ -12,7 +12,7 @@ use super::audit::Audit;
 use super::bare;
 use super::buffer::Readback;
 use super::kernel::{Composition, Kernel, UNROLL, UNROLL_BUDGET};
-use super::plan::Plan;
+use super::plan::KernelPlan;
 use super::profile::{Profile, Profiler, Timer};
 use super::shaders::Shaders;
 use crate::error::{Error, Result};
@@ -34,7 +34,7 @@ struct Inner {
     /// The budget for loops that are written out, if they are.
     unroll: Option<u32>,
     audit: Option<Audit>,
-    faults: Arc<Mutex<Faults>>,
+    faults: Arc<Mutex<DeviceErrors>>,
     shaders: Shaders,
     kernels: Mutex<Kernels>,
     profiler: Mutex<Option<Profiler>>,
@@ -59,7 +59,7 @@ pub type ErrorHook = Box<dyn Fn(&wgpu::Error) + Send + Sync>;
 
 /// The first thing that went wrong; what follows it is usually its echo.
 #[derive(Default)]
-struct Faults {
+struct DeviceErrors {
     lost: Option<String>,
     refused: Option<String>,
     out_of_memory: bool,
@@ -152,7 +152,7 @@ impl Device {
     fn new(device: wgpu::Device, queue: wgpu::Queue, shaders: Shaders, made: Made, hook: Option<ErrorHook>) -> Device {
         let Made { cooperative_tile, is_bare, is_audited } = made;
         let audit = is_audited.then(|| Audit::new(&device));
-        let faults = Arc::new(Mutex::new(Faults::default()));
+        let faults = Arc::new(Mutex::new(DeviceErrors::default()));
         let (on_error, on_loss) = (faults.clone(), faults.clone());
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
             if let Some(hook) = &hook {
@@ -270,8 +270,8 @@ impl Device {
     }
 
     /// The numeric plan for this class of adapter.
-    pub fn default_plan(&self) -> Plan {
-        Plan::for_device(self)
+    pub fn default_plan(&self) -> KernelPlan {
+        KernelPlan::for_device(self)
     }
 
     /// The kernel made of the shader files `files` with `constants`, compiled unless there is one.

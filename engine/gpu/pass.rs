@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::buffer::{Buffer, Readback, Share};
+use super::buffer::{AllocationGuard, Buffer, Readback};
 use super::device::Device;
 use super::kernel::Kernel;
 use super::profile::{Timer, Work};
@@ -17,12 +17,17 @@ pub struct Dispatch {
     kernel: Arc<Kernel>,
     group: wgpu::BindGroup,
     /// What the group keeps alive is counted as long.
-    _shares: Vec<Arc<Share>>,
+    _shares: Vec<Arc<AllocationGuard>>,
     grid: Grid,
 }
 
 impl Dispatch {
-    pub(super) fn new(kernel: Arc<Kernel>, group: wgpu::BindGroup, shares: Vec<Arc<Share>>, grid: Grid) -> Dispatch {
+    pub(super) fn new(
+        kernel: Arc<Kernel>,
+        group: wgpu::BindGroup,
+        shares: Vec<Arc<AllocationGuard>>,
+        grid: Grid,
+    ) -> Dispatch {
         Dispatch { kernel, group, _shares: shares, grid }
     }
 

@@ -6,8 +6,8 @@ use std::time::Instant;
 use super::Spread;
 use crate::error::Result;
 use crate::gpu::Buffer;
-use crate::model::{Sequence, Transformer};
-use crate::ops::{MAX_ROWS, Role};
+use crate::model::{ModelRunner, Weights};
+use crate::ops::{MAX_ROWS, Phase};
 
 /// Passes that a GPU is given before any is waited for, as rounds are.
 const PASSES_AHEAD: usize = 8;
@@ -16,10 +16,10 @@ const PASSES_AHEAD: usize = 8;
 ///
 /// # Errors
 ///
-/// Those of [`Sequence::new`].
-pub fn bound_sequence(model: &Arc<Transformer>, positions: usize) -> Result<Sequence> {
+/// Those of [`ModelRunner::new`].
+pub fn bound_sequence(model: &Arc<Weights>, positions: usize) -> Result<ModelRunner> {
     let choices = Buffer::storage(model.device(), "choices", 4 * MAX_ROWS as u64)?;
-    Sequence::new(model, positions, model.config().vocab_size, &choices)
+    ModelRunner::new(model, positions, model.config().vocab_size, &choices)
 }
 
 /// Whether a row's logits had the same bits in every pass, whatever ran beside it.
@@ -37,9 +37,9 @@ pub struct Alike {
 ///
 /// # Errors
 ///
-/// Those of [`Sequence::run`].
+/// Those of [`ModelRunner::run`].
 pub fn passes(
-    sequence: &Sequence,
+    sequence: &ModelRunner,
     counts: &[usize],
     runs: usize,
     keep_going: &dyn Fn() -> bool,
@@ -48,7 +48,7 @@ pub fn passes(
     let vocabulary = sequence.model().config().vocab_size;
     let tokens: Vec<u32> = (0..MAX_ROWS).map(|index| ((index * 7919 + 13) % vocabulary) as u32).collect();
     let first_row = |rows: usize| -> Result<Vec<u32>> {
-        sequence.run(Role::Round, &tokens[..rows], 0, rows)?;
+        sequence.run(Phase::Decode, &tokens[..rows], 0, rows)?;
         Ok(sequence.logits(1)?.into_iter().map(f32::to_bits).collect())
     };
     let mut alike = Alike { compared: Vec::new(), differing: Vec::new() };
@@ -76,9 +76,9 @@ pub fn passes(
 ///
 /// # Errors
 ///
-/// Those of [`Sequence::run`].
+/// Those of [`ModelRunner::run`].
 pub fn contexts(
-    sequence: &Sequence,
+    sequence: &ModelRunner,
     contexts: &[usize],
     runs: usize,
     keep_going: &dyn Fn() -> bool,
@@ -97,9 +97,9 @@ pub fn contexts(
 ///
 /// # Errors
 ///
-/// Those of [`Sequence::prefill`].
+/// Those of [`ModelRunner::prefill`].
 pub fn prompt(
-    sequence: &Sequence,
+    sequence: &ModelRunner,
     tokens: usize,
     runs: usize,
     keep_going: &dyn Fn() -> bool,
@@ -119,10 +119,10 @@ pub fn prompt(
 }
 
 /// Seconds of a pass of `tokens` at `position`, `ahead` of them submitted before any is waited for.
-fn time(sequence: &Sequence, tokens: &[u32], position: usize, ahead: usize) -> Result<f64> {
+fn time(sequence: &ModelRunner, tokens: &[u32], position: usize, ahead: usize) -> Result<f64> {
     let begin = Instant::now();
     for _ in 0..ahead {
-        sequence.run(Role::Round, tokens, position, tokens.len())?;
+        sequence.run(Phase::Decode, tokens, position, tokens.len())?;
     }
     sequence.model().device().wait()?;
     Ok(begin.elapsed().as_secs_f64() / ahead as f64)

@@ -8,12 +8,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::sequence::{Activations, Sequence};
-use super::transformer::Transformer;
+use super::runner::{Activations, ModelRunner};
+use super::weights::Weights;
 use crate::checkpoint::config::Config;
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Device, Pass, Plan, Readback};
-use crate::ops::{BatchIds, BatchRow, BatchSource, MAX_ROWS, Role, Rows, Step};
+use crate::gpu::{Buffer, Device, KernelPlan, Pass, Readback};
+use crate::ops::{BatchIds, BatchRow, BatchSource, MAX_ROWS, Phase, Rows, Step};
 
 /// How a sequence's tokens are chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,9 +30,9 @@ const IN_FLIGHT: usize = 2;
 /// A model's forward pass for several sequences.
 pub struct Batch {
     /// Runs prompts, one sequence at a time.
-    prompts: Sequence,
+    prompts: ModelRunner,
     /// Runs passes.
-    passes: Sequence,
+    passes: ModelRunner,
     batch: Buffer,
     sources: Buffer,
     ids: BatchIds,
@@ -72,7 +72,7 @@ impl Batch {
     ///
     /// [`Error::Option`] unless `slots` is 1 to [`MAX_ROWS`]; [`Error::Limit`] or [`Error::OutOfMemory`] if the
     /// caches do not fit the device.
-    pub fn new(model: &Arc<Transformer>, slots: usize, positions: usize) -> Result<Batch> {
+    pub fn new(model: &Arc<Weights>, slots: usize, positions: usize) -> Result<Batch> {
         if !(1..=MAX_ROWS).contains(&slots) {
             let reason = format!("{slots} sequences; a pass takes 1 to {MAX_ROWS}");
             return Err(Error::Option { option: "parallel", reason });
@@ -80,12 +80,12 @@ impl Batch {
         let device = &model.device;
         let limit = model.config.vocab_size;
         let activations = Arc::new(Activations::new(model, positions)?);
-        let caches = Sequence::caches(model, slots, positions)?;
+        let caches = ModelRunner::caches(model, slots, positions)?;
         let words = |label, count: usize| Buffer::storage(device, label, 4 * count as u64);
         let (batch, choices) = (Rows::buffer(device)?, words("choices", MAX_ROWS)?);
-        let logits = Sequence::room_for_logits(model)?;
-        let prompts = Sequence::bind(model, &activations, &caches, None, limit, &logits, &choices)?;
-        let passes = Sequence::bind(model, &activations, &caches, Some(&batch), limit, &logits, &choices)?;
+        let logits = ModelRunner::room_for_logits(model)?;
+        let prompts = ModelRunner::bind(model, &activations, &caches, None, limit, &logits, &choices)?;
+        let passes = ModelRunner::bind(model, &activations, &caches, Some(&batch), limit, &logits, &choices)?;
         let sources = Buffer::storage(device, "batch sources", (MAX_ROWS * size_of::<BatchSource>()) as u64)?;
         let empty = Slot {
             turn: 0,
@@ -114,12 +114,12 @@ impl Batch {
     /// # Errors
     ///
     /// [`Error::Limit`].
-    pub fn check(device: &Device, plan: &Plan, config: &Config, slots: usize, positions: usize) -> Result<()> {
-        Sequence::check_slots(device, plan, config, slots, positions)
+    pub fn check(device: &Device, plan: &KernelPlan, config: &Config, slots: usize, positions: usize) -> Result<()> {
+        ModelRunner::check_slots(device, plan, config, slots, positions)
     }
 
     /// The model it runs.
-    pub fn model(&self) -> &Arc<Transformer> {
+    pub fn model(&self) -> &Arc<Weights> {
         self.passes.model()
     }
 
@@ -198,7 +198,7 @@ impl Batch {
         Pass::submit(device, Some((&self.choices, &self.readbacks[self.next_readback])), |pass| {
             pass.section("batch");
             self.ids.encode(pass, count);
-            self.passes.forward(pass, Role::Round, count, end, &[])?;
+            self.passes.forward(pass, Phase::Decode, count, end, &[])?;
             self.passes.choose(pass, count)
         })?;
         self.in_flight.push_back(Submitted { rows: slots, readback: self.next_readback });

@@ -6,14 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::blueprint::Blueprint;
-use super::parts::{expected_matrices, layer_matrices};
-use super::transformer::Transformer;
-use super::weight_choice::WeightChoice;
+use super::memory_plan::MemoryPlan;
+use super::tensor_map::{expected_matrices, layer_matrices};
+use super::weight_dtype::WeightDtype;
+use super::weights::Weights;
 use crate::checkpoint::config::{Config, Family, RopeScaling};
 use crate::checkpoint::{Checkpoint, StoredType, TensorInfo};
 use crate::error::{Error, Result};
-use crate::gpu::{Device, Plan};
+use crate::gpu::{Device, KernelPlan};
 use crate::ops::WeightFormat;
 
 /// Layers of so many bytes at least are made, as far as the model has them, and take turns in place of all: many times
@@ -108,7 +108,7 @@ impl Shape {
 /// A model with made-up weights on a device.
 pub struct MadeModel {
     /// The weights. It passes through as many layers as the shape has.
-    pub transformer: Arc<Transformer>,
+    pub weights: Arc<Weights>,
     /// How many of those layers there are; they take turns.
     pub distinct_layers: usize,
     /// Bytes of weights that a pass reads.
@@ -126,28 +126,28 @@ impl MadeModel {
     ///
     /// # Errors
     ///
-    /// [`Error::DoesNotFit`] before anything is uploaded; those of [`Transformer::upload`].
+    /// [`Error::DoesNotFit`] before anything is uploaded; those of [`Weights::upload`].
     pub fn new(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         shape: &Shape,
         format: WeightFormat,
         positions: usize,
     ) -> Result<MadeModel> {
         let begin = Instant::now();
         let made = MadeWeights::new(&shape.config, format);
-        let whole = Blueprint::new(&shape.config, &made, WeightChoice::Compact, None)?;
+        let whole = MemoryPlan::new(&shape.config, &made, WeightDtype::Compact, None)?;
         let distinct_layers = whole.sample_layers(plan, DISTINCT_BYTES).len();
         let some = Config { layers: distinct_layers, ..shape.config.clone() };
-        let weights = MadeWeights::new(&some, format);
-        let blueprint = Blueprint::new(&some, &weights, WeightChoice::Compact, None)?;
+        let some_made = MadeWeights::new(&some, format);
+        let blueprint = MemoryPlan::new(&some, &some_made, WeightDtype::Compact, None)?;
         let hint = "this shape is left out; a card with more memory has room for it";
         blueprint.need(device, plan, positions).check(device, None, hint)?;
-        let mut transformer = Transformer::upload(device, plan, &some, &weights, WeightChoice::Compact, &|_, _| ())?;
-        transformer.config.layers = shape.config.layers;
+        let mut weights = Weights::upload(device, plan, &some, &some_made, WeightDtype::Compact, &|_, _| ())?;
+        weights.config.layers = shape.config.layers;
         device.wait()?;
         Ok(MadeModel {
-            transformer: Arc::new(transformer),
+            weights: Arc::new(weights),
             distinct_layers,
             pass_bytes: whole.pass_bytes(plan, None),
             formats: whole.formats(),
@@ -157,7 +157,7 @@ impl MadeModel {
 
     /// Multiplications that a row takes in the layers, attention and the head aside.
     pub fn multiplications_per_row(&self) -> u64 {
-        let config = &self.transformer.config;
+        let config = &self.weights.config;
         let of_layer: u64 = layer_matrices(config, 0)
             .iter()
             .map(|parts| (parts.rows.iter().sum::<usize>() * parts.columns) as u64)

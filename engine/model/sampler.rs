@@ -1,7 +1,7 @@
 //! How the tokens of a sequence's rows are chosen where the likeliest is not what is wanted: penalties and biases change
 //! the logits, truncation says which tokens may be drawn, and noise or the rejection rule draws one.
 
-use super::sequence::Sequence;
+use super::runner::ModelRunner;
 use crate::error::Result;
 use crate::gpu::{Buffer, Pass};
 use crate::ops::{
@@ -60,7 +60,7 @@ impl Sampler {
     /// # Errors
     ///
     /// [`crate::Error::OutOfMemory`].
-    pub fn new(sequence: &Sequence, terms: SamplerTerms, turns: Turns, choices: &Buffer) -> Result<Sampler> {
+    pub fn new(sequence: &ModelRunner, terms: SamplerTerms, turns: Turns, choices: &Buffer) -> Result<Sampler> {
         let (model, step) = (sequence.model(), sequence.step());
         let device = model.device();
         let (logits, limit) = sequence.scores();
@@ -138,7 +138,7 @@ impl Turn {
 ///
 /// [`crate::Error::Shape`] if `top` is more than there are tokens.
 pub fn log_probabilities(
-    sequence: &Sequence,
+    sequence: &ModelRunner,
     record: &Buffer,
     first_word: usize,
     top: usize,

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::rope::{KEY_TILE, KvCache};
-use super::{AttentionShape, MAX_ROWS, Role, Rows, Tensor};
+use super::{AttentionShape, MAX_ROWS, Phase, Rows, Tensor};
 use crate::error::Result;
-use crate::gpu::{Buffer, Device, Dispatch, Kernel, Pass, Plan, Work};
+use crate::gpu::{Buffer, Device, Dispatch, Kernel, KernelPlan, Pass, Work};
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -56,7 +56,12 @@ impl AttentionScratch {
     /// # Errors
     ///
     /// [`crate::Error::Limit`] if the context is too long for one binding.
-    pub fn new(device: &Device, plan: &Plan, shape: &AttentionShape, positions: usize) -> Result<AttentionScratch> {
+    pub fn new(
+        device: &Device,
+        plan: &KernelPlan,
+        shape: &AttentionShape,
+        positions: usize,
+    ) -> Result<AttentionScratch> {
         let [parts, sums] = Self::bytes(plan, shape, positions);
         Ok(AttentionScratch {
             parts: Buffer::storage(device, PARTS, parts)?,
@@ -70,18 +75,18 @@ impl AttentionScratch {
     /// # Errors
     ///
     /// [`crate::Error::Limit`].
-    pub fn check(device: &Device, plan: &Plan, shape: &AttentionShape, positions: usize) -> Result<()> {
+    pub fn check(device: &Device, plan: &KernelPlan, shape: &AttentionShape, positions: usize) -> Result<()> {
         Buffer::check(device, PARTS, Self::bytes(plan, shape, positions)[0])
     }
 
-    fn entries(plan: &Plan, positions: usize) -> usize {
+    fn entries(plan: &KernelPlan, positions: usize) -> usize {
         let spans = |keys: u32| MAX_ROWS * positions.next_multiple_of(KEY_TILE).div_ceil(keys as usize);
         let parts = spans(plan.key_split);
         if plan.is_for_gpu() { spans(plan.key_block()).max(parts.min(GPU_ENTRIES)) } else { parts }
     }
 
     /// The sizes of the parts and of their sums, in bytes.
-    pub fn bytes(plan: &Plan, shape: &AttentionShape, positions: usize) -> [u64; 2] {
+    pub fn bytes(plan: &KernelPlan, shape: &AttentionShape, positions: usize) -> [u64; 2] {
         let pairs = (shape.heads * Self::entries(plan, positions)) as u64;
         [pairs * shape.head_dim as u64 * 4, pairs * 8]
     }
@@ -90,9 +95,9 @@ impl AttentionScratch {
 /// The keys that a workgroup of the first kernel walks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Span {
-    /// [`Plan::key_split`].
+    /// [`KernelPlan::key_split`].
     Part,
-    /// [`Plan::key_block`].
+    /// [`KernelPlan::key_block`].
     Block,
     /// All that its rows see.
     All,
@@ -100,7 +105,7 @@ enum Span {
 
 impl Span {
     /// How many keys they are at most: 0 if all.
-    fn keys(self, plan: &Plan) -> u32 {
+    fn keys(self, plan: &KernelPlan) -> u32 {
         match self {
             Span::Part => plan.key_split,
             Span::Block => plan.key_block(),
@@ -142,7 +147,7 @@ impl Loads {
     const FIXED: Loads = Loads { keys: 4, values: 8, hold: true };
 
     /// What suits `device`'s compiler.
-    fn of(device: &Device, plan: &Plan, span: Span) -> Loads {
+    fn of(device: &Device, plan: &KernelPlan, span: Span) -> Loads {
         let loads = match device.subgroup_sizes() {
             _ if !plan.is_for_gpu() => Loads::CPU,
             Some((_, 64..)) => Loads::WIDE,
@@ -174,7 +179,7 @@ pub struct Attention {
     /// [`AttentionScratch`]'s.
     entries: usize,
     shape: AttentionShape,
-    plan: Plan,
+    plan: KernelPlan,
     /// How many keys a row sees, if not all up to its own.
     window: Option<usize>,
 }
@@ -192,7 +197,7 @@ impl Attention {
     #[expect(clippy::too_many_arguments, reason = "operands of a kernel")]
     pub fn new<'a>(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         rows: impl Into<Rows<'a>>,
         shape: &AttentionShape,
         window: Option<usize>,
@@ -263,11 +268,11 @@ impl Attention {
     /// # Errors
     ///
     /// [`crate::Error::Compile`] if a variant does not compile.
-    pub fn encode(&self, pass: &mut Pass, role: Role, rows: usize, end: usize) -> Result<()> {
+    pub fn encode(&self, pass: &mut Pass, role: Phase, rows: usize, end: usize) -> Result<()> {
         let pairs = Self::pairs(&self.device, &self.plan, &self.shape, self.is_batch, rows);
         let span = match role {
-            Role::Prompt => Span::All,
-            Role::Round => self.span(rows, end, self.workgroups(rows, pairs)),
+            Phase::Prefill => Span::All,
+            Phase::Decode => self.span(rows, end, self.workgroups(rows, pairs)),
         };
         let loads = Loads::of(&self.device, &self.plan, span);
         self.encode_as(pass, AttentionVariant { pairs, span, uniform: rows <= self.uniform_rows, loads }, rows, end)
@@ -387,7 +392,7 @@ impl Attention {
     }
 
     /// Pairs per workgroup for `rows` rows. Of a batch all must be of one row.
-    fn pairs(device: &Device, plan: &Plan, shape: &AttentionShape, is_batch: bool, rows: usize) -> u32 {
+    fn pairs(device: &Device, plan: &KernelPlan, shape: &AttentionShape, is_batch: bool, rows: usize) -> u32 {
         let group = (shape.heads / shape.kv_heads) as u32;
         let rows = rows.min(MAX_ROWS) as u32;
         // Scores, what reduces them, what merges them, and on some GPUs its query, for each pair.
@@ -423,7 +428,7 @@ fn window_constant(window: Option<usize>) -> (&'static str, u32) {
 const PARTIALS: u32 = 8;
 
 /// Keys whose scores a workgroup that walks `span` makes at once.
-fn unit(plan: &Plan, span: Span) -> u32 {
+fn unit(plan: &KernelPlan, span: Span) -> u32 {
     match span {
         Span::Block | Span::All if plan.is_for_gpu() => plan.key_split.max(GPU_UNIT),
         _ => plan.key_split,
@@ -431,7 +436,7 @@ fn unit(plan: &Plan, span: Span) -> u32 {
 }
 
 /// What lays the merge of what workgroups that walk `span` leave.
-fn merge_constants(plan: &Plan, shape: &AttentionShape, span: Span) -> [(&'static str, u32); 6] {
+fn merge_constants(plan: &KernelPlan, shape: &AttentionShape, span: Span) -> [(&'static str, u32); 6] {
     let chunks = (shape.head_dim / 4) as u32;
     let slots = if span.keys(plan) < plan.key_block() { MERGE_SLOTS.min(MERGE_WIDTH / chunks) } else { 1 };
     let width = if slots == 1 { 64 } else { (slots * chunks).next_multiple_of(64) };
@@ -450,7 +455,7 @@ struct Pieces {
     /// How the cache is read, and whose the rows are.
     files: Vec<&'static str>,
     constants: Vec<(&'static str, u32)>,
-    plan: Plan,
+    plan: KernelPlan,
     /// Eights of a head.
     head_pieces: u32,
 }

@@ -1,9 +1,9 @@
 //! `y[r] = x[ids[r]]`, rows made of others, of matrices and of activations: shaders/gather.wgsl.
 
 use super::Tensor;
-use super::interleaved::Layout;
 use super::matmul::fold;
 use super::matrix::{Matrix, Part};
+use super::weight_layout::Layout;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 

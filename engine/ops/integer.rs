@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::variant::Variant;
 use super::weight_format::WeightFormat;
-use super::{MAX_ROWS, RowSet};
+use super::{MAX_ROWS, RowRange};
 use crate::error::Result;
 use crate::gpu::{Device, Kernel};
 
@@ -28,7 +28,7 @@ pub(super) struct Integer {
     pub pair: u32,
     /// The shader file that says what becomes of a sum.
     pub finish: &'static str,
-    pub row_set: RowSet,
+    pub row_set: RowRange,
     /// Compiled on first use.
     pub kernels: Mutex<HashMap<Variant, Arc<Kernel>>>,
 }

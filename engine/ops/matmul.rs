@@ -13,13 +13,13 @@ use super::matrix::{Matrix, PIECE};
 use super::quantise_rows::QuantiseRows;
 use super::variant::{Variant, Variants};
 use super::weight_format::WeightFormat;
-use super::{MAX_ROWS, Role, Tensor};
+use super::{MAX_ROWS, Phase, Tensor};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Device, Dispatch, Kernel, Pass, Plan, Products, QuantisedProducts, Work};
+use crate::gpu::{Buffer, Device, Dispatch, Kernel, KernelPlan, MatmulPath, Pass, QuantisedProducts, Work};
 
 /// What becomes of a finished dot product.
 #[derive(Clone, Copy)]
-pub enum Finish<'a> {
+pub enum Epilogue<'a> {
     /// It is stored.
     Store,
     /// It is added to what the output holds: the residual stream.
@@ -35,16 +35,16 @@ pub enum Finish<'a> {
 
 /// Which count of the step says how many rows there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RowSet {
+pub enum RowRange {
     /// `step.rows`.
     All,
     /// `step.outputs`: the rows whose next token is wanted.
     Outputs,
 }
 
-impl RowSet {
+impl RowRange {
     pub(super) fn constant(self) -> (&'static str, u32) {
-        ("OUTPUT_ROWS", u32::from(self == RowSet::Outputs))
+        ("OUTPUT_ROWS", u32::from(self == RowRange::Outputs))
     }
 }
 
@@ -83,7 +83,7 @@ pub struct Matmul {
     lanes: u32,
     slices: u32,
     pair: u32,
-    row_set: RowSet,
+    row_set: RowRange,
 }
 
 /// A part of the matrix, bound with the rows as storage, and as a uniform if any variant wants that.
@@ -116,30 +116,30 @@ impl Matmul {
     /// [`Error::Shape`] if they do not fit.
     pub fn new(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         step: &Buffer,
         weights: &Matrix,
         [x, y]: [&Tensor; 2],
-        finish: Finish,
-        row_set: RowSet,
+        finish: Epilogue,
+        row_set: RowRange,
     ) -> Result<Matmul> {
         x.expect("matmul", "x", MAX_ROWS, weights.columns())?;
         y.expect("matmul", "y", MAX_ROWS, weights.outputs())?;
-        if (weights.pair() == 2) != matches!(finish, Finish::Swiglu) {
+        if (weights.pair() == 2) != matches!(finish, Epilogue::Swiglu) {
             let (got, expected) = (vec![weights.rows(), weights.columns()], vec![y.width, weights.columns()]);
             return Err(Error::Shape { op: "matmul", tensor: "weights", got, expected });
         }
         let (finish, bias) = match finish {
-            Finish::Store => ("finish/store", None),
-            Finish::Add => ("finish/add", None),
-            Finish::Swiglu => ("finish/swiglu", None),
-            Finish::Residual(residual) => {
+            Epilogue::Store => ("epilogue/store", None),
+            Epilogue::Add => ("epilogue/add", None),
+            Epilogue::Swiglu => ("epilogue/swiglu", None),
+            Epilogue::Residual(residual) => {
                 residual.expect("matmul", "residual", MAX_ROWS, weights.outputs())?;
-                ("finish/residual", Some(&residual.buffer))
+                ("epilogue/residual", Some(&residual.buffer))
             }
-            Finish::Bias(bias) => {
+            Epilogue::Bias(bias) => {
                 bias.expect("matmul", "bias", 1, weights.outputs())?;
-                ("finish/bias", Some(&bias.buffer))
+                ("epilogue/bias", Some(&bias.buffer))
             }
         };
         let mut op = Matmul {
@@ -168,7 +168,7 @@ impl Matmul {
             let storage = match (&kernels.cooperative, &integer) {
                 (None, None) => op.row_kernel(&kernels, variant(false))?,
                 (None, Some(_)) => op.tile_kernel(&kernels)?,
-                (Some(cooperative), _) => cooperative.kernel(Role::Round, 1)?,
+                (Some(cooperative), _) => cooperative.kernel(Phase::Decode, 1)?,
             };
             let reads_uniforms = kernels.cooperative.is_none() && integer.is_none() && op.uniform_rows > 0;
             let uniform = match reads_uniforms && op.variants.iter().any(|variant| variant.uniform) {
@@ -213,8 +213,8 @@ impl Matmul {
     /// # Errors
     ///
     /// [`Error::Compile`] if a variant does not compile.
-    pub fn encode(&self, pass: &mut Pass, role: Role, rows: usize) -> Result<()> {
-        if role == Role::Round {
+    pub fn encode(&self, pass: &mut Pass, role: Phase, rows: usize) -> Result<()> {
+        if role == Phase::Decode {
             return self.encode_as(pass, self.variants[rows.clamp(1, MAX_ROWS) - 1], rows);
         }
         self.parts.iter().try_for_each(|part| match &part.kernels.cooperative {
@@ -234,16 +234,16 @@ impl Matmul {
             quantise.encode(pass, rows);
         }
         self.parts.iter().try_for_each(|part| match (&part.kernels.cooperative, &part.integer) {
-            (Some(cooperative), _) => self.encode_cooperative(pass, part, cooperative, Role::Round, rows),
+            (Some(cooperative), _) => self.encode_cooperative(pass, part, cooperative, Phase::Decode, rows),
             (None, Some((dispatch, integer))) => self.encode_integer(pass, part, (dispatch, integer), variant, rows),
             (None, None) => self.encode_rows(pass, part, variant, rows),
         })
     }
 
     /// The kernels of a part of `format`, if the plan multiplies it in integers.
-    fn integer(&self, plan: &Plan, format: WeightFormat) -> Option<Integer> {
+    fn integer(&self, plan: &KernelPlan, format: WeightFormat) -> Option<Integer> {
         let QuantisedProducts::Integer { planes } = plan.quantised else { return None };
-        if plan.products != Products::Plain || !format.is_quantised() {
+        if plan.products != MatmulPath::Plain || !format.is_quantised() {
             return None;
         }
         let Matmul { lanes, slices, pair, finish, row_set, .. } = *self;
@@ -271,7 +271,7 @@ impl Matmul {
         pass: &mut Pass,
         part: &Part,
         cooperative: &Cooperative,
-        role: Role,
+        role: Phase,
         rows: usize,
     ) -> Result<()> {
         let (kernel, outputs, depth) = cooperative.variant(role, rows)?;
@@ -309,7 +309,7 @@ impl Matmul {
     fn work(&self, rows: usize, part: &Part) -> Work {
         let (outputs, weight_rows) = (part.outputs as usize, (part.outputs * self.pair) as usize);
         let weights = weight_rows * self.columns;
-        let reads_output = usize::from(matches!(self.finish, "finish/add" | "finish/residual"));
+        let reads_output = usize::from(matches!(self.finish, "epilogue/add" | "epilogue/residual"));
         let weight_bytes = weight_rows * part.kernels.format.row_bytes(self.columns);
         let bytes = weight_bytes + 4 * rows * (self.columns + outputs * (1 + reads_output));
         Work::of(rows, [weight_rows, self.columns], bytes, 2 * rows * weights).stored()

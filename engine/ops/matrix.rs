@@ -8,11 +8,11 @@
 use std::ops::Range;
 
 use super::expect_len;
-use super::interleaved::Layout;
 use super::variant::{Variant, Variants};
 use super::weight_format::WeightFormat;
+use super::weight_layout::Layout;
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Device, Pass, Plan, Products};
+use crate::gpu::{Buffer, Device, KernelPlan, MatmulPath, Pass};
 
 /// Where a matrix's rows come from while it is uploaded: writes the rows of a range, widened to f32.
 pub type MatrixSource<'a> = dyn Fn(Range<usize>, &mut [f32]) -> Result<()> + Sync + 'a;
@@ -78,7 +78,7 @@ impl Matrix {
     /// As [`Matrix::of_sections`].
     pub fn upload(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         label: &str,
         format: WeightFormat,
         [rows, columns]: [usize; 2],
@@ -95,7 +95,7 @@ impl Matrix {
     /// what a format takes together; [`Error::OutOfMemory`]; [`Error::Limit`].
     pub fn of_sections(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         label: &str,
         columns: usize,
         sections: &[Section],
@@ -113,14 +113,14 @@ impl Matrix {
     }
 
     /// Uploads two matrices of the shape `[outputs, columns]`, gate and up, whose rows `source` gives one below the other.
-    /// They lie such that a lane which owns a gate's row owns the row of its up, [`super::Finish::Swiglu`]'s operands.
+    /// They lie such that a lane which owns a gate's row owns the row of its up, [`super::Epilogue::Swiglu`]'s operands.
     ///
     /// # Errors
     ///
     /// As [`Matrix::of_sections`].
     pub fn upload_pair(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         label: &str,
         format: WeightFormat,
         shape: [usize; 2],
@@ -136,7 +136,7 @@ impl Matrix {
     /// As [`Matrix::of_sections`].
     pub fn of_pair(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         label: &str,
         format: WeightFormat,
         [outputs, columns]: [usize; 2],
@@ -146,10 +146,10 @@ impl Matrix {
         let rows = Matrix::pair_rows(plan, outputs);
         let upload = |source| Section { format, rows, source }.upload(device, plan, label, columns, 0);
         let mut parts = match source {
-            Source::Values(read) => upload(Source::Values(&in_turns(lanes, outputs, columns, read)))?,
+            Source::Values(read) => upload(Source::Values(&interleave_rows(lanes, outputs, columns, read)))?,
             Source::Stored(read) => {
                 let width = format.stored_bytes(columns);
-                upload(Source::Stored(&in_turns(lanes, outputs, width, read)))?
+                upload(Source::Stored(&interleave_rows(lanes, outputs, width, read)))?
             }
         };
         for part in &mut parts {
@@ -167,7 +167,7 @@ impl Matrix {
     /// As [`Matrix::of_sections`].
     pub fn zeros(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         label: &str,
         format: WeightFormat,
         [outputs, columns]: [usize; 2],
@@ -175,7 +175,7 @@ impl Matrix {
     ) -> Result<Matrix> {
         let layout = Layout { lanes: plan.lanes as usize, columns, format };
         let rows = if pair == 1 { outputs } else { Matrix::pair_rows(plan, outputs) };
-        let mut parts = Part::empty(device, label, layout, rows, plan.products != Products::Plain)?;
+        let mut parts = Part::empty(device, label, layout, rows, plan.products != MatmulPath::Plain)?;
         for part in &mut parts {
             part.first /= pair;
             part.outputs = (part.outputs / pair).min(outputs - part.first);
@@ -185,15 +185,15 @@ impl Matrix {
 
     /// Device memory that weights of the shape `[rows, columns]` in one format will take: whole groups of rows, and scales
     /// where products are cooperative.
-    pub fn expected_bytes(plan: &Plan, format: WeightFormat, [rows, columns]: [usize; 2]) -> u64 {
+    pub fn expected_bytes(plan: &KernelPlan, format: WeightFormat, [rows, columns]: [usize; 2]) -> u64 {
         let layout = Layout { lanes: plan.lanes as usize, columns, format };
         let padded = rows.next_multiple_of(layout.group());
-        let scales = if plan.products == Products::Plain { 0 } else { padded * size_of::<f32>() };
+        let scales = if plan.products == MatmulPath::Plain { 0 } else { padded * size_of::<f32>() };
         (padded / layout.group() * layout.group_bytes() + scales) as u64
     }
 
     /// Weight rows of a pair of `outputs` outputs, padded so that gate and up can lie in turns.
-    pub fn pair_rows(plan: &Plan, outputs: usize) -> usize {
+    pub fn pair_rows(plan: &KernelPlan, outputs: usize) -> usize {
         2 * outputs.next_multiple_of(plan.lanes as usize)
     }
 
@@ -366,14 +366,21 @@ impl Matrix {
 
 impl Section<'_> {
     /// Uploads its rows, which follow `before` others; each is an output.
-    fn upload(&self, device: &Device, plan: &Plan, label: &str, columns: usize, before: usize) -> Result<Vec<Part>> {
+    fn upload(
+        &self,
+        device: &Device,
+        plan: &KernelPlan,
+        label: &str,
+        columns: usize,
+        before: usize,
+    ) -> Result<Vec<Part>> {
         let Section { format, rows, source } = *self;
         let together = format.block_len().max(PIECE);
         if columns == 0 || rows == 0 || !columns.is_multiple_of(together) {
             return Err(shape_fault(rows, columns, together));
         }
         let layout = Layout { lanes: plan.lanes as usize, columns, format };
-        let mut parts = Part::empty(device, label, layout, rows, plan.products != Products::Plain)?;
+        let mut parts = Part::empty(device, label, layout, rows, plan.products != MatmulPath::Plain)?;
         for part in &mut parts {
             part.fill(device, layout, part.outputs, part.first, source)?;
             part.first += before;
@@ -390,7 +397,7 @@ fn shape_fault(rows: usize, columns: usize, together: usize) -> Error {
 
 /// Gate and up in turns: blocks of `lanes` rows come from one and the other. `read` has `outputs` gates, then as many ups,
 /// each of `width` elements. Ranges are whole blocks, read one at a time.
-fn in_turns<T: Copy + Default>(
+fn interleave_rows<T: Copy + Default>(
     lanes: usize,
     outputs: usize,
     width: usize,

@@ -5,11 +5,12 @@ mod argmax;
 mod attention;
 mod batch;
 mod cooperative;
+mod device_peak;
 mod embedding;
 mod gather;
 pub mod gradients;
+mod hidden_states;
 mod integer;
-mod interleaved;
 mod log_probabilities;
 mod matmul;
 mod matrix;
@@ -22,20 +23,21 @@ mod rms_norm;
 mod rope;
 mod round;
 mod self_check;
-mod states;
 mod token_counts;
 mod truncation;
 mod variant;
 mod weight_format;
-mod yardstick;
+mod weight_layout;
 
 pub use argmax::{Argmax, Draw, DrawParams};
 pub use attention::{Attention, AttentionScratch, AttentionVariant};
 pub use batch::{BatchIds, BatchRow, BatchSource, Rows};
+pub use device_peak::{COLD_BYTES, PeakProbe, PeakRates};
 pub use embedding::{Embedding, MaskRow};
 pub use gather::Gather;
+pub use hidden_states::{HiddenStates, LoadHidden, StoreHidden};
 pub use log_probabilities::LogProbabilities;
-pub use matmul::{Finish, Matmul, RowSet};
+pub use matmul::{Epilogue, Matmul, RowRange};
 pub use matrix::{Matrix, MatrixSource, Section, Source, StoredSource};
 pub use penalties::{BANNED, Penalties, PenaltyTerms};
 pub use probabilities::Probabilities;
@@ -43,14 +45,12 @@ pub use quantise_rows::QuantiseRows;
 pub use rejection::{Rejection, RejectionTerms};
 pub use rms_norm::RmsNorm;
 pub use rope::{AttentionShape, KvCache, Rope, RopeGains};
-pub use round::{Accept, Inputs, RoundBuffers, RoundParams, Session, Whose};
+pub use round::{Accept, BuildInputs, ModelRole, RoundBuffers, RoundParams, Session};
 pub use self_check::{check_products, check_row_invariance, check_values};
-pub use states::{Recall, Remember, States};
 pub use token_counts::TokenCounts;
 pub use truncation::{Truncation, TruncationTerms};
 pub use variant::{Variant, Variants};
 pub use weight_format::WeightFormat;
-pub use yardstick::{COLD_BYTES, Rates, Yardstick};
 
 use std::sync::OnceLock;
 
@@ -59,11 +59,11 @@ use crate::gpu::{Buffer, Device};
 
 /// What the rows of a pass are. It decides their kernels; their number never does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub enum Phase {
     /// Prompt rows, many at once.
-    Prompt,
+    Prefill,
     /// Rows of a round of decoding, 1..=32 of them.
-    Round,
+    Decode,
 }
 
 /// The most rows that a row kernel takes: twice the longest draft.

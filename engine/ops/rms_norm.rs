@@ -1,7 +1,7 @@
 //! `y[r] = x[r] / √(mean(x[r]²) + ε) · gain`: shaders/rms_norm.wgsl.
 
 use super::quantise_rows::{self, QuantiseRows};
-use super::{MAX_ROWS, RowSet, Tensor};
+use super::{MAX_ROWS, RowRange, Tensor};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
@@ -19,7 +19,7 @@ pub struct RmsNorm {
 }
 
 impl RmsNorm {
-    /// `y[r] = x[r] / √(mean(x[r]²) + ε) · gain`. With [`RowSet::Outputs`], row 0 of `y` is row `step.first_output` of `x`.
+    /// `y[r] = x[r] / √(mean(x[r]²) + ε) · gain`. With [`RowRange::Outputs`], row 0 of `y` is row `step.first_output` of `x`.
     ///
     /// Shapes: `x`, `y` are `[rows, width]`, `gain` is `[1, width]`; `width` is a multiple of 4.
     ///
@@ -33,7 +33,7 @@ impl RmsNorm {
         [x, y]: [&Tensor; 2],
         gain: &Tensor,
         epsilon: f32,
-        row_set: RowSet,
+        row_set: RowRange,
     ) -> Result<RmsNorm> {
         RmsNorm::quantising(device, step, [x, y], gain, epsilon, row_set, None)
     }
@@ -50,7 +50,7 @@ impl RmsNorm {
         [x, y]: [&Tensor; 2],
         gain: &Tensor,
         epsilon: f32,
-        row_set: RowSet,
+        row_set: RowRange,
         planes: Option<u32>,
     ) -> Result<RmsNorm> {
         let multiple = if planes.is_some() { quantise_rows::BLOCK } else { 4 };

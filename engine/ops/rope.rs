@@ -2,7 +2,7 @@
 
 use super::{MAX_ROWS, Rows, Tensor};
 use crate::error::Result;
-use crate::gpu::{Buffer, CacheFormat, Device, Dispatch, Pass, Plan, Work};
+use crate::gpu::{Buffer, CacheFormat, Device, Dispatch, KernelPlan, Pass, Work};
 
 /// Positions whose keys lie side by side; attention's lanes, one a key.
 pub(super) const KEY_TILE: usize = 64;
@@ -29,7 +29,7 @@ impl KvCache {
     /// # Errors
     ///
     /// [`crate::Error::Limit`] or [`crate::Error::OutOfMemory`] if it is too large for the device.
-    pub fn new(device: &Device, plan: &Plan, shape: &AttentionShape, positions: usize) -> Result<KvCache> {
+    pub fn new(device: &Device, plan: &KernelPlan, shape: &AttentionShape, positions: usize) -> Result<KvCache> {
         KvCache::with_slots(device, plan, shape, 1, positions)
     }
 
@@ -40,7 +40,7 @@ impl KvCache {
     /// As [`KvCache::new`].
     pub fn with_slots(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         shape: &AttentionShape,
         slots: usize,
         positions: usize,
@@ -60,7 +60,13 @@ impl KvCache {
     /// # Errors
     ///
     /// [`crate::Error::Limit`].
-    pub fn check(device: &Device, plan: &Plan, shape: &AttentionShape, slots: usize, positions: usize) -> Result<()> {
+    pub fn check(
+        device: &Device,
+        plan: &KernelPlan,
+        shape: &AttentionShape,
+        slots: usize,
+        positions: usize,
+    ) -> Result<()> {
         Buffer::check(device, KEYS, (slots as u64).saturating_mul(KvCache::bytes(plan.cache, shape, positions) / 2))
     }
 

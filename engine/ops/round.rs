@@ -50,7 +50,7 @@ pub struct RoundBuffers<'a> {
 
 /// Whose rows are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Whose {
+pub enum ModelRole {
     /// The draft's.
     Draft,
     /// The target's: the newest committed token and the proposals.
@@ -58,12 +58,12 @@ pub enum Whose {
 }
 
 /// The rows of a forward pass, with its operands bound.
-pub struct Inputs {
+pub struct BuildInputs {
     dispatch: Dispatch,
     rows: usize,
 }
 
-impl Inputs {
+impl BuildInputs {
     /// `ids[r]` = the token at position `start + r`: committed, a proposal, or the mask; and the step that says where.
     ///
     /// # Errors
@@ -72,18 +72,18 @@ impl Inputs {
     /// Source: arXiv:2504.18583.
     pub fn new(
         device: &Device,
-        whose: Whose,
+        whose: ModelRole,
         params: RoundParams,
         buffers: RoundBuffers,
         step: &Buffer,
         ids: &Buffer,
-    ) -> Result<Inputs> {
-        let verify = u32::from(whose == Whose::Target);
+    ) -> Result<BuildInputs> {
+        let verify = u32::from(whose == ModelRole::Target);
         let kernel = device.kernel(&["inputs", "shared/step", "shared/round"], &[("VERIFY", verify)])?;
         let rows = params.rows as usize;
         let params = Buffer::uniform(device, "inputs params", &params)?;
         let operands = [&params, buffers.session, buffers.tokens, buffers.proposals, step, ids];
-        Ok(Inputs { dispatch: kernel.dispatch(device, &operands, [1, 1, 1])?, rows })
+        Ok(BuildInputs { dispatch: kernel.dispatch(device, &operands, [1, 1, 1])?, rows })
     }
 
     /// Records it.

@@ -39,7 +39,7 @@ impl Pieces {
     /// How `tokenizer` decodes.
     pub fn of(tokenizer: &Tokenizer) -> Pieces {
         let steps = match tokenizer.get_decoder() {
-            Some(DecoderWrapper::Sequence(sequence)) => sequence.get_decoders(),
+            Some(DecoderWrapper::ModelRunner(sequence)) => sequence.get_decoders(),
             Some(decoder) => std::slice::from_ref(decoder),
             None => return Pieces::Other,
         };

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use super::network::{Network, Recipe};
+use super::network::{Network, NetworkOptions};
 use crate::checkpoint::config::Config;
 use crate::checkpoint::export::{StoredTensor, write_draft};
 use crate::error::Result;
 use crate::gpu::Device;
-use crate::model::shared::{MASK_EMBEDDING, VOCABULARY};
+use crate::model::tied_draft::{MASK_EMBEDDING, VOCABULARY};
 use crate::text::ChatTokenizer;
 
 /// What a draft's folder holds beside what was trained.
@@ -24,7 +24,13 @@ pub enum Embeddings<'a> {
 /// # Errors
 ///
 /// [`crate::Error::Write`]; as [`Device::check`]; those of reading the base's embeddings.
-pub fn write(folder: &Path, device: &Device, network: &Network, recipe: &Recipe, embeddings: Embeddings) -> Result<()> {
+pub fn write(
+    folder: &Path,
+    device: &Device,
+    network: &Network,
+    recipe: &NetworkOptions,
+    embeddings: Embeddings,
+) -> Result<()> {
     let config = Config {
         mask_token: Some(recipe.mask_token),
         target_layers: recipe.target(),
@@ -60,7 +66,7 @@ pub fn write(folder: &Path, device: &Device, network: &Network, recipe: &Recipe,
 fn own_tables(
     device: &Device,
     network: &Network,
-    recipe: &Recipe,
+    recipe: &NetworkOptions,
     tensors: &mut Vec<(String, StoredTensor)>,
 ) -> Result<()> {
     let Config { vocab_size, hidden_size, tied_head, .. } = *recipe.config;

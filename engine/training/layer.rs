@@ -5,13 +5,13 @@ use super::parameter::{Parameter, Source};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::config::Config;
 use crate::error::Result;
-use crate::gpu::{CacheFormat, Device, Pass, Plan};
+use crate::gpu::{CacheFormat, Device, KernelPlan, Pass};
 use crate::model::attention_shape;
 use crate::ops::gradients::{
     Accumulate, ColumnSum, GainGradients, InputGradient, PackedAttention, PackedAttentionGradient, RmsNormGradient,
     RopeGradient, Swiglu, SwigluGradient, WeightGradient,
 };
-use crate::ops::{Finish, KvCache, Matmul, RmsNorm, Role, Rope, RopeGains, RowSet, Tensor};
+use crate::ops::{Epilogue, KvCache, Matmul, Phase, RmsNorm, Rope, RopeGains, RowRange, Tensor};
 
 /// What of a layer is trained: all of it.
 pub struct LayerParameters {
@@ -35,7 +35,7 @@ impl LayerParameters {
     /// Those of reading the checkpoint; [`crate::Error::OutOfMemory`].
     pub fn read(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         config: &Config,
         checkpoint: &dyn Checkpoint,
         [from, to]: [usize; 2],
@@ -102,14 +102,14 @@ impl Activations {
     /// # Errors
     ///
     /// [`crate::Error::OutOfMemory`], [`crate::Error::Limit`].
-    pub fn new(device: &Device, plan: &Plan, config: &Config, rows: usize) -> Result<Activations> {
+    pub fn new(device: &Device, plan: &KernelPlan, config: &Config, rows: usize) -> Result<Activations> {
         let shape = attention_shape(config);
         let tensor = |label, width| Tensor::new(device, label, rows, width);
         Ok(Activations {
             normed: tensor("normed", config.hidden_size)?,
             qkv: tensor("qkv", shape.qkv_width())?,
             query: tensor("query", config.query_size())?,
-            cache: KvCache::new(device, &Plan { cache: CacheFormat::F32, ..*plan }, &shape, rows)?,
+            cache: KvCache::new(device, &KernelPlan { cache: CacheFormat::F32, ..*plan }, &shape, rows)?,
             attended: tensor("attended", config.query_size())?,
             log_sums: tensor("log sums", config.heads)?,
             middle: tensor("middle", config.hidden_size)?,
@@ -215,7 +215,7 @@ impl Product {
         let (matrix, gradients) = parameter.as_matrix();
         Ok(Product {
             weights: WeightGradient::new(device, &shared.step, matrix, [x, dy], gradients)?,
-            input: InputGradient::new(device, &shared.step, matrix, [dy, dx], Accumulate::Store, RowSet::All)?,
+            input: InputGradient::new(device, &shared.step, matrix, [dy, dx], Accumulate::Store, RowRange::All)?,
         })
     }
 
@@ -233,7 +233,7 @@ impl Layer {
     /// [`crate::Error::Compile`] if a kernel does not compile.
     pub fn new(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         config: &Config,
         shared: &Shared,
         parameters: &LayerParameters,
@@ -243,12 +243,12 @@ impl Layer {
         let (step, shape) = (&shared.step, attention_shape(config));
         let epsilon = config.norm_epsilon as f32;
         let norm = |x: [&Tensor; 2], gain: &Parameter| {
-            RmsNorm::new(device, step, x, gain.as_vector()[0], epsilon, RowSet::All)
+            RmsNorm::new(device, step, x, gain.as_vector()[0], epsilon, RowRange::All)
         };
-        let matmul = |parameter: &Parameter, rows: [&Tensor; 2], finish: Finish| {
-            Matmul::new(device, plan, step, parameter.as_matrix().0, rows, finish, RowSet::All)
+        let matmul = |parameter: &Parameter, rows: [&Tensor; 2], finish: Epilogue| {
+            Matmul::new(device, plan, step, parameter.as_matrix().0, rows, finish, RowRange::All)
         };
-        let bias = parameters.qkv_bias.as_ref().map_or(Finish::Store, |bias| Finish::Bias(bias.as_vector()[0]));
+        let bias = parameters.qkv_bias.as_ref().map_or(Epilogue::Store, |bias| Epilogue::Bias(bias.as_vector()[0]));
         let gains = parameters.head_norm.as_ref().map(|[query, key]| RopeGains {
             query: query.as_vector()[0],
             key: key.as_vector()[0],
@@ -267,17 +267,17 @@ impl Layer {
                 [&a.query, &a.attended],
                 &a.log_sums,
             )?,
-            output: matmul(&parameters.output, [&a.attended, &a.middle], Finish::Residual(input))?,
+            output: matmul(&parameters.output, [&a.attended, &a.middle], Epilogue::Residual(input))?,
             feed_forward_norm: norm([&a.middle, &a.middle_normed], &parameters.feed_forward_norm)?,
-            gate_up: matmul(&parameters.gate_up, [&a.middle_normed, &a.gate_up], Finish::Store)?,
+            gate_up: matmul(&parameters.gate_up, [&a.middle_normed, &a.gate_up], Epilogue::Store)?,
             swiglu: Swiglu::new(device, [&a.gate_up, &a.gated])?,
-            down: matmul(&parameters.down, [&a.gated, result], Finish::Residual(&a.middle))?,
+            down: matmul(&parameters.down, [&a.gated, result], Epilogue::Residual(&a.middle))?,
         };
 
         let d = &shared.gradients;
         let norm = |x: &Tensor, gain: &Parameter| {
             let [gain, gradient] = gain.as_vector();
-            RmsNormGradient::new(device, step, x, gain, epsilon, [&d.normed, &d.hidden], gradient, RowSet::All)
+            RmsNormGradient::new(device, step, x, gain, epsilon, [&d.normed, &d.hidden], gradient, RowRange::All)
         };
         let product = |parameter, x, rows| Product::new(device, shared, parameter, x, rows);
         let head_norm = parameters.head_norm.as_ref().map(|[query, key]| {
@@ -328,14 +328,14 @@ impl Layer {
     pub fn forward(&self, pass: &mut Pass, rows: usize) -> Result<()> {
         let layer = &self.forward;
         layer.attention_norm.encode(pass, rows);
-        layer.qkv.encode(pass, Role::Prompt, rows)?;
+        layer.qkv.encode(pass, Phase::Prefill, rows)?;
         layer.rope.encode(pass, rows);
         layer.attention.encode(pass, rows);
-        layer.output.encode(pass, Role::Prompt, rows)?;
+        layer.output.encode(pass, Phase::Prefill, rows)?;
         layer.feed_forward_norm.encode(pass, rows);
-        layer.gate_up.encode(pass, Role::Prompt, rows)?;
+        layer.gate_up.encode(pass, Phase::Prefill, rows)?;
         layer.swiglu.encode(pass, rows);
-        layer.down.encode(pass, Role::Prompt, rows)
+        layer.down.encode(pass, Phase::Prefill, rows)
     }
 
     /// Records the backward pass of `rows` rows: the gradient of the residual stream, by the layer's result, becomes

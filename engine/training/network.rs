@@ -15,16 +15,16 @@ use super::teacher::{Loss, Teacher};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::config::{Config, TargetLayers};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Device, Pass, Plan};
-use crate::model::Transformer;
-use crate::model::rotary;
-use crate::model::shared::MASK_EMBEDDING;
+use crate::gpu::{Buffer, Device, KernelPlan, Pass};
+use crate::model::Weights;
+use crate::model::rope_table;
+use crate::model::tied_draft::MASK_EMBEDDING;
 use crate::ops::gradients::{
     Accumulate, CrossEntropy, EmbeddingGradient, InputGradient, Label, Readers, RmsNormGradient, RowLoss, TrainingRow,
     WeightGradient,
 };
 use crate::ops::{
-    Embedding, Finish, MAX_ROWS, MaskRow, Matmul, Matrix, RmsNorm, Role, RowSet, Step, Tensor, WeightFormat,
+    Embedding, Epilogue, MAX_ROWS, MaskRow, Matmul, Matrix, Phase, RmsNorm, RowRange, Step, Tensor, WeightFormat,
 };
 
 /// Activations of all layers that may be kept, in bytes; beyond, they are computed again.
@@ -35,7 +35,7 @@ const LOGITS: usize = 64 << 20;
 const MAX_LOGIT_ROWS: usize = 256;
 
 /// What is trained, and from where.
-pub struct Recipe<'a> {
+pub struct NetworkOptions<'a> {
     /// The draft's hyper-parameters: the base's, with the number of layers that the draft has.
     pub config: &'a Config,
     /// The base's tensors.
@@ -53,14 +53,14 @@ pub struct Recipe<'a> {
     /// Tokens of the longest sample.
     pub positions: usize,
     /// The target that is asked what it would say, if the loss looks at more than the text.
-    pub teacher: Option<&'a Arc<Transformer>>,
+    pub teacher: Option<&'a Arc<Weights>>,
     /// What of a row's loss counts.
     pub loss: Loss,
     /// Layers of the teacher that the draft reads beside tokens, ascending.
     pub target_layers: &'a [usize],
 }
 
-impl Recipe<'_> {
+impl NetworkOptions<'_> {
     /// What the draft reads of its target, as its configuration has it.
     pub fn target(&self) -> Option<TargetLayers> {
         let hidden_size = self.teacher.filter(|_| !self.target_layers.is_empty())?.config().hidden_size;
@@ -154,8 +154,8 @@ impl Network {
     ///
     /// [`Error::Option`] if a sample could be longer than a layer's attention window, beyond which training's
     /// attention does not forget; those of reading the checkpoint; [`Error::OutOfMemory`], [`Error::Limit`].
-    pub fn new(device: &Device, plan: &Plan, recipe: &Recipe) -> Result<Network> {
-        let &Recipe { config, checkpoint, mask_token, .. } = recipe;
+    pub fn new(device: &Device, plan: &KernelPlan, recipe: &NetworkOptions) -> Result<Network> {
+        let &NetworkOptions { config, checkpoint, mask_token, .. } = recipe;
         let shortest = recipe.layers.iter().filter_map(|&layer| config.window(layer)).min();
         if let Some(window) = shortest.filter(|&window| window < recipe.positions) {
             let reason = format!(
@@ -173,7 +173,7 @@ impl Network {
         };
         let all: Vec<u32> = (0..config.vocab_size as u32).collect();
         let frozen = |name, ids: &[u32]| -> Result<Table> {
-            Ok(Table::Frozen(Box::new(some_rows(device, plan, checkpoint, name, ids, hidden)?)))
+            Ok(Table::Frozen(Box::new(sample_rows(device, plan, checkpoint, name, ids, hidden)?)))
         };
         const TABLE: &str = "model.embed_tokens.weight";
         let head_name = if config.tied_head { TABLE } else { "lm_head.weight" };
@@ -331,7 +331,7 @@ impl Network {
             pass.section("forward");
             self.embedding.encode(pass, rows);
             match &self.projection {
-                Some(projection) => projection.product.encode(pass, Role::Prompt, rows),
+                Some(projection) => projection.product.encode(pass, Phase::Prefill, rows),
                 None => Ok(()),
             }
         })?;
@@ -436,7 +436,7 @@ impl Head {
     #[allow(clippy::too_many_arguments, reason = "each is another operand")]
     fn new(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         table: &Table,
         final_norm: &Parameter,
         epsilon: f32,
@@ -458,8 +458,8 @@ impl Head {
             }
         };
         Ok(Head {
-            norm: RmsNorm::new(device, &step, [top, &normed], gain, epsilon, RowSet::Outputs)?,
-            product: Matmul::new(device, plan, &step, matrix, [&normed, &logits], Finish::Store, RowSet::All)?,
+            norm: RmsNorm::new(device, &step, [top, &normed], gain, epsilon, RowRange::Outputs)?,
+            product: Matmul::new(device, plan, &step, matrix, [&normed, &logits], Epilogue::Store, RowRange::All)?,
             loss: CrossEntropy::new(device, &step, &logits, teacher, labels, losses)?,
             weights,
             input: InputGradient::new(
@@ -468,7 +468,7 @@ impl Head {
                 matrix,
                 [&logits, &normed_gradient],
                 Accumulate::Store,
-                RowSet::All,
+                RowRange::All,
             )?,
             norm_gradient: RmsNormGradient::new(
                 device,
@@ -478,7 +478,7 @@ impl Head {
                 epsilon,
                 [&normed_gradient, top_gradient],
                 gain_gradient,
-                RowSet::Outputs,
+                RowRange::Outputs,
             )?,
             rows,
             step,
@@ -500,7 +500,7 @@ impl Head {
             }
             pass.section("loss");
             self.norm.encode(pass, rows);
-            self.product.encode(pass, Role::Prompt, rows)?;
+            self.product.encode(pass, Phase::Prefill, rows)?;
             self.loss.encode(pass, rows);
             if let Some(weights) = &self.weights {
                 weights.encode(pass, rows);
@@ -513,9 +513,9 @@ impl Head {
 }
 
 /// The rows `ids` of the matrix `name`, in BF16 as they are run.
-fn some_rows(
+fn sample_rows(
     device: &Device,
-    plan: &Plan,
+    plan: &KernelPlan,
     checkpoint: &dyn Checkpoint,
     name: &str,
     ids: &[u32],

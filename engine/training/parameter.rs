@@ -2,7 +2,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
-use crate::gpu::{Buffer, Device, Plan};
+use crate::gpu::{Buffer, Device, KernelPlan};
 use crate::ops::{Matrix, Tensor, WeightFormat};
 
 /// A matrix or a vector, with its gradient beside it.
@@ -26,7 +26,7 @@ impl Parameter {
     /// Those of reading the checkpoint and of [`Matrix::upload`].
     pub fn matrix(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         checkpoint: &dyn Checkpoint,
         tensors: Vec<(Source, usize)>,
         columns: usize,
@@ -49,7 +49,7 @@ impl Parameter {
     /// Those of [`Matrix::upload`].
     pub fn of_matrix(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         tensors: Vec<(String, usize)>,
         columns: usize,
         values: &[f32],

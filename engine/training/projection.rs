@@ -5,10 +5,10 @@ use super::parameter::{Parameter, Source};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::config::TargetLayers;
 use crate::error::Result;
-use crate::gpu::{Device, Plan};
+use crate::gpu::{Device, KernelPlan};
 use crate::model::TARGET_PROJECTION;
 use crate::ops::gradients::WeightGradient;
-use crate::ops::{Finish, Matmul, RowSet, Tensor};
+use crate::ops::{Epilogue, Matmul, RowRange, Tensor};
 
 /// What is made of the target's states, and added to the embeddings.
 pub struct Projection {
@@ -30,7 +30,7 @@ impl Projection {
     /// Those of reading the checkpoint; [`crate::Error::OutOfMemory`], [`crate::Error::Limit`].
     pub fn new(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         checkpoint: &dyn Checkpoint,
         target: &TargetLayers,
         shared: &Shared,
@@ -51,7 +51,7 @@ impl Projection {
         let (matrix, gradients) = parameter.as_matrix();
         let (step, gradient) = (&shared.step, &shared.gradients.hidden);
         Ok(Projection {
-            product: Matmul::new(device, plan, step, matrix, [&states, embedded], Finish::Add, RowSet::All)?,
+            product: Matmul::new(device, plan, step, matrix, [&states, embedded], Epilogue::Add, RowRange::All)?,
             gradient: WeightGradient::new(device, step, matrix, [&states, gradient], gradients)?,
             parameter,
             states,

@@ -21,7 +21,7 @@ pub struct Sample {
 
 /// How many masks are laid out for a sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Retention {
+pub struct CodRetention {
     /// Tokens predicted at once, K_train: the next one and those of `segments - 1` masks.
     pub segments: usize,
     /// Segment s keeps `ratio^s` of its rows,
@@ -30,7 +30,7 @@ pub struct Retention {
     pub least: f64,
 }
 
-impl Retention {
+impl CodRetention {
     /// The part of the rows that segment `segment` keeps.
     fn share(&self, segment: usize) -> f64 {
         self.ratio.powi(segment as i32).max(self.least).min(1.0)
@@ -58,7 +58,7 @@ pub struct PackedRows {
 
 impl PackedRows {
     /// The rows of `sample`.
-    pub fn of(sample: &Sample, retention: &Retention, mask: u32, random: &mut Rng) -> PackedRows {
+    pub fn of(sample: &Sample, retention: &CodRetention, mask: u32, random: &mut Rng) -> PackedRows {
         let mut packed = PackedRows::default();
         let tokens = &sample.tokens;
         // The last token predicts nothing, and nothing that has a label sees it.
@@ -149,7 +149,7 @@ impl PackedRows {
 
 /// How many masks hang at each token of `sample` but the last. A chain grows while it has something to predict, and
 /// segment s is drawn from the chains that segment s - 1 has kept.
-fn chain_lengths(sample: &Sample, retention: &Retention, random: &mut Rng) -> Vec<usize> {
+fn chain_lengths(sample: &Sample, retention: &CodRetention, random: &mut Rng) -> Vec<usize> {
     let reals = sample.tokens.len().saturating_sub(1);
     let mut lengths = vec![0; reals];
     let predicts = |anchor: usize, segment: usize| sample.labelled.get(anchor + segment + 1) == Some(&true);

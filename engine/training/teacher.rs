@@ -9,9 +9,11 @@ use std::sync::Arc;
 use super::rows::PackedRows;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Pass};
-use crate::model::{Sequence, Tap, Transformer};
+use crate::model::{Hook, ModelRunner, Weights};
 use crate::ops::gradients::{CrossEntropy, Label, RowLoss};
-use crate::ops::{Finish, Gather, MAX_ROWS, Matmul, Recall, RmsNorm, Role, RowSet, Session, States, Step, Tensor};
+use crate::ops::{
+    Epilogue, Gather, HiddenStates, LoadHidden, MAX_ROWS, Matmul, Phase, RmsNorm, RowRange, Session, Step, Tensor,
+};
 
 /// What of a row's loss counts: `cross_entropy · −ln p(token) + divergence · KL(teacher || draft)`, each row weighted.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,7 +37,7 @@ impl Loss {
 /// A target that is asked, bound.
 pub struct Teacher {
     device: Device,
-    sequence: Sequence,
+    sequence: ModelRunner,
     /// Of the pass's tokens, in their rows; the rows of masks are not looked at.
     states: Tensor,
     step: Buffer,
@@ -54,9 +56,9 @@ pub struct Teacher {
 
 /// What a draft reads of the teacher beside tokens.
 struct Kept {
-    tap: Tap,
+    tap: Hook,
     /// Of one sample, whose step and session these are.
-    recall: Recall,
+    recall: LoadHidden,
     step: Buffer,
     session: Buffer,
     /// What the sample's tokens read.
@@ -71,7 +73,7 @@ impl Teacher {
     ///
     /// [`Error::Option`] if its head has fewer rows; [`Error::OutOfMemory`], [`Error::Limit`].
     pub fn new(
-        target: &Arc<Transformer>,
+        target: &Arc<Weights>,
         [rows, positions, chunk]: [usize; 3],
         vocabulary: Option<&[u32]>,
         width: usize,
@@ -108,10 +110,18 @@ impl Teacher {
         let (norm, epsilon) = (&target.final_norm, target.config().norm_epsilon as f32);
         let choices = words("teacher's choices", crate::ops::MAX_ROWS)?;
         Ok(Teacher {
-            sequence: Sequence::new(target, positions, vocab, &choices)?,
+            sequence: ModelRunner::new(target, positions, vocab, &choices)?,
             gather: Gather::new(device, &chosen, [&states, &picked])?,
-            norm: RmsNorm::new(device, &step, [&picked, &normed], norm, epsilon, RowSet::All)?,
-            product: Matmul::new(device, target.plan(), &step, head, [&normed, &logits], Finish::Store, RowSet::All)?,
+            norm: RmsNorm::new(device, &step, [&picked, &normed], norm, epsilon, RowRange::All)?,
+            product: Matmul::new(
+                device,
+                target.plan(),
+                &step,
+                head,
+                [&normed, &logits],
+                Epilogue::Store,
+                RowRange::All,
+            )?,
             surprise: CrossEntropy::new(device, &step, &logits, None, &labels, &losses)?,
             kept: None,
             device: device.clone(),
@@ -136,13 +146,13 @@ impl Teacher {
     /// As [`Device::check`].
     pub fn keep(&mut self, layers: &[usize], positions: usize) -> Result<()> {
         let (device, positions) = (&self.device, positions.max(MAX_ROWS));
-        let states = States::new(device, positions, layers.len(), self.states.width)?;
+        let states = HiddenStates::new(device, positions, layers.len(), self.states.width)?;
         let step = Buffer::shared::<Step>(device, "sample's step")?;
         let session = Buffer::storage(device, "sample's session", size_of::<Session>() as u64)?;
         let read = Tensor::new(device, "sample's states", positions, layers.len() * self.states.width)?;
         self.kept = Some(Kept {
             tap: self.sequence.keeping(None, 0, layers, &states)?,
-            recall: Recall::new(device, &step, 0, &session, &states, &read)?,
+            recall: LoadHidden::new(device, &step, 0, &session, &states, &read)?,
             step,
             session,
             read,
@@ -183,7 +193,7 @@ impl Teacher {
     pub fn encode(&self, pass: &mut Pass, rows: usize) -> Result<()> {
         self.gather.encode(pass, rows);
         self.norm.encode(pass, rows);
-        self.product.encode(pass, Role::Prompt, rows)
+        self.product.encode(pass, Phase::Prefill, rows)
     }
 
     /// For each row of `packed`, the chance that the teacher would say what the masks up to it stand for: the product of

@@ -5,17 +5,17 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use super::network::{Network, Recipe};
+use super::network::{Network, NetworkOptions};
 use super::optimizer::{Optimizer, OptimizerOptions};
-use super::rows::{PackedRows, Retention, Sample};
+use super::rows::{CodRetention, PackedRows, Sample};
 use crate::error::{Error, Result};
-use crate::gpu::{Device, Plan};
+use crate::gpu::{Device, KernelPlan};
 
 /// How a draft is trained.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainingOptions {
     /// How many masks are laid out for a sample.
-    pub retention: Retention,
+    pub retention: CodRetention,
     /// The optimiser's numbers.
     pub optimizer: OptimizerOptions,
     /// How often each sample is read.
@@ -83,8 +83,8 @@ impl Trainer {
     /// [`Error::Option`] if a sample does not fit a pass or there is none; those of [`Network::new`].
     pub fn new(
         device: &Device,
-        plan: &Plan,
-        recipe: &Recipe,
+        plan: &KernelPlan,
+        recipe: &NetworkOptions,
         samples: Vec<Sample>,
         options: TrainingOptions,
     ) -> Result<Trainer> {

@@ -140,12 +140,12 @@ fn edited_shaders_are_taken_from_a_folder() {
     };
     let edited = folder("edited-shaders");
     std::fs::create_dir_all(edited.join("finish")).expect("a folder");
-    let source = shader_source("finish/add").expect("a shader");
-    std::fs::write(edited.join("finish/add.wgsl"), format!("// Edited.\n{source}")).expect("a shader");
+    let source = shader_source("epilogue/add").expect("a shader");
+    std::fs::write(edited.join("epilogue/add.wgsl"), format!("// Edited.\n{source}")).expect("a shader");
     std::fs::write(edited.join("rope.wgsl"), shader_source("rope").expect("a shader")).expect("a shader");
     let ended = profile(&edited);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    assert!(ended.stderr.contains("edited shaders: finish/add\n"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("edited shaders: epilogue/add\n"), "{}", ended.stderr);
 
     std::fs::write(edited.join("rope.wgsl"), "this is no shader").expect("a shader");
     profile(&edited).expect_error(1, &["rope"]);

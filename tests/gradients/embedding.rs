@@ -1,6 +1,6 @@
 //! `embedding_gradient` on the device.
 
-use pard_engine::gpu::{Buffer, Device, Plan};
+use pard_engine::gpu::{Buffer, Device, KernelPlan};
 use pard_engine::ops::gradients::{EmbeddingGradient, Readers};
 use pard_engine::ops::{Matrix, Tensor, WeightFormat};
 
@@ -46,7 +46,7 @@ fn interleaved_index(lanes: usize, width: usize, row: usize, column: usize) -> u
 }
 
 /// Rows that a table is padded to: what one row takes, over what a row is.
-fn rows_of_a_group(plan: &Plan, width: usize) -> usize {
+fn rows_of_a_group(plan: &KernelPlan, width: usize) -> usize {
     Matrix::expected_bytes(plan, WeightFormat::F32, [1, width]) as usize / (width * 4)
 }
 

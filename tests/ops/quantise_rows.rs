@@ -1,7 +1,7 @@
 //! `quantise_rows` on the device.
 
 use pard_engine::gpu::{Device, Pass};
-use pard_engine::ops::{MAX_ROWS, QuantiseRows, RmsNorm, RowSet, Step, Tensor};
+use pard_engine::ops::{MAX_ROWS, QuantiseRows, RmsNorm, RowRange, Step, Tensor};
 
 use super::{input, output, poison, read, submit, vector};
 use crate::oracle::quantise_rows::{Rest, error, largest, unpack};
@@ -85,7 +85,7 @@ fn a_normalisation_writes_the_integers_of_its_rows() {
         for first_output in [None, Some(3)] {
             // More rows than there is room for as integers, as prompts have.
             let (count, outputs) = (70, 70 - first_output.unwrap_or(0));
-            let row_set = if first_output.is_some() { RowSet::Outputs } else { RowSet::All };
+            let row_set = if first_output.is_some() { RowRange::Outputs } else { RowRange::All };
             let first = first_output.unwrap_or(0) as u32;
             let step = Step { rows: count, first_output: first, outputs: outputs as u32, ..Step::default() };
             let step = super::step(device(), step);

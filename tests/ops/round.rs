@@ -3,7 +3,7 @@
 
 use pard_engine::decoding::MAX_DRAFTS;
 use pard_engine::gpu::{Buffer, Device};
-use pard_engine::ops::{Accept, Inputs, RoundBuffers, RoundParams, Session, Step, Whose};
+use pard_engine::ops::{Accept, BuildInputs, ModelRole, RoundBuffers, RoundParams, Session, Step};
 
 use super::{POISON, poison, submit, words};
 use crate::oracle::accept::accept;
@@ -52,10 +52,10 @@ impl State {
     }
 
     /// Runs `inputs`; returns the step and the ids of its rows.
-    fn inputs(&self, whose: Whose, params: RoundParams) -> (Step, Vec<u32>) {
+    fn inputs(&self, whose: ModelRole, params: RoundParams) -> (Step, Vec<u32>) {
         poison(self.device, &self.step);
         poison(self.device, &self.ids);
-        let op = Inputs::new(self.device, whose, params, self.buffers(), &self.step, &self.ids).expect("buffers");
+        let op = BuildInputs::new(self.device, whose, params, self.buffers(), &self.step, &self.ids).expect("buffers");
         submit(self.device, |pass| op.encode(pass));
         let step = self.step.read::<Step>(self.device, 0, 1).expect("reading back")[0];
         let mut ids: Vec<u32> = self.ids.read(self.device, 0, IDS).expect("reading back");
@@ -108,20 +108,20 @@ fn inputs_by_hand() {
     };
 
     // A parallel draft: the two tokens it has not seen, then masks for d2 and d3; the last token's row gives d1.
-    let parallel = state.inputs(Whose::Draft, params(3, true, 0, 4));
+    let parallel = state.inputs(ModelRole::Draft, params(3, true, 0, 4));
     assert_eq!(parallel, (step(2, 4, 1, 3, 0), vec![52, 53, MASK, MASK]));
     // A surplus row reads one more mask.
-    let surplus = state.inputs(Whose::Draft, params(3, true, 0, 5));
+    let surplus = state.inputs(ModelRole::Draft, params(3, true, 0, 5));
     assert_eq!(surplus, (step(2, 5, 1, 3, 0), vec![52, 53, MASK, MASK, MASK]));
     // An autoregressive draft: what it has not seen gives d1; d1 gives d2, and d2 gives d3.
-    assert_eq!(state.inputs(Whose::Draft, params(3, false, 0, 2)), (step(2, 2, 1, 1, 0), vec![52, 53]));
-    assert_eq!(state.inputs(Whose::Draft, params(3, false, 1, 1)), (step(4, 1, 0, 1, 1), vec![60]));
-    assert_eq!(state.inputs(Whose::Draft, params(3, false, 2, 1)), (step(5, 1, 0, 1, 2), vec![61]));
+    assert_eq!(state.inputs(ModelRole::Draft, params(3, false, 0, 2)), (step(2, 2, 1, 1, 0), vec![52, 53]));
+    assert_eq!(state.inputs(ModelRole::Draft, params(3, false, 1, 1)), (step(4, 1, 0, 1, 1), vec![60]));
+    assert_eq!(state.inputs(ModelRole::Draft, params(3, false, 2, 1)), (step(5, 1, 0, 1, 2), vec![61]));
     // The target: the newest token and all proposals.
-    assert_eq!(state.inputs(Whose::Target, params(3, true, 0, 4)), (step(3, 4, 0, 4, 0), vec![53, 60, 61, 62]));
-    assert_eq!(state.inputs(Whose::Target, params(3, false, 0, 4)), (step(3, 4, 0, 4, 0), vec![53, 60, 61, 62]));
+    assert_eq!(state.inputs(ModelRole::Target, params(3, true, 0, 4)), (step(3, 4, 0, 4, 0), vec![53, 60, 61, 62]));
+    assert_eq!(state.inputs(ModelRole::Target, params(3, false, 0, 4)), (step(3, 4, 0, 4, 0), vec![53, 60, 61, 62]));
     // No draft: one row.
-    assert_eq!(state.inputs(Whose::Target, params(0, false, 0, 1)), (step(3, 1, 0, 1, 0), vec![53]));
+    assert_eq!(state.inputs(ModelRole::Target, params(0, false, 0, 1)), (step(3, 1, 0, 1, 0), vec![53]));
 }
 
 #[test]
@@ -213,11 +213,11 @@ fn follows(method: Option<Method>, quality: Quality, drafts: usize, seed: u64, s
             }
         };
         for (index, rows) in passes {
-            let (at, proposed) = draft.forward(state.inputs(Whose::Draft, params(drafts, parallel, index, rows)));
+            let (at, proposed) = draft.forward(state.inputs(ModelRole::Draft, params(drafts, parallel, index, rows)));
             state.proposals.write(device(), at, &proposed);
         }
         let rows = (session.tokens - session.target_rows) as usize + drafts + surplus;
-        let (at, chosen) = target.forward(state.inputs(Whose::Target, params(drafts, parallel, 0, rows)));
+        let (at, chosen) = target.forward(state.inputs(ModelRole::Target, params(drafts, parallel, 0, rows)));
         state.choices.write(device(), at, &chosen);
         let kept = state.accept(params(drafts, parallel, 0, 0));
 

@@ -1,17 +1,17 @@
 //! Builds and records every op in every variant that a model can lead to: what the tests of shaders and bindings run.
 
-use pard_engine::gpu::{Buffer, CacheFormat, Device, Pass, Plan};
+use pard_engine::gpu::{Buffer, CacheFormat, Device, KernelPlan, Pass};
 use pard_engine::ops::gradients::{
     Accumulate, AdamW, AdamWStep, ColumnSum, CrossEntropy, EmbeddingGradient, GainGradients, GradientNorm,
     InputGradient, MomentFormat, PackedAttention, PackedAttentionGradient, Readers, RmsNormGradient, RopeGradient,
     Swiglu, SwigluGradient, TrainingRow, WeightGradient,
 };
 use pard_engine::ops::{
-    Accept, Argmax, Attention, AttentionScratch, AttentionShape, BatchIds, Draw, DrawParams, Embedding, Finish, Gather,
-    Inputs, KvCache, LogProbabilities, MAX_ROWS, MaskRow, Matmul, Matrix, Penalties, PenaltyTerms, Probabilities,
-    Recall, Rejection, RejectionTerms, Remember, RmsNorm, Role, Rope, RopeGains, RoundBuffers, RoundParams, RowSet,
-    Rows, Session, States, Step, Tensor, TokenCounts, Truncation, TruncationTerms, Variant, WeightFormat, Whose,
-    Yardstick,
+    Accept, Argmax, Attention, AttentionScratch, AttentionShape, BatchIds, BuildInputs, Draw, DrawParams, Embedding,
+    Epilogue, Gather, HiddenStates, KvCache, LoadHidden, LogProbabilities, MAX_ROWS, MaskRow, Matmul, Matrix,
+    ModelRole, PeakProbe, Penalties, PenaltyTerms, Phase, Probabilities, Rejection, RejectionTerms, RmsNorm, Rope,
+    RopeGains, RoundBuffers, RoundParams, RowRange, Rows, Session, Step, StoreHidden, Tensor, TokenCounts, Truncation,
+    TruncationTerms, Variant, WeightFormat,
 };
 
 use crate::ops::quantised::quantised;
@@ -29,7 +29,7 @@ const SHAPES: [AttentionShape; 8] = [
 ];
 
 /// Everything, on `device`. Each op is recorded for every number of rows that has a kernel of its own.
-pub fn build_and_record(device: &Device, plan: &Plan) {
+pub fn build_and_record(device: &Device, plan: &KernelPlan) {
     let built = Pass::submit(device, None, |pass| {
         for format in [WeightFormat::Bf16, WeightFormat::F16, WeightFormat::F32] {
             products(device, plan, format, pass)?;
@@ -40,8 +40,8 @@ pub fn build_and_record(device: &Device, plan: &Plan) {
         }
         for cache in CacheFormat::ALL {
             for shape in SHAPES {
-                attention(device, &Plan { cache, ..*plan }, shape, pass)?;
-                packed_attention(device, &Plan { cache, ..*plan }, shape, pass)?;
+                attention(device, &KernelPlan { cache, ..*plan }, shape, pass)?;
+                packed_attention(device, &KernelPlan { cache, ..*plan }, shape, pass)?;
             }
         }
         rows(device, pass)?;
@@ -57,19 +57,19 @@ pub fn build_and_record(device: &Device, plan: &Plan) {
 }
 
 /// `bandwidth` and `multiply`.
-fn yardstick(device: &Device, plan: &Plan) -> pard_engine::Result<()> {
-    Yardstick::new(device, plan, |index| index).map(drop)
+fn yardstick(device: &Device, plan: &KernelPlan) -> pard_engine::Result<()> {
+    PeakProbe::new(device, plan, |index| index).map(drop)
 }
 
 /// `remember` and `recall`.
 fn target_states(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
     let (width, step, batch) = (72, step(device)?, Rows::buffer(device)?);
-    let states = States::new(device, 64, 2, width)?;
+    let states = HiddenStates::new(device, 64, 2, width)?;
     let session = Buffer::storage(device, "session", size_of::<Session>() as u64)?;
     let (x, y) = (Tensor::new(device, "x", 100, width)?, Tensor::new(device, "y", 100, 2 * width)?);
     for rows in [Rows::One(&step), Rows::Many { step: &step, batch: &batch }] {
-        Remember::new(device, rows, 0, &x, 1e-5, &states, 1)?.encode(pass, MAX_ROWS);
-        Recall::new(device, rows, 0, &session, &states, &y)?.encode(pass, MAX_ROWS);
+        StoreHidden::new(device, rows, 0, &x, 1e-5, &states, 1)?.encode(pass, MAX_ROWS);
+        LoadHidden::new(device, rows, 0, &session, &states, &y)?.encode(pass, MAX_ROWS);
     }
     Ok(())
 }
@@ -79,7 +79,7 @@ fn step(device: &Device) -> pard_engine::Result<Buffer> {
 }
 
 /// `embedding`, `gather`, `matmul_rows` and `matmul_tile`.
-fn products(device: &Device, plan: &Plan, format: WeightFormat, pass: &mut Pass) -> pard_engine::Result<()> {
+fn products(device: &Device, plan: &KernelPlan, format: WeightFormat, pass: &mut Pass) -> pard_engine::Result<()> {
     let [outputs, depth] = [65, 72];
     let zeros = |_: std::ops::Range<usize>, out: &mut [f32]| {
         out.fill(0.0);
@@ -96,52 +96,57 @@ fn products(device: &Device, plan: &Plan, format: WeightFormat, pass: &mut Pass)
     Gather::new(device, &ids, [&x, &Tensor::new(device, "gathered", 100, depth)?])?.encode(pass, 100);
     let (step, bias) = (step(device)?, Tensor::new(device, "bias", 1, outputs)?);
     let residual = Tensor::new(device, "residual", 100, outputs)?;
-    for finish in [Finish::Store, Finish::Add, Finish::Residual(&residual), Finish::Bias(&bias)] {
-        for row_set in [RowSet::All, RowSet::Outputs] {
+    for finish in [Epilogue::Store, Epilogue::Add, Epilogue::Residual(&residual), Epilogue::Bias(&bias)] {
+        for row_set in [RowRange::All, RowRange::Outputs] {
             let op = Matmul::new(device, plan, &step, &matrix, [&x, &y], finish, row_set)?;
             // What a product ends in and which rows it takes are pieces that fit every variant, if they fit one.
             match (finish, row_set) {
-                (Finish::Store, RowSet::All) => every_variant(plan, &op, 1, pass)?,
-                _ => SOME_ROWS.into_iter().try_for_each(|rows| op.encode(pass, Role::Round, rows))?,
+                (Epilogue::Store, RowRange::All) => every_variant(plan, &op, 1, pass)?,
+                _ => SOME_ROWS.into_iter().try_for_each(|rows| op.encode(pass, Phase::Decode, rows))?,
             }
-            if row_set == RowSet::All {
-                op.encode(pass, Role::Prompt, 100)?;
+            if row_set == RowRange::All {
+                op.encode(pass, Phase::Prefill, 100)?;
             }
         }
     }
     let pair = Matrix::upload_pair(device, plan, "weights", format, [outputs, depth], &zeros)?;
-    let op = Matmul::new(device, plan, &step, &pair, [&x, &y], Finish::Swiglu, RowSet::All)?;
+    let op = Matmul::new(device, plan, &step, &pair, [&x, &y], Epilogue::Swiglu, RowRange::All)?;
     every_variant(plan, &op, 2, pass)?;
-    op.encode(pass, Role::Prompt, 100)
+    op.encode(pass, Phase::Prefill, 100)
 }
 
 /// What reads quantised weights.
-fn quantised_products(device: &Device, plan: &Plan, format: WeightFormat, pass: &mut Pass) -> pard_engine::Result<()> {
+fn quantised_products(
+    device: &Device,
+    plan: &KernelPlan,
+    format: WeightFormat,
+    pass: &mut Pass,
+) -> pard_engine::Result<()> {
     let [outputs, depth] = [65, 256];
     let matrix = Matrix::upload(device, plan, "weights", format, [outputs, depth], &|_, _| Ok(()))?;
     let (x, y) = (Tensor::new(device, "x", 100, depth)?, Tensor::new(device, "y", 100, outputs)?);
     let (ids, step) = (Buffer::storage(device, "ids", 400)?, step(device)?);
     Embedding::new(device, &matrix, None, &ids, &x)?.encode(pass, 100);
     matrix.gather(device, "gathered", &[3, 64])?;
-    InputGradient::new(device, &step, &matrix, [&y, &x], Accumulate::Store, RowSet::All)?.encode(pass, 100);
-    let op = Matmul::new(device, plan, &step, &matrix, [&x, &y], Finish::Store, RowSet::All)?;
-    SOME_ROWS.into_iter().try_for_each(|rows| op.encode(pass, Role::Round, rows))?;
-    op.encode(pass, Role::Prompt, 100)?;
+    InputGradient::new(device, &step, &matrix, [&y, &x], Accumulate::Store, RowRange::All)?.encode(pass, 100);
+    let op = Matmul::new(device, plan, &step, &matrix, [&x, &y], Epilogue::Store, RowRange::All)?;
+    SOME_ROWS.into_iter().try_for_each(|rows| op.encode(pass, Phase::Decode, rows))?;
+    op.encode(pass, Phase::Prefill, 100)?;
     let pair = Matrix::upload_pair(device, plan, "weights", format, [outputs, depth], &|_, out| {
         out.fill(0.0);
         Ok(())
     })?;
-    let op = Matmul::new(device, plan, &step, &pair, [&x, &y], Finish::Swiglu, RowSet::All)?;
-    [1, 13, 32].into_iter().try_for_each(|rows| op.encode(pass, Role::Round, rows))
+    let op = Matmul::new(device, plan, &step, &pair, [&x, &y], Epilogue::Swiglu, RowRange::All)?;
+    [1, 13, 32].into_iter().try_for_each(|rows| op.encode(pass, Phase::Decode, rows))
 }
 
 /// Numbers of rows of which each leads to another kind of variant.
 const SOME_ROWS: [usize; 6] = [1, 2, 8, 13, 17, MAX_ROWS];
 
 /// The usual variants, and those that a table may ask for.
-fn every_variant(plan: &Plan, op: &Matmul, pair: u32, pass: &mut Pass) -> pard_engine::Result<()> {
+fn every_variant(plan: &KernelPlan, op: &Matmul, pair: u32, pass: &mut Pass) -> pard_engine::Result<()> {
     for rows in 1..=MAX_ROWS {
-        op.encode(pass, Role::Round, rows)?;
+        op.encode(pass, Phase::Decode, rows)?;
         if !SOME_ROWS.contains(&rows) {
             continue;
         }
@@ -153,12 +158,17 @@ fn every_variant(plan: &Plan, op: &Matmul, pair: u32, pass: &mut Pass) -> pard_e
 }
 
 /// `input_gradient`, `weight_gradient` and `column_sum`.
-fn product_gradients(device: &Device, plan: &Plan, format: WeightFormat, pass: &mut Pass) -> pard_engine::Result<()> {
+fn product_gradients(
+    device: &Device,
+    plan: &KernelPlan,
+    format: WeightFormat,
+    pass: &mut Pass,
+) -> pard_engine::Result<()> {
     let [outputs, depth] = [65, 72];
     let matrix = Matrix::upload(device, plan, "weights", format, [outputs, depth], &|_, _| Ok(()))?;
     let (x, dy) = (Tensor::new(device, "x", 100, depth)?, Tensor::new(device, "dy", 100, outputs)?);
     let (step, dx) = (step(device)?, Tensor::new(device, "dx", 100, depth)?);
-    for row_set in [RowSet::All, RowSet::Outputs] {
+    for row_set in [RowRange::All, RowRange::Outputs] {
         InputGradient::new(device, &step, &matrix, [&dy, &dx], Accumulate::Add, row_set)?.encode(pass, 100);
     }
     let gradients = matrix.gradients(device)?;
@@ -178,7 +188,7 @@ fn swiglu(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
 }
 
 /// `rope`, `attention` and `attention_merge`.
-fn attention(device: &Device, plan: &Plan, shape: AttentionShape, pass: &mut Pass) -> pard_engine::Result<()> {
+fn attention(device: &Device, plan: &KernelPlan, shape: AttentionShape, pass: &mut Pass) -> pard_engine::Result<()> {
     let positions = 300;
     let width = shape.heads * shape.head_dim;
     let step = step(device)?;
@@ -198,11 +208,11 @@ fn attention(device: &Device, plan: &Plan, shape: AttentionShape, pass: &mut Pas
     for window in [None, Some(70)] {
         let op = Attention::new(device, plan, many, &shape, window, &cache, &scratch, [&query, &out])?;
         for end in [positions, 1] {
-            (1..=MAX_ROWS).try_for_each(|rows| op.encode(pass, Role::Round, rows, end))?;
+            (1..=MAX_ROWS).try_for_each(|rows| op.encode(pass, Phase::Decode, rows, end))?;
         }
         let op = Attention::new(device, plan, one, &shape, window, &cache, &scratch, [&query, &out])?;
-        (1..=MAX_ROWS).try_for_each(|rows| op.encode(pass, Role::Round, rows, positions))?;
-        op.encode(pass, Role::Prompt, 100, positions)?;
+        (1..=MAX_ROWS).try_for_each(|rows| op.encode(pass, Phase::Decode, rows, positions))?;
+        op.encode(pass, Phase::Prefill, 100, positions)?;
         // Of one shape what other devices would choose.
         if window.is_none() && shape == SHAPES[0] {
             let candidates = op.candidates(13, positions);
@@ -213,7 +223,12 @@ fn attention(device: &Device, plan: &Plan, shape: AttentionShape, pass: &mut Pas
 }
 
 /// `packed_attention` and its gradients, `rope_gradient`, `rope_head_scales` and `rope_gain_gradient`.
-fn packed_attention(device: &Device, plan: &Plan, shape: AttentionShape, pass: &mut Pass) -> pard_engine::Result<()> {
+fn packed_attention(
+    device: &Device,
+    plan: &KernelPlan,
+    shape: AttentionShape,
+    pass: &mut Pass,
+) -> pard_engine::Result<()> {
     let rows = 100;
     let (step, angles) = (step(device)?, Buffer::storage(device, "angles", (rows * shape.head_dim * 4) as u64)?);
     let training_rows = Buffer::with_values(device, "rows", &vec![TrainingRow::default(); rows])?;
@@ -252,7 +267,7 @@ fn rows(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
     let step = step(device)?;
     let tensor = |width| Tensor::new(device, "rows", MAX_ROWS, width);
     let (x, y, gain) = (tensor(136)?, tensor(136)?, Tensor::new(device, "gain", 1, 136)?);
-    for row_set in [RowSet::All, RowSet::Outputs] {
+    for row_set in [RowRange::All, RowRange::Outputs] {
         RmsNorm::new(device, &step, [&x, &y], &gain, 1e-6, row_set)?.encode(pass, MAX_ROWS);
         let (x, y, gain) = (tensor(96)?, tensor(96)?, Tensor::new(device, "gain", 1, 96)?);
         for planes in [1, 2] {
@@ -332,19 +347,19 @@ fn rounds(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
         RoundBuffers { session: &session, tokens: &tokens, proposals: &proposals, choices: &choices, record: &record };
     let (step, ids) = (step(device)?, words()?);
     let params = RoundParams { drafts: 8, mask: 5, parallel: 1, pass_index: 0, rows: 9, slot: 0 };
-    for whose in [Whose::Draft, Whose::Target] {
-        Inputs::new(device, whose, params, buffers, &step, &ids)?.encode(pass);
+    for whose in [ModelRole::Draft, ModelRole::Target] {
+        BuildInputs::new(device, whose, params, buffers, &step, &ids)?.encode(pass);
     }
     Accept::new(device, params, buffers)?.encode(pass);
     Ok(())
 }
 
 /// `rms_norm_gradient`, `rms_norm_gain_gradient`, `rms_norm_gain_merge`, `cross_entropy` and `embedding_gradient`.
-fn row_gradients(device: &Device, plan: &Plan, pass: &mut Pass) -> pard_engine::Result<()> {
+fn row_gradients(device: &Device, plan: &KernelPlan, pass: &mut Pass) -> pard_engine::Result<()> {
     let (step, width) = (step(device)?, 136);
     let tensor = |width| Tensor::new(device, "rows", 100, width);
     let [x, gain, dy, dx, dgain] = [tensor(width)?, tensor(width)?, tensor(width)?, tensor(width)?, tensor(width)?];
-    for row_set in [RowSet::All, RowSet::Outputs] {
+    for row_set in [RowRange::All, RowRange::Outputs] {
         RmsNormGradient::new(device, &step, &x, &gain, 1e-6, [&dy, &dx], &dgain, row_set)?.encode(pass, 100);
     }
     let words = || Buffer::storage(device, "words", 1600);

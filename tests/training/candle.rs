@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{D, DType, Device, Result, Tensor};
 use pard_engine::checkpoint::config::Config;
-use pard_engine::model::{TARGET_PROJECTION, rotary};
+use pard_engine::model::{TARGET_PROJECTION, rope_table};
 use pard_engine::training::PackedRows;
 
 /// What a row is: the token it reads, its position, the token it predicts, and which rows it sees.
@@ -125,7 +125,7 @@ pub fn rms_norm(x: &Tensor, gain: &Tensor, epsilon: f64) -> Result<Tensor> {
 fn angles(config: &Config, rows: &[Row]) -> Result<(Tensor, Tensor)> {
     let half = config.head_dim / 2;
     let longest = rows.iter().map(|row| row.position + 1).max().unwrap_or(1);
-    let table = rotary::angles(config, longest);
+    let table = rope_table::angles(config, longest);
     let pick = |offset: usize| -> Result<Tensor> {
         let values: Vec<f32> =
             rows.iter().flat_map(|row| table[row.position * config.head_dim + offset..][..half].to_vec()).collect();

@@ -6,9 +6,9 @@ use candle_core::Device::Cpu;
 use candle_core::{Tensor, Var};
 use fastrand::Rng;
 use pard_engine::checkpoint::config::Config;
-use pard_engine::gpu::{CacheFormat, Plan};
+use pard_engine::gpu::{CacheFormat, KernelPlan};
 use pard_engine::ops::{Matrix, WeightFormat};
-use pard_engine::training::{Loss, Network, PackedRows, Recipe as NetworkRecipe, Retention, Sample};
+use pard_engine::training::{CodRetention, Loss, Network, PackedRows, Recipe as NetworkRecipe, Sample};
 
 use super::candle::{self, Row};
 use crate::support::gpu::device;
@@ -77,12 +77,12 @@ fn gradients_are_those_of_candles_autograd() {
         let tensors = recipe.tensors();
         let mut random = Random::new(62);
         let mask = config.vocab_size as u32 - 1;
-        let retention = Retention { segments: 4, ratio: 0.7, least: 0.2 };
+        let retention = CodRetention { segments: 4, ratio: 0.7, least: 0.2 };
         let mut packed = PackedRows::default();
         for sample in samples(&mut random, config.vocab_size) {
             packed.append(PackedRows::of(&sample, &retention, mask, &mut Rng::with_seed(63)));
         }
-        let plan = Plan { cache: CacheFormat::F32, ..device().default_plan() };
+        let plan = KernelPlan { cache: CacheFormat::F32, ..device().default_plan() };
         let memory = Memory::new(tensors.clone());
         let network = Network::new(device(), &plan, &recipe_of(&config, &memory, mask, packed.rows.len() + 5))
             .expect("a network");
@@ -98,7 +98,7 @@ fn gradients_are_those_of_candles_autograd() {
 }
 
 /// Compares the network's gradients with those `expected` of tensors by their names.
-pub fn compare(network: &Network, plan: &Plan, expected: &BTreeMap<String, Vec<f32>>, bar: f32, context: &str) {
+pub fn compare(network: &Network, plan: &KernelPlan, expected: &BTreeMap<String, Vec<f32>>, bar: f32, context: &str) {
     for parameter in network.parameters() {
         let names: Vec<&str> = parameter.tensors().iter().map(|(name, _)| name.as_str()).collect();
         let expected: Vec<f32> = names.iter().flat_map(|&name| expected[name].clone()).collect();

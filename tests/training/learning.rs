@@ -5,12 +5,12 @@ use std::path::Path;
 
 use pard_engine::checkpoint::ModelFiles;
 use pard_engine::checkpoint::config::{Config, SlidingWindow};
-use pard_engine::gpu::{CacheFormat, Plan};
+use pard_engine::gpu::{CacheFormat, KernelPlan};
 use pard_engine::model::{LoadOptions, Model};
 use pard_engine::training::draft::{self, Embeddings};
 use pard_engine::training::measure::acceptance;
 use pard_engine::training::{
-    Loss, OptimizerOptions, Recipe as NetworkRecipe, Retention, Sample, StepReport, Trainer, TrainingOptions, state,
+    CodRetention, Loss, OptimizerOptions, Recipe as NetworkRecipe, Sample, StepReport, Trainer, TrainingOptions, state,
 };
 use pard_engine::{Draft, Error};
 use tempfile::TempDir;
@@ -37,7 +37,7 @@ fn text(len: usize) -> Vec<Sample> {
 
 fn options(steps: u64) -> TrainingOptions {
     TrainingOptions {
-        retention: Retention { segments: 8, ratio: 0.7, least: 0.2 },
+        retention: CodRetention { segments: 8, ratio: 0.7, least: 0.2 },
         optimizer: OptimizerOptions { learning_rate: 3e-3, ..OptimizerOptions::default() },
         epochs: steps,
         batch_rows: 512,
@@ -64,7 +64,7 @@ fn recipe(files: &ModelFiles) -> NetworkRecipe<'_> {
 }
 
 fn trainer(files: &ModelFiles, samples: Vec<Sample>, options: TrainingOptions) -> Trainer {
-    let plan = Plan { cache: CacheFormat::F32, ..device().default_plan() };
+    let plan = KernelPlan { cache: CacheFormat::F32, ..device().default_plan() };
     Trainer::new(device(), &plan, &recipe(files), samples, options).expect("a trainer")
 }
 
@@ -81,7 +81,7 @@ fn a_model_with_a_shorter_attention_window_is_refused() {
     };
     windowed(63).write(folder.path());
     let files = ModelFiles::open(folder.path()).expect("the model just written");
-    let plan = Plan { cache: CacheFormat::F32, ..device().default_plan() };
+    let plan = KernelPlan { cache: CacheFormat::F32, ..device().default_plan() };
     let refused = Trainer::new(device(), &plan, &recipe(&files), text(40), options(1)).err();
     assert!(
         matches!(&refused, Some(Error::Option { option: "seq-len", reason }) if reason.contains("63")),
@@ -128,14 +128,14 @@ fn a_text_learnt_by_heart_is_accepted_whole_in_every_round() {
 
     let name = draft_folder.path().to_str().expect("a name in UTF-8");
     let model = Model::load(device(), name, LoadOptions::default()).expect("the draft as a model");
-    assert_eq!(model.transformer.config().mask_token, Some(MASK));
+    assert_eq!(model.weights.config().mask_token, Some(MASK));
     let draft = Draft::new(&model, &model, None).expect("it drafts for itself");
     for drafts in [1, 3, 7] {
         // As many rounds as the text has room for.
         let begin = 4;
         let count = (tokens.len() - begin - 1) / (drafts + 1) * (drafts + 1) - drafts;
         let prompts = [tokens[..begin].to_vec()];
-        let reached = acceptance(&model.transformer, &draft, &prompts, &[], [drafts, count], &|| true).expect("rounds");
+        let reached = acceptance(&model.weights, &draft, &prompts, &[], [drafts, count], &|| true).expect("rounds");
         assert_eq!(reached.tokens_per_round, (drafts + 1) as f64, "K = {drafts}: {:?}", reached.accepted);
     }
 }

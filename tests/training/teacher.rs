@@ -9,9 +9,9 @@ use candle_core::{D, Tensor};
 use fastrand::Rng;
 use pard_engine::Error;
 use pard_engine::checkpoint::config::Config;
-use pard_engine::gpu::{CacheFormat, Plan};
-use pard_engine::model::{Transformer, WeightChoice};
-use pard_engine::training::{Loss, Network, PackedRows, Recipe as NetworkRecipe, Retention, Sample};
+use pard_engine::gpu::{CacheFormat, KernelPlan};
+use pard_engine::model::{WeightDtype, Weights};
+use pard_engine::training::{CodRetention, Loss, Network, PackedRows, Recipe as NetworkRecipe, Sample};
 
 use super::candle::{self, Row, Weights};
 use super::gradients::{BAR, by_candle, compare, recipe_of, samples};
@@ -20,8 +20,8 @@ use crate::support::memory::Memory;
 use crate::support::random::Random;
 use crate::support::tiny_model::{Recipe, Tensors};
 
-fn plan() -> Plan {
-    Plan { cache: CacheFormat::F32, ..device().default_plan() }
+fn plan() -> KernelPlan {
+    KernelPlan { cache: CacheFormat::F32, ..device().default_plan() }
 }
 
 /// The same on candle.
@@ -33,11 +33,11 @@ pub fn weights(tensors: &Tensors) -> Weights {
 }
 
 /// The teacher: the same family with other weights and one layer more, on the device and on candle.
-fn teacher(recipe: &Recipe) -> (Arc<Transformer>, Config, Weights) {
+fn teacher(recipe: &Recipe) -> (Arc<Weights>, Config, Weights) {
     let recipe = Recipe { seed: recipe.seed + 100, ..recipe.clone() };
     let tensors = recipe.tensors();
     let memory = Memory::new(tensors.clone());
-    let model = Transformer::upload(device(), &plan(), &recipe.config, &memory, WeightChoice::Compact, &|_, _| ());
+    let model = Weights::upload(device(), &plan(), &recipe.config, &memory, WeightDtype::Compact, &|_, _| ());
     (Arc::new(model.expect("a small model")), recipe.config.clone(), weights(&tensors))
 }
 
@@ -85,7 +85,7 @@ fn asked(config: &Config, weights: &Weights, samples: &[PackedRows], vocabulary:
 }
 
 /// The rows of each sample alone, as the packed pass has them one after the other.
-fn split(samples: &[Sample], retention: &Retention, mask: u32) -> Vec<PackedRows> {
+fn split(samples: &[Sample], retention: &CodRetention, mask: u32) -> Vec<PackedRows> {
     samples.iter().map(|sample| PackedRows::of(sample, retention, mask, &mut Rng::with_seed(63))).collect()
 }
 
@@ -95,7 +95,7 @@ fn pack(parts: &[PackedRows]) -> PackedRows {
     packed
 }
 
-const RETENTION: Retention = Retention { segments: 4, ratio: 0.7, least: 0.2 };
+const RETENTION: CodRetention = CodRetention { segments: 4, ratio: 0.7, least: 0.2 };
 
 #[test]
 fn the_rows_of_samples_and_tokens_are_found() {

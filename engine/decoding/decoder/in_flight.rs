@@ -6,15 +6,15 @@ use super::Decoder;
 use crate::decoding::ngram::NgramOptions;
 use crate::decoding::options::{MAX_DRAFTS, Method};
 use crate::decoding::pace::Pace;
-use crate::decoding::rounds::{Outlook, Proposer};
+use crate::decoding::round::{Bounds, Proposer};
 use crate::decoding::statistics::RoundStatistics;
 use crate::error::{Error, Result};
 use crate::model::Way;
 
 impl Decoder {
     /// What is known of the sequence after the rounds in flight.
-    pub(super) fn outlook(&self) -> Outlook {
-        let begin = Outlook::of(&self.session);
+    pub(super) fn outlook(&self) -> Bounds {
+        let begin = Bounds::of(&self.session);
         self.in_flight.iter().fold(begin, |outlook, &(drafts, _)| outlook.after(self.options.method, drafts))
     }
 
@@ -39,7 +39,7 @@ impl Decoder {
     }
 
     /// Whether the draft has to read more than a round's window first.
-    pub(super) fn is_behind(&self, outlook: Outlook) -> bool {
+    pub(super) fn is_behind(&self, outlook: Bounds) -> bool {
         self.rounds.draft().is_some() && outlook.unseen as usize > MAX_DRAFTS + 1
     }
 

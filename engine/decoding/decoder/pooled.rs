@@ -3,18 +3,18 @@
 use std::time::Instant;
 
 use super::Decoder;
-use crate::decoding::joining::Offer;
-use crate::decoding::options::{Acceptance, DecoderOptions, Method};
+use crate::decoding::joining::Candidate;
+use crate::decoding::options::{AcceptanceRule, DecoderOptions, Method};
 use crate::decoding::pace::{Costs, Pace, Promise};
-use crate::decoding::pool::Seat;
-use crate::decoding::rounds::Proposer;
+use crate::decoding::pool::CacheSlot;
+use crate::decoding::round::Proposer;
 use crate::error::Result;
 use crate::gpu::{Buffer, Pass, Readback};
-use crate::model::{PlacedRow, Tap, Way};
+use crate::model::{Hook, PlacedRow, Way};
 
 impl Decoder {
     /// Its place in the pool.
-    pub(in crate::decoding) fn seat(&self) -> &Seat {
+    pub(in crate::decoding) fn seat(&self) -> &CacheSlot {
         self.rounds.seat()
     }
 
@@ -26,7 +26,7 @@ impl Decoder {
     /// Whether its text is the same whether it speculates or not.
     pub(in crate::decoding) fn joins(&self) -> bool {
         let DecoderOptions { acceptance, sampling, .. } = &self.options;
-        *acceptance == Acceptance::Noise || sampling.temperature == 0.0 || self.rounds.draft().is_none()
+        *acceptance == AcceptanceRule::Noise || sampling.temperature == 0.0 || self.rounds.draft().is_none()
     }
 
     /// What passes cost, if that is known.
@@ -41,10 +41,10 @@ impl Decoder {
     }
 
     /// What it may propose in a pass with others, if costs are known.
-    pub(in crate::decoding) fn offer(&self) -> Option<Offer> {
+    pub(in crate::decoding) fn offer(&self) -> Option<Candidate> {
         let pace = self.pace.as_ref()?;
         let limit = self.options.drafts.or_else(|| pace.limit());
-        let offer = |most, unseen| Some(Offer { most, unseen, chances: pace.chances() });
+        let offer = |most, unseen| Some(Candidate { most, unseen, chances: pace.chances() });
         match self.options.method {
             // Each of its proposals takes a pass of the draft.
             Method::Ar | Method::Vsd => None,
@@ -81,12 +81,12 @@ impl Decoder {
     }
 
     /// What passes of the target over its rows and others' keep for its draft.
-    pub(in crate::decoding) fn keep_together(&self) -> Option<&Tap> {
+    pub(in crate::decoding) fn keep_together(&self) -> Option<&Hook> {
         self.rounds.keep(Way::Together)
     }
 
     /// What passes of the draft over its rows and others' read of that.
-    pub(in crate::decoding) fn read_kept_together(&self) -> Option<&Tap> {
+    pub(in crate::decoding) fn read_kept_together(&self) -> Option<&Hook> {
         self.rounds.read_kept(Way::Together)
     }
 

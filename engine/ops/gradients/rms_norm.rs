@@ -1,7 +1,7 @@
 //! The gradients of [`super::super::RmsNorm`]: shaders/rms_norm_gradient.wgsl for its input,
 //! shaders/rms_norm_gain_gradient.wgsl and shaders/rms_norm_gain_merge.wgsl for its gain.
 
-use super::super::{RowSet, Tensor};
+use super::super::{RowRange, Tensor};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
@@ -26,7 +26,7 @@ pub struct RmsNormGradient {
 impl RmsNormGradient {
     /// Of `y[r] = x[r] · s[r] · gain`, `s[r] = 1 / √(mean(x[r]²) + ε)`:
     /// `dx[r] += s[r] · (gain · dy[r] − x[r] · s[r]² · mean(gain · dy[r] · x[r]))` and `dgain += Σ dy[r] · x[r] · s[r]`.
-    /// With [`RowSet::Outputs`], row 0 of `dy` is row `step.first_output` of `x` and `dx`.
+    /// With [`RowRange::Outputs`], row 0 of `dy` is row `step.first_output` of `x` and `dx`.
     ///
     /// Shapes: `x`, `dy`, `dx` are `[rows, width]`, `gain` and `dgain` `[1, width]`; `width` is a multiple of 4.
     ///
@@ -43,7 +43,7 @@ impl RmsNormGradient {
         epsilon: f32,
         [dy, dx]: [&Tensor; 2],
         dgain: &Tensor,
-        row_set: RowSet,
+        row_set: RowRange,
     ) -> Result<RmsNormGradient> {
         const OP: &str = "rms_norm_gradient";
         if !x.width.is_multiple_of(4) {

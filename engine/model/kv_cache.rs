@@ -5,16 +5,16 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::sequence::{Activations, Sequence};
-use super::states::Tap;
-use super::transformer::Transformer;
+use super::hidden_states::Hook;
+use super::runner::{Activations, ModelRunner};
+use super::weights::Weights;
 use crate::error::Result;
 use crate::gpu::{Buffer, Pass};
-use crate::ops::{BatchRow, Gather, KvCache, MAX_ROWS, Role, Rows, Step, Tensor};
+use crate::ops::{BatchRow, Gather, KvCache, MAX_ROWS, Phase, Rows, Step, Tensor};
 
 /// A model, its caches, and the two ways through it.
-pub struct Slots {
-    alone: Sequence,
+pub struct KvCachePool {
+    alone: ModelRunner,
     choices: Buffer,
     layers: Mutex<Vec<LayerCache>>,
     together: OnceLock<Together>,
@@ -48,7 +48,7 @@ pub struct PlacedRow {
 /// The way for rows of several sequences. Their logits are taken to where those of a sequence alone are, so that
 /// whatever chooses its tokens and accepts them need not know which way its rows went.
 pub struct Together {
-    passes: Sequence,
+    passes: ModelRunner,
     batch: Buffer,
     /// By the first of the rows that are taken.
     to_alone: Vec<Gather>,
@@ -56,24 +56,24 @@ pub struct Together {
     from_alone: Vec<Gather>,
 }
 
-impl Slots {
+impl KvCachePool {
     /// Binds `model` to caches with one slot of `positions` positions. The choice of each output row goes to `choices`,
     /// from among the first `limit` ids.
     ///
     /// # Errors
     ///
     /// [`crate::Error::Limit`] or [`crate::Error::OutOfMemory`] if the caches do not fit the device.
-    pub fn new(model: &Arc<Transformer>, positions: usize, limit: usize, choices: Buffer) -> Result<Slots> {
+    pub fn new(model: &Arc<Weights>, positions: usize, limit: usize, choices: Buffer) -> Result<KvCachePool> {
         let activations = Arc::new(Activations::new(model, positions)?);
-        let caches = Sequence::caches(model, 1, positions)?;
-        let logits = Sequence::room_for_logits(model)?;
-        let alone = Sequence::bind(model, &activations, &caches, None, limit, &logits, &choices)?;
+        let caches = ModelRunner::caches(model, 1, positions)?;
+        let logits = ModelRunner::room_for_logits(model)?;
+        let alone = ModelRunner::bind(model, &activations, &caches, None, limit, &logits, &choices)?;
         let layers = caches.into_iter().map(|cache| LayerCache { cache, slots: 1 }).collect();
-        Ok(Slots { alone, choices, layers: Mutex::new(layers), together: OnceLock::new() })
+        Ok(KvCachePool { alone, choices, layers: Mutex::new(layers), together: OnceLock::new() })
     }
 
     /// The way for rows of one sequence, in any slot.
-    pub fn alone(&self) -> &Sequence {
+    pub fn alone(&self) -> &ModelRunner {
         &self.alone
     }
 
@@ -98,7 +98,7 @@ impl Slots {
     }
 
     /// The way `way`, and what it was bound with to say where each row is.
-    pub(super) fn way(&self, way: Way) -> Result<(&Sequence, Option<&Buffer>)> {
+    pub(super) fn way(&self, way: Way) -> Result<(&ModelRunner, Option<&Buffer>)> {
         match way {
             Way::Alone => Ok((&self.alone, None)),
             Way::Together => self.together().map(|together| (&together.passes, Some(&together.batch))),
@@ -143,13 +143,13 @@ impl Slots {
 }
 
 impl Together {
-    fn new(slots: &Slots, layers: &[LayerCache]) -> Result<Together> {
-        let Slots { alone, choices, .. } = slots;
+    fn new(slots: &KvCachePool, layers: &[LayerCache]) -> Result<Together> {
+        let KvCachePool { alone, choices, .. } = slots;
         let (model, (scores, limit)) = (alone.model(), alone.scores());
         let device = &model.device;
-        let (batch, logits) = (Rows::buffer(device)?, Sequence::room_for_logits(model)?);
+        let (batch, logits) = (Rows::buffer(device)?, ModelRunner::room_for_logits(model)?);
         let caches = layers.iter().map(|layer| &layer.cache);
-        let passes = Sequence::bind(model, alone.activations(), caches, Some(&batch), limit, &logits, choices)?;
+        let passes = ModelRunner::bind(model, alone.activations(), caches, Some(&batch), limit, &logits, choices)?;
         let to_alone = (0..MAX_ROWS).map(|first| Together::taking(model, first, [&logits, scores]));
         let to_alone = to_alone.collect::<Result<_>>()?;
         let from_alone = (0..MAX_ROWS).map(|first| Together::giving(model, first, [alone.words(), passes.words()]));
@@ -158,7 +158,7 @@ impl Together {
     }
 
     /// To rows from row `first` on.
-    fn giving(model: &Transformer, first: usize, ids: [&Tensor; 2]) -> Result<Gather> {
+    fn giving(model: &Weights, first: usize, ids: [&Tensor; 2]) -> Result<Gather> {
         // What comes before them stays.
         let rows = (0..first).map(|_| u32::MAX).chain(0..MAX_ROWS as u32).chain(std::iter::repeat(u32::MAX));
         let rows: Vec<u32> = rows.take(ids[1].rows).collect();
@@ -166,7 +166,7 @@ impl Together {
     }
 
     /// Rows from row `first` on.
-    fn taking(model: &Transformer, first: usize, tensors: [&Tensor; 2]) -> Result<Gather> {
+    fn taking(model: &Weights, first: usize, tensors: [&Tensor; 2]) -> Result<Gather> {
         // Past the last row there is nothing to take.
         let ids: Vec<u32> = (first as u32..).take(MAX_ROWS).collect();
         Gather::new(&model.device, &Buffer::with_values(&model.device, "rows taken", &ids)?, tensors)
@@ -187,9 +187,9 @@ impl Together {
     }
 
     /// Records the pass over `rows`, which were placed, and their logits, with the `taps` of those sequences that have some.
-    pub(crate) fn score(&self, pass: &mut Pass, rows: &[PlacedRow], taps: &[&Tap]) -> Result<()> {
+    pub(crate) fn score(&self, pass: &mut Pass, rows: &[PlacedRow], taps: &[&Hook]) -> Result<()> {
         let end = rows.iter().map(|row| row.position + 1).max().unwrap_or(0);
-        self.passes.forward(pass, Role::Round, rows.len(), end, taps)?;
+        self.passes.forward(pass, Phase::Decode, rows.len(), end, taps)?;
         self.passes.score(pass, rows.len())
     }
 

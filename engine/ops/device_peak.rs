@@ -2,7 +2,7 @@
 //! Other kernels are held against it. A data sheet would say more, of a device that does nothing else.
 
 use crate::error::Result;
-use crate::gpu::{Buffer, Device, Dispatch, Pass, Plan, Work};
+use crate::gpu::{Buffer, Device, Dispatch, KernelPlan, Pass, Work};
 
 /// What no cache holds: four times the largest of the devices we know (an H200 has 50 MB, a desktop CPU 32 MB).
 pub const COLD_BYTES: u64 = 256 << 20;
@@ -19,7 +19,7 @@ const REPETITIONS: usize = 3;
 
 /// What a device reaches.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rates {
+pub struct PeakRates {
     /// Bytes read per second from memory that no cache holds.
     pub read: f64,
     /// Additions and multiplications per second in f32.
@@ -27,7 +27,7 @@ pub struct Rates {
 }
 
 /// Kernels that only read, and one that only multiplies, with their operands bound.
-pub struct Yardstick {
+pub struct PeakProbe {
     /// For each of [`STREAMS`], a dispatch for each source.
     reads: Vec<Vec<Dispatch>>,
     sums: Buffer,
@@ -36,13 +36,13 @@ pub struct Yardstick {
     multiplies: Vec<(Dispatch, usize)>,
 }
 
-impl Yardstick {
+impl PeakProbe {
     /// Fills the sources with the words that `word` gives for their index.
     ///
     /// # Errors
     ///
     /// As [`Buffer::storage`].
-    pub fn new(device: &Device, plan: &Plan, word: impl Fn(u64) -> u64) -> Result<Yardstick> {
+    pub fn new(device: &Device, plan: &KernelPlan, word: impl Fn(u64) -> u64) -> Result<PeakProbe> {
         // A CPU's prefetcher likes long streams, a GPU many workgroups.
         let (steps, multiply_groups) = if device.is_software() { (64, 64) } else { (8, 16384) };
         let invocations = u64::from(plan.lanes * plan.slices);
@@ -68,7 +68,7 @@ impl Yardstick {
             let flops = u64::from(multiply_groups * 64 * MULTIPLY_STEPS) * u64::from(multiply_sums * 8);
             Ok((kernel.dispatch(device, &[&sums], [multiply_groups, 1, 1])?, flops as usize))
         };
-        Ok(Yardstick {
+        Ok(PeakProbe {
             reads: STREAMS.into_iter().map(read).collect::<Result<_>>()?,
             multiplies: MULTIPLY_SUMS.into_iter().map(multiply).collect::<Result<_>>()?,
             sums,
@@ -103,7 +103,7 @@ impl Yardstick {
     /// # Errors
     ///
     /// Those of [`Device::start_profile`] and [`Device::check`].
-    pub fn measure(&self, device: &Device) -> Result<Rates> {
+    pub fn measure(&self, device: &Device) -> Result<PeakRates> {
         device.start_profile(false)?;
         for _ in 0..REPETITIONS {
             for variant in 0..self.reads.len() {
@@ -128,6 +128,6 @@ impl Yardstick {
                 .map(|dispatch| amount(&dispatch.work) as f64 / (dispatch.end - dispatch.begin).max(1e-9))
                 .fold(0.0, f64::max)
         };
-        Ok(Rates { read: best(|work| work.bytes), multiply: best(|work| work.flops) })
+        Ok(PeakRates { read: best(|work| work.bytes), multiply: best(|work| work.flops) })
     }
 }

@@ -23,26 +23,26 @@ struct RecallParams {
 }
 
 /// What some layers of a target made of each position of one sequence, `[positions, parts · width]` in 16 bits.
-pub struct States {
+pub struct HiddenStates {
     buffer: Buffer,
     positions: usize,
     parts: usize,
     width: usize,
 }
 
-impl States {
+impl HiddenStates {
     /// Room for what `parts` layers make, each `width` wide.
     ///
     /// # Errors
     ///
     /// [`Error::Shape`] unless the width is a multiple of 4; as [`Buffer::storage`].
-    pub fn new(device: &Device, positions: usize, parts: usize, width: usize) -> Result<States> {
+    pub fn new(device: &Device, positions: usize, parts: usize, width: usize) -> Result<HiddenStates> {
         if !width.is_multiple_of(4) {
             let (got, expected) = (vec![positions, width], vec![positions, width.next_multiple_of(4)]);
             return Err(Error::Shape { op: "remember", tensor: "states", got, expected });
         }
-        let buffer = Buffer::storage(device, "target's states", States::bytes(positions, parts * width))?;
-        Ok(States { buffer, positions, parts, width })
+        let buffer = Buffer::storage(device, "target's states", HiddenStates::bytes(positions, parts * width))?;
+        Ok(HiddenStates { buffer, positions, parts, width })
     }
 
     /// Device memory that states of `width` values, those of all layers, take.
@@ -52,12 +52,12 @@ impl States {
 }
 
 /// What one layer makes of a pass's rows, kept.
-pub struct Remember {
+pub struct StoreHidden {
     dispatch: Dispatch,
     width: usize,
 }
 
-impl Remember {
+impl StoreHidden {
     /// `states[p, part] = x[r] / √(mean(x[r]²) + ε)` for each row r, at position p of slot `slot`; other slots' rows are
     /// passed over.
     ///
@@ -72,9 +72,9 @@ impl Remember {
         slot: usize,
         x: &Tensor,
         epsilon: f32,
-        states: &States,
+        states: &HiddenStates,
         part: usize,
-    ) -> Result<Remember> {
+    ) -> Result<StoreHidden> {
         let rows = rows.into();
         x.expect("remember", "x", 1, states.width)?;
         if part >= states.parts {
@@ -100,7 +100,7 @@ impl Remember {
         let params = Buffer::uniform(device, "remember params", &params)?;
         let operands = [&params, rows.step(), &x.buffer, &states.buffer];
         let operands: Vec<&Buffer> = operands.into_iter().chain(rows.batch()).collect();
-        Ok(Remember { dispatch: kernel.dispatch(device, &operands, [1, 1, 1])?, width: states.width })
+        Ok(StoreHidden { dispatch: kernel.dispatch(device, &operands, [1, 1, 1])?, width: states.width })
     }
 
     /// Records it for `rows` rows.
@@ -111,12 +111,12 @@ impl Remember {
 }
 
 /// What was kept of the token before each row's.
-pub struct Recall {
+pub struct LoadHidden {
     dispatch: Dispatch,
     width: usize,
 }
 
-impl Recall {
+impl LoadHidden {
     /// `y[r] = states[p - 1]` for each row r, at position p of slot `slot`, or 0 where the target has not been: past the
     /// rows that `session` says it has read, and at the beginning. Other slots' rows are passed over.
     ///
@@ -130,9 +130,9 @@ impl Recall {
         rows: impl Into<Rows<'a>>,
         slot: usize,
         session: &Buffer,
-        states: &States,
+        states: &HiddenStates,
         y: &Tensor,
-    ) -> Result<Recall> {
+    ) -> Result<LoadHidden> {
         let rows = rows.into();
         let width = states.parts * states.width;
         y.expect("recall", "y", MAX_ROWS, width)?;
@@ -142,7 +142,7 @@ impl Recall {
         let params = Buffer::uniform(device, "recall params", &params)?;
         let operands = [&params, rows.step(), session, &states.buffer, &y.buffer];
         let operands: Vec<&Buffer> = operands.into_iter().chain(rows.batch()).collect();
-        Ok(Recall { dispatch: kernel.dispatch(device, &operands, [1, 1, 1])?, width })
+        Ok(LoadHidden { dispatch: kernel.dispatch(device, &operands, [1, 1, 1])?, width })
     }
 
     /// Records it for `rows` rows.

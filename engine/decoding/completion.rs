@@ -41,7 +41,7 @@ impl FinishReason {
 }
 
 /// An answer as far as it is written: its tokens, the text they make certain, and whether it has ended.
-pub struct Transcript {
+pub struct Completion {
     stop_tokens: Vec<u32>,
     stream: TextStream,
     max_tokens: usize,
@@ -51,10 +51,10 @@ pub struct Transcript {
     finish: Option<FinishReason>,
 }
 
-impl Transcript {
+impl Completion {
     /// An answer of the model that `text` belongs to, where `room` tokens fit into the context after the prompt.
-    pub fn new(text: &ChatTokenizer, limits: Limits, room: usize) -> Transcript {
-        Transcript {
+    pub fn new(text: &ChatTokenizer, limits: Limits, room: usize) -> Completion {
+        Completion {
             stop_tokens: text.stop_tokens.clone(),
             stream: TextStream::continuing(&text.tokenizer).with_stop_strings(limits.stop),
             max_tokens: limits.max_tokens,

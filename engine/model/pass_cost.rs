@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use super::sequence::Sequence;
+use super::runner::ModelRunner;
 use crate::error::Result;
-use crate::ops::{MAX_ROWS, Role};
+use crate::ops::{MAX_ROWS, Phase};
 
 /// What a pass of 1 to 32 rows takes, in seconds.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,8 +42,8 @@ impl PassCost {
     ///
     /// # Errors
     ///
-    /// Those of [`Sequence::run`].
-    pub fn measure(sequence: &Sequence) -> Result<PassCost> {
+    /// Those of [`ModelRunner::run`].
+    pub fn measure(sequence: &ModelRunner) -> Result<PassCost> {
         PassCost::measure_slot(sequence, 0)
     }
 
@@ -51,8 +51,8 @@ impl PassCost {
     ///
     /// # Errors
     ///
-    /// Those of [`Sequence::run`].
-    pub(crate) fn measure_slot(sequence: &Sequence, slot: usize) -> Result<PassCost> {
+    /// Those of [`ModelRunner::run`].
+    pub(crate) fn measure_slot(sequence: &ModelRunner, slot: usize) -> Result<PassCost> {
         let points = time_passes(sequence, slot, &MEASURED_ROWS, 0, REPETITIONS, 1)?;
         Ok(PassCost::from_points(&points))
     }
@@ -61,8 +61,8 @@ impl PassCost {
     ///
     /// # Errors
     ///
-    /// Those of [`Sequence::run`].
-    pub fn measure_steadily(sequence: &Sequence) -> Result<PassCost> {
+    /// Those of [`ModelRunner::run`].
+    pub fn measure_steadily(sequence: &ModelRunner) -> Result<PassCost> {
         let (alone, ahead) = (STEADY_REPETITIONS, passes_ahead(sequence));
         let one = time_passes(sequence, 0, &[1], 0, alone, ahead)?;
         let more = time_passes(sequence, 0, &MEASURED_ROWS[1..], 0, REPETITIONS, ahead)?;
@@ -73,8 +73,8 @@ impl PassCost {
     ///
     /// # Errors
     ///
-    /// Those of [`Sequence::run`].
-    pub fn measure_at(sequence: &Sequence, position: usize) -> Result<f64> {
+    /// Those of [`ModelRunner::run`].
+    pub fn measure_at(sequence: &ModelRunner, position: usize) -> Result<f64> {
         Ok(time_passes(sequence, 0, &[1], position, REPETITIONS + 1, passes_ahead(sequence))?[0].1)
     }
 
@@ -83,8 +83,8 @@ impl PassCost {
     ///
     /// # Errors
     ///
-    /// Those of [`Sequence::run`].
-    pub fn measure_rows(sequence: &Sequence, counts: &[usize], repetitions: usize) -> Result<Vec<(usize, f64)>> {
+    /// Those of [`ModelRunner::run`].
+    pub fn measure_rows(sequence: &ModelRunner, counts: &[usize], repetitions: usize) -> Result<Vec<(usize, f64)>> {
         time_passes(sequence, 0, counts, 0, repetitions, 1)
     }
 
@@ -98,14 +98,14 @@ impl PassCost {
 }
 
 /// Passes that are submitted before any is waited for, as rounds are.
-fn passes_ahead(sequence: &Sequence) -> usize {
+fn passes_ahead(sequence: &ModelRunner) -> usize {
     if sequence.model().device().is_software() { 1 } else { PASSES_AHEAD }
 }
 
 /// The median time of a pass of each number of rows from `position` on, `ahead` of them submitted before any is waited
 /// for. Those that are not counted compile the kernels.
 fn time_passes(
-    sequence: &Sequence,
+    sequence: &ModelRunner,
     slot: usize,
     counts: &[usize],
     position: usize,
@@ -117,7 +117,7 @@ fn time_passes(
         for (&rows, times) in counts.iter().zip(&mut times) {
             let begin = Instant::now();
             for _ in 0..ahead {
-                sequence.run_slot(slot, Role::Round, &vec![0; rows], position, rows)?;
+                sequence.run_slot(slot, Phase::Decode, &vec![0; rows], position, rows)?;
             }
             sequence.model().device().wait()?;
             if repetition > 0 {

@@ -2,17 +2,17 @@
 //! for. It is all that is read back of a round.
 
 use super::options::MAX_DRAFTS;
-use super::sampling::TokenLogprobs;
+use super::sampling_params::TokenLogprobs;
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Pass, Readback};
-use crate::model::{Sequence, log_probabilities};
+use crate::model::{ModelRunner, log_probabilities};
 use crate::ops::LogProbabilities;
 
 /// Where log-probabilities begin in a record: behind the number of tokens and the tokens.
 const FIRST_WORD: usize = 2 + MAX_DRAFTS;
 
 /// The records of rounds, one for each that may be in flight.
-pub struct Records {
+pub struct RoundOutputs {
     slots: [(Buffer, Readback); 2],
     logprobs: Option<Logprobs>,
 }
@@ -34,13 +34,13 @@ pub struct Record {
     pub logprobs: Vec<TokenLogprobs>,
 }
 
-impl Records {
+impl RoundOutputs {
     /// Records with the log-probabilities of each token by `target` and of the `top` likeliest, if that is not none.
     ///
     /// # Errors
     ///
     /// [`crate::Error::OutOfMemory`].
-    pub fn new(device: &Device, target: &Sequence, top: Option<usize>) -> Result<Records> {
+    pub fn new(device: &Device, target: &ModelRunner, top: Option<usize>) -> Result<RoundOutputs> {
         let top = top.map(|top| top.min(target.model().config().vocab_size));
         let words = FIRST_WORD + top.map_or(0, |top| (1 + MAX_DRAFTS) * LogProbabilities::words(top));
         let slot = || -> Result<_> {
@@ -54,7 +54,7 @@ impl Records {
             None => None,
             Some(top) => Some(Logprobs { top, kernels: [kernel(0, top)?, kernel(1, top)?] }),
         };
-        Ok(Records { slots, logprobs })
+        Ok(RoundOutputs { slots, logprobs })
     }
 
     /// How many of the likeliest tokens are reported, if log-probabilities are.

@@ -3,41 +3,41 @@
 
 use std::collections::HashMap;
 
-use super::options::{Acceptance, MAX_DRAFTS, Method};
-use super::pool::Seat;
-use super::records::{Record, Records};
-use super::remote::Remote;
+use super::options::{AcceptanceRule, MAX_DRAFTS, Method};
+use super::pool::CacheSlot;
+use super::remote::RemoteDraft;
+use super::round_output::{Record, RoundOutputs};
 use super::samplers::{SamplerParts, Samplers};
-use super::sampling::SamplingOptions;
+use super::sampling_params::SamplingParams;
 use super::target_states::TargetStates;
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Pass, Readback};
-use crate::model::{Sampler, SamplerTerms, Sequence, Slots, Tap, Turns, Way};
-use crate::ops::{Accept, Inputs, Role, RoundBuffers, RoundParams, Session, Whose};
+use crate::model::{Hook, KvCachePool, ModelRunner, Sampler, SamplerTerms, Turns, Way};
+use crate::ops::{Accept, BuildInputs, ModelRole, Phase, RoundBuffers, RoundParams, Session};
 
 /// What the host knows of the sequence when it records a round: exact where no round is in flight, bounds otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outlook {
+pub struct Bounds {
     /// Committed tokens, at most.
     pub tokens: u32,
     /// Committed tokens that the draft has not read, at most.
     pub unseen: u32,
 }
 
-impl Outlook {
-    pub fn of(session: &Session) -> Outlook {
-        Outlook { tokens: session.tokens, unseen: session.tokens - session.draft_rows }
+impl Bounds {
+    pub fn of(session: &Session) -> Bounds {
+        Bounds { tokens: session.tokens, unseen: session.tokens - session.draft_rows }
     }
 
     /// After a round of `drafts` proposals.
-    pub fn after(self, method: Method, drafts: usize) -> Outlook {
+    pub fn after(self, method: Method, drafts: usize) -> Bounds {
         let unseen = match (drafts, method) {
             (0, _) => self.unseen + 1,
             // It has read all that was committed before the round; a serial draft its own proposals but the last as well.
             (drafts, Method::Pard) => drafts as u32 + 1,
             (_, Method::Ar | Method::Vsd | Method::Ngram) => 2,
         };
-        Outlook { tokens: self.tokens + drafts as u32 + 1, unseen }
+        Bounds { tokens: self.tokens + drafts as u32 + 1, unseen }
     }
 }
 
@@ -51,25 +51,25 @@ pub enum Proposer {
 }
 
 /// One sequence's rounds: its place in target and draft, and the bookkeeping between them.
-pub struct Rounds {
+pub struct RoundRecorder {
     device: Device,
     method: Method,
     mask: u32,
-    seat: Seat,
+    seat: CacheSlot,
     /// The draft's bookkeeping, if it is on another device.
-    remote: Option<Remote>,
+    remote: Option<RemoteDraft>,
     session: Buffer,
     tokens: Buffer,
     pub proposals: Buffer,
     /// What the draft reads of the target beside tokens, if it does.
     states: Option<TargetStates>,
-    records: Records,
+    records: RoundOutputs,
     /// What takes the draft's likeliest tokens.
     likeliest: Option<Sampler>,
     /// What chooses tokens in place of the likeliest.
     samplers: Option<Samplers>,
     /// Bookkeeping kernels by what they are told, bound on first use.
-    inputs: HashMap<(Whose, RoundParams), Inputs>,
+    inputs: HashMap<(ModelRole, RoundParams), BuildInputs>,
     accepts: HashMap<(usize, usize), Accept>,
 }
 
@@ -78,25 +78,25 @@ pub fn choices(device: &Device, label: &str) -> Result<Buffer> {
     Buffer::storage(device, label, 4 * 2 * MAX_DRAFTS as u64)
 }
 
-impl Rounds {
-    pub fn new(method: Method, mask: u32, context: usize, seat: Seat) -> Result<Rounds> {
+impl RoundRecorder {
+    pub fn new(method: Method, mask: u32, context: usize, seat: CacheSlot) -> Result<RoundRecorder> {
         let target = seat.target().alone();
         let device = target.model().device().clone();
         let words = |label, count: usize| Buffer::storage(&device, label, 4 * count as u64);
         let proposals = choices(&device, "proposals")?;
         let elsewhere =
             seat.draft().map(|slots| slots.alone().model().device()).filter(|other| !other.is_same(&device));
-        let remote = elsewhere.map(|elsewhere| Remote::new(elsewhere, context)).transpose()?;
+        let remote = elsewhere.map(|elsewhere| RemoteDraft::new(elsewhere, context)).transpose()?;
         let proposed = remote.as_ref().map_or(&proposals, |remote| &remote.proposals);
         let likeliest = |draft| Sampler::new(draft, SamplerTerms::default(), Turns::Together, proposed);
         let session = Buffer::storage(&device, "session", size_of::<Session>() as u64)?;
-        Ok(Rounds {
-            likeliest: seat.draft().map(Slots::alone).map(likeliest).transpose()?,
+        Ok(RoundRecorder {
+            likeliest: seat.draft().map(KvCachePool::alone).map(likeliest).transpose()?,
             states: TargetStates::new(&seat, context + 2 * MAX_DRAFTS, &session)?,
             session,
             tokens: words("tokens", context + 2 * MAX_DRAFTS)?,
             proposals,
-            records: Records::new(&device, target, None)?,
+            records: RoundOutputs::new(&device, target, None)?,
             samplers: None,
             inputs: HashMap::new(),
             accepts: HashMap::new(),
@@ -109,27 +109,27 @@ impl Rounds {
     }
 
     /// Its place among those that share a model.
-    pub fn seat(&self) -> &Seat {
+    pub fn seat(&self) -> &CacheSlot {
         &self.seat
     }
 
     /// The target's rows.
-    pub fn target(&self) -> &Sequence {
+    pub fn target(&self) -> &ModelRunner {
         self.seat.target().alone()
     }
 
     /// The draft's, if there is one.
-    pub fn draft(&self) -> Option<&Sequence> {
-        self.seat.draft().map(Slots::alone)
+    pub fn draft(&self) -> Option<&ModelRunner> {
+        self.seat.draft().map(KvCachePool::alone)
     }
 
     /// What passes of the target keep of the sequence, for a draft that reads it.
-    pub fn keep(&self, way: Way) -> Option<&Tap> {
+    pub fn keep(&self, way: Way) -> Option<&Hook> {
         self.states.as_ref()?.taps(way).map(|taps| &taps.keep)
     }
 
     /// What passes of the draft read of that.
-    pub fn read_kept(&self, way: Way) -> Option<&Tap> {
+    pub fn read_kept(&self, way: Way) -> Option<&Hook> {
         self.states.as_ref()?.taps(way).map(|taps| &taps.read)
     }
 
@@ -153,13 +153,13 @@ impl Rounds {
     }
 
     /// Chooses tokens as `sampling` and `acceptance`, which were checked, say.
-    pub fn set_sampling(&mut self, sampling: &SamplingOptions, acceptance: Acceptance) -> Result<()> {
+    pub fn set_sampling(&mut self, sampling: &SamplingParams, acceptance: AcceptanceRule) -> Result<()> {
         self.samplers = None;
-        self.remote.iter_mut().for_each(Remote::uncount);
+        self.remote.iter_mut().for_each(RemoteDraft::uncount);
         if self.records.top() != sampling.top_logprobs {
             // What writes to the records is bound anew.
             self.accepts.clear();
-            self.records = Records::new(&self.device, self.target(), sampling.top_logprobs)?;
+            self.records = RoundOutputs::new(&self.device, self.target(), sampling.top_logprobs)?;
         }
         self.samplers = Samplers::new(
             sampling,
@@ -196,7 +196,7 @@ impl Rounds {
 
     /// Sets what penalties count: `prompt` and what was written after it.
     pub fn write_counts(&mut self, prompt: &[u32], answer: &[u32]) {
-        self.remote.iter_mut().for_each(Remote::uncount);
+        self.remote.iter_mut().for_each(RemoteDraft::uncount);
         if let Some(samplers) = &self.samplers {
             samplers.write_counts(self.target(), prompt, answer);
         }
@@ -212,9 +212,9 @@ impl Rounds {
     }
 
     /// Submits a round of `drafts` proposals, whose record goes to the slot `slot`.
-    pub fn submit(&mut self, proposer: Proposer, drafts: usize, slot: usize, outlook: Outlook) -> Result<()> {
+    pub fn submit(&mut self, proposer: Proposer, drafts: usize, slot: usize, outlook: Bounds) -> Result<()> {
         self.prepare(proposer, drafts, slot, outlook)?;
-        let _turns = [Some(self.target()), self.draft()].map(|sequence| sequence.map(Sequence::turn));
+        let _turns = [Some(self.target()), self.draft()].map(|sequence| sequence.map(ModelRunner::turn));
         if proposer == Proposer::Draft {
             self.propose_elsewhere(drafts, outlook)?;
         }
@@ -230,18 +230,18 @@ impl Rounds {
     }
 
     /// Records the choice of a parallel draft's proposals, whose rows' logits are there. The round was prepared.
-    pub fn finish_proposals(&self, pass: &mut Pass, drafts: usize, outlook: Outlook) {
+    pub fn finish_proposals(&self, pass: &mut Pass, drafts: usize, outlook: Bounds) {
         let Some(draft) = self.draft() else { return };
         for (params, outputs) in self.draft_passes(drafts, outlook) {
             // Where the rows were is what their choices go by.
-            self.inputs[&(Whose::Draft, params)].encode(pass);
+            self.inputs[&(ModelRole::Draft, params)].encode(pass);
             draft.pick(self.draft_sampler(), pass, outputs);
         }
     }
 
     /// Records the tokens of the target's rows. The round was prepared.
     pub fn begin_rows(&self, pass: &mut Pass, drafts: usize) {
-        self.inputs[&(Whose::Target, self.verify_params(drafts))].encode(pass);
+        self.inputs[&(ModelRole::Target, self.verify_params(drafts))].encode(pass);
     }
 
     /// Records the rest of a round whose rows' logits are there. The round was prepared.
@@ -286,7 +286,7 @@ impl Rounds {
     }
 
     /// Lets a draft on another device propose, and waits for what it does.
-    fn propose_elsewhere(&self, drafts: usize, outlook: Outlook) -> Result<()> {
+    fn propose_elsewhere(&self, drafts: usize, outlook: Bounds) -> Result<()> {
         let (Some(remote), Some(draft)) = (self.remote.as_ref().filter(|_| drafts > 0), self.draft()) else {
             return Ok(());
         };
@@ -301,7 +301,7 @@ impl Rounds {
     }
 
     /// Records the draft's passes, if it is on the same device.
-    fn propose(&self, pass: &mut Pass, drafts: usize, outlook: Outlook) -> Result<()> {
+    fn propose(&self, pass: &mut Pass, drafts: usize, outlook: Bounds) -> Result<()> {
         match self.draft() {
             Some(draft) if self.remote.is_none() => self.draft_forward(draft, pass, drafts, outlook),
             _ => Ok(()),
@@ -309,32 +309,32 @@ impl Rounds {
     }
 
     /// Records the passes of `draft`.
-    fn draft_forward(&self, draft: &Sequence, pass: &mut Pass, drafts: usize, outlook: Outlook) -> Result<()> {
+    fn draft_forward(&self, draft: &ModelRunner, pass: &mut Pass, drafts: usize, outlook: Bounds) -> Result<()> {
         pass.section("draft");
         for (params, outputs) in self.draft_passes(drafts, outlook) {
             let end = match params.pass_index {
                 0 => outlook.tokens - outlook.unseen + params.rows,
                 index => outlook.tokens + index,
             };
-            self.inputs[&(Whose::Draft, params)].encode(pass);
+            self.inputs[&(ModelRole::Draft, params)].encode(pass);
             let taps = self.read_kept(Way::Alone);
-            draft.forward(pass, Role::Round, params.rows as usize, end as usize, taps.as_slice())?;
+            draft.forward(pass, Phase::Decode, params.rows as usize, end as usize, taps.as_slice())?;
             choose(draft, self.draft_sampler(), pass, outputs)?;
         }
         Ok(())
     }
 
     /// Records the target's pass over the newest committed token and the proposals.
-    fn verify(&self, pass: &mut Pass, drafts: usize, outlook: Outlook) -> Result<()> {
+    fn verify(&self, pass: &mut Pass, drafts: usize, outlook: Bounds) -> Result<()> {
         pass.section("verify");
-        self.inputs[&(Whose::Target, self.verify_params(drafts))].encode(pass);
+        self.inputs[&(ModelRole::Target, self.verify_params(drafts))].encode(pass);
         let (end, taps) = (outlook.tokens as usize + drafts, self.keep(Way::Alone));
-        self.target().forward(pass, Role::Round, drafts + 1, end, taps.as_slice())?;
+        self.target().forward(pass, Phase::Decode, drafts + 1, end, taps.as_slice())?;
         choose(self.target(), self.samplers.as_ref().map(|samplers| &samplers.target), pass, drafts + 1)
     }
 
     /// The round's draft passes, and how many proposals each makes. Surplus rows are harmless and cost time.
-    fn draft_passes(&self, drafts: usize, outlook: Outlook) -> Vec<(RoundParams, usize)> {
+    fn draft_passes(&self, drafts: usize, outlook: Bounds) -> Vec<(RoundParams, usize)> {
         let (most, rows) = (drafts as u32, outlook.unseen);
         let params = RoundParams { drafts: most, mask: self.mask, parallel: 0, pass_index: 0, rows, slot: self.slot() };
         match self.method {
@@ -359,11 +359,11 @@ impl Rounds {
     }
 
     /// Binds the bookkeeping kernels that the round needs.
-    pub fn prepare(&mut self, proposer: Proposer, drafts: usize, slot: usize, outlook: Outlook) -> Result<()> {
+    pub fn prepare(&mut self, proposer: Proposer, drafts: usize, slot: usize, outlook: Bounds) -> Result<()> {
         let verify = self.verify_params(drafts);
-        let mut needed = vec![(Whose::Target, verify)];
+        let mut needed = vec![(ModelRole::Target, verify)];
         if proposer == Proposer::Draft {
-            needed.extend(self.draft_passes(drafts, outlook).into_iter().map(|(params, _)| (Whose::Draft, params)));
+            needed.extend(self.draft_passes(drafts, outlook).into_iter().map(|(params, _)| (ModelRole::Draft, params)));
         }
         let bound = |record| RoundBuffers {
             session: &self.session,
@@ -379,18 +379,18 @@ impl Rounds {
             }
             let (whose, params) = key;
             let slots = match (whose, self.seat.draft()) {
-                (Whose::Draft, Some(draft)) => draft,
+                (ModelRole::Draft, Some(draft)) => draft,
                 _ => self.seat.target(),
             };
             let sequence = slots.alone();
             let buffers = match (whose, &self.remote) {
-                (Whose::Draft, Some(Remote { session, tokens, proposals, .. })) => {
+                (ModelRole::Draft, Some(RemoteDraft { session, tokens, proposals, .. })) => {
                     RoundBuffers { session, tokens, proposals, ..buffers }
                 }
                 _ => buffers,
             };
             let device = sequence.model().device();
-            let made = Inputs::new(device, whose, params, buffers, sequence.step(), sequence.ids())?;
+            let made = BuildInputs::new(device, whose, params, buffers, sequence.step(), sequence.ids())?;
             self.inputs.insert(key, made);
         }
         if !self.accepts.contains_key(&(drafts, slot)) {
@@ -403,7 +403,7 @@ impl Rounds {
 }
 
 /// Records the choice of `outputs` rows of `sequence`: the likeliest tokens, or those that `sampler` chooses.
-fn choose(sequence: &Sequence, sampler: Option<&Sampler>, pass: &mut Pass, outputs: usize) -> Result<()> {
+fn choose(sequence: &ModelRunner, sampler: Option<&Sampler>, pass: &mut Pass, outputs: usize) -> Result<()> {
     sequence.score(pass, outputs)?;
     sequence.pick(sampler, pass, outputs);
     Ok(())

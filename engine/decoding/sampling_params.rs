@@ -22,7 +22,7 @@ pub const MAX_LOGPROBS: usize = 20;
 /// min-p leave some tokens out, in this order, and one is drawn from the rest. The defaults take the likeliest token and
 /// change nothing. None of it depends on the method or on K.
 #[derive(Debug, Clone, PartialEq)]
-pub struct SamplingOptions {
+pub struct SamplingParams {
     /// Tokens are drawn from `softmax(logits / temperature)`, 0 to [`MAX_TEMPERATURE`]; 0 takes the likeliest.
     pub temperature: f32,
     /// Names the draws: a prompt and a seed give the same text every time, on the same device.
@@ -54,9 +54,9 @@ pub struct SamplingOptions {
     pub top_logprobs: Option<usize>,
 }
 
-impl Default for SamplingOptions {
-    fn default() -> SamplingOptions {
-        SamplingOptions {
+impl Default for SamplingParams {
+    fn default() -> SamplingParams {
+        SamplingParams {
             temperature: 0.0,
             seed: 0,
             top_k: 0,
@@ -86,7 +86,7 @@ pub struct TokenLogprobs {
     pub top: Vec<(u32, f32)>,
 }
 
-impl SamplingOptions {
+impl SamplingParams {
     /// Whether the model's likeliest token is taken, and nothing else is asked for.
     pub fn is_greedy(&self) -> bool {
         self.temperature == 0.0 && !self.adjusts()

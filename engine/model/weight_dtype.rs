@@ -5,7 +5,7 @@ use crate::ops::WeightFormat;
 
 /// How weights are kept on the device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum WeightChoice {
+pub enum WeightDtype {
     /// As stored; F32 tensors become BF16.
     #[default]
     Compact,
@@ -22,16 +22,16 @@ pub enum WeightChoice {
     },
 }
 
-impl WeightChoice {
+impl WeightDtype {
     /// The format that a tensor gets.
     pub(super) fn format(self, info: &TensorInfo) -> WeightFormat {
         let native = info.stored.blocks();
         let float = if info.stored == StoredType::F16 { WeightFormat::F16 } else { WeightFormat::Bf16 };
         match self {
-            WeightChoice::F32 => WeightFormat::F32,
-            WeightChoice::Bf16 => float,
-            WeightChoice::Compact => native.unwrap_or(float),
-            WeightChoice::Quantised { layers, ends } => native.unwrap_or_else(|| {
+            WeightDtype::F32 => WeightFormat::F32,
+            WeightDtype::Bf16 => float,
+            WeightDtype::Compact => native.unwrap_or(float),
+            WeightDtype::Quantised { layers, ends } => native.unwrap_or_else(|| {
                 let is_end = matches!(info.name.as_str(), "model.embed_tokens.weight" | "lm_head.weight");
                 let columns = info.shape.last().copied().unwrap_or_default();
                 fitting(if is_end { ends } else { layers }, columns, float)

@@ -1,19 +1,19 @@
 //! What a model will be on a device, known from its files alone, and the memory that it will need there. Reports and
 //! refusals take their sums from here; a test holds them against what is really allocated.
 
-use super::parts::{Parts, Stack, end_matrices, expected_matrices, layer_matrices, projection};
-use super::sequence::{Activations, Sequence};
-use super::shared::{self, MASK_EMBEDDING};
-use super::weight_choice::WeightChoice;
+use super::runner::{Activations, ModelRunner};
+use super::tensor_map::{Stacked, TensorMap, end_matrices, expected_matrices, layer_matrices, projection};
+use super::tied_draft::{self, MASK_EMBEDDING};
+use super::weight_dtype::WeightDtype;
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::config::Config;
 use crate::error::{Error, Result};
-use crate::gpu::{Device, Plan};
+use crate::gpu::{Device, KernelPlan};
 use crate::ops::{Matrix, WeightFormat};
 
 /// Device memory, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Need {
+pub struct MemoryEstimate {
     /// Weights, padded as they lie there.
     pub weights: u64,
     /// Keys and values of the whole context.
@@ -22,7 +22,7 @@ pub struct Need {
     pub scratch: u64,
 }
 
-impl Need {
+impl MemoryEstimate {
     /// All of it.
     pub fn total(&self) -> u64 {
         [self.weights, self.caches, self.scratch].into_iter().fold(0, u64::saturating_add)
@@ -34,7 +34,7 @@ impl Need {
     ///
     /// [`Error::DoesNotFit`]; `hint` says what could be used instead.
     pub fn check(&self, device: &Device, limit: Option<u64>, hint: &'static str) -> Result<()> {
-        let Need { weights, caches, scratch } = *self;
+        let MemoryEstimate { weights, caches, scratch } = *self;
         match limit.or(device.memory().total) {
             Some(available) if self.total() > available => Err(Error::DoesNotFit {
                 adapter: device.name(),
@@ -50,12 +50,12 @@ impl Need {
     }
 }
 
-impl std::ops::Add for Need {
-    type Output = Need;
+impl std::ops::Add for MemoryEstimate {
+    type Output = MemoryEstimate;
 
-    fn add(self, other: Need) -> Need {
+    fn add(self, other: MemoryEstimate) -> MemoryEstimate {
         let sum = u64::saturating_add;
-        Need {
+        MemoryEstimate {
             weights: sum(self.weights, other.weights),
             caches: sum(self.caches, other.caches),
             scratch: sum(self.scratch, other.scratch),
@@ -65,7 +65,7 @@ impl std::ops::Add for Need {
 
 /// A model that is not uploaded: what its matrices will be.
 #[derive(Debug, Clone)]
-pub struct Blueprint {
+pub struct MemoryPlan {
     config: Config,
     /// None if it is a target's.
     embedding: Option<MatrixPlan>,
@@ -90,7 +90,7 @@ struct MatrixPlan {
 }
 
 impl MatrixPlan {
-    fn new(stacks: &[Stack], columns: usize, is_pair: bool) -> MatrixPlan {
+    fn new(stacks: &[Stacked], columns: usize, is_pair: bool) -> MatrixPlan {
         let sections = stacks.iter().map(|stack| (stack.format, stack.rows())).collect();
         MatrixPlan { sections, columns, is_pair }
     }
@@ -104,7 +104,7 @@ impl MatrixPlan {
     }
 
     /// Device memory.
-    fn bytes(&self, plan: &Plan) -> u64 {
+    fn bytes(&self, plan: &KernelPlan) -> u64 {
         let bytes = |&(format, rows): &(WeightFormat, usize)| {
             let rows = if self.is_pair { Matrix::pair_rows(plan, rows / 2) } else { rows };
             Matrix::expected_bytes(plan, format, [rows, self.columns])
@@ -118,7 +118,7 @@ impl MatrixPlan {
     }
 }
 
-impl Blueprint {
+impl MemoryPlan {
     /// What the weights of `checkpoint`, which are those that `config` describes, will be. A draft without embeddings of its
     /// own shares those of `target`; without it they are taken to be of 16 bits, or all is in F32.
     ///
@@ -129,14 +129,14 @@ impl Blueprint {
     pub fn new(
         config: &Config,
         checkpoint: &dyn Checkpoint,
-        choice: WeightChoice,
-        target: Option<&Blueprint>,
-    ) -> Result<Blueprint> {
+        choice: WeightDtype,
+        target: Option<&MemoryPlan>,
+    ) -> Result<MemoryPlan> {
         config.check(checkpoint.path())?;
         for (name, shape) in expected_matrices(config) {
             checkpoint.expect(&name, &shape)?;
         }
-        let single = |parts: &Parts| -> Result<MatrixPlan> {
+        let single = |parts: &TensorMap| -> Result<MatrixPlan> {
             Ok(MatrixPlan::new(&parts.stacks(checkpoint, choice)?, parts.columns, false))
         };
         let layer = |layer| {
@@ -155,9 +155,9 @@ impl Blueprint {
         if config.shared_embeddings {
             checkpoint.expect(MASK_EMBEDDING, &[hidden])?;
             words += hidden;
-            if let Some(ids) = shared::vocabulary(config, checkpoint)? {
-                let float = if choice == WeightChoice::F32 { WeightFormat::F32 } else { WeightFormat::Bf16 };
-                let format = target.and_then(Blueprint::head_format).unwrap_or(float);
+            if let Some(ids) = tied_draft::vocabulary(config, checkpoint)? {
+                let float = if choice == WeightDtype::F32 { WeightFormat::F32 } else { WeightFormat::Bf16 };
+                let format = target.and_then(MemoryPlan::head_format).unwrap_or(float);
                 words += ids.len();
                 head_rows = ids.len();
                 own_head = Some(MatrixPlan { sections: vec![(format, ids.len())], columns: hidden, is_pair: false });
@@ -168,7 +168,7 @@ impl Blueprint {
             own_head = if config.tied_head { None } else { Some(single(&last)?) };
         }
         let config = config.clone();
-        Ok(Blueprint { config, embedding, own_head, head_rows, layers, projection, vectors: 4 * words as u64 })
+        Ok(MemoryPlan { config, embedding, own_head, head_rows, layers, projection, vectors: 4 * words as u64 })
     }
 
     /// The hyper-parameters.
@@ -208,7 +208,7 @@ impl Blueprint {
     }
 
     /// Device memory that its own weights will take under `plan`.
-    pub fn weight_bytes(&self, plan: &Plan) -> u64 {
+    pub fn weight_bytes(&self, plan: &KernelPlan) -> u64 {
         self.matrices().map(|matrix| matrix.bytes(plan)).sum::<u64>() + self.vectors
     }
 
@@ -218,8 +218,8 @@ impl Blueprint {
     }
 
     /// Bytes of weights that one pass reads: all layers and the head, whosever it is.
-    pub fn pass_bytes(&self, plan: &Plan, target: Option<&Blueprint>) -> u64 {
-        let head_of = |blueprint: &Blueprint| {
+    pub fn pass_bytes(&self, plan: &KernelPlan, target: Option<&MemoryPlan>) -> u64 {
+        let head_of = |blueprint: &MemoryPlan| {
             blueprint.own_head.as_ref().or(blueprint.embedding.as_ref()).map(|head| head.bytes(plan))
         };
         let head = head_of(self).or_else(|| head_of(target?)).unwrap_or(0);
@@ -228,7 +228,7 @@ impl Blueprint {
 
     /// Device memory that a draft without embeddings of its own takes for copies of those of `target`, where that is on
     /// another device.
-    pub fn copy_bytes(&self, plan: &Plan, target: &Blueprint) -> u64 {
+    pub fn copy_bytes(&self, plan: &KernelPlan, target: &MemoryPlan) -> u64 {
         let copied = |matrix: &Option<MatrixPlan>| matrix.as_ref().map_or(0, |matrix| matrix.bytes(plan));
         match (&self.embedding, &self.own_head) {
             (Some(_), _) => 0,
@@ -239,7 +239,7 @@ impl Blueprint {
 
     /// Layers at even distances that hold `bytes` bytes, two at least, and one of each kind: formats may differ from the
     /// first layer to the last.
-    pub(super) fn sample_layers(&self, plan: &Plan, bytes: u64) -> Vec<usize> {
+    pub(super) fn sample_layers(&self, plan: &KernelPlan, bytes: u64) -> Vec<usize> {
         let all = self.layers.len();
         let sum: u64 = self.layers.iter().flatten().map(|matrix| matrix.bytes(plan)).sum();
         let mean = (sum / all as u64).max(1);
@@ -254,19 +254,19 @@ impl Blueprint {
         chosen
     }
 
-    /// What it needs with one sequence on it, as [`Blueprint::sequence_need`] has it.
-    pub fn need(&self, device: &Device, plan: &Plan, positions: usize) -> Need {
-        Need { weights: self.weight_bytes(plan), ..self.sequence_need(device, plan, positions) }
+    /// What it needs with one sequence on it, as [`MemoryPlan::sequence_need`] has it.
+    pub fn need(&self, device: &Device, plan: &KernelPlan, positions: usize) -> MemoryEstimate {
+        MemoryEstimate { weights: self.weight_bytes(plan), ..self.sequence_need(device, plan, positions) }
     }
 
     /// What a sequence on it needs with caches for `positions` positions; the weights are not part of it.
-    pub fn sequence_need(&self, device: &Device, plan: &Plan, positions: usize) -> Need {
+    pub fn sequence_need(&self, device: &Device, plan: &KernelPlan, positions: usize) -> MemoryEstimate {
         let head = (self.head_rows * self.config.hidden_size) as u64;
         let layers: u64 = self.passing().map(MatrixPlan::weights).sum();
         let sizes = [layers + head, self.head_rows as u64];
-        Need {
+        MemoryEstimate {
             weights: 0,
-            caches: Sequence::cache_bytes(plan.cache, &self.config, positions),
+            caches: ModelRunner::cache_bytes(plan.cache, &self.config, positions),
             scratch: Activations::expected_bytes(device, plan, &self.config, sizes, positions),
         }
     }

@@ -2,37 +2,37 @@
 //! target leave what they make of each token, and the draft adds a projection of it to its embedding of the token that
 //! comes next. Masks, and tokens that the draft itself has proposed, come without.
 
-use super::sequence::Sequence;
-use super::slots::{Slots, Way};
+use super::kv_cache::{KvCachePool, Way};
+use super::runner::ModelRunner;
 use crate::error::Result;
 use crate::gpu::{Buffer, Pass};
-use crate::ops::{Recall, Remember, States};
+use crate::ops::{HiddenStates, LoadHidden, StoreHidden};
 
 /// What the passes of a model do with one sequence's states.
-pub enum Tap {
+pub enum Hook {
     /// A target's passes keep what these layers make of each row.
-    Keep(Vec<(usize, Remember)>),
+    Keep(Vec<(usize, StoreHidden)>),
     /// A draft's passes read what was kept.
-    Read(Recall),
+    Read(LoadHidden),
 }
 
-impl Tap {
+impl Hook {
     /// Records, before the first layer, what `rows` rows read.
     pub(super) fn read(&self, pass: &mut Pass, rows: usize) {
-        if let Tap::Read(recall) = self {
+        if let Hook::Read(recall) = self {
             recall.encode(pass, rows);
         }
     }
 
     /// Records what is kept of `rows` rows behind layer `layer`.
     pub(super) fn keep(&self, layer: usize, pass: &mut Pass, rows: usize) {
-        if let Tap::Keep(layers) = self {
+        if let Hook::Keep(layers) = self {
             layers.iter().filter(|(of, _)| *of == layer).for_each(|(_, remember)| remember.encode(pass, rows));
         }
     }
 }
 
-impl Sequence {
+impl ModelRunner {
     /// What has its passes keep the states of the sequence in slot `slot`, behind each of `layers`. `batch` is what it was
     /// bound with.
     ///
@@ -44,24 +44,24 @@ impl Sequence {
         batch: Option<&Buffer>,
         slot: usize,
         layers: &[usize],
-        states: &States,
-    ) -> Result<Tap> {
+        states: &HiddenStates,
+    ) -> Result<Hook> {
         let (device, epsilon) = (self.model().device(), self.model().config().norm_epsilon as f32);
         let kept = layers.iter().enumerate().map(|(part, &layer)| {
-            Ok((layer, Remember::new(device, self.rows(batch), slot, self.hidden(), epsilon, states, part)?))
+            Ok((layer, StoreHidden::new(device, self.rows(batch), slot, self.hidden(), epsilon, states, part)?))
         });
-        Ok(Tap::Keep(kept.collect::<Result<_>>()?))
+        Ok(Hook::Keep(kept.collect::<Result<_>>()?))
     }
 }
 
-impl Slots {
+impl KvCachePool {
     /// What has passes of this target keep the states of the sequence in slot `slot`, behind each of `layers`: passes of that
     /// sequence alone, or of several together.
     ///
     /// # Errors
     ///
     /// [`crate::Error::Shape`] if `states` are of another shape; [`crate::Error::OutOfMemory`].
-    pub fn keeping(&self, way: Way, slot: usize, layers: &[usize], states: &States) -> Result<Tap> {
+    pub fn keeping(&self, way: Way, slot: usize, layers: &[usize], states: &HiddenStates) -> Result<Hook> {
         let (sequence, batch) = self.way(way)?;
         sequence.keeping(batch, slot, layers, states)
     }
@@ -71,11 +71,11 @@ impl Slots {
     ///
     /// # Errors
     ///
-    /// As [`Slots::keeping`].
-    pub fn reading(&self, way: Way, slot: usize, session: &Buffer, states: &States) -> Result<Option<Tap>> {
+    /// As [`KvCachePool::keeping`].
+    pub fn reading(&self, way: Way, slot: usize, session: &Buffer, states: &HiddenStates) -> Result<Option<Hook>> {
         let (sequence, batch) = self.way(way)?;
         let device = sequence.model().device();
-        let recall = |into| Recall::new(device, sequence.rows(batch), slot, session, states, into);
-        Ok(sequence.target_states().map(recall).transpose()?.map(Tap::Read))
+        let recall = |into| LoadHidden::new(device, sequence.rows(batch), slot, session, states, into);
+        Ok(sequence.target_states().map(recall).transpose()?.map(Hook::Read))
     }
 }

@@ -2,28 +2,28 @@
 
 use std::sync::Arc;
 
-use super::blueprint::Blueprint;
 use super::loader::Loader;
-use super::parts::end_matrices;
-use super::shared::Shared;
-use super::weight_choice::WeightChoice;
+use super::memory_plan::MemoryPlan;
+use super::tensor_map::end_matrices;
+use super::tied_draft::TargetEmbeddings;
+use super::weight_dtype::WeightDtype;
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::config::Config;
 use crate::error::{Error, Result};
-use crate::gpu::{Device, Plan};
+use crate::gpu::{Device, KernelPlan};
 use crate::ops::{AttentionShape, Matrix, Tensor, check_products};
 
 /// A decoder's weights, and the hyper-parameters that go with them.
-pub struct Transformer {
+pub struct Weights {
     pub(super) device: Device,
-    pub(super) plan: Plan,
+    pub(super) plan: KernelPlan,
     pub(super) config: Config,
     pub(super) embedding: Arc<Matrix>,
     pub(super) layers: Vec<LayerWeights>,
     pub(crate) final_norm: Tensor,
     pub(super) head: Option<Arc<Matrix>>,
     /// What a draft has whose embedding and head are its target's.
-    pub(super) shared: Option<Shared>,
+    pub(super) shared: Option<TargetEmbeddings>,
     /// Of a draft that reads its target's states.
     pub(super) projection: Option<Matrix>,
     pub(super) notices: Vec<String>,
@@ -45,7 +45,7 @@ pub(super) struct LayerWeights {
 /// Reports bytes done and bytes in all while weights are uploaded.
 pub type Progress<'a> = dyn Fn(u64, u64) + 'a;
 
-impl Transformer {
+impl Weights {
     /// Uploads the weights of `checkpoint`, which must be those that `config` describes.
     ///
     /// # Errors
@@ -55,12 +55,12 @@ impl Transformer {
     /// [`Error::OutOfMemory`], [`Error::Limit`].
     pub fn upload(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         config: &Config,
         checkpoint: &dyn Checkpoint,
-        choice: WeightChoice,
+        choice: WeightDtype,
         progress: &Progress,
-    ) -> Result<Transformer> {
+    ) -> Result<Weights> {
         config.check(checkpoint.path())?;
         if config.shared_embeddings {
             return Err(Error::NoEmbeddings { path: checkpoint.path().to_owned() });
@@ -82,8 +82,8 @@ impl Transformer {
     /// # Errors
     ///
     /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::Damaged`], as an upload would.
-    pub fn expected_bytes(config: &Config, checkpoint: &dyn Checkpoint, choice: WeightChoice) -> Result<u64> {
-        Ok(Blueprint::new(config, checkpoint, choice, None)?.unpadded_bytes())
+    pub fn expected_bytes(config: &Config, checkpoint: &dyn Checkpoint, choice: WeightDtype) -> Result<u64> {
+        Ok(MemoryPlan::new(config, checkpoint, choice, None)?.unpadded_bytes())
     }
 
     /// The device that holds the weights.
@@ -97,7 +97,7 @@ impl Transformer {
     }
 
     /// The numeric plan that the weights were laid out for.
-    pub fn plan(&self) -> &Plan {
+    pub fn plan(&self) -> &KernelPlan {
         &self.plan
     }
 

@@ -3,18 +3,18 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
-use super::rotary;
+use super::hidden_states::Hook;
+use super::rope_table;
 use super::sampler::Sampler;
-use super::shared::Shared;
-use super::states::Tap;
 use super::submit_pace::SubmitPace;
-use super::transformer::{Transformer, attention_shape};
+use super::tied_draft::Shared;
+use super::weights::{Weights, attention_shape};
 use crate::checkpoint::config::{Config, TargetLayers};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, CacheFormat, Device, Pass, Plan, QuantisedProducts};
+use crate::gpu::{Buffer, CacheFormat, Device, KernelPlan, Pass, QuantisedProducts};
 use crate::ops::{
-    Argmax, Attention, AttentionScratch, Embedding, Finish, KvCache, MAX_ROWS, Matmul, QuantiseRows, RmsNorm, Role,
-    Rope, RopeGains, RowSet, Rows, States, Step, Tensor,
+    Argmax, Attention, AttentionScratch, Embedding, Epilogue, HiddenStates, KvCache, MAX_ROWS, Matmul, Phase,
+    QuantiseRows, RmsNorm, Rope, RopeGains, RowRange, Rows, Step, Tensor,
 };
 
 /// Most rows of a prompt that run in one submit.
@@ -23,8 +23,8 @@ const MAX_PROMPT_ROWS: usize = 512;
 const SUBMIT_MULTIPLICATIONS: u64 = 250_000_000_000;
 
 /// A model's forward pass for one sequence, or for a batch's rows.
-pub struct Sequence {
-    model: Arc<Transformer>,
+pub struct ModelRunner {
+    model: Arc<Weights>,
     activations: Arc<Activations>,
     logits: Arc<Tensor>,
     step: Buffer,
@@ -77,18 +77,18 @@ pub(super) struct Activations {
     angles: Buffer,
 }
 
-impl Sequence {
+impl ModelRunner {
     /// Binds `model` to caches for `positions` positions. The choice of each output row goes to `choices`, from among
     /// the first `limit` ids, as far as the head has rows for them.
     ///
     /// # Errors
     ///
     /// [`Error::Limit`] or [`Error::OutOfMemory`] if the caches do not fit the device.
-    pub fn new(model: &Arc<Transformer>, positions: usize, limit: usize, choices: &Buffer) -> Result<Sequence> {
+    pub fn new(model: &Arc<Weights>, positions: usize, limit: usize, choices: &Buffer) -> Result<ModelRunner> {
         let activations = Arc::new(Activations::new(model, positions)?);
-        let caches = Sequence::caches(model, 1, positions)?;
-        let logits = Sequence::room_for_logits(model)?;
-        Sequence::bind(model, &activations, &caches, None, limit, &logits, choices)
+        let caches = ModelRunner::caches(model, 1, positions)?;
+        let logits = ModelRunner::room_for_logits(model)?;
+        ModelRunner::bind(model, &activations, &caches, None, limit, &logits, choices)
     }
 
     /// Where the logits of a pass's output rows go, `[MAX_ROWS, rows of the head]`.
@@ -96,7 +96,7 @@ impl Sequence {
     /// # Errors
     ///
     /// As [`Tensor::new`].
-    pub(super) fn room_for_logits(model: &Transformer) -> Result<Arc<Tensor>> {
+    pub(super) fn room_for_logits(model: &Weights) -> Result<Arc<Tensor>> {
         Ok(Arc::new(Tensor::new(&model.device, "logits", MAX_ROWS, model.head().outputs())?))
     }
 
@@ -104,8 +104,8 @@ impl Sequence {
     ///
     /// # Errors
     ///
-    /// As [`Sequence::new`].
-    pub(super) fn caches(model: &Transformer, slots: usize, positions: usize) -> Result<Vec<KvCache>> {
+    /// As [`ModelRunner::new`].
+    pub(super) fn caches(model: &Weights, slots: usize, positions: usize) -> Result<Vec<KvCache>> {
         let (device, plan, shape) = (&model.device, &model.plan, model.attention_shape());
         model.layers.iter().map(|_| KvCache::with_slots(device, plan, &shape, slots, positions)).collect()
     }
@@ -117,14 +117,14 @@ impl Sequence {
     ///
     /// [`Error::OutOfMemory`].
     pub(super) fn bind<'a>(
-        model: &Arc<Transformer>,
+        model: &Arc<Weights>,
         activations: &Arc<Activations>,
         caches: impl IntoIterator<Item = &'a KvCache>,
         batch: Option<&Buffer>,
         limit: usize,
         logits: &Arc<Tensor>,
         choices: &Buffer,
-    ) -> Result<Sequence> {
+    ) -> Result<ModelRunner> {
         let (device, plan, config, a) = (&model.device, model.plan, &model.config, &**activations);
         let step = Buffer::shared::<Step>(device, "step")?;
         let rows_of_ids = a.prompt_rows.max(2 * MAX_ROWS);
@@ -139,12 +139,12 @@ impl Sequence {
         let listed = vocabulary.map(|vocabulary| &vocabulary.buffer);
         let projected = model.projection.as_ref().zip(a.target_states.as_ref());
         let projection = projected.map(|(matrix, states)| {
-            Matmul::new(device, &plan, &step, matrix, [states, &a.hidden], Finish::Add, RowSet::All)
+            Matmul::new(device, &plan, &step, matrix, [states, &a.hidden], Epilogue::Add, RowRange::All)
         });
 
         let head = [&a.normed, logits];
-        let mut head = Matmul::new(device, &plan, &step, model.head(), head, Finish::Store, RowSet::Outputs)?;
-        Ok(Sequence {
+        let mut head = Matmul::new(device, &plan, &step, model.head(), head, Epilogue::Store, RowRange::Outputs)?;
+        Ok(ModelRunner {
             embedding: Embedding::new(device, &model.embedding, mask_row, &ids.buffer, &a.hidden)?,
             projection: projection.transpose()?,
             layers,
@@ -154,7 +154,7 @@ impl Sequence {
                 [&a.hidden, &a.normed],
                 &model.final_norm,
                 config.norm_epsilon as f32,
-                RowSet::Outputs,
+                RowRange::Outputs,
                 head.take_quantisation(),
             )?,
             head,
@@ -168,7 +168,7 @@ impl Sequence {
         })
     }
 
-    /// What layer `layer` does with `cache`, which is to take the place of its own: see [`Sequence::replace_cache`].
+    /// What layer `layer` does with `cache`, which is to take the place of its own: see [`ModelRunner::replace_cache`].
     /// `batch` is what the sequence was bound with.
     ///
     /// # Errors
@@ -214,7 +214,7 @@ impl Sequence {
     }
 
     /// The model it runs.
-    pub fn model(&self) -> &Arc<Transformer> {
+    pub fn model(&self) -> &Arc<Weights> {
         &self.model
     }
 
@@ -223,14 +223,14 @@ impl Sequence {
     /// # Errors
     ///
     /// [`Error::Limit`].
-    pub fn check(device: &Device, plan: &Plan, config: &Config, positions: usize) -> Result<()> {
-        Sequence::check_slots(device, plan, config, 1, positions)
+    pub fn check(device: &Device, plan: &KernelPlan, config: &Config, positions: usize) -> Result<()> {
+        ModelRunner::check_slots(device, plan, config, 1, positions)
     }
 
     /// The same for caches with `slots` slots.
     pub(super) fn check_slots(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         config: &Config,
         slots: usize,
         positions: usize,
@@ -243,11 +243,11 @@ impl Sequence {
     /// Device memory that caches for `positions` positions take, with the states of the target if a draft reads those.
     pub fn cache_bytes(format: CacheFormat, config: &Config, positions: usize) -> u64 {
         let shape = attention_shape(config);
-        let states = config.target_layers.as_ref().map_or(0, |target| States::bytes(positions, target.width()));
+        let states = config.target_layers.as_ref().map_or(0, |target| HiddenStates::bytes(positions, target.width()));
         (config.layers as u64).saturating_mul(KvCache::bytes(format, &shape, positions)).saturating_add(states)
     }
 
-    /// Where a pass's step is written (by [`crate::ops::Inputs`]).
+    /// Where a pass's step is written (by [`crate::ops::BuildInputs`]).
     pub fn step(&self) -> &Buffer {
         &self.step
     }
@@ -271,7 +271,7 @@ impl Sequence {
     /// # Errors
     ///
     /// [`Error::Compile`] if a kernel does not compile.
-    pub fn forward(&self, pass: &mut Pass, role: Role, rows: usize, end: usize, taps: &[&Tap]) -> Result<()> {
+    pub fn forward(&self, pass: &mut Pass, role: Phase, rows: usize, end: usize, taps: &[&Hook]) -> Result<()> {
         self.embedding.encode(pass, rows);
         if let Some(projection) = &self.projection {
             taps.iter().for_each(|tap| tap.read(pass, rows));
@@ -324,7 +324,7 @@ impl Sequence {
     /// [`Error::Compile`] if a kernel does not compile.
     pub fn score(&self, pass: &mut Pass, outputs: usize) -> Result<()> {
         self.final_norm.encode(pass, outputs);
-        self.head.encode(pass, Role::Round, outputs)
+        self.head.encode(pass, Phase::Decode, outputs)
     }
 
     /// Runs `tokens` at positions `start..` as prompt rows, in chunks that bound the time of one submit. It waits after
@@ -343,14 +343,14 @@ impl Sequence {
         slot: usize,
         tokens: &[u32],
         start: usize,
-        taps: &[&Tap],
+        taps: &[&Hook],
         keep_going: &dyn Fn() -> bool,
     ) -> Result<usize> {
         let pace = || self.activations.pace.lock().unwrap_or_else(PoisonError::into_inner);
         let mut read = 0;
         while read < tokens.len() {
             let rows = pace().rows().min(tokens.len() - read);
-            self.run_tapped(slot, Role::Prompt, &tokens[read..read + rows], start + read, 0, taps)?;
+            self.run_tapped(slot, Phase::Prefill, &tokens[read..read + rows], start + read, 0, taps)?;
             // Kernels are compiled before they are submitted.
             let begin = Instant::now();
             self.device().wait()?;
@@ -369,11 +369,11 @@ impl Sequence {
     /// # Errors
     ///
     /// [`Error::ContextFull`] if they do not fit the caches, [`Error::TokenRange`]; as [`Device::check`].
-    pub fn states(&self, tokens: &[u32], states: &Tensor, first: usize, taps: &[&Tap]) -> Result<()> {
+    pub fn states(&self, tokens: &[u32], states: &Tensor, first: usize, taps: &[&Hook]) -> Result<()> {
         let rows = self.activations.prompt_rows;
         let row_bytes = (states.width * size_of::<f32>()) as u64;
         for (chunk, at) in tokens.chunks(rows).zip((0..).step_by(rows)) {
-            self.run_tapped(0, Role::Prompt, chunk, at, 0, taps)?;
+            self.run_tapped(0, Phase::Prefill, chunk, at, 0, taps)?;
             let (offset, bytes) = ((first + at) as u64 * row_bytes, chunk.len() as u64 * row_bytes);
             states.buffer.copy_from(self.device(), &self.activations.hidden.buffer, offset, bytes);
         }
@@ -386,12 +386,19 @@ impl Sequence {
     ///
     /// [`Error::ContextFull`] if they do not fit the caches, [`Error::Option`] if they are more rows than one
     /// pass takes, [`Error::TokenRange`]; as [`Device::check`].
-    pub fn run(&self, role: Role, tokens: &[u32], start: usize, outputs: usize) -> Result<()> {
+    pub fn run(&self, role: Phase, tokens: &[u32], start: usize, outputs: usize) -> Result<()> {
         self.run_slot(0, role, tokens, start, outputs)
     }
 
     /// The same in slot `slot` of the caches.
-    pub(crate) fn run_slot(&self, slot: usize, role: Role, tokens: &[u32], start: usize, outputs: usize) -> Result<()> {
+    pub(crate) fn run_slot(
+        &self,
+        slot: usize,
+        role: Phase,
+        tokens: &[u32],
+        start: usize,
+        outputs: usize,
+    ) -> Result<()> {
         self.run_tapped(slot, role, tokens, start, outputs, &[])
     }
 
@@ -399,14 +406,14 @@ impl Sequence {
     fn run_tapped(
         &self,
         slot: usize,
-        role: Role,
+        role: Phase,
         tokens: &[u32],
         start: usize,
         outputs: usize,
-        taps: &[&Tap],
+        taps: &[&Hook],
     ) -> Result<()> {
         let Activations { prompt_rows, positions, .. } = *self.activations;
-        let most = if role == Role::Prompt { prompt_rows } else { MAX_ROWS };
+        let most = if role == Phase::Prefill { prompt_rows } else { MAX_ROWS };
         if tokens.is_empty() || tokens.len() > most || outputs > tokens.len().min(MAX_ROWS) {
             return Err(Error::Option {
                 option: "rows",
@@ -436,7 +443,7 @@ impl Sequence {
         self.step.write(device, 0, &[step]);
         self.ids.buffer.write(device, 0, tokens);
         Pass::submit(device, None, |pass| {
-            pass.section(if role == Role::Prompt { "prefill" } else { "forward" });
+            pass.section(if role == Phase::Prefill { "prefill" } else { "forward" });
             self.forward(pass, role, tokens.len(), end, taps)?;
             if outputs > 0 { self.choose(pass, outputs) } else { Ok(()) }
         })
@@ -467,7 +474,7 @@ impl Activations {
     /// # Errors
     ///
     /// [`Error::Limit`] or [`Error::OutOfMemory`] if they do not fit the device.
-    pub fn new(model: &Transformer, positions: usize) -> Result<Activations> {
+    pub fn new(model: &Weights, positions: usize) -> Result<Activations> {
         let (device, config, shape) = (&model.device, &model.config, model.attention_shape());
         let rows = prompt_rows(model.multiplications_per_row());
         let [hidden, normed, qkv, query, attended, gated] =
@@ -498,7 +505,7 @@ impl Activations {
     /// and whose head has `head_rows` rows.
     pub fn expected_bytes(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         config: &Config,
         [multiplications, head_rows]: [u64; 2],
         positions: usize,
@@ -546,30 +553,30 @@ fn angle_positions(positions: usize) -> usize {
 }
 
 impl Layer {
-    fn new(model: &Transformer, layer: usize, rows: Rows, a: &Activations, cache: &KvCache) -> Result<Layer> {
+    fn new(model: &Weights, layer: usize, rows: Rows, a: &Activations, cache: &KvCache) -> Result<Layer> {
         let (device, plan, weights, step) = (&model.device, &model.plan, &model.layers[layer], rows.step());
         let epsilon = model.config.norm_epsilon as f32;
         let norm = |gain, planes| {
-            RmsNorm::quantising(device, step, [&a.hidden, &a.normed], gain, epsilon, RowSet::All, planes)
+            RmsNorm::quantising(device, step, [&a.hidden, &a.normed], gain, epsilon, RowRange::All, planes)
         };
-        let matmul = |matrix, x, y, finish| Matmul::new(device, plan, step, matrix, [x, y], finish, RowSet::All);
-        let bias = weights.qkv_bias.as_ref().map_or(Finish::Store, Finish::Bias);
+        let matmul = |matrix, x, y, finish| Matmul::new(device, plan, step, matrix, [x, y], finish, RowRange::All);
+        let bias = weights.qkv_bias.as_ref().map_or(Epilogue::Store, Epilogue::Bias);
         let mut qkv = matmul(&weights.qkv, &a.normed, &a.qkv, bias)?;
-        let mut gate_up = matmul(&weights.gate_up, &a.normed, &a.gated, Finish::Swiglu)?;
+        let mut gate_up = matmul(&weights.gate_up, &a.normed, &a.gated, Epilogue::Swiglu)?;
         Ok(Layer {
             attention_norm: norm(&weights.attention_norm, qkv.take_quantisation())?,
             qkv,
             cached: RwLock::new(CachedOps::new(model, layer, rows, a, cache)?),
-            output: matmul(&weights.output, &a.attended, &a.hidden, Finish::Add)?,
+            output: matmul(&weights.output, &a.attended, &a.hidden, Epilogue::Add)?,
             feed_forward_norm: norm(&weights.feed_forward_norm, gate_up.take_quantisation())?,
             gate_up,
-            down: matmul(&weights.down, &a.gated, &a.hidden, Finish::Add)?,
+            down: matmul(&weights.down, &a.gated, &a.hidden, Epilogue::Add)?,
         })
     }
 }
 
 impl CachedOps {
-    fn new(model: &Transformer, layer: usize, rows: Rows, a: &Activations, cache: &KvCache) -> Result<CachedOps> {
+    fn new(model: &Weights, layer: usize, rows: Rows, a: &Activations, cache: &KvCache) -> Result<CachedOps> {
         let (device, plan, shape) = (&model.device, &model.plan, model.attention_shape());
         let (weights, window) = (&model.layers[layer], model.config.window(layer));
         let epsilon = model.config.norm_epsilon as f32;

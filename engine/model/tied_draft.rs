@@ -5,12 +5,12 @@
 use std::sync::Arc;
 
 use super::loader::Loader;
-use super::transformer::{Progress, Transformer};
-use super::weight_choice::WeightChoice;
+use super::weight_dtype::WeightDtype;
+use super::weights::{Progress, Weights};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::config::{Config, TargetLayers};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Device, Plan};
+use crate::gpu::{Buffer, Device, KernelPlan};
 use crate::ops::{MaskRow, Matrix, Tensor, check_products};
 
 /// The tensor that holds the mask token's row of the embedding, `[hidden]`.
@@ -19,7 +19,7 @@ pub const MASK_EMBEDDING: &str = "pard.mask_embedding";
 pub const VOCABULARY: &str = "pard.vocabulary";
 
 /// What such a draft has in place of embeddings.
-pub(super) struct Shared {
+pub(super) struct TargetEmbeddings {
     mask: u32,
     mask_row: Tensor,
     /// Whether embedding and head are copies, since the target is on another device.
@@ -33,7 +33,7 @@ pub(super) struct Vocabulary {
     pub buffer: Buffer,
 }
 
-impl Shared {
+impl TargetEmbeddings {
     /// The row that stands in for the table's.
     pub fn mask_row(&self) -> MaskRow<'_> {
         MaskRow { id: self.mask, row: &self.mask_row }
@@ -106,32 +106,32 @@ pub fn check_target(config: &Config, checkpoint: &dyn Checkpoint, target: &Confi
     Ok(())
 }
 
-impl Transformer {
+impl Weights {
     /// The tokens that its head has rows for, if those are some only.
     pub(super) fn vocabulary(&self) -> Option<&Vocabulary> {
         self.shared.as_ref()?.vocabulary.as_ref()
     }
 
-    /// Uploads a draft beside `target`. A whole model is uploaded as by [`Transformer::upload`]; one without embeddings of its
+    /// Uploads a draft beside `target`. A whole model is uploaded as by [`Weights::upload`]; one without embeddings of its
     /// own shares those of `target`, and of a reduced head it gets a copy of the rows it needs. On another device than the
     /// target's it gets copies of all that it shares.
     ///
     /// # Errors
     ///
-    /// As [`Transformer::upload`]; [`Error::Config`] if the target's embeddings do not fit;
+    /// As [`Weights::upload`]; [`Error::Config`] if the target's embeddings do not fit;
     /// [`Error::Damaged`] for a faulty vocabulary; [`Error::Option`] if the plan lays weights out unlike the target's.
     pub fn upload_draft(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         config: &Config,
         checkpoint: &dyn Checkpoint,
-        target: &Transformer,
-        choice: WeightChoice,
+        target: &Weights,
+        choice: WeightDtype,
         progress: &Progress,
-    ) -> Result<Transformer> {
+    ) -> Result<Weights> {
         check_target(config, checkpoint, &target.config)?;
         if !config.shared_embeddings {
-            return Transformer::upload(device, plan, config, checkpoint, choice, progress);
+            return Weights::upload(device, plan, config, checkpoint, choice, progress);
         }
         config.check(checkpoint.path())?;
         if (plan.lanes, plan.products) != (target.plan.lanes, target.plan.products) {
@@ -161,6 +161,6 @@ impl Transformer {
                 (Some(head), Some(Vocabulary::new(device, ids)?))
             }
         };
-        loader.finish(config, embedding, head, Some(Shared { mask, mask_row, vocabulary, is_copy: !is_here }))
+        loader.finish(config, embedding, head, Some(TargetEmbeddings { mask, mask_row, vocabulary, is_copy: !is_here }))
     }
 }

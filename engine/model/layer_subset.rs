@@ -4,9 +4,9 @@
 use std::ops::Range;
 use std::path::Path;
 
-use super::blueprint::Blueprint;
-use super::loaded::{LoadOptions, Model};
-use super::transformer::{Progress, Transformer};
+use super::memory_plan::MemoryPlan;
+use super::weights::{Progress, Weights};
+use super::{LoadOptions, Model};
 use crate::checkpoint::config::Config;
 use crate::checkpoint::files::ModelFiles;
 use crate::checkpoint::{Checkpoint, TensorInfo};
@@ -25,17 +25,17 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// Those of [`LoadOptions::plan`], [`Blueprint::new`] and [`Transformer::upload_draft`].
+    /// Those of [`LoadOptions::plan`], [`MemoryPlan::new`] and [`Weights::upload_draft`].
     pub fn sample(device: &Device, files: &ModelFiles, options: LoadOptions, target: Option<&Model>) -> Result<Model> {
         let plan = options.plan(device)?;
         let (config, checkpoint, choice) = (&files.config, &*files.checkpoint, options.weights);
-        let layers = Blueprint::new(config, checkpoint, choice, None)?.sample_layers(&plan, COLD_BYTES);
+        let layers = MemoryPlan::new(config, checkpoint, choice, None)?.sample_layers(&plan, COLD_BYTES);
         let some = Config { layers: layers.len(), ..config.clone() };
         let sample = Sample::new(checkpoint, layers);
         let silent: &Progress = &|_, _| ();
-        let mut model = match target.map(|target| &target.transformer) {
-            Some(target) => Transformer::upload_draft(device, &plan, &some, &sample, target, choice, silent)?,
-            None => Transformer::upload(device, &plan, &some, &sample, choice, silent)?,
+        let mut model = match target.map(|target| &target.weights) {
+            Some(target) => Weights::upload_draft(device, &plan, &some, &sample, target, choice, silent)?,
+            None => Weights::upload(device, &plan, &some, &sample, choice, silent)?,
         };
         model.config.layers = config.layers;
         Ok(Model::tuned(model, files.text.clone(), options))

@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::cost::PassCost;
-use super::sequence::Sequence;
-use super::transformer::Transformer;
+use super::pass_cost::PassCost;
+use super::runner::ModelRunner;
+use super::weights::Weights;
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Pass, Products};
-use crate::ops::{Finish, MAX_ROWS, Matmul, Matrix, RowSet, Step, Tensor, Variant, Variants};
+use crate::gpu::{Buffer, MatmulPath, Pass};
+use crate::ops::{Epilogue, MAX_ROWS, Matmul, Matrix, RowRange, Step, Tensor, Variant, Variants};
 
 /// A measured table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -136,7 +136,7 @@ impl Shape {
 }
 
 impl Key {
-    fn of(model: &Transformer) -> Key {
+    fn of(model: &Weights) -> Key {
         let mut shapes: Vec<Shape> = model.matrices().map(Shape::of).collect();
         shapes.sort();
         shapes.dedup();
@@ -165,7 +165,7 @@ impl Tuning {
     /// # Errors
     ///
     /// [`Error::Option`] if a decoder runs on the model already; as [`crate::gpu::Device::check`].
-    pub fn measure(model: &mut Arc<Transformer>, keep_going: &KeepGoing) -> Result<Option<Tuning>> {
+    pub fn measure(model: &mut Arc<Weights>, keep_going: &KeepGoing) -> Result<Option<Tuning>> {
         Tuning::measure_on(model, &mut Measured::default(), keep_going)
     }
 
@@ -177,14 +177,14 @@ impl Tuning {
     ///
     /// As [`Tuning::measure`].
     pub fn measure_on(
-        model: &mut Arc<Transformer>,
+        model: &mut Arc<Weights>,
         measured: &mut Measured,
         keep_going: &KeepGoing,
     ) -> Result<Option<Tuning>> {
         let key = Key::of(model);
         let (shapes, pass_share) = match model.plan().products {
-            Products::Plain => (key.shapes.clone(), PASS_SHARE),
-            Products::Cooperative { .. } => (Vec::new(), 1.0),
+            MatmulPath::Plain => (key.shapes.clone(), PASS_SHARE),
+            MatmulPath::Cooperative { .. } => (Vec::new(), 1.0),
         };
         let mut tuning = Tuning { key, shapes: Vec::new(), pass_seconds: Vec::new() };
         let share = (1.0 - pass_share) / shapes.len().max(1) as f64;
@@ -213,7 +213,7 @@ impl Tuning {
     }
 
     /// Lets `model` use the table for the matrices that are its own; false if a draft shares them, which forbids it.
-    pub(super) fn apply(&self, model: &mut Transformer) -> bool {
+    pub(super) fn apply(&self, model: &mut Weights) -> bool {
         let Some(matrices) = model.own_matrices_mut() else { return false };
         for matrix in matrices {
             let shape = Shape::of(matrix);
@@ -237,13 +237,13 @@ impl Tuning {
     }
 
     /// Where the table for `model` lies in `folder`.
-    pub fn path(folder: &Path, model: &Transformer) -> PathBuf {
+    pub fn path(folder: &Path, model: &Weights) -> PathBuf {
         folder.join(Key::of(model).file_name())
     }
 
     /// The table for `model` in `folder`, if there is one that can be read and was measured for this very model, adapter,
     /// driver and version.
-    pub fn load(folder: &Path, model: &Transformer) -> Option<Tuning> {
+    pub fn load(folder: &Path, model: &Weights) -> Option<Tuning> {
         let text = std::fs::read_to_string(Tuning::path(folder, model)).ok()?;
         let tuning: Tuning = serde_json::from_str(&text).ok()?;
         let is_variant = |variant: &Variant, matrix_pair: u32| {
@@ -267,7 +267,7 @@ impl Tuning {
     /// # Errors
     ///
     /// [`Error::Write`].
-    pub fn save(&self, folder: &Path, model: &Transformer) -> Result<PathBuf> {
+    pub fn save(&self, folder: &Path, model: &Weights) -> Result<PathBuf> {
         let path = Tuning::path(folder, model);
         let io = |path: &Path| {
             let path = path.to_owned();
@@ -298,7 +298,7 @@ fn restated(variant: Variant, chosen_for: usize, rows: usize) -> Variant {
 ///
 /// A variant that does not compile is left out, and so is, from the next call on, one that costs the device.
 fn fastest(
-    model: &Transformer,
+    model: &Weights,
     matrices: &[&Matrix],
     measured: &mut Measured,
     keep_going: &KeepGoing,
@@ -311,10 +311,10 @@ fn fastest(
     let values: Vec<f32> = (0..MAX_ROWS * matrix.columns()).map(|index| (index % 17) as f32 * 0.1 - 0.8).collect();
     x.buffer.write(device, 0, &values);
     let pair = (matrix.rows() / matrix.outputs()) as u32;
-    let finish = if pair == 2 { Finish::Swiglu } else { Finish::Store };
+    let finish = if pair == 2 { Epilogue::Swiglu } else { Epilogue::Store };
     let products = matrices
         .iter()
-        .map(|matrix| Matmul::new(device, model.plan(), &step, matrix, [&x, &y], finish, RowSet::All))
+        .map(|matrix| Matmul::new(device, model.plan(), &step, matrix, [&x, &y], finish, RowRange::All))
         .collect::<Result<Vec<_>>>()?;
     let time = |variant: Variant, rows: usize| -> Result<f64> {
         let begin = Instant::now();
@@ -409,10 +409,10 @@ fn no_variant(shape: &Shape, measured: &Measured) -> Error {
 }
 
 /// Seconds of passes of the numbers of rows that are measured.
-fn pass_seconds(model: &Arc<Transformer>, keep_going: &KeepGoing) -> Result<Option<Vec<(usize, f64)>>> {
+fn pass_seconds(model: &Arc<Weights>, keep_going: &KeepGoing) -> Result<Option<Vec<(usize, f64)>>> {
     let device = model.device();
     let choices = Buffer::storage(device, "choices", 4 * MAX_ROWS as u64)?;
-    let sequence = Sequence::new(model, PASS_POSITIONS, model.config().vocab_size, &choices)?;
+    let sequence = ModelRunner::new(model, PASS_POSITIONS, model.config().vocab_size, &choices)?;
     let counts: Vec<usize> = measured_rows().collect();
     let mut seconds = Vec::new();
     for some in counts.chunks(4) {

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::weight_choice::{self, WeightChoice};
+use super::weight_dtype::{self, WeightDtype};
 use crate::checkpoint::config::Config;
 use crate::checkpoint::{Checkpoint, StoredType, TensorInfo};
 use crate::error::{Error, Result};
@@ -16,11 +16,11 @@ pub fn expected_matrices(config: &Config) -> Vec<(String, [usize; 2])> {
     let ends = [(embedding, own), (head, own && !config.tied_head)];
     let ends = ends.into_iter().filter(|(_, there)| *there).map(|(parts, _)| parts);
     let layers = (0..config.layers).flat_map(|layer| layer_matrices(config, layer));
-    ends.chain(layers).chain(projection(config)).flat_map(Parts::shapes).collect()
+    ends.chain(layers).chain(projection(config)).flat_map(TensorMap::shapes).collect()
 }
 
 /// What a matrix is made of: tensors one below the other.
-pub(super) struct Parts {
+pub(super) struct TensorMap {
     pub names: Vec<String>,
     /// How high each is.
     pub rows: Vec<usize>,
@@ -28,9 +28,9 @@ pub(super) struct Parts {
     pub columns: usize,
 }
 
-impl Parts {
-    fn new(names: &[&str], rows: &[usize], columns: usize) -> Parts {
-        Parts { names: names.iter().map(|&name| name.to_owned()).collect(), rows: rows.to_vec(), columns }
+impl TensorMap {
+    fn new(names: &[&str], rows: &[usize], columns: usize) -> TensorMap {
+        TensorMap { names: names.iter().map(|&name| name.to_owned()).collect(), rows: rows.to_vec(), columns }
     }
 
     /// Each tensor's name and shape.
@@ -39,10 +39,10 @@ impl Parts {
     }
 
     /// How they are kept: neighbours of one kind are one section.
-    pub fn stacks<'a>(&self, checkpoint: &'a dyn Checkpoint, choice: WeightChoice) -> Result<Vec<Stack<'a>>> {
-        let mut stacks: Vec<Stack> = Vec::new();
+    pub fn stacks<'a>(&self, checkpoint: &'a dyn Checkpoint, choice: WeightDtype) -> Result<Vec<Stacked<'a>>> {
+        let mut stacks: Vec<Stacked> = Vec::new();
         for (name, &height) in self.names.iter().zip(&self.rows) {
-            let of_one = Stack::new(checkpoint, choice, name, height, self.columns)?;
+            let of_one = Stacked::new(checkpoint, choice, name, height, self.columns)?;
             match stacks.last_mut() {
                 Some(last) if last.kind() == of_one.kind() => last.tensors.extend(of_one.tensors),
                 _ => stacks.push(of_one),
@@ -52,8 +52,8 @@ impl Parts {
     }
 
     /// How gate and up are kept.
-    pub fn pair<'a>(&self, checkpoint: &'a dyn Checkpoint, choice: WeightChoice) -> Result<Stack<'a>> {
-        let stack = |index: usize| Stack::new(checkpoint, choice, &self.names[index], self.rows[index], self.columns);
+    pub fn pair<'a>(&self, checkpoint: &'a dyn Checkpoint, choice: WeightDtype) -> Result<Stacked<'a>> {
+        let stack = |index: usize| Stacked::new(checkpoint, choice, &self.names[index], self.rows[index], self.columns);
         let (mut both, up) = (stack(0)?, stack(1)?);
         // A lane's gate and up are read alike.
         both.format = weight_choice::common(both.format, up.format);
@@ -63,26 +63,26 @@ impl Parts {
 }
 
 /// The embedding, and the head that a model has which is not tied to it.
-pub(super) fn end_matrices(config: &Config) -> [Parts; 2] {
+pub(super) fn end_matrices(config: &Config) -> [TensorMap; 2] {
     let rows = [config.vocab_size];
-    ["model.embed_tokens.weight", "lm_head.weight"].map(|name| Parts::new(&[name], &rows, config.hidden_size))
+    ["model.embed_tokens.weight", "lm_head.weight"].map(|name| TensorMap::new(&[name], &rows, config.hidden_size))
 }
 
 /// The tensor that holds what a draft makes of its target's states, `[hidden, layers · target's hidden]`.
 pub const TARGET_PROJECTION: &str = "pard.target_projection.weight";
 
 /// What projects a target's states, of a draft that reads them.
-pub(super) fn projection(config: &Config) -> Option<Parts> {
+pub(super) fn projection(config: &Config) -> Option<TensorMap> {
     let target = config.target_layers.as_ref()?;
-    Some(Parts::new(&[TARGET_PROJECTION], &[config.hidden_size], target.width()))
+    Some(TensorMap::new(&[TARGET_PROJECTION], &[config.hidden_size], target.width()))
 }
 
 /// The matrices of layer `layer`: q, k and v; output; gate and up, which are a pair; down.
-pub(super) fn layer_matrices(config: &Config, layer: usize) -> [Parts; 4] {
+pub(super) fn layer_matrices(config: &Config, layer: usize) -> [TensorMap; 4] {
     let [hidden, ffn] = [config.hidden_size, config.feed_forward_size];
     let [queries, keys] = [config.query_size(), config.key_value_size()];
     let parts = |names: &[&str], rows: &[usize], columns| {
-        let mut parts = Parts::new(names, rows, columns);
+        let mut parts = TensorMap::new(names, rows, columns);
         parts.names.iter_mut().for_each(|name| *name = format!("model.layers.{layer}.{name}_proj.weight"));
         parts
     };
@@ -95,7 +95,7 @@ pub(super) fn layer_matrices(config: &Config, layer: usize) -> [Parts; 4] {
 }
 
 /// Tensors one below the other, all `columns` wide, that become weights of one format.
-pub(super) struct Stack<'a> {
+pub(super) struct Stacked<'a> {
     checkpoint: &'a dyn Checkpoint,
     /// What the file says of each, and its rows.
     tensors: Vec<(&'a TensorInfo, usize)>,
@@ -104,17 +104,17 @@ pub(super) struct Stack<'a> {
     pub format: WeightFormat,
 }
 
-impl<'a> Stack<'a> {
+impl<'a> Stacked<'a> {
     fn new(
         checkpoint: &'a dyn Checkpoint,
-        choice: WeightChoice,
+        choice: WeightDtype,
         name: &str,
         rows: usize,
         columns: usize,
-    ) -> Result<Stack<'a>> {
+    ) -> Result<Stacked<'a>> {
         let missing = || Error::MissingTensor { path: checkpoint.path().to_owned(), name: name.to_owned() };
         let info = checkpoint.find(name).ok_or_else(missing)?;
-        Ok(Stack { checkpoint, tensors: vec![(info, rows)], columns, format: choice.format(info) })
+        Ok(Stacked { checkpoint, tensors: vec![(info, rows)], columns, format: choice.format(info) })
     }
 
     /// Whether their bytes are taken as they are.
@@ -164,7 +164,7 @@ impl<'a> Stack<'a> {
     }
 
     /// What to tell of tensors that are not kept as they are, though nothing else was asked for.
-    pub fn notices(&self, choice: WeightChoice) -> Vec<String> {
+    pub fn notices(&self, choice: WeightDtype) -> Vec<String> {
         let changed = |stored: StoredType| match stored {
             StoredType::F32 if self.format != WeightFormat::F32 => {
                 Some("F32 weights are rounded to BF16; --weights f32 keeps them".to_owned())
@@ -174,7 +174,7 @@ impl<'a> Stack<'a> {
             }
             _ => None,
         };
-        let tensors = self.tensors.iter().filter(|_| choice == WeightChoice::Compact);
+        let tensors = self.tensors.iter().filter(|_| choice == WeightDtype::Compact);
         tensors.filter_map(|(info, _)| changed(info.stored)).collect()
     }
 }
