@@ -8,7 +8,7 @@ use pard_engine::checkpoint::config::{Config, Family, RopeScaling};
 use pard_engine::checkpoint::{Checkpoint, StoredType, TensorInfo};
 use pard_engine::model::expected_matrices;
 
-/// What can be asked for; the first is the default.
+/// Models to choose from; the first is the default.
 pub const NAMES: [&str; 3] = ["smollm2", "qwen3-0.6b", "llama3-8b"];
 
 /// The hyper-parameters of the model called `name`.

@@ -31,11 +31,11 @@ pub struct AdaptArguments {
     /// The model that becomes a draft: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
     #[arg(short, long, value_name = "MODEL", default_value = DEFAULT_MODEL)]
     pub model: String,
-    /// Where the draft is written; the run's state beside it
+    /// Folder for the draft; the run's state is written beside it
     #[arg(short, long, value_name = "DIR")]
     pub out: PathBuf,
-    /// What to learn from: JSON lines with `messages`, `prompt` and `response`, or `text`; with --teacher also prompts
-    /// alone, as `pard respond` takes them. Several files may follow
+    /// Training data: JSON lines with `messages`, `prompt` and `response`, or `text`; with --teacher also prompts alone, in
+    /// the forms of `pard respond`. Several files may follow
     #[arg(long, value_name = "FILE.jsonl", required = true, num_args = 1..)]
     pub data: Vec<PathBuf>,
     /// The target that the draft is for. It responds to prompts that come alone, once: the responses stay in --out
@@ -44,8 +44,8 @@ pub struct AdaptArguments {
     /// The teacher's responses are drawn from softmax(logits / T); 0 takes the likeliest
     #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature, requires = "teacher")]
     pub temperature: f32,
-    /// What is learnt: the tokens of the text (PARD), or what the teacher would say in their place, rows that are seldom
-    /// reached counting less (PARD-2)
+    /// Training objective: the tokens of the text (PARD), or the teacher's predictions in their place, with less weight on
+    /// rows that are seldom reached (PARD-2)
     #[arg(long, default_value = "text", value_parser = one_of(&[("text", Loss::TEXT), ("teacher", Loss::TEACHER)]), requires_if("teacher", "teacher"))]
     pub loss: Loss,
     /// Layers of the teacher, separated by commas, whose outputs the draft reads beside tokens, which makes it better and fit
@@ -80,7 +80,7 @@ pub struct AdaptArguments {
     /// Decoupled weight decay
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     pub weight_decay: f64,
-    /// How AdamW's moments are kept: bf16 takes half the memory
+    /// Format of AdamW's moments: bf16 takes half the memory
     #[arg(long, default_value = "f32", value_parser = one_of(&[("f32", MomentFormat::F32), ("bf16", MomentFormat::Bf16)]))]
     pub moments: MomentFormat,
     /// Steps over which the learning rate rises
@@ -89,7 +89,7 @@ pub struct AdaptArguments {
     /// Let the learning rate fall to zero towards the end
     #[arg(long)]
     pub decay: bool,
-    /// How often each sample is read
+    /// Number of times each sample is read
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub epochs: u64,
     /// End after N minutes, if not sooner
@@ -226,10 +226,10 @@ fn check_layers(option: &'static str, layers: &[usize], files: &ModelFiles) -> p
     }
 }
 
-/// What the arguments come to.
+/// A run's settings, derived from the arguments.
 struct Run {
     layers: Vec<usize>,
-    /// Of the target, ascending.
+    /// The target's layers that the draft reads, ascending.
     target_layers: Vec<usize>,
     mask_token: u32,
     vocabulary: Option<Vec<u32>>,

@@ -15,11 +15,11 @@ pub struct Answer {
     pub output: Vec<u32>,
     pub finish: FinishReason,
     pub statistics: Statistics,
-    /// Of each token of the answer, if they were asked for.
+    /// One entry for each token of the answer, if requested.
     pub logprobs: Vec<TokenLogprobs>,
 }
 
-/// Where an answer begins.
+/// Starting point of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begin {
     /// With the whole prompt.
@@ -83,7 +83,7 @@ pub fn drafts_json(drafts: DraftLength) -> Value {
     }
 }
 
-/// How tokens were chosen.
+/// Sampling options as JSON.
 pub fn sampling_json(sampling: &SamplingParams) -> Value {
     json!({
         "temperature": sampling.temperature,
@@ -164,7 +164,7 @@ pub fn summary(decoder: &Decoder, answer: &Answer) -> String {
     )
 }
 
-/// What choosing K led to, and why speculation was off where it was.
+/// The mean K that was chosen, and why speculation was off, for the statistics line.
 fn choice(decoder: &Decoder, statistics: &Statistics) -> String {
     let why = match decoder.speculation() {
         None | Some(Speculation::Pays) => "",

@@ -86,10 +86,10 @@ pub struct GenerateArguments {
 
 #[derive(Args)]
 pub struct ChatArguments {
-    /// What the model is told before all else
+    /// System message, put before the conversation
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
-    /// Whether the model may think first, where its template knows of it
+    /// Turn thinking before the answer on or off, if the model's template supports it
     #[arg(long, value_name = "on|off", value_parser = one_of(&[("on", true), ("off", false)]))]
     pub thinking: Option<bool>,
     /// Go on with the conversation that `/save` wrote to this file
@@ -105,12 +105,12 @@ pub struct ChatArguments {
     pub quiet: bool,
 }
 
-/// What writes an answer, how, and when it ends.
+/// Options for models, decoding and the end of an answer.
 #[derive(Args, Clone)]
 pub struct DecodingArguments {
     #[command(flatten)]
     pub models: ModelArguments,
-    /// Who proposes tokens; ngram needs no draft [default: pard if the draft has a mask token, else vsd; ar without a draft]
+    /// Decoding method; ngram needs no draft [default: pard if the draft has a mask token, else vsd; ar without a draft]
     #[arg(long, value_parser = one_of(&METHODS))]
     pub method: Option<Method>,
     /// Tokens proposed per round: 0 (none) to 16, or `auto`, as many as pay best [default: auto with a draft]
@@ -174,7 +174,7 @@ pub struct BenchArguments {
     pub sampling: SamplingArguments,
     #[command(flatten)]
     pub tests: TestArguments,
-    /// How often each test of raw speed is timed, after one run that does not count
+    /// Timed runs of each test of raw speed, after one run that does not count
     #[arg(short, long, value_name = "R", default_value_t = 5, requires = "tests", value_parser = value_parser!(u32).range(1..))]
     pub repetitions: u32,
     /// The report's form [default: md for tests of raw speed, else plain text; of which the other form is json]
@@ -202,7 +202,7 @@ pub struct TestArguments {
     pub tg: Vec<u32>,
 }
 
-/// What a report is written as.
+/// Output format of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// A table in Markdown.
@@ -225,7 +225,7 @@ pub struct RespondArguments {
     /// Let the model write N prompts as well, in the place of the user
     #[arg(long, value_name = "N", conflicts_with = "prompts", value_parser = at_least_one)]
     pub free: Option<usize>,
-    /// Where conversations go, a JSON object a line; what the file holds already is not written again
+    /// File for the conversations, a JSON object a line; those it already holds are not written again
     #[arg(short, long, value_name = "FILE.jsonl")]
     pub out: PathBuf,
     /// Draw tokens from softmax(logits / T); 0 takes the likeliest [default: 0, with --free 1]
@@ -240,7 +240,7 @@ pub struct RespondArguments {
     /// Responses written at once
     #[arg(long, value_name = "N", default_value_t = MAX_ROWS as u8, value_parser = value_parser!(u8).range(1..=MAX_ROWS as i64))]
     pub parallel: u8,
-    /// Whether the model may think first, where its template knows of it
+    /// Turn thinking before the answer on or off, if the model's template supports it
     #[arg(long, value_name = "on|off", value_parser = one_of(&[("on", true), ("off", false)]))]
     pub thinking: Option<bool>,
     #[command(flatten)]
@@ -379,12 +379,12 @@ pub struct CompletionsArguments {
 
 #[derive(Args)]
 pub struct ManArguments {
-    /// Where the pages go: pard.1, pard-generate.1 and so on
+    /// Folder for the pages: pard.1, pard-generate.1 and so on
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
 }
 
-/// How a prompt becomes the model's.
+/// Options for formatting a prompt.
 #[derive(Args)]
 pub struct StyleArguments {
     /// Put the prompt into the model's chat template [default where there is one]
@@ -393,15 +393,15 @@ pub struct StyleArguments {
     /// Continue the prompt as plain text
     #[arg(long, conflicts_with_all = ["system", "thinking"])]
     pub raw: bool,
-    /// What the model is told before the prompt
+    /// System message, put before the prompt
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
-    /// Whether the model may think first, where its template knows of it
+    /// Turn thinking before the answer on or off, if the model's template supports it
     #[arg(long, value_name = "on|off", value_parser = one_of(&[("on", true), ("off", false)]))]
     pub thinking: Option<bool>,
 }
 
-/// How tokens are chosen.
+/// Sampling options.
 #[derive(Args, Clone)]
 pub struct SamplingArguments {
     /// Draw tokens from softmax(logits / T); 0 takes the likeliest
@@ -454,7 +454,7 @@ impl SamplingArguments {
     }
 }
 
-/// Which models, and where they run.
+/// Options for choosing models and their devices.
 #[derive(Args, Clone)]
 pub struct ModelArguments {
     /// The model: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
@@ -479,7 +479,7 @@ pub struct ModelArguments {
     pub draft_device: Option<String>,
 }
 
-/// What decides how much memory a model takes, and what runs it.
+/// Options that determine a model's memory use and kernels.
 #[derive(Args, Clone, Default)]
 pub struct MemoryArguments {
     /// Tokens that prompt and answer may take together [default: what the model was made for, 4096 at most]
@@ -497,11 +497,11 @@ pub struct MemoryArguments {
     /// Keys and values on the device: 16 bits each, 32, or 8 and a scale for each 32
     #[arg(long, default_value = "f16", value_parser = one_of(&CACHES))]
     pub cache: CacheFormat,
-    /// What multiplies matrices: ordinary instructions, or the adapter's matrix units where it has some
+    /// Kernels for matrix products: ordinary instructions, or the adapter's matrix units where it has some
     #[arg(long, default_value = "plain", value_parser = one_of(&PRODUCTS))]
     pub products: MatmulChoice,
-    /// What multiplies quantised weights where products are plain: floats, or integers of 16 or 8 bits; auto takes integers
-    /// of 16 bits where the adapter is known to multiply bytes in one instruction, floats elsewhere
+    /// Arithmetic for quantised weights where products are plain: floats, or integers of 16 or 8 bits; auto uses 16-bit
+    /// integers where the adapter is known to multiply bytes in one instruction, floats elsewhere
     #[arg(long, default_value = "auto", value_parser = one_of(&QUANTISED_PRODUCTS))]
     pub quantised_products: QuantisedChoice,
 }
@@ -620,7 +620,7 @@ impl BenchArguments {
 }
 
 impl TestArguments {
-    /// Whether none was asked for.
+    /// Returns `true` if no test was requested.
     pub fn is_empty(&self) -> bool {
         self.pp.is_empty() && self.tg.is_empty()
     }
@@ -672,7 +672,7 @@ impl MemoryArguments {
         LoadOptions { dtype, ..self.load_options() }
     }
 
-    /// How weights are kept on the device.
+    /// Format of the weights on the device.
     pub fn dtype(&self) -> WeightDtype {
         let ends = self.quantize_ends.unwrap_or(WeightFormat::Q8_0);
         self.quantize.map_or(self.weights, |layers| WeightDtype::Quantised { layers, ends })
@@ -685,7 +685,7 @@ impl MemoryArguments {
 }
 
 impl DecodingArguments {
-    /// How a decoder works that decodes by `method` in a context of `context` tokens.
+    /// Options for a decoder that uses `method` in a context of `context` tokens.
     pub fn options(&self, method: Method, context: usize) -> DecoderOptions {
         let drafts = match method {
             Method::Ngram => self.draft_len.unwrap_or_default(),

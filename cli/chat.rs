@@ -64,12 +64,12 @@ pub fn run(arguments: &ChatArguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(failed && !lines.is_terminal())))
 }
 
-/// Whether nothing more can be answered, or nobody would see it.
+/// Returns `true` if no further answer is possible, or if nobody would see it.
 fn is_final(error: &anyhow::Error) -> bool {
     output::is_closed_pipe(error) || matches!(error.downcast_ref(), Some(Error::DeviceLost { .. }))
 }
 
-/// Whether the chat goes on.
+/// Next action of the chat.
 enum Next {
     Line,
     End,

@@ -16,11 +16,11 @@ use crate::args::DoctorArguments;
 use crate::output::{self, Verbosity};
 use crate::{interrupt, load};
 
-/// What kernels take: bytes of a binding, invocations of a workgroup and its memory. All of WebGPU's adapters have it.
+/// Limits that kernels need: bytes of a binding, invocations of a workgroup and its memory. WebGPU guarantees them.
 const MIN_BINDING: u64 = 128 << 20;
 const MIN_WORKGROUP: u32 = 256;
 const MIN_MEMORY: u32 = 16 << 10;
-/// What a discrete card reads per second at the very least, unless something holds it back.
+/// Minimum read bandwidth of a discrete card, in bytes per second; a lower one means that something holds it back.
 const SLOW_CARD: f64 = 50e9;
 /// A question that the default model knows the answer to, whatever the rounding.
 const QUESTION: &str = "What is the capital of France?";
@@ -28,7 +28,7 @@ const ANSWER: &str = "Paris";
 /// The context of that conversation.
 const CONTEXT: usize = 256;
 
-/// How a check ended.
+/// Outcome of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Good,
@@ -52,13 +52,13 @@ impl State {
 struct Check {
     name: &'static str,
     state: State,
-    /// What was found.
+    /// The finding.
     found: String,
-    /// What to do about it.
+    /// Advice on how to fix it.
     advice: Option<String>,
 }
 
-/// What is known after a check: all is well, or what is wrong and what to do.
+/// Result of a check: the finding if all is well, else the state, the problem and the advice.
 type Finding = Result<String, (State, String, String)>;
 
 fn warning(found: impl Into<String>, advice: impl Into<String>) -> Finding {

@@ -38,7 +38,7 @@ pub fn run(arguments: &FitArguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(fit.verdict() == Some(false))))
 }
 
-/// What is reported.
+/// Contents of the report.
 struct Fit {
     target: String,
     draft: Option<String>,
@@ -53,7 +53,7 @@ struct Fit {
     /// The draft's adapter and its memory, if it is another.
     elsewhere: Option<(String, Memory)>,
     memory: Memory,
-    /// Whether it fits, if that can be known.
+    /// `true` if it fits; none if that is not known.
     fits: Option<bool>,
     /// Why it does not, if a kernel could not bind it.
     obstacle: Option<String>,
@@ -61,16 +61,16 @@ struct Fit {
     speed: Option<Speed>,
 }
 
-/// What there is.
+/// Memory of a device.
 #[derive(Clone, Copy)]
 struct Memory {
     report: MemoryReport,
-    /// What `--memory` allows.
+    /// Limit set by `--memory`.
     limit: Option<u64>,
 }
 
 impl Memory {
-    /// What may be taken, if that is known.
+    /// Bytes that may be used, if known.
     fn available(self) -> Option<u64> {
         self.limit.or(self.report.free).or(self.report.total)
     }
@@ -104,7 +104,7 @@ impl Fit {
         for weights in choices(options.dtype) {
             let blueprints = files.blueprints(arguments.memory.load_options_with(weights))?;
             let formats = formats(&blueprints);
-            // What is quantised already stays as it is.
+            // Quantised weights keep their formats, so that several choices may be the same.
             if seen.contains(&formats) {
                 continue;
             }
@@ -130,18 +130,18 @@ impl Fit {
         })
     }
 
-    /// What is needed on the target's device.
+    /// Memory needed on the target's device.
     fn needed(&self) -> MemoryEstimate {
         self.need + self.draft_need.filter(|_| self.elsewhere.is_none()).unwrap_or_default()
     }
 
-    /// Whether the draft fits a device of its own.
+    /// Returns whether the draft fits a device of its own; none if it has none or that is not known.
     fn draft_fits(&self) -> Option<bool> {
         let ((_, memory), need) = (self.elsewhere.as_ref()?, self.draft_need?);
         memory.available().map(|most| need.total() <= most)
     }
 
-    /// Whether all of it fits, if that can be known.
+    /// Returns whether everything fits, if that is known.
     fn verdict(&self) -> Option<bool> {
         match (self.fits, self.draft_fits()) {
             (Some(false), _) | (_, Some(false)) => Some(false),
@@ -181,7 +181,7 @@ impl Way {
             Err(_) => Some(false),
             Ok(()) => memory.available().map(|most| blueprints.need(sites, context).total() <= most),
         };
-        // Where it is not known, all there is to go by is what kernels can bind.
+        // If the memory is not known, only the limits of bindings count.
         let may_fit = |context| fits(context) != Some(false);
         let (mut good, mut bad) = (1, max_context + 1);
         while bad - good > 1 {
@@ -193,7 +193,7 @@ impl Way {
     }
 }
 
-/// What proposals promise.
+/// Expected speed with speculation.
 struct Promise {
     /// The share of them that is accepted.
     accepted: f64,
@@ -202,12 +202,12 @@ struct Promise {
     tokens_per_second: f64,
 }
 
-/// What is foretold.
+/// Estimated speed.
 struct Speed {
     /// Tokens per second one after the other, at the beginning and at the end of the context.
     plain: f64,
     at_end: f64,
-    /// Whether `pard tune` measured it before.
+    /// Set if `pard tune` had measured the costs before.
     tuned: bool,
     /// By whom tokens are proposed, and what that promises for each of the chances.
     speculative: Option<(Method, Vec<Promise>)>,
@@ -251,7 +251,7 @@ impl Speed {
     }
 }
 
-/// What passes over a sample of a model cost, and seconds of one at the context's end.
+/// Cost of passes over a sample of a model, and seconds of one pass at the context's end.
 fn cost(model: &Model, context: usize) -> Result<(PassCost, f64)> {
     let transformer: &Arc<_> = &model.weights;
     let choices = Buffer::storage(transformer.device(), "choices", 4 * MAX_ROWS as u64)?;

@@ -45,7 +45,7 @@ pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
         out.flush()
     };
     let answer = answer(&mut decoder, &models.target, &tokens, limits, Begin::Anew, show);
-    // What was written so far stays, and what is said of an error begins a line of its own.
+    // Ends the line of the text written so far, so that an error message begins a new one.
     if shown || (answer.is_ok() && !arguments.json) {
         output::print("")?;
     }

@@ -51,7 +51,7 @@ impl Memory {
     }
 }
 
-/// How many tensors there are of one type, their weights and their bytes in the file.
+/// Number of tensors of one type, their weights and their bytes in the file.
 #[derive(Default)]
 struct Share {
     tensors: usize,

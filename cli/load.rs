@@ -101,7 +101,7 @@ impl Files {
         }
     }
 
-    /// What the models will be on a device: the target, and the draft where it is another.
+    /// Memory plans of the target, and of the draft if it is another model.
     pub fn blueprints(&self, options: LoadOptions) -> Result<Blueprints> {
         let of = |files: &ModelFiles, target| MemoryPlan::new(&files.config, &*files.checkpoint, options.dtype, target);
         let target = of(&self.target, None)?;
@@ -158,7 +158,7 @@ impl Files {
     }
 }
 
-/// What a decoder takes, found and checked before anything is uploaded.
+/// Files and settings of a decoder, found and checked before anything is uploaded.
 pub struct LoadedFiles {
     pub files: Files,
     pub method: Method,
@@ -247,7 +247,7 @@ fn with_progress(
 pub struct Models {
     pub target: Model,
     pub draft: Option<Draft>,
-    /// What passes cost: if both models were tuned, or once it was measured.
+    /// Costs of passes: set if both models were tuned, or after they were measured.
     costs: OnceCell<Costs>,
 }
 
@@ -285,7 +285,7 @@ impl Models {
         Ok(())
     }
 
-    /// What a report says of how the numbers came about.
+    /// Adapter, kernels and sizes behind the numbers of a report.
     pub fn plan(&self, context: usize) -> Value {
         let transformer = &self.target.weights;
         json!({

@@ -1,10 +1,10 @@
-//! What is written where: answers and reports to standard output, everything else to standard error.
+//! Output: answers and reports go to standard output, everything else to standard error.
 
 use std::io::{self, IsTerminal, Write};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
-/// Whether notices and progress are shown.
+/// Controls whether notices and progress are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verbosity {
     /// They are.
@@ -58,7 +58,7 @@ pub fn print(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Whether `error` only says that nobody reads our output any more.
+/// Returns `true` if `error` means that the reader of standard output has closed it.
 pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()

@@ -36,7 +36,7 @@ pub struct ReportArguments {
     /// Begin nothing new after so many seconds; what matters most is measured first
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = value_parser!(u32).range(1..))]
     time_limit: u32,
-    /// Where report.json, report.html, row.md and trace.json go
+    /// Folder for report.json, report.html, row.md and trace.json
     #[arg(long, value_name = "FOLDER", default_value = "pard-report")]
     out: PathBuf,
     /// Show another report.json, or the output of `llama-bench -o json`, beside it

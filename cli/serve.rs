@@ -54,7 +54,7 @@ const BYTES_PER_TOKEN: usize = 64;
 const MIN_BODY: usize = 1 << 20;
 /// Threads that take prompts apart.
 const TOKENIZERS: usize = 4;
-/// How long the engine may take to end, once its answers have.
+/// Time that the engine may take to end after its answers have.
 const LAST_ROUND: Duration = Duration::from_secs(10);
 
 /// Runs the command.
@@ -191,7 +191,7 @@ async fn all_of(connections: &mut JoinSet<()>) {
     while connections.join_next().await.is_some() {}
 }
 
-/// What clients call a model that was named so: a repository by its name, a file or folder by its last part.
+/// Name that clients use for a model: that of a repository, or the last part of a file's or folder's path.
 fn short_name(name: &str) -> String {
     let path = Path::new(name);
     if !path.exists() {

@@ -21,10 +21,10 @@
 //! # }
 //! ```
 //!
-//! The layers, from below: [`gpu`] is all that names wgpu; [`ops`] are the kernels, one file each; [`checkpoint`]
-//! reads a model's files; [`model`] holds the forward pass; [`decoding`] runs the rounds; [`measure`] times passes; [`text`] stands between text and tokens.
-//! None reaches up.
-//! The crate never prints, never exits, and does not panic on input: every [`Error`] names the thing at fault.
+//! The layers, from below: [`gpu`] is all that names wgpu; [`ops`] are the kernels, one file each; [`checkpoint`] reads a
+//! model's files; [`model`] holds the forward pass; [`decoding`] runs the rounds; [`measure`] times passes; [`text`]
+//! stands between text and tokens. None reaches up. The crate never prints, never exits, and does not panic on input:
+//! every [`Error`] names the thing at fault.
 #![warn(missing_docs)]
 
 #[cfg(feature = "c-api")]

@@ -49,7 +49,7 @@ fn a_row_of_a_batch_has_the_bits_of_the_row_alone() {
                 for (slot, text) in texts.iter().enumerate().filter(|(slot, _)| (slot + round) % 3 == 0) {
                     let (last, known) = text.split_last().expect("a token");
                     alone.prefill(&prompts[slot][..prompts[slot].len() - 1], 0, &|| true).expect("prefill");
-                    // What was written since the prompt was a row of a pass there, and is one here.
+                    // Tokens written since the prompt were rows of passes there, and are rows here.
                     for at in prompts[slot].len() - 1..known.len() {
                         alone.run(Phase::Decode, &text[at..at + 1], at, 1).expect("a row");
                     }

@@ -383,7 +383,7 @@ fn logits_do_not_depend_on_how_the_prompt_was_cut() {
     });
 }
 
-/// What the tests above say of plain products.
+/// Repeats the tests above for cooperative products.
 #[test]
 fn rows_of_cooperative_products_do_not_depend_on_each_other() {
     let Some(plan) = cooperative_plan("batch invariance of cooperative products") else { return };

@@ -1,4 +1,4 @@
-//! What applications do with the library: models from memory or storage of their own, answers as streams, several at once,
+//! Uses of the library by applications: models from memory or storage of their own, answers as streams, several at once,
 //! rounds driven one at a time on a device that the application draws with.
 
 use std::collections::BTreeMap;

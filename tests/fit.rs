@@ -1,4 +1,4 @@
-//! What is said to be needed on a device is what is allocated there, and what surely finds no room is refused.
+//! Memory estimates equal the memory allocated, and models that surely do not fit are refused.
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
@@ -152,8 +152,7 @@ fn what_surely_finds_no_room_is_refused() {
         let error = need.check(device, Some(4_999_999), "a smaller model").expect_err("a byte too few");
         let Error::DoesNotFit { needed, available, .. } = error else { panic!("{error}") };
         assert_eq!((needed, available), (5_000_000, 4_999_999));
-        for part in ["5.0 MB of device memory", "3.0 MB of weights", "1.5 MB of caches", "a smaller model", "pard fit"]
-        {
+        for part in ["5.0 MB of device memory", "3.0 MB of weights", "1.5 MB of caches", "a smaller model"] {
             assert!(error.to_string().contains(part), "no {part:?} in {error}");
         }
         let memory = device.memory();

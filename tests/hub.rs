@@ -16,7 +16,7 @@ use crate::support::tiny_model::Recipe;
 
 const REVISION: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// What the hub does to one file.
+/// Fault of the hub for one file.
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {
     /// Answers with this status.
@@ -239,7 +239,7 @@ fn a_download_that_broke_off_goes_on_where_it_stopped() {
         let options = options(home.path(), &endpoint);
         let message = refusal(resolve("owner/tiny", &options));
         assert!(message.contains("again"), "{message}");
-        // What is there is not taken for a model.
+        // Incomplete files are not taken for a model.
         let offline = SourceOptions {
             offline: true,
             hub_cache: options.hub_cache.clone(),

@@ -375,7 +375,7 @@ fn the_template_is_found_wherever_it_is_kept() {
         assert_eq!(rendered().expect("rendering"), expected);
     }
     for (template, named) in [
-        (json!(null), "--raw"),
+        (json!(null), "continue text"),
         (json!([named("a", "x"), named("b", "y")]), "default"),
         (json!(7), "chat_template"),
         (json!("{% if %}"), "compile"),

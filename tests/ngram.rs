@@ -30,7 +30,7 @@ fn the_longest_match_wins_and_of_equals_the_latest() {
     // [1, 2, 3] at the beginning is longer than [2, 3] later on.
     assert_eq!(of(3, 1, &[1, 2, 3, 4, 8, 2, 3, 5, 1, 2, 3], 2), vec![4, 8]);
     assert_eq!(of(2, 1, &[1, 2, 3, 4, 8, 2, 3, 5, 1, 2, 3], 2), vec![5, 1]);
-    // What was never there proposes nothing, nor does one token alone where two are asked for.
+    // Tokens seen for the first time propose nothing, nor does one token alone where two are required.
     for (shortest, tokens) in [(1, &[1, 2, 3, 4][..]), (1, &[1]), (2, &[1, 2, 3, 2])] {
         assert!(of(3, shortest, tokens, 8).is_empty(), "{tokens:?}");
     }

@@ -186,7 +186,7 @@ fn rows_share_passes_where_that_pays() {
     // The draft is always right: four tokens at the price of one are worth more than two, and less than six.
     assert_eq!(rounds(Method::Vsd, DraftLength::Fixed(3), Some(&flat()), 2), [4; 6]);
     assert_eq!(rounds(Method::Vsd, DraftLength::Fixed(3), Some(&flat()), 6), [6; 12]);
-    // What a row more costs is the same in any pass.
+    // An additional row costs the same in any pass.
     let alone = rounds(Method::Vsd, DraftLength::Fixed(3), Some(&flat()), 1);
     assert_eq!(alone, [4; 3]);
 }
@@ -249,7 +249,7 @@ fn some_go_together_and_some_alone() {
             decoder
         })
         .collect();
-    // Of fifteen proposals four are hoped for at first: seven tokens in two passes are more than three in one.
+    // At first four of fifteen proposals are expected to pass: seven tokens in two passes are more than three in one.
     let passes = pool.round(&mut decoders.iter_mut().collect::<Vec<_>>()).expect("rounds");
     assert_eq!(passes, [16, 2]);
     assert_eq!(decoders[0].last_tokens().len(), 16, "it agrees with itself");

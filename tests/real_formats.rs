@@ -20,7 +20,7 @@ use crate::support::gpu::{device, sweep};
 use crate::support::memory::Memory;
 use crate::support::tiny_model::{Recipe, Stored, Tensors, write_json, write_safetensors};
 
-/// How far below candle's best logit the token may be: what sums in another order amount to.
+/// Maximum gap between candle's best logit and that of the token: the effect of summing in another order.
 const NEAR_TIE: f32 = 1e-3;
 
 /// The tensors of a model, as f32.
@@ -49,7 +49,7 @@ pub fn stored_on_candle(files: &ModelFiles) -> CandleModel {
     on_candle(files, &tensors(files))
 }
 
-/// What `--quantize` makes of a tensor: K-quants want rows of whole 256s.
+/// Format that `--quantize` gives a tensor: K-quants need rows of whole 256s.
 fn format_of(name: &str, columns: usize, layers: WeightFormat) -> WeightFormat {
     match layers {
         _ if ["model.embed_tokens.weight", "lm_head.weight"].contains(&name) => WeightFormat::Q8_0,

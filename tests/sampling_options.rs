@@ -94,7 +94,7 @@ fn penalized(logits: &[f32], ids: &[u32], prompt: &[u32], answer: &[u32], option
     penalties::penalties(logits, ids, prompt, answer, &bias, terms)
 }
 
-/// What the first text's noise is called under a seed: SplitMix64's first output.
+/// The first text's noise under a seed: SplitMix64's first output.
 fn noise(seed: u64) -> u32 {
     Random::new(seed).bits() as u32
 }
@@ -205,7 +205,7 @@ fn a_text_that_was_cut_goes_on_as_before() {
     }
 }
 
-/// What is not asked for costs nothing: not one dispatch is recorded beside those of a greedy round.
+/// Unused options cost nothing: no dispatch is recorded beyond those of a greedy round.
 #[test]
 fn a_greedy_round_has_no_dispatch_for_options_that_are_not_used() {
     let device = Device::open(&AdapterQuery::default()).expect("an adapter");
@@ -221,7 +221,7 @@ fn a_greedy_round_has_no_dispatch_for_options_that_are_not_used() {
         decoder.round().expect("a round");
         let profile = device.end_profile().expect("the profile");
         let kernels = profile.submits.iter().flatten().map(|dispatch| dispatch.kernel.to_owned());
-        // What layers are made of is not in question.
+        // Kernels of the layers are left out.
         let of_layers = ["embedding", "rms_norm", "rope", "attention", "attention_merge"];
         let others = kernels.filter(|kernel| !of_layers.contains(&&kernel[..]) && !kernel.starts_with("matmul"));
         others.collect()

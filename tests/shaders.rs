@@ -18,7 +18,7 @@ use crate::ops::matmul::GPU_PLANS;
 use crate::support::every_op::build_and_record;
 use crate::support::gpu::{noop, noop_with_cooperative_matrices};
 
-/// What the ops really compile, as the device that compiled it says. Made once for all tests.
+/// Compositions that the ops compile, as the device that compiled them reports. Made once for all tests.
 fn compositions() -> &'static [Composition] {
     static COMPOSITIONS: LazyLock<Vec<Composition>> = LazyLock::new(all_compositions);
     &COMPOSITIONS

@@ -214,10 +214,7 @@ fn its_folder_opens_beside_a_target_only() {
     let files = SharedDraft::new(&layers, 311, Some(SharedDraft::third(311)));
     let folder = written(&files);
     let error = ModelFiles::open(folder.path()).map(drop).expect_err("no target");
-    assert!(
-        matches!(error, Error::NoEmbeddings { .. }) && error.to_string().contains("-d beside its target"),
-        "{error}"
-    );
+    assert!(matches!(error, Error::NoEmbeddings { .. }) && error.to_string().contains("needs its target's"), "{error}");
 
     let target_folder = tempfile::tempdir().expect("a folder");
     layers.write(target_folder.path());

@@ -26,7 +26,7 @@ use crate::training::teacher::weights;
 
 const MASK: u32 = 5;
 
-/// Which layers of targets of three layers are read.
+/// Layers of targets of three layers that are read.
 const LAYERS: [usize; 2] = [0, 2];
 
 /// A target of three layers, and a draft of other layers that reads it.
@@ -55,7 +55,7 @@ impl Pair {
         (target, draft)
     }
 
-    /// What candle has the draft propose after `tokens`, and by how much each is likelier than the next best.
+    /// The draft's proposals after `tokens` by candle, each with the gap between its logit and the next best.
     fn proposals(&self, tokens: &[u32], drafts: usize) -> Vec<(u32, f32)> {
         let of_target = weights(&self.target.tensors());
         let mut of_draft = weights(&self.draft.tensors);
@@ -93,7 +93,7 @@ impl Pair {
     }
 }
 
-/// What a draft keeps of `rows`: the outputs of `layers`, each divided by its root mean square, `[rows, layers · hidden]`.
+/// States that a draft keeps of `rows`: outputs of `layers`, each over its root mean square, `[rows, layers · hidden]`.
 fn states(config: &Config, weights: &Weights, rows: &[Row], layers: &[usize]) -> candle_core::Result<Tensor> {
     let ones = Tensor::ones(config.hidden_size, DType::F32, &Cpu)?;
     let mut kept = Vec::new();
@@ -106,8 +106,8 @@ fn states(config: &Config, weights: &Weights, rows: &[Row], layers: &[usize]) ->
     Tensor::cat(&kept, 1)
 }
 
-/// Of `states`, which are of tokens in `[positions, width]`, those that each row reads: of the token before its own if `reads`
-/// says so; else zeros.
+/// The rows of `states`, which holds a row per token in `[positions, width]`, that each row reads: that of the token before
+/// its own if `reads` says so; else zeros.
 fn recalled(states: &Tensor, rows: &[Row], reads: impl Fn(&Row) -> bool) -> candle_core::Result<Tensor> {
     let width = states.dim(1)?;
     let nothing = Tensor::zeros((1, width), DType::F32, &Cpu)?;
@@ -155,7 +155,7 @@ fn it_proposes_what_candle_proposes_from_the_same_states() {
                 let proposals = decoder.proposals().expect("proposals");
                 compared += check(&context, &proposals, &pair.proposals(&before, drafts));
             }
-            // What is kept of the beginning serves another text that begins alike.
+            // States kept of the prefix serve another text that begins alike.
             let other = [&prompt[..13], &Random::new(43).indices(9, 200)].concat();
             decoder.resume(&other, &|| true).expect("another text");
             decoder.round().expect("round");

@@ -1,4 +1,4 @@
-//! What the layer of record.c wrote down, matched with what the engine was asked for.
+//! Matches the log of record.c's layer with the operations that were asked of the engine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 pub struct Recorder {
     folder: PathBuf,
     shaders: Shaders,
-    /// How far `log` was read.
+    /// Bytes of `log` that were read.
     read: u64,
     /// Compiles what cannot be told apart otherwise.
     spare: Device,
@@ -21,7 +21,7 @@ pub struct Recorder {
     modules: BTreeMap<String, Composition>,
     known: BTreeSet<Composition>,
     uses: Vec<Value>,
-    /// How the kernels that are recorded come to be chosen: `default` where nobody asks for anything.
+    /// The reason for the choice of the recorded kernels: `default` where nothing is asked for.
     pub choice: &'static str,
 }
 

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::recorder::Recorder;
 
-/// What decides the kernels of a model.
+/// Properties of a model that determine its kernels.
 struct Model {
     name: &'static str,
     layers: usize,
@@ -22,7 +22,7 @@ struct Model {
     heads: AttentionShape,
     feed_forward: usize,
     vocabulary: usize,
-    /// Whether queries and keys are normalised by head.
+    /// `true` if queries and keys are normalised by head.
     head_norm: bool,
 }
 
@@ -84,7 +84,7 @@ struct Place {
     pair: usize,
     adds: bool,
     row_set: RowRange,
-    /// How many the model has.
+    /// Number of such matrices in the model.
     count: usize,
 }
 
@@ -127,7 +127,7 @@ pub fn models(recorder: &mut Recorder, device: &Device, plan: &KernelPlan) -> Do
 pub fn products(recorder: &mut Recorder, device: &Device, plan: &KernelPlan) -> Done {
     each_product(recorder, device, plan, |recorder, op, place, what| {
         let rounds = ROWS.map(|rows| (Phase::Decode, rows));
-        // Of a prompt only the last row's logits are wanted.
+        // A prompt needs only the logits of its last row.
         let prompt = (place.row_set == RowRange::All).then_some((Phase::Prefill, PROMPT_ROWS));
         for (role, rows) in rounds.into_iter().chain(prompt) {
             let what = what(role, rows);
@@ -137,7 +137,7 @@ pub fn products(recorder: &mut Recorder, device: &Device, plan: &KernelPlan) -> 
     })
 }
 
-/// What the tuner tries in place of them.
+/// The variants that the tuner tries in place of them.
 pub fn candidates(recorder: &mut Recorder, device: &Device, plan: &KernelPlan) -> Done {
     each_product(recorder, device, plan, |recorder, op, place, what| {
         for rows in ROWS {

@@ -1,6 +1,6 @@
-//! How a kernel is timed: as many dispatches in one submit as take a while, several submits, those of comparable cases
-//! taking turns, and the median of them, since machines are noisy. A time includes recording and submitting its
-//! dispatch; `accept`, one invocation, shows how little or much that is.
+//! Timing of kernels: enough dispatches in one submit to take a while, several submits, with comparable cases taking
+//! turns, and the median of them, since machines are noisy. A time includes recording and submitting its dispatch;
+//! `accept`, one invocation, shows how much that is.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::oracle::Expected;
 
 /// Copies of something small: no model has more layers.
 const MAX_COPIES: u64 = 256;
-/// How long one submit should take at least, in seconds.
+/// Shortest duration of one submit, in seconds.
 const SUBMIT_SECONDS: f64 = 0.02;
 /// The most dispatches in one submit.
 pub const MAX_REPETITIONS: usize = 1 << 16;
@@ -23,7 +23,7 @@ const SUBMITS: usize = 7;
 /// Rows of a chunk of a prompt.
 pub const PROMPT_ROWS: usize = 256;
 
-/// How many copies of `bytes` it takes that the first is in no cache when its turn comes again.
+/// The number of copies of `bytes` bytes after which the first is in no cache when its turn comes again.
 pub fn cold_copies(bytes: u64) -> usize {
     COLD_BYTES.div_ceil(bytes).min(MAX_COPIES) as usize
 }
@@ -47,11 +47,11 @@ pub struct Case<'a> {
     pub what: String,
     /// Rows of activations.
     pub rows: usize,
-    /// What the operation must read and write, were nothing read twice.
+    /// Bytes that the operation must read and write, were nothing read twice.
     pub bytes: usize,
     /// Additions and multiplications.
     pub flops: usize,
-    /// What is written to the device before each submit, and where.
+    /// A buffer, and the bytes written to it before each submit.
     pub state: (&'a Buffer, Vec<u8>),
     /// Records one dispatch.
     pub record: Record<'a>,
@@ -131,7 +131,7 @@ impl Bench {
         Ok(Bench { yardstick: Reader::new(&device, &plan)?, plan, device, step, filter })
     }
 
-    /// Whether `kernel` is to be timed.
+    /// Returns `true` if `kernel` is to be timed.
     pub fn wants(&self, kernel: &str) -> bool {
         kernel.contains(&self.filter)
     }
@@ -157,7 +157,7 @@ impl Bench {
         Ok(tensor)
     }
 
-    /// What `case` leaves in the first `count` values of `output`, which holds NaN before.
+    /// Runs `case` and returns the first `count` values of `output`, which holds NaN before.
     pub fn result<T: bytemuck::AnyBitPattern>(&self, case: &Case, output: &Buffer, count: usize) -> Result<Vec<T>> {
         output.write(&self.device, 0, &vec![u32::MAX; output.bytes() as usize / 4]);
         self.submit(case, 0, 1)?;

@@ -76,7 +76,7 @@ pub fn rms_norm(bench: &Bench, config: &Config) -> Result<()> {
     bench.time(&cases)
 }
 
-/// What a draft keeps of four layers of its target and reads back, each row at the position behind the last one's.
+/// States of four layers of its target that a draft stores and reads back, each row at the position behind the last.
 pub fn target_states(bench: &Bench, config: &Config) -> Result<()> {
     if !bench.wants("remember") && !bench.wants("recall") {
         return Ok(());

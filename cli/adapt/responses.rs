@@ -1,4 +1,4 @@
-//! What a teacher says to files of prompts, written once, beside the draft.
+//! A teacher's responses to files of prompts, written once, beside the draft.
 
 use std::path::{Path, PathBuf};
 
@@ -45,7 +45,7 @@ pub fn complete(arguments: &AdaptArguments, talk: Verbosity) -> anyhow::Result<O
     Ok((!interrupt::requested()).then_some(files))
 }
 
-/// Whether the first line of `path` is a prompt without a response. Files are of one kind.
+/// Returns `true` if the first line of `path` is a prompt without a response. A file does not mix the two.
 fn holds_prompts(path: &Path) -> anyhow::Result<bool> {
     let text = prompt::read_text(path)?;
     let Some(line) = text.lines().find(|line| !line.trim().is_empty()) else { return Ok(false) };

@@ -1,4 +1,4 @@
-//! What the tests of raw speed have to say: llama-bench's table, and its fields as CSV and JSON, which scripts know.
+//! Report of the tests of raw speed: llama-bench's table, and its fields as CSV and JSON, which scripts know.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,7 +28,7 @@ impl Samples {
     }
 }
 
-/// What was tested.
+/// The model under test.
 pub struct Subject<'a> {
     pub model: &'a Model,
     pub path: PathBuf,
@@ -65,7 +65,7 @@ impl Subject<'_> {
         self.line(&[model, size, params, backend, samples.test.name(), format!("{mean:.2} ± {deviation:.2}")])
     }
 
-    /// What stands below the table.
+    /// The line below the table.
     pub fn markdown_ending(&self) -> String {
         let transformer = &self.model.weights;
         format!("\npard {}; {}; {}", env!("CARGO_PKG_VERSION"), transformer.device().name(), transformer.plan())

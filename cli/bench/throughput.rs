@@ -14,7 +14,7 @@ use crate::load::Files;
 use crate::output::{self, Verbosity};
 use crate::{inspect, interrupt};
 
-/// What is timed.
+/// A test of raw speed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Test {
     /// Reading this many tokens.
@@ -119,7 +119,7 @@ fn sample(
     Ok(Some(Samples::new(test, times.split_off(1))))
 }
 
-/// How long the test takes; none if Ctrl-C ended it.
+/// Runs the test and returns its duration; none if Ctrl-C ended it.
 fn time(decoder: &mut Decoder, test: Test, start: &[u32]) -> pard_engine::Result<Option<Duration>> {
     let keep_going = || !interrupt::requested();
     let mut begin = Instant::now();

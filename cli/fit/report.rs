@@ -14,7 +14,7 @@ pub fn as_text(fit: &Fit) -> String {
         Some(draft) => format!("{target}, drafted for by {draft}"),
     };
     let mut parts = vec![
-        format!("{models}: {}, {}\n{adapter}; {plan}", way_name(fit.options.weights), shares(&fit.formats)),
+        format!("{models}: {}, {}\n{adapter}; {plan}", way_name(fit.options.dtype), shares(&fit.formats)),
         needs(fit),
         verdict(fit),
         ways(fit),
@@ -23,7 +23,7 @@ pub fn as_text(fit: &Fit) -> String {
     parts.join("\n\n")
 }
 
-/// What is needed, of what and for what.
+/// Table of the memory needed: weights, caches and scratch of each model.
 fn needs(fit: &Fit) -> String {
     let mut rows = vec![vec![String::new()]];
     rows[0].extend(["weights", "caches", "scratch", "in all"].map(str::to_owned));
@@ -44,7 +44,7 @@ fn needs(fit: &Fit) -> String {
     )
 }
 
-/// Whether it fits, and into what.
+/// Verdict on whether the models fit, with the memory needed and available.
 fn verdict(fit: &Fit) -> String {
     let mut verdict = one_verdict(&fit.needed(), fit.memory, fit.fits, fit.obstacle.as_deref());
     if let (Some((adapter, memory)), Some(need)) = (&fit.elsewhere, &fit.draft_need) {
@@ -163,7 +163,7 @@ pub fn as_json(fit: &Fit) -> Value {
         "adapter": fit.adapter,
         "kernels": fit.plan.to_string(),
         "context": fit.context,
-        "weights": way_name(fit.options.weights),
+        "weights": way_name(fit.options.dtype),
         "formats": fit.formats.iter().map(|(format, weights)| json!({ "format": format.name(), "parameters": weights })).collect::<Vec<_>>(),
         "cache": fit.plan.cache.name(),
         "target_bytes": need(&fit.need),

@@ -1,4 +1,4 @@
-//! Where models go, and what they need there: known before they are uploaded.
+//! Placement of models on devices, and the memory they need there, known before anything is uploaded.
 
 use pard_engine::Result;
 use pard_engine::decoding::Decoder;
@@ -37,7 +37,7 @@ impl Placement {
     }
 }
 
-/// What models will be on their devices.
+/// Memory plans of the models.
 pub struct Blueprints {
     pub target: MemoryPlan,
     /// The draft, if it is another model.
@@ -81,13 +81,13 @@ impl Blueprints {
         self.draft.as_ref().or(Some(&self.target).filter(|_| self.drafts_for_itself))
     }
 
-    /// What the target needs with a context of `context` tokens.
+    /// Memory that the target needs with a context of `context` tokens.
     pub fn target_need(&self, sites: &Placement, context: usize) -> MemoryEstimate {
         self.target.need(&sites.device, &sites.plan, Decoder::positions(context))
     }
 
-    /// What the draft needs, if there is one, beside the target or where it is alone. A target that drafts for itself has its
-    /// weights once on a device; what a draft shares with a target on another is copied.
+    /// Memory that the draft needs, if there is one, on the target's device or its own. A target that drafts for itself has
+    /// its weights once on a device; tensors that a draft shares with a target on another device are copied.
     pub fn draft_need(&self, sites: &Placement, context: usize) -> Option<MemoryEstimate> {
         let (device, plan, positions) = (sites.draft_device(), sites.draft_plan(), Decoder::positions(context));
         let of_sequence = self.drafter()?.sequence_need(device, plan, positions);
@@ -101,7 +101,7 @@ impl Blueprints {
         Some(MemoryEstimate { weights, ..of_sequence })
     }
 
-    /// What is needed on the target's device.
+    /// Memory needed on the target's device.
     pub fn need(&self, sites: &Placement, context: usize) -> MemoryEstimate {
         let draft = self.draft_need(sites, context).filter(|_| sites.draft.is_none());
         self.target_need(sites, context) + draft.unwrap_or_default()

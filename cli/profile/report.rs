@@ -57,9 +57,9 @@ struct Line {
     median: f64,
     /// Per prompt or round.
     total: f64,
-    /// Of the part's time.
+    /// Share of the part's time.
     share: f64,
-    /// Whether a cache may hold what it reads.
+    /// Set if a cache may hold what it reads.
     cached: bool,
 }
 
@@ -162,7 +162,7 @@ impl Part {
     fn new(name: &'static str, runs: f64, dispatches: &[&DispatchTime], gaps: f64) -> Part {
         let seconds = |dispatch: &DispatchTime| dispatch.end - dispatch.begin;
         let kernel_seconds: f64 = dispatches.iter().map(|dispatch| seconds(dispatch)).sum();
-        // What a pass reads of weights and caches comes round again after all the rest of it.
+        // Weights and caches are read again only after all the rest of a pass.
         let stored: u64 = dispatches.iter().filter(|d| d.work.stored).map(|d| d.work.bytes).sum();
         // Attention sees a few more keys every round; the last round's work stands for all.
         let is_same = |a: &Work, b: &Work| a.rows == b.rows && a.shape == b.shape;

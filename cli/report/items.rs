@@ -1,4 +1,4 @@
-//! What is measured, in the order of its worth.
+//! Measurements, in order of importance.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ const DRAFTS: [usize; 5] = [8, 4, 2, 12, 6];
 /// Passes and rounds of a profile.
 const PROFILED_PASSES: usize = 3;
 const PROFILED_ROUNDS: usize = 5;
-/// What is asked for in rounds.
+/// Prompt of the rounds.
 const QUESTION: &str = "Write a Python function that returns the n-th Fibonacci number, and explain it.";
 
 /// Measures all there is time for.
@@ -65,7 +65,7 @@ pub fn measure(device: &Device, arguments: &ReportArguments, record: &mut Record
         (smollm2, q8_0),
         (smollm2, q4_k),
     ];
-    // Where a pass takes long, one shape stands for all until the rest was seen.
+    // On slow devices, one shape stands for all until the rest has been measured.
     let (first, rest) = all.split_at(if device.is_software() { 1 } else { 4 });
     for (shape, format) in first {
         passes(device, plain, shape, *format, &PRINCIPAL_ROWS, &mut traced, record)?;
@@ -256,7 +256,7 @@ fn long_contexts(
     })
 }
 
-/// What attention's kernels take of a pass of one row at the end of `context` tokens; none without timestamps.
+/// Seconds that attention's kernels take in a pass of one row at the end of `context` tokens; none without timestamps.
 fn attention_seconds(device: &Device, sequence: &ModelRunner, context: usize) -> anyhow::Result<Option<f64>> {
     let profile = match measure::profiled(device, &mut || sequence.run(Phase::Decode, &[0], context - 1, 1)) {
         Ok((profile, _)) => profile,

@@ -11,7 +11,7 @@ use super::write;
 use crate::interrupt;
 use crate::output::Verbosity;
 
-/// What marks a file as a report, and its form.
+/// Field that marks a file as a report, and holds the version of its format.
 pub const VERSION: &str = "pard_report";
 
 /// A report that is being measured.
@@ -22,7 +22,7 @@ pub struct Record {
     begin: Instant,
     limit: Duration,
     talk: Verbosity,
-    /// Whether the device is lost: nothing more can be measured.
+    /// Set if the device is lost: nothing more can be measured.
     lost: bool,
 }
 
@@ -51,7 +51,7 @@ impl Record {
         Ok(record)
     }
 
-    /// Whether there is time for more.
+    /// Returns `true` if there is time for more.
     pub fn keep_going(&self) -> bool {
         !self.lost && self.begin.elapsed() < self.limit && !interrupt::requested()
     }

@@ -14,7 +14,7 @@ use super::job::{Ending, Event, Job, Reuse, Written};
 use super::metrics::Metrics;
 use super::session::{Session, shared};
 
-/// How long a piece of a prompt should take: others wait for it.
+/// Target duration of a piece of a prompt, for which the other answers wait.
 const PIECE: Duration = Duration::from_millis(250);
 /// Tokens of a piece at first, at least and at most.
 const FIRST_PIECE: usize = 64;
@@ -33,9 +33,9 @@ pub struct Answer {
     prefill: Duration,
     accepted: usize,
     proposed: usize,
-    /// What could not be sent yet.
+    /// Events that could not be sent yet.
     outbox: VecDeque<Event>,
-    /// What is sent last.
+    /// The event that is sent last.
     ending: Option<Event>,
     full_since: Option<Instant>,
     begun: Instant,
@@ -43,7 +43,7 @@ pub struct Answer {
     is_ready: bool,
 }
 
-/// What a step did.
+/// Result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// It went on.
@@ -54,7 +54,7 @@ pub enum Step {
     Rested,
     /// It is complete, and its end has room to be sent.
     Completed,
-    /// Nobody reads it any more.
+    /// Its reader is gone, or too slow.
     Abandoned,
 }
 
@@ -118,17 +118,17 @@ impl Answer {
         Ok(self.conclude(metrics))
     }
 
-    /// Whether its last step was to say so.
+    /// Returns `true` if its last step returned [`Step::Ready`].
     pub fn is_ready(&self) -> bool {
         self.is_ready
     }
 
-    /// What its rounds are run with.
+    /// The decoder that runs its rounds.
     pub fn decoder(&mut self) -> &mut Decoder {
         &mut self.session.decoder
     }
 
-    /// Whether all is written and has room to be sent.
+    /// Returns [`Step::Completed`] if all is written and the last event has room to be sent.
     fn conclude(&mut self, metrics: &Metrics) -> Step {
         if self.ending.is_some() && self.send() && self.job.events.capacity() > 0 {
             metrics.answered(self.begun - self.job.queued, self.begun.elapsed());
@@ -192,7 +192,7 @@ impl Answer {
         }
         if let Some(finish) = self.transcript.finish_reason() {
             let tokens = self.transcript.output().len();
-            // What a round committed after the end is no part of what a conversation goes on from.
+            // Tokens that a round committed after the end are not part of the conversation.
             self.session.decoder.truncate(self.job.prompt.len() + tokens)?;
             let mut statistics = self.session.decoder.statistics().clone();
             (statistics.prefill, statistics.reused_tokens) = (self.prefill, self.reused);
@@ -233,7 +233,7 @@ impl Answer {
         let _ = self.job.events.try_send(Event::Failed(fault));
     }
 
-    /// How long it took so far.
+    /// Time since its beginning.
     pub fn age(&self) -> Duration {
         self.begun.elapsed()
     }
@@ -247,7 +247,7 @@ impl Answer {
     }
 }
 
-/// How many tokens of a prompt are read in one go: as many as this device reads in the time that others may be kept waiting.
+/// Number of prompt tokens read in one step: as many as this device reads in the time that others may be kept waiting.
 pub struct PieceLength {
     tokens: usize,
 }

@@ -1,5 +1,5 @@
-//! What a request asks for, read from its JSON: OpenAI's parameters, llama.cpp's names for what OpenAI lacks, and an object
-//! `pard` of our own. What is asked for and cannot be had is refused; what is not known is ignored, as others do.
+//! Parameters of a request, read from its JSON: OpenAI's, llama.cpp's names for what OpenAI lacks, and an object `pard` of
+//! our own. Parameters that are known but not supported are refused; unknown ones are ignored, as other servers do.
 
 use pard_engine::decoding::{DraftLength, Limits, MAX_DRAFTS, MAX_LOGPROBS, Method, SamplingParams};
 use pard_engine::text::{Message, Rendering};
@@ -24,7 +24,7 @@ pub enum Kind {
     Text,
 }
 
-/// What is to be answered.
+/// A prompt, in one of the forms a request may have.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Prompt {
     Messages(Vec<Message>, Rendering),
@@ -32,7 +32,7 @@ pub enum Prompt {
     Tokens(Vec<u32>),
 }
 
-/// What holds where a request says nothing, and what it may choose from.
+/// Defaults for a request, and the choices it has.
 #[derive(Debug, Clone)]
 pub struct Defaults {
     pub sampling: SamplingParams,
@@ -56,9 +56,9 @@ pub struct Ask {
     pub proposer: Proposer,
     pub reuse: Reuse,
     pub stream: bool,
-    /// Whether a stream ends with what it cost.
+    /// Set if a stream ends with its token counts.
     pub include_usage: bool,
-    /// Whether each token's origin is told.
+    /// Set if the reply reports each token's origin.
     pub report: bool,
 }
 
@@ -103,9 +103,9 @@ impl Ask {
         })
     }
 
-    /// How the answer `index` is drawn: each by a seed of its own.
+    /// Sampling options of the answer `index`: each has a seed of its own.
     pub fn sampling_of(&self, index: usize) -> SamplingParams {
-        // Where nothing is drawn there is nothing to name.
+        // Greedy decoding uses no seed.
         let seed = if self.sampling.temperature == 0.0 { 0 } else { self.sampling.seed.wrapping_add(index as u64) };
         SamplingParams { seed, ..self.sampling.clone() }
     }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::fault::Fault;
 
-/// Of a body that is too large this much is read all the same: a client that is still sending would not see the answer.
+/// Maximum bytes read of a body that is too large: a client that is still sending would not see the reply.
 const MAX_DISCARDED: usize = 64 << 20;
 
 /// The JSON of a body of at most `most` bytes that comes within `timeout`.

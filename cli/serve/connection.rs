@@ -20,10 +20,10 @@ use tokio::time::{Instant, Sleep, sleep};
 pub const MAX_CONNECTIONS: usize = 1024;
 /// Bytes of a request's head at most.
 const LONGEST_HEAD: usize = 64 << 10;
-/// How long to wait where the system has no more file descriptors.
+/// Delay before the next attempt if the system has no file descriptors left.
 const BREATH: Duration = Duration::from_millis(100);
 
-/// How long clients may take.
+/// Timeouts for clients.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
     pub read: Duration,
@@ -70,7 +70,7 @@ async fn connection(stream: TcpStream, router: Router, patience: Patience, mut e
         () = told(&mut ending) => {}
     }
     connection.as_mut().graceful_shutdown();
-    // That a client went away is no fault of ours.
+    // A client that disconnects is not an error.
     let _ = connection.await;
 }
 

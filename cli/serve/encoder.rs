@@ -9,7 +9,7 @@ use pard_engine::text::{ChatTokenizer, Tokenizer};
 use super::ask::Prompt;
 use super::fault::Fault;
 
-/// What turns a request's prompts into tokens.
+/// Turns a request's prompts into tokens.
 pub struct Encoder {
     text: ChatTokenizer,
     context: usize,

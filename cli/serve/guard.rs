@@ -1,4 +1,4 @@
-//! Who may ask: bearers of a key, where there are keys, and no web page of another site.
+//! Access control: requests need a key, if there are keys, and may not come from a web page of another site.
 
 use std::path::Path;
 

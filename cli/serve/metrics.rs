@@ -1,4 +1,4 @@
-//! What is counted, in the text form that Prometheus reads.
+//! Metrics, in Prometheus' text format.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

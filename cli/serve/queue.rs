@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use super::fault::Fault;
 use super::job::Job;
 
-/// What the engine is at.
+/// State of the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Phase {
     Loading,
@@ -32,11 +32,11 @@ struct State {
     phase: Phase,
     /// No more requests are taken.
     draining: bool,
-    /// Nothing is to be written any more.
+    /// No more answers are written.
     ended: bool,
     /// Answers that are being written.
     busy: usize,
-    /// What an answer takes, by the last ones.
+    /// Usual duration of an answer: a moving average.
     usual: Duration,
 }
 
@@ -68,7 +68,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Whether a request would be taken now: before it costs anything.
+    /// Checks that a request would be accepted now, before it costs anything.
     ///
     /// # Errors
     ///

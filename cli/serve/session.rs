@@ -49,7 +49,7 @@ impl Idle {
         }
         let mut decoder = self.pool.decoder(options)?;
         if decoder.options().method != Method::Ar {
-            // What it gains by proposals is weighed against passes with others.
+            // The gain from its proposals is weighed against passes shared with others.
             models.tell_costs(&mut decoder, self.talk)?;
         }
         Ok(Session { decoder, proposer })
@@ -64,7 +64,7 @@ impl Idle {
     pub fn take(&mut self, models: &Models, job: &Job, may_grow: bool) -> Result<Session> {
         let fitting = self.sessions.iter().enumerate().filter(|(_, session)| session.proposer == job.proposer);
         let best = fitting.map(|(index, session)| (session.shared(job), index)).max_by_key(|&(shared, index)| {
-            // Of those that hold nothing of it, the oldest.
+            // Among those that hold nothing of it, the oldest.
             (shared, std::cmp::Reverse(index))
         });
         if let Some((shared, index)) = best
@@ -81,7 +81,7 @@ impl Idle {
 }
 
 impl Session {
-    /// How many tokens of the prompt of `job` the caches hold.
+    /// Number of tokens of the prompt of `job` that the caches hold.
     fn shared(&self, job: &Job) -> usize {
         match job.reuse {
             Reuse::Allowed => shared(self.decoder.tokens(), &job.prompt),
@@ -90,7 +90,7 @@ impl Session {
     }
 }
 
-/// How many tokens two sequences begin with in common.
+/// Length of the common prefix of two sequences.
 pub fn shared(one: &[u32], other: &[u32]) -> usize {
     one.iter().zip(other).take_while(|(one, other)| one == other).count()
 }

@@ -19,14 +19,14 @@ use super::session::Idle;
 use crate::load::{LoadedFiles, Models};
 use crate::output::{self, Verbosity};
 
-/// How long a worker without work sleeps; anything that comes up wakes it.
+/// Maximum sleep of a worker without work; any event wakes it.
 const SLEEP: Duration = Duration::from_secs(1);
-/// How long all answers wait for their readers before they look again.
+/// Delay before the next check if all answers wait for their readers.
 const REST: Duration = Duration::from_millis(5);
 /// The shortest and the longest time between two attempts to get the device back.
 const RETRIES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(30)];
 
-/// What the engine's thread works with.
+/// Resources of the engine's thread.
 pub struct Worker {
     pub arguments: ServeArguments,
     pub proposer: Proposer,

@@ -26,7 +26,7 @@ pub struct PardModel {
 pub struct PardDraft {
     pub(super) draft: Draft,
     pub(super) target: Arc<Model>,
-    /// What its passes cost, if that was measured.
+    /// Cost of its passes, if measured.
     pub(super) cost: Option<PassCost>,
 }
 
@@ -39,11 +39,11 @@ pub type PardProgress = unsafe extern "C-unwind" fn(what: *const c_char, done: u
 pub struct PardLoadOptions {
     /// Its size in bytes.
     pub size: usize,
-    /// How weights are kept.
+    /// Format of the weights.
     pub weights: i32,
-    /// How keys and values are kept.
+    /// Format of the KV cache.
     pub cache: i32,
-    /// What multiplies matrices.
+    /// Kernels used for matrix products.
     pub products: i32,
     /// A draft's mask token.
     pub mask_token: *const u32,
@@ -139,9 +139,9 @@ fn load(device: &PardDevice, files: ModelFiles, options: &PardLoadOptions) -> Re
 pub struct PardFile {
     /// Its name.
     pub name: *const c_char,
-    /// What is in it.
+    /// Its contents.
     pub bytes: *const c_void,
-    /// How much.
+    /// Size in bytes.
     pub size: usize,
 }
 

@@ -28,21 +28,21 @@ pub struct PardSession {
 pub struct PardSessionOptions {
     /// Its size in bytes.
     pub size: usize,
-    /// Who proposes.
+    /// Method of proposing tokens.
     pub method: i32,
     /// K.
     pub drafts: i32,
     /// Tokens that prompt and answer may take together.
     pub context: usize,
-    /// Whether rounds run ahead.
+    /// Running rounds ahead: `PARD_DEFAULT`, `PARD_ON` or `PARD_OFF`.
     pub run_ahead: i32,
-    /// When proposals are accepted.
+    /// Acceptance rule.
     pub acceptance: i32,
     /// The most tokens that are looked up.
     pub ngram_longest: usize,
     /// The fewest.
     pub ngram_shortest: usize,
-    /// Whether n-grams take a draft's place.
+    /// N-grams in a draft's place: `PARD_DEFAULT`, `PARD_ON` or `PARD_OFF`.
     pub with_ngrams: i32,
 }
 
@@ -56,37 +56,37 @@ pub struct PardAnswerOptions {
     pub max_tokens: usize,
     /// Texts that end it.
     pub stop: *const *const c_char,
-    /// How many.
+    /// Number of stop texts.
     pub stop_count: usize,
-    /// Whether the model may think first.
+    /// Thinking before the answer: `PARD_DEFAULT`, `PARD_ON` or `PARD_OFF`.
     pub thinking: i32,
     /// Tokens are drawn from softmax(logits / temperature).
     pub temperature: f32,
     /// Names the draws.
     pub seed: u64,
-    /// The likeliest so many.
+    /// Draws from this many of the likeliest tokens.
     pub top_k: usize,
-    /// The likeliest with this share of the probability; 0 is 1.
+    /// Draws from the likeliest tokens with this share of the probability; 0 is 1.
     pub top_p: f32,
-    /// Those with this share of the likeliest one's.
+    /// Draws from tokens with this share of the likeliest one's probability.
     pub min_p: f32,
-    /// Of tokens in prompt and answer; 0 is 1.
+    /// Penalty of tokens in prompt and answer; 0 is 1.
     pub repetition_penalty: f32,
-    /// Of tokens in the answer.
+    /// Penalty of tokens in the answer.
     pub presence_penalty: f32,
-    /// As often as the answer has them.
+    /// Penalty of tokens in the answer, per occurrence.
     pub frequency_penalty: f32,
-    /// What is added to tokens' logits.
+    /// Biases added to tokens' logits.
     pub logit_bias: *const PardTokenBias,
-    /// How many.
+    /// Number of biases.
     pub logit_bias_count: usize,
     /// Tokens that are never chosen.
     pub banned: *const u32,
-    /// How many.
+    /// Number of banned tokens.
     pub banned_count: usize,
-    /// Whether log-probabilities are reported.
+    /// Reporting of log-probabilities: `PARD_DEFAULT`, `PARD_ON` or `PARD_OFF`.
     pub logprobs: i32,
-    /// And of how many of the likeliest tokens.
+    /// Number of the likeliest tokens reported with them.
     pub top_logprobs: usize,
 }
 
@@ -96,7 +96,7 @@ pub struct PardAnswerOptions {
 pub struct PardTokenBias {
     /// The token.
     pub token: u32,
-    /// What is added to its logit.
+    /// Bias added to its logit.
     pub bias: f32,
 }
 
@@ -104,7 +104,7 @@ pub struct PardTokenBias {
 unsafe impl Shared for PardSessionOptions {}
 // SAFETY: as above.
 unsafe impl Shared for PardAnswerOptions {}
-/// What an answer's length is, and a context's at most, where the caller names none.
+/// Default length of an answer, and the most that a context has by default.
 const DEFAULT_MAX_TOKENS: usize = 256;
 const DEFAULT_CONTEXT: usize = 4096;
 

@@ -1,4 +1,4 @@
-//! What a session does: rounds, and what is said of them.
+//! Rounds of a session, and their reports.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::decoding::{
 };
 use crate::model::Model;
 
-/// What one call at a time uses.
+/// State used by one call at a time.
 pub(super) struct Writer {
     pub model: Arc<Model>,
     decoder: Decoder,
@@ -21,7 +21,7 @@ pub(super) struct Writer {
     pub text: Vec<u8>,
     /// The text of the last round, likewise.
     piece: Vec<u8>,
-    /// The log-probabilities of its tokens, as C has them, and what they point to.
+    /// The log-probabilities of its tokens, as C has them, and the lists they point to.
     logprobs: Vec<PardTokenLogprobs>,
     likeliest: Vec<PardLikelyToken>,
 }
@@ -46,11 +46,11 @@ pub struct PardTokenLogprobs {
     pub logprob: f32,
     /// The likeliest tokens.
     pub top: *const PardLikelyToken,
-    /// How many.
+    /// Number of the likeliest tokens.
     pub top_count: usize,
 }
 
-// SAFETY: it points to what the writer that it is of owns, and is handed out only while that is locked or as `pard.h` says.
+// SAFETY: it points into its own writer, and is handed out only while that is locked or as `pard.h` says.
 unsafe impl Send for PardTokenLogprobs {}
 
 /// `pard_round`.
@@ -65,19 +65,19 @@ pub struct PardRound {
     pub text_length: usize,
     /// The tokens.
     pub tokens: *const u32,
-    /// How many.
+    /// Number of tokens.
     pub token_count: usize,
-    /// K.
+    /// Proposals: K.
     pub proposed: usize,
-    /// How many of them the model agreed with.
+    /// Number of accepted proposals.
     pub accepted: usize,
     /// Time that the round took.
     pub seconds: f64,
-    /// Whether and why the answer has ended.
+    /// Reason why the answer ended, or `PARD_WRITING`.
     pub finish: i32,
     /// The log-probabilities of the tokens, one for each.
     pub logprobs: *const PardTokenLogprobs,
-    /// How many: all or none.
+    /// Number of log-probabilities: all or none.
     pub logprob_count: usize,
 }
 
@@ -111,7 +111,7 @@ pub struct PardStatistics {
     pub accepted: [usize; MAX_DRAFTS],
     /// The method.
     pub method: i32,
-    /// Whether and why the answer has ended.
+    /// Reason why the answer ended, or `PARD_WRITING`.
     pub finish: i32,
 }
 
@@ -180,7 +180,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Whether and why the answer has ended. One that was never begun counts as cancelled.
+    /// The reason why the answer ended, if it has. One that was never begun counts as cancelled.
     fn finish(&self) -> Option<FinishReason> {
         self.transcript.as_ref().map_or(Some(FinishReason::Cancelled), Completion::finish_reason)
     }

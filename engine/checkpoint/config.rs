@@ -37,7 +37,7 @@ impl Family {
     }
 }
 
-/// How rotary frequencies are stretched for contexts longer than the pre-training's.
+/// Scaling of the rotary frequencies for contexts longer than the pre-training's.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum RopeScaling {
     /// Plain RoPE.
@@ -76,9 +76,9 @@ pub struct Yarn {
     pub beta_fast: f64,
     /// Frequencies that turn less often than this over the original context are divided.
     pub beta_slow: f64,
-    /// What cosines and sines are multiplied by, so that a score is by its square.
+    /// Factor of cosines and sines, so that a score is multiplied by its square.
     pub attention_factor: f64,
-    /// Whether the blend begins and ends at whole dimensions.
+    /// `true` if the blend begins and ends at whole dimensions.
     pub truncate: bool,
 }
 
@@ -101,7 +101,7 @@ impl Yarn {
         if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 }
     }
 
-    /// The key of `config.json` that makes no sense, and why, if one does not.
+    /// Fails with the key of `config.json` whose value is not valid, and the reason.
     pub(super) fn check(&self) -> std::result::Result<(), (&'static str, String)> {
         let Yarn { factor, original_context, beta_fast, beta_slow, attention_factor, .. } = *self;
         for (key, value) in [
@@ -127,13 +127,13 @@ impl Yarn {
     }
 }
 
-/// Which layers attend to a window, and how far back: a token at position p then sees the positions from
+/// Sliding-window attention: its length and its layers, in which a token at position p sees the positions from
 /// `p - tokens + 1` to p.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlidingWindow {
-    /// Its length, the token itself included.
+    /// Length of the window, the token itself included.
     pub tokens: usize,
-    /// Whether each layer has it; the others see all that came before.
+    /// `true` for each layer with the window; the others see all positions before.
     pub layers: Vec<bool>,
 }
 
@@ -141,14 +141,14 @@ pub struct SlidingWindow {
 /// arXiv:2605.08632).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetLayers {
-    /// Which, ascending (`target_layers`).
+    /// Indices of the layers, ascending (`target_layers`).
     pub layers: Vec<usize>,
     /// The target's hidden size (`target_hidden_size`).
     pub hidden_size: usize,
 }
 
 impl TargetLayers {
-    /// How many values a token's states are.
+    /// The number of values in a token's states.
     pub fn width(&self) -> usize {
         self.layers.len() * self.hidden_size
     }
@@ -177,26 +177,26 @@ pub struct Config {
     pub norm_epsilon: f64,
     /// The base of the rotary frequencies.
     pub rope_theta: f64,
-    /// How those are stretched.
+    /// Scaling of the rotary frequencies.
     pub rope_scaling: RopeScaling,
     /// Rotary divisors per frequency, `head_dim / 2` of them, when `rope_scaling` is [`RopeScaling::Factors`].
     pub rope_factors: Vec<f32>,
     /// The attention window, if any layer has one.
     pub sliding_window: Option<SlidingWindow>,
-    /// Whether the head is the embedding.
+    /// `true` if the head is the embedding.
     pub tied_head: bool,
-    /// Whether q, k and v have a bias.
+    /// `true` if q, k and v have a bias.
     pub qkv_bias: bool,
-    /// Whether each head of q and k is normalised before RoPE.
+    /// `true` if each head of q and k is normalised before RoPE.
     pub head_norm: bool,
     /// The longest context the model was made for, in tokens.
     pub context: usize,
     /// The mask token of a PARD draft (`pard_token`).
     pub mask_token: Option<u32>,
-    /// Whether embedding and head are those of the target it drafts for (`shared_embeddings`), but for the mask token's
-    /// row of the embedding.
+    /// `true` if embedding and head are those of the draft's target (`shared_embeddings`), except the mask token's row
+    /// of the embedding.
     pub shared_embeddings: bool,
-    /// What a draft reads of its target beside tokens, if it does.
+    /// The layers of its target whose outputs a draft reads, if it does.
     pub target_layers: Option<TargetLayers>,
 }
 
@@ -214,7 +214,7 @@ impl Config {
         self.kv_heads * self.head_dim
     }
 
-    /// How many tokens layer `layer` sees, the row's own included, if not all that came before.
+    /// The number of tokens that layer `layer` sees, the row's own included; `None` if it sees all before.
     pub fn window(&self, layer: usize) -> Option<usize> {
         let window = self.sliding_window.as_ref()?;
         window.layers.get(layer).copied().unwrap_or(false).then_some(window.tokens)
@@ -230,7 +230,7 @@ impl Config {
         Config { layers: layers.len(), sliding_window, ..self.clone() }
     }
 
-    /// Whether `id` is a mask token whose row lies apart from the embedding.
+    /// Returns `true` if `id` is a mask token with a row apart from the embedding.
     pub fn mask_has_row(&self, id: u32) -> bool {
         self.shared_embeddings && self.mask_token == Some(id)
     }

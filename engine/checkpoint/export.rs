@@ -97,7 +97,7 @@ pub fn write_draft(
     write_json(&folder.join("config.json"), &json)
 }
 
-/// What `transformers` calls `config`.
+/// Returns `config` with the keys and values of `transformers`.
 fn config_json(config: &Config) -> Value {
     let (model_type, architecture) = match config.family {
         // A Llama with a window is a Mistral.

@@ -56,8 +56,8 @@ impl DraftFiles {
         open_gguf(path, file_stem, Gguf::open(path)?)
     }
 
-    /// Opens files that lie elsewhere, in memory or in an application's own storage: those of a folder in Hugging Face form, or
-    /// a single GGUF file. `name` is what to call the model.
+    /// Opens files that lie elsewhere, in memory or in an application's own storage: those of a folder in Hugging Face
+    /// form, or a single GGUF file. `name` is the model's name.
     ///
     /// # Errors
     ///
@@ -76,7 +76,7 @@ impl DraftFiles {
         }
     }
 
-    /// Opens a GGUF file whose bytes are at hand; `name` is what to call it where it does not say itself.
+    /// Opens a GGUF file from its bytes; `name` is the model's name unless the file gives one.
     ///
     /// # Errors
     ///
@@ -133,7 +133,7 @@ impl ModelFiles {
         DraftFiles::from_gguf(name, bytes)?.whole()
     }
 
-    /// What to call it: the repository's name, or the folder's or file's.
+    /// The model's name: the repository's, or the folder's or file's.
     pub fn name(&self) -> &str {
         &self.text.model_name
     }

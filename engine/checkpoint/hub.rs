@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// Files that are taken if they are there.
 const OPTIONAL: [&str; 3] = ["generation_config.json", "tokenizer_config.json", "chat_template.jinja"];
 
-/// How long the hub may take to describe a repository.
+/// Time limit for the hub's description of a repository.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Downloads what is missing of `name` and gives the folder.

@@ -11,24 +11,24 @@ use crate::error::{Error, Result};
 /// A model in a cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalModel {
-    /// What it is called by: `smollm2`, or its repository.
+    /// Its name: `smollm2`, or its repository.
     pub name: String,
     /// Its folder or file.
     pub path: PathBuf,
     /// Bytes on the disk, those of other revisions and unfinished downloads included.
     pub bytes: u64,
-    /// Whether it can be used.
+    /// State of its files.
     pub state: LocalState,
 }
 
-/// Whether a model in a cache can be used.
+/// State of a model in a cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LocalState {
-    /// It can.
+    /// It can be used.
     Ready,
-    /// Something is missing: which file, in words.
+    /// A file is missing, described in words.
     Lacks(String),
-    /// It is none that this crate runs, for this reason.
+    /// This crate does not support it, for this reason.
     Unsupported(String),
 }
 

@@ -1,5 +1,6 @@
 //! `config.json` of a Hugging Face folder → [`Config`].
-//! What this crate cannot compute exactly (other activations, other scalings) is refused here, by name, rather than computed wrongly later. Absent keys take the defaults of `transformers`.
+//! Settings that this crate cannot compute exactly (other activations, other scalings) are refused here, by name,
+//! rather than computed wrongly later. Absent keys take the defaults of `transformers`.
 
 use std::path::Path;
 
@@ -166,7 +167,7 @@ fn rope_scaling(keys: &Object, scaling: &Object) -> Result<RopeScaling> {
     }
 }
 
-/// What `transformers` makes of a `yarn` scaling; `positive` reads a positive number that must be there.
+/// Reads a `yarn` scaling as `transformers` does; `positive` reads a positive number that must be there.
 fn yarn(scaling: &Object, positive: impl Fn(&str) -> Result<f64>, original_context: f64) -> Result<Yarn> {
     let given = |key: &str| if scaling.get(key).is_some() { positive(key).map(Some) } else { Ok(None) };
     let defaults = Yarn::new(positive("factor")?, original_context);
@@ -212,7 +213,7 @@ fn sliding_window(keys: &Object, model_type: &str, layers: usize) -> Result<Opti
     Ok(tokens.map(|tokens| SlidingWindow { tokens, layers }))
 }
 
-/// Whether each layer's attention slides, where `layer_types` says it.
+/// Reads `layer_types`, if present: `true` for each layer whose attention slides.
 fn layer_types(keys: &Object, layers: usize) -> Result<Option<Vec<bool>>> {
     let Some(types) = keys.get("layer_types") else { return Ok(None) };
     let types = types.as_array().ok_or_else(|| keys.fault("layer_types", "expected a list"))?;
@@ -240,7 +241,7 @@ fn mask_token(keys: &Object) -> Result<Option<u32>> {
     Ok(None)
 }
 
-/// What a draft reads of its target beside tokens.
+/// Reads the layers of its target whose outputs a draft uses, if it does.
 fn target_layers(keys: &Object) -> Result<Option<TargetLayers>> {
     let Some(layers) = keys.sizes("target_layers")? else { return Ok(None) };
     let hidden_size = keys.required("target_hidden_size", keys.size("target_hidden_size")?)?;

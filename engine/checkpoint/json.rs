@@ -135,7 +135,7 @@ fn as_token(value: &Value) -> Option<u32> {
     value.as_u64().and_then(|number| u32::try_from(number).ok())
 }
 
-/// What `value` is, in words that fit a message: scalars as they are written, the rest by kind.
+/// Describes `value` in words that fit a message: scalars as they are written, the rest by kind.
 fn kind(value: &Value) -> String {
     match value {
         Value::String(text) => {

@@ -1,6 +1,6 @@
-//! Checkpoints: what the files of a model say, and where they are found. Nothing here needs a GPU.
-//! A [`Checkpoint`] gives a model's tensors, whatever file they lie in. The interchange is f32 row by row: every stored type
-//! widens into it exactly, and only a few rows exist at a time.
+//! Checkpoints: contents and lookup of a model's files. Nothing here needs a GPU.
+//! A [`Checkpoint`] gives a model's tensors, whatever file they lie in. The interchange is f32 row by row: every stored
+//! type widens into it exactly, and only a few rows exist at a time.
 
 pub mod config;
 pub mod export;
@@ -47,14 +47,14 @@ impl StoredType {
     }
 }
 
-/// What a file says of one tensor.
+/// Description of a tensor in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
     /// The name Hugging Face gives it (`model.layers.0.mlp.up_proj.weight`), whatever the file calls it.
     pub name: String,
     /// Its shape, outermost first.
     pub shape: Vec<usize>,
-    /// How it is stored.
+    /// Its element type.
     pub stored: StoredType,
     /// Its size in the file.
     pub bytes: u64,
@@ -77,7 +77,7 @@ pub trait Checkpoint: Send + Sync {
     /// [`Error::MissingTensor`], or [`Error::Damaged`] if the rows lie outside the tensor.
     fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<()>;
 
-    /// Writes rows `rows` of the matrix `name`, which is stored in blocks of quantised values, to `out`, as they are stored.
+    /// Writes rows `rows` of the matrix `name`, which is stored in blocks of quantised values, to `out`, as stored.
     ///
     /// **Shapes**: `out` is as long as the rows' blocks.
     ///
@@ -98,13 +98,13 @@ pub trait Checkpoint: Send + Sync {
         Ok(None)
     }
 
-    /// What the file says of `name`, if it holds it.
+    /// Returns the description of `name`, if the file holds it.
     fn find(&self, name: &str) -> Option<&TensorInfo> {
         let tensors = self.tensors();
         tensors.binary_search_by(|tensor| tensor.name.as_str().cmp(name)).ok().map(|index| &tensors[index])
     }
 
-    /// What the file says of `name`, which must have the shape `expected`.
+    /// Returns the description of `name`, which must have the shape `expected`.
     ///
     /// # Errors
     ///

@@ -1,15 +1,15 @@
-//! Where models are looked for and how they are fetched, and what a model's folder holds.
+//! Options for finding and fetching models, and the files of a model folder.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::json;
 
-/// What every model folder holds.
+/// A file that every model folder holds.
 pub(super) const CONFIG: &str = "config.json";
 
-/// What a model folder with the file `config` must hold beside its tensors: a tokenizer, unless it is a draft that uses
-/// its target's.
+/// Returns the files that a model folder with the file `config` must hold beside its tensors: that file, and a
+/// tokenizer unless it is a draft that uses its target's.
 pub(super) fn required(config: &Path) -> &'static [&'static str] {
     let shares = json::read(config).is_ok_and(|config| config.get("shared_embeddings") == Some(&true.into()));
     if shares { &[CONFIG] } else { &[CONFIG, "tokenizer.json"] }
@@ -21,7 +21,7 @@ pub trait DownloadProgress {
     fn report(&self, file: &str, done: u64, total: u64);
 }
 
-/// Where models are looked for, and how they are fetched.
+/// Options for finding and fetching models.
 pub struct SourceOptions<'a> {
     /// The folder of the default model; none if the user has no home.
     pub cache: Option<PathBuf>,
@@ -31,7 +31,7 @@ pub struct SourceOptions<'a> {
     pub endpoint: String,
     /// The user's key to gated repositories.
     pub token: Option<String>,
-    /// Whether nothing may be downloaded.
+    /// `true` if nothing may be downloaded.
     pub offline: bool,
     /// Told of every download.
     pub progress: Option<&'a dyn DownloadProgress>,
@@ -81,6 +81,6 @@ impl SourceOptions<'_> {
     }
 }
 
-/// How to do without a download.
+/// Instructions for doing without a download.
 pub(super) const BY_HAND: &str =
     "put its config.json, tokenizer.json, tokenizer_config.json and *.safetensors into a folder and name that folder";

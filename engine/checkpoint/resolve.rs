@@ -76,11 +76,11 @@ fn default_model(options: &SourceOptions) -> Result<PathBuf> {
     if file.is_file() {
         return Ok(file);
     }
-    let reason = format!("{} is not there; `./run demo` and `./run model` fetch it", file.display());
+    let reason = format!("{} is not there", file.display());
     Err(no_model(DEFAULT_MODEL, reason))
 }
 
-/// Whether `name` can be a repository and no path: `owner/name`, in the hub's letters.
+/// Returns `true` if `name` can be a repository and no path: `owner/name`, in the hub's letters.
 fn is_repository(name: &str) -> bool {
     let valid = |part: &str| {
         !part.is_empty()
@@ -146,7 +146,7 @@ pub(super) fn snapshot(hub_cache: &Path, repository: &str) -> Option<PathBuf> {
     Some(folder.join("snapshots").join(revision)).filter(|folder| folder.is_dir())
 }
 
-/// What a model folder lacks, in words.
+/// Describes the first file that a model folder lacks, if any.
 pub(super) fn missing_files(folder: &Path) -> Option<String> {
     if let Some(missing) = required(&folder.join(CONFIG)).iter().find(|file| !folder.join(file).is_file()) {
         return Some((*missing).to_owned());

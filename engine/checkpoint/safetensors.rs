@@ -1,6 +1,6 @@
 //! Safetensors files as a [`Checkpoint`]: one file, or shards with an index, memory-mapped.
-//! Headers are checked by the `safetensors` crate; here they are held against the file's real length and the index.
-//! Tensors of a type that no weight has stay listed apart, so that one nobody asks for does no harm.
+//! Headers are checked by the `safetensors` crate; here they are compared with the file's real length and the index.
+//! Tensors of types that no weight has are listed apart, so that unused ones cause no error.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -33,13 +33,13 @@ pub struct Safetensors {
     others: BTreeMap<String, (usize, Entry)>,
 }
 
-/// Where a tensor's bytes lie.
+/// Location of a tensor's bytes.
 struct Place {
     shard: usize,
     bytes: Range<usize>,
 }
 
-/// What one file's header says of one tensor.
+/// A tensor's entry in a file's header.
 struct Entry {
     dtype: Dtype,
     shape: Vec<usize>,
@@ -72,7 +72,7 @@ impl Safetensors {
             let (map, header) = open_file(storage, file)?;
             shards.push(map);
             for (name, entry) in header {
-                // What the index does not place in this shard is not part of the model.
+                // Tensors that the index does not place in this shard are not part of the model.
                 if index.as_ref().is_some_and(|index| index.get(&name) != Some(file)) {
                     continue;
                 }
@@ -108,7 +108,7 @@ impl Safetensors {
         Ok(checkpoint)
     }
 
-    /// Which tensor `name` is, as an index into `tensors`.
+    /// Returns the index of tensor `name` in `tensors`.
     fn locate(&self, name: &str) -> Result<usize> {
         if let Ok(index) = self.tensors.binary_search_by(|tensor| tensor.name.as_str().cmp(name)) {
             return Ok(index);
@@ -274,7 +274,7 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Entry)>> {
     Ok(metadata.tensors().into_iter().map(|(name, info)| (name, entry(info))).collect())
 }
 
-/// Which shard holds each tensor.
+/// The shard of each tensor.
 pub(super) type Index = BTreeMap<String, String>;
 
 /// The files that hold the tensors, and the index if there is one. `folder` is what to call it all in messages.

@@ -1,4 +1,4 @@
-//! Where a model's files lie: a folder, memory, or wherever an application keeps them.
+//! Storage of a model's files: a folder, memory, or wherever an application keeps them.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -44,7 +44,7 @@ impl Deref for Bytes {
 
 /// A folder of files, wherever it lies. Names are relative to it; `/` parts them where there are folders inside.
 pub trait Storage {
-    /// What to call the file `name` in messages.
+    /// The path that stands for the file `name` in messages.
     fn path(&self, name: &str) -> PathBuf;
 
     /// The names of all files.
@@ -61,7 +61,7 @@ pub trait Storage {
     /// Of the kind [`io::ErrorKind::NotFound`] if there is no such file; the storage's own.
     fn open(&self, name: &str) -> io::Result<Bytes>;
 
-    /// Whether there is a file `name`.
+    /// Returns `true` if there is a file `name`.
     fn has(&self, name: &str) -> bool {
         self.names().is_ok_and(|names| names.iter().any(|found| found == name))
     }

@@ -3,7 +3,7 @@
 
 use crate::text::{ChatTokenizer, TextStream};
 
-/// When an answer ends, beside the model's own stop tokens and the end of the context.
+/// Limits that end an answer, in addition to the model's stop tokens and the end of the context.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Tokens of the answer.

@@ -33,13 +33,13 @@ pub struct Decoder {
     run_ahead: bool,
     /// Seconds that a round takes to the draft's device and back, if that is another.
     crossing: f64,
-    /// Whether tokens will be chosen in another way than so far.
+    /// Set if the samplers have to be rebuilt before the next prompt.
     resample: bool,
     /// Chooses K, if it is to be chosen and once costs are known; or is compared with n-grams.
     pace: Option<Pace>,
     /// The same for n-grams in a draft's place.
     ngrams: Option<Pace>,
-    /// Who proposes in the newest round. Where anybody but a draft does, no round runs ahead.
+    /// Proposer of the newest round. No round runs ahead where n-grams are looked up.
     proposer: Proposer,
     /// Rounds that were submitted and not read back, oldest first, each with its K and its record's slot.
     in_flight: VecDeque<(usize, usize)>,
@@ -50,9 +50,9 @@ pub struct Decoder {
     last_drafts: usize,
     /// Committed tokens, the prompt's included.
     tokens: Vec<u32>,
-    /// How many of them the last round committed.
+    /// Number of them that the last round committed.
     committed: usize,
-    /// Of the last round's tokens, if they were asked for.
+    /// Log-probabilities of the last round's tokens, if requested.
     logprobs: Vec<TokenLogprobs>,
     statistics: Statistics,
     last_round: RoundStatistics,
@@ -79,13 +79,13 @@ impl Decoder {
         let resample = !options.sampling.is_greedy() || options.sampling.top_logprobs.is_some();
         let rounds = RoundRecorder::new(options.method, mask, options.context, seat)?;
         Ok(Decoder {
-            // The host has to know what it tells a draft on another device.
+            // The host has to know the tokens that it sends to a draft on another device.
             run_ahead: !rounds.is_split() && options.run_ahead.unwrap_or(!device.is_software()),
             crossing: if options.drafts == DraftLength::Auto { rounds.crossing()? } else { 0.0 },
             rounds,
             resample,
             device,
-            // What tokens promise is compared by their number, unless K is chosen and costs are known.
+            // Proposers are compared by tokens per round, unless K is chosen and costs are known.
             pace: (options.with_ngrams && options.drafts != DraftLength::Auto)
                 .then(|| Pace::new(options.method, Costs::equal(), 0.0)),
             ngrams: options.with_ngrams.then(|| Pace::new(Method::Ngram, Costs::equal(), 0.0)),
@@ -109,7 +109,7 @@ impl Decoder {
         context + 2 * MAX_DRAFTS
     }
 
-    /// How it works: AR if K is 0, whatever was asked for.
+    /// The options in effect: the method is AR if K is 0, whatever was requested.
     pub fn options(&self) -> &DecoderOptions {
         &self.options
     }
@@ -131,14 +131,14 @@ impl Decoder {
         Ok(())
     }
 
-    /// Says what passes cost, for choosing K, and for choosing between a round of its own and a pass with others, as
+    /// Sets the costs of passes, for choosing K, and for choosing between a round of its own and a pass with others, as
     /// [`Pool::round`] does. Without it they are measured at the first [`Decoder::start`] if K is to be chosen.
     pub fn set_costs(&mut self, costs: Costs) {
         self.ngrams = self.ngrams.is_some().then(|| Pace::new(Method::Ngram, costs.clone(), 0.0));
         self.pace = Some(Pace::new(self.options.method, costs, self.crossing));
     }
 
-    /// Measures what passes cost. The decoder has to be started anew.
+    /// Measures the costs of passes. The decoder has to be started anew.
     ///
     /// # Errors
     ///
@@ -148,7 +148,7 @@ impl Decoder {
         let slot = self.seat().slot;
         let target = PassCost::measure_slot(self.rounds.target(), slot)?;
         let draft = match self.rounds.draft() {
-            // A model that drafts for itself costs what it costs.
+            // A model that drafts for itself has the target's costs.
             Some(draft) if Arc::ptr_eq(draft.model(), self.rounds.target().model()) => target.clone(),
             Some(draft) => PassCost::measure_slot(draft, slot)?,
             None => PassCost::from_points(&[]),
@@ -200,9 +200,9 @@ impl Decoder {
         self.read(prompt, keep_going)
     }
 
-    /// As [`Decoder::start`], but what the caches hold of `prompt` already, from its beginning on, is not read again: of
-    /// a conversation only what was said since. All methods go on with the same tokens; those of a new decoder are the
-    /// same up to rounding, since it reads as a prompt what rounds have written here.
+    /// As [`Decoder::start`], but the beginning of `prompt` that the caches already hold is not read again: of a
+    /// conversation, only the turns since are read. All methods go on with the same tokens; those of a new decoder are
+    /// the same up to rounding, since it reads as a prompt the tokens that rounds have written here.
     ///
     /// # Errors
     ///
@@ -245,7 +245,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Reads what the caches do not hold of `prompt`.
+    /// Reads the part of `prompt` that the caches do not hold.
     fn read(&mut self, prompt: &[u32], keep_going: &dyn Fn() -> bool) -> Result<()> {
         if self.options.drafts == DraftLength::Auto && self.pace.is_none() {
             let costs = self.measure_costs()?;
@@ -325,7 +325,7 @@ impl Decoder {
         &self.tokens
     }
 
-    /// What the device knows of the sequence's length and its caches, as of the last round.
+    /// Length of the sequence and state of the caches on the device, as of the last round.
     pub fn session(&self) -> Session {
         self.session
     }
@@ -345,7 +345,7 @@ impl Decoder {
         &self.statistics
     }
 
-    /// What the last round proposed and had accepted, and how long it took.
+    /// Proposals, acceptances and duration of the last round.
     pub fn last_round(&self) -> RoundStatistics {
         self.last_round
     }
@@ -356,12 +356,12 @@ impl Decoder {
         &self.logprobs
     }
 
-    /// Whether speculation pays by now, if K is chosen round by round.
+    /// Estimates whether speculation pays at present, if K is chosen round by round.
     pub fn speculation(&self) -> Option<Speculation> {
         self.pace.as_ref().filter(|_| self.options.drafts == DraftLength::Auto).map(Pace::speculation)
     }
 
-    /// What the last round proposed, accepted or not: d1 .. dK; of the round that runs ahead, if one does.
+    /// The proposals of the last round, accepted or not: d1 .. dK; those of the round that runs ahead, if there is one.
     ///
     /// # Errors
     ///
@@ -386,7 +386,7 @@ impl Decoder {
         self.settle()
     }
 
-    /// Waits for rounds that nobody will ask for any more. They write no row of a committed token's but the newest.
+    /// Waits for rounds whose results are no longer needed. They write no row of a committed token's but the newest.
     fn settle(&mut self) -> Result<()> {
         if !self.in_flight.is_empty() {
             self.in_flight.clear();

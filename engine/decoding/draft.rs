@@ -10,11 +10,11 @@ use crate::text::Tokenizer;
 /// A draft: its weights, and its mask token if it is a parallel one.
 #[derive(Clone)]
 pub struct Draft {
-    /// What to call it in messages.
+    /// Name used in messages.
     pub name: String,
     /// The weights.
     pub model: Arc<Weights>,
-    /// What a parallel draft reads in place of tokens that are not known yet.
+    /// Mask token, which a parallel draft reads in place of tokens not yet known.
     pub mask: Option<u32>,
 }
 
@@ -29,8 +29,8 @@ impl Draft {
         Ok(Draft { name: draft.name().to_owned(), model: draft.weights.clone(), mask })
     }
 
-    /// What the files alone say of a draft, before anything is uploaded: whether it can draft for a model whose tokenizer
-    /// is `target`, and its mask token.
+    /// Checks, from the files alone and before anything is uploaded, that a draft can draft for a model whose tokenizer
+    /// is `target`, and returns its mask token.
     ///
     /// # Errors
     ///

@@ -80,7 +80,7 @@ impl<'a> Generation<'a> {
         self.transcript.finish_reason()
     }
 
-    /// The decoder at work: its statistics, and what its last round did.
+    /// The decoder at work, with its statistics and its last round.
     pub fn decoder(&self) -> &Decoder {
         self.decoder
     }
@@ -104,7 +104,7 @@ impl<'a> Generation<'a> {
         let kept = self.transcript.output().len() - before;
         self.logprobs.extend(self.decoder.last_logprobs().iter().take(kept).cloned());
         if self.transcript.finish_reason().is_some() {
-            // What a round committed after the end is no part of what a conversation goes on from.
+            // Drops the tokens committed after the end: a conversation does not continue from them.
             self.decoder.truncate(self.prompt_tokens + self.transcript.output().len())?;
         }
         Ok(text)

@@ -1,12 +1,12 @@
-//! What decoders of a pool are to do in a round: whether their rows go through the target together, with how many proposals
-//! each, or whether each has a round of its own. Whatever promises the most tokens a second of all together is taken.
+//! Choice of the rounds of a pool's decoders: together in one pass of the target, with how many proposals each, or each
+//! in a round of its own. The choice with the highest estimate of total tokens per second is taken.
 
 use super::decoder::Decoder;
 use super::options::MAX_DRAFTS;
 use super::pace::{Costs, MARGIN, Promise};
 use crate::ops::MAX_ROWS;
 
-/// What a decoder is to do.
+/// Kind of round that a decoder runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// A round of its own.
@@ -15,7 +15,7 @@ pub enum Way {
     Together(usize),
 }
 
-/// What a decoder may propose in a pass with others.
+/// Proposals that a decoder can contribute to a pass with others.
 pub struct Candidate {
     /// K at most.
     pub most: usize,
@@ -32,14 +32,14 @@ impl Candidate {
     }
 }
 
-/// What decoders promise that go together: K of each, tokens, and what it takes.
+/// Estimate of a pass over several decoders: K of each, tokens and seconds.
 struct Shared {
     drafts: Vec<usize>,
     tokens: f64,
     seconds: f64,
 }
 
-/// What each of `decoders` is to do.
+/// Chooses the kind of round of each of `decoders`.
 pub fn choose_ways(decoders: &[&mut Decoder]) -> Vec<Way> {
     let mut ways = vec![Way::Alone; decoders.len()];
     // Those that promise more than a row on their own come first, the fastest before the others.

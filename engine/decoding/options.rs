@@ -1,4 +1,4 @@
-//! How a decoder works.
+//! Options of a decoder.
 
 use super::ngram::NgramOptions;
 use super::sampling_params::SamplingParams;
@@ -10,17 +10,17 @@ pub const MAX_DRAFTS: usize = 16;
 /// The longest context: beyond any model's, and small enough that no size computed from it overflows.
 pub const MAX_CONTEXT: usize = 1 << 24;
 
-/// Who proposes tokens.
+/// Method of proposing tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Method {
-    /// Nobody: one token a round.
+    /// No proposals: one token a round.
     #[default]
     Ar,
     /// An autoregressive draft, in K passes: vanilla speculative decoding.
     Vsd,
     /// A parallel draft, in one pass.
     Pard,
-    /// No model: what followed the newest tokens where they stood before, in the prompt or the answer.
+    /// No model: the tokens that followed an earlier occurrence of the newest ones, in the prompt or the answer.
     Ngram,
 }
 
@@ -36,16 +36,17 @@ impl Method {
     }
 }
 
-/// When a proposal of a draft model is accepted, where tokens are drawn.
+/// Rule by which a draft model's proposals are accepted, where tokens are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AcceptanceRule {
-    /// If it is what the target draws by the noise of its seed and position, by which the draft has drawn as well. The text
-    /// is the target's alone: every method and every K writes the same.
+    /// Accepts a proposal that equals the target's draw by the noise of its seed and position, by which the draft draws
+    /// as well. The text is the target's alone: every method and every K writes the same.
     #[default]
     Noise,
-    /// By the rejection rule of speculative sampling: with chance min(1, p / q), p being the target's chance of it and q the
-    /// draft's; else a token is drawn from what p has more than q. More proposals are accepted, and the text is distributed
-    /// as the target's, but it depends on the draft and on K. Source: Leviathan et al. 2023, arXiv:2211.17192.
+    /// The rejection rule of speculative sampling: a proposal is accepted with chance min(1, p / q), where p is its
+    /// probability under the target and q under the draft; else a token is drawn from the excess of p over q. More
+    /// proposals are accepted, and the text is distributed as the target's, but it depends on the draft and on K. Source:
+    /// Leviathan et al. 2023, arXiv:2211.17192.
     Rejection,
 }
 
@@ -64,8 +65,8 @@ impl AcceptanceRule {
 pub enum DraftLength {
     /// As many every round, 0 to [`MAX_DRAFTS`]; 0 is AR.
     Fixed(usize),
-    /// What promises the most tokens per second, round by round, by what passes cost on this device and by how often
-    /// proposals were accepted; 0 where speculation does not pay.
+    /// The K with the highest estimate of tokens per second, chosen round by round from the costs of passes on this
+    /// device and the acceptance rate; 0 where speculation does not pay.
     #[default]
     Auto,
 }
@@ -94,27 +95,27 @@ impl std::fmt::Display for DraftLength {
     }
 }
 
-/// How a decoder works. None of it but `sampling` and `acceptance` changes the text.
+/// Options of a decoder. Only `sampling` and `acceptance` change the text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecoderOptions {
-    /// Who proposes.
+    /// Method of proposing tokens.
     pub method: Method,
-    /// How many tokens.
+    /// Draft length: tokens proposed per round.
     pub drafts: DraftLength,
     /// Tokens that prompt and answer may take together.
     pub context: usize,
-    /// Whether a round is submitted before it is known what the last one committed. It hides the host's work, at the
-    /// price of surplus rows for the draft. By default GPUs do and software adapters, where rows are dear, do not. Where
-    /// n-grams are looked up, which takes knowing the tokens, no round is.
+    /// `true` to submit a round before the tokens of the last one are known. This hides the host's work at the cost of
+    /// surplus rows for the draft. By default `true` on GPUs and `false` on software adapters, where rows are expensive.
+    /// With n-gram lookup, which needs the tokens, no round runs ahead.
     pub run_ahead: Option<bool>,
-    /// When proposals are accepted, where tokens are drawn and a model proposes them.
+    /// Acceptance rule for a draft model's proposals, where tokens are drawn.
     pub acceptance: AcceptanceRule,
-    /// How many tokens are looked up to propose what followed them, by [`Method::Ngram`] or in a draft's place.
+    /// Lengths of the n-grams looked up by [`Method::Ngram`], or in a draft's place.
     pub ngram: NgramOptions,
-    /// Whether n-grams propose in a draft's place, in rounds in which they promise more than it does; at least two tokens
-    /// have to be found then. It costs nothing, but no round runs ahead.
+    /// `true` to let n-grams propose in a draft's place, in rounds where their estimate is higher; a match then has at
+    /// least two tokens. This costs nothing, but no round runs ahead.
     pub with_ngrams: bool,
-    /// How tokens are chosen.
+    /// Sampling parameters.
     pub sampling: SamplingParams,
 }
 
@@ -134,12 +135,12 @@ impl Default for DecoderOptions {
 }
 
 impl DecoderOptions {
-    /// Who proposes, as reports call it: the method, and `+ngram` where n-grams may take its place.
+    /// Name of the proposers in reports: the method, and `+ngram` where n-grams may take its place.
     pub fn proposers(&self) -> String {
         format!("{}{}", self.method.name(), if self.with_ngrams { "+ngram" } else { "" })
     }
 
-    /// Checks what can be without knowing the models.
+    /// Checks the options as far as possible without the models.
     ///
     /// # Errors
     ///
@@ -163,7 +164,7 @@ impl DecoderOptions {
         Ok(())
     }
 
-    /// The same with what follows from other fields filled in: without proposals the method is AR.
+    /// The same with dependent fields filled in: without proposals the method is AR.
     ///
     /// # Errors
     ///

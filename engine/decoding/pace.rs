@@ -1,13 +1,13 @@
-//! How many tokens to propose, round by round. A round of K proposals commits 1 + Σ Π a tokens, a the chance that the
-//! proposal at each position is accepted once those before it are; it takes a pass over K + 1 rows and the draft's. The K
-//! with the most tokens per second is taken, 0 included. Speculation that stopped paying rests and is tried again, each
-//! time after a longer rest: the draft has to read what was written meanwhile, so that trying is not free.
+//! Choice of the draft length, round by round. A round of K proposals commits 1 + Σ Π a tokens, where a is the chance
+//! that the proposal at each position is accepted if those before it are; it takes a pass over K + 1 rows and the
+//! draft's. The K with the most tokens per second is taken, 0 included. Speculation that stopped paying rests and is
+//! tried again, each time after a longer rest: a trial is not free, as the draft has to read the tokens written since.
 
 use super::options::{MAX_DRAFTS, Method};
 use crate::model::PassCost;
 use crate::ops::MAX_ROWS;
 
-/// What the passes of a target and its draft take.
+/// Costs of the passes of a target and its draft.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Costs {
     /// The target's.
@@ -32,12 +32,12 @@ impl Costs {
     }
 }
 
-/// What a round promises.
+/// Estimate of a round.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Promise {
-    /// Tokens that it commits, on the average.
+    /// Mean number of tokens that it commits.
     pub tokens: f64,
-    /// What it takes.
+    /// Time that it takes.
     pub seconds: f64,
 }
 
@@ -48,12 +48,12 @@ impl Promise {
     }
 }
 
-/// Whether speculation pays, and if not, why.
+/// Estimate of whether speculation pays, with the reason if it does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speculation {
-    /// It does.
+    /// It pays.
     Pays,
-    /// Not even if every proposal were accepted: passes over several rows are too slow here, or the draft is.
+    /// Not even full acceptance would pay: passes over several rows are too slow here, or the draft is.
     TooSlow,
     /// Too few proposals are accepted.
     TooRarelyAccepted,
@@ -82,28 +82,27 @@ pub struct Pace {
     reach: usize,
 }
 
-/// What the first proposal's chance is taken for at first, and how many checks that opinion is worth. A later position
-/// is first taken to be as good as the one before it.
+/// Prior of the first position's acceptance rate, and its weight in checks. A later position's prior is the estimate for
+/// the position before it.
 const PRIOR: f64 = 0.8;
 const PRIOR_WEIGHT: f64 = 2.0;
-/// What evidence is worth after one more check, and after a rest.
+/// Factors on the weight of evidence after one more check, and after a rest.
 const FADING: f64 = 0.98;
 const RESTED: f64 = 0.2;
 /// The shortest and the longest rest, in rounds; speculation that lasted for as many rounds as the shortest is trusted as
 /// at first.
 const SHORT_REST: usize = 32;
 const LONG_REST: usize = 1024;
-/// What it may cost to read the tokens of a rest, as a share of the time that they took to write. A draft that is dearer
-/// rests longer at first: an answer that ends meanwhile never pays, and no longer one pays often.
+/// Share of the first rest's time that reading [`SHORT_REST`] tokens with the draft may take. A more expensive draft
+/// rests longer at first: an answer that ends meanwhile never pays for it, and a longer one seldom.
 const READING: f64 = 0.01;
-/// What finding out whether speculation pays may cost, in plain rounds, and the most rounds that it is tried for: chance
-/// refuses the first proposal of many a good draft.
+/// Cost allowed for finding out whether speculation pays, in plain rounds, and the most rounds of a trial: the first
+/// proposal of a good draft is often refused by chance.
 const TRYING: f64 = 2.0;
 const MAX_TRIALS: f64 = 8.0;
-/// K is at most twice the longest run that was accepted since the last rest, and this at first: what is only hoped for
-/// should not cost much.
+/// K is at most twice the longest run accepted since the last rest, and this at first: a guess should not cost much.
 const FIRST_DRAFTS: usize = 2;
-/// What speculation has to promise over AR: times are not that exact.
+/// Factor by which speculation's estimate has to exceed AR's, since times are not that exact.
 pub const MARGIN: f64 = 1.02;
 
 impl Pace {
@@ -134,7 +133,7 @@ impl Pace {
         pace
     }
 
-    /// Whether it would not pay even if every proposal were accepted.
+    /// Returns `true` if speculation would not pay even if every proposal were accepted.
     fn is_hopeless(&self) -> bool {
         self.best(&[1.0; MAX_DRAFTS]) == 0
     }
@@ -144,7 +143,7 @@ impl Pace {
         self.best(&self.chances()).max(self.trials.min(1)).min(self.limit())
     }
 
-    /// What a round of `drafts` proposals promises.
+    /// Estimates a round of `drafts` proposals.
     pub fn promise(&self, drafts: usize) -> Promise {
         self.promise_of(&self.chances()[..drafts])
     }
@@ -154,19 +153,19 @@ impl Pace {
         if self.resting > 0 { 0 } else { (2 * self.reach).clamp(FIRST_DRAFTS, MAX_DRAFTS) }
     }
 
-    /// Takes note of a round without proposals that says nothing of how good they would have been.
+    /// Takes note of a round without proposals that says nothing about their acceptance rate.
     pub fn pass_by(&mut self) {
         if self.resting > 0 {
             self.observe(0, 0);
         }
     }
 
-    /// What passes cost.
+    /// The costs of passes.
     pub fn costs(&self) -> &Costs {
         &self.costs
     }
 
-    /// Whether speculation pays by now.
+    /// Estimates whether speculation pays at present.
     pub fn speculation(&self) -> Speculation {
         if self.choose() > 0 {
             Speculation::Pays
@@ -188,7 +187,7 @@ impl Pace {
             }
             return;
         }
-        // What follows a refused proposal was not checked.
+        // Proposals after a refused one were not checked.
         for position in 0..drafts.min(accepted + 1) {
             self.checked[position] = self.checked[position] * FADING + 1.0;
             self.accepted[position] = self.accepted[position] * FADING + f64::from(u8::from(position < accepted));
@@ -227,7 +226,7 @@ impl Pace {
         best
     }
 
-    /// What a round promises whose proposals have these chances.
+    /// Estimates a round whose proposals have these chances.
     fn promise_of(&self, chances: &[f64]) -> Promise {
         let (mut tokens, mut all_accepted) = (1.0, 1.0);
         for chance in chances {
@@ -237,7 +236,7 @@ impl Pace {
         Promise { tokens, seconds: self.seconds(chances.len(), tokens) }
     }
 
-    /// What a round takes if rounds commit `tokens` tokens each.
+    /// Estimates the seconds of a round if rounds commit `tokens` tokens each.
     fn seconds(&self, drafts: usize, tokens: f64) -> f64 {
         let k = drafts as f64;
         let draft = match self.method {

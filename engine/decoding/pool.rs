@@ -1,6 +1,5 @@
-//! Decoders that share a model's caches, each with a slot of them, and whose rows go through the model in one pass: what a
-//! pass reads of the weights serves all of them. Nobody's text depends on who decodes beside it, nor on which rounds were
-//! run together.
+//! Decoders that share a model's caches, each with a slot of them, and whose rows go through the model in one pass: the
+//! weights are read once for all of them. No text depends on the other decoders, nor on which rounds were run together.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -40,7 +39,7 @@ pub struct Pool {
     shared: Arc<Shared>,
 }
 
-/// What the decoders of a pool share.
+/// State shared by the decoders of a pool.
 struct Shared {
     device: Device,
     context: usize,
@@ -49,16 +48,16 @@ struct Shared {
     draft: Option<Draft>,
     /// The draft's caches, once a decoder asked for them. Locked while they are made.
     drafting: OnceLock<KvCachePool>,
-    /// Which slots have a decoder. Locked while caches grow.
+    /// Set for each slot that has a decoder. Locked while caches grow.
     taken: Mutex<Vec<bool>>,
 }
 
 /// A decoder's slot, which is free again once it is dropped.
 pub(super) struct CacheSlot {
     shared: Arc<Shared>,
-    /// Of target and draft.
+    /// Its index in the caches of target and draft.
     pub slot: usize,
-    /// Whether it has a draft.
+    /// Set if it has a draft.
     drafts: bool,
 }
 
@@ -97,9 +96,9 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] if an option is out of range, the context is longer than the pool's, the method lacks
-    /// its draft, or all slots have a decoder; [`Error::NoMaskToken`]; [`Error::Limit`] or [`Error::OutOfMemory`] if there is
-    /// no room for one more, in which case all goes on with those that there are.
+    /// [`Error::Option`] if an option is out of range, the context is longer than the pool's, the method lacks its draft,
+    /// or all slots have a decoder; [`Error::NoMaskToken`]; [`Error::Limit`] or [`Error::OutOfMemory`] if there is no
+    /// room for one more, in which case the existing ones go on.
     pub fn decoder(&self, options: DecoderOptions) -> Result<Decoder> {
         let options = options.checked()?;
         let (shared, target) = (&self.shared, self.shared.target.alone().model());
@@ -139,12 +138,12 @@ impl Pool {
     /// Lets each of `decoders`, which must be this pool's, go on by a round: it commits at least a token, and
     /// [`Decoder::last_tokens`] are those. Gives the rows of each pass of the target that this took.
     ///
-    /// One row of each decoder goes through the target in one pass, and as many proposals with them as pay: those of n-grams,
-    /// and those of a parallel draft, which makes them for all decoders in one pass as well. Decoders may also have rounds of
-    /// their own, one after the other. What promises the most tokens a second of all together is done, by what passes cost, as
-    /// [`Decoder::set_costs`] says, and by how often proposals were accepted; where costs are not known, one row of each is
-    /// taken. No text depends on it: decoders whose proposals are accepted by [`super::AcceptanceRule::Rejection`] have rounds of
-    /// their own.
+    /// One row of each decoder goes through the target in one pass, and as many proposals with them as pay: those of
+    /// n-grams, and those of a parallel draft, which makes them for all decoders in one pass as well. Decoders may also
+    /// have rounds of their own, one after the other. The choice with the highest estimate of total tokens per second is
+    /// taken, from the costs of passes, as [`Decoder::set_costs`] says, and the acceptance rates; where costs are not
+    /// known, one row of each is taken. No text depends on it: decoders whose proposals are accepted by
+    /// [`super::AcceptanceRule::Rejection`] have rounds of their own.
     ///
     /// # Errors
     ///
@@ -182,7 +181,8 @@ impl Pool {
         Ok(passes)
     }
 
-    /// A round of each of `members`, with so many proposals and none in flight, in one pass, whose rows are counted.
+    /// Runs a round of each of `members`, with that many proposals and none in flight, in one pass, and returns its
+    /// number of rows.
     fn round_together(&self, members: &mut [(usize, &mut Decoder)]) -> Result<usize> {
         let begin = Instant::now();
         let Shared { device, target, drafting, .. } = &*self.shared;

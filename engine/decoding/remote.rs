@@ -1,6 +1,6 @@
-//! The draft's half of a round, where the draft is on a device of its own: what was committed goes there, the draft proposes
-//! in a submit of its own, and its proposals come back to the target, a few dozen bytes each way. The host waits for them,
-//! and so it knows all tokens and no round runs ahead. What is proposed decides no token, so neither does the draft's device.
+//! The draft's half of a round, where the draft is on a device of its own: committed tokens go there, the draft proposes
+//! in a submit of its own, and its proposals come back to the target, a few dozen bytes each way. The host waits for
+//! them, so it knows all tokens and no round runs ahead. Proposals decide no token, so neither does the draft's device.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::gpu::{Buffer, Device, Pass, Readback};
 use crate::ops::Session;
 
-/// How often a crossing is timed.
+/// Number of times that a crossing is timed.
 const REPETITIONS: usize = 5;
 
 /// The bookkeeping on the draft's device.
@@ -46,14 +46,14 @@ impl RemoteDraft {
         })
     }
 
-    /// Tells the draft's device what is committed, `tokens`, of which it lacks those that the draft has not read.
+    /// Tells the draft's device the committed `tokens`, of which it lacks those that the draft has not read.
     pub fn receive(&self, session: &Session, tokens: &[u32]) {
         let first = session.draft_rows as usize;
         self.session.write(&self.device, 0, std::slice::from_ref(session));
         self.tokens.write(&self.device, 4 * first as u64, &tokens[first..]);
     }
 
-    /// Forgets what penalties count.
+    /// Forgets the counts of penalties.
     pub fn uncount(&mut self) {
         self.counted = None;
     }
@@ -69,7 +69,7 @@ impl RemoteDraft {
         fresh.is_some()
     }
 
-    /// Submits what `propose` records, and waits for `drafts` proposals.
+    /// Submits the commands that `propose` records, and waits for `drafts` proposals.
     ///
     /// # Errors
     ///

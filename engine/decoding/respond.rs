@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::model::{Batch, Sampling, Weights};
 use crate::ops::MAX_ROWS;
 
-/// How responses are written.
+/// Options for writing responses.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RespondOptions {
     /// Sequences at once, 1 to 32. No text depends on it.
@@ -24,8 +24,9 @@ pub struct RespondOptions {
     pub temperature: f32,
     /// Names the draws: each prompt has its own by this and its index.
     pub seed: u64,
-    /// Whether a pass is submitted before the last one's tokens are known. It hides the host's work, at the price of a
-    /// surplus row for each response. By default GPUs do and software adapters, where rows are dear, do not.
+    /// `true` to submit a pass before the last one's tokens are known. This hides the host's work at the cost of a
+    /// surplus row for each response. By default `true` on GPUs and `false` on software adapters, where rows are
+    /// expensive.
     pub run_ahead: Option<bool>,
 }
 
@@ -42,7 +43,7 @@ impl Default for RespondOptions {
     }
 }
 
-/// What was written for one prompt.
+/// Response to one prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
     /// The prompt's index, as it was given.
@@ -60,7 +61,7 @@ pub struct Responses<P> {
     stop_tokens: Vec<u32>,
     options: RespondOptions,
     run_ahead: bool,
-    /// What is being written in each slot.
+    /// The response being written in each slot.
     slots: Vec<Option<Unfinished>>,
     /// For the iterator: responses that it has not given yet, the next one last.
     done: Vec<Response>,
@@ -115,7 +116,7 @@ impl<P: Iterator<Item = (usize, Vec<u32>)>> Responses<P> {
         self.tokens
     }
 
-    /// Whether the last round found nothing to do.
+    /// Returns `true` if the last round found nothing to do.
     pub fn is_done(&self) -> bool {
         self.is_done
     }

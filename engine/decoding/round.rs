@@ -15,7 +15,7 @@ use crate::gpu::{Buffer, Device, Pass, Readback};
 use crate::model::{Hook, KvCachePool, ModelRunner, Sampler, SamplerTerms, Turns, Way};
 use crate::ops::{Accept, BuildInputs, ModelRole, Phase, RoundBuffers, RoundParams, Session};
 
-/// What the host knows of the sequence when it records a round: exact where no round is in flight, bounds otherwise.
+/// The host's bounds on the sequence when it records a round; they are exact where no round is in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
     /// Committed tokens, at most.
@@ -41,7 +41,7 @@ impl Bounds {
     }
 }
 
-/// Who makes a round's proposals.
+/// Source of a round's proposals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proposer {
     /// The draft model, if there is one.
@@ -61,19 +61,19 @@ pub struct RoundRecorder {
     session: Buffer,
     tokens: Buffer,
     pub proposals: Buffer,
-    /// What the draft reads of the target beside tokens, if it does.
+    /// Target states that the draft reads in addition to tokens, if it does.
     states: Option<TargetStates>,
     records: RoundOutputs,
-    /// What takes the draft's likeliest tokens.
+    /// Chooses the draft's likeliest tokens.
     likeliest: Option<Sampler>,
-    /// What chooses tokens in place of the likeliest.
+    /// Choose tokens in place of the likeliest.
     samplers: Option<Samplers>,
     /// Bookkeeping kernels by what they are told, bound on first use.
     inputs: HashMap<(ModelRole, RoundParams), BuildInputs>,
     accepts: HashMap<(usize, usize), Accept>,
 }
 
-/// Where a model's rows write their choices.
+/// Creates the buffer to which a model's rows write their choices.
 pub fn choices(device: &Device, label: &str) -> Result<Buffer> {
     Buffer::storage(device, label, 4 * 2 * MAX_DRAFTS as u64)
 }
@@ -123,22 +123,22 @@ impl RoundRecorder {
         self.seat.draft().map(KvCachePool::alone)
     }
 
-    /// What passes of the target keep of the sequence, for a draft that reads it.
+    /// The hook that keeps states in passes of the target, for a draft that reads them.
     pub fn keep(&self, way: Way) -> Option<&Hook> {
         self.states.as_ref()?.taps(way).map(|taps| &taps.keep)
     }
 
-    /// What passes of the draft read of that.
+    /// The hook that reads those states in passes of the draft.
     pub fn read_kept(&self, way: Way) -> Option<&Hook> {
         self.states.as_ref()?.taps(way).map(|taps| &taps.read)
     }
 
-    /// Binds what passes with other sequences do for a draft that reads states.
+    /// Binds the hooks for passes with other sequences, for a draft that reads states.
     pub fn prepare_together(&mut self) -> Result<()> {
         self.states.as_mut().map_or(Ok(()), |states| states.prepare_together(&self.seat, &self.session))
     }
 
-    /// Whether the draft is on another device.
+    /// Returns `true` if the draft is on another device.
     pub fn is_split(&self) -> bool {
         self.remote.is_some()
     }
@@ -157,7 +157,7 @@ impl RoundRecorder {
         self.samplers = None;
         self.remote.iter_mut().for_each(RemoteDraft::uncount);
         if self.records.top() != sampling.top_logprobs {
-            // What writes to the records is bound anew.
+            // Kernels that write to the records are bound anew.
             self.accepts.clear();
             self.records = RoundOutputs::new(&self.device, self.target(), sampling.top_logprobs)?;
         }
@@ -194,7 +194,7 @@ impl RoundRecorder {
         self.write_counts(tokens, &[]);
     }
 
-    /// Sets what penalties count: `prompt` and what was written after it.
+    /// Sets the counts of penalties: `prompt`, and `answer` after it.
     pub fn write_counts(&mut self, prompt: &[u32], answer: &[u32]) {
         self.remote.iter_mut().for_each(RemoteDraft::uncount);
         if let Some(samplers) = &self.samplers {
@@ -202,7 +202,7 @@ impl RoundRecorder {
         }
     }
 
-    /// Tells a draft on another device what is committed: `tokens`, which begin with a prompt of `prompt_tokens`.
+    /// Tells a draft on another device the committed `tokens`, which begin with a prompt of `prompt_tokens`.
     pub fn hand_over(&mut self, session: &Session, tokens: &[u32], prompt_tokens: usize) {
         let Some(remote) = &mut self.remote else { return };
         remote.receive(session, tokens);
@@ -233,7 +233,7 @@ impl RoundRecorder {
     pub fn finish_proposals(&self, pass: &mut Pass, drafts: usize, outlook: Bounds) {
         let Some(draft) = self.draft() else { return };
         for (params, outputs) in self.draft_passes(drafts, outlook) {
-            // Where the rows were is what their choices go by.
+            // Choices depend on the positions of the rows.
             self.inputs[&(ModelRole::Draft, params)].encode(pass);
             draft.pick(self.draft_sampler(), pass, outputs);
         }
@@ -251,22 +251,22 @@ impl RoundRecorder {
         self.accept(pass, drafts, slot);
     }
 
-    /// What a draft reads in place of tokens that are not known yet.
+    /// The mask token, which a draft reads in place of tokens not yet known.
     pub fn mask(&self) -> u32 {
         self.mask
     }
 
-    /// What chooses proposals.
+    /// The sampler of proposals.
     fn draft_sampler(&self) -> Option<&Sampler> {
         self.samplers.as_ref().and_then(|samplers| samplers.draft.as_ref()).or(self.likeliest.as_ref())
     }
 
-    /// Where a round reports to, and where that is copied to.
+    /// The buffer of a round's record, and the readback it is copied to.
     pub fn record(&self, slot: usize) -> (&Buffer, &Readback) {
         self.records.slot(slot)
     }
 
-    /// Records what becomes of the target's choices.
+    /// Records the acceptance of proposals by the target's choices.
     fn accept(&self, pass: &mut Pass, drafts: usize, slot: usize) {
         self.accepts[&(drafts, slot)].encode(pass);
         if let Some(samplers) = &self.samplers {
@@ -275,7 +275,7 @@ impl RoundRecorder {
         self.records.encode(pass, slot, drafts);
     }
 
-    /// Waits for the round that was submitted to `slot`, and gives what it reports.
+    /// Waits for the round that was submitted to `slot`, and returns its record.
     pub fn read(&self, drafts: usize, slot: usize) -> Result<Record> {
         self.records.read(&self.device, drafts, slot)
     }
@@ -285,7 +285,7 @@ impl RoundRecorder {
         self.proposals.write(&self.device, 0, tokens);
     }
 
-    /// Lets a draft on another device propose, and waits for what it does.
+    /// Lets a draft on another device propose, and waits for its proposals.
     fn propose_elsewhere(&self, drafts: usize, outlook: Bounds) -> Result<()> {
         let (Some(remote), Some(draft)) = (self.remote.as_ref().filter(|_| drafts > 0), self.draft()) else {
             return Ok(());

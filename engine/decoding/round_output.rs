@@ -1,5 +1,5 @@
-//! What a round reports: how many tokens it committed, which, and how probable the target found them, if that is asked
-//! for. It is all that is read back of a round.
+//! Record of a round: the number of tokens it committed, their ids, and their log-probabilities under the target, if
+//! requested. Nothing else is read back of a round.
 
 use super::options::MAX_DRAFTS;
 use super::sampling_params::TokenLogprobs;
@@ -8,7 +8,7 @@ use crate::gpu::{Buffer, Device, Pass, Readback};
 use crate::model::{ModelRunner, log_probabilities};
 use crate::ops::LogProbabilities;
 
-/// Where log-probabilities begin in a record: behind the number of tokens and the tokens.
+/// First word of the log-probabilities in a record, after the number of tokens and the tokens.
 const FIRST_WORD: usize = 2 + MAX_DRAFTS;
 
 /// The records of rounds, one for each that may be in flight.
@@ -18,13 +18,13 @@ pub struct RoundOutputs {
 }
 
 struct Logprobs {
-    /// How many of the likeliest tokens are reported.
+    /// Number of the likeliest tokens that are reported.
     top: usize,
     /// By slot.
     kernels: [LogProbabilities; 2],
 }
 
-/// What one round reports.
+/// Record of one round.
 pub struct Record {
     /// Tokens committed, as the device counts them.
     pub committed: usize,
@@ -57,18 +57,18 @@ impl RoundOutputs {
         Ok(RoundOutputs { slots, logprobs })
     }
 
-    /// How many of the likeliest tokens are reported, if log-probabilities are.
+    /// Number of the likeliest tokens that are reported, if log-probabilities are.
     pub fn top(&self) -> Option<usize> {
         self.logprobs.as_ref().map(|logprobs| logprobs.top)
     }
 
-    /// Where the round of `slot` writes its record, and where that is copied to.
+    /// The buffer of the record that the round of `slot` writes, and the readback it is copied to.
     pub fn slot(&self, slot: usize) -> (&Buffer, &Readback) {
         let (record, readback) = &self.slots[slot];
         (record, readback)
     }
 
-    /// Records what is reported beside the committed tokens, which are in the record of `slot`.
+    /// Records the log-probabilities of the committed tokens, which are in the record of `slot`, if requested.
     pub fn encode(&self, pass: &mut Pass, slot: usize, drafts: usize) {
         if let Some(Logprobs { kernels, .. }) = &self.logprobs {
             kernels[slot].encode(pass, drafts + 1);
@@ -97,7 +97,7 @@ impl RoundOutputs {
 }
 
 impl TokenLogprobs {
-    /// From what the device writes for one row.
+    /// Decodes the words that the device writes for one row.
     fn of(token: u32, row: &[u32]) -> TokenLogprobs {
         let top = row[1..].chunks(2).map(|pair| (pair[0], f32::from_bits(pair[1]))).collect();
         TokenLogprobs { token, logprob: f32::from_bits(row[0]), top }

@@ -1,6 +1,6 @@
-//! What chooses the tokens of a target and its draft where the likeliest is not what is wanted: both in the same way, by
+//! Samplers of a target and its draft where tokens other than the likeliest are wanted: both choose in the same way, by
 //! the same noise, so that the draft proposes what the target will choose; or the draft by noise of its own, where the
-//! rejection rule decides what becomes of its proposals.
+//! rejection rule decides on its proposals.
 
 use super::options::{AcceptanceRule, MAX_DRAFTS, Method};
 use super::remote::RemoteDraft;
@@ -10,7 +10,7 @@ use crate::gpu::{Buffer, Device, Pass};
 use crate::model::{ModelRunner, Sampler, SamplerTerms, Turns};
 use crate::ops::{DrawParams, PenaltyTerms, RejectionTerms, Tensor, TokenCounts, TruncationTerms};
 
-/// What chooses the tokens of target and draft.
+/// Samplers of target and draft.
 pub struct Samplers {
     pub target: Sampler,
     pub draft: Option<Sampler>,
@@ -19,7 +19,7 @@ pub struct Samplers {
     elsewhere: Option<(Buffer, TokenCounts)>,
 }
 
-/// What each token counts, and what counts those that a round commits, by its record's slot.
+/// Count of each token, and the kernels that count those a round commits, by its record's slot.
 struct Counts {
     counts: Buffer,
     rounds: [TokenCounts; 2],
@@ -100,7 +100,7 @@ impl Samplers {
         Ok(Some(Samplers { target, draft, counts, elsewhere }))
     }
 
-    /// Counts anew: `prompt` and what was written after it.
+    /// Counts anew: `prompt`, and `answer` after it.
     pub fn write_counts(&self, target: &ModelRunner, prompt: &[u32], answer: &[u32]) {
         if let Some(Counts { counts, .. }) = &self.counts {
             let model = target.model();
@@ -108,15 +108,15 @@ impl Samplers {
         }
     }
 
-    /// Records the counting of what a round of `drafts` proposals committed, whose record is in `slot`.
+    /// Records the counting of the tokens that a round of `drafts` proposals committed, whose record is in `slot`.
     pub fn count(&self, pass: &mut Pass, slot: usize, drafts: usize) {
         if let Some(Counts { rounds, .. }) = &self.counts {
             rounds[slot].encode(pass, drafts + 1);
         }
     }
 
-    /// Tells the draft's device, if it is another, the tokens that it has not counted yet, of a text of `tokens` that begins
-    /// with a prompt of `prompt_tokens`.
+    /// Tells the draft's device, if it is another, the tokens that it has not counted yet, of a text of `tokens` that
+    /// begins with a prompt of `prompt_tokens`.
     pub fn hand_over(&self, remote: &mut RemoteDraft, target: &ModelRunner, tokens: &[u32], prompt_tokens: usize) {
         if let Some((counts, _)) = &self.elsewhere
             && !remote.record(tokens)
@@ -127,7 +127,7 @@ impl Samplers {
         }
     }
 
-    /// Records the counting of what was handed over.
+    /// Records the counting of the tokens that were handed over.
     pub fn count_elsewhere(&self, pass: &mut Pass) {
         if let Some((_, kernel)) = &self.elsewhere {
             kernel.encode(pass, MAX_DRAFTS + 1);
@@ -135,9 +135,9 @@ impl Samplers {
     }
 }
 
-/// What choices are made by, on one device.
+/// Inputs of the samplers on one device.
 struct Basis {
-    /// What each token counts, and its bias, if they change logits.
+    /// Count and bias of each token, if they change logits.
     adjusted: Option<(Buffer, Buffer)>,
     /// Holds [`DrawParams`].
     noise: Buffer,

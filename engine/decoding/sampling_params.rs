@@ -1,8 +1,8 @@
-//! How tokens are chosen. Where they are drawn, the draw is argmax(logits / T + g) with Gumbel noise g that is a function
-//! of the seed, the position and the token alone (arXiv:1411.0030). A draft that draws by the same noise proposes what its
-//! target will draw, as far as their distributions agree; the check stays an equality, and the target's distribution is
-//! kept. So AR, VSD and PARD write the same tokens at any temperature, which the rejection rule of arXiv:2211.17192 gives
-//! up: there, the text depends on what was proposed.
+//! Sampling parameters. A token is drawn as argmax(logits / T + g) with Gumbel noise g that is a function of the seed,
+//! the position and the token alone (arXiv:1411.0030). A draft that draws by the same noise proposes what its target will
+//! draw, as far as their distributions agree; the check stays an equality, and the target's distribution is kept. So AR,
+//! VSD and PARD write the same tokens at any temperature. The rejection rule of arXiv:2211.17192 gives this up: there,
+//! the text depends on the proposals.
 
 use crate::error::{Error, Result};
 use crate::ops::BANNED;
@@ -18,9 +18,9 @@ pub const MAX_BIAS: f32 = 10_000.0;
 /// The most tokens whose log-probabilities are reported beside the chosen one's, as in OpenAI's interface.
 pub const MAX_LOGPROBS: usize = 20;
 
-/// How tokens are chosen: penalties, biases and bans change the logits, the temperature divides them, top-k, top-p and
+/// Sampling parameters: penalties, biases and bans change the logits, the temperature divides them, top-k, top-p and
 /// min-p leave some tokens out, in this order, and one is drawn from the rest. The defaults take the likeliest token and
-/// change nothing. None of it depends on the method or on K.
+/// change nothing. Their effect does not depend on the method or on K.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingParams {
     /// Tokens are drawn from `softmax(logits / temperature)`, 0 to [`MAX_TEMPERATURE`]; 0 takes the likeliest.
@@ -35,17 +35,18 @@ pub struct SamplingParams {
     /// Draws from tokens that are at least this share as probable as the likeliest, 0 to 1; 0: from all. Source: Nguyen et
     /// al. 2024, arXiv:2407.01082.
     pub min_p: f32,
-    /// Divides the logit of a token that prompt or answer has if it is positive, else multiplies it; 1 changes nothing. From
-    /// 1 / [`MAX_REPETITION`] to [`MAX_REPETITION`]. Source: Keskar et al. 2019, arXiv:1909.05858, as Transformers has it.
+    /// Divides the logit of a token that prompt or answer has if it is positive, else multiplies it; 1 changes nothing.
+    /// From 1 / [`MAX_REPETITION`] to [`MAX_REPETITION`]. Source: Keskar et al. 2019, arXiv:1909.05858, as Transformers
+    /// has it.
     pub repetition_penalty: f32,
-    /// Taken from the logit of a token that the answer has; what only the prompt has is none of it, as in OpenAI's
-    /// interface. 0 changes nothing. Of size [`MAX_PENALTY`] at most.
+    /// Subtracted from the logit of a token that the answer has, the prompt left out, as in OpenAI's interface. 0 changes
+    /// nothing. Of size [`MAX_PENALTY`] at most.
     pub presence_penalty: f32,
-    /// Taken from the logit of a token as often as the answer has it, the prompt left out. 0 changes nothing. Of size
-    /// [`MAX_PENALTY`] at most.
+    /// Subtracted from the logit of a token as often as the answer has it, the prompt left out. 0 changes nothing. Of
+    /// size [`MAX_PENALTY`] at most.
     pub frequency_penalty: f32,
-    /// Tokens and what is added to their logits before all else, of size [`MAX_BIAS`] at most; several for one token add
-    /// up.
+    /// Tokens and the biases added to their logits before all else, of size [`MAX_BIAS`] at most; several for one token
+    /// add up.
     pub logit_bias: Vec<(u32, f32)>,
     /// Tokens that are never chosen.
     pub banned: Vec<u32>,
@@ -72,10 +73,10 @@ impl Default for SamplingParams {
     }
 }
 
-/// How probable the model found a token that was chosen, and which ones it found likeliest.
+/// Log-probability of a chosen token, and of the likeliest ones.
 ///
-/// Natural logarithms of softmax(logits) as the model gives them: before biases, penalties, temperature and truncation, as
-/// llama.cpp and OpenAI report them. So a token that was chosen for its bias may have a very low one.
+/// Natural logarithms of softmax(logits) as the model gives them: before biases, penalties, temperature and truncation,
+/// as llama.cpp and OpenAI report them. A token chosen for its bias may therefore have a very low one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenLogprobs {
     /// The token that was chosen.
@@ -87,27 +88,27 @@ pub struct TokenLogprobs {
 }
 
 impl SamplingParams {
-    /// Whether the model's likeliest token is taken, and nothing else is asked for.
+    /// Returns `true` if the likeliest token is taken and logits are not changed.
     pub fn is_greedy(&self) -> bool {
         self.temperature == 0.0 && !self.adjusts()
     }
 
-    /// Whether tokens are left out of the draw.
+    /// Returns `true` if truncation leaves tokens out of the draw.
     pub(super) fn truncates(&self) -> bool {
         self.temperature > 0.0 && (self.top_k > 0 || self.top_p < 1.0 || self.min_p > 0.0)
     }
 
-    /// Whether it matters which tokens the text has already.
+    /// Returns `true` if choices depend on the tokens that the text already has.
     pub(super) fn counts(&self) -> bool {
         self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
     }
 
-    /// Whether logits are changed.
+    /// Returns `true` if logits are changed.
     pub(super) fn adjusts(&self) -> bool {
         self.counts() || !self.logit_bias.is_empty() || !self.banned.is_empty()
     }
 
-    /// What is added to each logit of a vocabulary of `vocab` tokens, to which all of its tokens belong.
+    /// The bias of each logit, for a vocabulary of `vocab` tokens that holds all tokens it names.
     pub(super) fn biases(&self, vocab: usize) -> Vec<f32> {
         let mut biases = vec![0.0; vocab];
         for &(id, bias) in &self.logit_bias {
@@ -119,7 +120,7 @@ impl SamplingParams {
         biases
     }
 
-    /// Checks what can be without knowing the model.
+    /// Checks the ranges that do not depend on the model.
     ///
     /// # Errors
     ///

@@ -17,7 +17,7 @@ use super::statistics::RoundStatistics;
 use crate::error::{Error, Result};
 use crate::text::ChatTokenizer;
 
-/// What one round wrote.
+/// Output of one round.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Piece {
     /// The text that became certain, whole characters only; it may be none.
@@ -26,7 +26,7 @@ pub struct Piece {
     pub tokens: Vec<u32>,
     /// Their log-probabilities, one for each, if the decoder's options ask for them.
     pub logprobs: Vec<TokenLogprobs>,
-    /// What was proposed and accepted.
+    /// Proposals, acceptances and duration of the round.
     pub round: RoundStatistics,
 }
 
@@ -48,7 +48,7 @@ struct State {
     pieces: VecDeque<Result<Piece>>,
     waker: Option<Waker>,
     finish: Option<FinishReason>,
-    /// Nothing more will come.
+    /// Set once no more pieces will come.
     is_over: bool,
 }
 
@@ -86,7 +86,7 @@ impl Drop for Ending {
 }
 
 impl AnswerStream {
-    /// Lets `decoder` read `prompt` and write an answer of the model that `text` belongs to. What goes wrong is the stream's
+    /// Lets `decoder` read `prompt` and write an answer of the model that `text` belongs to. An error is the stream's
     /// last item.
     ///
     /// # Errors
@@ -107,7 +107,7 @@ impl AnswerStream {
         Ok(AnswerStream { shared, writer: Some(writer.map_err(|source| Error::Thread { source })?) })
     }
 
-    /// Ends the answer after the round at work. What was written can still be read.
+    /// Ends the answer after the round at work. Pieces written so far can still be read.
     pub fn cancel(&self) {
         self.shared.cancelled.store(true, Ordering::Relaxed);
     }
@@ -117,7 +117,7 @@ impl AnswerStream {
         self.shared.state().finish
     }
 
-    /// Ends the answer, waits for the round at work, and gives the decoder back, for the next answer and for its statistics;
+    /// Ends the answer, waits for the round at work, and returns the decoder, for the next answer and for its statistics;
     /// none if its thread panicked.
     pub fn into_decoder(mut self) -> Option<Decoder> {
         self.cancel();

@@ -1,4 +1,4 @@
-//! What one sequence's draft reads of its target beside tokens, by position, as caches hold keys and values.
+//! Target states that one sequence's draft reads in addition to tokens, by position, as caches hold keys and values.
 
 use super::pool::CacheSlot;
 use crate::error::Result;
@@ -6,14 +6,14 @@ use crate::gpu::Buffer;
 use crate::model::{Hook, Way};
 use crate::ops::HiddenStates;
 
-/// The states of one sequence, and what passes do with them.
+/// The states of one sequence, and the hooks by which passes keep and read them.
 pub struct TargetStates {
     states: HiddenStates,
     alone: Taps,
     together: Option<Taps>,
 }
 
-/// What the target's passes keep and the draft's read.
+/// Hooks that keep states in the target's passes and read them in the draft's.
 pub struct Taps {
     pub keep: Hook,
     pub read: Hook,
@@ -31,7 +31,7 @@ impl TargetStates {
         Ok(alone.map(|alone| TargetStates { states, alone, together: None }))
     }
 
-    /// What is done in passes of this way, if that was prepared.
+    /// The hooks for passes of this way, if they were prepared.
     pub fn taps(&self, way: Way) -> Option<&Taps> {
         match way {
             Way::Alone => Some(&self.alone),
@@ -39,7 +39,7 @@ impl TargetStates {
         }
     }
 
-    /// Binds what is done in passes with other sequences, on first use.
+    /// Binds the hooks for passes with other sequences, on first use.
     pub fn prepare_together(&mut self, seat: &CacheSlot, session: &Buffer) -> Result<()> {
         if self.together.is_none() {
             self.together = Taps::new(seat, Way::Together, session, &self.states)?;

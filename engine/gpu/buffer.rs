@@ -57,12 +57,12 @@ impl Buffer {
         Buffer::create(device, label, bytes, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM)
     }
 
-    /// What [`Buffer::rows`] makes of `bytes`.
+    /// Returns the size that [`Buffer::rows`] gives to `bytes`.
     pub fn rows_bytes(device: &Device, bytes: u64) -> u64 {
         bytes.max(device.largest_uniform())
     }
 
-    /// Whether a kernel could bind `bytes` bytes.
+    /// Checks that a kernel can bind `bytes` bytes.
     ///
     /// # Errors
     ///
@@ -78,7 +78,7 @@ impl Buffer {
             needed: bytes,
             limit,
             unit: "bytes in one binding",
-            hint: "use a shorter context (-c), or a smaller model",
+            hint: "use a shorter context, or a smaller model",
         })
     }
 
@@ -209,8 +209,8 @@ pub struct Readback {
     submission: Mutex<Option<wgpu::SubmissionIndex>>,
 }
 
-/// How long a GPU is asked again and again whether it is done before this thread goes to sleep: waking up costs more than
-/// a short round's rest. A software adapter needs the cores itself.
+/// Time for which a GPU is polled before this thread goes to sleep: waking up costs more than the rest of a short round.
+/// A software adapter needs the cores itself.
 const SPIN: Duration = Duration::from_millis(2);
 
 impl Readback {

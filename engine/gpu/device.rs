@@ -1,5 +1,5 @@
 //! One open adapter: its queue, its limits, its compiled kernels, and whether it still answers.
-//! wgpu reports errors through callbacks and panics where nobody listens; here they are kept and returned by the next
+//! wgpu reports errors through callbacks and panics if there are none; here they are kept and returned by the next
 //! call that can fail.
 
 use std::collections::{HashMap, VecDeque};
@@ -54,10 +54,10 @@ struct Kernels {
 /// Kernels that are kept although nothing may run them.
 const MAX_RECENT_KERNELS: usize = 32;
 
-/// Is told of errors that wgpu reports to nobody in particular.
+/// Receives errors that wgpu reports to no particular caller.
 pub type ErrorHook = Box<dyn Fn(&wgpu::Error) + Send + Sync>;
 
-/// The first thing that went wrong; what follows it is usually its echo.
+/// The first fault; later ones are usually its consequences.
 #[derive(Default)]
 struct DeviceErrors {
     lost: Option<String>,
@@ -201,17 +201,17 @@ impl Device {
         self.inner.info.backend.to_str()
     }
 
-    /// Whether `other` is a clone of this one: what lies on one lies on the other.
+    /// Returns `true` if `other` is a clone of this one, so that they share all buffers and kernels.
     pub fn is_same(&self, other: &Device) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
 
-    /// Whether the driver checks no access of a kernel against its buffer's size.
+    /// Returns `true` if the driver does not check the accesses of a kernel against its buffer's size.
     pub fn is_bare(&self) -> bool {
         self.inner.is_bare
     }
 
-    /// Whether the adapter computes on the CPU.
+    /// Returns `true` if the adapter computes on the CPU.
     pub fn is_software(&self) -> bool {
         self.inner.info.device_type == wgpu::DeviceType::Cpu
     }
@@ -221,7 +221,7 @@ impl Device {
         self.inner.limits.max_storage_buffer_binding_size.min(self.inner.limits.max_buffer_size)
     }
 
-    /// The most of a buffer that kernels read as a uniform, in bytes: what the adapter allows, but 64 KiB at most.
+    /// The most of a buffer that kernels read as a uniform, in bytes: the adapter's limit, but 64 KiB at most.
     pub fn largest_uniform(&self) -> u64 {
         const ENOUGH: u64 = 64 << 10;
         self.inner.limits.max_uniform_buffer_binding_size.min(ENOUGH).min(self.largest_binding()) / 16 * 16
@@ -232,7 +232,7 @@ impl Device {
         self.inner.allocated.load(Ordering::Relaxed)
     }
 
-    /// Where buffers are counted.
+    /// Returns the counter of the bytes of all buffers.
     pub(super) fn allocated(&self) -> &Arc<AtomicU64> {
         &self.inner.allocated
     }
@@ -259,7 +259,7 @@ impl Device {
         device.features().contains(wgpu::Features::SUBGROUP).then_some((info.subgroup_min_size, info.subgroup_max_size))
     }
 
-    /// Whether a row of `lanes` invocations of a workgroup is made of whole subgroups, of whatever size.
+    /// Returns `true` if a row of `lanes` invocations of a workgroup is made of whole subgroups, of whatever size.
     pub fn has_uniform_slices(&self, lanes: u32) -> bool {
         self.subgroup_sizes().is_some_and(|(_, largest)| largest > 0 && lanes.is_multiple_of(largest))
     }
@@ -297,14 +297,14 @@ impl Device {
         Ok(kernel)
     }
 
-    /// What the kernels compiled so far are made of, in order.
+    /// Returns the compositions of the kernels compiled so far, in order.
     pub fn compositions(&self) -> Vec<Composition> {
         let mut compositions: Vec<Composition> = lock(&self.inner.kernels).compiled.keys().cloned().collect();
         compositions.sort();
         compositions
     }
 
-    /// Reports what went wrong since the last call, if anything did.
+    /// Reports the faults since the last call, if any.
     ///
     /// # Errors
     ///
@@ -338,7 +338,7 @@ impl Device {
         self.poll_as(wgpu::PollType::Wait { submission_index: submission, timeout: None })
     }
 
-    /// Lets the device tell what is done by now.
+    /// Lets the device report the work done by now.
     pub(super) fn poll(&self) -> Result<()> {
         self.poll_as(wgpu::PollType::Poll)
     }
@@ -367,7 +367,7 @@ impl Device {
         Ok(())
     }
 
-    /// Ends the profile and gives what it recorded: nothing, if none was started.
+    /// Ends the profile and returns it; it is empty if none was started.
     ///
     /// # Errors
     ///
@@ -404,7 +404,7 @@ impl Device {
         collected
     }
 
-    /// Whether each dispatch is to be named for debuggers.
+    /// Returns `true` if each dispatch is to be named for debuggers.
     pub(super) fn is_labelled(&self) -> bool {
         self.inner.is_labelled
     }
@@ -414,7 +414,7 @@ impl Device {
         lock(&self.inner.faults).lost.clone()
     }
 
-    /// Where kernels report accesses outside their arrays, if they do.
+    /// Returns the record of accesses outside their arrays, if kernels report them.
     pub(super) fn audit(&self) -> Option<&Audit> {
         self.inner.audit.as_ref()
     }
@@ -432,7 +432,7 @@ impl Device {
     }
 }
 
-/// Checks that `device` was created with what every kernel takes.
+/// Checks that `device` was created with the limits that every kernel needs.
 fn check_limits(device: &wgpu::Device) -> Result<()> {
     let (has, least) = (device.limits(), wgpu::Limits::default());
     let limits = |limits: &wgpu::Limits| {
@@ -458,7 +458,7 @@ fn check_limits(device: &wgpu::Device) -> Result<()> {
     }
 }
 
-/// What is known of a device from the way it was made.
+/// Properties of a device that are set when it is made.
 #[derive(Default)]
 struct Made {
     cooperative_tile: Option<u32>,
@@ -466,7 +466,7 @@ struct Made {
     is_audited: bool,
 }
 
-/// Whether a device is to be opened without robust buffer access.
+/// Returns `true` if a device is to be opened without robust buffer access.
 fn is_bare_wanted() -> bool {
     match std::env::var("PARD_ROBUST").as_deref() {
         Ok("0") => true,
@@ -475,16 +475,16 @@ fn is_bare_wanted() -> bool {
     }
 }
 
-/// Whether the kernels of an adapter of `backend` get their loops written out, and how far. Mesa's compilers (AMD, Intel,
-/// NVIDIA, Apple) make the same code of both; FXC and Metal are known to keep arrays in memory that a loop indexes.
-/// `PARD_UNROLL` decides otherwise: the budget, or `0` for none.
+/// Returns the budget for writing out the loops of kernels on `backend`, if they are written out. Mesa's compilers (AMD,
+/// Intel, NVIDIA, Apple) make the same code either way; FXC and Metal are known to keep arrays in memory that a loop
+/// indexes. `PARD_UNROLL` overrides it: the budget, or `0` for none.
 fn unroll_budget(backend: wgpu::Backend) -> Option<u32> {
     let usual = matches!(backend, wgpu::Backend::Dx12 | wgpu::Backend::Metal).then_some(UNROLL_BUDGET);
     let asked = std::env::var("PARD_UNROLL").ok().and_then(|value| value.parse().ok());
     asked.map_or(usual, |budget| Some(budget).filter(|&budget| budget > 0))
 }
 
-/// What cooperative matrices take; their kernel shares its tiles out among subgroups.
+/// Features that cooperative matrices need; their kernel shares its tiles out among subgroups.
 const COOPERATIVE: wgpu::Features =
     wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16).union(wgpu::Features::SUBGROUP);
 

@@ -23,7 +23,7 @@ pub struct Kernel {
     bindings: Vec<Binding>,
 }
 
-/// What a kernel is made of.
+/// Source files and constants of a kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Composition {
     /// Shader files, named as in [`super::shader_names`]; the first one names the kernel.
@@ -155,10 +155,7 @@ impl Kernel {
         // wgpu gives up the device where a compiler runs out of memory or fails for no reason it knows; that is all that
         // it says.
         if let Some(reason) = device.lost() {
-            let reason = format!(
-                "compiling the kernel {composition} ended it ({reason}). Update the driver; `pard tune` finds kernels \
-                 that do without this one"
-            );
+            let reason = format!("compiling the kernel {composition} ended it ({reason}); update the driver");
             return Err(Error::DeviceLost { adapter: device.name(), reason });
         }
         if let Some(error) = errors.first() {
@@ -187,7 +184,7 @@ impl Kernel {
                 resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                     buffer: buffer.raw(),
                     offset: 0,
-                    // Of a buffer larger than a uniform can be, the shader reads the beginning.
+                    // The shader reads the beginning of a buffer that is larger than a uniform can be.
                     size: match binding.kind {
                         wgpu::BufferBindingType::Uniform => {
                             NonZeroU64::new(buffer.bytes().min(device.largest_uniform()))

@@ -16,7 +16,7 @@ pub type Grid = [u32; 3];
 pub struct Dispatch {
     kernel: Arc<Kernel>,
     group: wgpu::BindGroup,
-    /// What the group keeps alive is counted as long.
+    /// Keeps the bytes of the group's buffers counted.
     _shares: Vec<Arc<AllocationGuard>>,
     grid: Grid,
 }
@@ -31,7 +31,7 @@ impl Dispatch {
         Dispatch { kernel, group, _shares: shares, grid }
     }
 
-    /// Records it over its own grid. `work` is what it has to do, for profiles.
+    /// Records it over its own grid. `work` is the dispatch's, for profiles.
     pub fn encode(&self, pass: &mut Pass, work: Work) {
         pass.dispatch(&self.kernel, &self.group, self.grid, work);
     }
@@ -59,7 +59,7 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// Records what `record` asks for and submits it; each of `copies` is then copied to its readback buffer.
+    /// Records the dispatches of `record` and submits them; each of `copies` is then copied to its readback buffer.
     ///
     /// # Errors
     ///

@@ -4,7 +4,7 @@
 use super::device::Device;
 use crate::error::{Error, Result};
 
-/// How keys and values are kept.
+/// Format of keys and values in the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CacheFormat {
     /// Half precision; values beyond 65504 are clamped.
@@ -29,7 +29,7 @@ impl CacheFormat {
         }
     }
 
-    /// How many values of a head that is `head_dim` wide, a multiple of 16, share a scale in [`CacheFormat::Q8_0`].
+    /// Values that share a scale in [`CacheFormat::Q8_0`], for heads that are `head_dim` wide, a multiple of 16.
     pub fn block(head_dim: usize) -> usize {
         if head_dim.is_multiple_of(32) { 32 } else { 16 }
     }
@@ -44,7 +44,7 @@ impl CacheFormat {
     }
 }
 
-/// What multiplies matrices, as a user asks for it.
+/// User's choice of kernels for matrix products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MatmulChoice {
     /// Ordinary instructions in f32, which every adapter has.
@@ -54,7 +54,7 @@ pub enum MatmulChoice {
     Cooperative,
 }
 
-/// What multiplies matrices. All row counts take the same kernels, so that a row's bits depend on none.
+/// Kernels for matrix products. All row counts take the same ones, so that a row's bits do not depend on the count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MatmulPath {
     /// Ordinary instructions in f32.
@@ -68,7 +68,7 @@ pub enum MatmulPath {
 }
 
 impl MatmulPath {
-    /// What `choice` is on `device`.
+    /// Resolves `choice` on `device`.
     ///
     /// # Errors
     ///
@@ -97,7 +97,7 @@ impl std::fmt::Display for MatmulPath {
     }
 }
 
-/// What multiplies quantised weights where products are plain, as a user asks for it.
+/// User's choice of kernels for quantised weights, where products are plain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum QuantisedChoice {
     /// Weights are widened to f32, and x stays as it is.
@@ -113,7 +113,7 @@ pub enum QuantisedChoice {
     Auto,
 }
 
-/// What multiplies quantised weights by the rows of a round, where products are plain. Prompts take floats.
+/// Kernels that multiply quantised weights by the rows of a round, where products are plain. Prompts take floats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum QuantisedProducts {
     /// Ordinary instructions in f32.
@@ -127,7 +127,7 @@ pub enum QuantisedProducts {
 }
 
 impl QuantisedProducts {
-    /// What `choice` is on `device` beside `products`.
+    /// Resolves `choice` on `device` beside `products`.
     ///
     /// # Errors
     ///
@@ -170,11 +170,11 @@ pub struct KernelPlan {
     pub slices: u32,
     /// Keys per part of an attention row; the parts lie at fixed absolute positions.
     pub key_split: u32,
-    /// How keys and values are kept.
+    /// Format of keys and values in the cache.
     pub cache: CacheFormat,
-    /// What multiplies matrices.
+    /// Kernels for matrix products.
     pub products: MatmulPath,
-    /// What multiplies quantised ones, where products are plain.
+    /// Kernels for quantised weights, where products are plain.
     pub quantised: QuantisedProducts,
 }
 
@@ -212,7 +212,7 @@ impl KernelPlan {
         if self.is_for_gpu() { self.key_split.max(GPU_KEY_BLOCK) } else { self.key_split }
     }
 
-    /// Whether it is one for GPUs, which have many lanes to fill and hide what memory takes behind loads in flight.
+    /// Returns `true` for a plan of GPUs, which have many lanes to fill and hide memory latency behind loads in flight.
     pub(crate) fn is_for_gpu(&self) -> bool {
         self.slices > 1
     }

@@ -147,7 +147,7 @@ shaders![
     "weights/unscaled",
 ];
 
-/// Where kernels come from: this crate's own files, some of which may be edited ones.
+/// Source of kernels: this crate's own files, some of which may be edited ones.
 #[derive(Debug, Clone, Default)]
 pub struct Shaders {
     edited: HashMap<&'static str, String>,

@@ -12,7 +12,7 @@ use crate::ops::{MAX_ROWS, Phase};
 /// Passes that a GPU is given before any is waited for, as rounds are.
 const PASSES_AHEAD: usize = 8;
 
-/// A sequence on `model` with caches for `positions` positions, whose choices go nowhere.
+/// A sequence on `model` with caches for `positions` positions, whose choices are not used.
 ///
 /// # Errors
 ///
@@ -22,7 +22,7 @@ pub fn bound_sequence(model: &Arc<Weights>, positions: usize) -> Result<ModelRun
     ModelRunner::new(model, positions, model.config().vocab_size, &choices)
 }
 
-/// Whether a row's logits had the same bits in every pass, whatever ran beside it.
+/// Bitwise comparison of a row's logits between passes of different numbers of rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alike {
     /// Numbers of rows that were compared with a row alone.

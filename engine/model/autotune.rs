@@ -1,5 +1,5 @@
-//! What was measured of one model on one adapter: the fastest variant of the row kernel for each matrix shape and number
-//! of rows, and what a whole pass then takes. Kept in the user's cache. A table changes times and no bit of a result.
+//! Measurements of one model on one adapter: the fastest variant of the row kernel for each matrix shape and number of
+//! rows, and the duration of a pass. Kept in the user's cache. A table changes times and no bit of a result.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::ops::{Epilogue, MAX_ROWS, Matmul, Matrix, RowRange, Step, Tensor, Var
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tuning {
     key: Key,
-    /// None where products are cooperative: their kernels have no variants.
+    /// Empty where products are cooperative: their kernels have no variants.
     shapes: Vec<(Shape, Vec<Choice>)>,
     /// Numbers of rows, and the seconds of a whole pass of as many.
     pass_seconds: Vec<(usize, f64)>,
@@ -28,16 +28,16 @@ pub struct Tuning {
 /// The variant for one number of rows, and why it was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Choice {
-    /// What multiplies.
+    /// The chosen variant.
     #[serde(flatten)]
     pub variant: Variant,
-    /// Its time as a share of what the usual variant takes: 1 for that itself.
+    /// Its time relative to the usual variant's; 1 for the usual variant itself.
     pub share: f64,
-    /// Whether this number of rows was measured. Others take what the next larger measured number takes.
+    /// `true` if this number of rows was measured. Others use the choice of the next larger measured number.
     pub measured: bool,
 }
 
-/// What a table was measured for. For anything else it is stale.
+/// Identifies what a table was measured for. A table with another key is stale.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Key {
     engine: String,
@@ -47,7 +47,7 @@ struct Key {
     shapes: Vec<Shape>,
 }
 
-/// What decides how fast a matrix is multiplied.
+/// Properties of a matrix that determine the speed of its product.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Shape {
     rows: usize,
@@ -56,7 +56,7 @@ struct Shape {
     format: String,
 }
 
-/// What a measurement has found so far, to go on from on another device: see [`Tuning::measure_on`].
+/// Results of a measurement so far, to be continued on another device: see [`Tuning::measure_on`].
 #[derive(Debug, Default)]
 pub struct Measured {
     shapes: Vec<(Shape, Vec<Choice>)>,
@@ -77,24 +77,24 @@ impl LeftOut {
         [self.shape.rows, self.shape.columns]
     }
 
-    /// What was tried.
+    /// The variant that was tried.
     pub fn variant(&self) -> Variant {
         self.variant
     }
 
-    /// The error's words.
+    /// The error message.
     pub fn reason(&self) -> &str {
         &self.reason
     }
 }
 
 impl Measured {
-    /// The variants that do not compile, or cost a device.
+    /// The variants that failed to compile or lost the device.
     pub fn left_out(&self) -> &[LeftOut] {
         &self.left_out
     }
 
-    /// How many matrix shapes are done.
+    /// The number of matrix shapes that are done.
     pub fn shapes(&self) -> usize {
         self.shapes.len()
     }
@@ -109,8 +109,8 @@ pub type KeepGoing<'a> = dyn Fn(f64) -> bool + 'a;
 
 /// Numbers of rows for which all variants are tried.
 const ANCHORS: [usize; 5] = [1, 4, 8, 16, MAX_ROWS];
-/// Numbers for which the usual variant is tried, and those that the next smaller and the next larger anchor chose. Most of the
-/// time goes into compiling, which is why there are not more.
+/// Numbers of rows for which only the usual variant and the choices of the next smaller and the next larger anchor are
+/// tried. Compiling takes most of the time, so there are no more of them.
 const BETWEEN: [usize; 7] = [2, 3, 6, 12, 13, 17, 24];
 /// Weights that take turns: as many of a shape as hold this many bytes, so that no cache helps more than in a pass.
 const COLD_BYTES: u64 = 24 << 20;
@@ -118,7 +118,7 @@ const COLD_BYTES: u64 = 24 << 20;
 const REPETITIONS: usize = 5;
 /// A variant this much slower than the best of its first run is not tried again.
 const HOPELESS: f64 = 1.4;
-/// What a variant must gain over the usual one: times are not that exact.
+/// Time relative to the usual variant's below which another is chosen: measurements are not exact enough for less.
 const GAIN: f64 = 0.97;
 /// Positions of the sequence whose passes are timed, and the share of the work that this is.
 const PASS_POSITIONS: usize = 64;
@@ -226,17 +226,17 @@ impl Tuning {
         true
     }
 
-    /// What a pass takes.
+    /// The duration of a pass by its number of rows.
     pub fn pass_cost(&self) -> PassCost {
         PassCost::from_points(&self.pass_seconds)
     }
 
-    /// What was chosen, by matrix shape `[weight rows, columns]`, for 1, 2, .. 32 rows.
+    /// The choices by matrix shape `[weight rows, columns]`, for 1, 2, .. 32 rows.
     pub fn choices(&self) -> impl Iterator<Item = ([usize; 2], &[Choice])> {
         self.shapes.iter().map(|(shape, choices)| ([shape.rows, shape.columns], choices.as_slice()))
     }
 
-    /// Where the table for `model` lies in `folder`.
+    /// Returns the path of the table for `model` in `folder`.
     pub fn path(folder: &Path, model: &Weights) -> PathBuf {
         folder.join(Key::of(model).file_name())
     }
@@ -389,14 +389,14 @@ fn fastest(
     Ok(Some((1..=MAX_ROWS).filter_map(|rows| choice_for(rows, &chosen)).collect()))
 }
 
-/// What was chosen for `rows` rows, or the next larger number that is among `chosen`.
+/// Returns the choice for `rows` rows: that of the smallest number in `chosen` that is not less.
 fn choice_for(rows: usize, chosen: &BTreeMap<usize, Choice>) -> Option<Choice> {
     let (&measured, choice) = chosen.range(rows..).next()?;
     let variant = restated(choice.variant, measured, rows);
     Some(Choice { variant, measured: measured == rows, ..*choice })
 }
 
-/// All variants cost a device, one after another.
+/// The error for a shape of which all variants failed, one after another.
 fn no_variant(shape: &Shape, measured: &Measured) -> Error {
     let last = measured.left_out.iter().rfind(|left| left.shape == *shape);
     let reason = format!(

@@ -1,6 +1,6 @@
-//! Several sequences on one model, one row of each in a pass: what it reads of the weights serves all of them. Each has a
-//! slot of the caches, and a row's bits are those of the same row alone, so that nobody's text depends on who runs
-//! beside it.
+//! Several sequences on one model, one row of each in a pass, which reads the weights once for all of them. Each has a
+//! slot of the caches, and a row's bits are those of the same row alone, so that no text depends on the other
+//! sequences.
 //!
 //! The host knows every row's position beforehand; only the tokens are the device's, where each pass takes what the last
 //! one chose. So a pass may be submitted before the one before it is read back.
@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, KernelPlan, Pass, Readback};
 use crate::ops::{BatchIds, BatchRow, BatchSource, MAX_ROWS, Phase, Rows, Step};
 
-/// How a sequence's tokens are chosen.
+/// Sampling parameters of a sequence.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
     /// Tokens are drawn from `softmax(logits / temperature)`; 0 takes the likeliest.
@@ -41,7 +41,7 @@ pub struct Batch {
     slots: Vec<Slot>,
     /// Passes that were submitted and not read back, oldest first.
     in_flight: VecDeque<Submitted>,
-    /// Where the next pass is read back.
+    /// Index of the readback for the next pass.
     next_readback: usize,
     positions: usize,
 }
@@ -53,7 +53,7 @@ struct Slot {
     turn: u64,
     /// Passes that it still takes part in.
     passes: usize,
-    /// Of the next pass's row, which is not where it is for a slot without passes.
+    /// Position of the next pass's row; not used in a slot without passes.
     position: usize,
     source: BatchSource,
     sampling: Sampling,
@@ -109,7 +109,7 @@ impl Batch {
         })
     }
 
-    /// Whether caches for `slots` sequences of `positions` positions could be bound, which is known before any upload.
+    /// Checks that caches for `slots` sequences of `positions` positions can be bound, before any upload.
     ///
     /// # Errors
     ///
@@ -159,12 +159,12 @@ impl Batch {
         self.slots[slot].passes = 0;
     }
 
-    /// How many sequences the next pass has rows of.
+    /// The number of sequences with a row in the next pass.
     pub fn live(&self) -> usize {
         self.slots.iter().filter(|slot| slot.passes > 0).count()
     }
 
-    /// How many passes were submitted and not read back: 2 at most.
+    /// The number of passes that were submitted and not read back, at most 2.
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
     }

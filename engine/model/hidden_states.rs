@@ -1,6 +1,6 @@
-//! What a draft reads of its target beside tokens: the target-dependent mode of PARD-2, arXiv:2605.08632. Some layers of the
-//! target leave what they make of each token, and the draft adds a projection of it to its embedding of the token that
-//! comes next. Masks, and tokens that the draft itself has proposed, come without.
+//! Hidden states of its target that a draft reads beside tokens: the target-dependent mode of PARD-2, arXiv:2605.08632.
+//! Some layers of the target store their output for each token, and the draft adds a projection of it to its embedding
+//! of the next token. Masks, and tokens that the draft itself has proposed, have none.
 
 use super::kv_cache::{KvCachePool, Way};
 use super::runner::ModelRunner;
@@ -8,23 +8,23 @@ use crate::error::Result;
 use crate::gpu::{Buffer, Pass};
 use crate::ops::{HiddenStates, LoadHidden, StoreHidden};
 
-/// What the passes of a model do with one sequence's states.
+/// Use of one sequence's hidden states by the passes of a model.
 pub enum Hook {
-    /// A target's passes keep what these layers make of each row.
+    /// A target's passes store the output of these layers for each row.
     Keep(Vec<(usize, StoreHidden)>),
-    /// A draft's passes read what was kept.
+    /// A draft's passes read the stored states.
     Read(LoadHidden),
 }
 
 impl Hook {
-    /// Records, before the first layer, what `rows` rows read.
+    /// Records, before the first layer, the loading of states for `rows` rows.
     pub(super) fn read(&self, pass: &mut Pass, rows: usize) {
         if let Hook::Read(recall) = self {
             recall.encode(pass, rows);
         }
     }
 
-    /// Records what is kept of `rows` rows behind layer `layer`.
+    /// Records the storing of `rows` rows' states behind layer `layer`.
     pub(super) fn keep(&self, layer: usize, pass: &mut Pass, rows: usize) {
         if let Hook::Keep(layers) = self {
             layers.iter().filter(|(of, _)| *of == layer).for_each(|(_, remember)| remember.encode(pass, rows));
@@ -33,8 +33,8 @@ impl Hook {
 }
 
 impl ModelRunner {
-    /// What has its passes keep the states of the sequence in slot `slot`, behind each of `layers`. `batch` is what it was
-    /// bound with.
+    /// Creates the hook with which its passes store the states of the sequence in slot `slot`, behind each of `layers`.
+    /// `batch` is the buffer that the runner was bound with.
     ///
     /// # Errors
     ///
@@ -55,8 +55,8 @@ impl ModelRunner {
 }
 
 impl KvCachePool {
-    /// What has passes of this target keep the states of the sequence in slot `slot`, behind each of `layers`: passes of that
-    /// sequence alone, or of several together.
+    /// Creates the hook with which passes of this target store the states of the sequence in slot `slot`, behind each
+    /// of `layers`: passes of that sequence alone, or of several together.
     ///
     /// # Errors
     ///
@@ -66,8 +66,8 @@ impl KvCachePool {
         sequence.keeping(batch, slot, layers, states)
     }
 
-    /// What has passes of this draft read the states of the sequence in slot `slot`, as far as `session` says that its target
-    /// has been. None if it reads none.
+    /// Creates the hook with which passes of this draft read the states of the sequence in slot `slot`, as far as its
+    /// target has run according to `session`. None if the draft reads no states.
     ///
     /// # Errors
     ///

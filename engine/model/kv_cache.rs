@@ -1,7 +1,6 @@
-//! A model with room for several sequences, each in a slot of its caches, and two ways through it: any rows of one sequence,
-//! and rows of several sequences in one pass, which reads the weights once for all of them. A row's bits are the same
-//! either way. Caches grow with the slots that are used, so that memory is taken only by those; what a pass works with
-//! beside them is there once.
+//! A model with room for several sequences, each in a slot of its caches, and two ways through it: any rows of one
+//! sequence, and rows of several sequences in one pass, which reads the weights once for all of them. A row's bits are
+//! the same either way. Caches grow with the number of slots in use; the other buffers of a pass exist once.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -25,12 +24,12 @@ struct LayerCache {
     slots: usize,
 }
 
-/// Whose rows a pass is over.
+/// The sequences whose rows a pass computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// One sequence's.
+    /// One sequence.
     Alone,
-    /// Several sequences'.
+    /// Several sequences.
     Together,
 }
 
@@ -77,7 +76,7 @@ impl KvCachePool {
         &self.alone
     }
 
-    /// Where the choices of rows go.
+    /// The buffer that the choices of rows are written to.
     pub fn choices(&self) -> &Buffer {
         &self.choices
     }
@@ -88,7 +87,7 @@ impl KvCachePool {
     ///
     /// [`crate::Error::OutOfMemory`].
     pub fn together(&self) -> Result<&Together> {
-        // Nobody grows the caches meanwhile.
+        // Keeps the caches from growing meanwhile.
         let layers = self.layers();
         if let Some(together) = self.together.get() {
             return Ok(together);
@@ -97,7 +96,7 @@ impl KvCachePool {
         Ok(self.together.get_or_init(|| together))
     }
 
-    /// The way `way`, and what it was bound with to say where each row is.
+    /// The runner for `way`, and the buffer that it was bound with, which says where each row is.
     pub(super) fn way(&self, way: Way) -> Result<(&ModelRunner, Option<&Buffer>)> {
         match way {
             Way::Alone => Ok((&self.alone, None)),
@@ -105,7 +104,7 @@ impl KvCachePool {
         }
     }
 
-    /// Sees to it that there are `slots` slots. What the caches hold stays.
+    /// Grows the caches to at least `slots` slots. Their contents stay.
     ///
     /// # Errors
     ///
@@ -132,7 +131,7 @@ impl KvCachePool {
         Ok(())
     }
 
-    /// How many slots there are.
+    /// The number of slots.
     pub fn count(&self) -> usize {
         self.layers().iter().map(|layer| layer.slots).min().unwrap_or(0)
     }
@@ -157,15 +156,15 @@ impl Together {
         Ok(Together { passes, batch, to_alone, from_alone })
     }
 
-    /// To rows from row `first` on.
+    /// Creates the [`Gather`] of ids into the rows from row `first` on.
     fn giving(model: &Weights, first: usize, ids: [&Tensor; 2]) -> Result<Gather> {
-        // What comes before them stays.
+        // Rows before them stay.
         let rows = (0..first).map(|_| u32::MAX).chain(0..MAX_ROWS as u32).chain(std::iter::repeat(u32::MAX));
         let rows: Vec<u32> = rows.take(ids[1].rows).collect();
         Gather::new(&model.device, &Buffer::with_values(&model.device, "rows given", &rows)?, ids)
     }
 
-    /// Rows from row `first` on.
+    /// Creates the [`Gather`] of the logits of rows from row `first` on.
     fn taking(model: &Weights, first: usize, tensors: [&Tensor; 2]) -> Result<Gather> {
         // Past the last row there is nothing to take.
         let ids: Vec<u32> = (first as u32..).take(MAX_ROWS).collect();
@@ -186,15 +185,15 @@ impl Together {
         self.passes.ids().write(device, 0, &ids);
     }
 
-    /// Records the pass over `rows`, which were placed, and their logits, with the `taps` of those sequences that have some.
+    /// Records the pass over the placed `rows`, and their logits, with the `taps` of the sequences that have some.
     pub(crate) fn score(&self, pass: &mut Pass, rows: &[PlacedRow], taps: &[&Hook]) -> Result<()> {
         let end = rows.iter().map(|row| row.position + 1).max().unwrap_or(0);
         self.passes.forward(pass, Phase::Decode, rows.len(), end, taps)?;
         self.passes.score(pass, rows.len())
     }
 
-    /// Records that the tokens of a sequence's rows, which are where those of one alone are, go to `rows` rows from row `first`
-    /// on. Tokens of rows behind those may be lost.
+    /// Records that the tokens of a sequence's rows, which are where those of one alone are, go to `rows` rows from row
+    /// `first` on. Tokens of rows behind those may be lost.
     pub(crate) fn give(&self, pass: &mut Pass, first: usize, rows: usize) {
         self.from_alone[first].encode(pass, first + rows);
     }

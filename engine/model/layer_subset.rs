@@ -1,5 +1,5 @@
-//! Some layers of a model on the device, which take turns in place of all: a pass over them takes what a pass of the whole
-//! model takes, and most of the upload is spared.
+//! Some layers of a model on the device, which take turns in place of all: a pass over them takes as long as a pass
+//! over the whole model, and most of the upload is spared.
 
 use std::ops::Range;
 use std::path::Path;
@@ -13,10 +13,10 @@ use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 
-/// Layers of so many bytes, and two at least: what no cache holds, so that each pass reads them from memory as it would
-/// all.
+/// Minimum size in bytes of the uploaded layers, of which there are at least two: more than any cache holds, so that
+/// each pass reads them from memory, as it would all layers.
 const COLD_BYTES: u64 = 128 << 20;
-/// Where the names of layers' tensors begin.
+/// Prefix of the names of the layers' tensors.
 const LAYERS: &str = "model.layers.";
 
 impl Model {
@@ -28,7 +28,7 @@ impl Model {
     /// Those of [`LoadOptions::plan`], [`MemoryPlan::new`] and [`Weights::upload_draft`].
     pub fn sample(device: &Device, files: &ModelFiles, options: LoadOptions, target: Option<&Model>) -> Result<Model> {
         let plan = options.plan(device)?;
-        let (config, checkpoint, choice) = (&files.config, &*files.checkpoint, options.weights);
+        let (config, checkpoint, choice) = (&files.config, &*files.checkpoint, options.dtype);
         let layers = MemoryPlan::new(config, checkpoint, choice, None)?.sample_layers(&plan, COLD_BYTES);
         let some = Config { layers: layers.len(), ..config.clone() };
         let sample = Sample::new(checkpoint, layers);
@@ -45,7 +45,7 @@ impl Model {
 /// A checkpoint of some layers of another.
 struct Sample<'a> {
     whole: &'a dyn Checkpoint,
-    /// Which of the other's layers each is.
+    /// The index of each layer in the other checkpoint.
     layers: Vec<usize>,
     tensors: Vec<TensorInfo>,
 }
@@ -62,7 +62,7 @@ impl<'a> Sample<'a> {
         Sample { whole, layers, tensors }
     }
 
-    /// What the other calls `name`.
+    /// Returns the name of tensor `name` in the other checkpoint.
     fn original(&self, name: &str) -> Result<String> {
         let Some((place, part)) = split(name) else { return Ok(name.to_owned()) };
         match self.layers.get(place) {

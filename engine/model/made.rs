@@ -1,5 +1,5 @@
-//! Models of known shapes with made-up weights, for measurements on a machine that holds no model: what they compute means
-//! nothing, what a pass over them takes is what a pass over the real one takes.
+//! Models of known shapes with made-up weights, for measurements on a machine that holds no model: their results mean
+//! nothing, but a pass takes as long as one over the real model.
 
 use std::ops::Range;
 use std::path::Path;
@@ -16,8 +16,8 @@ use crate::error::{Error, Result};
 use crate::gpu::{Device, KernelPlan};
 use crate::ops::WeightFormat;
 
-/// Layers of so many bytes at least are made, as far as the model has them, and take turns in place of all: many times
-/// what the caches of known devices hold.
+/// Minimum size of the distinct layers in bytes, unless the model is smaller; they take turns in place of all layers.
+/// Many times what the caches of known devices hold.
 const DISTINCT_BYTES: u64 = 1 << 30;
 /// Layers and vocabulary on an adapter that computes on the CPU, where whole models take too long.
 const SOFTWARE_LAYERS: usize = 2;
@@ -28,7 +28,7 @@ const POOL: usize = 1 << 16;
 /// A model's name and hyper-parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shape {
-    /// What the model is called.
+    /// The model's name.
     pub name: &'static str,
     /// Its hyper-parameters. The head is the embedding in all of them: a pass reads as much either way.
     pub config: Config,
@@ -109,20 +109,20 @@ impl Shape {
 pub struct MadeModel {
     /// The weights. It passes through as many layers as the shape has.
     pub weights: Arc<Weights>,
-    /// How many of those layers there are; they take turns.
+    /// The number of distinct layers; they take turns.
     pub distinct_layers: usize,
     /// Bytes of weights that a pass reads.
     pub pass_bytes: u64,
     /// The formats of the weights that a pass reads, with the weights of each; most weights first.
     pub formats: Vec<(WeightFormat, u64)>,
-    /// What making and uploading took.
+    /// Seconds taken to make and upload the weights.
     pub seconds: f64,
 }
 
 impl MadeModel {
-    /// Makes a model of `shape` with matrices in `format`, or in what comes closest to it for rows that its blocks do not
-    /// fit; the embedding of a K-quantised one is kept in 6 bits, as published files have it. `positions` is what a sequence
-    /// on it will have.
+    /// Makes a model of `shape` with matrices in `format`, or in the closest one to it for rows that its blocks do not
+    /// fit; the embedding of a K-quantised one is kept in 6 bits, as in published files. `positions` is the context of
+    /// a sequence on it.
     ///
     /// # Errors
     ///

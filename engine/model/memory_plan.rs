@@ -1,5 +1,5 @@
-//! What a model will be on a device, known from its files alone, and the memory that it will need there. Reports and
-//! refusals take their sums from here; a test holds them against what is really allocated.
+//! Plan of a model on a device, known from its files alone, and the memory that it will need there. Reports and
+//! refusals take their sums from here; a test compares them with the actual allocations.
 
 use super::runner::{Activations, ModelRunner};
 use super::tensor_map::{Stacked, TensorMap, end_matrices, expected_matrices, layer_matrices, projection};
@@ -18,7 +18,7 @@ pub struct MemoryEstimate {
     pub weights: u64,
     /// Keys and values of the whole context.
     pub caches: u64,
-    /// What passes work on: activations, logits, tables.
+    /// Working memory of passes: activations, logits, tables.
     pub scratch: u64,
 }
 
@@ -28,7 +28,7 @@ impl MemoryEstimate {
         [self.weights, self.caches, self.scratch].into_iter().fold(0, u64::saturating_add)
     }
 
-    /// Refuses what surely finds no room: more than `limit` bytes, or if there is none, than the device is known to have.
+    /// Checks that it fits: at most `limit` bytes, or without a limit, what the device is known to have.
     ///
     /// # Errors
     ///
@@ -73,7 +73,7 @@ pub struct MemoryPlan {
     own_head: Option<MatrixPlan>,
     head_rows: usize,
     layers: Vec<[MatrixPlan; 4]>,
-    /// Of a draft that reads its target's states.
+    /// The projection of the target's states, in a draft that reads them.
     projection: Option<MatrixPlan>,
     /// Gains, biases, and the ids of a reduced vocabulary, in bytes.
     vectors: u64,
@@ -85,7 +85,7 @@ struct MatrixPlan {
     /// The formats of its rows, and how many there are of each.
     sections: Vec<(WeightFormat, usize)>,
     columns: usize,
-    /// Whether gate and up lie in turns.
+    /// `true` if blocks of gate rows and up rows alternate.
     is_pair: bool,
 }
 
@@ -119,8 +119,8 @@ impl MatrixPlan {
 }
 
 impl MemoryPlan {
-    /// What the weights of `checkpoint`, which are those that `config` describes, will be. A draft without embeddings of its
-    /// own shares those of `target`; without it they are taken to be of 16 bits, or all is in F32.
+    /// Plans the weights of `checkpoint`, which `config` must describe. A draft without embeddings of its own shares
+    /// those of `target`; without a target they are assumed to be in 16 bits, or in F32 if all weights are.
     ///
     /// # Errors
     ///
@@ -176,13 +176,13 @@ impl MemoryPlan {
         &self.config
     }
 
-    /// How the rows of its head, its own or the embedding's, are kept.
+    /// The format of the rows of its head, its own or the embedding's.
     fn head_format(&self) -> Option<WeightFormat> {
         let head = self.own_head.as_ref().or(self.embedding.as_ref())?;
         head.sections.first().map(|&(format, _)| format)
     }
 
-    /// What every pass reads, but for the head.
+    /// The matrices that every pass reads, except the head.
     fn passing(&self) -> impl Iterator<Item = &MatrixPlan> {
         self.layers.iter().flatten().chain(&self.projection)
     }
@@ -254,12 +254,12 @@ impl MemoryPlan {
         chosen
     }
 
-    /// What it needs with one sequence on it, as [`MemoryPlan::sequence_need`] has it.
+    /// The memory needed with one sequence on it, as by [`MemoryPlan::sequence_need`].
     pub fn need(&self, device: &Device, plan: &KernelPlan, positions: usize) -> MemoryEstimate {
         MemoryEstimate { weights: self.weight_bytes(plan), ..self.sequence_need(device, plan, positions) }
     }
 
-    /// What a sequence on it needs with caches for `positions` positions; the weights are not part of it.
+    /// The memory needed by a sequence on it with caches for `positions` positions, without the weights.
     pub fn sequence_need(&self, device: &Device, plan: &KernelPlan, positions: usize) -> MemoryEstimate {
         let head = (self.head_rows * self.config.hidden_size) as u64;
         let layers: u64 = self.passing().map(MatrixPlan::weights).sum();

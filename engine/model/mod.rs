@@ -41,18 +41,18 @@ pub use tensor_map::{TARGET_PROJECTION, expected_matrices};
 pub use weight_dtype::WeightDtype;
 pub use weights::{Progress, Weights, attention_shape};
 
-/// How a model is loaded. The default keeps weights as stored and caches in 16 bits, and multiplies by plain kernels.
+/// Options for loading a model. The default keeps weights as stored and caches in 16 bits, and uses plain kernels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// How weights are kept on the device.
+    /// Format of the weights on the device.
     pub dtype: WeightDtype,
-    /// How keys and values are kept.
+    /// Format of keys and values.
     pub cache: CacheFormat,
-    /// What multiplies matrices.
+    /// Kernels used for matrix products.
     pub products: MatmulChoice,
-    /// What multiplies quantised matrices, where products are plain.
+    /// Kernels used for quantised matrices, where products are plain.
     pub quantised: QuantisedChoice,
-    /// Whether what was measured of this model on this adapter and kept in the user's cache is left unused.
+    /// Set to ignore measurements of this model on this adapter in the user's cache.
     pub ignore_tuning: bool,
 }
 
@@ -73,9 +73,9 @@ impl LoadOptions {
 pub struct Model {
     /// Its weights, shared by all decoders that run it.
     pub weights: Arc<Weights>,
-    /// What was measured of it on this adapter, if anything was.
+    /// Measurements of it on this adapter, if there are any.
     pub tuning: Option<Tuning>,
-    /// Between text and its tokens.
+    /// Tokenizer and chat template.
     pub text: ChatTokenizer,
 }
 
@@ -132,7 +132,7 @@ impl Model {
         Ok(Model::tuned(weights, files.text, options))
     }
 
-    /// Applies what was measured of it before.
+    /// Applies earlier measurements of it, if there are any.
     fn tuned(mut weights: Weights, text: ChatTokenizer, options: LoadOptions) -> Model {
         let folder = Model::tuning_folder().filter(|_| !options.ignore_tuning);
         let tuning = folder.and_then(|folder| Tuning::load(&folder, &weights));
@@ -142,12 +142,12 @@ impl Model {
         Model { weights: Arc::new(weights), tuning, text }
     }
 
-    /// Where tables of measurements are kept, if there is a place for caches.
+    /// Returns the folder of measurement tables, if there is a folder for caches.
     pub fn tuning_folder() -> Option<PathBuf> {
         SourceOptions::from_env().cache.map(|cache| cache.join("tuning"))
     }
 
-    /// What to call it.
+    /// The model's name.
     pub fn name(&self) -> &str {
         &self.text.model_name
     }

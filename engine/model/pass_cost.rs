@@ -1,4 +1,4 @@
-//! What a forward pass takes, by its rows.
+//! Duration of a forward pass by its number of rows.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use super::runner::ModelRunner;
 use crate::error::Result;
 use crate::ops::{MAX_ROWS, Phase};
 
-/// What a pass of 1 to 32 rows takes, in seconds.
+/// Duration of a pass of 1 to 32 rows, in seconds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PassCost {
     seconds: [f64; MAX_ROWS],

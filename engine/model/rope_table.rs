@@ -36,7 +36,7 @@ pub fn frequencies(config: &Config) -> Vec<f64> {
         .collect()
 }
 
-/// How much of frequency `i` is divided by YaRN's factor: 0 up to the dimension that turns `beta_fast` times over the
+/// Share of frequency `i` that is divided by YaRN's factor: 0 up to the dimension that turns `beta_fast` times over the
 /// original context, 1 from the one that turns `beta_slow` times.
 fn yarn_share(yarn: &Yarn, config: &Config, i: usize) -> f64 {
     let dims = config.head_dim as f64;

@@ -7,7 +7,7 @@ use super::hidden_states::Hook;
 use super::rope_table;
 use super::sampler::Sampler;
 use super::submit_pace::SubmitPace;
-use super::tied_draft::Shared;
+use super::tied_draft::TargetEmbeddings;
 use super::weights::{Weights, attention_shape};
 use crate::checkpoint::config::{Config, TargetLayers};
 use crate::error::{Error, Result};
@@ -30,7 +30,7 @@ pub struct ModelRunner {
     step: Buffer,
     ids: Tensor,
     embedding: Embedding,
-    /// What a draft adds to its embeddings that reads its target's states.
+    /// Adds the projected states of the target to the embeddings, in a draft that reads them.
     projection: Option<Matmul>,
     layers: Vec<Layer>,
     final_norm: RmsNorm,
@@ -44,7 +44,7 @@ pub struct ModelRunner {
 struct Layer {
     attention_norm: RmsNorm,
     qkv: Matmul,
-    /// Larger caches may take the place of those that it works on.
+    /// Replaced when the caches grow.
     cached: RwLock<CachedOps>,
     output: Matmul,
     feed_forward_norm: RmsNorm,
@@ -52,7 +52,7 @@ struct Layer {
     down: Matmul,
 }
 
-/// What a layer does with its cache.
+/// The operations of a layer that use its cache.
 pub(super) struct CachedOps {
     rope: Rope,
     attention: Attention,
@@ -66,7 +66,7 @@ pub(super) struct Activations {
     pace: Mutex<SubmitPace>,
     positions: usize,
     hidden: Tensor,
-    /// What each row reads of the target's states, of a draft that does.
+    /// The target's states that each row reads, in a draft that reads them.
     target_states: Option<Tensor>,
     normed: Tensor,
     qkv: Tensor,
@@ -91,7 +91,7 @@ impl ModelRunner {
         ModelRunner::bind(model, &activations, &caches, None, limit, &logits, choices)
     }
 
-    /// Where the logits of a pass's output rows go, `[MAX_ROWS, rows of the head]`.
+    /// Allocates the logits of a pass's output rows, `[MAX_ROWS, rows of the head]`.
     ///
     /// # Errors
     ///
@@ -133,7 +133,7 @@ impl ModelRunner {
         let rows = batch.map_or(Rows::One(&step), |batch| Rows::Many { step: &step, batch });
         let layers = (0..model.layers.len()).zip(caches).map(|(layer, cache)| Layer::new(model, layer, rows, a, cache));
         let layers = layers.collect::<Result<_>>()?;
-        let mask_row = model.shared.as_ref().map(Shared::mask_row);
+        let mask_row = model.shared.as_ref().map(TargetEmbeddings::mask_row);
         let vocabulary = model.vocabulary();
         let limit = vocabulary.map_or(limit, |vocabulary| vocabulary.below(limit));
         let listed = vocabulary.map(|vocabulary| &vocabulary.buffer);
@@ -168,8 +168,8 @@ impl ModelRunner {
         })
     }
 
-    /// What layer `layer` does with `cache`, which is to take the place of its own: see [`ModelRunner::replace_cache`].
-    /// `batch` is what the sequence was bound with.
+    /// Binds layer `layer` to `cache`, which is to replace its own: see [`ModelRunner::replace_cache`]. `batch` is the
+    /// buffer that the runner was bound with.
     ///
     /// # Errors
     ///
@@ -178,7 +178,7 @@ impl ModelRunner {
         CachedOps::new(&self.model, layer, self.rows(batch), &self.activations, cache)
     }
 
-    /// Goes on with another cache in layer `layer`.
+    /// Replaces the cache of layer `layer`.
     pub(super) fn replace_cache(&self, layer: usize, cached: CachedOps) {
         *self.layers[layer].cached.write().unwrap_or_else(PoisonError::into_inner) = cached;
     }
@@ -193,22 +193,22 @@ impl ModelRunner {
         self.activations.positions
     }
 
-    /// Where its rows are; `batch` is what the sequence was bound with.
+    /// Returns the [`Rows`] of its passes; `batch` is the buffer that the runner was bound with.
     pub(super) fn rows<'a>(&'a self, batch: Option<&'a Buffer>) -> Rows<'a> {
         batch.map_or(Rows::One(&self.step), |batch| Rows::Many { step: &self.step, batch })
     }
 
-    /// What a pass works on: the residual stream of each row.
+    /// The residual stream of each row of a pass.
     pub(super) fn hidden(&self) -> &Tensor {
         &self.activations.hidden
     }
 
-    /// Where a pass finds what its rows read of the target's states, if they do.
+    /// The target's states that a pass's rows read, if they do.
     pub(super) fn target_states(&self) -> Option<&Tensor> {
         self.activations.target_states.as_ref()
     }
 
-    /// What it shares with other ways through the same model.
+    /// The activations, which other runners of the same model share.
     pub(super) fn activations(&self) -> &Arc<Activations> {
         &self.activations
     }
@@ -218,7 +218,7 @@ impl ModelRunner {
         &self.model
     }
 
-    /// Whether the caches and scratch for `positions` positions could be bound, which is known before any upload.
+    /// Checks that caches and scratch for `positions` positions can be bound, before any upload.
     ///
     /// # Errors
     ///
@@ -247,23 +247,23 @@ impl ModelRunner {
         (config.layers as u64).saturating_mul(KvCache::bytes(format, &shape, positions)).saturating_add(states)
     }
 
-    /// Where a pass's step is written (by [`crate::ops::BuildInputs`]).
+    /// The buffer that a pass's step is written to (by [`crate::ops::BuildInputs`]).
     pub fn step(&self) -> &Buffer {
         &self.step
     }
 
-    /// Where a pass's token ids are written.
+    /// The buffer that a pass's token ids are written to.
     pub fn ids(&self) -> &Buffer {
         &self.ids.buffer
     }
 
-    /// The same, a word a row.
+    /// The same as a tensor, one word per row.
     pub(super) fn words(&self) -> &Tensor {
         &self.ids
     }
 
-    /// Records the decoder for `rows` rows, all at positions before `end`; the step and ids are on the device already. `taps`
-    /// keep states or read them.
+    /// Records the decoder for `rows` rows, all at positions before `end`; the step and ids are on the device already.
+    /// `taps` store states or read them.
     ///   h = W_embed\[ids\] + W_target · states, of a draft that reads them;  for each layer:
     ///   n = RMSNorm(h);  h += Wₒ · Attention(RoPE(W_q·n), RoPE(W_k·n), W_v·n)
     ///   n = RMSNorm(h);  h += W_down · (SiLU(W_gate·n) ⊙ (W_up·n))
@@ -277,7 +277,7 @@ impl ModelRunner {
             taps.iter().for_each(|tap| tap.read(pass, rows));
             projection.encode(pass, role, rows)?;
         }
-        // Of a sample a few layers take turns.
+        // With a subset of the layers uploaded, they take turns.
         for (index, layer) in self.layers.iter().cycle().take(self.model.config.layers).enumerate() {
             pass.layer(Some(index));
             layer.attention_norm.encode(pass, rows);
@@ -458,7 +458,7 @@ impl ModelRunner {
         self.logits.buffer.read(self.device(), 0, outputs * self.logits.width)
     }
 
-    /// Where the logits of a pass's output rows are, and how many of each row are those of tokens that may be chosen.
+    /// The logits of a pass's output rows, and how many of each row are those of tokens that may be chosen.
     pub(super) fn scores(&self) -> (&Tensor, usize) {
         (&self.logits, self.limit)
     }
@@ -497,7 +497,11 @@ impl Activations {
             attended: attended?,
             gated: gated?,
             scratch: AttentionScratch::new(device, &model.plan, &shape, positions)?,
-            angles: Buffer::with_values(device, "rotary angles", &rotary::angles(config, angle_positions(positions)))?,
+            angles: Buffer::with_values(
+                device,
+                "rotary angles",
+                &rope_table::angles(config, angle_positions(positions)),
+            )?,
         })
     }
 
@@ -516,7 +520,7 @@ impl Activations {
         let parts: u64 = AttentionScratch::bytes(plan, &attention_shape(config), positions).into_iter().sum();
         let angles = 4 * (angle_positions(positions) * config.head_dim) as u64;
         let states = config.target_layers.as_ref().map_or(0, |target| tensor(rows, target.width() as u64));
-        // What integer products read: normed, attended and gated rows, and states.
+        // The rows that integer products read: normed, attended and gated rows, and states.
         let integers = match plan.quantised {
             QuantisedProducts::Float => 0,
             QuantisedProducts::Integer { .. } => {
@@ -535,7 +539,7 @@ fn prompt_rows(multiplications: u64) -> usize {
     affordable.clamp(MAX_ROWS as u64, MAX_PROMPT_ROWS as u64) as usize
 }
 
-/// What each row of a pass works on, with its width.
+/// The activations of each row of a pass, with their widths.
 fn row_widths(config: &Config) -> [(&'static str, usize); 6] {
     [
         ("hidden", config.hidden_size),

@@ -1,5 +1,5 @@
-//! How the tokens of a sequence's rows are chosen where the likeliest is not what is wanted: penalties and biases change
-//! the logits, truncation says which tokens may be drawn, and noise or the rejection rule draws one.
+//! Choice of a sequence's tokens where it is not simply the likeliest: penalties and biases change the logits,
+//! truncation limits the tokens that may be drawn, and noise or the rejection rule draws one.
 
 use super::runner::ModelRunner;
 use crate::error::Result;
@@ -9,7 +9,7 @@ use crate::ops::{
     Tensor, Truncation, TruncationTerms,
 };
 
-/// What tokens are chosen by.
+/// Parameters of the choice of tokens.
 #[derive(Clone, Copy, Default)]
 pub struct SamplerTerms<'a> {
     /// Changes logits first.
@@ -18,7 +18,7 @@ pub struct SamplerTerms<'a> {
     pub truncation: Option<TruncationTerms>,
     /// Holds [`crate::ops::DrawParams`]; without it the likeliest is taken.
     pub draw: Option<&'a Buffer>,
-    /// Where each token's chance to be drawn goes, `[choices, vocab]`, and the temperature.
+    /// Destination of the probability of each token, `[choices, vocab]`, and the temperature.
     pub chances: Option<(&'a Tensor, f32)>,
     /// Chooses in place of `draw`, by the chances.
     pub rejection: Option<RejectionTerms<'a>>,
@@ -132,7 +132,7 @@ impl Turn {
     }
 }
 
-/// How probable `sequence` found the tokens that `record` reports, as [`LogProbabilities::new`] has it.
+/// Log-probabilities under `sequence` of the tokens that `record` reports, as by [`LogProbabilities::new`].
 ///
 /// # Errors
 ///

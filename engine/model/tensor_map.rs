@@ -1,5 +1,5 @@
-//! Which of a checkpoint's tensors make which matrix, and in what formats they are kept: what is planned from the files
-//! alone and what is uploaded both come from here.
+//! Maps a checkpoint's tensors to matrices and to the formats they are kept in. Both the plan from the files alone and
+//! the upload use it.
 
 use std::ops::Range;
 
@@ -19,12 +19,12 @@ pub fn expected_matrices(config: &Config) -> Vec<(String, [usize; 2])> {
     ends.chain(layers).chain(projection(config)).flat_map(TensorMap::shapes).collect()
 }
 
-/// What a matrix is made of: tensors one below the other.
+/// The tensors that make up a matrix, one below the other.
 pub(super) struct TensorMap {
     pub names: Vec<String>,
-    /// How high each is.
+    /// Rows of each.
     pub rows: Vec<usize>,
-    /// How wide all are.
+    /// Columns of all.
     pub columns: usize,
 }
 
@@ -38,7 +38,7 @@ impl TensorMap {
         self.names.into_iter().zip(self.rows).map(move |(name, rows)| (name, [rows, self.columns]))
     }
 
-    /// How they are kept: neighbours of one kind are one section.
+    /// Returns the sections that they become: neighbours of one kind are one section.
     pub fn stacks<'a>(&self, checkpoint: &'a dyn Checkpoint, choice: WeightDtype) -> Result<Vec<Stacked<'a>>> {
         let mut stacks: Vec<Stacked> = Vec::new();
         for (name, &height) in self.names.iter().zip(&self.rows) {
@@ -51,12 +51,12 @@ impl TensorMap {
         Ok(stacks)
     }
 
-    /// How gate and up are kept.
+    /// Returns gate and up in a common format.
     pub fn pair<'a>(&self, checkpoint: &'a dyn Checkpoint, choice: WeightDtype) -> Result<Stacked<'a>> {
         let stack = |index: usize| Stacked::new(checkpoint, choice, &self.names[index], self.rows[index], self.columns);
         let (mut both, up) = (stack(0)?, stack(1)?);
         // A lane's gate and up are read alike.
-        both.format = weight_choice::common(both.format, up.format);
+        both.format = weight_dtype::common(both.format, up.format);
         both.tensors.extend(up.tensors);
         Ok(both)
     }
@@ -68,10 +68,10 @@ pub(super) fn end_matrices(config: &Config) -> [TensorMap; 2] {
     ["model.embed_tokens.weight", "lm_head.weight"].map(|name| TensorMap::new(&[name], &rows, config.hidden_size))
 }
 
-/// The tensor that holds what a draft makes of its target's states, `[hidden, layers · target's hidden]`.
+/// The tensor that projects the states of a draft's target, `[hidden, layers · target's hidden]`.
 pub const TARGET_PROJECTION: &str = "pard.target_projection.weight";
 
-/// What projects a target's states, of a draft that reads them.
+/// The projection of a target's states, in a draft that reads them.
 pub(super) fn projection(config: &Config) -> Option<TensorMap> {
     let target = config.target_layers.as_ref()?;
     Some(TensorMap::new(&[TARGET_PROJECTION], &[config.hidden_size], target.width()))
@@ -97,10 +97,10 @@ pub(super) fn layer_matrices(config: &Config, layer: usize) -> [TensorMap; 4] {
 /// Tensors one below the other, all `columns` wide, that become weights of one format.
 pub(super) struct Stacked<'a> {
     checkpoint: &'a dyn Checkpoint,
-    /// What the file says of each, and its rows.
+    /// Each tensor's description in the file, and its rows.
     tensors: Vec<(&'a TensorInfo, usize)>,
     columns: usize,
-    /// That of the weights.
+    /// The format of the weights.
     pub format: WeightFormat,
 }
 
@@ -117,17 +117,17 @@ impl<'a> Stacked<'a> {
         Ok(Stacked { checkpoint, tensors: vec![(info, rows)], columns, format: choice.format(info) })
     }
 
-    /// Whether their bytes are taken as they are.
+    /// Returns `true` if their bytes are used as stored.
     pub fn as_stored(&self) -> bool {
         self.tensors.iter().all(|(info, _)| info.stored.blocks() == Some(self.format))
     }
 
-    /// What neighbours must have in common.
+    /// Key by which neighbours are joined.
     fn kind(&self) -> (WeightFormat, bool) {
         (self.format, self.as_stored())
     }
 
-    /// How many rows there are.
+    /// The number of rows.
     pub fn rows(&self) -> usize {
         self.tensors.iter().map(|(_, rows)| rows).sum()
     }
@@ -163,11 +163,11 @@ impl<'a> Stacked<'a> {
         Ok(())
     }
 
-    /// What to tell of tensors that are not kept as they are, though nothing else was asked for.
+    /// Notices about tensors that change their format though no format was asked for.
     pub fn notices(&self, choice: WeightDtype) -> Vec<String> {
         let changed = |stored: StoredType| match stored {
             StoredType::F32 if self.format != WeightFormat::F32 => {
-                Some("F32 weights are rounded to BF16; --weights f32 keeps them".to_owned())
+                Some("F32 weights are rounded to BF16; weights in f32 keep them".to_owned())
             }
             StoredType::Quantised(name) if stored.blocks() != Some(self.format) => {
                 Some(format!("{name} weights are kept as {}", self.format.name().to_uppercase()))

@@ -18,11 +18,11 @@ pub const MASK_EMBEDDING: &str = "pard.mask_embedding";
 /// The tensor that holds the ids of the output vocabulary, ascending, if it is a reduced one: `[N]` of I32 or U32.
 pub const VOCABULARY: &str = "pard.vocabulary";
 
-/// What such a draft has in place of embeddings.
+/// Replacement for the embeddings of such a draft.
 pub(super) struct TargetEmbeddings {
     mask: u32,
     mask_row: Tensor,
-    /// Whether embedding and head are copies, since the target is on another device.
+    /// `true` if embedding and head are copies, since the target is on another device.
     pub is_copy: bool,
     pub vocabulary: Option<Vocabulary>,
 }
@@ -45,7 +45,7 @@ impl Vocabulary {
         Ok(Vocabulary { buffer: Buffer::with_values(device, "vocabulary", &ids)?, ids })
     }
 
-    /// How many of its tokens have ids below `limit`; they are its first.
+    /// The number of its tokens with ids below `limit`; they are its first.
     pub fn below(&self, limit: usize) -> usize {
         self.ids.partition_point(|&id| (id as usize) < limit)
     }
@@ -77,7 +77,7 @@ pub fn vocabulary(config: &Config, checkpoint: &dyn Checkpoint) -> Result<Option
     }
 }
 
-/// Checks that a draft of `config` can have of `target` what it needs of it: embeddings, states. `checkpoint` names its files.
+/// Checks that `target` has what a draft of `config` needs of it: embeddings, states. `checkpoint` names its files.
 ///
 /// # Errors
 ///

@@ -1,9 +1,9 @@
-//! Which format each of a model's tensors gets on the device.
+//! Format of each of a model's tensors on the device.
 
 use crate::checkpoint::{StoredType, TensorInfo};
 use crate::ops::WeightFormat;
 
-/// How weights are kept on the device.
+/// Format of the weights on the device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum WeightDtype {
     /// As stored; F32 tensors become BF16.
@@ -17,7 +17,7 @@ pub enum WeightDtype {
     Quantised {
         /// The format of the layers' matrices.
         layers: WeightFormat,
-        /// That of the embedding and the head.
+        /// The format of the embedding and the head.
         ends: WeightFormat,
     },
 }

@@ -22,9 +22,9 @@ pub struct Weights {
     pub(super) layers: Vec<LayerWeights>,
     pub(crate) final_norm: Tensor,
     pub(super) head: Option<Arc<Matrix>>,
-    /// What a draft has whose embedding and head are its target's.
+    /// Set for a draft whose embedding and head are its target's.
     pub(super) shared: Option<TargetEmbeddings>,
-    /// Of a draft that reads its target's states.
+    /// The projection of the target's states, in a draft that reads them.
     pub(super) projection: Option<Matrix>,
     pub(super) notices: Vec<String>,
 }
@@ -101,7 +101,7 @@ impl Weights {
         &self.plan
     }
 
-    /// What a user may want to know of the upload, such as a change of precision.
+    /// Notices about the upload, such as a change of precision.
     pub fn notices(&self) -> &[String] {
         &self.notices
     }
@@ -113,7 +113,7 @@ impl Weights {
         self.layer_matrices().chain(ends.into_iter().flatten().map(Arc::as_ref)).map(Matrix::bytes).sum()
     }
 
-    /// Whether the embedding is its own, and whether the head, if there is one beside the embedding.
+    /// Returns whether the embedding is its own, and whether the head is, if it is not the embedding.
     fn owns(&self) -> [bool; 2] {
         match &self.shared {
             None => [true, true],

@@ -70,7 +70,7 @@ impl AttentionScratch {
         })
     }
 
-    /// Whether `new` would find room in one binding.
+    /// Checks that the parts of `new` fit in one binding.
     ///
     /// # Errors
     ///
@@ -104,7 +104,7 @@ enum Span {
 }
 
 impl Span {
-    /// How many keys they are at most: 0 if all.
+    /// Returns the number of keys at most: 0 if all.
     fn keys(self, plan: &KernelPlan) -> u32 {
         match self {
             Span::Part => plan.key_split,
@@ -114,25 +114,25 @@ impl Span {
     }
 }
 
-/// How the first kernel is laid on the device. The variants differ in no rounding.
+/// Launch configuration of the first kernel. All variants round alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AttentionVariant {
     /// Pairs of (row, query head) per workgroup.
     pairs: u32,
     /// Keys that a workgroup walks.
     span: Span,
-    /// Whether the queries are a uniform.
+    /// `true` if the queries are bound as a uniform.
     uniform: bool,
     loads: Loads,
 }
 
-/// What a lane of the first kernel has in flight, and where it has queries from.
+/// Loads that a lane of the first kernel has in flight, and the source of its queries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Loads {
     /// Eights of keys.
     keys: u32,
     values: u32,
-    /// Whether workgroup memory holds the queries.
+    /// `true` if workgroup memory holds the queries.
     hold: bool,
 }
 
@@ -146,7 +146,7 @@ impl Loads {
     /// For subgroups whose lanes load each for itself.
     const FIXED: Loads = Loads { keys: 4, values: 8, hold: true };
 
-    /// What suits `device`'s compiler.
+    /// Returns the loads that suit `device`'s compiler.
     fn of(device: &Device, plan: &KernelPlan, span: Span) -> Loads {
         let loads = match device.subgroup_sizes() {
             _ if !plan.is_for_gpu() => Loads::CPU,
@@ -168,11 +168,11 @@ pub struct Attention {
     device: Device,
     /// Bound to write parts and to write the whole, each with the queries as storage and as a uniform.
     bound: [[Dispatch; 2]; 2],
-    /// Over what parts leave and over what blocks do: the same on a CPU.
+    /// Merges of parts and of blocks: the same on a CPU.
     merges: [Dispatch; 2],
     kernels: Mutex<HashMap<AttentionVariant, Arc<Kernel>>>,
     pieces: Pieces,
-    /// Whether each row is of a sequence of its own.
+    /// `true` if each row belongs to a sequence of its own.
     is_batch: bool,
     /// Rows of queries that a uniform holds; none on GPUs, which read them from a cache.
     uniform_rows: usize,
@@ -180,7 +180,7 @@ pub struct Attention {
     entries: usize,
     shape: AttentionShape,
     plan: KernelPlan,
-    /// How many keys a row sees, if not all up to its own.
+    /// Keys that a row sees, if not all up to its own.
     window: Option<usize>,
 }
 
@@ -336,7 +336,7 @@ impl Attention {
         kv_heads as u32 * ((rows * heads / kv_heads) as u32).div_ceil(pairs)
     }
 
-    /// What each of `groups` workgroups and more for each further span is to walk.
+    /// Chooses the keys that a workgroup walks, given `groups` workgroups for each span.
     fn span(&self, rows: usize, end: usize, groups: u32) -> Span {
         let [parts, blocks] = [self.plan.key_split, self.plan.key_block()].map(|keys| self.spans(rows, end, keys));
         // A single span needs no merge, whose result for it is the span's own, bit for bit.
@@ -373,9 +373,9 @@ impl Attention {
         Ok(kernel)
     }
 
-    /// What the first kernel has to do. The keys are read once for all rows; the last row ends at `end`, each before it
-    /// sees one key less, unless a window moves on with it. Of a batch each row has keys of its own, as many as the longest
-    /// at most.
+    /// Work of the first kernel. The keys are read once for all rows. The last row ends at `end`, and each row before it
+    /// sees one key less, unless a window moves on with it. In a batch each row has keys of its own, as many as the
+    /// longest at most.
     fn work(&self, rows: usize, end: usize, spans: usize) -> Work {
         let AttentionShape { heads, kv_heads, head_dim } = self.shape;
         let width = heads * head_dim;
@@ -391,11 +391,11 @@ impl Attention {
         Work::of(rows, [heads, keys], cache_bytes + 4 * rows * width + out_bytes, 4 * width * scores).stored()
     }
 
-    /// Pairs per workgroup for `rows` rows. Of a batch all must be of one row.
+    /// Pairs per workgroup for `rows` rows. In a batch all must be of one row.
     fn pairs(device: &Device, plan: &KernelPlan, shape: &AttentionShape, is_batch: bool, rows: usize) -> u32 {
         let group = (shape.heads / shape.kv_heads) as u32;
         let rows = rows.min(MAX_ROWS) as u32;
-        // Scores, what reduces them, what merges them, and on some GPUs its query, for each pair.
+        // Scores, their partial sums, the merge's factors, and on some GPUs the query, for each pair.
         let unit = unit(plan, Span::All);
         let numbers = unit + PARTIALS + unit / plan.key_split * 2 * (PARTIALS + 1) + 3;
         let numbers = numbers + if plan.is_for_gpu() { shape.head_dim as u32 } else { 0 };
@@ -419,7 +419,7 @@ impl Attention {
     }
 }
 
-/// What the shaders know of the window: 0 is none.
+/// Returns the window as a shader constant: 0 is none.
 fn window_constant(window: Option<usize>) -> (&'static str, u32) {
     ("WINDOW", window.unwrap_or(0) as u32)
 }
@@ -435,7 +435,7 @@ fn unit(plan: &KernelPlan, span: Span) -> u32 {
     }
 }
 
-/// What lays the merge of what workgroups that walk `span` leave.
+/// Returns the constants of the merge kernel for workgroups that walk `span`.
 fn merge_constants(plan: &KernelPlan, shape: &AttentionShape, span: Span) -> [(&'static str, u32); 6] {
     let chunks = (shape.head_dim / 4) as u32;
     let slots = if span.keys(plan) < plan.key_block() { MERGE_SLOTS.min(MERGE_WIDTH / chunks) } else { 1 };
@@ -450,9 +450,9 @@ fn merge_constants(plan: &KernelPlan, shape: &AttentionShape, span: Span) -> [(&
     ]
 }
 
-/// What all variants of the first kernel share.
+/// Parts that all variants of the first kernel share.
 struct Pieces {
-    /// How the cache is read, and whose the rows are.
+    /// Files for the format of the cache and for the rows' sequences.
     files: Vec<&'static str>,
     constants: Vec<(&'static str, u32)>,
     plan: KernelPlan,

@@ -4,12 +4,12 @@ use super::MAX_ROWS;
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
-/// Whose the rows of a pass are. A row's result is the same either way, bit for bit.
+/// Sequences that the rows of a pass belong to. A row's result is the same either way, bit for bit.
 #[derive(Clone, Copy)]
 pub enum Rows<'a> {
-    /// Of one sequence: row r is at position `step.start + r` of slot `step.slot`. The buffer holds a [`super::Step`].
+    /// One sequence: row r is at position `step.start + r` of slot `step.slot`. The buffer holds a [`super::Step`].
     One(&'a Buffer),
-    /// Each of a sequence of its own.
+    /// A sequence for each row.
     Many {
         /// Holds a [`super::Step`], of which only the numbers of rows count.
         step: &'a Buffer,
@@ -41,7 +41,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// What kernels bind beside the step.
+    /// Returns the buffer that kernels bind beside the step.
     pub(super) fn batch(self) -> Option<&'a Buffer> {
         match self {
             Rows::One(_) => None,
@@ -66,13 +66,13 @@ pub struct BatchRow {
     pub position: u32,
     /// Its sequence's slot of the caches.
     pub slot: u32,
-    /// Names the noise that its token is drawn by.
+    /// Seed of the noise that its token is drawn by.
     pub seed: u32,
     /// 0: the likeliest token is taken.
     pub temperature: f32,
 }
 
-/// Where a row's token comes from, as shaders/batch_ids.wgsl lays it out.
+/// Source of a row's token, as shaders/batch_ids.wgsl lays it out.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct BatchSource {
@@ -84,7 +84,7 @@ impl BatchSource {
     /// No row is called so.
     const NO_ROW: u32 = u32::MAX;
 
-    /// What the pass before chose in row `row`.
+    /// The token that the previous pass chose in row `row`.
     pub fn row(row: usize) -> BatchSource {
         BatchSource { row: row as u32, token: 0 }
     }
@@ -101,7 +101,7 @@ pub struct BatchIds {
 }
 
 impl BatchIds {
-    /// `ids[r]` = what `sources[r]` names: a token, or one of `choices`.
+    /// `ids[r]` = the token that `sources[r]` holds, or the one of `choices` that it names.
     ///
     /// Shapes: `sources` holds a [`BatchSource`] a row, `choices` and `ids` a u32.
     ///

@@ -1,6 +1,6 @@
 //! The matrix product by cooperative matrices, shaders/matmul_cooperative.wgsl, for [`super::Matmul`].
-//! One kernel serves every row count and prompts as well. What varies is how much a workgroup takes on at a time, which
-//! changes no bit: only the matrices' side, a part of the plan, and [`CHUNK`] do.
+//! One kernel serves every row count and prompts as well. Only the share of a workgroup varies, which changes
+//! no bit: only the matrices' side, a part of the plan, and [`CHUNK`] do.
 
 use std::sync::{Arc, OnceLock};
 
@@ -27,7 +27,7 @@ pub(super) struct Cooperative {
     pair: u32,
     /// f16 values that one weight takes.
     weight_halves: u32,
-    /// How weights are read, and what becomes of a sum.
+    /// Files that read the weights and finish a sum.
     files: Vec<&'static str>,
     row_set: RowRange,
     /// By tiles of rows.
@@ -35,7 +35,7 @@ pub(super) struct Cooperative {
     prompt_kernel: OnceLock<Arc<Kernel>>,
 }
 
-/// What one workgroup takes on.
+/// Share of a product that one workgroup computes.
 #[derive(Clone, Copy)]
 struct Share {
     /// Tiles of x rows, and of weight rows.

@@ -1,10 +1,10 @@
-//! What the device does at most, by the simplest kernels there are: shaders/bandwidth.wgsl and shaders/multiply.wgsl.
-//! Other kernels are held against it. A data sheet would say more, of a device that does nothing else.
+//! Peak rates of the device, by the simplest kernels there are: shaders/bandwidth.wgsl and shaders/multiply.wgsl. Other
+//! kernels are compared with them. A data sheet would state more, for a device that does nothing else.
 
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Dispatch, KernelPlan, Pass, Work};
 
-/// What no cache holds: four times the largest of the devices we know (an H200 has 50 MB, a desktop CPU 32 MB).
+/// Bytes that no cache holds: more than five times the largest known (an H200 has 50 MB, a desktop CPU 32 MB).
 pub const COLD_BYTES: u64 = 256 << 20;
 /// One source; two of them hold the cold bytes, and each fits the smallest binding there is.
 const SOURCE_BYTES: u64 = 128 << 20;
@@ -14,10 +14,10 @@ const STREAMS: [u32; 3] = [1, 4, 8];
 const MULTIPLY_STEPS: u32 = 1024;
 /// Its sums of four per invocation: too few wait for each other, too many do not fit the registers.
 const MULTIPLY_SUMS: [u32; 3] = [2, 3, 8];
-/// How often each is timed.
+/// Repetitions of each measurement.
 const REPETITIONS: usize = 3;
 
-/// What a device reaches.
+/// Peak rates of a device.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PeakRates {
     /// Bytes read per second from memory that no cache holds.
@@ -81,12 +81,12 @@ impl PeakProbe {
         self.source_bytes
     }
 
-    /// Where the words that were read are combined.
+    /// Returns the buffer in which the words read are combined.
     pub fn sums(&self) -> &Buffer {
         &self.sums
     }
 
-    /// How many ways of reading there are.
+    /// Returns the number of ways of reading.
     pub fn variants(&self) -> usize {
         self.reads.len()
     }

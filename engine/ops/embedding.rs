@@ -29,7 +29,7 @@ pub struct Embedding {
     parts: Vec<Dispatch>,
     workgroups: u32,
     width: usize,
-    /// Of the table.
+    /// Bytes of a row of the table.
     row_bytes: usize,
 }
 
@@ -80,7 +80,7 @@ impl Embedding {
 
     /// Records the look-up for `rows` rows.
     pub fn encode(&self, pass: &mut Pass, rows: usize) {
-        // Of several parts each writes some of the rows.
+        // Each of several parts writes some of the rows.
         let bytes = rows * (self.row_bytes + 4 * self.width) / self.parts.len();
         let work = Work::of(rows, [1, self.width], bytes, 0).stored();
         for part in &self.parts {

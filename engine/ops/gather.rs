@@ -83,7 +83,7 @@ impl Matrix {
             return Err(Error::TokenRange { what: "row", id, vocab: self.rows() });
         }
         let [format] = self.formats()[..] else {
-            let reason = format!("rows of {label} lie in several formats; load the model with --weights bf16");
+            let reason = format!("rows of {label} are stored in several formats; load the model in BF16");
             return Err(Error::Option { option: "weights", reason });
         };
         let (lanes, columns) = (self.lanes(), self.columns());

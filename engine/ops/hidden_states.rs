@@ -1,4 +1,4 @@
-//! What a draft reads of its target beside tokens: shaders/remember.wgsl and shaders/recall.wgsl.
+//! Hidden states of the target, which a draft reads beside tokens: shaders/remember.wgsl and shaders/recall.wgsl.
 
 use super::{MAX_ROWS, Rows, Tensor};
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ struct RecallParams {
     slot: u32,
 }
 
-/// What some layers of a target made of each position of one sequence, `[positions, parts · width]` in 16 bits.
+/// Hidden states of some layers of a target at each position of one sequence, `[positions, parts · width]` in 16 bits.
 pub struct HiddenStates {
     buffer: Buffer,
     positions: usize,
@@ -31,7 +31,7 @@ pub struct HiddenStates {
 }
 
 impl HiddenStates {
-    /// Room for what `parts` layers make, each `width` wide.
+    /// Room for the outputs of `parts` layers, each `width` wide.
     ///
     /// # Errors
     ///
@@ -51,7 +51,7 @@ impl HiddenStates {
     }
 }
 
-/// What one layer makes of a pass's rows, kept.
+/// Op that stores the output of one layer for a pass's rows.
 pub struct StoreHidden {
     dispatch: Dispatch,
     width: usize,
@@ -85,7 +85,7 @@ impl StoreHidden {
                 expected: vec![part + 1],
             });
         }
-        // As of norms: a CPU's barriers cost more than what they would share out.
+        // As for norms: a CPU's barriers cost more than the work they would share out.
         let lanes = if device.is_software() { 8 } else { 64 };
         let files = [&["remember", "shared/row_scale", "shared/step"], rows.files()].concat();
         let kernel = device.kernel(&files, &[("LANES", lanes)])?;
@@ -110,7 +110,7 @@ impl StoreHidden {
     }
 }
 
-/// What was kept of the token before each row's.
+/// Op that loads the stored states of the token before each row's.
 pub struct LoadHidden {
     dispatch: Dispatch,
     width: usize,

@@ -26,7 +26,7 @@ pub(super) struct Integer {
     pub lanes: u32,
     pub slices: u32,
     pub pair: u32,
-    /// The shader file that says what becomes of a sum.
+    /// The shader file of the epilogue.
     pub finish: &'static str,
     pub row_set: RowRange,
     /// Compiled on first use.
@@ -41,7 +41,7 @@ impl Integer {
         Variant { rows, uniform: false, ahead, ..variant }
     }
 
-    /// The kernel for what [`Integer::variant`] gave.
+    /// The kernel for a result of [`Integer::variant`].
     pub fn kernel(&self, variant: Variant) -> Result<Arc<Kernel>> {
         let mut compiled = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kernel) = compiled.get(&variant) {

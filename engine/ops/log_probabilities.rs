@@ -1,4 +1,4 @@
-//! How probable a model found its tokens: shaders/log_probabilities.wgsl.
+//! Log-probabilities of tokens under a model: shaders/log_probabilities.wgsl.
 
 use super::Tensor;
 use super::argmax::token_file;

@@ -17,7 +17,7 @@ use super::{MAX_ROWS, Phase, Tensor};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Kernel, KernelPlan, MatmulPath, Pass, QuantisedProducts, Work};
 
-/// What becomes of a finished dot product.
+/// Operation on a finished dot product.
 #[derive(Clone, Copy)]
 pub enum Epilogue<'a> {
     /// It is stored.
@@ -33,7 +33,7 @@ pub enum Epilogue<'a> {
     Swiglu,
 }
 
-/// Which count of the step says how many rows there are.
+/// Field of the step that counts the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowRange {
     /// `step.rows`.
@@ -77,7 +77,7 @@ pub struct Matmul {
     variants: Variants,
     /// Rows that a uniform holds.
     uniform_rows: u32,
-    /// The shader file that says what becomes of a sum.
+    /// The shader file of the epilogue.
     finish: &'static str,
     columns: usize,
     lanes: u32,
@@ -96,7 +96,7 @@ struct Part {
     outputs: u32,
 }
 
-/// What multiplies by weights of one format.
+/// Kernels for weights of one format.
 struct Kernels {
     format: WeightFormat,
     /// The row kernels by variant and the tile kernel, compiled on first use.
@@ -305,7 +305,7 @@ impl Matmul {
         fold(part.outputs.div_ceil(self.lanes).div_ceil(blocks / self.pair))
     }
 
-    /// What the product of `rows` rows with a part of the matrix has to do.
+    /// Returns the work of multiplying `rows` rows by a part of the matrix.
     fn work(&self, rows: usize, part: &Part) -> Work {
         let (outputs, weight_rows) = (part.outputs as usize, (part.outputs * self.pair) as usize);
         let weights = weight_rows * self.columns;

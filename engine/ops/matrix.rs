@@ -14,12 +14,12 @@ use super::weight_layout::Layout;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, KernelPlan, MatmulPath, Pass};
 
-/// Where a matrix's rows come from while it is uploaded: writes the rows of a range, widened to f32.
+/// Source of a matrix's rows during its upload: writes the rows of a range, widened to f32.
 pub type MatrixSource<'a> = dyn Fn(Range<usize>, &mut [f32]) -> Result<()> + Sync + 'a;
 /// The same for rows that are taken as they are: writes their bytes as files store the format.
 pub type StoredSource<'a> = dyn Fn(Range<usize>, &mut [u8]) -> Result<()> + Sync + 'a;
 
-/// What a matrix is made of.
+/// Contents of a matrix to upload.
 #[derive(Clone, Copy)]
 pub enum Source<'a> {
     /// Numbers, which the matrix's format rounds.
@@ -31,11 +31,11 @@ pub enum Source<'a> {
 /// Some rows of a matrix.
 #[derive(Clone, Copy)]
 pub struct Section<'a> {
-    /// How they are kept.
+    /// Format of the rows.
     pub format: WeightFormat,
-    /// How many there are.
+    /// Number of rows.
     pub rows: usize,
-    /// Where they come from, counted from the section's first.
+    /// Source of the rows, counted from the section's first.
     pub source: Source<'a>,
 }
 
@@ -301,7 +301,7 @@ impl Matrix {
         Err(Error::Shape { op, tensor: "weights", got, expected })
     }
 
-    /// How the rows of `part` lie.
+    /// Returns the layout of the rows of `part`.
     pub(super) fn layout(&self, part: &Part) -> Layout {
         Layout { lanes: self.lanes as usize, columns: self.columns, format: part.format }
     }
@@ -321,12 +321,12 @@ impl Matrix {
         self.pair as u32
     }
 
-    /// How few rows are multiplied, by their number.
+    /// Returns the variants for few rows, by their number.
     pub fn variants(&self) -> &Variants {
         &self.variants
     }
 
-    /// Sets how few rows are multiplied. It changes times and no bit of a result.
+    /// Sets the variants for few rows. They change times and no bit of a result.
     pub fn set_variants(&mut self, variants: Variants) {
         self.variants = variants;
     }
@@ -336,7 +336,7 @@ impl Matrix {
         self.columns
     }
 
-    /// How the weights are kept, from the first row to the last; more than one format where they came in several.
+    /// Returns the formats of the weights, from the first row to the last; more than one if they came in several.
     pub fn formats(&self) -> Vec<WeightFormat> {
         let mut formats: Vec<WeightFormat> = self.parts.iter().map(|part| part.format).collect();
         formats.dedup();
@@ -389,7 +389,7 @@ impl Section<'_> {
     }
 }
 
-/// What is wrong with a matrix of `rows` rows, whose columns come `together` at a time.
+/// Returns the shape error of a matrix of `rows` rows, whose columns come `together` at a time.
 fn shape_fault(rows: usize, columns: usize, together: usize) -> Error {
     let expected = vec![rows.max(1), columns.next_multiple_of(together).max(together)];
     Error::Shape { op: "matmul", tensor: "weights", got: vec![rows, columns], expected }

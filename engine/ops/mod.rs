@@ -57,7 +57,7 @@ use std::sync::OnceLock;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device};
 
-/// What the rows of a pass are. It decides their kernels; their number never does.
+/// Kind of rows in a pass. It selects their kernels; their number never does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Prompt rows, many at once.
@@ -115,7 +115,7 @@ impl Tensor {
     }
 }
 
-/// What one forward pass works on, as shaders/shared/step.wgsl lays it out. All counts are rows.
+/// Input of one forward pass, as shaders/shared/step.wgsl lays it out. All counts are rows.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Step {
@@ -125,9 +125,9 @@ pub struct Step {
     pub rows: u32,
     /// The first row whose next token is wanted.
     pub first_output: u32,
-    /// How many rows from there on are wanted.
+    /// Number of rows from there on that are wanted.
     pub outputs: u32,
-    /// Where their choices go.
+    /// Index of their first choice.
     pub first_choice: u32,
     /// Slot of the caches, where all rows are of one sequence.
     pub slot: u32,

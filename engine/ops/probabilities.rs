@@ -1,4 +1,4 @@
-//! What each token's chance is to be drawn: shaders/probabilities.wgsl.
+//! Probability of drawing each token: shaders/probabilities.wgsl.
 
 use super::Tensor;
 use super::argmax::token_file;

@@ -1,4 +1,4 @@
-//! Rows of f32 to integers, a step for each 32 values: shaders/quantise_rows.wgsl. What integer products read.
+//! Rows of f32 to integers, a step for each 32 values: shaders/quantise_rows.wgsl. Integer products read them.
 
 use super::{MAX_ROWS, Tensor};
 use crate::error::{Error, Result};
@@ -44,7 +44,7 @@ impl QuantiseRows {
         Ok(QuantiseRows { dispatch, padded, width: x.width, planes })
     }
 
-    /// Where the integers of the rows of `x` go, whichever product reads them: all of them run one after the other.
+    /// Returns the buffer for the integers of `x`'s rows, shared by all products, which run one after the other.
     ///
     /// # Errors
     ///

@@ -12,7 +12,7 @@ struct RejectionParams {
     accept_seed: u32,
 }
 
-/// What tokens are drawn from and by.
+/// Distributions and seeds that tokens are drawn with.
 #[derive(Clone, Copy)]
 pub struct RejectionTerms<'a> {
     /// p of each row, `[rows, vocab]`, as [`super::Probabilities`] gives it.
@@ -21,9 +21,9 @@ pub struct RejectionTerms<'a> {
     pub draft: &'a Tensor,
     /// d1 .. dK, each drawn from its q by other noise.
     pub proposals: &'a Buffer,
-    /// Names the noise that tokens are drawn by.
+    /// Seed of the noise that tokens are drawn by.
     pub draw_seed: u32,
-    /// Names the noise that proposals are accepted by.
+    /// Seed of the noise that proposals are accepted by.
     pub accept_seed: u32,
 }
 

@@ -60,7 +60,7 @@ impl RmsNorm {
         }
         gain.expect("rms_norm", "gain", 1, x.width)?;
         y.expect("rms_norm", "y", MAX_ROWS, x.width)?;
-        // A CPU's barriers cost more than what they would share out.
+        // A CPU's barriers cost more than the work they would share out.
         let lanes = if device.is_software() { 8 } else { 64 };
         let (shared, constants) = (["shared/row_scale", "shared/step"], [("LANES", lanes), row_set.constant()]);
         let kernel = match planes {

@@ -55,7 +55,7 @@ impl KvCache {
         })
     }
 
-    /// Whether `with_slots` would find room in one binding.
+    /// Checks that the keys of `with_slots`, and so its values, fit in one binding.
     ///
     /// # Errors
     ///
@@ -94,7 +94,7 @@ impl KvCache {
         }
     }
 
-    /// What those files, and the kernels that they are parts of, know of the cache and of `shape`.
+    /// Returns the constants of the cache and of `shape` for those files and the kernels that they are parts of.
     pub(super) fn constants(&self, shape: &AttentionShape) -> Vec<(&'static str, u32)> {
         let block = (self.format == CacheFormat::Q8_0).then(|| ("BLOCK", CacheFormat::block(shape.head_dim) as u32));
         shape.constants().into_iter().chain(block).collect()

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
-/// What a session keeps between rounds, as shaders/shared/round.wgsl lays it out.
+/// State of a session between rounds, as shaders/shared/round.wgsl lays it out.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Session {
@@ -25,7 +25,7 @@ pub struct RoundParams {
     pub mask: u32,
     /// 1 if one draft pass proposes all K, 0 if each takes a pass.
     pub parallel: u32,
-    /// Which of those passes this is.
+    /// Index of this pass among those.
     pub pass_index: u32,
     /// Rows to feed: as many as are needed, or more.
     pub rows: u32,
@@ -44,11 +44,11 @@ pub struct RoundBuffers<'a> {
     pub proposals: &'a Buffer,
     /// t0 .. tK.
     pub choices: &'a Buffer,
-    /// How many tokens the round committed, and which: `1 + 17`.
+    /// Number of tokens that the round committed, then the tokens: `1 + 17`.
     pub record: &'a Buffer,
 }
 
-/// Whose rows are made.
+/// Model whose rows are built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ModelRole {
     /// The draft's.

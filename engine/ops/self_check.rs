@@ -1,8 +1,8 @@
-//! Whether this driver keeps the promise that losslessness rests on: a row's bits do not depend on the rows beside it.
-//! The kernels are written so that they cannot; a compiler may still reorder or contract what it should not.
-//! Whether they give the right values at all. And whether cooperative matrices give what plain kernels give: they are
-//! new in drivers, and wgpu's own support of them is experimental (it leaves out memory semantics that the Vulkan memory
-//! model asks for, so that a driver could race).
+//! Checks that this driver keeps the promise that losslessness rests on: a row's bits do not depend on the rows beside
+//! it. The kernels are written so; a compiler may still reorder or contract what it should not. Checks as well that the
+//! values are right at all, and that cooperative matrices agree with plain kernels: they are new in drivers, and wgpu's
+//! own support of them is experimental (it leaves out memory semantics that the Vulkan memory model asks for, so that a
+//! driver could race).
 
 use super::{Epilogue, Matmul, Matrix, Phase, RmsNorm, RowRange, Step, Tensor, WeightFormat};
 use crate::error::{Error, Result};
@@ -119,7 +119,7 @@ pub fn check_values(device: &Device, plan: &KernelPlan) -> Result<()> {
     Ok(())
 }
 
-/// How far a sum of 264 products may be off, in sums of their sizes: 2^-23 for each addition, and the norm's few.
+/// Tolerance for a sum of 264 products, in sums of their sizes: 2^-23 for each addition, and the norm's few.
 const VALUE_TOLERANCE: f64 = 270.0 / 8_388_608.0;
 
 /// If the plan's products of quantised weights are in integers: compares them with those in floats on small matrices.
@@ -246,6 +246,6 @@ pub fn check_products(device: &Device, plan: &KernelPlan) -> Result<()> {
     Ok(())
 }
 
-/// How far the two products may be apart, in norms of the rows multiplied. The sums' rounding is well below it; one half
+/// Tolerance between the two products, in norms of the rows multiplied. The sums' rounding is well below it; one half
 /// left out (2^-12), a column or a tile is far above.
 const PRODUCT_TOLERANCE: f64 = 4e-6;

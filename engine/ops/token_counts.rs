@@ -1,4 +1,4 @@
-//! How often each token was written, kept on the device: shaders/token_counts.wgsl.
+//! Counts of each token written, kept on the device: shaders/token_counts.wgsl.
 
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};

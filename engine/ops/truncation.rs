@@ -16,7 +16,7 @@ struct TruncationParams {
     temperature: f32,
 }
 
-/// Which tokens may be drawn. Those that each of the three leaves.
+/// Limits on the tokens that may be drawn. A token must pass all three.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TruncationTerms {
     /// The likeliest so many; 0: all.
@@ -42,7 +42,7 @@ pub(super) const MIN_TEMPERATURE: f32 = 1e-6;
 const MAX_GAP: f32 = 1e30;
 /// Bits of a weight's two words at most: an f32 has no more than 24 in all, of which high ones may be 0.
 const MAX_BITS: u32 = 15;
-/// How often a search goes through a row.
+/// Passes over a row in one search.
 const DIGITS: usize = 4;
 
 impl Truncation {

@@ -5,16 +5,16 @@ use super::MAX_ROWS;
 use super::matrix::max_blocks;
 use crate::gpu::Device;
 
-/// How one number of rows is multiplied.
+/// Kernel variant for one number of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Variant {
     /// Rows in registers at once; more rows take several turns.
     pub rows: u32,
     /// Weight rows per lane.
     pub blocks: u32,
-    /// Whether the rows are read as a uniform, where they fit one.
+    /// `true` if the rows are read as a uniform, where they fit one.
     pub uniform: bool,
-    /// Whether the next weights are asked for while those before them are multiplied.
+    /// `true` if the next weights are loaded while those before them are multiplied.
     pub ahead: bool,
 }
 
@@ -95,7 +95,7 @@ impl Variant {
     }
 }
 
-/// Whether a plan of `slices` is one of a CPU, which gains nothing by cutting a sum.
+/// Returns `true` if a plan of `slices` is for a CPU, which gains nothing by cutting a sum.
 fn is_for_cpu(slices: u32) -> bool {
     slices == 1
 }

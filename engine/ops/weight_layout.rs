@@ -1,4 +1,4 @@
-//! How a matrix's rows lie on the device, for the host: blocks of `lanes` rows, in which the 8-value pieces of the same
+//! Layout of a matrix's rows on the device, for the host: blocks of `lanes` rows, in which the 8-value pieces of the same
 //! columns, or the words of quantised ones, are neighbours.
 
 use std::ops::Range;
@@ -10,7 +10,7 @@ use crate::error::Result;
 /// Bytes moved between two submits: wgpu stages a copy of everything written until the next one.
 const PORTION_BYTES: usize = 64 << 20;
 
-/// How rows lie.
+/// Layout of rows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Layout {
     pub lanes: usize,
@@ -29,7 +29,7 @@ impl Layout {
         self.format.row_bytes(self.columns)
     }
 
-    /// What a group takes.
+    /// Bytes of a group.
     pub fn group_bytes(self) -> usize {
         self.group() * self.row_bytes()
     }
@@ -40,7 +40,7 @@ impl Layout {
         (0..rows).step_by(most).map(move |first| first..rows.min(first + most))
     }
 
-    /// Where unit `unit` of the row of `lane` lies in its block.
+    /// Byte range of unit `unit` of the row of `lane` in its block.
     fn unit(self, lane: usize, unit: usize) -> Range<usize> {
         let bytes = self.format.unit_bytes();
         let start = (unit * self.lanes + lane) * bytes;
@@ -135,7 +135,7 @@ impl Layout {
     }
 }
 
-/// What a worker reads a block's rows into.
+/// Scratch memory of a worker that reads a block's rows.
 struct Buffers {
     values: Vec<f32>,
     stored: Vec<u8>,

@@ -11,9 +11,9 @@ use crate::error::{Error, Result};
 /// A model's tokenizer and what its files say of conversations.
 #[derive(Clone)]
 pub struct ChatTokenizer {
-    /// What to call the model.
+    /// The model's name.
     pub model_name: String,
-    /// Between text and tokens.
+    /// The tokenizer.
     pub tokenizer: Tokenizer,
     /// The chat template's source; a model need not have one.
     pub template: Option<String>,
@@ -24,7 +24,7 @@ pub struct ChatTokenizer {
 }
 
 impl ChatTokenizer {
-    /// Whether the model comes with a chat template.
+    /// Returns `true` if the model comes with a chat template.
     pub fn has_chat_template(&self) -> bool {
         self.template.is_some()
     }
@@ -36,7 +36,7 @@ impl ChatTokenizer {
     /// [`Error::Template`] if the model has none or it does not compile.
     pub fn chat_template(&self) -> Result<ChatTemplate> {
         let source = self.template.as_deref().ok_or_else(|| Error::Template {
-            reason: format!("{} has none; it is a plain text model: use it with --raw", self.model_name),
+            reason: format!("{} has none; it is a plain text model: let it continue text", self.model_name),
         })?;
         ChatTemplate::new(source, self.special_tokens.clone())
     }

@@ -8,7 +8,7 @@ use super::template::{Message, Rendering};
 use super::tokenizer::Special;
 use crate::error::Result;
 
-/// What was said so far.
+/// A conversation of several turns.
 #[derive(Debug, Clone, Default)]
 pub struct Conversation {
     messages: Vec<Message>,
@@ -32,7 +32,7 @@ impl Conversation {
         Conversation { messages, rendering, ..Conversation::default() }
     }
 
-    /// What was said, in order.
+    /// The messages, in order.
     pub fn messages(&self) -> &[Message] {
         &self.messages
     }

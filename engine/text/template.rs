@@ -16,9 +16,9 @@ use crate::error::{Error, Result};
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Message {
-    /// Who speaks: `system`, `user` or `assistant`.
+    /// The speaker: `system`, `user` or `assistant`.
     pub role: String,
-    /// What is said.
+    /// The message's text.
     pub content: String,
 }
 
@@ -29,12 +29,12 @@ impl Message {
     }
 }
 
-/// How a conversation is rendered.
+/// Options for rendering a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rendering {
-    /// Whether the prompt ends with the beginning of the assistant's answer.
+    /// `true` if the prompt ends with the beginning of the assistant's answer.
     pub add_generation_prompt: bool,
-    /// Whether the model may think first, for templates that know of it; their own default when absent.
+    /// `true` if the model may think first, for templates that support it; `None` leaves it to the template.
     pub enable_thinking: Option<bool>,
 }
 

@@ -9,7 +9,7 @@ use super::pieces::{self, Leading, Pieces};
 use super::stream::TextStream;
 use crate::error::{Error, Result};
 
-/// What to do about special tokens. Those written out in the text become single tokens either way.
+/// Treatment of special tokens. Those written out in the text become single tokens either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Special {
     /// A plain text: the tokenizer puts around it what the model expects (a begin token, if any).
@@ -130,7 +130,7 @@ impl Tokenizer {
     }
 
     /// The bytes that the token `id` adds to a text, which need not be whole characters; of one that steers the model, its
-    /// name. None for an id that is no token.
+    /// name. Empty for an id that is no token.
     pub fn bytes(&self, id: u32) -> Vec<u8> {
         let Some(text) = self.token(id) else { return Vec::new() };
         if self.is_special(id) {
@@ -150,15 +150,15 @@ impl Tokenizer {
         }
     }
 
-    /// Whether `id` steers the model and is no text.
+    /// Returns `true` if `id` steers the model and is no text.
     pub fn is_special(&self, id: u32) -> bool {
         self.token(id).is_some_and(|token| self.shared.tokenizer.get_added_vocabulary().is_special_token(&token))
     }
 
     /// Checks that a draft's tokens, these, mean what the target's mean.
     ///
-    /// Compared are the ids both have: vocabularies are padded to different lengths, and a parallel draft has a
-    /// `mask_token` that its target may not know or may call otherwise.
+    /// Only the ids that both have are compared: vocabularies are padded to different lengths, and a parallel draft has
+    /// a `mask_token` that its target may not know or may name differently.
     ///
     /// # Errors
     ///
@@ -186,7 +186,7 @@ impl Tokenizer {
         })
     }
 
-    /// What a `tokenizer.json` holds.
+    /// Returns the contents of a `tokenizer.json`.
     ///
     /// # Errors
     ///

@@ -11,7 +11,7 @@ use super::rows::Sample;
 use crate::error::{Error, Result};
 use crate::text::{ChatTokenizer, Message, Rendering, Special};
 
-/// What was read.
+/// Samples read from files, and the lines that were skipped.
 #[derive(Debug, Default)]
 pub struct Dataset {
     /// In the order of the files.
@@ -27,7 +27,7 @@ pub struct Skipped {
     pub path: PathBuf,
     /// Its number, from 1.
     pub line: usize,
-    /// What is wrong with it.
+    /// Reason why it is of no use.
     pub reason: String,
 }
 
@@ -41,8 +41,8 @@ struct Line {
 }
 
 impl Dataset {
-    /// Reads `paths`. Of a conversation, what the assistant says is to be predicted, the token that ends it included; of
-    /// a text, all of it. Samples are cut to `max_tokens` tokens.
+    /// Reads `paths`. Of a conversation, the assistant's messages are to be predicted, the tokens that end them included;
+    /// of a text, all but its first token. Samples are cut to `max_tokens` tokens.
     ///
     /// # Errors
     ///
@@ -119,7 +119,7 @@ fn conversation(messages: &[Message], text: &ChatTokenizer) -> Result<Sample> {
     let whole = render(last + 1, false)?;
     let mut push = |piece: &str, is_answer: bool| -> Result<()> {
         let tokens = text.tokenizer.encode(piece, Special::Keep)?;
-        // Nobody reads on after the token that ends an answer.
+        // Text after the token that ends an answer is never read.
         let ends = tokens.iter().position(|id| text.stop_tokens.binary_search(id).is_ok()).unwrap_or(tokens.len());
         sample.labelled.extend((0..tokens.len()).map(|at| is_answer && at <= ends));
         sample.tokens.extend(tokens);

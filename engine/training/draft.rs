@@ -10,7 +10,7 @@ use crate::gpu::Device;
 use crate::model::tied_draft::{MASK_EMBEDDING, VOCABULARY};
 use crate::text::ChatTokenizer;
 
-/// What a draft's folder holds beside what was trained.
+/// Embeddings stored in a draft's folder, in addition to the trained parameters.
 #[derive(Clone, Copy)]
 pub enum Embeddings<'a> {
     /// None of its own: those of its target are used.

@@ -13,7 +13,7 @@ use crate::ops::gradients::{
 };
 use crate::ops::{Epilogue, KvCache, Matmul, Phase, RmsNorm, Rope, RopeGains, RowRange, Tensor};
 
-/// What of a layer is trained: all of it.
+/// Parameters of a layer, all of which are trained.
 pub struct LayerParameters {
     attention_norm: Parameter,
     qkv: Parameter,
@@ -81,7 +81,7 @@ impl LayerParameters {
     }
 }
 
-/// What a layer's backward pass wants of its forward pass, beside its input.
+/// Activations of a layer's forward pass that its backward pass needs, in addition to its input.
 pub struct Activations {
     normed: Tensor,
     qkv: Tensor,
@@ -133,7 +133,7 @@ impl Activations {
 
 /// Gradients of one layer's activations, shared by all layers: one is done before the next begins.
 pub struct ActivationGradients {
-    /// Of the residual stream.
+    /// Gradient of the residual stream.
     pub hidden: Tensor,
     normed: Tensor,
     qkv: Tensor,

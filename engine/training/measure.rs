@@ -6,7 +6,7 @@ use crate::decoding::{Decoder, DecoderOptions, Draft, DraftLength, Method};
 use crate::error::Result;
 use crate::model::Weights;
 
-/// What a draft reaches.
+/// Acceptance of a draft's proposals by its target.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AcceptanceRate {
     /// Mean tokens that a round commits, the target's own included.

@@ -1,8 +1,8 @@
 //! The draft while it is trained: parameters in f32, the rows of one pass, and its forward and backward passes.
 //!
-//! The forward kernels are the engine's own prompt kernels. Every layer's input is kept; what else a layer's backward
-//! pass wants is kept too where that is cheap, and computed again layer by layer where it is not. Logits exist for a few
-//! rows at a time.
+//! The forward kernels are the engine's own prompt kernels. Every layer's input is kept; the other activations for the
+//! backward pass are kept too where that is cheap, and computed again layer by layer where it is not. Logits exist for a
+//! few rows at a time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,17 +34,17 @@ const LOGITS: usize = 64 << 20;
 /// The most rows that have logits at a time.
 const MAX_LOGIT_ROWS: usize = 256;
 
-/// What is trained, and from where.
+/// Options of a network: its trained parts and their sources.
 pub struct NetworkOptions<'a> {
     /// The draft's hyper-parameters: the base's, with the number of layers that the draft has.
     pub config: &'a Config,
     /// The base's tensors.
     pub checkpoint: &'a dyn Checkpoint,
-    /// Which layers of the base the draft begins with.
+    /// Layers of the base that the draft begins with.
     pub layers: &'a [usize],
     /// The id that masks have; below the vocabulary's size if embeddings are trained.
     pub mask_token: u32,
-    /// Whether embeddings and head stay as they are, but for the mask's row.
+    /// `true` to leave embeddings and head as they are, except for the mask's row.
     pub freeze_embeddings: bool,
     /// The tokens that the draft may propose, ascending; only with frozen embeddings.
     pub vocabulary: Option<&'a [u32]>,
@@ -52,23 +52,23 @@ pub struct NetworkOptions<'a> {
     pub rows: usize,
     /// Tokens of the longest sample.
     pub positions: usize,
-    /// The target that is asked what it would say, if the loss looks at more than the text.
+    /// Target that serves as the teacher, if the loss depends on more than the text.
     pub teacher: Option<&'a Arc<Weights>>,
-    /// What of a row's loss counts.
+    /// Loss of a row.
     pub loss: Loss,
     /// Layers of the teacher that the draft reads beside tokens, ascending.
     pub target_layers: &'a [usize],
 }
 
 impl NetworkOptions<'_> {
-    /// What the draft reads of its target, as its configuration has it.
+    /// The target layers that the draft reads, as its configuration has them.
     pub fn target(&self) -> Option<TargetLayers> {
         let hidden_size = self.teacher.filter(|_| !self.target_layers.is_empty())?.config().hidden_size;
         Some(TargetLayers { layers: self.target_layers.to_vec(), hidden_size })
     }
 }
 
-/// What all layers work on.
+/// Buffers shared by all layers.
 pub struct Shared {
     /// The pass's [`Step`].
     pub step: Buffer,
@@ -128,7 +128,7 @@ pub struct Network {
     keeps_activations: bool,
     head: Head,
     teacher: Option<Teacher>,
-    /// Whether the loss asks the teacher, who may be there for its states alone.
+    /// Set if the loss needs the teacher, which may be there for its states alone.
     teaches: bool,
     loss: Loss,
     embedding_gradient: EmbeddingGradient,
@@ -254,7 +254,7 @@ impl Network {
         let head = Head::new(device, plan, head_of, &final_norm, epsilon, [top, gradient], [&labels, &losses], taught)?;
         Ok(Network {
             device: device.clone(),
-            angles: rotary::angles(config, recipe.positions),
+            angles: rope_table::angles(config, recipe.positions),
             head_dim: config.head_dim,
             capacity: rows,
             vocabulary: recipe.vocabulary.map(<[u32]>::to_vec),
@@ -298,13 +298,13 @@ impl Network {
         self.capacity
     }
 
-    /// Whether a teacher is asked.
+    /// Returns `true` if the loss needs the teacher.
     pub fn has_teacher(&self) -> bool {
         self.teaches
     }
 
-    /// Adds the gradients of `packed`'s loss, `Σ weight · loss` with the rows' losses as the recipe's [`Loss`] says, to the
-    /// parameters' and returns what each row lost. Choices are ids of the vocabulary.
+    /// Adds the gradients of `packed`'s loss, `Σ weight · loss` with the rows' losses as the recipe's [`Loss`] says, to
+    /// the parameters' and returns each row's loss. Choices are ids of the vocabulary.
     ///
     /// # Errors
     ///
@@ -394,7 +394,7 @@ impl Network {
         let label = |(row, label): (usize, &Option<u32>)| Label {
             id: label.and_then(|id| self.index_of(id)).unwrap_or(Label::NONE),
             weight: self.loss.cross_entropy * weight(row),
-            // What the teacher would say counts though the draft cannot say the text's token.
+            // The teacher's distribution counts even if the draft cannot propose the text's token.
             divergence_weight: if label.is_some() { self.loss.divergence * weight(row) } else { 0.0 },
         };
         self.labels.write(device, 0, &packed.labels.iter().enumerate().map(label).collect::<Vec<_>>());

@@ -5,16 +5,16 @@ use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Pass};
 use crate::ops::gradients::{AdamW, AdamWStep, GradientNorm, MomentFormat};
 
-/// What a user may choose.
+/// Options of the optimiser.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OptimizerOptions {
-    /// Of each step, before any schedule.
+    /// Learning rate of each step, before any schedule.
     pub learning_rate: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// The longest that all gradients together may be.
+    /// Maximum norm of all gradients together.
     pub clip: f64,
-    /// How the moments are kept.
+    /// Storage format of the moments.
     pub moments: MomentFormat,
 }
 

@@ -1,4 +1,4 @@
-//! What is trained: matrices and vectors in f32 on the device, each with its gradient.
+//! Trained parameters: matrices and vectors in f32 on the device, each with its gradient.
 
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
@@ -12,7 +12,7 @@ pub struct Parameter {
     values: Values,
 }
 
-/// Where the values and their gradients lie; both are walked side by side.
+/// Values and their gradients, which have the same layout.
 enum Values {
     Matrix { matrix: Box<Matrix>, gradients: Vec<Buffer> },
     Vector { values: Tensor, gradient: Tensor },
@@ -151,7 +151,7 @@ impl Parameter {
     }
 }
 
-/// Where a tensor is read from, and what it is called in the draft: layers may move up.
+/// Names of a tensor in the base and in the draft: layers may move up.
 pub struct Source {
     /// Its name in the base's checkpoint.
     pub from: String,

@@ -1,4 +1,4 @@
-//! What a draft that reads its target's states makes of them, while it is trained.
+//! Projection of the target's states, for a draft that reads them, while it is trained.
 
 use super::network::Shared;
 use super::parameter::{Parameter, Source};
@@ -10,20 +10,20 @@ use crate::model::TARGET_PROJECTION;
 use crate::ops::gradients::WeightGradient;
 use crate::ops::{Epilogue, Matmul, RowRange, Tensor};
 
-/// What is made of the target's states, and added to the embeddings.
+/// Projection of the target's states, which is added to the embeddings.
 pub struct Projection {
     /// `[hidden, layers · target's hidden]`.
     pub parameter: Parameter,
-    /// What each row reads; nothing, of masks.
+    /// States that each row reads; zeros for masks.
     pub states: Tensor,
-    /// Adds it to the embeddings.
+    /// Adds the projection to the embeddings.
     pub product: Matmul,
     pub gradient: WeightGradient,
 }
 
 impl Projection {
-    /// It begins with what `checkpoint` has of it if that is a draft's, and else with zeros: the draft is then what it would
-    /// be without.
+    /// Begins with the values of `checkpoint` if that is a draft that has them, and else with zeros: the draft is then
+    /// what it would be without a projection.
     ///
     /// # Errors
     ///

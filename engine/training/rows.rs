@@ -15,18 +15,18 @@ use crate::ops::gradients::TrainingRow;
 pub struct Sample {
     /// Its tokens, those of its prompt included.
     pub tokens: Vec<u32>,
-    /// Which of them are to be predicted; as long as `tokens`.
+    /// `true` for each token that is to be predicted; as long as `tokens`.
     pub labelled: Vec<bool>,
 }
 
-/// How many masks are laid out for a sample.
+/// Number of masks laid out for a sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CodRetention {
     /// Tokens predicted at once, K_train: the next one and those of `segments - 1` masks.
     pub segments: usize,
-    /// Segment s keeps `ratio^s` of its rows,
+    /// Segment s keeps `ratio^s` of its rows.
     pub ratio: f64,
-    /// but this part at least.
+    /// Smallest part of its rows that a segment keeps.
     pub least: f64,
 }
 
@@ -46,13 +46,13 @@ impl CodRetention {
 /// The rows of one pass.
 #[derive(Debug, Clone, Default)]
 pub struct PackedRows {
-    /// What each row sees, and what sees it.
+    /// Ranges of rows that each row sees, and that see it.
     pub rows: Vec<TrainingRow>,
-    /// What each row reads: a token, or the mask.
+    /// Input of each row: a token, or the mask.
     pub ids: Vec<u32>,
     /// The token that each row is to predict, if any.
     pub labels: Vec<Option<u32>>,
-    /// How many masks each row has read, itself included.
+    /// Number of masks that each row has read, itself included.
     pub segments: Vec<usize>,
 }
 
@@ -147,7 +147,7 @@ impl PackedRows {
     }
 }
 
-/// How many masks hang at each token of `sample` but the last. A chain grows while it has something to predict, and
+/// The number of masks at each token of `sample` but the last. A chain grows while it has something to predict, and
 /// segment s is drawn from the chains that segment s - 1 has kept.
 fn chain_lengths(sample: &Sample, retention: &CodRetention, random: &mut Rng) -> Vec<usize> {
     let reals = sample.tokens.len().saturating_sub(1);

@@ -1,5 +1,5 @@
-//! A run's checkpoint: one safetensors file with every parameter, both its moments, and where the run is. A run that goes
-//! on from it does what it would have done.
+//! A run's checkpoint: one safetensors file with every parameter, both its moments, and the run's progress. A resumed run
+//! continues exactly as it would have.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! The target as a teacher: its distribution of the token after each token of a pass, which a draft's rows are to have too.
 //!
-//! The target reads each sample once, without masks; a row that stands at a position wants what the target says there, so
-//! that the rows of all segments share its states. Logits exist for a few rows at a time, as the draft's do.
+//! The target reads each sample once, without masks. A row needs the target's distribution at its position, so the rows
+//! of all segments share its states. Logits exist for a few rows at a time, as the draft's do.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,15 +15,15 @@ use crate::ops::{
     Epilogue, Gather, HiddenStates, LoadHidden, MAX_ROWS, Matmul, Phase, RmsNorm, RowRange, Session, Step, Tensor,
 };
 
-/// What of a row's loss counts: `cross_entropy · −ln p(token) + divergence · KL(teacher || draft)`, each row weighted.
+/// Loss of a row: `cross_entropy · −ln p(token) + divergence · KL(teacher || draft)`, times the row's weight.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Loss {
     /// Weight of the cross-entropy.
     pub cross_entropy: f32,
     /// Weight of the divergence.
     pub divergence: f32,
-    /// Whether a row counts as much as the teacher believes in the tokens that its masks stand for: a proposal is worth
-    /// something only if those before it are accepted. All rows count alike otherwise.
+    /// `true` to weight each row by the teacher's probability of the tokens that its masks stand for: a proposal is worth
+    /// something only if those before it are accepted. Otherwise all rows have the same weight.
     pub by_acceptance: bool,
 }
 
@@ -34,14 +34,14 @@ impl Loss {
     pub const TEACHER: Loss = Loss { cross_entropy: 0.1, divergence: 1.0, by_acceptance: true };
 }
 
-/// A target that is asked, bound.
+/// Target used as the teacher, bound.
 pub struct Teacher {
     device: Device,
     sequence: ModelRunner,
-    /// Of the pass's tokens, in their rows; the rows of masks are not looked at.
+    /// States of the pass's tokens, in their rows; the rows of masks are not used.
     states: Tensor,
     step: Buffer,
-    /// The rows whose states the next logits are of.
+    /// Rows of `states` for the next logits.
     rows: Buffer,
     gather: Gather,
     norm: RmsNorm,
@@ -49,19 +49,19 @@ pub struct Teacher {
     logits: Tensor,
     labels: Buffer,
     losses: Buffer,
-    /// Of the teacher's own logits.
+    /// Cross-entropy of the teacher's own logits.
     surprise: CrossEntropy,
     kept: Option<Kept>,
 }
 
-/// What a draft reads of the teacher beside tokens.
+/// Teacher states that a draft reads in addition to tokens.
 struct Kept {
     tap: Hook,
-    /// Of one sample, whose step and session these are.
+    /// Reads the states of one sample, to which `step` and `session` belong.
     recall: LoadHidden,
     step: Buffer,
     session: Buffer,
-    /// What the sample's tokens read.
+    /// States that the sample's tokens read.
     read: Tensor,
 }
 
@@ -139,7 +139,7 @@ impl Teacher {
         &self.logits
     }
 
-    /// Has it keep what its layers `layers` make of tokens, for samples of `positions` tokens.
+    /// Makes it keep the results of its layers `layers` for each token, for samples of `positions` tokens.
     ///
     /// # Errors
     ///
@@ -160,8 +160,8 @@ impl Teacher {
         Ok(())
     }
 
-    /// Reads the tokens of `packed`, each sample from its beginning. What the draft reads of each goes to its row of
-    /// `target_states`, if it keeps that.
+    /// Reads the tokens of `packed`, each sample from its beginning. The states that the draft reads go to the tokens'
+    /// rows of `target_states`, if they are kept.
     ///
     /// # Errors
     ///
@@ -177,7 +177,7 @@ impl Teacher {
         Ok(())
     }
 
-    /// Has the next [`Teacher::encode`] ask for what is wanted of `rows`, one after the other.
+    /// Selects the states of `rows`, one after the other, for the next [`Teacher::encode`].
     pub fn ask(&self, rows: &[u32], first: usize) {
         self.rows.write(&self.device, 0, rows);
         let count = rows.len() as u32;
@@ -196,8 +196,9 @@ impl Teacher {
         self.product.encode(pass, Phase::Prefill, rows)
     }
 
-    /// For each row of `packed`, the chance that the teacher would say what the masks up to it stand for: the product of
-    /// its probabilities of those tokens. `index_of` finds a token among the logits; one that is not there has none.
+    /// For each row of `packed`, the chance that the teacher would write the tokens that the masks up to it stand for:
+    /// the product of its probabilities of those tokens. `index_of` finds a token among the logits; one that is not there
+    /// has none.
     ///
     /// # Errors
     ///
@@ -223,7 +224,7 @@ impl Teacher {
                 chances[row as usize] = (-loss.cross_entropy).exp();
             }
         }
-        // A mask is reached if the row before it in its chain is, and what that row predicts is said.
+        // A mask is reached if the row before it in its chain is, and its predicted token is written.
         let mut reached = vec![1.0; packed.rows.len()];
         for (row, &segment) in packed.segments.iter().enumerate().filter(|&(_, &segment)| segment > 0) {
             let before = match segment {
@@ -237,7 +238,7 @@ impl Teacher {
 }
 
 impl Kept {
-    /// Takes what was kept of a sample to where its tokens' rows `rows` read it.
+    /// Copies the kept states of a sample to its tokens' rows `rows` of `into`.
     fn recall(&self, device: &Device, into: &Tensor, rows: Range<usize>) -> Result<()> {
         let count = rows.len() as u32;
         self.step.write(device, 0, &[Step { rows: count, ..Step::default() }]);

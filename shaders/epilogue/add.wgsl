@@ -1,2 +1,2 @@
-// What becomes of a finished dot product: it is added to what is there (the residual stream).
+// Epilogue of a dot product: it is added to the output (the residual stream).
 fn finish(index: u32, out: u32, value: f32, partner: f32) { y[index] += value; }

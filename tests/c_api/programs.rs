@@ -28,7 +28,7 @@ fn program(file: &str, language: &str, is_static: bool) -> Option<PathBuf> {
     Some(binary)
 }
 
-/// What a program wrote to standard output.
+/// Runs a program and returns its standard output.
 #[track_caller]
 fn answer(program: &Path, arguments: &[&str]) -> String {
     let output = run(Command::new(program).args(arguments));

@@ -110,8 +110,8 @@ fn check_trace(path: &Path, report: &Value) {
     assert_eq!(kernels, expected);
 }
 
-/// What a step's products are said to read is what the model weighs, and what they are said to compute two operations a
-/// weight: a share of the device's rates that is counted twice would show here, on however noisy a machine.
+/// A step's products are reported to read the model's size, and to compute two operations a weight: a share of the device's
+/// rates that is counted twice would show here, on however noisy a machine.
 #[test]
 fn a_profile_counts_each_weight_once() {
     let report = json_of(&["profile", "-m", name(&MODELS.target), "--rounds", "1", "--json"]);

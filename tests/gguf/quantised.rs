@@ -99,7 +99,7 @@ fn logits(model: &Arc<Weights>) -> Vec<f32> {
 fn every_format_gives_the_logits_of_its_widened_values() {
     use WeightFormat::{Bf16, F16, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
     let mixes = [
-        // What llama.cpp's Q4_K_M does to some layers, and what it falls back to.
+        // Formats of some layers in llama.cpp's Q4_K_M, and those it falls back to.
         [Q4K, Q4K, Q6K, Q4K, Q4K, Q4K, Q6K],
         [Q5_0, Q5K, Q8_0, Q5_1, Q4_1, Q4_1, Q4_0],
         [Q8_0, F16, Bf16, Q6K, Q5_0, Q5_0, Q8_0],
@@ -117,7 +117,7 @@ fn every_format_gives_the_logits_of_its_widened_values() {
     }
 }
 
-/// Of mixed and single formats, as stored, widened, and quantised where they are floats.
+/// Covers mixed and single formats, as stored, widened, and quantised where they are floats.
 #[test]
 fn what_is_needed_is_what_is_allocated() {
     use WeightFormat::{F16, F32, Q4_1, Q4K, Q6K, Q8_0};

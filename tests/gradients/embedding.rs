@@ -39,7 +39,7 @@ fn tokens(random: &mut Random, rows: usize, vocab: usize) -> (Vec<u32>, Vec<Opti
     (order, ids)
 }
 
-/// Where a value lies in a part of a table: pieces of 8 of `lanes` rows are side by side.
+/// Index of a value in a part of a table: pieces of 8 of `lanes` rows are side by side.
 fn interleaved_index(lanes: usize, width: usize, row: usize, column: usize) -> usize {
     let piece = (row / lanes * (width / 8) + column / 8) * lanes + row % lanes;
     8 * piece + column % 8

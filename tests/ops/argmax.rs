@@ -118,7 +118,7 @@ fn ids_at_or_past_the_limit_are_never_chosen() {
     }
 }
 
-/// What a sampler's mask or a broken model may leave: infinities must not hide a number.
+/// A sampler's mask or a broken model may leave such values: infinities must not hide a number.
 #[test]
 fn extreme_logits_are_ordered_too() {
     let lowest = f32::MIN;

@@ -73,7 +73,7 @@ impl<'a> Layer<'a> {
         read(self.device, "attention", &out, rows)
     }
 
-    /// What each way to compute a round's rows gives.
+    /// Results of every way to compute a round's rows.
     pub fn run_every_variant(&self, query: &[f32], start: usize) -> Vec<(AttentionVariant, Vec<f32>)> {
         let (op, out, rows) = self.prepared(query, start);
         let run = |variant| {

@@ -32,7 +32,7 @@ fn rounded(plan: &KernelPlan, columns: usize, x: &[f32]) -> Vec<f64> {
     rows.iter().flat_map(|words| unpack(words, planes as usize).0[..columns].to_vec()).collect()
 }
 
-/// What x's rounding may add to the bounds: of each block, what a value may lose, times the weights.
+/// Adds the error of x's rounding to the bounds: for each block, the maximum error of a value times the weights.
 fn widen(plan: &KernelPlan, x: &[f32], weights: &[f32], columns: usize, bounds: &mut [f64]) {
     let QuantisedProducts::Integer { planes } = plan.quantised else { panic!("{plan} rounds nothing") };
     let sizes = |weights: &[f32]| -> Vec<f64> {

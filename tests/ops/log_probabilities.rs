@@ -11,7 +11,7 @@ use crate::support::random::Random;
 /// Less than a workgroup, no multiple of one, and more than one.
 const VOCABS: [usize; 6] = [1, 2, 63, 257, 307, 10007];
 
-/// Where they begin: behind a count and 17 tokens.
+/// Offset of the log-probabilities: after a count and 17 tokens.
 const FIRST_WORD: usize = 18;
 
 fn agrees(context: &str, logits: &[f32], vocab: usize, limit: usize, top: usize, ids: Option<&[u32]>) {

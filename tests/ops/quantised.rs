@@ -24,7 +24,7 @@ pub struct Blocks {
     pub format: WeightFormat,
     pub columns: usize,
     bytes: Vec<u8>,
-    /// What they stand for.
+    /// The values that the blocks represent.
     pub values: Vec<f32>,
 }
 

@@ -24,7 +24,7 @@ const SHAPES: [AttentionShape; 8] = [
     AttentionShape { heads: 2, kv_heads: 1, head_dim: 256 },
 ];
 
-/// What one run leaves: rows of q, and the whole of the caches, NaN where nothing was written.
+/// Output of one run: rows of q, and the whole of the caches, NaN where nothing was written.
 pub struct Rotated {
     pub query: Vec<f32>,
     /// `[kv_heads, capacity, head_dim]`.

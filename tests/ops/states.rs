@@ -50,7 +50,7 @@ fn a_row_reads_what_was_kept_of_the_position_before() {
                 if row > 0 && position <= known {
                     compare(device(), "recall", &context, actual, &kept[row - 1]);
                 } else {
-                    // Of what lies before the first row nothing was kept.
+                    // No states were kept of tokens before the first row.
                     assert!(actual.iter().all(|&value| value == 0.0), "{context}");
                 }
             }
@@ -96,7 +96,7 @@ fn rows_of_other_sequences_are_passed_over() {
                 let expected = remember(&x[before * width..][..width], width, EPSILON);
                 compare(device(), "recall", &format!("row {row}"), actual, &expected);
             }
-            // Nobody's reads it.
+            // No operation reads this row's slot.
             (None, 2) => assert!(actual.iter().all(|value| value.is_nan()), "row {row}"),
             (None, _) => assert!(actual.iter().all(|&value| value == 0.0), "row {row}"),
         }

@@ -43,7 +43,7 @@ fn agrees(context: &str, logits: &[f32], vocab: usize, limit: usize, terms: Term
     for (row, (logits, threshold)) in logits.chunks(vocab).zip(got).enumerate() {
         let (least, most) = truncation(&logits[..limit], terms);
         let within = f64::from(threshold) >= least && f64::from(threshold) <= most;
-        // Where all that is not banned is kept, it does not matter by how much.
+        // If every token that is not banned is kept, the exact threshold does not matter.
         let smallest = logits[..limit].iter().copied().filter(|&logit| logit > f32::MIN).fold(f32::MAX, f32::min);
         let all = threshold <= smallest && least <= f64::from(f32::MIN);
         assert!(

@@ -6,7 +6,7 @@ pub struct ChiSquare {
     statistic: f64,
     cells: usize,
     rest: (f64, f64),
-    /// Of which some cells stand alone.
+    /// Number of samples with cells of their own.
     samples: usize,
 }
 

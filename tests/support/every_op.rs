@@ -99,7 +99,7 @@ fn products(device: &Device, plan: &KernelPlan, format: WeightFormat, pass: &mut
     for finish in [Epilogue::Store, Epilogue::Add, Epilogue::Residual(&residual), Epilogue::Bias(&bias)] {
         for row_set in [RowRange::All, RowRange::Outputs] {
             let op = Matmul::new(device, plan, &step, &matrix, [&x, &y], finish, row_set)?;
-            // What a product ends in and which rows it takes are pieces that fit every variant, if they fit one.
+            // Epilogues and row ranges are pieces that fit every variant, if they fit one.
             match (finish, row_set) {
                 (Epilogue::Store, RowRange::All) => every_variant(plan, &op, 1, pass)?,
                 _ => SOME_ROWS.into_iter().try_for_each(|rows| op.encode(pass, Phase::Decode, rows))?,
@@ -115,7 +115,7 @@ fn products(device: &Device, plan: &KernelPlan, format: WeightFormat, pass: &mut
     op.encode(pass, Phase::Prefill, 100)
 }
 
-/// What reads quantised weights.
+/// Encodes the products that read quantised weights.
 fn quantised_products(
     device: &Device,
     plan: &KernelPlan,
@@ -213,7 +213,7 @@ fn attention(device: &Device, plan: &KernelPlan, shape: AttentionShape, pass: &m
         let op = Attention::new(device, plan, one, &shape, window, &cache, &scratch, [&query, &out])?;
         (1..=MAX_ROWS).try_for_each(|rows| op.encode(pass, Phase::Decode, rows, positions))?;
         op.encode(pass, Phase::Prefill, 100, positions)?;
-        // Of one shape what other devices would choose.
+        // Encodes, for one shape, the variants that other devices would choose.
         if window.is_none() && shape == SHAPES[0] {
             let candidates = op.candidates(13, positions);
             candidates.into_iter().try_for_each(|variant| op.encode_as(pass, variant, 13, positions))?;

@@ -33,7 +33,7 @@ pub fn cooperative_plan(test: &str) -> Option<KernelPlan> {
     Some(KernelPlan { products: MatmulPath::Cooperative { tile }, ..device().default_plan() })
 }
 
-/// What multiplies the real model's matrices: `PARD_PRODUCTS=cooperative` asks for the adapter's matrix units.
+/// Kernels for the real model's matrix products: `PARD_PRODUCTS=cooperative` selects the adapter's matrix units.
 pub fn products() -> MatmulChoice {
     match std::env::var("PARD_PRODUCTS").as_deref() {
         Err(_) | Ok("plain") => MatmulChoice::Plain,
@@ -42,7 +42,7 @@ pub fn products() -> MatmulChoice {
     }
 }
 
-/// What cooperative matrices take.
+/// Features that cooperative matrices need.
 const COOPERATIVE: wgpu::Features =
     wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16).union(wgpu::Features::SUBGROUP);
 
@@ -58,7 +58,7 @@ pub fn upload_tensors(config: &Config, tensors: Tensors, plan: &KernelPlan) -> A
     Arc::new(model.expect("upload"))
 }
 
-/// Whether the long sweeps were asked for.
+/// Returns `true` if the long sweeps were requested.
 pub fn sweep() -> bool {
     std::env::var_os("PARD_SWEEP").is_some()
 }

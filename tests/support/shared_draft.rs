@@ -17,7 +17,7 @@ use super::memory::Memory;
 use super::random::Random;
 use super::tiny_model::{Recipe, Stored, Tensors, to_bf16, write_json};
 
-/// What its files say.
+/// Contents of its files.
 pub struct SharedDraft {
     pub config: Config,
     /// Layers, final norm and the mask's row.
@@ -61,7 +61,7 @@ impl SharedDraft {
         Weights::upload_draft(device, plan, &self.config, &memory, target, choice, &|_, _| ()).map(Arc::new)
     }
 
-    /// What it will be beside a target of that blueprint.
+    /// Its memory plan beside a target with that plan.
     pub fn blueprint(&self, target: &MemoryPlan) -> Result<MemoryPlan> {
         MemoryPlan::new(&self.config, &self.memory(), WeightDtype::Compact, Some(target))
     }

@@ -7,7 +7,7 @@ use pard_engine::checkpoint::config::Config;
 use pard_engine::model::{TARGET_PROJECTION, rope_table};
 use pard_engine::training::PackedRows;
 
-/// What a row is: the token it reads, its position, the token it predicts, and which rows it sees.
+/// A row: the token it reads, its position, the token it predicts, and which rows it sees.
 pub struct Row {
     pub id: u32,
     pub position: usize,

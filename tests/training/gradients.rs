@@ -16,7 +16,7 @@ use crate::support::memory::Memory;
 use crate::support::random::Random;
 use crate::support::tiny_model::{Recipe, Tensors};
 
-/// How far a gradient may be off, as a part of its tensor's largest.
+/// Maximum error of a gradient, as a part of its tensor's largest.
 pub const BAR: f32 = 2e-4;
 
 /// Samples with a prompt that is not to be predicted.

@@ -1,5 +1,5 @@
-//! What is learnt: a text by heart, which the decoder then gets whole in every round; and that a run that is broken off and
-//! taken up again ends with the same bits.
+//! Training learns a text by heart, which the decoder then gets whole in every round; and a run that is interrupted and
+//! resumed ends with the same bits.
 
 use std::path::Path;
 

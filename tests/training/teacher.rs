@@ -51,8 +51,8 @@ fn token_rows(samples: &[PackedRows]) -> Vec<u32> {
     rows
 }
 
-/// What candle makes of the teacher: the log-probabilities of the tokens `vocabulary` for each row, and the chance that
-/// the tokens before it in its chain are said.
+/// The teacher's predictions by candle: the log-probabilities of the tokens `vocabulary` for each row, and the probability
+/// of the tokens before it in its chain.
 fn asked(config: &Config, weights: &Weights, samples: &[PackedRows], vocabulary: &[u32]) -> (Tensor, Vec<f32>) {
     let (mut all, mut reached, mut first) = (Vec::new(), Vec::new(), 0);
     let indices: BTreeMap<u32, usize> = vocabulary.iter().enumerate().map(|(index, &id)| (id, index)).collect();

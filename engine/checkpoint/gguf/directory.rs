@@ -15,13 +15,13 @@ pub(super) struct Tensor<'a> {
     pub name: &'a str,
     /// Outermost first, the reverse of the file's order.
     pub shape: Vec<usize>,
-    /// How it is stored.
+    /// Its element type.
     pub element: Element,
-    /// Where it lies in the file.
+    /// Its byte range in the file.
     pub bytes: Range<usize>,
 }
 
-/// What the directory says of one tensor, before it is known whether it fits.
+/// A tensor's entry in the directory, before the check that it fits the file.
 struct Entry<'a> {
     name: &'a str,
     shape: Vec<usize>,

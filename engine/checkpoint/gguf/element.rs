@@ -13,7 +13,7 @@ pub(super) const SUPPORTED: &str = "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1
 pub(super) struct Element {
     /// The number the format gives it.
     number: u32,
-    /// How it is stored.
+    /// The stored type.
     pub stored: StoredType,
     /// Values in a block.
     pub values: usize,
@@ -50,7 +50,7 @@ impl Element {
     }
 }
 
-/// What to call type `number`, which this crate does not read.
+/// The name of type `number`, which is not supported.
 pub(super) fn unsupported_name(number: u32) -> String {
     const NAMES: [(u32, &str); 20] = [
         (9, "Q8_1"),

@@ -1,5 +1,5 @@
-//! The metadata: keys with typed values. Only where a value lies is kept, and arrays are decoded when asked for,
-//! so that opening a file costs little memory whatever the file says.
+//! The metadata: keys with typed values. Only the place of a value is kept, and arrays are decoded when asked for, so
+//! that opening a file costs little memory whatever it holds.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -58,7 +58,7 @@ impl Type {
     }
 }
 
-/// Where a value lies in the file, lengths left out. `len` counts an array's elements.
+/// Byte range of a value in the file, without lengths. `len` counts an array's elements.
 #[derive(Debug, Clone)]
 enum Value {
     Single { kind: Type, bytes: Range<usize> },
@@ -68,7 +68,7 @@ enum Value {
 /// All keys of a file.
 pub(super) type Entries = BTreeMap<String, Entry>;
 
-/// What one key holds.
+/// The value of one key.
 #[derive(Debug, Clone)]
 pub(super) struct Entry(Value);
 

@@ -1,7 +1,7 @@
 //! GGUF, llama.cpp's one-file format: tensors (often quantised), hyper-parameters and tokenizer together.
 //! A file is mapped, its header checked once and whole, and rows are widened when they are asked for.
-//! Read are versions 2 and 3, little-endian, in one part. Everything is called as Hugging Face calls it, so that
-//! nothing after this module need know which format a model came in.
+//! Versions 2 and 3 are supported, little-endian, in one part. Names are Hugging Face's, so that nothing after this
+//! module depends on the format of a model's files.
 
 mod directory;
 mod element;
@@ -39,11 +39,11 @@ pub struct Gguf {
     entries: Entries,
     /// Sorted by name.
     tensors: Vec<TensorInfo>,
-    /// Where they lie, in the same order.
+    /// Their locations, in the same order.
     extents: Vec<Extent>,
 }
 
-/// Where a tensor lies, and how to read it.
+/// Location and encoding of a tensor in the file.
 struct Extent {
     element: Element,
     bytes: Range<usize>,
@@ -64,7 +64,7 @@ impl Gguf {
         Gguf::from_bytes(path, map)
     }
 
-    /// Checks the header of a file whose bytes are `map`; `path` is what to call it in messages.
+    /// Checks the header of a file whose bytes are `map`; `path` names it in messages.
     ///
     /// # Errors
     ///
@@ -209,8 +209,8 @@ fn reordered_heads(metadata: Metadata, name: &str, projection: Rotated, outputs:
     Ok(Some(heads))
 }
 
-/// Where the file keeps row `row` of `rows` that were reordered within `heads`: Hugging Face has the first parts of all
-/// pairs that RoPE rotates, then all second parts; the file has pair after pair.
+/// Returns the place in the file of row `row` of `rows` that were reordered within `heads`: Hugging Face has the first
+/// parts of all pairs that RoPE rotates, then all second parts; the file has pair after pair.
 fn stored_row(row: usize, rows: usize, heads: usize) -> usize {
     let head_dim = rows / heads;
     let (head, within) = (row / head_dim, row % head_dim);
@@ -253,7 +253,7 @@ impl Checkpoint for Gguf {
 }
 
 impl Gguf {
-    /// Where `name` lies, which must have rows `rows`.
+    /// Returns the location of `name`, which must have rows `rows`.
     fn extent(&self, name: &str, rows: &Range<usize>) -> Result<&Extent> {
         let index = self
             .tensors
@@ -273,8 +273,8 @@ impl Gguf {
         &self.map[extent.bytes.clone()][rows.start * bytes..rows.end * bytes]
     }
 
-    /// Hands the bytes of `rows`, and their place in `out`, to `take`: all at once, or row by row where the file has them in
-    /// another order.
+    /// Passes the bytes of `rows`, and their place in `out`, to `take`: all at once, or row by row where the file has
+    /// them in another order.
     fn each_run<T>(
         &self,
         extent: &Extent,

@@ -1,6 +1,6 @@
 //! Tensor names: llama.cpp's, and Hugging Face's for the same thing.
 
-/// What holds no layer number.
+/// Tensors outside the layers.
 const WHOLE_MODEL: [(&str, &str); 3] = [
     ("token_embd.weight", "model.embed_tokens.weight"),
     ("output_norm.weight", "model.norm.weight"),
@@ -40,7 +40,7 @@ pub(super) fn hugging_face(name: &str) -> String {
     name.to_owned()
 }
 
-/// Whether `name` is llama.cpp's for a layer's queries or keys, and which.
+/// Returns the projection if `name` is llama.cpp's name for a layer's queries or keys.
 pub(super) fn rotated(name: &str) -> Option<Rotated> {
     let part = name.strip_prefix("blk.")?.split_once('.')?.1;
     match part {

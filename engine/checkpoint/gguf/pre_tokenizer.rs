@@ -1,6 +1,6 @@
-//! How byte-level models split text into words before pairs are merged. The file gives only a name
-//! (`tokenizer.ggml.pre`); what it stands for is in llama.cpp's `llama-vocab.cpp` and in the `tokenizer.json` of the
-//! models it was made for. Where the two differ, as in Qwen's Unicode normalisation, the model knows the latter.
+//! Splitting of text into words before pairs are merged, in byte-level models. The file gives only a name
+//! (`tokenizer.ggml.pre`); its meaning is in llama.cpp's `llama-vocab.cpp` and in the `tokenizer.json` of its models.
+//! Where the two differ, as in Qwen's Unicode normalisation, the latter holds: the model was trained with it.
 
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -33,15 +33,15 @@ const TEKKEN: &str = concat!(
 /// One way to split.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PreTokenizer {
-    /// What files call it.
+    /// Its names in files.
     names: &'static [&'static str],
     /// Each splits the pieces that the ones before it left.
     splits: &'static [&'static str],
-    /// Whether text is brought to Unicode's form C first.
+    /// `true` if text is normalised to Unicode's form C first.
     pub compose: bool,
-    /// Whether a word that is a token is taken whole, without merging.
+    /// `true` if a word that is a token is taken whole, without merging.
     pub ignore_merges: bool,
-    /// Whether texts begin with the begin token unless the file says otherwise.
+    /// `true` if texts begin with the begin token unless the file says otherwise.
     pub add_begin: bool,
 }
 

@@ -18,7 +18,7 @@ const END_TEXTS: [&str; 9] = [
     "</s>",
 ];
 
-/// What a token is for (`tokenizer.ggml.token_type`).
+/// Kind of a token (`tokenizer.ggml.token_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A piece of text.
@@ -46,7 +46,7 @@ pub(super) enum Model {
 
 /// The vocabulary as the file lists it.
 pub(super) struct Vocabulary<'a> {
-    /// How text is split into tokens.
+    /// The model that splits text into tokens.
     pub model: Model,
     /// Each token's text, by id.
     pub tokens: Vec<&'a str>,
@@ -59,7 +59,7 @@ pub(super) struct Vocabulary<'a> {
 pub struct SpecialTokens {
     /// Begins a text.
     pub begin: Option<u32>,
-    /// Whether every text begins with it (a chat template writes it itself).
+    /// `true` if every text begins with it (a chat template writes it itself).
     pub add_begin: bool,
     /// Ends a text.
     pub end: Option<u32>,

@@ -21,7 +21,7 @@ pub struct AdamWStep {
     pub beta1: f32,
     /// Decay of the second moment.
     pub beta2: f32,
-    /// What is added to the second moment's root.
+    /// Added to the root of the second moment.
     pub epsilon: f32,
     /// Decoupled weight decay.
     pub weight_decay: f32,
@@ -35,7 +35,7 @@ pub struct AdamWStep {
     pub number: u32,
 }
 
-/// How moments are kept.
+/// Storage format of the moments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MomentFormat {
     /// IEEE single precision.

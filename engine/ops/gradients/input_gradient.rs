@@ -5,7 +5,7 @@ use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 use crate::ops::matrix::{Matrix, PIECE};
 use crate::ops::{RowRange, Tensor};
 
-/// What becomes of a finished gradient.
+/// Operation on a finished gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accumulate {
     /// It is stored.

@@ -24,7 +24,7 @@ pub struct RmsNormGradient {
 }
 
 impl RmsNormGradient {
-    /// Of `y[r] = x[r] · s[r] · gain`, `s[r] = 1 / √(mean(x[r]²) + ε)`:
+    /// Gradients of `y[r] = x[r] · s[r] · gain`, `s[r] = 1 / √(mean(x[r]²) + ε)`:
     /// `dx[r] += s[r] · (gain · dy[r] − x[r] · s[r]² · mean(gain · dy[r] · x[r]))` and `dgain += Σ dy[r] · x[r] · s[r]`.
     /// With [`RowRange::Outputs`], row 0 of `dy` is row `step.first_output` of `x` and `dx`.
     ///
@@ -58,7 +58,7 @@ impl RmsNormGradient {
         let params = Buffer::uniform(device, "rms_norm_gradient params", &params)?;
         let scales = Buffer::storage(device, "row scales", (dy.rows * size_of::<f32>()) as u64)?;
         let sums = Buffer::storage(device, "gain sums", (SECTIONS * x.width * size_of::<f32>()) as u64)?;
-        // A CPU's barriers cost more than what they would share out.
+        // A CPU's barriers cost more than the work they would share out.
         let lanes = if device.is_software() { 8 } else { 64 };
         let sections = ("SECTIONS", SECTIONS as u32);
         let kernel = |name, constants: &[(&'static str, u32)]| {

@@ -5,10 +5,10 @@ use crate::error::Result;
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 use crate::ops::{AttentionShape, Tensor};
 
-/// The normalisation of every head of q and k (Qwen3), and where the gradients of its gains go.
+/// The normalisation of every head of q and k (Qwen3), with the gradients of its gains.
 #[derive(Clone, Copy)]
 pub struct GainGradients<'a> {
-    /// What was normalised, `[rows, (heads + 2 · kv_heads) · head_dim]`.
+    /// Input of the normalisation, `[rows, (heads + 2 · kv_heads) · head_dim]`.
     pub qkv: &'a Tensor,
     /// The gains of q's and k's heads, `[1, head_dim]` each.
     pub gains: [&'a Tensor; 2],
