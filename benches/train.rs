@@ -76,7 +76,7 @@ fn main() -> Result<()> {
     samples.iter().for_each(|sample| packed.append(PackedRows::of(sample, &retention, mask_token, &mut random)));
     let rows_of_candle = candle::Row::all(&packed);
     let labelled = packed.labelled() as f64;
-    let (mut weights, mut variables) = (candle::Weights::new(), Vec::new());
+    let (mut weights, mut variables) = (candle::Tensors::new(), Vec::new());
     for info in checkpoint.tensors() {
         let columns = info.shape.last().copied().unwrap_or(1);
         let mut values = vec![0.0; info.shape.iter().product()];

@@ -12,7 +12,7 @@ use pard_engine::checkpoint::config::{Config, TargetLayers};
 use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, DraftLength, Method, Pool};
 use pard_engine::gpu::{CacheFormat, KernelPlan};
 use pard_engine::model::{PassCost, TARGET_PROJECTION, Weights};
-use pard_engine::training::{CodRetention, Network, PackedRows, Recipe as NetworkRecipe};
+use pard_engine::training::{CodRetention, Network, NetworkOptions, PackedRows};
 
 use crate::decoding::{CONTEXT, decode, decoder, lengths};
 use crate::support::gpu::{device, plan, upload};
@@ -20,7 +20,7 @@ use crate::support::memory::Memory;
 use crate::support::random::Random;
 use crate::support::shared_draft::SharedDraft;
 use crate::support::tiny_model::{Recipe, Stored};
-use crate::training::candle::{self, Row, Weights};
+use crate::training::candle::{self, Row, Tensors as CandleTensors};
 use crate::training::gradients::{by_candle, compare, recipe_of, samples};
 use crate::training::teacher::weights;
 
@@ -94,7 +94,7 @@ impl Pair {
 }
 
 /// States that a draft keeps of `rows`: outputs of `layers`, each over its root mean square, `[rows, layers · hidden]`.
-fn states(config: &Config, weights: &Weights, rows: &[Row], layers: &[usize]) -> candle_core::Result<Tensor> {
+fn states(config: &Config, weights: &CandleTensors, rows: &[Row], layers: &[usize]) -> candle_core::Result<Tensor> {
     let ones = Tensor::ones(config.hidden_size, DType::F32, &Cpu)?;
     let mut kept = Vec::new();
     candle::through_layers(config, weights, rows, candle::embedded(weights, rows)?, &mut |layer, hidden| {
@@ -244,7 +244,7 @@ fn its_gradients_are_those_of_candles_autograd() {
         let network = Network::new(
             device(),
             &plan,
-            &NetworkRecipe {
+            &NetworkOptions {
                 teacher: Some(&target),
                 target_layers: &LAYERS,
                 ..recipe_of(&config, &Memory::new(tensors.clone()), mask, packed.rows.len() + 5)

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::decoders::byte_fallback::ByteFallback;
 use tokenizers::decoders::fuse::Fuse;
-use tokenizers::decoders::sequence::ModelRunner;
+use tokenizers::decoders::sequence::Sequence;
 use tokenizers::decoders::strip::Strip;
 use tokenizers::decoders::wordpiece::WordPiece;
 use tokenizers::models::bpe::BPE;
@@ -41,7 +41,7 @@ fn sentence_piece(decoder: Decoder) -> tokenizers::Tokenizer {
 }
 
 fn llama2_decoder() -> Decoder {
-    Decoder::ModelRunner(ModelRunner::new(vec![
+    Decoder::Sequence(Sequence::new(vec![
         DecoderWrapper::Replace(Replace::new("▁", " ").expect("a pattern")),
         DecoderWrapper::ByteFallback(ByteFallback::new()),
         DecoderWrapper::Fuse(Fuse::new()),

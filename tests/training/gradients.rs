@@ -8,7 +8,7 @@ use fastrand::Rng;
 use pard_engine::checkpoint::config::Config;
 use pard_engine::gpu::{CacheFormat, KernelPlan};
 use pard_engine::ops::{Matrix, WeightFormat};
-use pard_engine::training::{CodRetention, Loss, Network, PackedRows, Recipe as NetworkRecipe, Sample};
+use pard_engine::training::{CodRetention, Loss, Network, NetworkOptions, PackedRows, Sample};
 
 use super::candle::{self, Row};
 use crate::support::gpu::device;
@@ -32,7 +32,7 @@ pub fn samples(random: &mut Random, vocab: usize) -> Vec<Sample> {
 /// A loss on candle, and its gradient by every tensor.
 pub fn by_candle(
     tensors: &Tensors,
-    loss: impl FnOnce(&candle::Weights) -> Tensor,
+    loss: impl FnOnce(&candle::Tensors) -> Tensor,
 ) -> (f32, BTreeMap<String, Vec<f32>>) {
     let variables: BTreeMap<String, Var> = tensors
         .iter()
@@ -52,8 +52,8 @@ pub fn by_candle(
 }
 
 /// A draft of two layers that trains all it has, of the text alone, with room for `rows` rows.
-pub fn recipe_of<'a>(config: &'a Config, checkpoint: &'a Memory, mask_token: u32, rows: usize) -> NetworkRecipe<'a> {
-    NetworkRecipe {
+pub fn recipe_of<'a>(config: &'a Config, checkpoint: &'a Memory, mask_token: u32, rows: usize) -> NetworkOptions<'a> {
+    NetworkOptions {
         config,
         checkpoint,
         layers: &[0, 1],

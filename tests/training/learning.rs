@@ -10,7 +10,7 @@ use pard_engine::model::{LoadOptions, Model};
 use pard_engine::training::draft::{self, Embeddings};
 use pard_engine::training::measure::acceptance;
 use pard_engine::training::{
-    CodRetention, Loss, OptimizerOptions, Recipe as NetworkRecipe, Sample, StepReport, Trainer, TrainingOptions, state,
+    CodRetention, Loss, NetworkOptions, OptimizerOptions, Sample, StepReport, Trainer, TrainingOptions, state,
 };
 use pard_engine::{Draft, Error};
 use tempfile::TempDir;
@@ -47,8 +47,8 @@ fn options(steps: u64) -> TrainingOptions {
     }
 }
 
-fn recipe(files: &ModelFiles) -> NetworkRecipe<'_> {
-    NetworkRecipe {
+fn recipe(files: &ModelFiles) -> NetworkOptions<'_> {
+    NetworkOptions {
         config: &files.config,
         checkpoint: &*files.checkpoint,
         layers: &[0, 1],
@@ -87,7 +87,7 @@ fn a_model_with_a_shorter_attention_window_is_refused() {
         matches!(&refused, Some(Error::Option { option: "seq-len", reason }) if reason.contains("63")),
         "{refused:?}"
     );
-    let first_layer = NetworkRecipe { layers: &[0], ..recipe(&files) };
+    let first_layer = NetworkOptions { layers: &[0], ..recipe(&files) };
     assert!(Trainer::new(device(), &plan, &first_layer, text(40), options(1)).is_ok());
 
     windowed(64).write(folder.path());

@@ -11,9 +11,9 @@ use pard_engine::Error;
 use pard_engine::checkpoint::config::Config;
 use pard_engine::gpu::{CacheFormat, KernelPlan};
 use pard_engine::model::{WeightDtype, Weights};
-use pard_engine::training::{CodRetention, Loss, Network, PackedRows, Recipe as NetworkRecipe, Sample};
+use pard_engine::training::{CodRetention, Loss, Network, NetworkOptions, PackedRows, Sample};
 
-use super::candle::{self, Row, Weights};
+use super::candle::{self, Row, Tensors as CandleTensors};
 use super::gradients::{BAR, by_candle, compare, recipe_of, samples};
 use crate::support::gpu::device;
 use crate::support::memory::Memory;
@@ -25,7 +25,7 @@ fn plan() -> KernelPlan {
 }
 
 /// The same on candle.
-pub fn weights(tensors: &Tensors) -> Weights {
+pub fn weights(tensors: &Tensors) -> CandleTensors {
     let tensor = |(name, stored): (&String, &crate::support::tiny_model::Stored)| {
         (name.clone(), Tensor::from_slice(&stored.values, stored.shape.clone(), &Cpu).expect("a tensor"))
     };
@@ -33,7 +33,7 @@ pub fn weights(tensors: &Tensors) -> Weights {
 }
 
 /// The teacher: the same family with other weights and one layer more, on the device and on candle.
-fn teacher(recipe: &Recipe) -> (Arc<Weights>, Config, Weights) {
+fn teacher(recipe: &Recipe) -> (Arc<Weights>, Config, CandleTensors) {
     let recipe = Recipe { seed: recipe.seed + 100, ..recipe.clone() };
     let tensors = recipe.tensors();
     let memory = Memory::new(tensors.clone());
@@ -53,7 +53,7 @@ fn token_rows(samples: &[PackedRows]) -> Vec<u32> {
 
 /// The teacher's predictions by candle: the log-probabilities of the tokens `vocabulary` for each row, and the probability
 /// of the tokens before it in its chain.
-fn asked(config: &Config, weights: &Weights, samples: &[PackedRows], vocabulary: &[u32]) -> (Tensor, Vec<f32>) {
+fn asked(config: &Config, weights: &CandleTensors, samples: &[PackedRows], vocabulary: &[u32]) -> (Tensor, Vec<f32>) {
     let (mut all, mut reached, mut first) = (Vec::new(), Vec::new(), 0);
     let indices: BTreeMap<u32, usize> = vocabulary.iter().enumerate().map(|(index, &id)| (id, index)).collect();
     let chosen = Tensor::new(vocabulary, &Cpu).expect("ids");
@@ -132,7 +132,7 @@ fn gradients_of_the_teachers_loss_are_those_of_candles_autograd() {
         let network = Network::new(
             device(),
             &plan(),
-            &NetworkRecipe {
+            &NetworkOptions {
                 teacher: Some(&target),
                 loss: Loss::TEACHER,
                 ..recipe_of(&config, &Memory::new(tensors.clone()), mask, packed.rows.len() + 5)
@@ -177,7 +177,7 @@ fn a_reduced_vocabulary_is_asked_of_the_teacher_too() {
     let network = Network::new(
         device(),
         &plan(),
-        &NetworkRecipe {
+        &NetworkOptions {
             config: &config,
             checkpoint: &Memory::new(tensors.clone()),
             layers: &[0],
@@ -220,7 +220,7 @@ fn a_teacher_that_lacks_the_drafts_tokens_is_refused() {
     let network = Network::new(
         device(),
         &plan(),
-        &NetworkRecipe {
+        &NetworkOptions {
             config: &recipe.config,
             checkpoint: &Memory::new(recipe.tensors()),
             layers: &[0],

@@ -2,7 +2,7 @@
 
 use super::metadata::{Metadata, fault};
 use super::pre_tokenizer::PreTokenizer;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Tokens that end an answer in the models that have them, whatever the file says of them: many files name only one of
 /// theirs. As in llama.cpp; `</s>` is an ordinary word to some vocabularies, so it counts only where marked as control.
