@@ -15,7 +15,7 @@ use candle_core::{DType, Device as CandleDevice, Tensor as CandleTensor};
 use half::bf16;
 use pard_engine::Result;
 use pard_engine::gpu::{AdapterQuery, Buffer, Device, Pass};
-use pard_engine::ops::{COLD_BYTES, Finish, MOST_ROWS, Matmul, Matrix, Role, RowSet, Step, Tensor, WeightFormat};
+use pard_engine::ops::{COLD_BYTES, Epilogue, MAX_ROWS, Matmul, Matrix, Phase, RowRange, Step, Tensor, WeightFormat};
 
 /// Rows of a step, and of a verification of seven drafts.
 const ROW_COUNTS: [usize; 2] = [1, 8];
@@ -95,7 +95,7 @@ fn compare(device: &Device, name: &str, [outputs, columns]: [usize; 2], rows: us
     let bytes = outputs * columns * 2;
     let copies = (COLD_BYTES as usize).div_ceil(bytes).min(64);
     let weights: Vec<bf16> = (0..outputs * columns).map(weight).collect();
-    let x: Vec<f32> = (0..MOST_ROWS * columns).map(|index| weight(index + 3).to_f32()).collect();
+    let x: Vec<f32> = (0..MAX_ROWS * columns).map(|index| weight(index + 3).to_f32()).collect();
     let own = vec![weights.clone(); copies];
     let candle_weights: Vec<CandleTensor> = (0..copies)
         .map(|_| {
@@ -109,7 +109,7 @@ fn compare(device: &Device, name: &str, [outputs, columns]: [usize; 2], rows: us
     let plan = device.default_plan();
     let step = Buffer::shared::<Step>(device, "step")?;
     step.write(device, 0, &[Step { rows: rows as u32, ..Step::default() }]);
-    let [input, output] = [columns, outputs].map(|width| Tensor::new(device, "rows", MOST_ROWS, width));
+    let [input, output] = [columns, outputs].map(|width| Tensor::new(device, "rows", MAX_ROWS, width));
     let (input, output) = (input?, output?);
     input.buffer.write(device, 0, &x);
     let source = |range: Range<usize>, out: &mut [f32]| {
@@ -119,14 +119,14 @@ fn compare(device: &Device, name: &str, [outputs, columns]: [usize; 2], rows: us
     let products = (0..copies)
         .map(|_| {
             let matrix = Matrix::upload(device, &plan, name, WeightFormat::Bf16, [outputs, columns], &source)?;
-            Matmul::new(device, &plan, &step, &matrix, [&input, &output], Finish::Store, RowSet::All)
+            Matmul::new(device, &plan, &step, &matrix, [&input, &output], Epilogue::Store, RowRange::All)
         })
         .collect::<Result<Vec<_>>>()?;
 
     let mut y = vec![0.0f32; rows * outputs];
     let engine = || -> Result<f64> {
         let begin = Instant::now();
-        Pass::submit(device, None, |pass| products.iter().try_for_each(|op| op.encode(pass, Role::Round, rows)))?;
+        Pass::submit(device, None, |pass| products.iter().try_for_each(|op| op.encode(pass, Phase::Decode, rows)))?;
         device.wait()?;
         Ok(begin.elapsed().as_secs_f64())
     };

@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use pard_engine::Result;
 use pard_engine::gpu::{AdapterQuery, Buffer, Device};
-use pard_engine::model::{Sequence, Transformer, WeightChoice, expected_matrices};
-use pard_engine::ops::{MOST_ROWS, Role};
+use pard_engine::model::{ModelRunner, WeightDtype, Weights, expected_matrices};
+use pard_engine::ops::{MAX_ROWS, Phase};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -26,10 +26,10 @@ fn main() -> Result<()> {
     let plan = device.default_plan();
     let begin = Instant::now();
     let weights = shapes::RandomWeights::new(&config);
-    let model = Arc::new(Transformer::upload(&device, &plan, &config, &weights, WeightChoice::Compact, &|_, _| ())?);
+    let model = Arc::new(Weights::upload(&device, &plan, &config, &weights, WeightDtype::Compact, &|_, _| ())?);
     println!("{name} on {}; {plan}; {:.1} s to upload", device.name(), begin.elapsed().as_secs_f64());
-    let choices = Buffer::storage(&device, "choices", 4 * MOST_ROWS as u64)?;
-    let sequence = Sequence::new(&model, 1024, config.vocab_size, &choices)?;
+    let choices = Buffer::storage(&device, "choices", 4 * MAX_ROWS as u64)?;
+    let sequence = ModelRunner::new(&model, 1024, config.vocab_size, &choices)?;
     let time = |role, rows: usize, outputs| -> Result<f64> {
         let tokens: Vec<u32> = (0..rows as u32).map(|id| id * 7919 % config.vocab_size as u32).collect();
         let begin = Instant::now();
@@ -45,13 +45,13 @@ fn main() -> Result<()> {
     let counts = [1, 2, 3, 4, 5, 6, 8, 9, 12, 13, 16, 17, 24, 32];
     for rows in counts {
         let begin = Instant::now();
-        time(Role::Round, rows, rows)?;
+        time(Phase::Decode, rows, rows)?;
         eprintln!("first pass of {rows} rows, kernels compiled: {:.2} s", begin.elapsed().as_secs_f64());
     }
     let mut times = vec![Vec::new(); counts.len()];
     for _ in 0..7 {
         for (at, &rows) in counts.iter().enumerate() {
-            times[at].push(time(Role::Round, rows, rows)?);
+            times[at].push(time(Phase::Decode, rows, rows)?);
         }
     }
     let medians: Vec<f64> = times.into_iter().map(median).collect();
@@ -65,8 +65,8 @@ fn main() -> Result<()> {
         println!("| {rows} | {:.2} | {:.2} |", seconds * 1e3, seconds / medians[0]);
     }
     let prompt = 256;
-    time(Role::Prompt, prompt, 0)?;
-    let seconds = median((0..3).map(|_| time(Role::Prompt, prompt, 0)).collect::<Result<_>>()?);
+    time(Phase::Prefill, prompt, 0)?;
+    let seconds = median((0..3).map(|_| time(Phase::Prefill, prompt, 0)).collect::<Result<_>>()?);
     let matrices: usize = expected_matrices(&config).iter().skip(1).map(|(_, shape)| shape[0] * shape[1]).sum();
     println!(
         "prompt of {prompt}: {:.1} ms, {:.0} tokens/s, {:.1} GFLOP/s",

@@ -4,11 +4,11 @@ use std::ops::Range;
 use std::path::Path;
 
 use pard_engine::Result;
-use pard_engine::model::checkpoint::{Checkpoint, StoredType, TensorInfo};
-use pard_engine::model::config::{Config, Family, RopeScaling};
+use pard_engine::checkpoint::config::{Config, Family, RopeScaling};
+use pard_engine::checkpoint::{Checkpoint, StoredType, TensorInfo};
 use pard_engine::model::expected_matrices;
 
-/// What can be asked for; the first is the default.
+/// Models to choose from; the first is the default.
 pub const NAMES: [&str; 3] = ["smollm2", "qwen3-0.6b", "llama3-8b"];
 
 /// The hyper-parameters of the model called `name`.

@@ -17,10 +17,12 @@ use candle_core::Device::Cpu;
 use candle_core::{Tensor, Var};
 use candle_nn::{AdamW, Optimizer as _, ParamsAdamW};
 use pard_engine::Result;
-use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, Plan};
-use pard_engine::model::checkpoint::Checkpoint;
-use pard_engine::model::config::Config;
-use pard_engine::training::{Loss, OptimizerOptions, PackedRows, Recipe, Retention, Sample, Trainer, TrainingOptions};
+use pard_engine::checkpoint::Checkpoint;
+use pard_engine::checkpoint::config::Config;
+use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, KernelPlan};
+use pard_engine::training::{
+    CodRetention, Loss, NetworkOptions, OptimizerOptions, PackedRows, Sample, Trainer, TrainingOptions,
+};
 
 const SAMPLE_TOKENS: usize = 128;
 const SAMPLES: usize = 2;
@@ -32,9 +34,9 @@ fn main() -> Result<()> {
     let vocab_size = arguments.get(1).copied().unwrap_or(49152);
     let config = Config { layers, vocab_size, ..shapes::shape("smollm2").expect("a known shape") };
     let device = Device::open(&AdapterQuery::default())?;
-    let plan = Plan { cache: CacheFormat::F32, ..device.default_plan() };
+    let plan = KernelPlan { cache: CacheFormat::F32, ..device.default_plan() };
     let checkpoint = shapes::RandomWeights::new(&config);
-    let retention = Retention { segments: 8, ratio: 0.7, least: 0.2 };
+    let retention = CodRetention { segments: 8, ratio: 0.7, least: 0.2 };
     let samples: Vec<Sample> = (0..SAMPLES)
         .map(|sample| Sample {
             tokens: (0..SAMPLE_TOKENS).map(|at| ((at + 1) * (sample + 7919) % vocab_size) as u32).collect(),
@@ -42,9 +44,9 @@ fn main() -> Result<()> {
         })
         .collect();
     let mask_token = vocab_size as u32;
-    let rows = SAMPLES * retention.most_rows(SAMPLE_TOKENS);
+    let rows = SAMPLES * retention.max_rows(SAMPLE_TOKENS);
     let layer_list: Vec<usize> = (0..layers).collect();
-    let recipe = Recipe {
+    let recipe = NetworkOptions {
         config: &config,
         checkpoint: &checkpoint,
         layers: &layer_list,
@@ -74,7 +76,7 @@ fn main() -> Result<()> {
     samples.iter().for_each(|sample| packed.append(PackedRows::of(sample, &retention, mask_token, &mut random)));
     let rows_of_candle = candle::Row::all(&packed);
     let labelled = packed.labelled() as f64;
-    let (mut weights, mut variables) = (candle::Weights::new(), Vec::new());
+    let (mut weights, mut variables) = (candle::Tensors::new(), Vec::new());
     for info in checkpoint.tensors() {
         let columns = info.shape.last().copied().unwrap_or(1);
         let mut values = vec![0.0; info.shape.iter().product()];

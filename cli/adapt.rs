@@ -6,16 +6,17 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use pard_engine::Error;
-use pard_engine::gpu::{CacheFormat, Device, Plan};
-use pard_engine::model::source::DEFAULT_MODEL;
-use pard_engine::model::{LoadOptions, Model, ModelFiles};
+use pard_engine::checkpoint::ModelFiles;
+use pard_engine::checkpoint::resolve::DEFAULT_MODEL;
+use pard_engine::gpu::{CacheFormat, Device, KernelPlan};
+use pard_engine::model::{LoadOptions, Model};
 use pard_engine::ops::gradients::MomentFormat;
 use pard_engine::training::data::{Dataset, most_frequent};
 use pard_engine::training::draft::{self, Embeddings};
-use pard_engine::training::{Loss, OptimizerOptions, Recipe, Retention, Trainer, TrainingOptions, state};
+use pard_engine::training::{CodRetention, Loss, NetworkOptions, OptimizerOptions, Trainer, TrainingOptions, state};
 
 use crate::args::{DeviceArguments, one_of, temperature};
-use crate::output::{self, Talk};
+use crate::output::{self, Verbosity};
 use crate::{interrupt, load};
 
 mod held_out;
@@ -30,11 +31,11 @@ pub struct AdaptArguments {
     /// The model that becomes a draft: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
     #[arg(short, long, value_name = "MODEL", default_value = DEFAULT_MODEL)]
     pub model: String,
-    /// Where the draft is written; the run's state beside it
+    /// Folder for the draft; the run's state is written beside it
     #[arg(short, long, value_name = "DIR")]
     pub out: PathBuf,
-    /// What to learn from: JSON lines with `messages`, `prompt` and `response`, or `text`; with --teacher also prompts
-    /// alone, as `pard respond` takes them. Several files may follow
+    /// Training data: JSON lines with `messages`, `prompt` and `response`, or `text`; with --teacher also prompts alone, in
+    /// the forms of `pard respond`. Several files may follow
     #[arg(long, value_name = "FILE.jsonl", required = true, num_args = 1..)]
     pub data: Vec<PathBuf>,
     /// The target that the draft is for. It responds to prompts that come alone, once: the responses stay in --out
@@ -43,8 +44,8 @@ pub struct AdaptArguments {
     /// The teacher's responses are drawn from softmax(logits / T); 0 takes the likeliest
     #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature, requires = "teacher")]
     pub temperature: f32,
-    /// What is learnt: the tokens of the text (PARD), or what the teacher would say in their place, rows that are seldom
-    /// reached counting less (PARD-2)
+    /// Training objective: the tokens of the text (PARD), or the teacher's predictions in their place, with less weight on
+    /// rows that are seldom reached (PARD-2)
     #[arg(long, default_value = "text", value_parser = one_of(&[("text", Loss::TEXT), ("teacher", Loss::TEACHER)]), requires_if("teacher", "teacher"))]
     pub loss: Loss,
     /// Layers of the teacher, separated by commas, whose outputs the draft reads beside tokens, which makes it better and fit
@@ -79,7 +80,7 @@ pub struct AdaptArguments {
     /// Decoupled weight decay
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     pub weight_decay: f64,
-    /// How AdamW's moments are kept: bf16 takes half the memory
+    /// Format of AdamW's moments: bf16 takes half the memory
     #[arg(long, default_value = "f32", value_parser = one_of(&[("f32", MomentFormat::F32), ("bf16", MomentFormat::Bf16)]))]
     pub moments: MomentFormat,
     /// Steps over which the learning rate rises
@@ -88,7 +89,7 @@ pub struct AdaptArguments {
     /// Let the learning rate fall to zero towards the end
     #[arg(long)]
     pub decay: bool,
-    /// How often each sample is read
+    /// Number of times each sample is read
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub epochs: u64,
     /// End after N minutes, if not sooner
@@ -127,7 +128,7 @@ const STATE: &str = "training_state.safetensors";
 
 /// Runs the command.
 pub fn run(arguments: &AdaptArguments) -> anyhow::Result<ExitCode> {
-    let talk = Talk::unless(arguments.quiet);
+    let talk = Verbosity::unless(arguments.quiet);
     let files = load::open(&arguments.model, talk)?;
     let state_path = arguments.out.join(STATE);
     if !arguments.resume && state_path.exists() {
@@ -144,7 +145,7 @@ pub fn run(arguments: &AdaptArguments) -> anyhow::Result<ExitCode> {
     let device = arguments.device.open()?;
     let target = run.target(arguments, &device, talk)?;
     let recipe = run.recipe(arguments, &files, target.as_ref());
-    let plan = Plan { cache: CacheFormat::F32, ..device.default_plan() };
+    let plan = KernelPlan { cache: CacheFormat::F32, ..device.default_plan() };
     let count = dataset.samples.len();
     let mut trainer = Trainer::new(&device, &plan, &recipe, dataset.samples, run.options.clone())?;
     if arguments.resume {
@@ -196,7 +197,7 @@ pub fn run(arguments: &AdaptArguments) -> anyhow::Result<ExitCode> {
 /// Steps from one line to the next.
 const REPORTED: u64 = 10;
 
-fn note_skipped(dataset: &Dataset, talk: Talk) {
+fn note_skipped(dataset: &Dataset, talk: Verbosity) {
     const SHOWN: usize = 3;
     for skipped in dataset.skipped.iter().take(SHOWN) {
         talk.note(&format!("skipped {}:{}: {}", skipped.path.display(), skipped.line, skipped.reason));
@@ -225,10 +226,10 @@ fn check_layers(option: &'static str, layers: &[usize], files: &ModelFiles) -> p
     }
 }
 
-/// What the arguments come to.
+/// A run's settings, derived from the arguments.
 struct Run {
     layers: Vec<usize>,
-    /// Of the target, ascending.
+    /// The target's layers that the draft reads, ascending.
     target_layers: Vec<usize>,
     mask_token: u32,
     vocabulary: Option<Vec<u32>>,
@@ -256,7 +257,7 @@ impl Run {
         }
         let vocabulary =
             arguments.draft_vocabulary.map(|count| most_frequent(&dataset.samples, count, &files.text.stop_tokens));
-        let retention = Retention {
+        let retention = CodRetention {
             segments: usize::from(arguments.train_len),
             ratio: arguments.retain,
             least: arguments.retain_min,
@@ -310,7 +311,7 @@ impl Run {
     }
 
     /// The model that the draft is for, if there is something to ask it.
-    fn target(&self, arguments: &AdaptArguments, device: &Device, talk: Talk) -> anyhow::Result<Option<Model>> {
+    fn target(&self, arguments: &AdaptArguments, device: &Device, talk: Verbosity) -> anyhow::Result<Option<Model>> {
         if arguments.held_out.is_none() && arguments.loss == Loss::TEXT && arguments.target_layers.is_empty() {
             return Ok(None);
         }
@@ -324,8 +325,8 @@ impl Run {
         arguments: &AdaptArguments,
         files: &'a ModelFiles,
         target: Option<&'a Model>,
-    ) -> Recipe<'a> {
-        Recipe {
+    ) -> NetworkOptions<'a> {
+        NetworkOptions {
             config: &files.config,
             checkpoint: &*files.checkpoint,
             layers: &self.layers,
@@ -334,7 +335,7 @@ impl Run {
             vocabulary: self.vocabulary.as_deref(),
             rows: arguments.pass_rows,
             positions: arguments.seq_len,
-            teacher: target.map(|target| &target.transformer),
+            teacher: target.map(|target| &target.weights),
             loss: arguments.loss,
             target_layers: &self.target_layers,
         }

@@ -1,7 +1,8 @@
 //! One answer, and what is reported of it.
 
 use pard_engine::decoding::{
-    Decoder, Drafts, FinishReason, Generation, Limits, Method, SamplingOptions, Speculation, Statistics, TokenLogprobs,
+    Decoder, DraftLength, FinishReason, Generation, Limits, Method, SamplingParams, Speculation, Statistics,
+    TokenLogprobs,
 };
 use pard_engine::model::Model;
 use serde_json::{Value, json};
@@ -14,11 +15,11 @@ pub struct Answer {
     pub output: Vec<u32>,
     pub finish: FinishReason,
     pub statistics: Statistics,
-    /// Of each token of the answer, if they were asked for.
+    /// One entry for each token of the answer, if requested.
     pub logprobs: Vec<TokenLogprobs>,
 }
 
-/// Where an answer begins.
+/// Starting point of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begin {
     /// With the whole prompt.
@@ -75,15 +76,15 @@ pub fn statistics_json(tokens: usize, statistics: &Statistics) -> Value {
 }
 
 /// K, as all JSON reports say it: a number, or `auto`.
-pub fn drafts_json(drafts: Drafts) -> Value {
+pub fn drafts_json(drafts: DraftLength) -> Value {
     match drafts {
-        Drafts::Fixed(drafts) => json!(drafts),
-        Drafts::Auto => json!("auto"),
+        DraftLength::Fixed(drafts) => json!(drafts),
+        DraftLength::Auto => json!("auto"),
     }
 }
 
-/// How tokens were chosen.
-pub fn sampling_json(sampling: &SamplingOptions) -> Value {
+/// Sampling options as JSON.
+pub fn sampling_json(sampling: &SamplingParams) -> Value {
     json!({
         "temperature": sampling.temperature,
         "seed": sampling.seed,
@@ -142,7 +143,7 @@ pub fn summary(decoder: &Decoder, answer: &Answer) -> String {
     let seconds = |time: std::time::Duration| time.as_secs_f64();
     let method = match options.method {
         Method::Ar => "ar".to_owned(),
-        _ if options.drafts == Drafts::Auto => {
+        _ if options.drafts == DraftLength::Auto => {
             format!("{}, K = auto{}", options.proposers(), choice(decoder, statistics))
         }
         _ => format!("{}, K = {}", options.proposers(), options.drafts),
@@ -163,7 +164,7 @@ pub fn summary(decoder: &Decoder, answer: &Answer) -> String {
     )
 }
 
-/// What choosing K led to, and why speculation was off where it was.
+/// The mean K that was chosen, and why speculation was off, for the statistics line.
 fn choice(decoder: &Decoder, statistics: &Statistics) -> String {
     let why = match decoder.speculation() {
         None | Some(Speculation::Pays) => "",

@@ -4,17 +4,17 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, value_parser};
+use pard_engine::checkpoint::resolve::DEFAULT_MODEL;
 use pard_engine::decoding::{
-    Acceptance, DecoderOptions, Drafts, MOST_DRAFTS, MOST_TEMPERATURE, Method, NgramOptions, SamplingOptions,
+    AcceptanceRule, DecoderOptions, DraftLength, MAX_DRAFTS, MAX_TEMPERATURE, Method, NgramOptions, SamplingParams,
 };
-use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, ProductChoice, QuantisedChoice, Shaders, is_same_adapter};
-use pard_engine::model::source::DEFAULT_MODEL;
-use pard_engine::model::{LoadOptions, WeightChoice};
-use pard_engine::ops::{MOST_ROWS, WeightFormat};
+use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, MatmulChoice, QuantisedChoice, Shaders, is_same_adapter};
+use pard_engine::model::{LoadOptions, WeightDtype};
+use pard_engine::ops::{MAX_ROWS, WeightFormat};
 use pard_engine::{Error, Result};
 
 use crate::adapt::AdaptArguments;
-use crate::output::Talk;
+use crate::output::Verbosity;
 use crate::report::ReportArguments;
 
 /// Language models on any GPU, by parallel-draft speculative decoding.
@@ -86,10 +86,10 @@ pub struct GenerateArguments {
 
 #[derive(Args)]
 pub struct ChatArguments {
-    /// What the model is told before all else
+    /// System message, put before the conversation
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
-    /// Whether the model may think first, where its template knows of it
+    /// Turn thinking before the answer on or off, if the model's template supports it
     #[arg(long, value_name = "on|off", value_parser = one_of(&[("on", true), ("off", false)]))]
     pub thinking: Option<bool>,
     /// Go on with the conversation that `/save` wrote to this file
@@ -105,17 +105,17 @@ pub struct ChatArguments {
     pub quiet: bool,
 }
 
-/// What writes an answer, how, and when it ends.
+/// Options for models, decoding and the end of an answer.
 #[derive(Args, Clone)]
 pub struct DecodingArguments {
     #[command(flatten)]
     pub models: ModelArguments,
-    /// Who proposes tokens; ngram needs no draft [default: pard if the draft has a mask token, else vsd; ar without a draft]
+    /// Decoding method; ngram needs no draft [default: pard if the draft has a mask token, else vsd; ar without a draft]
     #[arg(long, value_parser = one_of(&METHODS))]
     pub method: Option<Method>,
     /// Tokens proposed per round: 0 (none) to 16, or `auto`, as many as pay best [default: auto with a draft]
     #[arg(short = 'k', long, value_name = "K|auto", value_parser = drafts)]
-    pub draft_len: Option<Drafts>,
+    pub draft_len: Option<DraftLength>,
     /// Submit a round before the last one's tokens are known [default: on GPUs]
     #[arg(long, value_name = "on|off", value_parser = one_of(&[("on", true), ("off", false)]))]
     pub run_ahead: Option<bool>,
@@ -133,7 +133,7 @@ pub struct DecodingArguments {
     /// Accept what a draft proposes where tokens are drawn: by noise that both models draw by, or by the rejection rule of
     /// speculative sampling, which accepts more and lets the text depend on the draft and on K
     #[arg(long, default_value = "noise", value_parser = one_of(&ACCEPTANCES))]
-    pub acceptance: Acceptance,
+    pub acceptance: AcceptanceRule,
     /// Report how probable the model found each token of the answer, and the N likeliest in its place (0 to 20)
     #[arg(long, value_name = "N")]
     pub logprobs: Option<usize>,
@@ -157,7 +157,7 @@ pub struct BenchArguments {
     pub models: ModelArguments,
     /// Tokens proposed per round: 0 to 16 or `auto`; several, separated by commas, are compared [default: auto]
     #[arg(short = 'k', long, value_name = "K|auto", value_delimiter = ',', value_parser = drafts)]
-    pub draft_len: Vec<Drafts>,
+    pub draft_len: Vec<DraftLength>,
     /// Submit a round before the last one's tokens are known [default: on GPUs]
     #[arg(long, value_name = "on|off", value_parser = one_of(&[("on", true), ("off", false)]))]
     pub run_ahead: Option<bool>,
@@ -174,7 +174,7 @@ pub struct BenchArguments {
     pub sampling: SamplingArguments,
     #[command(flatten)]
     pub tests: TestArguments,
-    /// How often each test of raw speed is timed, after one run that does not count
+    /// Timed runs of each test of raw speed, after one run that does not count
     #[arg(short, long, value_name = "R", default_value_t = 5, requires = "tests", value_parser = value_parser!(u32).range(1..))]
     pub repetitions: u32,
     /// The report's form [default: md for tests of raw speed, else plain text; of which the other form is json]
@@ -202,7 +202,7 @@ pub struct TestArguments {
     pub tg: Vec<u32>,
 }
 
-/// What a report is written as.
+/// Output format of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// A table in Markdown.
@@ -225,7 +225,7 @@ pub struct RespondArguments {
     /// Let the model write N prompts as well, in the place of the user
     #[arg(long, value_name = "N", conflicts_with = "prompts", value_parser = at_least_one)]
     pub free: Option<usize>,
-    /// Where conversations go, a JSON object a line; what the file holds already is not written again
+    /// File for the conversations, a JSON object a line; those it already holds are not written again
     #[arg(short, long, value_name = "FILE.jsonl")]
     pub out: PathBuf,
     /// Draw tokens from softmax(logits / T); 0 takes the likeliest [default: 0, with --free 1]
@@ -238,9 +238,9 @@ pub struct RespondArguments {
     #[arg(short = 'n', long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
     pub max_tokens: usize,
     /// Responses written at once
-    #[arg(long, value_name = "N", default_value_t = MOST_ROWS as u8, value_parser = value_parser!(u8).range(1..=MOST_ROWS as i64))]
+    #[arg(long, value_name = "N", default_value_t = MAX_ROWS as u8, value_parser = value_parser!(u8).range(1..=MAX_ROWS as i64))]
     pub parallel: u8,
-    /// Whether the model may think first, where its template knows of it
+    /// Turn thinking before the answer on or off, if the model's template supports it
     #[arg(long, value_name = "on|off", value_parser = one_of(&[("on", true), ("off", false)]))]
     pub thinking: Option<bool>,
     #[command(flatten)]
@@ -257,7 +257,7 @@ pub struct ProfileArguments {
     #[command(flatten)]
     pub models: ModelArguments,
     /// Tokens proposed per round, 0 (none) to 16
-    #[arg(short = 'k', long, value_name = "K", default_value_t = 8, value_parser = value_parser!(u8).range(..=MOST_DRAFTS as i64))]
+    #[arg(short = 'k', long, value_name = "K", default_value_t = 8, value_parser = value_parser!(u8).range(..=MAX_DRAFTS as i64))]
     pub draft_len: u8,
     /// Tokens of the prompt, which has no meaning
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = value_parser!(u32).range(2..))]
@@ -379,12 +379,12 @@ pub struct CompletionsArguments {
 
 #[derive(Args)]
 pub struct ManArguments {
-    /// Where the pages go: pard.1, pard-generate.1 and so on
+    /// Folder for the pages: pard.1, pard-generate.1 and so on
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
 }
 
-/// How a prompt becomes the model's.
+/// Options for formatting a prompt.
 #[derive(Args)]
 pub struct StyleArguments {
     /// Put the prompt into the model's chat template [default where there is one]
@@ -393,15 +393,15 @@ pub struct StyleArguments {
     /// Continue the prompt as plain text
     #[arg(long, conflicts_with_all = ["system", "thinking"])]
     pub raw: bool,
-    /// What the model is told before the prompt
+    /// System message, put before the prompt
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
-    /// Whether the model may think first, where its template knows of it
+    /// Turn thinking before the answer on or off, if the model's template supports it
     #[arg(long, value_name = "on|off", value_parser = one_of(&[("on", true), ("off", false)]))]
     pub thinking: Option<bool>,
 }
 
-/// How tokens are chosen.
+/// Sampling options.
 #[derive(Args, Clone)]
 pub struct SamplingArguments {
     /// Draw tokens from softmax(logits / T); 0 takes the likeliest
@@ -437,8 +437,8 @@ pub struct SamplingArguments {
 }
 
 impl SamplingArguments {
-    pub fn options(&self, top_logprobs: Option<usize>) -> SamplingOptions {
-        SamplingOptions {
+    pub fn options(&self, top_logprobs: Option<usize>) -> SamplingParams {
+        SamplingParams {
             temperature: self.temperature,
             seed: self.seed,
             top_k: self.top_k,
@@ -454,7 +454,7 @@ impl SamplingArguments {
     }
 }
 
-/// Which models, and where they run.
+/// Options for choosing models and their devices.
 #[derive(Args, Clone)]
 pub struct ModelArguments {
     /// The model: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
@@ -479,15 +479,15 @@ pub struct ModelArguments {
     pub draft_device: Option<String>,
 }
 
-/// What decides how much memory a model takes, and what runs it.
+/// Options that determine a model's memory use and kernels.
 #[derive(Args, Clone, Default)]
 pub struct MemoryArguments {
     /// Tokens that prompt and answer may take together [default: what the model was made for, 4096 at most]
-    #[arg(short, long, value_name = "TOKENS", value_parser = value_parser!(u32).range(2..=pard_engine::decoding::MOST_CONTEXT as i64))]
+    #[arg(short, long, value_name = "TOKENS", value_parser = value_parser!(u32).range(2..=pard_engine::decoding::MAX_CONTEXT as i64))]
     pub context: Option<u32>,
     /// Weights on the device: as stored (f32 becomes bf16), all bf16 (f16 stays), or all f32
     #[arg(long, default_value = "compact", value_parser = one_of(&WEIGHTS))]
-    weights: WeightChoice,
+    weights: WeightDtype,
     /// Quantise the weights that are not quantised yet, while they are uploaded
     #[arg(long, value_name = "FORMAT", value_parser = one_of(&QUANTISED), conflicts_with = "weights")]
     quantize: Option<WeightFormat>,
@@ -497,11 +497,11 @@ pub struct MemoryArguments {
     /// Keys and values on the device: 16 bits each, 32, or 8 and a scale for each 32
     #[arg(long, default_value = "f16", value_parser = one_of(&CACHES))]
     pub cache: CacheFormat,
-    /// What multiplies matrices: ordinary instructions, or the adapter's matrix units where it has some
+    /// Kernels for matrix products: ordinary instructions, or the adapter's matrix units where it has some
     #[arg(long, default_value = "plain", value_parser = one_of(&PRODUCTS))]
-    pub products: ProductChoice,
-    /// What multiplies quantised weights where products are plain: floats, or integers of 16 or 8 bits; auto takes integers
-    /// of 16 bits where the adapter is known to multiply bytes in one instruction, floats elsewhere
+    pub products: MatmulChoice,
+    /// Arithmetic for quantised weights where products are plain: floats, or integers of 16 or 8 bits; auto uses 16-bit
+    /// integers where the adapter is known to multiply bytes in one instruction, floats elsewhere
     #[arg(long, default_value = "auto", value_parser = one_of(&QUANTISED_PRODUCTS))]
     pub quantised_products: QuantisedChoice,
 }
@@ -517,20 +517,21 @@ pub struct DeviceArguments {
 }
 
 /// The longest context that is taken unless a longer one is asked for.
-const USUAL_CONTEXT: usize = 4096;
+const DEFAULT_CONTEXT: usize = 4096;
 
 /// A test takes one token of context more than its own.
-const LONGEST_TEST: i64 = pard_engine::decoding::MOST_CONTEXT as i64;
+const LONGEST_TEST: i64 = pard_engine::decoding::MAX_CONTEXT as i64;
 
 const FORMATS: [(&str, Format); 3] = [("md", Format::Markdown), ("csv", Format::Csv), ("json", Format::Json)];
 
 const METHODS: [(&str, Method); 4] =
     [("ar", Method::Ar), ("vsd", Method::Vsd), ("pard", Method::Pard), ("ngram", Method::Ngram)];
 
-const ACCEPTANCES: [(&str, Acceptance); 2] = [("noise", Acceptance::Noise), ("rejection", Acceptance::Rejection)];
+const ACCEPTANCES: [(&str, AcceptanceRule); 2] =
+    [("noise", AcceptanceRule::Noise), ("rejection", AcceptanceRule::Rejection)];
 
-const WEIGHTS: [(&str, WeightChoice); 3] =
-    [("compact", WeightChoice::Compact), ("bf16", WeightChoice::Bf16), ("f32", WeightChoice::F32)];
+const WEIGHTS: [(&str, WeightDtype); 3] =
+    [("compact", WeightDtype::Compact), ("bf16", WeightDtype::Bf16), ("f32", WeightDtype::F32)];
 
 pub const QUANTISED: [(&str, WeightFormat); 8] = [
     ("q8_0", WeightFormat::Q8_0),
@@ -546,8 +547,8 @@ pub const QUANTISED: [(&str, WeightFormat); 8] = [
 const CACHES: [(&str, CacheFormat); 3] =
     [("f16", CacheFormat::F16), ("f32", CacheFormat::F32), ("q8_0", CacheFormat::Q8_0)];
 
-const PRODUCTS: [(&str, ProductChoice); 2] =
-    [("plain", ProductChoice::Plain), ("cooperative", ProductChoice::Cooperative)];
+const PRODUCTS: [(&str, MatmulChoice); 2] =
+    [("plain", MatmulChoice::Plain), ("cooperative", MatmulChoice::Cooperative)];
 
 const QUANTISED_PRODUCTS: [(&str, QuantisedChoice); 4] = [
     ("float", QuantisedChoice::Float),
@@ -566,18 +567,18 @@ where
         .try_map(move |name| value_of(name).ok_or("it is not one of the choices"))
 }
 
-fn drafts(text: &str) -> Result<Drafts, String> {
+fn drafts(text: &str) -> Result<DraftLength, String> {
     match text.parse() {
-        _ if text == "auto" => Ok(Drafts::Auto),
-        Ok(count) if count <= MOST_DRAFTS => Ok(Drafts::Fixed(count)),
-        _ => Err(format!("it is neither a number from 0 to {MOST_DRAFTS} nor `auto`")),
+        _ if text == "auto" => Ok(DraftLength::Auto),
+        Ok(count) if count <= MAX_DRAFTS => Ok(DraftLength::Fixed(count)),
+        _ => Err(format!("it is neither a number from 0 to {MAX_DRAFTS} nor `auto`")),
     }
 }
 
 pub fn temperature(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
-        Ok(temperature) if (0.0..=MOST_TEMPERATURE).contains(&temperature) => Ok(temperature),
-        _ => Err(format!("it is not a number from 0 to {MOST_TEMPERATURE}")),
+        Ok(temperature) if (0.0..=MAX_TEMPERATURE).contains(&temperature) => Ok(temperature),
+        _ => Err(format!("it is not a number from 0 to {MAX_TEMPERATURE}")),
     }
 }
 
@@ -619,7 +620,7 @@ impl BenchArguments {
 }
 
 impl TestArguments {
-    /// Whether none was asked for.
+    /// Returns `true` if no test was requested.
     pub fn is_empty(&self) -> bool {
         self.pp.is_empty() && self.tg.is_empty()
     }
@@ -632,15 +633,19 @@ impl DeviceArguments {
 
     /// Opens the adapter.
     ///
-    /// **Errors**: those of [`Device::open`].
+    /// # Errors
+    ///
+    /// Those of [`Device::open`].
     pub fn open(&self) -> Result<Device> {
         Device::open(&self.query())
     }
 
     /// Opens the adapter, with the edited kernels that `folder` holds.
     ///
-    /// **Errors**: those of [`Device::open`] and [`Shaders::from_folder`].
-    pub fn open_with(&self, folder: Option<&Path>, talk: Talk) -> Result<Device> {
+    /// # Errors
+    ///
+    /// Those of [`Device::open`] and [`Shaders::from_folder`].
+    pub fn open_with(&self, folder: Option<&Path>, talk: Verbosity) -> Result<Device> {
         let Some(folder) = folder else { return self.open() };
         let shaders = Shaders::from_folder(folder)?;
         match shaders.edited().join(", ") {
@@ -654,7 +659,7 @@ impl DeviceArguments {
 impl MemoryArguments {
     pub fn load_options(&self) -> LoadOptions {
         LoadOptions {
-            weights: self.weights(),
+            dtype: self.dtype(),
             cache: self.cache,
             products: self.products,
             quantised: self.quantised_products,
@@ -662,25 +667,25 @@ impl MemoryArguments {
         }
     }
 
-    /// The same with weights kept as `weights` says.
-    pub fn load_options_with(&self, weights: WeightChoice) -> LoadOptions {
-        LoadOptions { weights, ..self.load_options() }
+    /// The same with weights kept as `dtype` says.
+    pub fn load_options_with(&self, dtype: WeightDtype) -> LoadOptions {
+        LoadOptions { dtype, ..self.load_options() }
     }
 
-    /// How weights are kept on the device.
-    pub fn weights(&self) -> WeightChoice {
+    /// Format of the weights on the device.
+    pub fn dtype(&self) -> WeightDtype {
         let ends = self.quantize_ends.unwrap_or(WeightFormat::Q8_0);
-        self.quantize.map_or(self.weights, |layers| WeightChoice::Quantised { layers, ends })
+        self.quantize.map_or(self.weights, |layers| WeightDtype::Quantised { layers, ends })
     }
 
     /// The context for a model that was made for `trained` tokens.
     pub fn context(&self, trained: usize) -> usize {
-        self.context.map_or(trained.min(USUAL_CONTEXT), |tokens| tokens as usize)
+        self.context.map_or(trained.min(DEFAULT_CONTEXT), |tokens| tokens as usize)
     }
 }
 
 impl DecodingArguments {
-    /// How a decoder works that decodes by `method` in a context of `context` tokens.
+    /// Options for a decoder that uses `method` in a context of `context` tokens.
     pub fn options(&self, method: Method, context: usize) -> DecoderOptions {
         let drafts = match method {
             Method::Ngram => self.draft_len.unwrap_or_default(),
@@ -701,16 +706,18 @@ impl DecodingArguments {
 
 impl ModelArguments {
     /// K, where `asked` may leave it open: without a draft there is nothing to choose.
-    pub fn drafts(&self, asked: Option<Drafts>) -> Drafts {
+    pub fn drafts(&self, asked: Option<DraftLength>) -> DraftLength {
         match asked.unwrap_or_default() {
-            Drafts::Auto if self.draft.is_none() => Drafts::Fixed(0),
+            DraftLength::Auto if self.draft.is_none() => DraftLength::Fixed(0),
             drafts => drafts,
         }
     }
 
     /// Opens the draft's adapter, which may be `device`, the target's.
     ///
-    /// **Errors**: those of [`Device::open`].
+    /// # Errors
+    ///
+    /// Those of [`Device::open`].
     pub fn open_draft_device(&self, device: &Device) -> Result<Device> {
         let target = self.device.query();
         let query = match &self.draft_device {
@@ -722,7 +729,9 @@ impl ModelArguments {
 
     /// Refuses speculation for which no draft was named.
     ///
-    /// **Errors**: [`Error::Option`], of which `option` is the one that asks for it.
+    /// # Errors
+    ///
+    /// [`Error::Option`], of which `option` is the one that asks for it.
     pub fn check_draft(&self, option: &'static str, speculates: bool) -> Result<()> {
         match self.draft {
             None if speculates => Err(Error::Option { option, reason: "it needs a draft model (-d)".to_owned() }),

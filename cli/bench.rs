@@ -9,13 +9,13 @@ mod throughput;
 use std::process::ExitCode;
 
 use pard_engine::Error;
-use pard_engine::decoding::{DecoderOptions, Drafts, FinishReason, Limits, Method};
+use pard_engine::decoding::{DecoderOptions, DraftLength, FinishReason, Limits, Method};
 
 use crate::answer::{Answer, Begin, answer};
 use crate::args::{BenchArguments, Format};
 use crate::interrupt;
 use crate::load::{self, Files};
-use crate::output::{self, Talk};
+use crate::output::{self, Verbosity};
 use crate::prompt::{self, Prompt};
 
 use report::{Report, Run};
@@ -47,7 +47,7 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
             return Err(Error::Option { option: "--output", reason }.into());
         }
     };
-    let talk = Talk::unless(arguments.quiet);
+    let talk = Verbosity::unless(arguments.quiet);
     let (prompts, files) = (read_prompts(arguments)?, open(arguments, talk)?);
     let methods = methods(arguments, &files)?;
     let sampling = arguments.sampling.options(None);
@@ -127,7 +127,7 @@ fn read_prompts(arguments: &BenchArguments) -> anyhow::Result<Vec<Prompt>> {
     Ok(prompts)
 }
 
-fn open(arguments: &BenchArguments, talk: Talk) -> anyhow::Result<Files> {
+fn open(arguments: &BenchArguments, talk: Verbosity) -> anyhow::Result<Files> {
     let speculates = |&method: &Method| matches!(method, Method::Vsd | Method::Pard);
     arguments.models.check_draft("--methods", arguments.methods.iter().any(speculates))?;
     arguments.models.check_draft("--with-ngrams", arguments.with_ngrams)?;
@@ -138,7 +138,7 @@ fn open(arguments: &BenchArguments, talk: Talk) -> anyhow::Result<Files> {
 }
 
 /// Every K that was asked for.
-fn lengths(arguments: &BenchArguments) -> Vec<Drafts> {
+fn lengths(arguments: &BenchArguments) -> Vec<DraftLength> {
     match arguments.draft_len.is_empty() {
         true => vec![arguments.models.drafts(None)],
         false => arguments.draft_len.iter().map(|&drafts| arguments.models.drafts(Some(drafts))).collect(),
@@ -146,18 +146,19 @@ fn lengths(arguments: &BenchArguments) -> Vec<Drafts> {
 }
 
 /// Every method with every K, without and with n-grams in the draft's place; AR, which proposes nothing, once.
-fn configurations(methods: &[Method], arguments: &BenchArguments) -> Vec<(Method, Drafts, bool)> {
+fn configurations(methods: &[Method], arguments: &BenchArguments) -> Vec<(Method, DraftLength, bool)> {
     let mut configurations = Vec::new();
     for &method in methods {
         let lengths = match method {
             // N-grams need no draft.
-            Method::Ngram if arguments.draft_len.is_empty() => vec![Drafts::Auto],
+            Method::Ngram if arguments.draft_len.is_empty() => vec![DraftLength::Auto],
             Method::Ngram => arguments.draft_len.clone(),
             _ => lengths(arguments),
         };
         for drafts in lengths {
             let plain = method == Method::Ar || drafts.most() == 0;
-            let configuration = if plain { (Method::Ar, Drafts::Fixed(0), false) } else { (method, drafts, false) };
+            let configuration =
+                if plain { (Method::Ar, DraftLength::Fixed(0), false) } else { (method, drafts, false) };
             if !configurations.contains(&configuration) {
                 configurations.push(configuration);
                 if arguments.with_ngrams && matches!(method, Method::Vsd | Method::Pard) && !plain {

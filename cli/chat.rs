@@ -10,23 +10,23 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use pard_engine::Error;
+use pard_engine::checkpoint::options::SourceOptions;
 use pard_engine::decoding::{Decoder, FinishReason, Limits, Method, Statistics};
 use pard_engine::gpu::Device;
-use pard_engine::model::source::SourceOptions;
 use pard_engine::text::{Conversation, Message, Rendering};
 use serde_json::{Value, json};
 
 use crate::answer::{self, Answer, Begin, tokens_per_second};
 use crate::args::{ChatArguments, DecodingArguments};
-use crate::load::{Models, Prepared};
-use crate::output::{self, Talk};
+use crate::load::{LoadedFiles, Models};
+use crate::output::{self, Verbosity};
 use crate::{interrupt, prompt};
 use command::Line;
 use lines::Lines;
 
 /// Runs the command.
 pub fn run(arguments: &ChatArguments) -> anyhow::Result<ExitCode> {
-    let talk = Talk::unless(arguments.quiet);
+    let talk = Verbosity::unless(arguments.quiet);
     let rendering = Rendering { enable_thinking: arguments.thinking, ..Rendering::default() };
     let mut conversation = Conversation::new(Vec::new(), rendering);
     if let Some(path) = &arguments.load {
@@ -64,12 +64,12 @@ pub fn run(arguments: &ChatArguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(failed && !lines.is_terminal())))
 }
 
-/// Whether nothing more can be answered, or nobody would see it.
+/// Returns `true` if no further answer is possible, or if nobody would see it.
 fn is_final(error: &anyhow::Error) -> bool {
     output::is_closed_pipe(error) || matches!(error.downcast_ref(), Some(Error::DeviceLost { .. }))
 }
 
-/// Whether the chat goes on.
+/// Next action of the chat.
 enum Next {
     Line,
     End,
@@ -87,7 +87,7 @@ struct Chat {
     /// Tokens of all answers.
     tokens: usize,
     statistics: Statistics,
-    talk: Talk,
+    talk: Verbosity,
 }
 
 impl Chat {
@@ -95,7 +95,7 @@ impl Chat {
         decoding: DecodingArguments,
         conversation: Conversation,
         rendering: Rendering,
-        talk: Talk,
+        talk: Verbosity,
     ) -> anyhow::Result<Chat> {
         let prepared = prepared(&decoding, talk)?;
         let device = decoding.models.device.open()?;
@@ -260,8 +260,8 @@ impl Chat {
 }
 
 /// The models' files, which must be able to chat.
-fn prepared(decoding: &DecodingArguments, talk: Talk) -> anyhow::Result<Prepared> {
-    let prepared = Prepared::open(decoding, talk)?;
+fn prepared(decoding: &DecodingArguments, talk: Verbosity) -> anyhow::Result<LoadedFiles> {
+    let prepared = LoadedFiles::open(decoding, talk)?;
     let text = &prepared.files.target.text;
     anyhow::ensure!(
         text.has_chat_template(),

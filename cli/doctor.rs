@@ -2,24 +2,25 @@
 
 use std::process::ExitCode;
 
-use pard_engine::decoding::{Decoder, DecoderOptions, Drafts, Limits, MOST_DRAFTS, Method};
-use pard_engine::gpu::{AdapterReport, Device, Plan, Products, adapters};
-use pard_engine::model::source::DEFAULT_MODEL;
-use pard_engine::model::{LoadOptions, ModelFiles, Sequence};
-use pard_engine::ops::{Yardstick, check_products, check_row_invariance, check_values};
+use pard_engine::checkpoint::ModelFiles;
+use pard_engine::checkpoint::resolve::DEFAULT_MODEL;
+use pard_engine::decoding::{Decoder, DecoderOptions, DraftLength, Limits, MAX_DRAFTS, Method};
+use pard_engine::gpu::{AdapterReport, Device, KernelPlan, MatmulPath, adapters};
+use pard_engine::model::{LoadOptions, ModelRunner};
+use pard_engine::ops::{PeakProbe, check_products, check_row_invariance, check_values};
 use pard_engine::text::{Message, Rendering};
 use serde_json::{Value, json};
 
 use crate::answer::{Begin, answer, tokens_per_second};
 use crate::args::DoctorArguments;
-use crate::output::{self, Talk};
+use crate::output::{self, Verbosity};
 use crate::{interrupt, load};
 
-/// What kernels take: bytes of a binding, invocations of a workgroup and its memory. All of WebGPU's adapters have it.
-const LEAST_BINDING: u64 = 128 << 20;
-const LEAST_WORKGROUP: u32 = 256;
-const LEAST_MEMORY: u32 = 16 << 10;
-/// What a discrete card reads per second at the very least, unless something holds it back.
+/// Limits that kernels need: bytes of a binding, invocations of a workgroup and its memory. WebGPU guarantees them.
+const MIN_BINDING: u64 = 128 << 20;
+const MIN_WORKGROUP: u32 = 256;
+const MIN_MEMORY: u32 = 16 << 10;
+/// Minimum read bandwidth of a discrete card, in bytes per second; a lower one means that something holds it back.
 const SLOW_CARD: f64 = 50e9;
 /// A question that the default model knows the answer to, whatever the rounding.
 const QUESTION: &str = "What is the capital of France?";
@@ -27,7 +28,7 @@ const ANSWER: &str = "Paris";
 /// The context of that conversation.
 const CONTEXT: usize = 256;
 
-/// How a check ended.
+/// Outcome of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Good,
@@ -51,13 +52,13 @@ impl State {
 struct Check {
     name: &'static str,
     state: State,
-    /// What was found.
+    /// The finding.
     found: String,
-    /// What to do about it.
+    /// Advice on how to fix it.
     advice: Option<String>,
 }
 
-/// What is known after a check: all is well, or what is wrong and what to do.
+/// Result of a check: the finding if all is well, else the state, the problem and the advice.
 type Finding = Result<String, (State, String, String)>;
 
 fn warning(found: impl Into<String>, advice: impl Into<String>) -> Finding {
@@ -223,14 +224,14 @@ fn limits(adapter: &AdapterReport) -> Finding {
         adapter.workgroup_size,
         adapter.workgroup_memory
     );
-    let is_enough = adapter.largest_binding >= LEAST_BINDING
-        && adapter.workgroup_size >= LEAST_WORKGROUP
-        && adapter.workgroup_memory >= LEAST_MEMORY;
+    let is_enough = adapter.largest_binding >= MIN_BINDING
+        && adapter.workgroup_size >= MIN_WORKGROUP
+        && adapter.workgroup_memory >= MIN_MEMORY;
     if is_enough {
         return Ok(found);
     }
-    let least = output::bytes(LEAST_BINDING);
-    let found = format!("{found}; needed are {least}, {LEAST_WORKGROUP} and {LEAST_MEMORY}");
+    let least = output::bytes(MIN_BINDING);
+    let found = format!("{found}; needed are {least}, {MIN_WORKGROUP} and {MIN_MEMORY}");
     failed(found, "update the driver, or choose another adapter with --device")
 }
 
@@ -245,14 +246,14 @@ fn kernels(device: &Device) -> Finding {
     if let Err(error) = check_products(device, &plan) {
         return failed(error.to_string(), "update the driver; until then use --quantised-products float");
     }
-    match check_row_invariance(device, &plan, MOST_DRAFTS + 1) {
+    match check_row_invariance(device, &plan, MAX_DRAFTS + 1) {
         Ok(()) => Ok("they give the right values, and the same bits for every number of rows".to_owned()),
         Err(error) => failed(error.to_string(), "update the driver; until then decode with --method ar"),
     }
 }
 
 fn matrix_units(device: &Device, tile: u32) -> Finding {
-    let plan = Plan { products: Products::Cooperative { tile }, ..device.default_plan() };
+    let plan = KernelPlan { products: MatmulPath::Cooperative { tile }, ..device.default_plan() };
     match check_products(device, &plan) {
         Ok(()) => Ok(format!("{}: they give what plain kernels give", plan.products)),
         Err(error) => warning(error.to_string(), "do not use --products cooperative with this driver"),
@@ -261,7 +262,7 @@ fn matrix_units(device: &Device, tile: u32) -> Finding {
 
 fn bandwidth(device: &Device, is_card: bool) -> Finding {
     let rates =
-        match Yardstick::new(device, &device.default_plan(), |index| index).and_then(|yard| yard.measure(device)) {
+        match PeakProbe::new(device, &device.default_plan(), |index| index).and_then(|yard| yard.measure(device)) {
             Ok(rates) => rates,
             Err(error) => {
                 return warning(format!("not measured: {error}"), "the device must have timestamps and 256 MB free");
@@ -279,7 +280,7 @@ fn bandwidth(device: &Device, is_card: bool) -> Finding {
 }
 
 fn open(name: &str) -> (Option<ModelFiles>, Finding) {
-    match load::open(name, Talk::Quiet) {
+    match load::open(name, Verbosity::Quiet) {
         Ok(files) => {
             let found = format!("{}, {}", files.name(), files.path.display());
             (Some(files), Ok(found))
@@ -301,15 +302,15 @@ fn question(device: &Device, files: ModelFiles, arguments: &DoctorArguments) -> 
     let advice = "with a smaller model (-m) or another adapter (--device) it may go";
     let answered = || -> anyhow::Result<(String, f64)> {
         let options = LoadOptions::default();
-        Sequence::check(device, &options.plan(device)?, &files.config, Decoder::positions(CONTEXT))?;
-        let model = load::upload(device, files, options, Talk::Quiet)?;
+        ModelRunner::check(device, &options.plan(device)?, &files.config, Decoder::positions(CONTEXT))?;
+        let model = load::upload(device, files, options, Verbosity::Quiet)?;
         let prompt = match model.text.has_chat_template() {
             true => model.text.chat_tokens(&[Message::new("user", QUESTION)], Rendering::default())?,
             false => model.text.text_tokens(QUESTION)?,
         };
-        let (method, drafts) = (Method::Ar, Drafts::Fixed(0));
+        let (method, drafts) = (Method::Ar, DraftLength::Fixed(0));
         let options = DecoderOptions { method, drafts, context: CONTEXT, ..DecoderOptions::default() };
-        let mut decoder = Decoder::new(&model.transformer, None, options)?;
+        let mut decoder = Decoder::new(&model.weights, None, options)?;
         decoder.warm_up()?;
         interrupt::listen()?;
         let limits = Limits { max_tokens: 24, stop: Vec::new() };

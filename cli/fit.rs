@@ -8,24 +8,24 @@ use std::sync::Arc;
 
 use pard_engine::Result;
 use pard_engine::decoding::{Costs, Decoder, Method};
-use pard_engine::gpu::{Buffer, MemoryReport, Plan};
-use pard_engine::model::{LoadOptions, Model, Need, PassCost, Sequence, WeightChoice};
-use pard_engine::ops::{MOST_ROWS, WeightFormat, Yardstick};
+use pard_engine::gpu::{Buffer, KernelPlan, MemoryReport};
+use pard_engine::model::{LoadOptions, MemoryEstimate, Model, ModelRunner, PassCost, WeightDtype};
+use pard_engine::ops::{MAX_ROWS, PeakProbe, WeightFormat};
 
 use crate::args::{FitArguments, ModelArguments, QUANTISED};
-use crate::load::{self, Blueprints, Files, Sites};
-use crate::output::{self, Talk};
+use crate::load::{self, Blueprints, Files, Placement};
+use crate::output::{self, Verbosity};
 
 /// Chances of a proposal to be accepted that speeds are foretold for.
 const CHANCES: [f64; 4] = [0.5, 0.7, 0.9, 1.0];
 
 /// Runs the command. The exit code is 1 if the models do not fit.
 pub fn run(arguments: &FitArguments) -> anyhow::Result<ExitCode> {
-    let talk = Talk::unless(arguments.quiet);
+    let talk = Verbosity::unless(arguments.quiet);
     let files = Files::open(&arguments.models, true, talk)?;
     let context = load::context(&arguments.models, &files, talk);
     let device = arguments.models.device.open()?;
-    let sites = Sites::open(&device, &arguments.models, files.draft().is_some())?;
+    let sites = Placement::open(&device, &arguments.models, files.draft().is_some())?;
     let mut fit = Fit::of(&files, &sites, &arguments.models, context)?;
     if fit.verdict() != Some(false) && !arguments.sizes_only {
         talk.note("measuring passes over some of the layers");
@@ -38,22 +38,22 @@ pub fn run(arguments: &FitArguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(fit.verdict() == Some(false))))
 }
 
-/// What is reported.
+/// Contents of the report.
 struct Fit {
     target: String,
     draft: Option<String>,
     adapter: String,
-    plan: Plan,
+    plan: KernelPlan,
     options: LoadOptions,
     context: usize,
     /// Weights in each format, of both models.
     formats: Vec<(WeightFormat, u64)>,
-    need: Need,
-    draft_need: Option<Need>,
+    need: MemoryEstimate,
+    draft_need: Option<MemoryEstimate>,
     /// The draft's adapter and its memory, if it is another.
     elsewhere: Option<(String, Memory)>,
     memory: Memory,
-    /// Whether it fits, if that can be known.
+    /// `true` if it fits; none if that is not known.
     fits: Option<bool>,
     /// Why it does not, if a kernel could not bind it.
     obstacle: Option<String>,
@@ -61,16 +61,16 @@ struct Fit {
     speed: Option<Speed>,
 }
 
-/// What there is.
+/// Memory of a device.
 #[derive(Clone, Copy)]
 struct Memory {
     report: MemoryReport,
-    /// What `--memory` allows.
+    /// Limit set by `--memory`.
     limit: Option<u64>,
 }
 
 impl Memory {
-    /// What may be taken, if that is known.
+    /// Bytes that may be used, if known.
     fn available(self) -> Option<u64> {
         self.limit.or(self.report.free).or(self.report.total)
     }
@@ -78,8 +78,8 @@ impl Memory {
 
 /// A way to keep the weights.
 struct Way {
-    weights: WeightChoice,
-    need: Need,
+    weights: WeightDtype,
+    need: MemoryEstimate,
     fits: Option<bool>,
     /// The longest context that fits, up to what the target was made for or what was asked for; none if not even the
     /// shortest does.
@@ -87,7 +87,7 @@ struct Way {
 }
 
 impl Fit {
-    fn of(files: &Files, sites: &Sites, arguments: &ModelArguments, context: usize) -> Result<Fit> {
+    fn of(files: &Files, sites: &Placement, arguments: &ModelArguments, context: usize) -> Result<Fit> {
         let options = arguments.memory.load_options();
         let memory = Memory { report: sites.device.memory(), limit: arguments.memory_limit };
         let elsewhere = sites.draft.as_ref().map(|(device, _)| {
@@ -98,18 +98,18 @@ impl Fit {
         let obstacle = blueprints.check_bindings(sites, context).err().map(|error| error.to_string());
         let draft_need = blueprints.draft_need(sites, context);
         let need = blueprints.target_need(sites, context);
-        let most_context = files.target.config.context.max(context);
+        let max_context = files.target.config.context.max(context);
         let mut ways = Vec::new();
         let mut seen = Vec::new();
-        for weights in choices(options.weights) {
+        for weights in choices(options.dtype) {
             let blueprints = files.blueprints(arguments.memory.load_options_with(weights))?;
             let formats = formats(&blueprints);
-            // What is quantised already stays as it is.
+            // Quantised weights keep their formats, so that several choices may be the same.
             if seen.contains(&formats) {
                 continue;
             }
             seen.push(formats);
-            ways.push(Way::new(weights, &blueprints, sites, memory, [context, most_context]));
+            ways.push(Way::new(weights, &blueprints, sites, memory, [context, max_context]));
         }
         Ok(Fit {
             target: files.target.name().to_owned(),
@@ -130,18 +130,18 @@ impl Fit {
         })
     }
 
-    /// What is needed on the target's device.
-    fn needed(&self) -> Need {
+    /// Memory needed on the target's device.
+    fn needed(&self) -> MemoryEstimate {
         self.need + self.draft_need.filter(|_| self.elsewhere.is_none()).unwrap_or_default()
     }
 
-    /// Whether the draft fits a device of its own.
+    /// Returns whether the draft fits a device of its own; none if it has none or that is not known.
     fn draft_fits(&self) -> Option<bool> {
         let ((_, memory), need) = (self.elsewhere.as_ref()?, self.draft_need?);
         memory.available().map(|most| need.total() <= most)
     }
 
-    /// Whether all of it fits, if that can be known.
+    /// Returns whether everything fits, if that is known.
     fn verdict(&self) -> Option<bool> {
         match (self.fits, self.draft_fits()) {
             (Some(false), _) | (_, Some(false)) => Some(false),
@@ -152,9 +152,9 @@ impl Fit {
 }
 
 /// The choice that was made, then the others.
-fn choices(asked: WeightChoice) -> Vec<WeightChoice> {
-    let quantised = QUANTISED.map(|(_, layers)| WeightChoice::Quantised { layers, ends: WeightFormat::Q8_0 });
-    let others = [WeightChoice::Compact, WeightChoice::Bf16].into_iter().chain(quantised);
+fn choices(asked: WeightDtype) -> Vec<WeightDtype> {
+    let quantised = QUANTISED.map(|(_, layers)| WeightDtype::Quantised { layers, ends: WeightFormat::Q8_0 });
+    let others = [WeightDtype::Compact, WeightDtype::Bf16].into_iter().chain(quantised);
     std::iter::once(asked).chain(others.filter(|other| *other != asked)).collect()
 }
 
@@ -171,19 +171,19 @@ fn formats(blueprints: &Blueprints) -> Vec<(WeightFormat, u64)> {
 
 impl Way {
     fn new(
-        weights: WeightChoice,
+        weights: WeightDtype,
         blueprints: &Blueprints,
-        sites: &Sites,
+        sites: &Placement,
         memory: Memory,
-        [context, most_context]: [usize; 2],
+        [context, max_context]: [usize; 2],
     ) -> Way {
         let fits = |context| match blueprints.check_bindings(sites, context) {
             Err(_) => Some(false),
             Ok(()) => memory.available().map(|most| blueprints.need(sites, context).total() <= most),
         };
-        // Where it is not known, all there is to go by is what kernels can bind.
+        // If the memory is not known, only the limits of bindings count.
         let may_fit = |context| fits(context) != Some(false);
-        let (mut good, mut bad) = (1, most_context + 1);
+        let (mut good, mut bad) = (1, max_context + 1);
         while bad - good > 1 {
             let middle = good + (bad - good) / 2;
             *(if may_fit(middle) { &mut good } else { &mut bad }) = middle;
@@ -193,7 +193,7 @@ impl Way {
     }
 }
 
-/// What proposals promise.
+/// Expected speed with speculation.
 struct Promise {
     /// The share of them that is accepted.
     accepted: f64,
@@ -202,12 +202,12 @@ struct Promise {
     tokens_per_second: f64,
 }
 
-/// What is foretold.
+/// Estimated speed.
 struct Speed {
     /// Tokens per second one after the other, at the beginning and at the end of the context.
     plain: f64,
     at_end: f64,
-    /// Whether `pard tune` measured it before.
+    /// Set if `pard tune` had measured the costs before.
     tuned: bool,
     /// By whom tokens are proposed, and what that promises for each of the chances.
     speculative: Option<(Method, Vec<Promise>)>,
@@ -218,9 +218,9 @@ struct Speed {
 }
 
 impl Speed {
-    fn measure(files: &Files, sites: &Sites, fit: &Fit) -> Result<Speed> {
+    fn measure(files: &Files, sites: &Placement, fit: &Fit) -> Result<Speed> {
         let device = &sites.device;
-        let yardstick = Yardstick::new(device, &fit.plan, |index| index);
+        let yardstick = PeakProbe::new(device, &fit.plan, |index| index);
         let read = yardstick.and_then(|yardstick| yardstick.measure(device)).ok().map(|rates| rates.read);
         let blueprints = files.blueprints(fit.options)?;
         let target = Model::sample(device, &files.target, fit.options, None)?;
@@ -251,12 +251,12 @@ impl Speed {
     }
 }
 
-/// What passes over a sample of a model cost, and seconds of one at the context's end.
+/// Cost of passes over a sample of a model, and seconds of one pass at the context's end.
 fn cost(model: &Model, context: usize) -> Result<(PassCost, f64)> {
-    let transformer: &Arc<_> = &model.transformer;
-    let choices = Buffer::storage(transformer.device(), "choices", 4 * MOST_ROWS as u64)?;
+    let transformer: &Arc<_> = &model.weights;
+    let choices = Buffer::storage(transformer.device(), "choices", 4 * MAX_ROWS as u64)?;
     let positions = Decoder::positions(context);
-    let sequence = Sequence::new(transformer, positions, transformer.config().vocab_size, &choices)?;
+    let sequence = ModelRunner::new(transformer, positions, transformer.config().vocab_size, &choices)?;
     let cost = match &model.tuning {
         Some(tuning) => tuning.pass_cost(),
         None => PassCost::measure_steadily(&sequence)?,

@@ -11,19 +11,19 @@ use crate::answer::{
     Begin, answer, drafts_json, joined, logprobs_json, logprobs_lines, sampling_json, statistics_json, summary,
 };
 use crate::args::GenerateArguments;
-use crate::load::Prepared;
-use crate::output::Talk;
+use crate::load::LoadedFiles;
+use crate::output::Verbosity;
 use crate::{interrupt, output, prompt};
 
 /// Tokens of an answer, unless told otherwise.
-const USUAL_TOKENS: usize = 256;
+const DEFAULT_TOKENS: usize = 256;
 
 /// Runs the command.
 pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
-    let talk = Talk::unless(arguments.quiet);
+    let talk = Verbosity::unless(arguments.quiet);
     // All that can be wrong without a device is found out before anything is uploaded.
     let decoding = &arguments.decoding;
-    let prepared = Prepared::open(decoding, talk)?;
+    let prepared = LoadedFiles::open(decoding, talk)?;
     let prompt = prompt::read(arguments)?;
     let tokens = prompt.tokens(&prepared.files.target.text, &arguments.style)?;
     let context = prepared.context;
@@ -33,7 +33,7 @@ pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
 
     let (models, mut decoder) = prepared.upload(&decoding.models.device.open()?, decoding, talk)?;
     interrupt::listen()?;
-    let limits = Limits { max_tokens: decoding.max_tokens.unwrap_or(USUAL_TOKENS), stop: decoding.stop.clone() };
+    let limits = Limits { max_tokens: decoding.max_tokens.unwrap_or(DEFAULT_TOKENS), stop: decoding.stop.clone() };
     let mut shown = false;
     let show = |piece: &str| {
         if arguments.json {
@@ -45,7 +45,7 @@ pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
         out.flush()
     };
     let answer = answer(&mut decoder, &models.target, &tokens, limits, Begin::Anew, show);
-    // What was written so far stays, and what is said of an error begins a line of its own.
+    // Ends the line of the text written so far, so that an error message begins a new one.
     if shown || (answer.is_ok() && !arguments.json) {
         output::print("")?;
     }

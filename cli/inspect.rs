@@ -3,19 +3,20 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use pard_engine::decoding::MOST_DRAFTS;
-use pard_engine::model::checkpoint::{Checkpoint, StoredType, TensorInfo};
-use pard_engine::model::config::{Config, RopeScaling, SlidingWindow};
-use pard_engine::model::{DraftFiles, Sequence, Transformer, shared};
+use pard_engine::checkpoint::DraftFiles;
+use pard_engine::checkpoint::config::{Config, RopeScaling, SlidingWindow};
+use pard_engine::checkpoint::{Checkpoint, StoredType, TensorInfo};
+use pard_engine::decoding::MAX_DRAFTS;
+use pard_engine::model::{ModelRunner, Weights, tied_draft};
 use serde_json::{Map, Value, json};
 
 use crate::args::InspectArguments;
 use crate::load;
-use crate::output::{self, Talk};
+use crate::output::{self, Verbosity};
 
 /// Runs the command.
 pub fn run(arguments: &InspectArguments) -> anyhow::Result<ExitCode> {
-    let files = load::open_any(&arguments.model, Talk::Freely)?;
+    let files = load::open_any(&arguments.model, Verbosity::Freely)?;
     let memory = Memory::of(&files, arguments)?;
     match arguments.json {
         true => output::print(&as_json(&files, &memory, arguments.tensors).to_string())?,
@@ -39,18 +40,18 @@ impl Memory {
         let context = memory.context(config.context);
         Ok(Memory {
             context,
-            weights: Transformer::expected_bytes(config, &*files.checkpoint, memory.weights())?,
+            weights: Weights::expected_bytes(config, &*files.checkpoint, memory.dtype())?,
             // A round looks past the context's end by two drafts at most.
-            caches: Sequence::cache_bytes(memory.cache, config, context + 2 * MOST_DRAFTS),
+            caches: ModelRunner::cache_bytes(memory.cache, config, context + 2 * MAX_DRAFTS),
             reduced_head: match config.shared_embeddings {
-                true => shared::vocabulary(config, &*files.checkpoint)?.map(|ids| ids.len()),
+                true => tied_draft::vocabulary(config, &*files.checkpoint)?.map(|ids| ids.len()),
                 false => None,
             },
         })
     }
 }
 
-/// How many tensors there are of one type, their weights and their bytes in the file.
+/// Number of tensors of one type, their weights and their bytes in the file.
 #[derive(Default)]
 struct Share {
     tensors: usize,

@@ -5,16 +5,16 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 static LISTENING: AtomicBool = AtomicBool::new(false);
-/// How often Ctrl-C was pressed since [`forget`].
+/// Number of times Ctrl-C was pressed since [`forget`].
 static PRESSED: AtomicUsize = AtomicUsize::new(0);
-/// How often it may be.
+/// Number of times Ctrl-C may be pressed before it ends the program.
 static ALLOWED: AtomicUsize = AtomicUsize::new(1);
 
-/// What shells report for a program that Ctrl-C ended.
+/// Exit code that shells report for a program that Ctrl-C ended.
 const CODE: u8 = 130;
 
-/// How often Ctrl-C is taken to mean the answer where it should not end the program. A device that does not come back
-/// from a round must not hold the user for ever.
+/// Number of times Ctrl-C may end only the answer before it ends the program. A device that hangs in a round must not hold
+/// the user for ever.
 pub const PATIENT: usize = 2;
 
 /// From here on Ctrl-C is noted; a second one ends the program. A command that another one is part of may ask for it again.
@@ -40,7 +40,7 @@ pub fn forget() {
     PRESSED.store(0, Ordering::Relaxed);
 }
 
-/// Whether Ctrl-C was pressed.
+/// Returns `true` if Ctrl-C was pressed.
 pub fn requested() -> bool {
     PRESSED.load(Ordering::Relaxed) > 0
 }

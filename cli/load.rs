@@ -6,16 +6,18 @@ use std::cell::{OnceCell, RefCell};
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
-use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, Drafts, Method};
+use pard_engine::checkpoint::options::{DownloadProgress, SourceOptions};
+use pard_engine::checkpoint::resolve;
+use pard_engine::checkpoint::{DraftFiles, ModelFiles};
+use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, DraftLength, Method};
 use pard_engine::gpu::Device;
-use pard_engine::model::source::{self, DownloadProgress, SourceOptions};
-use pard_engine::model::{Blueprint, DraftFiles, LoadOptions, Model, ModelFiles, PassCost, Progress, shared};
+use pard_engine::model::{LoadOptions, MemoryPlan, Model, PassCost, Progress, tied_draft};
 use pard_engine::{Error, Result};
 use serde_json::{Value, json};
 
-pub use self::blueprints::{Blueprints, Sites};
+pub use self::blueprints::{Blueprints, Placement};
 use crate::args::{DecodingArguments, ModelArguments};
-use crate::output::{self, Talk};
+use crate::output::{self, Verbosity};
 
 /// The models' files, open and found to fit each other: what can be known without a device.
 pub struct Files {
@@ -33,7 +35,7 @@ enum Drafter {
 
 impl Files {
     /// Finds and opens the models that `arguments` name, the draft only if it is wanted.
-    pub fn open(arguments: &ModelArguments, wants_draft: bool, talk: Talk) -> Result<Files> {
+    pub fn open(arguments: &ModelArguments, wants_draft: bool, talk: Verbosity) -> Result<Files> {
         let target_path = find(&arguments.model, talk)?;
         let target = ModelFiles::open(&target_path)?;
         let mut files = Files { target, draft: None, mask_token: None };
@@ -90,7 +92,7 @@ impl Files {
     }
 
     /// Says so if `context` is longer than the target was made for.
-    pub fn note_long_context(&self, context: usize, talk: Talk) {
+    pub fn note_long_context(&self, context: usize, talk: Verbosity) {
         let (name, trained) = (self.target.name(), self.target.config.context);
         if context > trained {
             talk.note(&format!(
@@ -99,10 +101,9 @@ impl Files {
         }
     }
 
-    /// What the models will be on a device: the target, and the draft where it is another.
+    /// Memory plans of the target, and of the draft if it is another model.
     pub fn blueprints(&self, options: LoadOptions) -> Result<Blueprints> {
-        let of =
-            |files: &ModelFiles, target| Blueprint::new(&files.config, &*files.checkpoint, options.weights, target);
+        let of = |files: &ModelFiles, target| MemoryPlan::new(&files.config, &*files.checkpoint, options.dtype, target);
         let target = of(&self.target, None)?;
         let draft = match &self.draft {
             Some(Drafter::Other(files)) => Some(of(files, Some(&target))?),
@@ -113,9 +114,15 @@ impl Files {
 
     /// Checks that the models and caches for `context` tokens can be had, and uploads the models; one that drafts for itself
     /// is uploaded once.
-    pub fn upload(self, device: &Device, arguments: &ModelArguments, context: usize, talk: Talk) -> Result<Models> {
+    pub fn upload(
+        self,
+        device: &Device,
+        arguments: &ModelArguments,
+        context: usize,
+        talk: Verbosity,
+    ) -> Result<Models> {
         let options = arguments.memory.load_options();
-        let sites = Sites::open(device, arguments, self.draft.is_some())?;
+        let sites = Placement::open(device, arguments, self.draft.is_some())?;
         let blueprints = self.blueprints(options)?;
         blueprints.check_bindings(&sites, context)?;
         blueprints.check_memory(&sites, context, arguments.memory_limit)?;
@@ -151,45 +158,47 @@ impl Files {
     }
 }
 
-/// What a decoder takes, found and checked before anything is uploaded.
-pub struct Prepared {
+/// Files and settings of a decoder, found and checked before anything is uploaded.
+pub struct LoadedFiles {
     pub files: Files,
     pub method: Method,
     pub context: usize,
 }
 
-impl Prepared {
+impl LoadedFiles {
     /// Finds and opens what `arguments` name.
     ///
-    /// **Errors**: [`Error::Option`] for what needs a draft that is not named, and for how tokens are chosen; those of [`Files::open`] and [`Files::check`].
-    pub fn open(arguments: &DecodingArguments, talk: Talk) -> Result<Prepared> {
+    /// # Errors
+    ///
+    /// [`Error::Option`] for what needs a draft that is not named, and for how tokens are chosen; those of [`Files::open`] and [`Files::check`].
+    pub fn open(arguments: &DecodingArguments, talk: Verbosity) -> Result<LoadedFiles> {
         let (models, method) = (&arguments.models, arguments.method);
         if method == Some(Method::Ngram) {
             let files = Files::open(models, false, talk)?;
-            return Prepared::new(files, Method::Ngram, arguments, talk);
+            return LoadedFiles::new(files, Method::Ngram, arguments, talk);
         }
         let plain = models.drafts(arguments.draft_len).most() == 0 || method == Some(Method::Ar);
         let speculates =
-            method.is_some_and(|method| method != Method::Ar) && arguments.draft_len != Some(Drafts::Fixed(0));
+            method.is_some_and(|method| method != Method::Ar) && arguments.draft_len != Some(DraftLength::Fixed(0));
         models.check_draft("--method", speculates)?;
         models.check_draft("--with-ngrams", arguments.with_ngrams)?;
         models.check_draft("--draft-len", !plain)?;
         let files = Files::open(models, !plain, talk)?;
         let method = method.filter(|_| !plain).or(files.methods().last().copied()).unwrap_or(Method::Ar);
         files.check(method)?;
-        Prepared::new(files, method, arguments, talk)
+        LoadedFiles::new(files, method, arguments, talk)
     }
 
-    fn new(files: Files, method: Method, arguments: &DecodingArguments, talk: Talk) -> Result<Prepared> {
+    fn new(files: Files, method: Method, arguments: &DecodingArguments, talk: Verbosity) -> Result<LoadedFiles> {
         let context = context(&arguments.models, &files, talk);
         let options = arguments.options(method, context);
         options.check()?;
         options.sampling.check_tokens(files.target.config.vocab_size)?;
-        Ok(Prepared { files, method, context })
+        Ok(LoadedFiles { files, method, context })
     }
 
     /// Uploads the models, and makes a decoder that is ready.
-    pub fn upload(self, device: &Device, arguments: &DecodingArguments, talk: Talk) -> Result<(Models, Decoder)> {
+    pub fn upload(self, device: &Device, arguments: &DecodingArguments, talk: Verbosity) -> Result<(Models, Decoder)> {
         let models = self.files.upload(device, &arguments.models, self.context, talk)?;
         let mut decoder = models.decoder(arguments.options(self.method, self.context))?;
         models.prepare(&mut decoder, talk)?;
@@ -198,7 +207,7 @@ impl Prepared {
 }
 
 /// Uploads a model, with a progress bar.
-pub fn upload(device: &Device, files: ModelFiles, options: LoadOptions, talk: Talk) -> Result<Model> {
+pub fn upload(device: &Device, files: ModelFiles, options: LoadOptions, talk: Verbosity) -> Result<Model> {
     with_progress(device, files, talk, |files, progress| Model::upload(device, files, options, progress))
 }
 
@@ -208,7 +217,7 @@ pub fn upload_draft(
     files: ModelFiles,
     target: &Model,
     options: LoadOptions,
-    talk: Talk,
+    talk: Verbosity,
 ) -> Result<Model> {
     with_progress(device, files, talk, |files, progress| Model::upload_draft(device, files, target, options, progress))
 }
@@ -216,7 +225,7 @@ pub fn upload_draft(
 fn with_progress(
     device: &Device,
     files: ModelFiles,
-    talk: Talk,
+    talk: Verbosity,
     upload: impl FnOnce(ModelFiles, &Progress) -> Result<Model>,
 ) -> Result<Model> {
     let bar = talk.bar(format!("loading {}", files.name()), "{msg} {wide_bar} {percent:>3} %");
@@ -226,7 +235,7 @@ fn with_progress(
     };
     let model = upload(files, &report)?;
     bar.finish_and_clear();
-    let weights = &model.transformer;
+    let weights = &model.weights;
     talk.note(&format!("{}: {} on {}", model.name(), output::bytes(weights.bytes()), device.name()));
     for notice in weights.notices() {
         talk.note(&format!("{}: {notice}", model.name()));
@@ -238,23 +247,23 @@ fn with_progress(
 pub struct Models {
     pub target: Model,
     pub draft: Option<Draft>,
-    /// What passes cost: if both models were tuned, or once it was measured.
+    /// Costs of passes: set if both models were tuned, or after they were measured.
     costs: OnceCell<Costs>,
 }
 
 impl Models {
     /// A decoder with caches of its own.
     pub fn decoder(&self, options: DecoderOptions) -> Result<Decoder> {
-        Decoder::new(&self.target.transformer, self.draft.as_ref(), options)
+        Decoder::new(&self.target.weights, self.draft.as_ref(), options)
     }
 
     /// Tells a decoder that chooses K what passes cost: as measured before on this device, or else anew, once.
-    pub fn prepare(&self, decoder: &mut Decoder, talk: Talk) -> Result<()> {
-        if decoder.options().drafts == Drafts::Auto { self.tell_costs(decoder, talk) } else { Ok(()) }
+    pub fn prepare(&self, decoder: &mut Decoder, talk: Verbosity) -> Result<()> {
+        if decoder.options().drafts == DraftLength::Auto { self.tell_costs(decoder, talk) } else { Ok(()) }
     }
 
     /// Tells a decoder what passes cost, whether it chooses K or not.
-    pub fn tell_costs(&self, decoder: &mut Decoder, talk: Talk) -> Result<()> {
+    pub fn tell_costs(&self, decoder: &mut Decoder, talk: Verbosity) -> Result<()> {
         let known = self.costs.get().map(|costs| match decoder.options().method {
             // Looking tokens up costs nothing beside a pass.
             Method::Ngram => Costs { draft: PassCost::from_points(&[]), ..costs.clone() },
@@ -276,9 +285,9 @@ impl Models {
         Ok(())
     }
 
-    /// What a report says of how the numbers came about.
+    /// Adapter, kernels and sizes behind the numbers of a report.
     pub fn plan(&self, context: usize) -> Value {
-        let transformer = &self.target.transformer;
+        let transformer = &self.target.weights;
         json!({
             "adapter": transformer.device().name(),
             "draft_adapter": self.draft.as_ref().map(|draft| draft.model.device().name()),
@@ -292,44 +301,44 @@ impl Models {
 }
 
 /// The context that `arguments` ask for; a longer one than the model was made for is worth a word.
-pub fn context(arguments: &ModelArguments, files: &Files, talk: Talk) -> usize {
+pub fn context(arguments: &ModelArguments, files: &Files, talk: Verbosity) -> usize {
     let context = arguments.memory.context(files.target.config.context);
     files.note_long_context(context, talk);
     context
 }
 
 /// Opens a model's files, downloaded if need be.
-pub fn open(name: &str, talk: Talk) -> Result<ModelFiles> {
+pub fn open(name: &str, talk: Verbosity) -> Result<ModelFiles> {
     ModelFiles::open(&find(name, talk)?)
 }
 
 /// Opens the files of a model or of any draft, whether they are a whole model's or not.
-pub fn open_any(name: &str, talk: Talk) -> Result<DraftFiles> {
+pub fn open_any(name: &str, talk: Verbosity) -> Result<DraftFiles> {
     DraftFiles::open(&find(name, talk)?)
 }
 
 /// Opens the files of a draft for `target`, downloaded if need be.
-pub fn open_draft(name: &str, target: &ModelFiles, talk: Talk) -> Result<ModelFiles> {
+pub fn open_draft(name: &str, target: &ModelFiles, talk: Verbosity) -> Result<ModelFiles> {
     draft_at(&find(name, talk)?, target)
 }
 
 /// Opens the draft's files at `path`, and checks that it can do without embeddings of its own where it has none.
 fn draft_at(path: &Path, target: &ModelFiles) -> Result<ModelFiles> {
     let draft = DraftFiles::open(path)?.beside(&target.text);
-    shared::check_target(&draft.config, &*draft.checkpoint, &target.config)?;
+    tied_draft::check_target(&draft.config, &*draft.checkpoint, &target.config)?;
     Ok(draft)
 }
 
-fn find(name: &str, talk: Talk) -> Result<PathBuf> {
-    with_downloads(talk, |options| source::resolve(name, options))
+fn find(name: &str, talk: Verbosity) -> Result<PathBuf> {
+    with_downloads(talk, |options| resolve::resolve(name, options))
 }
 
 /// The newest revision of a repository, downloaded if need be.
-pub fn pull(name: &str, talk: Talk) -> Result<PathBuf> {
-    with_downloads(talk, |options| source::pull(name, options))
+pub fn pull(name: &str, talk: Verbosity) -> Result<PathBuf> {
+    with_downloads(talk, |options| resolve::pull(name, options))
 }
 
-fn with_downloads(talk: Talk, find: impl Fn(&SourceOptions) -> Result<PathBuf>) -> Result<PathBuf> {
+fn with_downloads(talk: Verbosity, find: impl Fn(&SourceOptions) -> Result<PathBuf>) -> Result<PathBuf> {
     let download = Download { talk, bar: RefCell::default() };
     find(&SourceOptions { progress: Some(&download), ..SourceOptions::from_env() })
 }
@@ -341,7 +350,7 @@ fn is_same(one: &Path, other: &Path) -> bool {
 
 /// Shows downloads, one file after the other.
 struct Download {
-    talk: Talk,
+    talk: Verbosity,
     /// The file and its bar.
     bar: RefCell<Option<(String, ProgressBar)>>,
 }

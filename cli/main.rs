@@ -10,6 +10,7 @@ mod devices;
 mod doctor;
 mod fit;
 mod generate;
+mod hint;
 mod inspect;
 mod interrupt;
 mod load;
@@ -55,7 +56,8 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            output::note(&format!("error: {}", output::one_line(&error)));
+            let hint = hint::hint(&error).map(|hint| format!("; {hint}")).unwrap_or_default();
+            output::note(&format!("error: {}{hint}", output::one_line(&error)));
             let is_usage = matches!(error.downcast_ref(), Some(pard_engine::Error::Option { .. }));
             ExitCode::from(if is_usage { 2 } else { 1 })
         }

@@ -2,13 +2,13 @@
 
 use std::process::ExitCode;
 
-use pard_engine::model::local::{LocalModel, LocalState, local_models};
-use pard_engine::model::source::SourceOptions;
+use pard_engine::checkpoint::hub_cache::{LocalModel, LocalState, local_models};
+use pard_engine::checkpoint::options::SourceOptions;
 use serde_json::{Value, json};
 
 use crate::args::{ModelsArguments, PullArguments};
 use crate::load;
-use crate::output::{self, Talk};
+use crate::output::{self, Verbosity};
 
 /// Lists the models in the local caches.
 pub fn run(arguments: &ModelsArguments) -> anyhow::Result<ExitCode> {
@@ -31,7 +31,7 @@ pub fn run(arguments: &ModelsArguments) -> anyhow::Result<ExitCode> {
 
 /// Brings a repository of the hub to its newest revision in the hub's cache.
 pub fn pull(arguments: &PullArguments) -> anyhow::Result<ExitCode> {
-    let talk = Talk::unless(arguments.quiet);
+    let talk = Verbosity::unless(arguments.quiet);
     let path = load::pull(&arguments.model, talk)?;
     let found = local_models(&SourceOptions::from_env())?.into_iter().find(|model| model.name == arguments.model);
     let size = found.map(|model| format!(", {}", output::bytes(model.bytes))).unwrap_or_default();

@@ -1,27 +1,27 @@
-//! What is written where: answers and reports to standard output, everything else to standard error.
+//! Output: answers and reports go to standard output, everything else to standard error.
 
 use std::io::{self, IsTerminal, Write};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
-/// Whether notices and progress are shown.
+/// Controls whether notices and progress are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Talk {
+pub enum Verbosity {
     /// They are.
     Freely,
     /// They are not.
     Quiet,
 }
 
-impl Talk {
+impl Verbosity {
     /// As `--quiet` says.
-    pub fn unless(quiet: bool) -> Talk {
-        if quiet { Talk::Quiet } else { Talk::Freely }
+    pub fn unless(quiet: bool) -> Verbosity {
+        if quiet { Verbosity::Quiet } else { Verbosity::Freely }
     }
 
     /// Writes a notice.
     pub fn note(self, line: &str) {
-        if self == Talk::Freely {
+        if self == Verbosity::Freely {
             note(line);
         }
     }
@@ -29,8 +29,8 @@ impl Talk {
     /// A progress bar in the form `template`. It shows on a terminal only and leaves nothing behind.
     pub fn bar(self, message: String, template: &str) -> ProgressBar {
         let target = match self {
-            Talk::Freely => ProgressDrawTarget::stderr(),
-            Talk::Quiet => ProgressDrawTarget::hidden(),
+            Verbosity::Freely => ProgressDrawTarget::stderr(),
+            Verbosity::Quiet => ProgressDrawTarget::hidden(),
         };
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::with_draw_target(None, target).with_finish(ProgressFinish::AndClear);
@@ -58,7 +58,7 @@ pub fn print(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Whether `error` only says that nobody reads our output any more.
+/// Returns `true` if `error` means that the reader of standard output has closed it.
 pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()

@@ -6,21 +6,21 @@ pub mod trace;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use pard_engine::decoding::{Decoder, DecoderOptions, Drafts, Method};
+use pard_engine::decoding::{Decoder, DecoderOptions, DraftLength, Method};
 use pard_engine::gpu::{Device, Profile};
-use pard_engine::ops::Yardstick;
+use pard_engine::ops::PeakProbe;
 use pard_engine::{Error, Result};
 
 use crate::args::{ModelArguments, ProfileArguments};
 use crate::interrupt;
 use crate::load::{self, Files, Models};
-use crate::output::{self, Talk};
+use crate::output::{self, Verbosity};
 
 use report::{Measured, Report};
 
 /// Runs the command.
 pub fn run(arguments: &ProfileArguments) -> anyhow::Result<ExitCode> {
-    let talk = Talk::unless(arguments.quiet);
+    let talk = Verbosity::unless(arguments.quiet);
     let asked = drafted(&arguments.models);
     if asked.draft_device.is_some() {
         let reason = "a profile is of one device; leave it out".to_owned();
@@ -41,13 +41,13 @@ pub fn run(arguments: &ProfileArguments) -> anyhow::Result<ExitCode> {
     interrupt::listen()?;
     let bar = talk.bar("profiling".to_owned(), "{msg} {spinner}");
     bar.enable_steady_tick(Duration::from_millis(100));
-    let rates = Yardstick::new(&device, models.target.transformer.plan(), |index| index)?.measure(&device)?;
+    let rates = PeakProbe::new(&device, models.target.weights.plan(), |index| index)?.measure(&device)?;
     let prompt = prompt(&models, arguments.prompt_tokens as usize);
     let mut measured = Vec::new();
     let methods = if method == Method::Ar { vec![Method::Ar] } else { vec![Method::Ar, method] };
     for method in methods {
         // Without a round that runs ahead each is seen by itself.
-        let (drafts, run_ahead) = (Drafts::Fixed(drafts), Some(false));
+        let (drafts, run_ahead) = (DraftLength::Fixed(drafts), Some(false));
         let options = DecoderOptions { method, drafts, context, run_ahead, ..DecoderOptions::default() };
         let decoder = models.decoder(options)?;
         measured.push(measure(&device, decoder, &prompt, rounds, arguments.separate_passes)?);
@@ -83,7 +83,7 @@ fn drafted(arguments: &ModelArguments) -> ModelArguments {
 
 /// Tokens without a meaning: the time does not depend on it.
 fn prompt(models: &Models, tokens: usize) -> Vec<u32> {
-    let vocab = models.target.transformer.config().vocab_size;
+    let vocab = models.target.weights.config().vocab_size;
     (0..tokens).map(|index| ((index * 7919 + 13) % vocab) as u32).collect()
 }
 

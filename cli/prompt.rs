@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::args::{GenerateArguments, StyleArguments};
 use crate::output;
 
-/// What is to be answered.
+/// A prompt, before it is turned into tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prompt {
     /// A text: what the user says, or the beginning of a plain text.
@@ -30,7 +30,9 @@ impl Prompt {
 
     /// The tokens that `model` is to answer.
     ///
-    /// **Errors**: [`Error::EmptyPrompt`]; those of [`ChatTokenizer::chat_tokens`].
+    /// # Errors
+    ///
+    /// [`Error::EmptyPrompt`]; those of [`ChatTokenizer::chat_tokens`].
     pub fn tokens(&self, model: &ChatTokenizer, style: &StyleArguments) -> Result<Vec<u32>> {
         // Asking for what only a template can do asks for the template.
         let wants_chat = style.chat || style.system.is_some() || style.thinking.is_some();
@@ -120,7 +122,7 @@ fn of_value(value: &Value) -> Option<Prompt> {
         Value::Array(items) => match items.first()? {
             Value::Object(_) => {
                 let mut messages: Vec<Message> = serde_json::from_value(value.clone()).ok()?;
-                // What comes after the last thing the user says is the recorded answer.
+                // Messages after the user's last one are the recorded answer.
                 let last = messages.iter().rposition(|message| message.role == "user")?;
                 messages.truncate(last + 1);
                 Some(Prompt::Chat(messages))

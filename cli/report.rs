@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::args::DeviceArguments;
 use crate::interrupt;
-use crate::output::{self, Talk};
+use crate::output::{self, Verbosity};
 
 use compare::Other;
 use record::Record;
@@ -36,7 +36,7 @@ pub struct ReportArguments {
     /// Begin nothing new after so many seconds; what matters most is measured first
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = value_parser!(u32).range(1..))]
     time_limit: u32,
-    /// Where report.json, report.html, row.md and trace.json go
+    /// Folder for report.json, report.html, row.md and trace.json
     #[arg(long, value_name = "FOLDER", default_value = "pard-report")]
     out: PathBuf,
     /// Show another report.json, or the output of `llama-bench -o json`, beside it
@@ -57,7 +57,7 @@ pub struct ReportArguments {
 
 /// Runs the command.
 pub fn run(arguments: &ReportArguments) -> anyhow::Result<ExitCode> {
-    let talk = Talk::unless(arguments.quiet);
+    let talk = Verbosity::unless(arguments.quiet);
     // A file that cannot be compared with is told of before minutes of measuring.
     let other = arguments.compare.as_deref().map(Other::open).transpose()?;
     let document = match &arguments.from {
@@ -76,7 +76,7 @@ pub fn run(arguments: &ReportArguments) -> anyhow::Result<ExitCode> {
 }
 
 /// Measures until the time is up. What there is by then is in the folder, whatever comes between.
-fn measure(arguments: &ReportArguments, talk: Talk) -> anyhow::Result<Value> {
+fn measure(arguments: &ReportArguments, talk: Verbosity) -> anyhow::Result<Value> {
     let device: Device = arguments.device.open()?;
     interrupt::listen()?;
     let limit = Duration::from_secs(arguments.time_limit.into());

@@ -15,7 +15,7 @@ use pard_engine::text::{ChatTokenizer, Message, Rendering, TextStream};
 use serde_json::{Value, json};
 
 use crate::args::RespondArguments;
-use crate::output::Talk;
+use crate::output::Verbosity;
 use crate::prompt::{self, Prompt};
 use crate::{interrupt, load};
 
@@ -28,7 +28,7 @@ struct Job {
 
 /// Runs the command.
 pub fn run(arguments: &RespondArguments) -> anyhow::Result<ExitCode> {
-    let talk = Talk::unless(arguments.quiet);
+    let talk = Verbosity::unless(arguments.quiet);
     let files = load::open(&arguments.model, talk)?;
     // A model without a template is refused once, not for every prompt.
     files.text.chat_template()?;
@@ -88,7 +88,7 @@ fn read_prompts(
     arguments: &RespondArguments,
     text: &ChatTokenizer,
     context: usize,
-    talk: Talk,
+    talk: Verbosity,
 ) -> anyhow::Result<Vec<Job>> {
     let (mut jobs, mut lines, mut bad) = (Vec::new(), 0, 0);
     for path in &arguments.prompts {
@@ -160,7 +160,7 @@ fn write_prompts(
     jobs: Vec<Job>,
     options: RespondOptions,
     arguments: &RespondArguments,
-    talk: Talk,
+    talk: Verbosity,
 ) -> anyhow::Result<Vec<Job>> {
     let mut prompts = Vec::new();
     let total = jobs.len();
@@ -183,14 +183,14 @@ fn write(
     jobs: Vec<Job>,
     options: RespondOptions,
     what: &str,
-    talk: Talk,
+    talk: Verbosity,
     mut take: impl FnMut(usize, String, FinishReason) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let bar = talk.bar(what.to_owned(), "{msg} {wide_bar} {pos}/{len} {eta}");
     bar.set_length(jobs.len() as u64);
     let begin = Instant::now();
     let prompts = jobs.into_iter().map(|job| (job.index, job.tokens));
-    let mut responses = respond(&model.transformer, &model.text.stop_tokens, prompts, options)?;
+    let mut responses = respond(&model.weights, &model.text.stop_tokens, prompts, options)?;
     let mut count = 0;
     while !responses.is_done() && !interrupt::requested() {
         for response in responses.round()? {

@@ -34,8 +34,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::load::Prepared;
-use crate::output::Talk;
+use crate::load::LoadedFiles;
+use crate::output::Verbosity;
 pub use arguments::ServeArguments;
 use ask::Defaults;
 use connection::Patience;
@@ -51,15 +51,15 @@ use worker::Worker;
 const SEND_BUFFER: u32 = 64 << 10;
 /// A body's bytes for each token of the context, and at least: escapes and names take some too.
 const BYTES_PER_TOKEN: usize = 64;
-const LEAST_BODY: usize = 1 << 20;
+const MIN_BODY: usize = 1 << 20;
 /// Threads that take prompts apart.
 const TOKENIZERS: usize = 4;
-/// How long the engine may take to end, once its answers have.
+/// Time that the engine may take to end after its answers have.
 const LAST_ROUND: Duration = Duration::from_secs(10);
 
 /// Runs the command.
 pub fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
-    let talk = Talk::unless(arguments.quiet);
+    let talk = Verbosity::unless(arguments.quiet);
     let keys = Keys::read(arguments.api_key_file.as_deref())?;
     if !arguments.host.is_loopback() && keys.is_empty() {
         let reason = format!(
@@ -68,7 +68,7 @@ pub fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
         );
         return Err(Error::Option { option: "--host", reason }.into());
     }
-    let prepared = Prepared::open(&arguments.decoding, talk)?;
+    let prepared = LoadedFiles::open(&arguments.decoding, talk)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(TOKENIZERS)
@@ -105,11 +105,11 @@ struct Server {
     drain_timeout: Duration,
     /// Brings the engine's end, which nobody asked for where it fails.
     engine: oneshot::Receiver<pard_engine::Result<()>>,
-    talk: Talk,
+    talk: Verbosity,
 }
 
 impl Server {
-    fn start(arguments: ServeArguments, keys: Keys, prepared: Prepared, talk: Talk) -> anyhow::Result<Server> {
+    fn start(arguments: ServeArguments, keys: Keys, prepared: LoadedFiles, talk: Verbosity) -> anyhow::Result<Server> {
         let decoding = &arguments.decoding;
         let (context, parallel) = (prepared.context, usize::from(arguments.parallel));
         let queue = Arc::new(Queue::new(arguments.queue, parallel));
@@ -134,7 +134,7 @@ impl Server {
             draft: prepared.files.draft().map(|draft| draft.name().to_owned()),
             context,
             parallel,
-            body_limit: context.saturating_mul(BYTES_PER_TOKEN).max(LEAST_BODY),
+            body_limit: context.saturating_mul(BYTES_PER_TOKEN).max(MIN_BODY),
             body_timeout: arguments.read_timeout,
             started: SystemTime::now(),
         });
@@ -191,7 +191,7 @@ async fn all_of(connections: &mut JoinSet<()>) {
     while connections.join_next().await.is_some() {}
 }
 
-/// What clients call a model that was named so: a repository by its name, a file or folder by its last part.
+/// Name that clients use for a model: that of a repository, or the last part of a file's or folder's path.
 fn short_name(name: &str) -> String {
     let path = Path::new(name);
     if !path.exists() {

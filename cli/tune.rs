@@ -5,19 +5,19 @@ use std::process::ExitCode;
 use anyhow::Context;
 use pard_engine::Error;
 use pard_engine::model::{Choice, LoadOptions, Measured, Model, Tuning};
-use pard_engine::ops::{MOST_ROWS, Variant};
+use pard_engine::ops::{MAX_ROWS, Variant};
 use serde_json::json;
 
 use crate::args::TuneArguments;
-use crate::output::{self, Talk};
+use crate::output::{self, Verbosity};
 use crate::{interrupt, load};
 
 /// Runs the command.
 pub fn run(arguments: &TuneArguments) -> anyhow::Result<ExitCode> {
-    let talk = Talk::unless(arguments.quiet);
+    let talk = Verbosity::unless(arguments.quiet);
     let folder = Model::tuning_folder().context("there is no home folder to keep the table in; set PARD_CACHE")?;
     let mut model = upload(arguments, talk)?;
-    let path = Tuning::path(&folder, &model.transformer);
+    let path = Tuning::path(&folder, &model.weights);
     if arguments.forget {
         let said = match std::fs::remove_file(&path) {
             Ok(()) => "forgotten",
@@ -38,7 +38,7 @@ pub fn run(arguments: &TuneArguments) -> anyhow::Result<ExitCode> {
     let mut measured = Measured::default();
     let tuning = loop {
         let known = measured.left_out().len();
-        let outcome = Tuning::measure_on(&mut model.transformer, &mut measured, &keep_going);
+        let outcome = Tuning::measure_on(&mut model.weights, &mut measured, &keep_going);
         for left in &measured.left_out()[known..] {
             let [rows, columns] = left.shape();
             talk.note(&format!("without {} of {rows} x {columns}: {}", name(left.variant()), left.reason()));
@@ -58,7 +58,7 @@ pub fn run(arguments: &TuneArguments) -> anyhow::Result<ExitCode> {
         talk.note("ended by Ctrl-C; nothing was kept");
         return Ok(interrupt::exit_code());
     };
-    let path = tuning.save(&folder, &model.transformer)?;
+    let path = tuning.save(&folder, &model.weights)?;
     match arguments.json {
         true => output::print(&as_json(&model, &tuning).to_string())?,
         false => output::print(&as_text(&model, &tuning))?,
@@ -68,7 +68,7 @@ pub fn run(arguments: &TuneArguments) -> anyhow::Result<ExitCode> {
 }
 
 /// Opens the adapter and loads the model on it that is to be measured.
-fn upload(arguments: &TuneArguments, talk: Talk) -> anyhow::Result<Model> {
+fn upload(arguments: &TuneArguments, talk: Verbosity) -> anyhow::Result<Model> {
     let files = load::open(&arguments.model, talk)?;
     let draft = arguments.draft.as_deref().map(|name| load::open_draft(name, &files, talk)).transpose()?;
     let device = arguments.device.open()?;
@@ -99,7 +99,7 @@ fn name(variant: Variant) -> String {
 
 fn seconds(tuning: &Tuning) -> Vec<f64> {
     let cost = tuning.pass_cost();
-    (1..=MOST_ROWS).map(|rows| cost.of(rows as f64)).collect()
+    (1..=MAX_ROWS).map(|rows| cost.of(rows as f64)).collect()
 }
 
 fn as_json(model: &Model, tuning: &Tuning) -> serde_json::Value {
@@ -107,8 +107,8 @@ fn as_json(model: &Model, tuning: &Tuning) -> serde_json::Value {
         tuning.choices().map(|(shape, choices)| json!({ "shape": shape, "variants": choices })).collect();
     json!({
         "model": model.name(),
-        "adapter": model.transformer.device().name(),
-        "kernels": model.transformer.plan().to_string(),
+        "adapter": model.weights.device().name(),
+        "kernels": model.weights.plan().to_string(),
         "pass_seconds": seconds(tuning),
         "matrices": variants,
     })
@@ -146,10 +146,10 @@ fn as_text(model: &Model, tuning: &Tuning) -> String {
     format!(
         "{}: {} of weights, read at {:.2} GB/s by a pass of one row\n{}; {}\n\n{}{legend}",
         model.name(),
-        output::bytes(model.transformer.bytes()),
-        model.transformer.bytes() as f64 / seconds[0] / 1e9,
-        model.transformer.device().name(),
-        model.transformer.plan(),
+        output::bytes(model.weights.bytes()),
+        model.weights.bytes() as f64 / seconds[0] / 1e9,
+        model.weights.device().name(),
+        model.weights.plan(),
         with_bars.join("\n"),
     )
 }

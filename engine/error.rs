@@ -9,10 +9,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No adapter of this machine fits what was asked for.
+    /// No adapter of this machine fits the request.
     #[error("no GPU adapter {wanted}; this machine has: {found}")]
     Adapter {
-        /// What was asked for, in words.
+        /// Description of the adapter that was requested.
         wanted: String,
         /// The adapters there are, or a hint on how to install one.
         found: String,
@@ -26,10 +26,7 @@ pub enum Error {
         reason: String,
     },
     /// The device stopped answering; every buffer on it is gone.
-    #[error(
-        "the GPU {adapter} was lost: {reason}; load the model again, and if it is lost once more, `pard fit` says what it \
-         has room for"
-    )]
+    #[error("the GPU {adapter} was lost: {reason}; load the model again")]
     DeviceLost {
         /// The adapter's name.
         adapter: String,
@@ -37,19 +34,17 @@ pub enum Error {
         reason: String,
     },
     /// The device has no room for a buffer.
-    #[error(
-        "the GPU {adapter} has no room for {what}; use a smaller model or a shorter context; `pard fit` says what fits"
-    )]
+    #[error("the GPU {adapter} has no room for {what}; use a smaller model or a shorter context")]
     OutOfMemory {
         /// The adapter's name.
         adapter: String,
-        /// What was to be allocated, or the work at hand.
+        /// Allocation that failed, or the work at hand.
         what: String,
     },
     /// Models and caches need more than there is, which is known before anything is uploaded.
     #[error(
         "{} of device memory are needed ({} of weights, {} of caches, {} of scratch) and the GPU {adapter} has {}; use \
-         {hint}; `pard fit` says what fits",
+         {hint}",
         megabytes(.needed), megabytes(.weights), megabytes(.caches), megabytes(.scratch), megabytes(.available)
     )]
     DoesNotFit {
@@ -61,7 +56,7 @@ pub enum Error {
         weights: u64,
         /// Bytes of keys and values.
         caches: u64,
-        /// Bytes of what passes work on.
+        /// Bytes of scratch memory for passes.
         scratch: u64,
         /// Bytes there are.
         available: u64,
@@ -73,13 +68,13 @@ pub enum Error {
     Limit {
         /// The adapter's name.
         adapter: String,
-        /// What is too large.
+        /// Object that is too large.
         what: String,
-        /// What it needs.
+        /// Amount that it needs.
         needed: u64,
-        /// What there is.
+        /// Amount that the adapter allows.
         limit: u64,
-        /// What is counted.
+        /// Unit of the amounts.
         unit: &'static str,
         /// The way out.
         hint: &'static str,
@@ -94,8 +89,7 @@ pub enum Error {
     },
     /// A kernel does not compile on this adapter: a fault of its driver, or of a shader edited by the user.
     #[error(
-        "the GPU {adapter} cannot compile the kernel {kernel}: {reason}; if the shader is not your own, update the driver, \
-         and let `pard tune` look for kernels that compile"
+        "the GPU {adapter} cannot compile the kernel {kernel}: {reason}; if the shader is not your own, update the driver"
     )]
     Compile {
         /// The adapter's name.
@@ -118,7 +112,7 @@ pub enum Error {
         expected: Vec<usize>,
     },
     /// A draft that shares its target's embeddings was to run without it.
-    #[error("{path}: this is a draft without embeddings of its own; give it with -d beside its target")]
+    #[error("{path}: this is a draft without embeddings of its own; it needs its target's")]
     NoEmbeddings {
         /// The draft.
         path: PathBuf,
@@ -136,7 +130,7 @@ pub enum Error {
     NoModel {
         /// The name as given.
         name: String,
-        /// Where it was looked for and what to do.
+        /// Places that were searched, and a way out.
         reason: String,
     },
     /// A file is damaged, cut off, or lies about its own contents.
@@ -144,7 +138,7 @@ pub enum Error {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it, and where.
+        /// Description of the fault and its location.
         reason: String,
     },
     /// The hyper-parameters are missing, inconsistent or out of range.
@@ -154,7 +148,7 @@ pub enum Error {
         path: PathBuf,
         /// The key at fault.
         field: String,
-        /// What is wrong with it.
+        /// Description of the fault.
         reason: String,
     },
     /// The architecture is not one this crate runs.
@@ -175,7 +169,7 @@ pub enum Error {
         /// The tensor.
         name: String,
     },
-    /// A tensor's shape is not what the hyper-parameters say.
+    /// A tensor's shape contradicts the hyper-parameters.
     #[error("{path}: tensor {name:?} is {got:?}, the configuration says {expected:?}")]
     TensorShape {
         /// The file.
@@ -204,13 +198,13 @@ pub enum Error {
     Tokenizer {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the fault.
         reason: String,
     },
     /// The chat template is missing or fails.
     #[error("chat template: {reason}")]
     Template {
-        /// What is wrong with it, and what to do.
+        /// Description of the fault, and a way out.
         reason: String,
     },
     /// A download failed.
@@ -218,7 +212,7 @@ pub enum Error {
     Hub {
         /// The repository.
         repo: String,
-        /// What happened and what to do.
+        /// Description of the failure, and a way out.
         reason: String,
     },
     /// Draft and target speak different token languages.
@@ -235,7 +229,7 @@ pub enum Error {
     },
     /// A parallel draft was asked of a model that names no mask token.
     #[error(
-        "the draft {draft} names no mask token (`pard_token` in its config.json): name one with --mask-token, or use it with --method vsd"
+        "the draft {draft} names no mask token (`pard_token` in its config.json); name one, or let it propose one token a pass (VSD)"
     )]
     NoMaskToken {
         /// The draft.
@@ -244,7 +238,7 @@ pub enum Error {
     /// A token id lies outside the vocabulary.
     #[error("{what} {id} is outside the vocabulary of {vocab} tokens")]
     TokenRange {
-        /// Whose id it is.
+        /// Kind of the token.
         what: &'static str,
         /// The id.
         id: u32,
@@ -255,9 +249,7 @@ pub enum Error {
     #[error("the prompt is empty")]
     EmptyPrompt,
     /// The prompt leaves no room for an answer.
-    #[error(
-        "the prompt has {tokens} tokens and the context holds {context}; shorten it or ask for a longer context (-c)"
-    )]
+    #[error("the prompt has {tokens} tokens and the context holds {context}; shorten it or use a longer context")]
     ContextFull {
         /// The prompt's length.
         tokens: usize,
@@ -275,7 +267,7 @@ pub enum Error {
     Option {
         /// The option.
         option: &'static str,
-        /// What is wrong with it.
+        /// Description of the fault.
         reason: String,
     },
     /// There is nothing to learn from.
@@ -285,23 +277,21 @@ pub enum Error {
         reason: String,
     },
     /// Training left the numbers.
-    #[error(
-        "the gradients of step {step} are no numbers; the last checkpoint is good: try a lower learning rate (--lr)"
-    )]
+    #[error("the gradients of step {step} are not finite; the last checkpoint is intact; try a lower learning rate")]
     Diverged {
         /// The step, from 1.
         step: u64,
     },
     /// A training state belongs to a run with other settings.
     #[error(
-        "{path} is of another run ({theirs}; this one: {ours}); repeat its options, or begin anew elsewhere (--out)"
+        "{path} belongs to another run ({theirs}; this one: {ours}); repeat its options, or start in another folder"
     )]
     OtherRun {
         /// The state's file.
         path: PathBuf,
-        /// How that run is described.
+        /// Description of that run.
         theirs: String,
-        /// How this one is.
+        /// Description of this run.
         ours: String,
     },
     /// A file could not be written.

@@ -11,7 +11,7 @@
 //! let draft = Model::load_draft(&device, "amd/PARD-Qwen3-0.6B", &target, Default::default())?;
 //! let draft = Draft::new(&draft, &target, None)?;
 //! let options = DecoderOptions { method: Method::Pard, ..DecoderOptions::default() };
-//! let mut decoder = Decoder::new(&target.transformer, Some(&draft), options)?;
+//! let mut decoder = Decoder::new(&target.weights, Some(&draft), options)?;
 //! let prompt = target.text.chat_tokens(&[Message::new("user", "Who are you?")], Default::default())?;
 //! let limits = Limits { max_tokens: 256, stop: vec![] };
 //! for piece in Generation::start(&mut decoder, &target, &prompt, limits, &|| true)? {
@@ -21,14 +21,15 @@
 //! # }
 //! ```
 //!
-//! The layers, from below: [`gpu`] is all that names wgpu; [`ops`] are the kernels, one file each; [`model`] reads files
-//! and holds the forward pass; [`decoding`] runs the rounds; [`measure`] times passes; [`text`] stands between text and tokens.
-//! None reaches up.
-//! The crate never prints, never exits, and does not panic on input: every [`Error`] names the thing at fault.
+//! The layers, from below: [`gpu`] is all that names wgpu; [`ops`] are the kernels, one file each; [`checkpoint`] reads a
+//! model's files; [`model`] holds the forward pass; [`decoding`] runs the rounds; [`measure`] times passes; [`text`]
+//! stands between text and tokens. None reaches up. The crate never prints, never exits, and does not panic on input:
+//! every [`Error`] names the thing at fault.
 #![warn(missing_docs)]
 
 #[cfg(feature = "c-api")]
 pub mod c_api;
+pub mod checkpoint;
 pub mod decoding;
 pub mod error;
 pub mod gpu;
@@ -39,8 +40,8 @@ pub mod text;
 pub mod training;
 
 pub use decoding::{
-    AnswerStream, Decoder, DecoderOptions, Draft, Drafts, FinishReason, Generation, Limits, Method, Piece,
-    RoundStatistics, SamplingOptions, Statistics, TokenLogprobs, Transcript,
+    AnswerStream, Completion, Decoder, DecoderOptions, Draft, DraftLength, FinishReason, Generation, Limits, Method,
+    Piece, RoundStatistics, SamplingParams, Statistics, TokenLogprobs,
 };
 pub use error::{Error, Result};
 pub use gpu::Device;

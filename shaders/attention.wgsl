@@ -28,7 +28,7 @@ const ROW: u32 = UNIT + PARTIALS;                      // a pair's scores; the g
 const HELD: u32 = max(1u, HOLD * PAIRS * PIECES * 2u);
 const ALL: bool = SPAN == 0u;
 const PARTS_MERGE: bool = KEY_BLOCK > SPLIT && SPAN != SPLIT;
-// Whether the pairs of a workgroup are whole groups, or of one group.
+// Set if the pairs of a workgroup are whole groups, or of one group.
 const ALIGNED: bool = PAIRS % GROUP == 0u || GROUP % PAIRS == 0u;
 
 var<workgroup> held: array<vec4<f32>, HELD>;                                  // HOLD: the queries
@@ -43,7 +43,7 @@ var<workgroup> whole: array<f32, PAIRS>;                                      //
 fn row_of(first: u32, p: u32) -> u32 { return select((first + p) / GROUP, first / GROUP + p / GROUP, ALIGNED); }
 fn head_of(first: u32, p: u32) -> u32 { return select((first + p) % GROUP, first % GROUP + p % GROUP, ALIGNED); }
 
-// Where the query of pair `first + p` begins, in pieces of 4.
+// Start of the query of pair `first + p`, in pieces of 4.
 fn query_of(first: u32, p: u32, last_row: u32, kv_head: u32) -> u32 {
     let head = min(row_of(first, p), last_row) * HEADS + kv_head * GROUP + head_of(first, p);
     return head * PIECES * 2u;
@@ -94,7 +94,7 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         }
         workgroupBarrier();
     }
-    // Of pair number `lane`: m and l of this block's parts so far, and of the blocks before it.
+    // m and l of pair number `lane`: of this block's parts so far, and of the blocks before it.
     var block = vec2(LOWEST, 0.0);
     var blocks = vec2(LOWEST, 0.0);
     // Likewise the values of this block's parts, for the pairs of this lane's team. Those of the blocks lie in `out`.
@@ -163,7 +163,7 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
             }
             totals[i] = l;
         }
-        // Meanwhile what the merges take: from here on only the largest scores decide it.
+        // Meanwhile the merges' factors: from here on only the largest scores decide them.
         var m = block.x;
         if lane < pairs && (PARTS_MERGE || ALL) {
             let row = row_of(first, lane);
@@ -203,7 +203,7 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
             if team < TEAMS && dims < CHUNKS {
                 for (var part = 0u; part < UNIT_PARTS; part++) {
                     let from_part = start + part * SPLIT;
-                    // Rows ascend: what the first one sees up to, and the last one from, all do.
+                    // Rows ascend: all see the keys from the last one's first to the first one's last.
                     let from_all = hidden(last_row, from_part, SPLIT);
                     let least = visible(first_row, from_part, SPLIT);
                     let most = visible(last_row, from_part, SPLIT);

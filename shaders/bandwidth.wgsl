@@ -1,4 +1,4 @@
-// The yardstick for what other kernels read: a buffer is read once, side by side, and its words are combined.
+// The reference for other kernels' reads: a buffer is read once, side by side, and its words are combined.
 //   sums[i] = xor of the words of all pieces that invocation i reads
 // A workgroup reads STREAMS places at a time, which hides more of the memory's latency than one.
 //

@@ -1,8 +1,8 @@
-// The token of each row of a batch's pass: what the pass before chose in one of its rows, or one that the host knows.
+// The token of each row of a batch's pass: the choice of a row of the previous pass, or one that the host knows.
 //
 // Dispatch: one workgroup; an invocation a row.
 struct BatchSource {
-    row: u32,    // of the pass before; NO_ROW: none of them
+    row: u32,    // row of the previous pass; NO_ROW: none
     token: u32,  // then this token
 }
 @group(0) @binding(0) var<uniform> step: Step;

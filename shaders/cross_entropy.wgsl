@@ -16,7 +16,7 @@ struct RowLoss { cross_entropy: f32, divergence: f32, choice: u32, teacher_choic
 
 const NONE: u32 = 0xffffffffu;
 const LOWEST: f32 = -3.4028234e38;
-// The exponent's lower end: what lies below is nothing beside the largest.
+// The exponent's lower end: smaller terms vanish beside the largest.
 const LEAST: f32 = -80.0;
 
 struct Highest { value: f32, index: u32 }

@@ -5,7 +5,7 @@
 // Constants: WORDS, 32-bit words of a piece; LANES.
 // Dispatch: x and y over the pieces of the result, in workgroups of 64.
 struct GatherParams {
-    pieces: u32,        // of a row
+    pieces: u32,        // pieces of a row
     rows_out: u32,      // rows of this part of the result
     source_first: u32,  // the source part's first row
     source_rows: u32,   // rows of the source part

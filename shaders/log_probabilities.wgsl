@@ -1,4 +1,4 @@
-// How probable the model found the token of each row, and which ones it found likeliest:
+// Log-probability of each row's token, and the likeliest tokens of each row:
 //   log p(i) = l(i) - max(l) - log(sum over j of exp(l(j) - max(l))).
 // The likeliest are found one after the other, each the largest of those that come after the one before it, in descending
 // order of logits and of equals in ascending order of ids.
@@ -7,8 +7,8 @@
 struct LogProbabilitiesParams {
     vocab: u32,       // width of a row
     limit: u32,       // logits of tokens that may be chosen
-    first_word: u32,  // of the record, where log-probabilities begin
-    top: u32,         // how many of the likeliest are wanted
+    first_word: u32,  // start of log-probabilities in the record
+    top: u32,         // number of the likeliest tokens that are wanted
 }
 @group(0) @binding(0) var<uniform> params: LogProbabilitiesParams;
 @group(0) @binding(1) var<storage, read> logits: array<f32>;              // [rows, vocab]

@@ -6,8 +6,8 @@ enable wgpu_cooperative_matrix;
 //
 // The units multiply f16 and add in f32; three things make that as exact as f32 arithmetic:
 // - Range: each row of weights, and each row of x within a chunk of CHUNK columns, is scaled by the power of two that
-//   brings its largest value to 2^14. What f16 can only hold as a subnormal is then below 2^-28 of the largest value, and
-//   its rounding below 2^-39: too little to matter even if a unit takes it for zero. Scaling and its undoing are exact.
+//   brings its largest value to 2^14. Values that are subnormal in f16 are then below 2^-28 of the largest value, and
+//   their rounding below 2^-39: too little to matter even if a unit takes them for zero. Scaling and its undoing are exact.
 // - Precision: x is cut in two halves, high = f16(x) and low = f16(x - high), which together keep 22 bits; both are
 //   multiplied. BF16 and F16 weights are whole in one half; F32 and quantised weights take two (WEIGHT_HALVES).
 // - Sums: a unit may truncate where f32 rounds. It adds up one chunk only; chunks are added in f32, from first to last.
@@ -16,7 +16,7 @@ enable wgpu_cooperative_matrix;
 // its outputs first, then their ups, so that each half is whole in it whatever LANES and TILE are.
 //
 // Each workgroup computes ROWS x OUTS sums. It stages PARTS chunks at a time, in f16, in workgroup memory; its subgroups
-// share out the tiles. How much is staged at a time, and who multiplies which tile, changes no bit.
+// share out the tiles. The amount staged at a time, and the assignment of tiles, change no bit.
 //
 // Constants: ROW_TILES and OUT_TILES, tiles of x rows and of weight rows; CHUNK, PARTS, THREADS, LANES, WEIGHT_HALVES;
 // PAIR; OUTPUT_ROWS 1 if rows are `outputs`. TILE is the side of a cooperative matrix.
@@ -33,7 +33,7 @@ const STAGED_PIECES: u32 = PARTS * CHUNK_PIECES;
 const STRIDE: u32 = CHUNK + 8u;
 const X_LEN: u32 = PARTS * ROWS * STRIDE;
 const WEIGHTS_LEN: u32 = PARTS * OUTS * STRIDE;
-// What an invocation stages and sums up. Counted loops, so that a compiler can unroll them and have all loads in flight.
+// Shares of an invocation. The loops are counted, so that a compiler can unroll them and have all loads in flight.
 const X_EACH: u32 = ROWS * STAGED_PIECES / THREADS;
 const WEIGHTS_EACH: u32 = OUTS * STAGED_PIECES / THREADS;
 const SUMS_EACH: u32 = ROWS * OUTPUTS / THREADS;
@@ -44,10 +44,10 @@ const_assert OUTS * STAGED_PIECES % THREADS == 0u && ROWS * OUTPUTS % THREADS ==
 var<workgroup> staged_x: array<f16, 2u * X_LEN>;                 // [half, part, row, STRIDE]
 var<workgroup> staged_weights: array<f16, WEIGHT_HALVES * WEIGHTS_LEN>;
 var<workgroup> products: array<f32, PARTS * ROWS * OUTS>;        // [part, row, out]
-// What takes the scale off the products, [side, part, row]: one side is read while the other is written.
+// Factors that take the scale off the products, [side, part, row]: one side is read while the other is written.
 var<workgroup> unscale: array<f32, 2u * PARTS * ROWS>;
 
-// Where the weight row `half` of an output lies.
+// Index of the weight row `half` of an output.
 fn weight_row(output: u32, half: u32) -> u32 {
     return (output / LANES * PAIR + half) * LANES + output % LANES;
 }

@@ -1,6 +1,6 @@
 // Few rows times quantised weights by integer dot products: y[m, o] = sum over d of x[m, d] * w[o, d], for ROWS rows at
 // once. x comes quantised (quantise_rows.wgsl): per block of 32 values a step, and each value as 256 * high + low in steps,
-// two signed bytes. Of a block of 32 weights, w = d * q (+ m), the integers sum((256 * high + low) * q) are exact, in any
+// two signed bytes. For a block of 32 weights, w = d * q (+ m), the integers sum((256 * high + low) * q) are exact, in any
 // order; only what is left, a multiply-add for each block, rounds, in one order for every ROWS and BLOCKS.
 // The largest magnitude of a block's integer sum is 32 * 32639 * 128 = 1.34e8 (Q8_0), so that it never overflows.
 //

@@ -17,8 +17,8 @@ const SUMS: u32 = ROWS * BLOCKS;
 const STEP: u32 = max(HELD, 1u);                       // pieces between two loads
 var<workgroup> gathered: array<f32, TAIL * SLICES * LANES>;
 
-// Where a slice goes on after the STEP pieces from `piece` on: the next ones of the run, or the slice's next run; the same
-// again at the end.
+// Continuation of a slice after the STEP pieces from `piece` on: the next ones of the run, or the slice's next run; the
+// same again at the end.
 fn piece_after(piece: u32) -> u32 {
     let next = piece + STEP;
     if next % RUN != 0u { return next; }

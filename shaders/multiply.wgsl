@@ -1,4 +1,4 @@
-// The yardstick for what other kernels multiply: SUMS sums of four in registers, STEPS fused multiply-adds to each.
+// The reference for other kernels' arithmetic: SUMS sums of four in registers, STEPS fused multiply-adds to each.
 //   sums[i] = the sums of invocation i, added up
 //
 // Constants: STEPS; SUMS.

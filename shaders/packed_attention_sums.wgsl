@@ -1,4 +1,4 @@
-// What the gradients of attention need of a row's whole softmax, beside its log_sum: the output's gradient along it.
+// Sums over a row's whole softmax for the gradients of attention: log_sum, and the output's gradient along the output.
 //   sums[r, h] = log_sums[r, h], dout[r, h] . out[r, h]
 //
 // Constants: HEADS, HEAD_DIM.

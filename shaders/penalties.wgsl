@@ -1,10 +1,10 @@
-// What is asked for beside the model's own opinion: each token has a bias, and those that are there already count less.
+// Requested changes to the logits: each token has a bias, and those that are there already count less.
 //   l' = l + bias; the lowest number there is, if that is its bias: the token is banned, and stays so
 //   l' = l / R if l > 0, else l R, for a token of the prompt or the answer     (Keskar et al. 2019, arXiv:1909.05858)
 //   l' = l - P - F n for a token that the answer has n > 0 times               (as OpenAI's API has it)
 // Biases come first, as in llama.cpp and Transformers.
-// Row r stands behind proposals d1 .. de that nobody has committed yet. They count as if they were, so that a row has the
-// bits that it would have alone.
+// Row r follows proposals d1 .. de that are not committed yet. They count as if they were, so that a row has the bits
+// that it would have alone.
 //
 // Dispatch: x over logits in workgroups of 64, y over rows from first_row on.
 struct PenaltiesParams {

@@ -1,4 +1,4 @@
-// What each token's chance is to be drawn: softmax(l / T) over the tokens that are kept, 0 for all others.
+// Probability of drawing each token: softmax(l / T) over the tokens that are kept, 0 for all others.
 //
 // Dispatch: one workgroup per row, from first_row on.
 struct ProbabilitiesParams {

@@ -3,8 +3,8 @@
 // Constants: PLANES bytes of a value, 2 or 1; X_ROWS rows that there is room for.
 // Dispatch: x over 64 blocks of a row, y over rows.
 struct QuantiseParams {
-    blocks: u32,    // of a row of x
-    padded: u32,    // of a row of integers; the surplus is zeros
+    blocks: u32,    // blocks of a row of x
+    padded: u32,    // blocks of a row of integers; the surplus is zeros
 }
 @group(0) @binding(0) var<uniform> params: QuantiseParams;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;                 // [rows, blocks, 8]

@@ -1,6 +1,6 @@
-// What a draft reads of its target beside tokens: y[r] = states[p - 1], what the target made of the token before row r's.
-// It is zero where there is none, or where the target has not been yet: for masks, and for proposals of the draft itself.
-// Rows of other sequences' slots are passed over.
+// Hidden states of the target, which a draft reads beside tokens: y[r] = states[p - 1], those of the token before row
+// r's. They are zero if there are none, or if the target has not been there yet: for masks, and for proposals of the
+// draft itself. Rows of other sequences' slots are skipped.
 //
 // Dispatch: x over pieces of 4 in workgroups of 64, y over rows.
 struct RecallParams {

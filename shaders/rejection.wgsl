@@ -1,5 +1,5 @@
 // Speculative sampling (Leviathan et al. 2023, arXiv:2211.17192): the proposal d of a row, which was drawn from q, becomes
-// the row's choice with chance min(1, p(d) / q(d)), p being what the target draws from; else a token is drawn from
+// the row's choice with chance min(1, p(d) / q(d)), p being the target's distribution; else a token is drawn from
 // max(p - q, 0), scaled. So the choice is distributed as p. The row behind the last proposal draws from p.
 //
 // A refused d is never drawn again: it was refused for p(d) < q(d). So a choice that is the proposal says that it was
@@ -8,8 +8,8 @@
 // Dispatch: one workgroup per row.
 struct RejectionParams {
     vocab: u32,        // width of a row
-    draw_seed: u32,    // of the noise that tokens are drawn by
-    accept_seed: u32,  // of the noise that proposals are accepted by
+    draw_seed: u32,    // seed of the noise that tokens are drawn by
+    accept_seed: u32,  // seed of the noise that proposals are accepted by
 }
 @group(0) @binding(0) var<uniform> params: RejectionParams;
 @group(0) @binding(1) var<uniform> step: Step;
@@ -56,7 +56,7 @@ fn rejection(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         let proposal = proposals[row];
         let share = (f32(hash(vec3(proposal, position, params.accept_seed))) + 0.5) * 0x1p-32;
         let p = target_chances[first + proposal];
-        // Where p and q are the same nothing is left to draw from, and refusing is a matter of rounding.
+        // If p equals q, nothing is left to draw from, and a rejection is a matter of rounding.
         if (p > 0.0 && share * draft_chances[first + proposal] <= p) || index == params.vocab { index = proposal; }
     }
     choices[step.first_choice + row] = index;

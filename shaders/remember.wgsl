@@ -1,13 +1,13 @@
-// What a layer of the target makes of each row is kept for a draft that reads it, by position and to a common size:
-// states[p] = x[r] / sqrt(mean(x[r]^2) + eps), in 16 bits. Rows of other sequences' slots are passed over.
+// Stores the output of a layer of the target for each row, by position and to a common size, for a draft that reads it:
+// states[p] = x[r] / sqrt(mean(x[r]^2) + eps), in 16 bits. Rows of other sequences' slots are skipped.
 //
 // Constants: LANES per row, a power of two.
 // Dispatch: one workgroup per row.
 struct RememberParams {
     pieces: u32,     // width / 4
     parts: u32,      // layers that are read, one behind the other in a position's states
-    part: u32,       // which of them this is
-    positions: u32,  // that there is room for
+    part: u32,       // index of this layer among them
+    positions: u32,  // capacity of states
     slot: u32,       // the sequence's
     epsilon: f32,
 }

@@ -1,5 +1,5 @@
-// What each head of q and k was multiplied by when it was normalised, for rope_gain_gradient, which goes over the heads
-// once for every four dimensions.
+// Factors by which each head of q and k was normalised, for rope_gain_gradient, which goes over the heads once for every
+// four dimensions.
 //
 // Constants: HEADS, KV_HEADS, HEAD_DIM, KEY_TILE.
 // Dispatch: x over rows * (HEADS + KV_HEADS) in workgroups of 64.

@@ -1,4 +1,4 @@
-// Gate and up to the feed-forward layer's activation: y[m, i] = silu(x[m, i]) * x[m, width + i], by finish/swiglu.wgsl.
+// Gate and up to the feed-forward layer's activation: y[m, i] = silu(x[m, i]) * x[m, width + i], by epilogue/swiglu.wgsl.
 // Training keeps gate and up, so that its products do not end in them as those of decoding do.
 //
 // Constants: THREADS per workgroup.

@@ -14,7 +14,7 @@ fn swiglu_gradient(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoc
     let i = group.x * THREADS + thread;
     if i >= params.width { return; }
     let at = 2u * group.y * params.width + i;
-    // As in finish/swiglu.wgsl: exp must not overflow.
+    // As in epilogue/swiglu.wgsl: exp must not overflow.
     let gate = max(x[at], -87.0);
     let up = x[at + params.width];
     let slope = dy[group.y * params.width + i];

@@ -6,7 +6,7 @@
 // Equals stay or go together.
 //
 // There is no sort: the bits of the threshold are found eight at a time, by a histogram of those logits whose higher bits
-// agree. What a token weighs is rounded to an integer, of which sums are exact in any order: the result depends neither on
+// agree. A token's weight is rounded to an integer, of which sums are exact in any order: the result depends neither on
 // the adapter's scheduling nor on other rows.
 //
 // Constants: BITS, bits of a word of a weight, such that as many words as there are tokens sum up in 32 bits.
@@ -72,10 +72,10 @@ var<workgroup> largest_of: array<f32, DIGITS>;
 var<workgroup> found: u32;
 var<workgroup> wanted: Mass;
 
-// What the token weighs in the search: 1 if tokens are counted, else exp((l - max) / T) in units of 2^-(2 BITS).
+// Weight of the token in the search: 1 if tokens are counted, else exp((l - max) / T) in units of 2^-(2 BITS).
 fn mass(logit: f32, largest: f32, counted: bool) -> Mass {
     if counted { return Mass(0u, 1u); }
-    // Where the exponential is 0 all the same, nothing may overflow.
+    // Bounded where the exponential is 0 anyway, so that nothing overflows.
     let exponent = max(logit - largest, -100.0 * params.temperature) / params.temperature;
     let words = exp(exponent) * f32(1u << BITS);
     let high = min(u32(words), MASK);
@@ -121,7 +121,7 @@ fn search(row: u32, lane: u32, lowest: f32, largest: f32, counted: bool) -> f32 
                 if !reached { above = sum; }
             }
             wanted = minus(target_mass, above);
-            // What a search before this one found is none of it.
+            // The first digit drops the result of an earlier search.
             found = select((found << 8u) | digit, digit, shift == 24u);
         }
         workgroupBarrier();

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use pard_engine::Error;
-use pard_engine::decoding::{Decoder, DecoderOptions, Drafts, FinishReason, RespondOptions, Response, respond};
+use pard_engine::decoding::{Decoder, DecoderOptions, DraftLength, FinishReason, RespondOptions, Response, respond};
 use pard_engine::gpu::{Buffer, CacheFormat};
-use pard_engine::model::{Batch, Sampling, Sequence, Transformer};
-use pard_engine::ops::Role;
+use pard_engine::model::{Batch, ModelRunner, Sampling, Weights};
+use pard_engine::ops::Phase;
 
 use crate::ops::same_bits;
 use crate::support::chi_square::ChiSquare;
@@ -41,7 +41,7 @@ fn a_row_of_a_batch_has_the_bits_of_the_row_alone() {
                 batch.start(slot, prompt, 8, GREEDY).expect("a prompt");
             }
             let choices = Buffer::storage(device(), "choices", 128).expect("a small buffer");
-            let alone = Sequence::new(&model, CONTEXT, vocab, &choices).expect("a sequence");
+            let alone = ModelRunner::new(&model, CONTEXT, vocab, &choices).expect("a sequence");
             let mut texts = prompts.clone();
             for round in 0..8 {
                 batch.submit().expect("a pass");
@@ -49,11 +49,11 @@ fn a_row_of_a_batch_has_the_bits_of_the_row_alone() {
                 for (slot, text) in texts.iter().enumerate().filter(|(slot, _)| (slot + round) % 3 == 0) {
                     let (last, known) = text.split_last().expect("a token");
                     alone.prefill(&prompts[slot][..prompts[slot].len() - 1], 0, &|| true).expect("prefill");
-                    // What was written since the prompt was a row of a pass there, and is one here.
+                    // Tokens written since the prompt were rows of passes there, and are rows here.
                     for at in prompts[slot].len() - 1..known.len() {
-                        alone.run(Role::Round, &text[at..at + 1], at, 1).expect("a row");
+                        alone.run(Phase::Decode, &text[at..at + 1], at, 1).expect("a row");
                     }
-                    alone.run(Role::Round, &[*last], known.len(), 1).expect("a row");
+                    alone.run(Phase::Decode, &[*last], known.len(), 1).expect("a row");
                     let context = format!("{:?}, {cache:?}, slot {slot}, round {round}", recipe.config.family);
                     let expected = alone.logits(1).expect("logits");
                     same_bits(&context, &logits[slot * vocab..][..vocab], &expected);
@@ -68,7 +68,7 @@ fn a_row_of_a_batch_has_the_bits_of_the_row_alone() {
 }
 
 /// Until a stop token, the length or the context, in the order of the indices.
-fn responses(model: &Arc<Transformer>, stop: &[u32], prompts: &[Vec<u32>], options: RespondOptions) -> Vec<Response> {
+fn responses(model: &Arc<Weights>, stop: &[u32], prompts: &[Vec<u32>], options: RespondOptions) -> Vec<Response> {
     let written = respond(model, stop, prompts.iter().cloned().enumerate(), options).expect("a batch");
     let mut written: Vec<Response> = written.collect::<Result<_, _>>().expect("responses");
     written.sort_by_key(|response| response.index);
@@ -80,7 +80,8 @@ fn greedy_responses_are_those_of_every_prompt_alone() {
     for recipe in Recipe::each_family(3) {
         let model = upload(&recipe, &plan(CacheFormat::F16));
         let prompts = prompts(40, recipe.config.vocab_size);
-        let alone_options = DecoderOptions { drafts: Drafts::Fixed(0), context: CONTEXT, ..DecoderOptions::default() };
+        let alone_options =
+            DecoderOptions { drafts: DraftLength::Fixed(0), context: CONTEXT, ..DecoderOptions::default() };
         let mut decoder = Decoder::new(&model, None, alone_options).expect("a decoder");
         let mut alone = |prompt: &[u32]| {
             decoder.start(prompt, &|| true).expect("start");
@@ -139,8 +140,8 @@ fn tokens_are_drawn_as_softmax_says() {
     let vocab = recipe.config.vocab_size;
     let model = upload(&recipe, &plan(CacheFormat::F16));
     let choices = Buffer::storage(device(), "choices", 128).expect("a small buffer");
-    let sequence = Sequence::new(&model, 64, vocab, &choices).expect("a sequence");
-    sequence.run(Role::Round, &[11], 0, 1).expect("a row");
+    let sequence = ModelRunner::new(&model, 64, vocab, &choices).expect("a sequence");
+    sequence.run(Phase::Decode, &[11], 0, 1).expect("a row");
     let logits = sequence.logits(1).expect("logits");
     let draws = 6400;
     for temperature in [0.5f32, 1.0, 1.7] {

@@ -4,17 +4,17 @@
 use std::sync::Arc;
 
 use pard_engine::gpu::{
-    Buffer, CacheFormat, Device, Plan, ProductChoice, Products, QuantisedChoice, QuantisedProducts,
+    Buffer, CacheFormat, Device, KernelPlan, MatmulChoice, MatmulPath, QuantisedChoice, QuantisedProducts,
 };
-use pard_engine::model::{LoadOptions, Sequence, Transformer, WeightChoice};
+use pard_engine::model::{LoadOptions, ModelRunner, WeightDtype, Weights};
 use pard_engine::ops::gradients::{
     Accumulate, ColumnSum, GainGradients, InputGradient, PackedAttention, PackedAttentionGradient, RopeGradient,
     Swiglu, SwigluGradient, TrainingRow, WeightGradient,
 };
 use pard_engine::ops::{
-    Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Finish, Gather, KvCache, LogProbabilities,
-    MOST_ROWS, MaskRow, Matmul, Matrix, Penalties, PenaltyTerms, Probabilities, QuantiseRows, Rejection,
-    RejectionTerms, RmsNorm, Role, Rope, RopeGains, RowSet, Step, Tensor, Truncation, TruncationTerms, WeightFormat,
+    Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Epilogue, Gather, KvCache, LogProbabilities,
+    MAX_ROWS, MaskRow, Matmul, Matrix, Penalties, PenaltyTerms, Phase, Probabilities, QuantiseRows, Rejection,
+    RejectionTerms, RmsNorm, Rope, RopeGains, RowRange, Step, Tensor, Truncation, TruncationTerms, WeightFormat,
 };
 use pard_engine::{Error, Result};
 
@@ -38,22 +38,22 @@ fn every_op_builds_and_records_without_a_gpu() {
 fn cooperative_products_build_and_record_without_a_gpu() {
     let device = noop_with_cooperative_matrices();
     for tile in [8, 16] {
-        build_and_record(&device, &Plan { products: Products::Cooperative { tile }, ..device.default_plan() });
+        build_and_record(&device, &KernelPlan { products: MatmulPath::Cooperative { tile }, ..device.default_plan() });
     }
 }
 
 #[test]
 fn cooperative_products_are_refused_where_there_are_none() {
-    let options = LoadOptions { products: ProductChoice::Cooperative, ..LoadOptions::default() };
+    let options = LoadOptions { products: MatmulChoice::Cooperative, ..LoadOptions::default() };
     assert!(matches!(options.plan(&noop()), Err(Error::Option { option: "products", .. })));
 }
 
 #[test]
 fn integers_are_chosen_where_they_are_asked_for() {
-    let plan = |quantised: QuantisedChoice, products: ProductChoice, device: &Device| {
+    let plan = |quantised: QuantisedChoice, products: MatmulChoice, device: &Device| {
         LoadOptions { quantised, products, ..LoadOptions::default() }.plan(device)
     };
-    let (plain, device) = (ProductChoice::Plain, noop());
+    let (plain, device) = (MatmulChoice::Plain, noop());
     let cases = [
         (QuantisedChoice::Auto, QuantisedProducts::Float),
         (QuantisedChoice::Float, QuantisedProducts::Float),
@@ -65,7 +65,7 @@ fn integers_are_chosen_where_they_are_asked_for() {
     }
     let text = plan(QuantisedChoice::Integer16, plain, &device).expect("a plan").to_string();
     assert!(text.contains("integers of 16 bits for quantised weights"), "{text}");
-    let of = |choice| QuantisedProducts::of(choice, Products::Cooperative { tile: 16 }, &device);
+    let of = |choice| QuantisedProducts::of(choice, MatmulPath::Cooperative { tile: 16 }, &device);
     assert_eq!(of(QuantisedChoice::Auto).expect("floats"), QuantisedProducts::Float);
     assert!(matches!(of(QuantisedChoice::Integer16), Err(Error::Option { option: "quantised products", .. })));
 }
@@ -77,14 +77,14 @@ fn every_family_builds_and_runs_without_a_gpu() {
         let memory = Memory::new(recipe.tensors());
         let tokens = Random::new(2).indices(100, recipe.config.vocab_size);
         for plan in [device.default_plan()].into_iter().chain(GPU_PLANS) {
-            for choice in [WeightChoice::Compact, WeightChoice::F32] {
-                let model = Transformer::upload(&device, &plan, &recipe.config, &memory, choice, &|_, _| ());
+            for choice in [WeightDtype::Compact, WeightDtype::F32] {
+                let model = Weights::upload(&device, &plan, &recipe.config, &memory, choice, &|_, _| ());
                 let model = Arc::new(model.expect("upload"));
                 let choices = Buffer::storage(&device, "choices", 128).expect("a small buffer");
-                let sequence = Sequence::new(&model, 600, recipe.config.vocab_size, &choices).expect("bindings");
+                let sequence = ModelRunner::new(&model, 600, recipe.config.vocab_size, &choices).expect("bindings");
                 sequence.prefill(&tokens, 0, &|| true).expect("prompt rows");
-                for rows in [1, 2, 9, MOST_ROWS] {
-                    sequence.run(Role::Round, &tokens[..rows], 100, rows).expect("rows of a round");
+                for rows in [1, 2, 9, MAX_ROWS] {
+                    sequence.run(Phase::Decode, &tokens[..rows], 100, rows).expect("rows of a round");
                 }
                 device.wait().expect("nothing was refused");
             }
@@ -103,12 +103,12 @@ fn refused<T>(outcome: Result<T>, op: &str, tensor: &str) {
 #[test]
 fn operands_that_do_not_fit_are_refused() {
     let device = &noop();
-    let plan = &Plan { cache: CacheFormat::F16, ..device.default_plan() };
+    let plan = &KernelPlan { cache: CacheFormat::F16, ..device.default_plan() };
     let tensor = |rows, width| Tensor::new(device, "rows", rows, width).expect("a small tensor");
     let vector = |width| tensor(1, width);
     let buffer = |bytes| Buffer::storage(device, "words", bytes).expect("a small buffer");
     let step = Buffer::shared::<Step>(device, "step").expect("a small buffer");
-    let (ids, rows) = (buffer(256), MOST_ROWS);
+    let (ids, rows) = (buffer(256), MAX_ROWS);
     let upload = |shape| Matrix::upload(device, plan, "weights", WeightFormat::Bf16, shape, &|_, _| Ok(()));
     for shape in [[8, 12], [8, 0], [0, 8]] {
         refused(upload(shape), "matmul", "weights");
@@ -132,29 +132,30 @@ fn operands_that_do_not_fit_are_refused() {
     refused(Gather::new(device, &ids, [&even, &more]), "gather", "ids");
     assert!(matches!(matrix.gather(device, "gathered", &[3, 24]), Err(Error::TokenRange { id: 24, vocab: 24, .. })));
 
-    let matmul =
-        |x: &Tensor, y: &Tensor, finish: Finish| Matmul::new(device, plan, &step, &matrix, [x, y], finish, RowSet::All);
-    refused(matmul(&tensor(rows, 24), &tensor(rows, 24), Finish::Store), "matmul", "x");
+    let matmul = |x: &Tensor, y: &Tensor, finish: Epilogue| {
+        Matmul::new(device, plan, &step, &matrix, [x, y], finish, RowRange::All)
+    };
+    refused(matmul(&tensor(rows, 24), &tensor(rows, 24), Epilogue::Store), "matmul", "x");
     refused(QuantiseRows::new(device, &tensor(rows, 24), 2), "quantise_rows", "x");
     refused(QuantiseRows::new(device, &tensor(rows - 1, 32), 2), "quantise_rows", "x");
-    refused(matmul(&tensor(rows - 1, 16), &tensor(rows, 24), Finish::Store), "matmul", "x");
-    refused(matmul(&tensor(rows, 16), &tensor(rows, 16), Finish::Store), "matmul", "y");
-    refused(matmul(&tensor(rows, 16), &tensor(rows, 24), Finish::Bias(&vector(16))), "matmul", "bias");
+    refused(matmul(&tensor(rows - 1, 16), &tensor(rows, 24), Epilogue::Store), "matmul", "x");
+    refused(matmul(&tensor(rows, 16), &tensor(rows, 16), Epilogue::Store), "matmul", "y");
+    refused(matmul(&tensor(rows, 16), &tensor(rows, 24), Epilogue::Bias(&vector(16))), "matmul", "bias");
 
     let norm =
-        |x: &Tensor, y: &Tensor, gain: usize| RmsNorm::new(device, &step, [x, y], &vector(gain), 1e-5, RowSet::All);
+        |x: &Tensor, y: &Tensor, gain: usize| RmsNorm::new(device, &step, [x, y], &vector(gain), 1e-5, RowRange::All);
     refused(norm(&tensor(rows, 6), &tensor(rows, 6), 6), "rms_norm", "x");
     refused(norm(&tensor(rows, 16), &tensor(rows, 16), 12), "rms_norm", "gain");
     refused(norm(&tensor(rows, 16), &tensor(rows, 20), 16), "rms_norm", "y");
-    refused(matmul(&tensor(rows, 16), &tensor(rows, 24), Finish::Swiglu), "matmul", "weights");
+    refused(matmul(&tensor(rows, 16), &tensor(rows, 24), Epilogue::Swiglu), "matmul", "weights");
     let pair = Matrix::upload_pair(device, plan, "weights", WeightFormat::Bf16, [24, 16], &|_, _| Ok(()));
     let pair = pair.expect("a small matrix");
     refused(pair.gather(device, "gathered", &[0]), "gather", "ids");
-    let gated = |y: &Tensor, finish: Finish| {
-        Matmul::new(device, plan, &step, &pair, [&tensor(rows, 16), y], finish, RowSet::All)
+    let gated = |y: &Tensor, finish: Epilogue| {
+        Matmul::new(device, plan, &step, &pair, [&tensor(rows, 16), y], finish, RowRange::All)
     };
-    refused(gated(&tensor(rows, 24), Finish::Store), "matmul", "weights");
-    refused(gated(&tensor(rows, 48), Finish::Swiglu), "matmul", "y");
+    refused(gated(&tensor(rows, 24), Epilogue::Store), "matmul", "weights");
+    refused(gated(&tensor(rows, 48), Epilogue::Swiglu), "matmul", "y");
     for limit in [0, 17] {
         refused(Argmax::new(device, &step, &tensor(rows, 16), limit, None, &ids), "argmax", "limit");
     }
@@ -224,7 +225,7 @@ fn operands_of_gradients_that_do_not_fit_are_refused() {
     let (x, y) = (tensor(40, 16), tensor(40, 24));
 
     let by_input = |weights: &Matrix, dy: &Tensor, dx: &Tensor| {
-        InputGradient::new(device, &step, weights, [dy, dx], Accumulate::Store, RowSet::All)
+        InputGradient::new(device, &step, weights, [dy, dx], Accumulate::Store, RowRange::All)
     };
     refused(by_input(&pair, &y, &x), "input_gradient", "weights");
     refused(by_input(&matrix, &x, &x), "input_gradient", "dy");
@@ -257,7 +258,7 @@ fn operands_of_gradients_that_do_not_fit_are_refused() {
 #[test]
 fn operands_of_training_that_do_not_fit_are_refused() {
     let device = &noop();
-    let plan = &Plan { cache: CacheFormat::F32, ..device.default_plan() };
+    let plan = &KernelPlan { cache: CacheFormat::F32, ..device.default_plan() };
     let shape = AttentionShape { heads: 2, kv_heads: 1, head_dim: 32 };
     let rows = 70;
     let tensor = |rows, width| Tensor::new(device, "rows", rows, width).expect("a small tensor");

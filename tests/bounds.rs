@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pard_engine::Error;
-use pard_engine::gpu::{AdapterQuery, Buffer, CacheFormat, Device, Plan, Shaders};
-use pard_engine::model::{Sequence, Transformer, WeightChoice};
-use pard_engine::ops::{MOST_ROWS, Role, check_values};
+use pard_engine::gpu::{AdapterQuery, Buffer, CacheFormat, Device, KernelPlan, Shaders};
+use pard_engine::model::{ModelRunner, WeightDtype, Weights};
+use pard_engine::ops::{MAX_ROWS, Phase, check_values};
 
 use crate::ops::matmul::GPU_PLANS;
 use crate::support::memory::Memory;
@@ -18,19 +18,19 @@ use crate::support::tiny_model::Recipe;
 #[test]
 fn passes_stay_inside_their_arrays() {
     let device = Device::open_audited(&AdapterQuery::default(), Shaders::default()).expect("an adapter");
-    let plans: Vec<Plan> = [device.default_plan()].into_iter().chain(GPU_PLANS).collect();
+    let plans: Vec<KernelPlan> = [device.default_plan()].into_iter().chain(GPU_PLANS).collect();
     for (turn, recipe) in Recipe::each_family(1).into_iter().enumerate() {
         let memory = Memory::new(recipe.tensors());
         let tokens = Random::new(turn as u64).indices(300, recipe.config.vocab_size);
-        let plan = Plan { cache: CacheFormat::ALL[turn % CacheFormat::ALL.len()], ..plans[turn % plans.len()] };
-        let model = Transformer::upload(&device, &plan, &recipe.config, &memory, WeightChoice::Compact, &|_, _| ());
+        let plan = KernelPlan { cache: CacheFormat::ALL[turn % CacheFormat::ALL.len()], ..plans[turn % plans.len()] };
+        let model = Weights::upload(&device, &plan, &recipe.config, &memory, WeightDtype::Compact, &|_, _| ());
         let model = Arc::new(model.expect("upload"));
         let choices = Buffer::storage(&device, "choices", 128).expect("a small buffer");
         // The last position is the caches' last.
-        let sequence = Sequence::new(&model, 300, recipe.config.vocab_size, &choices).expect("bindings");
+        let sequence = ModelRunner::new(&model, 300, recipe.config.vocab_size, &choices).expect("bindings");
         sequence.prefill(&tokens[..261], 0, &|| true).expect("prompt rows");
-        for rows in [3, MOST_ROWS] {
-            sequence.run(Role::Round, &tokens[300 - rows..], 300 - rows, rows).expect("rows of a round");
+        for rows in [3, MAX_ROWS] {
+            sequence.run(Phase::Decode, &tokens[300 - rows..], 300 - rows, rows).expect("rows of a round");
         }
     }
 }

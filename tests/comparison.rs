@@ -27,7 +27,7 @@ pub fn dot_bound(depth: usize, sum_abs: f64) -> f64 {
     gamma(depth as f64) * sum_abs + depth as f64 * FLUSH
 }
 
-/// What is lost if `value`, as an input, is flushed to zero: its magnitude if it is subnormal in f32, else nothing.
+/// Error if `value`, as an input, is flushed to zero: its magnitude if it is subnormal in f32, else 0.
 pub fn flushed(value: f64) -> f64 {
     if value.abs() < FLUSH { value.abs() } else { 0.0 }
 }

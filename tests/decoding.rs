@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use pard_engine::Error;
+use pard_engine::checkpoint::config::Config;
 use pard_engine::decoding::{
-    Costs, Decoder, DecoderOptions, Draft, Drafts, MOST_DRAFTS, Method, Speculation, Statistics,
+    Costs, Decoder, DecoderOptions, Draft, DraftLength, MAX_DRAFTS, Method, Speculation, Statistics,
 };
 use pard_engine::gpu::{AdapterQuery, Buffer, CacheFormat, Device};
-use pard_engine::model::config::Config;
-use pard_engine::model::{PassCost, Sequence, Transformer, WeightChoice};
-use pard_engine::ops::{Role, WeightFormat};
+use pard_engine::model::{ModelRunner, PassCost, WeightDtype, Weights};
+use pard_engine::ops::{Phase, WeightFormat};
 
 use crate::ops::integer::INTEGER_PLANS;
 use crate::oracle::argmax::argmax;
@@ -22,15 +22,15 @@ use crate::support::tiny_model::Recipe;
 pub const CONTEXT: usize = 128;
 const MASK: u32 = 5;
 
-pub fn draft(model: &Arc<Transformer>) -> Draft {
+pub fn draft(model: &Arc<Weights>) -> Draft {
     Draft { name: "draft".to_owned(), model: model.clone(), mask: Some(MASK) }
 }
 
 fn options(method: Method, drafts: usize, context: usize) -> DecoderOptions {
-    DecoderOptions { method, drafts: Drafts::Fixed(drafts), context, ..DecoderOptions::default() }
+    DecoderOptions { method, drafts: DraftLength::Fixed(drafts), context, ..DecoderOptions::default() }
 }
 
-pub fn decoder(target: &Arc<Transformer>, draft: &Draft, method: Method, drafts: usize) -> Decoder {
+pub fn decoder(target: &Arc<Weights>, draft: &Draft, method: Method, drafts: usize) -> Decoder {
     let options = options(method, drafts, CONTEXT);
     Decoder::new(target, Some(draft), options).expect("a decoder")
 }
@@ -46,7 +46,7 @@ pub fn decode(decoder: &mut Decoder, prompt: &[u32], count: usize) -> Vec<u32> {
 
 /// K in turns.
 pub fn lengths() -> Vec<usize> {
-    if sweep() { (1..=MOST_DRAFTS).collect() } else { vec![1, 2, 5, 8, 16] }
+    if sweep() { (1..=MAX_DRAFTS).collect() } else { vec![1, 2, 5, 8, 16] }
 }
 
 #[test]
@@ -137,8 +137,8 @@ fn every_method_writes_the_same_tokens_by_integer_products() {
     {
         let upload = |seed: u64| {
             let memory = Memory::new(Recipe { seed, ..recipe.clone() }.tensors());
-            let choice = WeightChoice::Quantised { layers, ends: WeightFormat::Q8_0 };
-            let model = Transformer::upload(device(), plan, &recipe.config, &memory, choice, &|_, _| ());
+            let choice = WeightDtype::Quantised { layers, ends: WeightFormat::Q8_0 };
+            let model = Weights::upload(device(), plan, &recipe.config, &memory, choice, &|_, _| ());
             Arc::new(model.expect("upload"))
         };
         let (target, stranger) = (upload(3), upload(4));
@@ -172,18 +172,18 @@ fn running_ahead_and_choosing_k_write_the_same_tokens() {
                 let run_ahead = Some(run_ahead);
                 DecoderOptions { method, drafts, context: CONTEXT, run_ahead, ..DecoderOptions::default() }
             };
-            let plain = Decoder::new(&target, None, ahead(Method::Ar, Drafts::Fixed(0)));
+            let plain = Decoder::new(&target, None, ahead(Method::Ar, DraftLength::Fixed(0)));
             assert_eq!(decode(&mut plain.expect("a decoder"), &prompt, 60), alone, "AR, ahead: {run_ahead}");
             for method in [Method::Vsd, Method::Pard] {
                 for model in [&target, &stranger] {
                     let new =
                         |drafts| Decoder::new(&target, Some(&draft(model)), ahead(method, drafts)).expect("a decoder");
                     for drafts in [1, 3, 16] {
-                        let tokens = decode(&mut new(Drafts::Fixed(drafts)), &prompt, 60);
+                        let tokens = decode(&mut new(DraftLength::Fixed(drafts)), &prompt, 60);
                         assert_eq!(tokens, alone, "{}, K = {drafts}, ahead: {run_ahead}", method.name());
                     }
                     for cost in [&flat, &sloped, &steep] {
-                        let mut decoder = new(Drafts::Auto);
+                        let mut decoder = new(DraftLength::Auto);
                         let cheap = PassCost::from_points(&[(1, 0.1), (32, 0.2)]);
                         decoder.set_costs(Costs { target: cost.clone(), draft: cheap });
                         let tokens = decode(&mut decoder, &prompt, 60);
@@ -250,14 +250,8 @@ fn a_resumed_decoder_reads_only_what_is_new() {
     let device = Device::open(&AdapterQuery::default()).expect("an adapter");
     let recipe = Recipe::llama(33);
     let memory = Memory::new(recipe.tensors());
-    let model = Transformer::upload(
-        &device,
-        &device.default_plan(),
-        &recipe.config,
-        &memory,
-        WeightChoice::Compact,
-        &|_, _| (),
-    );
+    let model =
+        Weights::upload(&device, &device.default_plan(), &recipe.config, &memory, WeightDtype::Compact, &|_, _| ());
     let target = Arc::new(model.expect("upload"));
     let mut decoder = decoder(&target, &draft(&target), Method::Vsd, 2);
     let mut said = Random::new(34).indices(50, recipe.config.vocab_size);
@@ -400,15 +394,15 @@ fn a_parallel_draft_proposes_what_masks_after_the_known_tokens_predict() {
     }
 }
 
-fn propose_by_hand(model: &Arc<Transformer>, known: &[u32], drafts: usize) -> Vec<u32> {
+fn propose_by_hand(model: &Arc<Weights>, known: &[u32], drafts: usize) -> Vec<u32> {
     let choices = Buffer::storage(device(), "choices", 128).expect("a small buffer");
     let vocab = model.config().vocab_size;
-    let sequence = Sequence::new(model, CONTEXT + 2 * MOST_DRAFTS, vocab, &choices).expect("a sequence");
+    let sequence = ModelRunner::new(model, CONTEXT + 2 * MAX_DRAFTS, vocab, &choices).expect("a sequence");
     let (&last, before) = known.split_last().expect("a known token");
     sequence.prefill(before, 0, &|| true).expect("prefill");
     let mut rows = vec![last];
     rows.resize(drafts, MASK);
-    sequence.run(Role::Round, &rows, before.len(), drafts).expect("rows");
+    sequence.run(Phase::Decode, &rows, before.len(), drafts).expect("rows");
     argmax(&sequence.logits(drafts).expect("logits"), vocab)
 }
 
@@ -498,7 +492,7 @@ fn a_lost_device_is_an_error_that_names_it() {
     let recipe = Recipe::llama(61);
     let memory = crate::support::memory::Memory::new(recipe.tensors());
     let plan = lost.default_plan();
-    let model = Transformer::upload(&lost, &plan, &recipe.config, &memory, Default::default(), &|_, _| ());
+    let model = Weights::upload(&lost, &plan, &recipe.config, &memory, Default::default(), &|_, _| ());
     let model = Arc::new(model.expect("upload"));
     let mut decoder = decoder(&model, &draft(&model), Method::Ar, 0);
     decoder.start(&[1, 2, 3], &|| true).expect("start");

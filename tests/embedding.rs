@@ -1,4 +1,4 @@
-//! What applications do with the library: models from memory or storage of their own, answers as streams, several at once,
+//! Uses of the library by applications: models from memory or storage of their own, answers as streams, several at once,
 //! rounds driven one at a time on a device that the application draws with.
 
 use std::collections::BTreeMap;
@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use futures_core::Stream;
-use pard_engine::decoding::{AnswerStream, Drafts, Piece, Pool, SamplingOptions, Transcript};
+use pard_engine::checkpoint::ModelFiles;
+use pard_engine::checkpoint::options::SourceOptions;
+use pard_engine::checkpoint::resolve;
+use pard_engine::checkpoint::storage::{Bytes, Memory, Storage};
+use pard_engine::decoding::{AnswerStream, Completion, DraftLength, Piece, Pool, SamplingParams};
 use pard_engine::gpu::wgpu;
-use pard_engine::model::ModelFiles;
-use pard_engine::model::source::{self, SourceOptions};
-use pard_engine::model::storage::{Bytes, Memory, Storage};
 use pard_engine::{
     Decoder, DecoderOptions, Device, Draft, Error, FinishReason, Generation, Limits, LoadOptions, Message, Method,
     Model, Rendering, Result,
@@ -48,8 +49,8 @@ fn limits() -> Limits {
 fn decoder(model: &Model) -> Decoder {
     let draft = Draft::new(model, model, Some(3)).expect("a draft");
     let options =
-        DecoderOptions { method: Method::Vsd, drafts: Drafts::Fixed(3), context: 96, ..DecoderOptions::default() };
-    Decoder::new(&model.transformer, Some(&draft), options).expect("a decoder")
+        DecoderOptions { method: Method::Vsd, drafts: DraftLength::Fixed(3), context: 96, ..DecoderOptions::default() };
+    Decoder::new(&model.weights, Some(&draft), options).expect("a decoder")
 }
 
 /// The answer that all ways to it have to give.
@@ -139,7 +140,7 @@ fn a_model_may_lie_in_memory_or_in_an_applications_own_storage() {
 
 #[test]
 fn a_gguf_file_may_lie_in_memory() {
-    let path = match source::resolve("smollm2", &SourceOptions::from_env()) {
+    let path = match resolve::resolve("smollm2", &SourceOptions::from_env()) {
         Ok(path) => path,
         Err(error) => return eprintln!("SKIPPED: a GGUF file in memory: {error}"),
     };
@@ -158,7 +159,7 @@ fn pieces(stream: &mut AnswerStream) -> Vec<Result<Piece>> {
 
 #[test]
 fn pieces_and_generations_have_the_log_probabilities_of_their_tokens() {
-    let sampling = SamplingOptions { top_logprobs: Some(1), ..SamplingOptions::default() };
+    let sampling = SamplingParams { top_logprobs: Some(1), ..SamplingParams::default() };
     let asked = || {
         let mut decoder = decoder(&MODEL);
         decoder.set_sampling(sampling.clone()).expect("options in range");
@@ -212,19 +213,19 @@ fn a_pools_answers_are_those_of_decoders_of_their_own() {
     let prompts = questions.map(|question| {
         MODEL.text.chat_tokens(&[Message::new("user", question)], Rendering::default()).expect("a prompt")
     });
-    let options = DecoderOptions { drafts: Drafts::Fixed(0), context: 96, ..DecoderOptions::default() };
+    let options = DecoderOptions { drafts: DraftLength::Fixed(0), context: 96, ..DecoderOptions::default() };
     let expected = prompts.clone().map(|prompt| {
-        let mut decoder = Decoder::new(&MODEL.transformer, None, options.clone()).expect("a decoder");
+        let mut decoder = Decoder::new(&MODEL.weights, None, options.clone()).expect("a decoder");
         let generation = Generation::start(&mut decoder, &MODEL, &prompt, limits(), &|| true).expect("a start");
         generation.collect::<Result<String>>().expect("a text")
     });
-    let pool = Pool::new(&MODEL.transformer, None, 96, 3).expect("a pool");
-    let mut answers: Vec<(Decoder, Transcript, String)> = prompts
+    let pool = Pool::new(&MODEL.weights, None, 96, 3).expect("a pool");
+    let mut answers: Vec<(Decoder, Completion, String)> = prompts
         .iter()
         .map(|prompt| {
             let mut decoder = pool.decoder(options.clone()).expect("a decoder");
             decoder.start(prompt, &|| true).expect("a start");
-            (decoder, Transcript::new(&MODEL.text, limits(), 96 - prompt.len()), String::new())
+            (decoder, Completion::new(&MODEL.text, limits(), 96 - prompt.len()), String::new())
         })
         .collect();
     loop {
@@ -291,7 +292,7 @@ fn an_application_shares_its_device_and_drives_rounds_one_at_a_time() {
     let frame =
         raw.create_buffer(&wgpu::BufferDescriptor { label: None, size: 1 << 20, usage, mapped_at_creation: false });
     decoder.start(&prompt(), &|| true).expect("a start");
-    let mut transcript = Transcript::new(&model.text, limits(), 96 - prompt().len());
+    let mut transcript = Completion::new(&model.text, limits(), 96 - prompt().len());
     let (mut text, mut frames) = (String::new(), 0);
     while transcript.finish_reason().is_none() {
         let mut encoder = raw.create_command_encoder(&Default::default());

@@ -1,15 +1,14 @@
-//! What is said to be needed on a device is what is allocated there, and what surely finds no room is refused.
+//! Memory estimates equal the memory allocated, and models that surely do not fit are refused.
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use pard_engine::Error;
-use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, Drafts, Method};
-use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, Plan, ProductChoice};
-use pard_engine::model::checkpoint::Checkpoint;
-use pard_engine::model::config::Config;
-use pard_engine::model::{
-    Blueprint, LoadOptions, Model, ModelFiles, Need, PassCost, Sequence, Transformer, WeightChoice,
-};
+use pard_engine::checkpoint::Checkpoint;
+use pard_engine::checkpoint::ModelFiles;
+use pard_engine::checkpoint::config::Config;
+use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, DraftLength, Method};
+use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, KernelPlan, MatmulChoice};
+use pard_engine::model::{LoadOptions, MemoryEstimate, MemoryPlan, Model, ModelRunner, PassCost, WeightDtype, Weights};
 use pard_engine::ops::WeightFormat;
 
 use crate::support::gpu::cooperative_plan;
@@ -27,19 +26,20 @@ fn alone<R>(test: impl FnOnce(&Device) -> R) -> R {
     test(&DEVICE.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-fn upload(device: &Device, plan: &Plan, config: &Config, files: &dyn Checkpoint, choice: WeightChoice) -> Transformer {
-    Transformer::upload(device, plan, config, files, choice, &|_, _| ()).expect("upload")
+fn upload(device: &Device, plan: &KernelPlan, config: &Config, files: &dyn Checkpoint, choice: WeightDtype) -> Weights {
+    Weights::upload(device, plan, config, files, choice, &|_, _| ()).expect("upload")
 }
 
-fn decoder(target: &Arc<Transformer>, draft: Option<&Arc<Transformer>>) -> Decoder {
+fn decoder(target: &Arc<Weights>, draft: Option<&Arc<Weights>>) -> Decoder {
     let draft = draft.map(|model| Draft { name: "draft".to_owned(), model: model.clone(), mask: Some(5) });
     let method = if draft.is_some() { Method::Pard } else { Method::Ar };
-    let options = DecoderOptions { method, drafts: Drafts::Fixed(4), context: CONTEXT, ..DecoderOptions::default() };
+    let options =
+        DecoderOptions { method, drafts: DraftLength::Fixed(4), context: CONTEXT, ..DecoderOptions::default() };
     Decoder::new(target, draft.as_ref(), options).expect("a decoder")
 }
 
 /// Checks a sum against what the device has allocated since it held `before` bytes.
-fn expect(what: &str, device: &Device, before: u64, need: Need) {
+fn expect(what: &str, device: &Device, before: u64, need: MemoryEstimate) {
     let (allocated, needed) = (device.allocated_bytes() - before, need.total());
     let share = allocated as f64 / needed as f64;
     assert!(
@@ -49,14 +49,14 @@ fn expect(what: &str, device: &Device, before: u64, need: Need) {
 }
 
 /// The sums for `files` alone: weights, and with a decoder.
-pub fn expect_allocated(what: &str, config: &Config, files: &dyn Checkpoint, choice: WeightChoice) {
+pub fn expect_allocated(what: &str, config: &Config, files: &dyn Checkpoint, choice: WeightDtype) {
     alone(|device| {
-        let plans = [CacheFormat::F16, CacheFormat::F32].map(|cache| Plan { cache, ..device.default_plan() });
+        let plans = [CacheFormat::F16, CacheFormat::F32].map(|cache| KernelPlan { cache, ..device.default_plan() });
         for plan in plans {
             let before = device.allocated_bytes();
-            let blueprint = Blueprint::new(config, files, choice, None).expect("whole files");
+            let blueprint = MemoryPlan::new(config, files, choice, None).expect("whole files");
             let model = Arc::new(upload(device, &plan, config, files, choice));
-            let weights = Need { weights: blueprint.weight_bytes(&plan), ..Need::default() };
+            let weights = MemoryEstimate { weights: blueprint.weight_bytes(&plan), ..MemoryEstimate::default() };
             expect(&format!("{what}, {choice:?}, weights"), device, before, weights);
             let matrices: u64 = model.bytes();
             assert!(matrices <= weights.weights && matrices * 10 > weights.weights * 9, "{what}: {matrices}");
@@ -69,12 +69,12 @@ pub fn expect_allocated(what: &str, config: &Config, files: &dyn Checkpoint, cho
     });
 }
 
-fn choices() -> [WeightChoice; 5] {
-    let quantised = |layers| WeightChoice::Quantised { layers, ends: WeightFormat::Q8_0 };
+fn choices() -> [WeightDtype; 5] {
+    let quantised = |layers| WeightDtype::Quantised { layers, ends: WeightFormat::Q8_0 };
     [
-        WeightChoice::Compact,
-        WeightChoice::Bf16,
-        WeightChoice::F32,
+        WeightDtype::Compact,
+        WeightDtype::Bf16,
+        WeightDtype::F32,
         quantised(WeightFormat::Q8_0),
         quantised(WeightFormat::Q4K),
     ]
@@ -99,8 +99,8 @@ fn drafts_are_counted_beside_their_targets() {
             let what = |draft: &str| format!("{:?} and {draft}", recipe.config.family);
             let files = Memory::new(recipe.tensors());
             let before = device.allocated_bytes();
-            let blueprint = Blueprint::new(&recipe.config, &files, WeightChoice::Compact, None).expect("whole files");
-            let target = Arc::new(upload(device, &plan, &recipe.config, &files, WeightChoice::Compact));
+            let blueprint = MemoryPlan::new(&recipe.config, &files, WeightDtype::Compact, None).expect("whole files");
+            let target = Arc::new(upload(device, &plan, &recipe.config, &files, WeightDtype::Compact));
             let of_target = blueprint.need(device, &plan, positions);
 
             let itself = decoder(&target, Some(&target));
@@ -108,7 +108,7 @@ fn drafts_are_counted_beside_their_targets() {
             expect(&what("itself"), device, before, of_target + twice);
             drop(itself);
 
-            let other = Arc::new(upload(device, &plan, &recipe.config, &files, WeightChoice::Compact));
+            let other = Arc::new(upload(device, &plan, &recipe.config, &files, WeightDtype::Compact));
             let with_other = decoder(&target, Some(&other));
             expect(&what("another"), device, before, of_target + of_target);
             drop((other, with_other));
@@ -131,14 +131,14 @@ fn scales_of_cooperative_products_are_counted() {
         return;
     }
     alone(|device| {
-        let options = LoadOptions { products: ProductChoice::Cooperative, ..LoadOptions::default() };
+        let options = LoadOptions { products: MatmulChoice::Cooperative, ..LoadOptions::default() };
         let plan = options.plan(device).expect("matrix units");
         let recipe = Recipe::qwen3(9);
         let files = Memory::new(recipe.tensors());
         let before = device.allocated_bytes();
-        let blueprint = Blueprint::new(&recipe.config, &files, WeightChoice::Compact, None).expect("whole files");
-        let model = upload(device, &plan, &recipe.config, &files, WeightChoice::Compact);
-        let weights = Need { weights: blueprint.weight_bytes(&plan), ..Need::default() };
+        let blueprint = MemoryPlan::new(&recipe.config, &files, WeightDtype::Compact, None).expect("whole files");
+        let model = upload(device, &plan, &recipe.config, &files, WeightDtype::Compact);
+        let weights = MemoryEstimate { weights: blueprint.weight_bytes(&plan), ..MemoryEstimate::default() };
         expect("cooperative", device, before, weights);
         drop(model);
     });
@@ -147,13 +147,12 @@ fn scales_of_cooperative_products_are_counted() {
 #[test]
 fn what_surely_finds_no_room_is_refused() {
     alone(|device| {
-        let need = Need { weights: 3_000_000, caches: 1_500_000, scratch: 500_000 };
+        let need = MemoryEstimate { weights: 3_000_000, caches: 1_500_000, scratch: 500_000 };
         assert!(need.check(device, Some(5_000_000), "less").is_ok());
         let error = need.check(device, Some(4_999_999), "a smaller model").expect_err("a byte too few");
         let Error::DoesNotFit { needed, available, .. } = error else { panic!("{error}") };
         assert_eq!((needed, available), (5_000_000, 4_999_999));
-        for part in ["5.0 MB of device memory", "3.0 MB of weights", "1.5 MB of caches", "a smaller model", "pard fit"]
-        {
+        for part in ["5.0 MB of device memory", "3.0 MB of weights", "1.5 MB of caches", "a smaller model"] {
             assert!(error.to_string().contains(part), "no {part:?} in {error}");
         }
         let memory = device.memory();
@@ -162,7 +161,7 @@ fn what_surely_finds_no_room_is_refused() {
             assert!(memory.total.is_some_and(|total| total > 100_000_000), "{memory:?}");
         }
         // More than any machine has, and no overflow.
-        let endless = Need { weights: u64::MAX, caches: u64::MAX, scratch: 1 };
+        let endless = MemoryEstimate { weights: u64::MAX, caches: u64::MAX, scratch: 1 };
         assert_eq!((endless + endless).total(), u64::MAX);
         assert_eq!(endless.check(device, None, "less").is_err(), memory.total.is_some());
     });
@@ -172,7 +171,7 @@ fn what_surely_finds_no_room_is_refused() {
 fn a_model_that_lies_about_itself_has_no_blueprint() {
     let recipe = Recipe::llama(3);
     let blueprint =
-        |config: &Config, tensors| Blueprint::new(config, &Memory::new(tensors), WeightChoice::Compact, None).map(drop);
+        |config: &Config, tensors| MemoryPlan::new(config, &Memory::new(tensors), WeightDtype::Compact, None).map(drop);
     let mut tensors = recipe.tensors();
     tensors.remove("model.layers.1.mlp.up_proj.weight");
     let missing = blueprint(&recipe.config, tensors);
@@ -193,15 +192,15 @@ fn a_sample_runs_as_many_layers_as_the_model() {
         let options = LoadOptions { ignore_tuning: true, ..LoadOptions::default() };
         let sample = Model::sample(device, &files, options, None).expect("a sample");
         let whole = Model::upload(device, ModelFiles::open(folder.path()).expect("a model"), options, &|_, _| ());
-        let logits = |model: &Arc<Transformer>| {
+        let logits = |model: &Arc<Weights>| {
             let choices = pard_engine::gpu::Buffer::storage(device, "choices", 128).expect("a small buffer");
-            let sequence = Sequence::new(model, 64, 320, &choices).expect("a sequence");
+            let sequence = ModelRunner::new(model, 64, 320, &choices).expect("a sequence");
             assert!(PassCost::measure_steadily(&sequence).expect("times").of(1.0) > 0.0);
             assert!(PassCost::measure_at(&sequence, 63).expect("a time") > 0.0);
-            sequence.run(pard_engine::ops::Role::Round, &[3, 1, 4], 0, 3).expect("rows");
+            sequence.run(pard_engine::ops::Phase::Decode, &[3, 1, 4], 0, 3).expect("rows");
             sequence.logits(3).expect("logits")
         };
-        assert_eq!(logits(&sample.transformer), logits(&whole.expect("the model").transformer));
+        assert_eq!(logits(&sample.weights), logits(&whole.expect("the model").weights));
     });
 }
 

@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use pard_engine::gpu::{Buffer, CacheFormat, Plan};
-use pard_engine::model::Sequence;
-use pard_engine::ops::{MOST_ROWS, Role};
+use pard_engine::gpu::{Buffer, CacheFormat, KernelPlan};
+use pard_engine::model::ModelRunner;
+use pard_engine::ops::{MAX_ROWS, Phase};
 
 use crate::comparison::relative_error;
 use crate::oracle;
@@ -22,23 +22,23 @@ const BARS: [(CacheFormat, f64); 3] = [(CacheFormat::F32, 1e-4), (CacheFormat::F
 /// A model's forward pass, and what it was seen to say where.
 struct Run {
     context: String,
-    sequence: Sequence,
+    sequence: ModelRunner,
     vocab: usize,
     seen: Vec<(usize, Vec<f32>)>,
 }
 
 impl Run {
-    fn new(recipe: &Recipe, plan: Plan) -> Self {
+    fn new(recipe: &Recipe, plan: KernelPlan) -> Self {
         let model = upload(recipe, &plan);
-        let choices = Buffer::storage(device(), "choices", 4 * MOST_ROWS as u64).expect("a small buffer");
+        let choices = Buffer::storage(device(), "choices", 4 * MAX_ROWS as u64).expect("a small buffer");
         let vocab = recipe.config.vocab_size;
-        let sequence = Sequence::new(&model, POSITIONS, vocab, &choices).expect("a small model fits");
+        let sequence = ModelRunner::new(&model, POSITIONS, vocab, &choices).expect("a small model fits");
         let context = format!("{:?}, {plan}", recipe.config.family);
         Self { context, sequence, vocab, seen: Vec::new() }
     }
 
     /// Runs `tokens[start..end]` and keeps the logits of the last `outputs` of them.
-    fn rows(&mut self, role: Role, tokens: &[u32], start: usize, end: usize, outputs: usize) {
+    fn rows(&mut self, role: Phase, tokens: &[u32], start: usize, end: usize, outputs: usize) {
         self.sequence.run(role, &tokens[start..end], start, outputs).expect("rows");
         let logits = self.sequence.logits(outputs).expect("logits");
         self.seen.extend((end - outputs..end).zip(logits.chunks(self.vocab).map(<[f32]>::to_vec)));
@@ -58,20 +58,20 @@ fn logits_agree_with_f64_in_every_family() {
 #[test]
 fn logits_of_cooperative_products_agree_with_f64_in_every_family() {
     let Some(plan) = cooperative_plan("logits of cooperative products") else { return };
-    logits_agree_with_f64(&BARS.map(|(cache, bar)| (Plan { cache, ..plan }, bar)));
+    logits_agree_with_f64(&BARS.map(|(cache, bar)| (KernelPlan { cache, ..plan }, bar)));
 }
 
 /// Under each plan, within its bar.
-fn logits_agree_with_f64(plans: &[(Plan, f64)]) {
+fn logits_agree_with_f64(plans: &[(KernelPlan, f64)]) {
     let others = [Recipe::stretched(1), Recipe::mistral(1), Recipe::partly_windowed(1)];
     for recipe in Recipe::each_family(1).into_iter().chain(others) {
         let tokens = Random::new(7).indices(40, recipe.config.vocab_size);
         let expected = oracle::transformer::logits(&recipe.config, &recipe.tensors(), &tokens);
         for &(plan, bar) in plans {
             let mut run = Run::new(&recipe, plan);
-            run.rows(Role::Prompt, &tokens, 0, 26, 8);
-            run.rows(Role::Round, &tokens, 26, 27, 1);
-            run.rows(Role::Round, &tokens, 27, 40, 13);
+            run.rows(Phase::Prefill, &tokens, 0, 26, 8);
+            run.rows(Phase::Decode, &tokens, 26, 27, 1);
+            run.rows(Phase::Decode, &tokens, 27, 40, 13);
             for (position, actual) in &run.seen {
                 let expected: Vec<f32> = expected[*position].iter().map(|&value| value as f32).collect();
                 run.check(*position, actual, &expected, bar);
@@ -90,12 +90,12 @@ fn logits_agree_with_candle_after_200_decoded_tokens() {
         let expected = candle(folder.path(), &tokens);
         for (cache, bar) in BARS {
             let mut run = Run::new(&recipe, plan(cache));
-            run.rows(Role::Prompt, &tokens, 0, 50, 4);
+            run.rows(Phase::Prefill, &tokens, 0, 50, 4);
             for position in 50..249 {
-                run.rows(Role::Round, &tokens, position, position + 1, 0);
+                run.rows(Phase::Decode, &tokens, position, position + 1, 0);
             }
-            run.rows(Role::Round, &tokens, 249, 250, 1);
-            run.rows(Role::Round, &tokens, 250, 263, 13);
+            run.rows(Phase::Decode, &tokens, 249, 250, 1);
+            run.rows(Phase::Decode, &tokens, 250, 263, 13);
             for ((position, actual), expected) in run.seen.iter().zip(&expected) {
                 run.check(*position, actual, expected, bar);
             }

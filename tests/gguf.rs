@@ -12,7 +12,7 @@ pub mod writer;
 use std::io::Write;
 
 use pard_engine::Result;
-use pard_engine::model::gguf::Gguf;
+use pard_engine::checkpoint::gguf::Gguf;
 use tempfile::NamedTempFile;
 
 /// Opens `bytes` as a file. The file is returned because it must outlive its map.

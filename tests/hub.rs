@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use pard_engine::Error;
-use pard_engine::model::ModelFiles;
-use pard_engine::model::source::{DownloadProgress, SourceOptions, pull, resolve};
+use pard_engine::checkpoint::ModelFiles;
+use pard_engine::checkpoint::options::{DownloadProgress, SourceOptions};
+use pard_engine::checkpoint::resolve::{pull, resolve};
 use serde_json::json;
 
 use crate::support::tiny_model::Recipe;
 
 const REVISION: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// What the hub does to one file.
+/// Fault of the hub for one file.
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {
     /// Answers with this status.
@@ -238,7 +239,7 @@ fn a_download_that_broke_off_goes_on_where_it_stopped() {
         let options = options(home.path(), &endpoint);
         let message = refusal(resolve("owner/tiny", &options));
         assert!(message.contains("again"), "{message}");
-        // What is there is not taken for a model.
+        // Incomplete files are not taken for a model.
         let offline = SourceOptions {
             offline: true,
             hub_cache: options.hub_cache.clone(),

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use pard_engine::Error;
-use pard_engine::model::ModelFiles;
-use pard_engine::model::config::{Config, Family, RopeScaling, SlidingWindow, TargetLayers, Yarn};
-use pard_engine::model::hugging_face::parse_config;
+use pard_engine::checkpoint::ModelFiles;
+use pard_engine::checkpoint::config::{Config, Family, RopeScaling, SlidingWindow, TargetLayers, Yarn};
+use pard_engine::checkpoint::hugging_face::parse_config;
 use pard_engine::text::{Message, Rendering};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -375,7 +375,7 @@ fn the_template_is_found_wherever_it_is_kept() {
         assert_eq!(rendered().expect("rendering"), expected);
     }
     for (template, named) in [
-        (json!(null), "--raw"),
+        (json!(null), "continue text"),
         (json!([named("a", "x"), named("b", "y")]), "default"),
         (json!(7), "chat_template"),
         (json!("{% if %}"), "compile"),

@@ -1,6 +1,6 @@
 //! Log-probabilities of an answer's tokens: those of the model's own logits, by every method, and none unless asked for.
 
-use pard_engine::decoding::{Acceptance, DecoderOptions, Drafts, Method, SamplingOptions, TokenLogprobs};
+use pard_engine::decoding::{AcceptanceRule, DecoderOptions, DraftLength, Method, SamplingParams, TokenLogprobs};
 use pard_engine::gpu::CacheFormat;
 
 use crate::comparison::check;
@@ -13,8 +13,8 @@ use crate::support::gpu::{plan, upload};
 use crate::support::random::Random;
 use crate::support::tiny_model::Recipe;
 
-fn reporting(top: usize, sampling: SamplingOptions) -> SamplingOptions {
-    SamplingOptions { top_logprobs: Some(top), ..sampling }
+fn reporting(top: usize, sampling: SamplingParams) -> SamplingParams {
+    SamplingParams { top_logprobs: Some(top), ..sampling }
 }
 
 /// Whatever else changes the logits that tokens are drawn from, what is reported is the model's.
@@ -26,10 +26,10 @@ fn they_are_those_of_the_models_logits() {
     let stranger = upload(&Recipe { seed: 102, ..recipe }, &plan(CacheFormat::F16));
     let prompt = Random::new(4).indices(12, vocab);
     for (method, drafts, top, acceptance, sampling) in [
-        (Method::Ar, 0, 5, Acceptance::Noise, drawn(0.0, 0)),
-        (Method::Vsd, 3, 0, Acceptance::Noise, drawn(1.2, 1)),
-        (Method::Pard, 6, 20, Acceptance::Noise, everything()),
-        (Method::Vsd, 4, 2, Acceptance::Rejection, drawn(1.5, 2)),
+        (Method::Ar, 0, 5, AcceptanceRule::Noise, drawn(0.0, 0)),
+        (Method::Vsd, 3, 0, AcceptanceRule::Noise, drawn(1.2, 1)),
+        (Method::Pard, 6, 20, AcceptanceRule::Noise, everything()),
+        (Method::Vsd, 4, 2, AcceptanceRule::Rejection, drawn(1.5, 2)),
     ] {
         let run_ahead = Some(false);
         let options = DecoderOptions { run_ahead, acceptance, ..options(method, drafts, &reporting(top, sampling)) };
@@ -76,12 +76,12 @@ fn every_method_reports_the_same() {
         all.truncate(40);
         all
     };
-    let alone = report(Method::Ar, Drafts::Fixed(0), false);
+    let alone = report(Method::Ar, DraftLength::Fixed(0), false);
     assert_eq!(alone.len(), 40);
     assert!(alone.iter().all(|one| one.top.len() == 3 && one.logprob <= one.top[0].1 && one.top[2].1 <= one.top[1].1));
     for (method, drafts) in [(Method::Ar, 0), (Method::Vsd, 2), (Method::Pard, 5), (Method::Ngram, 3)] {
         for run_ahead in [false, true] {
-            let other = report(method, Drafts::Fixed(drafts), run_ahead);
+            let other = report(method, DraftLength::Fixed(drafts), run_ahead);
             assert_eq!(other, alone, "{}, ahead: {run_ahead}", method.name());
         }
     }

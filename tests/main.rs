@@ -9,6 +9,7 @@ mod c_api;
 mod chat_template;
 #[cfg(feature = "cli")]
 mod cli;
+mod comments;
 mod comparison;
 mod decoding;
 mod embedding;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pard_engine::Error;
 use pard_engine::decoding::{
-    Acceptance, Costs, Decoder, DecoderOptions, Drafts, MOST_DRAFTS, Method, NgramOptions, SamplingOptions,
+    AcceptanceRule, Costs, Decoder, DecoderOptions, DraftLength, MAX_DRAFTS, Method, NgramOptions, SamplingParams,
 };
 use pard_engine::gpu::CacheFormat;
 use pard_engine::model::PassCost;
@@ -30,7 +30,7 @@ fn the_longest_match_wins_and_of_equals_the_latest() {
     // [1, 2, 3] at the beginning is longer than [2, 3] later on.
     assert_eq!(of(3, 1, &[1, 2, 3, 4, 8, 2, 3, 5, 1, 2, 3], 2), vec![4, 8]);
     assert_eq!(of(2, 1, &[1, 2, 3, 4, 8, 2, 3, 5, 1, 2, 3], 2), vec![5, 1]);
-    // What was never there proposes nothing, nor does one token alone where two are asked for.
+    // Tokens seen for the first time propose nothing, nor does one token alone where two are required.
     for (shortest, tokens) in [(1, &[1, 2, 3, 4][..]), (1, &[1]), (2, &[1, 2, 3, 2])] {
         assert!(of(3, shortest, tokens, 8).is_empty(), "{tokens:?}");
     }
@@ -43,7 +43,7 @@ fn the_longest_match_wins_and_of_equals_the_latest() {
 
 #[test]
 fn the_text_is_ars() {
-    let repeated = SamplingOptions { frequency_penalty: -0.6, ..drawn(0.7, 3) };
+    let repeated = SamplingParams { frequency_penalty: -0.6, ..drawn(0.7, 3) };
     for (recipe, sampling) in Recipe::each_family(111).into_iter().zip([drawn(0.0, 0), repeated, everything()]) {
         let target = upload(&recipe, &plan(CacheFormat::F16));
         let prompt = prompt(recipe.config.vocab_size);
@@ -60,7 +60,8 @@ fn the_text_is_ars() {
         };
         let (alone, _) = write(options(Method::Ar, 0, &sampling));
         let mut proposed = 0;
-        for drafts in [Drafts::Fixed(1), Drafts::Fixed(4), Drafts::Fixed(MOST_DRAFTS), Drafts::Auto] {
+        for drafts in [DraftLength::Fixed(1), DraftLength::Fixed(4), DraftLength::Fixed(MAX_DRAFTS), DraftLength::Auto]
+        {
             for (ngram, run_ahead) in
                 [(NgramOptions::default(), true), (NgramOptions { longest: 1, shortest: 1 }, false)]
             {
@@ -80,7 +81,7 @@ fn the_text_is_ars() {
 fn a_repetition_is_accepted_whole() {
     let recipe = Recipe::qwen3(112);
     let target = upload(&recipe, &plan(CacheFormat::F16));
-    let sampling = SamplingOptions { logit_bias: vec![(19, 5000.0)], ..SamplingOptions::default() };
+    let sampling = SamplingParams { logit_bias: vec![(19, 5000.0)], ..SamplingParams::default() };
     for drafts in [1, 4, 16] {
         let mut decoder = Decoder::new(&target, None, options(Method::Ngram, drafts, &sampling)).expect("a decoder");
         decoder.start(&[1, 2, 3], &|| true).expect("start");
@@ -99,7 +100,7 @@ fn a_repetition_is_accepted_whole() {
 /// reads what it missed before it proposes again, so that a perfect one stays perfect.
 #[test]
 fn n_grams_stand_in_for_an_unsure_draft() {
-    let repeated = SamplingOptions { frequency_penalty: -0.6, ..drawn(0.7, 3) };
+    let repeated = SamplingParams { frequency_penalty: -0.6, ..drawn(0.7, 3) };
     for (recipe, sampling) in Recipe::each_family(114).into_iter().zip([drawn(0.0, 0), repeated, everything()]) {
         let target = upload(&recipe, &plan(CacheFormat::F16));
         let stranger = upload(&Recipe { seed: 115, ..recipe.clone() }, &plan(CacheFormat::F16));
@@ -112,10 +113,10 @@ fn n_grams_stand_in_for_an_unsure_draft() {
         let mut stood_in = 0;
         for method in [Method::Vsd, Method::Pard] {
             for (model, drafts) in [
-                (&stranger, Drafts::Fixed(1)),
-                (&stranger, Drafts::Fixed(5)),
-                (&stranger, Drafts::Auto),
-                (&target, Drafts::Fixed(3)),
+                (&stranger, DraftLength::Fixed(1)),
+                (&stranger, DraftLength::Fixed(5)),
+                (&stranger, DraftLength::Auto),
+                (&target, DraftLength::Fixed(3)),
             ] {
                 let options = DecoderOptions { drafts, with_ngrams: true, ..options(method, 0, &sampling) };
                 let mut decoder = Decoder::new(&target, Some(&draft(model)), options).expect("a decoder");
@@ -157,7 +158,7 @@ fn options_that_make_no_sense_are_refused_by_name() {
         let ngram = NgramOptions { longest, shortest };
         assert_eq!(refused(DecoderOptions { ngram, ..options(Method::Ngram, 4, &drawn(0.0, 0)) }), "n-gram");
     }
-    let acceptance = Acceptance::Rejection;
+    let acceptance = AcceptanceRule::Rejection;
     assert_eq!(refused(DecoderOptions { acceptance, ..options(Method::Ngram, 4, &drawn(1.0, 0)) }), "acceptance");
     let stand_ins = DecoderOptions { acceptance, with_ngrams: true, ..options(Method::Vsd, 4, &drawn(1.0, 0)) };
     assert_eq!(refused(stand_ins), "acceptance");

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use pard_engine::Error;
 use pard_engine::decoding::{
-    Acceptance, Costs, Decoder, DecoderOptions, Draft, Drafts, Method, Pool, SamplingOptions, TokenLogprobs,
+    AcceptanceRule, Costs, Decoder, DecoderOptions, Draft, DraftLength, Method, Pool, SamplingParams, TokenLogprobs,
 };
-use pard_engine::gpu::{CacheFormat, Plan};
-use pard_engine::model::{PassCost, Transformer, WeightChoice};
+use pard_engine::gpu::{CacheFormat, KernelPlan};
+use pard_engine::model::{PassCost, WeightDtype, Weights};
 
 use crate::sampling_options::everything;
 use crate::support::gpu::{device_with_binding_limit, plan, upload};
@@ -36,11 +36,11 @@ fn cheap() -> PassCost {
     PassCost::from_points(&[(1, 0.01), (32, 0.02)])
 }
 
-fn draft(model: &Arc<Transformer>) -> Draft {
+fn draft(model: &Arc<Weights>) -> Draft {
     Draft { name: "draft".to_owned(), model: model.clone(), mask: Some(MASK) }
 }
 
-fn options(method: Method, drafts: Drafts, sampling: SamplingOptions) -> DecoderOptions {
+fn options(method: Method, drafts: DraftLength, sampling: SamplingParams) -> DecoderOptions {
     DecoderOptions { method, drafts, context: CONTEXT, sampling, ..DecoderOptions::default() }
 }
 
@@ -57,17 +57,17 @@ struct Task {
 /// Tasks unlike each other in all there is.
 fn tasks(vocab: usize) -> Vec<Task> {
     let mut random = Random::new(8);
-    let drawn = |seed| SamplingOptions { temperature: 0.8, seed, ..SamplingOptions::default() };
-    let greedy = SamplingOptions::default;
+    let drawn = |seed| SamplingParams { temperature: 0.8, seed, ..SamplingParams::default() };
+    let greedy = SamplingParams::default;
     let kinds = [
-        (5, 30, 0, options(Method::Ar, Drafts::Fixed(0), greedy())),
-        (250, 24, 0, options(Method::Pard, Drafts::Fixed(4), drawn(1))),
-        (1, 12, 2, options(Method::Vsd, Drafts::Fixed(2), greedy())),
-        (37, 40, 3, options(Method::Pard, Drafts::Auto, everything())),
-        (64, 9, 3, options(Method::Ngram, Drafts::Fixed(6), SamplingOptions { temperature: 0.0, ..everything() })),
-        (19, 26, 7, options(Method::Vsd, Drafts::Auto, SamplingOptions { top_logprobs: Some(2), ..drawn(2) })),
-        (70, 20, 9, options(Method::Ngram, Drafts::Auto, greedy())),
-        (2, 33, 20, options(Method::Ar, Drafts::Fixed(0), SamplingOptions { top_logprobs: Some(0), ..drawn(3) })),
+        (5, 30, 0, options(Method::Ar, DraftLength::Fixed(0), greedy())),
+        (250, 24, 0, options(Method::Pard, DraftLength::Fixed(4), drawn(1))),
+        (1, 12, 2, options(Method::Vsd, DraftLength::Fixed(2), greedy())),
+        (37, 40, 3, options(Method::Pard, DraftLength::Auto, everything())),
+        (64, 9, 3, options(Method::Ngram, DraftLength::Fixed(6), SamplingParams { temperature: 0.0, ..everything() })),
+        (19, 26, 7, options(Method::Vsd, DraftLength::Auto, SamplingParams { top_logprobs: Some(2), ..drawn(2) })),
+        (70, 20, 9, options(Method::Ngram, DraftLength::Auto, greedy())),
+        (2, 33, 20, options(Method::Ar, DraftLength::Fixed(0), SamplingParams { top_logprobs: Some(0), ..drawn(3) })),
     ];
     kinds
         .map(|(len, tokens, begins, options)| Task { prompt: random.indices(len, vocab), tokens, begins, options })
@@ -78,14 +78,14 @@ fn tasks(vocab: usize) -> Vec<Task> {
 type Text = (Vec<u32>, Vec<TokenLogprobs>);
 
 fn set_costs(decoder: &mut Decoder, target: Option<&PassCost>) {
-    let known = target.cloned().or_else(|| (decoder.options().drafts == Drafts::Auto).then(sloped));
+    let known = target.cloned().or_else(|| (decoder.options().drafts == DraftLength::Auto).then(sloped));
     if let Some(target) = known {
         decoder.set_costs(Costs { target, draft: cheap() });
     }
 }
 
-fn alone(target: &Arc<Transformer>, model: &Arc<Transformer>, task: &Task) -> Text {
-    let options = DecoderOptions { method: Method::Ar, drafts: Drafts::Fixed(0), ..task.options.clone() };
+fn alone(target: &Arc<Weights>, model: &Arc<Weights>, task: &Task) -> Text {
+    let options = DecoderOptions { method: Method::Ar, drafts: DraftLength::Fixed(0), ..task.options.clone() };
     let mut decoder = Decoder::new(target, Some(&draft(model)), options).expect("a decoder");
     decoder.start(&task.prompt, &|| true).expect("a start");
     let mut logprobs = Vec::new();
@@ -98,7 +98,7 @@ fn alone(target: &Arc<Transformer>, model: &Arc<Transformer>, task: &Task) -> Te
 
 /// All tasks in one pool, each from its time on, and the rows of all passes.
 fn pooled(
-    [target, model]: [&Arc<Transformer>; 2],
+    [target, model]: [&Arc<Weights>; 2],
     tasks: &[Task],
     costs: Option<&PassCost>,
     run_ahead: bool,
@@ -170,7 +170,7 @@ fn rows_share_passes_where_that_pays() {
     let target = upload(&recipe, &plan(CacheFormat::F16));
     let prompts: Vec<Vec<u32>> = (1..=6).map(|seed| Random::new(seed).indices(7, recipe.config.vocab_size)).collect();
     let rounds = |method: Method, drafts, costs: Option<&PassCost>, count: usize| {
-        let greedy = SamplingOptions::default;
+        let greedy = SamplingParams::default;
         let task = |prompt: &Vec<u32>| Task {
             prompt: prompt.clone(),
             tokens: 12,
@@ -181,13 +181,13 @@ fn rows_share_passes_where_that_pays() {
         pooled([&target, &target], &tasks, costs, false).1
     };
     // Six tokens a pass; also where nobody knows what passes cost.
-    assert_eq!(rounds(Method::Ar, Drafts::Fixed(0), None, 6), [6; 12]);
-    assert_eq!(rounds(Method::Vsd, Drafts::Fixed(3), None, 6), [6; 12]);
+    assert_eq!(rounds(Method::Ar, DraftLength::Fixed(0), None, 6), [6; 12]);
+    assert_eq!(rounds(Method::Vsd, DraftLength::Fixed(3), None, 6), [6; 12]);
     // The draft is always right: four tokens at the price of one are worth more than two, and less than six.
-    assert_eq!(rounds(Method::Vsd, Drafts::Fixed(3), Some(&flat()), 2), [4; 6]);
-    assert_eq!(rounds(Method::Vsd, Drafts::Fixed(3), Some(&flat()), 6), [6; 12]);
-    // What a row more costs is the same in any pass.
-    let alone = rounds(Method::Vsd, Drafts::Fixed(3), Some(&flat()), 1);
+    assert_eq!(rounds(Method::Vsd, DraftLength::Fixed(3), Some(&flat()), 2), [4; 6]);
+    assert_eq!(rounds(Method::Vsd, DraftLength::Fixed(3), Some(&flat()), 6), [6; 12]);
+    // An additional row costs the same in any pass.
+    let alone = rounds(Method::Vsd, DraftLength::Fixed(3), Some(&flat()), 1);
     assert_eq!(alone, [4; 3]);
 }
 
@@ -198,22 +198,22 @@ fn proposals_share_passes_too() {
         let vocab = recipe.config.vocab_size;
         let target = upload(&recipe, &plan(CacheFormat::F16));
         let stranger = upload(&Recipe { seed: 25, ..recipe.clone() }, &plan(CacheFormat::F16));
-        let drawn = SamplingOptions { temperature: 0.7, seed: 6, ..SamplingOptions::default() };
+        let drawn = SamplingParams { temperature: 0.7, seed: 6, ..SamplingParams::default() };
         let repeated = [7, 8, 9, 10, 11].repeat(4);
         let kinds = [
             (
                 Method::Ngram,
-                Drafts::Fixed(3),
+                DraftLength::Fixed(3),
                 repeated,
-                SamplingOptions { repetition_penalty: 0.5, ..Default::default() },
+                SamplingParams { repetition_penalty: 0.5, ..Default::default() },
             ),
-            (Method::Pard, Drafts::Fixed(3), Random::new(1).indices(9, vocab), SamplingOptions::default()),
-            (Method::Ar, Drafts::Fixed(0), Random::new(2).indices(40, vocab), everything()),
-            (Method::Pard, Drafts::Auto, Random::new(3).indices(30, vocab), everything()),
-            (Method::Pard, Drafts::Fixed(2), Random::new(4).indices(2, vocab), drawn),
+            (Method::Pard, DraftLength::Fixed(3), Random::new(1).indices(9, vocab), SamplingParams::default()),
+            (Method::Ar, DraftLength::Fixed(0), Random::new(2).indices(40, vocab), everything()),
+            (Method::Pard, DraftLength::Auto, Random::new(3).indices(30, vocab), everything()),
+            (Method::Pard, DraftLength::Fixed(2), Random::new(4).indices(2, vocab), drawn),
         ];
         let kinds = kinds.into_iter().map(|(method, drafts, prompt, sampling)| {
-            let options = options(method, drafts, SamplingOptions { top_logprobs: Some(1), ..sampling });
+            let options = options(method, drafts, SamplingParams { top_logprobs: Some(1), ..sampling });
             Task { prompt, tokens: 40, begins: 0, options }
         });
         let tasks: Vec<Task> = kinds.collect();
@@ -241,7 +241,7 @@ fn some_go_together_and_some_alone() {
         .map(|(method, drafts)| {
             let options = DecoderOptions {
                 run_ahead: Some(false),
-                ..options(method, Drafts::Fixed(drafts), SamplingOptions::default())
+                ..options(method, DraftLength::Fixed(drafts), SamplingParams::default())
             };
             let mut decoder = pool.decoder(options).expect("a decoder");
             set_costs(&mut decoder, Some(&flat()));
@@ -249,7 +249,7 @@ fn some_go_together_and_some_alone() {
             decoder
         })
         .collect();
-    // Of fifteen proposals four are hoped for at first: seven tokens in two passes are more than three in one.
+    // At first four of fifteen proposals are expected to pass: seven tokens in two passes are more than three in one.
     let passes = pool.round(&mut decoders.iter_mut().collect::<Vec<_>>()).expect("rounds");
     assert_eq!(passes, [16, 2]);
     assert_eq!(decoders[0].last_tokens().len(), 16, "it agrees with itself");
@@ -261,18 +261,18 @@ fn what_depends_on_its_proposals_has_rounds_of_its_own() {
     let recipe = Recipe::qwen2(19);
     let target = upload(&recipe, &plan(CacheFormat::F16));
     let prompt = Random::new(1).indices(9, recipe.config.vocab_size);
-    let drawn = SamplingOptions { temperature: 0.9, seed: 4, ..SamplingOptions::default() };
+    let drawn = SamplingParams { temperature: 0.9, seed: 4, ..SamplingParams::default() };
     let rejection = DecoderOptions {
-        acceptance: Acceptance::Rejection,
+        acceptance: AcceptanceRule::Rejection,
         run_ahead: Some(false),
-        ..options(Method::Vsd, Drafts::Fixed(3), drawn)
+        ..options(Method::Vsd, DraftLength::Fixed(3), drawn)
     };
     let mut alone = Decoder::new(&target, Some(&draft(&target)), rejection.clone()).expect("a decoder");
     alone.start(&prompt, &|| true).expect("a start");
     let pool = Pool::new(&target, Some(&draft(&target)), CONTEXT, 3).expect("a pool");
     let mut decoders: Vec<Decoder> = (0..3)
         .map(|index| {
-            let greedy = options(Method::Ar, Drafts::Fixed(0), SamplingOptions::default());
+            let greedy = options(Method::Ar, DraftLength::Fixed(0), SamplingParams::default());
             let options = if index == 1 { rejection.clone() } else { greedy };
             let mut decoder = pool.decoder(options).expect("a decoder");
             decoder.start(&prompt, &|| true).expect("a start");
@@ -291,7 +291,7 @@ fn a_conversation_goes_on_in_its_slot_and_a_full_context_ends_nobody_elses_text(
     let recipe = Recipe::llama(20);
     let vocab = recipe.config.vocab_size;
     let target = upload(&recipe, &plan(CacheFormat::F16));
-    let ar = || options(Method::Ar, Drafts::Fixed(0), SamplingOptions::default());
+    let ar = || options(Method::Ar, DraftLength::Fixed(0), SamplingParams::default());
     let pool = Pool::new(&target, None, CONTEXT, 2).expect("a pool");
     let mut one = pool.decoder(DecoderOptions { context: 24, ..ar() }).expect("a decoder");
     let mut other = pool.decoder(ar()).expect("a decoder");
@@ -354,13 +354,13 @@ fn decoders_of_a_pool_may_work_on_several_threads() {
 fn what_a_pool_has_no_room_for_is_refused_with_a_reason() {
     let recipe = Recipe::llama(22);
     let target = upload(&recipe, &plan(CacheFormat::F16));
-    let ar = || options(Method::Ar, Drafts::Fixed(0), SamplingOptions::default());
+    let ar = || options(Method::Ar, DraftLength::Fixed(0), SamplingParams::default());
     assert!(matches!(Pool::new(&target, None, CONTEXT, 0), Err(Error::Option { option: "parallel", .. })));
     assert!(matches!(Pool::new(&target, None, 1, 2), Err(Error::Option { option: "context", .. })));
     let pool = Pool::new(&target, None, CONTEXT, 1).expect("a pool");
     let longer = pool.decoder(DecoderOptions { context: CONTEXT + 1, ..ar() });
     assert!(matches!(longer, Err(Error::Option { option: "context", .. })));
-    let pard = pool.decoder(options(Method::Pard, Drafts::Auto, SamplingOptions::default()));
+    let pard = pool.decoder(options(Method::Pard, DraftLength::Auto, SamplingParams::default()));
     assert!(matches!(pard, Err(Error::Option { option: "draft", .. })));
     let mut first = pool.decoder(ar()).expect("a decoder");
     assert!(matches!(pool.decoder(ar()), Err(Error::Option { option: "parallel", .. })));
@@ -378,12 +378,13 @@ fn what_a_pool_has_no_room_for_is_refused_with_a_reason() {
 fn decoders_are_made_as_long_as_their_caches_fit() {
     let limited = device_with_binding_limit(1_000_000);
     let recipe = Recipe::qwen2(23);
-    let plan = Plan { cache: CacheFormat::F32, ..limited.default_plan() };
+    let plan = KernelPlan { cache: CacheFormat::F32, ..limited.default_plan() };
     let memory = Memory::new(recipe.tensors());
-    let target = Transformer::upload(&limited, &plan, &recipe.config, &memory, WeightChoice::Compact, &|_, _| ());
+    let target = Weights::upload(&limited, &plan, &recipe.config, &memory, WeightDtype::Compact, &|_, _| ());
     let target = Arc::new(target.expect("upload"));
     // Three slots of keys are 934 KB, four are more than one binding.
-    let ar = || DecoderOptions { context: 1140, ..options(Method::Ar, Drafts::Fixed(0), SamplingOptions::default()) };
+    let ar =
+        || DecoderOptions { context: 1140, ..options(Method::Ar, DraftLength::Fixed(0), SamplingParams::default()) };
     let prompts: Vec<Vec<u32>> = (1..=3).map(|seed| Random::new(seed).indices(40, recipe.config.vocab_size)).collect();
     let expected: Vec<Vec<u32>> = prompts
         .iter()

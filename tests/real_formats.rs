@@ -4,10 +4,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use pard_engine::checkpoint::ModelFiles;
 use pard_engine::decoding::{Decoder, DecoderOptions, Method};
-use pard_engine::gpu::{Buffer, CacheFormat, Plan, QuantisedProducts};
-use pard_engine::model::{LoadOptions, Model, ModelFiles, Sequence, Transformer, WeightChoice};
-use pard_engine::ops::{MOST_ROWS, Role, WeightFormat};
+use pard_engine::gpu::{Buffer, CacheFormat, KernelPlan, QuantisedProducts};
+use pard_engine::model::{LoadOptions, Model, ModelRunner, WeightDtype, Weights};
+use pard_engine::ops::{MAX_ROWS, Phase, WeightFormat};
 use pard_engine::text::{Message, Rendering};
 
 use crate::comparison::relative_error;
@@ -19,7 +20,7 @@ use crate::support::gpu::{device, sweep};
 use crate::support::memory::Memory;
 use crate::support::tiny_model::{Recipe, Stored, Tensors, write_json, write_safetensors};
 
-/// How far below candle's best logit the token may be: what sums in another order amount to.
+/// Maximum gap between candle's best logit and that of the token: the effect of summing in another order.
 const NEAR_TIE: f32 = 1e-3;
 
 /// The tensors of a model, as f32.
@@ -48,7 +49,7 @@ pub fn stored_on_candle(files: &ModelFiles) -> CandleModel {
     on_candle(files, &tensors(files))
 }
 
-/// What `--quantize` makes of a tensor: K-quants want rows of whole 256s.
+/// Format that `--quantize` gives a tensor: K-quants need rows of whole 256s.
 fn format_of(name: &str, columns: usize, layers: WeightFormat) -> WeightFormat {
     match layers {
         _ if ["model.embed_tokens.weight", "lm_head.weight"].contains(&name) => WeightFormat::Q8_0,
@@ -77,7 +78,7 @@ fn rounded_on_candle(files: &ModelFiles, layers: WeightFormat) -> CandleModel {
 }
 
 /// Checks the greedy answers to some prompts.
-fn check(name: &str, model: &Arc<Transformer>, candle: &mut CandleModel, prompts: &[Vec<u32>]) {
+fn check(name: &str, model: &Arc<Weights>, candle: &mut CandleModel, prompts: &[Vec<u32>]) {
     let count = if sweep() { 64 } else { 16 };
     for prompt in prompts {
         let options = DecoderOptions { method: Method::Ar, context: 512, ..DecoderOptions::default() };
@@ -112,10 +113,10 @@ fn greedy_tokens_of_quantised_weights_are_candles() {
     let all = WeightFormat::ALL.into_iter().filter(|format| format.is_quantised());
     let formats = if sweep() { all.collect() } else { vec![WeightFormat::Q4K, WeightFormat::Q5_0] };
     for layers in formats {
-        let choice = WeightChoice::Quantised { layers, ends: WeightFormat::Q8_0 };
+        let choice = WeightDtype::Quantised { layers, ends: WeightFormat::Q8_0 };
         let memory = Memory::new(tensors(&files));
-        let plan = Plan { cache: CacheFormat::F32, ..device().default_plan() };
-        let model = Transformer::upload(device(), &plan, &files.config, &memory, choice, &|_, _| ()).expect("upload");
+        let plan = KernelPlan { cache: CacheFormat::F32, ..device().default_plan() };
+        let model = Weights::upload(device(), &plan, &files.config, &memory, choice, &|_, _| ()).expect("upload");
         drop(memory);
         check(layers.name(), &Arc::new(model), &mut rounded_on_candle(&files, layers), &prompts(&files));
     }
@@ -135,30 +136,30 @@ fn logits_of_integer_products_agree_with_candle() {
         let (mut text, mut expected) = (Vec::new(), Vec::new());
         let kinds = [(QuantisedProducts::Float, 3e-5, 1e-4), (TWO_BYTES, 2e-4, 1e-3), (ONE_BYTE, 6e-2, 3e-1)];
         for (quantised, overall, bound) in kinds {
-            let plan = Plan { cache: CacheFormat::F32, quantised, ..device().default_plan() };
-            let choice = WeightChoice::Quantised { layers, ends: WeightFormat::Q8_0 };
-            let model = Transformer::upload(device(), &plan, &files.config, &memory, choice, &|_, _| ());
+            let plan = KernelPlan { cache: CacheFormat::F32, quantised, ..device().default_plan() };
+            let choice = WeightDtype::Quantised { layers, ends: WeightFormat::Q8_0 };
+            let model = Weights::upload(device(), &plan, &files.config, &memory, choice, &|_, _| ());
             let model = Arc::new(model.expect("upload"));
-            let choices = Buffer::storage(device(), "choices", 4 * MOST_ROWS as u64).expect("a small buffer");
-            let sequence = Sequence::new(&model, 256, vocab, &choices).expect("a sequence");
+            let choices = Buffer::storage(device(), "choices", 4 * MAX_ROWS as u64).expect("a small buffer");
+            let sequence = ModelRunner::new(&model, 256, vocab, &choices).expect("a sequence");
             let mut seen = Vec::new();
             let last = prompt.len() - 1;
             sequence.prefill(&prompt[..last], 0, &|| true).expect("prefill");
             if text.is_empty() {
                 text.extend(prompt);
                 for at in last..last + DECODED {
-                    sequence.run(Role::Round, &text[at..], at, 1).expect("a row");
+                    sequence.run(Phase::Decode, &text[at..], at, 1).expect("a row");
                     text.push(argmax(&sequence.logits(1).expect("logits"), vocab)[0]);
                 }
                 expected = candle.logits(&text, &(last..text.len()).collect::<Vec<_>>());
             }
             // One row at a time, then a verification of 13.
             for at in last..text.len() - 13 {
-                sequence.run(Role::Round, &text[at..at + 1], at, 1).expect("a row");
+                sequence.run(Phase::Decode, &text[at..at + 1], at, 1).expect("a row");
                 seen.extend(sequence.logits(1).expect("logits"));
             }
             let at = text.len() - 13;
-            sequence.run(Role::Round, &text[at..], at, 13).expect("rows");
+            sequence.run(Phase::Decode, &text[at..], at, 13).expect("rows");
             seen.extend(sequence.logits(13).expect("logits"));
             let whole = relative_error(&seen, &expected.concat());
             let errors = seen.chunks(vocab).zip(&expected).map(|(actual, expected)| relative_error(actual, expected));
@@ -183,5 +184,5 @@ fn greedy_tokens_of_a_file_are_candles() {
     let open = || ModelFiles::open(Path::new(&file)).expect("the file opens");
     let options = LoadOptions { cache: CacheFormat::F32, ..LoadOptions::default() };
     let model = Model::upload(device(), open(), options, &|_, _| ()).expect("upload");
-    check(&file, &model.transformer, &mut stored_on_candle(&open()), &prompts(&open()));
+    check(&file, &model.weights, &mut stored_on_candle(&open()), &prompts(&open()));
 }

@@ -4,13 +4,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
+use pard_engine::checkpoint::ModelFiles;
+use pard_engine::checkpoint::options::SourceOptions;
+use pard_engine::checkpoint::resolve;
 use pard_engine::decoding::{
-    Decoder, DecoderOptions, Draft, Drafts, FinishReason, Generation, Limits, MOST_DRAFTS, Method,
+    Decoder, DecoderOptions, Draft, DraftLength, FinishReason, Generation, Limits, MAX_DRAFTS, Method,
 };
-use pard_engine::gpu::{Buffer, CacheFormat, ProductChoice, QuantisedChoice};
-use pard_engine::model::source::{self, SourceOptions};
-use pard_engine::model::{LoadOptions, Model, ModelFiles, Sequence};
-use pard_engine::ops::{MOST_ROWS, Role};
+use pard_engine::gpu::{Buffer, CacheFormat, MatmulChoice, QuantisedChoice};
+use pard_engine::model::{LoadOptions, Model, ModelRunner};
+use pard_engine::ops::{MAX_ROWS, Phase};
 use pard_engine::text::{Conversation, Message, Rendering};
 use serde_json::Value;
 
@@ -33,7 +35,7 @@ pub const PROMPTS: [&str; 10] = [
 ];
 
 pub fn path() -> PathBuf {
-    source::resolve("smollm2", &SourceOptions::from_env()).expect("the default model; `./run model` fetches it")
+    resolve::resolve("smollm2", &SourceOptions::from_env()).expect("the default model; `./run model` fetches it")
 }
 
 fn load(options: LoadOptions) -> Model {
@@ -47,10 +49,10 @@ fn model() -> &'static Model {
     &MODEL
 }
 
-fn sequence(model: &Model, positions: usize) -> Sequence {
-    let choices = Buffer::storage(device(), "choices", 4 * MOST_ROWS as u64).expect("a small buffer");
-    let vocab = model.transformer.config().vocab_size;
-    Sequence::new(&model.transformer, positions, vocab, &choices).expect("a sequence")
+fn sequence(model: &Model, positions: usize) -> ModelRunner {
+    let choices = Buffer::storage(device(), "choices", 4 * MAX_ROWS as u64).expect("a small buffer");
+    let vocab = model.weights.config().vocab_size;
+    ModelRunner::new(&model.weights, positions, vocab, &choices).expect("a sequence")
 }
 
 fn chat(model: &Model, prompt: &str) -> Vec<u32> {
@@ -64,26 +66,26 @@ fn logits_agree_with_candle() {
     for (cache, bound) in [(CacheFormat::F32, 1e-4), (CacheFormat::F16, 5e-3), (CacheFormat::Q8_0, 1e-1)] {
         let model = load(LoadOptions { cache, ..LoadOptions::default() });
         let sequence = sequence(&model, 512);
-        let vocab = model.transformer.config().vocab_size;
+        let vocab = model.weights.config().vocab_size;
         let mut tokens = chat(&model, PROMPTS[0]);
         let prompt = tokens.len();
         let mut seen: Vec<(usize, Vec<f32>)> = Vec::new();
 
         // The prompt, with logits of its last rows as prompt rows give them.
-        sequence.run(Role::Prompt, &tokens, 0, 8).expect("prompt");
+        sequence.run(Phase::Prefill, &tokens, 0, 8).expect("prompt");
         let logits = sequence.logits(8).expect("logits");
         seen.extend(logits.chunks(vocab).enumerate().map(|(row, logits)| (prompt - 8 + row, logits.to_vec())));
         let mut next = argmax(&logits[7 * vocab..], vocab)[0];
         for _ in 0..DECODED {
             tokens.push(next);
-            sequence.run(Role::Round, &tokens[tokens.len() - 1..], tokens.len() - 1, 1).expect("a row");
+            sequence.run(Phase::Decode, &tokens[tokens.len() - 1..], tokens.len() - 1, 1).expect("a row");
             next = argmax(&sequence.logits(1).expect("logits"), vocab)[0];
         }
         seen.push((tokens.len() - 1, sequence.logits(1).expect("logits")));
         // A verify of 13 rows, most of them wrong guesses.
         let first = tokens.len();
         tokens.extend(std::iter::once(next).chain(200..212));
-        sequence.run(Role::Round, &tokens[first..], first, 13).expect("rows");
+        sequence.run(Phase::Decode, &tokens[first..], first, 13).expect("rows");
         let logits = sequence.logits(13).expect("logits");
         seen.extend(logits.chunks(vocab).enumerate().map(|(row, logits)| (first + row, logits.to_vec())));
 
@@ -107,13 +109,13 @@ fn greedy_tokens_agree_with_llama_cpp() {
     };
     let integers = LoadOptions { quantised: QuantisedChoice::Integer16, ..LoadOptions::default() };
     // Cooperative matrices multiply quantised weights as all others.
-    let integers = (products() == ProductChoice::Plain).then(|| load(integers));
+    let integers = (products() == MatmulChoice::Plain).then(|| load(integers));
     [model()].into_iter().chain(&integers).for_each(|model| greedy_tokens_agree(model, &lines));
 }
 
 /// Holds the tokens that `model` likes best after llama.cpp's text in `lines` against llama.cpp's.
 fn greedy_tokens_agree(model: &Model, lines: &str) {
-    let vocab = model.transformer.config().vocab_size;
+    let vocab = model.weights.config().vocab_size;
     let (mut positions, mut agreed) = (0, 0);
     for line in lines.lines() {
         let json: Value = serde_json::from_str(line).expect("a line of JSON");
@@ -126,9 +128,9 @@ fn greedy_tokens_agree(model: &Model, lines: &str) {
         let first = prompt.len() - 1;
         sequence.prefill(&tokens[..first], 0, &|| true).expect("prefill");
         // Teacher-forced: every row is fed the reference's own prefix.
-        for (chunk, reference) in output.chunks(MOST_ROWS).enumerate() {
-            let start = first + chunk * MOST_ROWS;
-            sequence.run(Role::Round, &tokens[start..start + reference.len()], start, reference.len()).expect("rows");
+        for (chunk, reference) in output.chunks(MAX_ROWS).enumerate() {
+            let start = first + chunk * MAX_ROWS;
+            sequence.run(Phase::Decode, &tokens[start..start + reference.len()], start, reference.len()).expect("rows");
             let logits = sequence.logits(reference.len()).expect("logits");
             for (row, &theirs) in logits.chunks(vocab).zip(reference) {
                 let ours = argmax(row, vocab)[0];
@@ -139,7 +141,7 @@ fn greedy_tokens_agree(model: &Model, lines: &str) {
             }
         }
     }
-    println!("{}: {agreed} of {positions} greedy tokens as llama.cpp's", model.transformer.plan());
+    println!("{}: {agreed} of {positions} greedy tokens as llama.cpp's", model.weights.plan());
     assert_eq!(positions, 255);
     assert!(agreed >= 245, "only {agreed} of {positions} greedy tokens are llama.cpp's");
 }
@@ -149,12 +151,12 @@ fn every_method_writes_the_same_text() {
     let model = model();
     let draft = Draft::new(model, model, Some(0)).expect("a model drafts for itself");
     let (prompts, count) = if sweep() { (&PROMPTS[..], 64) } else { (&PROMPTS[..2], 24) };
-    let drafts: Vec<usize> = if sweep() { (1..=MOST_DRAFTS).collect() } else { vec![4, 12] };
+    let drafts: Vec<usize> = if sweep() { (1..=MAX_DRAFTS).collect() } else { vec![4, 12] };
     let prompts: Vec<Vec<u32>> = prompts.iter().map(|prompt| chat(model, prompt)).collect();
     let decode = |method, drafts| -> Vec<Vec<u32>> {
-        let fixed = Drafts::Fixed(drafts);
+        let fixed = DraftLength::Fixed(drafts);
         let options = DecoderOptions { method, drafts: fixed, context: 512, ..DecoderOptions::default() };
-        let mut decoder = Decoder::new(&model.transformer, Some(&draft), options).expect("a decoder");
+        let mut decoder = Decoder::new(&model.weights, Some(&draft), options).expect("a decoder");
         let answer = |prompt: &Vec<u32>| {
             decoder.start(prompt, &|| true).expect("start");
             while decoder.tokens().len() < prompt.len() + count {
@@ -184,7 +186,7 @@ fn every_method_writes_the_same_text() {
 fn an_answer_ends_where_it_should() {
     let model = model();
     let options = DecoderOptions { method: Method::Ar, context: 256, ..DecoderOptions::default() };
-    let mut decoder = Decoder::new(&Arc::clone(&model.transformer), None, options).expect("a decoder");
+    let mut decoder = Decoder::new(&Arc::clone(&model.weights), None, options).expect("a decoder");
     let mut answer = |prompt: &str, max_tokens, stop: &[&str]| {
         let limits = Limits { max_tokens, stop: stop.iter().map(|&stop| stop.to_owned()).collect() };
         let prompt = chat(model, prompt);
@@ -210,8 +212,8 @@ fn a_conversation_is_the_same_by_every_method_and_reads_only_what_is_new() {
     let draft = Draft::new(model, model, None).expect("a draft");
     let converse = |method: Method, drafts: usize| {
         let options =
-            DecoderOptions { method, drafts: Drafts::Fixed(drafts), context: 512, ..DecoderOptions::default() };
-        let mut decoder = Decoder::new(&model.transformer, Some(&draft), options).expect("a decoder");
+            DecoderOptions { method, drafts: DraftLength::Fixed(drafts), context: 512, ..DecoderOptions::default() };
+        let mut decoder = Decoder::new(&model.weights, Some(&draft), options).expect("a decoder");
         let mut conversation = Conversation::new(Vec::new(), Rendering::default());
         let mut spoken = 0;
         for question in ["What is the capital of France?", "And of Italy?", "Which of them is larger?"] {

@@ -1,7 +1,7 @@
 //! The rejection rule of speculative sampling (Leviathan et al. 2023, arXiv:2211.17192): the target's distribution is kept,
 //! and proposals are accepted as often as the two distributions agree.
 
-use pard_engine::decoding::{Acceptance, Costs, DecoderOptions, Drafts, Method, SamplingOptions};
+use pard_engine::decoding::{AcceptanceRule, Costs, DecoderOptions, DraftLength, Method, SamplingParams};
 use pard_engine::gpu::CacheFormat;
 use pard_engine::model::PassCost;
 
@@ -13,8 +13,8 @@ use crate::support::gpu::{plan, upload};
 use crate::support::shared_draft::SharedDraft;
 use crate::support::tiny_model::Recipe;
 
-fn rejecting(method: Method, drafts: usize, sampling: &SamplingOptions) -> DecoderOptions {
-    DecoderOptions { acceptance: Acceptance::Rejection, ..options(method, drafts, sampling) }
+fn rejecting(method: Method, drafts: usize, sampling: &SamplingParams) -> DecoderOptions {
+    DecoderOptions { acceptance: AcceptanceRule::Rejection, ..options(method, drafts, sampling) }
 }
 
 #[test]
@@ -101,12 +101,12 @@ fn a_seed_gives_the_same_text_and_greedy_decoding_is_ars() {
         for sampling in [drawn(1.0, 5), everything()] {
             let text = write(ahead(false, rejecting(method, 4, &sampling)));
             assert_eq!(write(ahead(true, rejecting(method, 4, &sampling))), text, "{}, running ahead", method.name());
-            let other = write(rejecting(method, 4, &SamplingOptions { seed: 77, ..sampling.clone() }));
+            let other = write(rejecting(method, 4, &SamplingParams { seed: 77, ..sampling.clone() }));
             assert_ne!(other, text, "{}: another seed", method.name());
             assert!(text.iter().all(|token| !sampling.banned.contains(token)), "{text:?}");
         }
         // Rounds without proposals are part of it.
-        let auto = DecoderOptions { drafts: Drafts::Auto, ..rejecting(method, 0, &drawn(1.0, 5)) };
+        let auto = DecoderOptions { drafts: DraftLength::Auto, ..rejecting(method, 0, &drawn(1.0, 5)) };
         assert_eq!(write(auto.clone()), write(auto), "{}, K = auto", method.name());
     }
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use pard_engine::Error;
 use pard_engine::decoding::{
-    Costs, Decoder, DecoderOptions, Draft, Drafts, Method, RespondOptions, SamplingOptions, respond,
+    Costs, Decoder, DecoderOptions, Draft, DraftLength, Method, RespondOptions, SamplingParams, respond,
 };
 use pard_engine::gpu::{Buffer, CacheFormat};
-use pard_engine::model::{PassCost, Sequence, Transformer};
-use pard_engine::ops::Role;
+use pard_engine::model::{ModelRunner, PassCost, Weights};
+use pard_engine::ops::Phase;
 
 use crate::decoding::{CONTEXT, decode};
 use crate::oracle::truncation;
@@ -20,20 +20,20 @@ use crate::support::tiny_model::Recipe;
 
 pub const MASK: u32 = 5;
 
-pub fn draft(model: &Arc<Transformer>) -> Draft {
+pub fn draft(model: &Arc<Weights>) -> Draft {
     Draft { name: "draft".to_owned(), model: model.clone(), mask: Some(MASK) }
 }
 
-pub fn drawn(temperature: f32, seed: u64) -> SamplingOptions {
-    SamplingOptions { temperature, seed, ..SamplingOptions::default() }
+pub fn drawn(temperature: f32, seed: u64) -> SamplingParams {
+    SamplingParams { temperature, seed, ..SamplingParams::default() }
 }
 
-pub fn options(method: Method, drafts: usize, sampling: &SamplingOptions) -> DecoderOptions {
-    let (drafts, sampling) = (Drafts::Fixed(drafts), sampling.clone());
+pub fn options(method: Method, drafts: usize, sampling: &SamplingParams) -> DecoderOptions {
+    let (drafts, sampling) = (DraftLength::Fixed(drafts), sampling.clone());
     DecoderOptions { method, drafts, sampling, context: CONTEXT, ..DecoderOptions::default() }
 }
 
-pub fn decoder(target: &Arc<Transformer>, draft: &Draft, options: DecoderOptions) -> Decoder {
+pub fn decoder(target: &Arc<Weights>, draft: &Draft, options: DecoderOptions) -> Decoder {
     Decoder::new(target, Some(draft), options).expect("a decoder")
 }
 
@@ -44,7 +44,7 @@ pub fn lengths() -> Vec<usize> {
 /// Fails unless AR, VSD and PARD write the same tokens by `sampling`, for several K, running ahead or not, with a draft
 /// that is the target itself and one that is a stranger. Returns the tokens.
 #[track_caller]
-pub fn is_lossless(recipe: &Recipe, sampling: &SamplingOptions, lengths: &[usize]) -> Vec<u32> {
+pub fn is_lossless(recipe: &Recipe, sampling: &SamplingParams, lengths: &[usize]) -> Vec<u32> {
     let target = upload(recipe, &plan(CacheFormat::F16));
     let stranger = upload(&Recipe { seed: recipe.seed + 1, ..recipe.clone() }, &plan(CacheFormat::F16));
     let prompt = Random::new(9).indices(21, recipe.config.vocab_size);
@@ -83,8 +83,11 @@ fn choosing_k_draws_the_same_tokens() {
     let alone = decode(&mut decoder(&target, &draft(&target), options(Method::Ar, 0, &sampling)), &[1, 2, 3], 60);
     for method in [Method::Vsd, Method::Pard] {
         for (model, run_ahead) in [(&target, false), (&stranger, true), (&target, true)] {
-            let options =
-                DecoderOptions { drafts: Drafts::Auto, run_ahead: Some(run_ahead), ..options(method, 0, &sampling) };
+            let options = DecoderOptions {
+                drafts: DraftLength::Auto,
+                run_ahead: Some(run_ahead),
+                ..options(method, 0, &sampling)
+            };
             let mut decoder = decoder(&target, &draft(model), options);
             let sloped = PassCost::from_points(&[(1, 1.0), (32, 4.0)]);
             decoder.set_costs(Costs { target: sloped, draft: PassCost::from_points(&[(1, 0.1), (32, 0.2)]) });
@@ -143,7 +146,7 @@ fn one_text_alone_is_the_first_of_many() {
 }
 
 /// A model whose logits depend on the last token only: nothing of attention or feed-forward reaches the residual.
-pub fn chain(seed: u64, vocab: usize) -> (Recipe, Arc<Transformer>) {
+pub fn chain(seed: u64, vocab: usize) -> (Recipe, Arc<Weights>) {
     let mut recipe = Recipe::llama(seed);
     (recipe.config.vocab_size, recipe.config.layers) = (vocab, 1);
     let mut tensors = recipe.tensors();
@@ -157,12 +160,12 @@ pub fn chain(seed: u64, vocab: usize) -> (Recipe, Arc<Transformer>) {
 }
 
 /// The logits after each token of such a model.
-pub fn transitions(model: &Arc<Transformer>) -> Vec<Vec<f64>> {
+pub fn transitions(model: &Arc<Weights>) -> Vec<Vec<f64>> {
     let vocab = model.config().vocab_size;
     let choices = Buffer::storage(device(), "choices", 128).expect("a small buffer");
-    let sequence = Sequence::new(model, 64, vocab, &choices).expect("a sequence");
+    let sequence = ModelRunner::new(model, 64, vocab, &choices).expect("a sequence");
     let row = |token: usize| {
-        sequence.run(Role::Round, &[token as u32], 0, 1).expect("a row");
+        sequence.run(Phase::Decode, &[token as u32], 0, 1).expect("a row");
         sequence.logits(1).expect("logits").into_iter().map(f64::from).collect()
     };
     (0..vocab).map(row).collect()
@@ -193,7 +196,7 @@ pub fn draws_as_softmax_says(decoder: &mut Decoder, logits: &[Vec<f64>], terms: 
     let truncation::Terms { top_k, top_p, min_p, temperature } = terms;
     let mut counts = vec![vec![0; FEW]; FEW];
     for seed in 0..25 {
-        let sampling = SamplingOptions { top_k, top_p, min_p, ..drawn(temperature, seed) };
+        let sampling = SamplingParams { top_k, top_p, min_p, ..drawn(temperature, seed) };
         decoder.set_sampling(sampling).expect("options in range");
         let text = [vec![11], decode(decoder, &[11], 100)].concat();
         text.windows(2).for_each(|pair| counts[pair[0] as usize][pair[1] as usize] += 1);
@@ -234,21 +237,21 @@ fn options_out_of_range_are_refused_by_name() {
         let refused = decoder.set_sampling(drawn(temperature, 0));
         assert!(matches!(refused, Err(Error::Option { option: "temperature", .. })), "{temperature}");
     }
-    let plain = SamplingOptions::default();
+    let plain = SamplingParams::default();
     for (option, sampling) in [
-        ("top-p", SamplingOptions { top_p: 0.0, ..plain.clone() }),
-        ("top-p", SamplingOptions { top_p: 1.5, ..plain.clone() }),
-        ("top-p", SamplingOptions { top_p: f32::NAN, ..plain.clone() }),
-        ("min-p", SamplingOptions { min_p: -0.5, ..plain.clone() }),
-        ("min-p", SamplingOptions { min_p: f32::NAN, ..plain.clone() }),
-        ("repetition penalty", SamplingOptions { repetition_penalty: 0.0, ..plain.clone() }),
-        ("presence penalty", SamplingOptions { presence_penalty: f32::INFINITY, ..plain.clone() }),
-        ("frequency penalty", SamplingOptions { frequency_penalty: -101.0, ..plain.clone() }),
-        ("logit bias", SamplingOptions { logit_bias: vec![(307, 1.0)], ..plain.clone() }),
-        ("logit bias", SamplingOptions { logit_bias: vec![(3, f32::NAN)], ..plain.clone() }),
-        ("banned tokens", SamplingOptions { banned: vec![5, 307], ..plain.clone() }),
-        ("banned tokens", SamplingOptions { banned: (0..307).collect(), ..plain.clone() }),
-        ("log-probabilities", SamplingOptions { top_logprobs: Some(21), ..plain.clone() }),
+        ("top-p", SamplingParams { top_p: 0.0, ..plain.clone() }),
+        ("top-p", SamplingParams { top_p: 1.5, ..plain.clone() }),
+        ("top-p", SamplingParams { top_p: f32::NAN, ..plain.clone() }),
+        ("min-p", SamplingParams { min_p: -0.5, ..plain.clone() }),
+        ("min-p", SamplingParams { min_p: f32::NAN, ..plain.clone() }),
+        ("repetition penalty", SamplingParams { repetition_penalty: 0.0, ..plain.clone() }),
+        ("presence penalty", SamplingParams { presence_penalty: f32::INFINITY, ..plain.clone() }),
+        ("frequency penalty", SamplingParams { frequency_penalty: -101.0, ..plain.clone() }),
+        ("logit bias", SamplingParams { logit_bias: vec![(307, 1.0)], ..plain.clone() }),
+        ("logit bias", SamplingParams { logit_bias: vec![(3, f32::NAN)], ..plain.clone() }),
+        ("banned tokens", SamplingParams { banned: vec![5, 307], ..plain.clone() }),
+        ("banned tokens", SamplingParams { banned: (0..307).collect(), ..plain.clone() }),
+        ("log-probabilities", SamplingParams { top_logprobs: Some(21), ..plain.clone() }),
     ] {
         let refused = decoder.set_sampling(sampling.clone());
         let named = matches!(&refused, Err(Error::Option { option: name, .. }) if *name == option);

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use pard_engine::decoding::{DecoderOptions, Method, SamplingOptions};
+use pard_engine::decoding::{DecoderOptions, Method, SamplingParams};
 use pard_engine::gpu::{AdapterQuery, Buffer, CacheFormat, Device};
-use pard_engine::model::{Sequence, Transformer, WeightChoice};
-use pard_engine::ops::Role;
+use pard_engine::model::{ModelRunner, WeightDtype, Weights};
+use pard_engine::ops::Phase;
 
 use crate::decoding::{CONTEXT, decode};
 use crate::oracle::gumbel::gumbel;
@@ -17,8 +17,8 @@ use crate::support::random::Random;
 use crate::support::tiny_model::Recipe;
 
 /// Every option at once.
-pub fn everything() -> SamplingOptions {
-    SamplingOptions {
+pub fn everything() -> SamplingParams {
+    SamplingParams {
         temperature: 0.9,
         seed: 21,
         top_k: 60,
@@ -29,7 +29,7 @@ pub fn everything() -> SamplingOptions {
         frequency_penalty: 0.2,
         logit_bias: vec![(3, 1.5), (17, -2.0), (3, 0.5)],
         banned: vec![40, 41],
-        ..SamplingOptions::default()
+        ..SamplingParams::default()
     }
 }
 
@@ -38,10 +38,10 @@ fn every_method_writes_the_same_tokens_with_all_options() {
     let [llama, qwen2, qwen3] = Recipe::each_family(27);
     let all = is_lossless(&llama, &everything(), &lengths());
     assert_ne!(all, is_lossless(&llama, &drawn(0.9, 21), &[4]), "the options change the text");
-    is_lossless(&qwen2, &SamplingOptions { temperature: 0.0, ..everything() }, &[2, 7]);
-    let truncated = SamplingOptions { top_k: 5, top_p: 0.8, min_p: 0.1, ..drawn(1.5, 2) };
+    is_lossless(&qwen2, &SamplingParams { temperature: 0.0, ..everything() }, &[2, 7]);
+    let truncated = SamplingParams { top_k: 5, top_p: 0.8, min_p: 0.1, ..drawn(1.5, 2) };
     is_lossless(&qwen3, &truncated, &[1, 9]);
-    is_lossless(&qwen3, &SamplingOptions { frequency_penalty: -0.4, ..drawn(0.0, 0) }, &[16]);
+    is_lossless(&qwen3, &SamplingParams { frequency_penalty: -0.4, ..drawn(0.0, 0) }, &[16]);
 }
 
 /// The whole chain against its formulas, token by token: penalties, then truncation, then the draw.
@@ -52,7 +52,7 @@ fn tokens_are_those_of_the_formulas() {
     let target = upload(&recipe, &plan(CacheFormat::F16));
     let prompt = Random::new(3).indices(30, vocab);
     let ids: Vec<u32> = (0..vocab as u32).collect();
-    for options_ in [everything(), SamplingOptions { temperature: 0.0, ..everything() }] {
+    for options_ in [everything(), SamplingParams { temperature: 0.0, ..everything() }] {
         let mut decoder = decoder(&target, &draft(&target), options(Method::Ar, 0, &options_));
         decoder.start(&prompt, &|| true).expect("start");
         for _ in 0..40 {
@@ -81,7 +81,7 @@ fn tokens_are_those_of_the_formulas() {
     }
 }
 
-fn penalized(logits: &[f32], ids: &[u32], prompt: &[u32], answer: &[u32], options: &SamplingOptions) -> Expected {
+fn penalized(logits: &[f32], ids: &[u32], prompt: &[u32], answer: &[u32], options: &SamplingParams) -> Expected {
     let bias = |id: u32| {
         let sum = options.logit_bias.iter().filter(|(token, _)| *token == id).map(|(_, bias)| bias).sum();
         (!options.banned.contains(&id)).then_some(sum)
@@ -94,7 +94,7 @@ fn penalized(logits: &[f32], ids: &[u32], prompt: &[u32], answer: &[u32], option
     penalties::penalties(logits, ids, prompt, answer, &bias, terms)
 }
 
-/// What the first text's noise is called under a seed: SplitMix64's first output.
+/// The first text's noise under a seed: SplitMix64's first output.
 fn noise(seed: u64) -> u32 {
     Random::new(seed).bits() as u32
 }
@@ -104,7 +104,7 @@ fn noise(seed: u64) -> u32 {
 fn a_perfect_draft_is_accepted_whole_with_all_options() {
     let recipe = Recipe::qwen3(12);
     let target = upload(&recipe, &plan(CacheFormat::F16));
-    for sampling in [everything(), SamplingOptions { temperature: 0.0, ..everything() }] {
+    for sampling in [everything(), SamplingParams { temperature: 0.0, ..everything() }] {
         let mut decoder = decoder(&target, &draft(&target), options(Method::Vsd, 6, &sampling));
         decode(&mut decoder, &[1, 2, 3], 60);
         assert_eq!(decoder.statistics().accepted_per_position(), vec![1.0; 6]);
@@ -120,7 +120,7 @@ fn a_parallel_drafts_rows_count_the_proposals_before_them() {
     let prompt = Random::new(8).indices(20, vocab);
     let ids: Vec<u32> = (0..vocab as u32).collect();
     // Strong enough to change the order of most rows whose token was proposed before.
-    let sampling = SamplingOptions { presence_penalty: 3.0, frequency_penalty: 1.0, ..SamplingOptions::default() };
+    let sampling = SamplingParams { presence_penalty: 3.0, frequency_penalty: 1.0, ..SamplingParams::default() };
     let mut decoder = decoder(&model, &draft(&model), options(Method::Pard, 9, &sampling));
     decoder.start(&prompt, &|| true).expect("start");
     let mut differing = 0;
@@ -128,11 +128,11 @@ fn a_parallel_drafts_rows_count_the_proposals_before_them() {
         let known = decoder.tokens().to_vec();
         decoder.round().expect("round");
         let choices = Buffer::storage(device(), "choices", 128).expect("a small buffer");
-        let sequence = Sequence::new(&model, CONTEXT, vocab, &choices).expect("a sequence");
+        let sequence = ModelRunner::new(&model, CONTEXT, vocab, &choices).expect("a sequence");
         let (&last, before) = known.split_last().expect("a known token");
         sequence.prefill(before, 0, &|| true).expect("prefill");
         let rows = [vec![last], vec![MASK; 8]].concat();
-        sequence.run(Role::Round, &rows, before.len(), 9).expect("rows");
+        sequence.run(Phase::Decode, &rows, before.len(), 9).expect("rows");
         let logits = sequence.logits(9).expect("logits");
         let mut answer = known[prompt.len()..].to_vec();
         let uncounted = answer.clone();
@@ -153,18 +153,18 @@ fn a_parallel_drafts_rows_count_the_proposals_before_them() {
 fn bans_and_biases_decide() {
     let recipe = Recipe::qwen2(91);
     let target = upload(&recipe, &plan(CacheFormat::F16));
-    let write = |sampling: SamplingOptions| {
+    let write = |sampling: SamplingParams| {
         decode(&mut decoder(&target, &draft(&target), options(Method::Pard, 4, &sampling)), &[1, 2, 3], 40)
     };
     let free = write(drawn(1.0, 1));
     let banned_tokens: Vec<u32> = free.iter().step_by(3).copied().collect();
-    let without = write(SamplingOptions { banned: banned_tokens.clone(), ..drawn(1.0, 1) });
+    let without = write(SamplingParams { banned: banned_tokens.clone(), ..drawn(1.0, 1) });
     assert!(without.iter().all(|token| !banned_tokens.contains(token)), "{without:?} without {banned_tokens:?}");
-    let one = write(SamplingOptions { logit_bias: vec![(19, 5000.0)], ..drawn(1.0, 1) });
+    let one = write(SamplingParams { logit_bias: vec![(19, 5000.0)], ..drawn(1.0, 1) });
     assert_eq!(one, [19; 40]);
     // All but two tokens are banned, of which one is more frequent than it may be.
     let banned = (0..recipe.config.vocab_size as u32).filter(|id| ![7, 8].contains(id)).collect();
-    let two = write(SamplingOptions { banned, frequency_penalty: 50.0, ..SamplingOptions::default() });
+    let two = write(SamplingParams { banned, frequency_penalty: 50.0, ..SamplingParams::default() });
     assert!(two.windows(2).all(|pair| pair[0] != pair[1]), "they take turns: {two:?}");
 }
 
@@ -173,7 +173,7 @@ fn bans_and_biases_decide() {
 fn options_change_from_text_to_text() {
     let recipe = Recipe::qwen3(92);
     let target = upload(&recipe, &plan(CacheFormat::F16));
-    let fresh = |sampling: &SamplingOptions| {
+    let fresh = |sampling: &SamplingParams| {
         decode(&mut decoder(&target, &draft(&target), options(Method::Pard, 4, sampling)), &[1, 2, 3], 30)
     };
     let all = [drawn(0.0, 0), everything(), drawn(0.8, 5), everything(), drawn(0.0, 0)];
@@ -205,15 +205,15 @@ fn a_text_that_was_cut_goes_on_as_before() {
     }
 }
 
-/// What is not asked for costs nothing: not one dispatch is recorded beside those of a greedy round.
+/// Unused options cost nothing: no dispatch is recorded beyond those of a greedy round.
 #[test]
 fn a_greedy_round_has_no_dispatch_for_options_that_are_not_used() {
     let device = Device::open(&AdapterQuery::default()).expect("an adapter");
     let recipe = Recipe::llama(1);
     let (plan, memory) = (device.default_plan(), Memory::new(recipe.tensors()));
-    let model = Transformer::upload(&device, &plan, &recipe.config, &memory, WeightChoice::Compact, &|_, _| ());
+    let model = Weights::upload(&device, &plan, &recipe.config, &memory, WeightDtype::Compact, &|_, _| ());
     let model = Arc::new(model.expect("upload"));
-    let round = |sampling: &SamplingOptions| -> Vec<String> {
+    let round = |sampling: &SamplingParams| -> Vec<String> {
         let options = DecoderOptions { run_ahead: Some(false), ..options(Method::Pard, 4, sampling) };
         let mut decoder = decoder(&model, &draft(&model), options);
         decoder.start(&[1, 2, 3], &|| true).expect("start");
@@ -221,18 +221,18 @@ fn a_greedy_round_has_no_dispatch_for_options_that_are_not_used() {
         decoder.round().expect("a round");
         let profile = device.end_profile().expect("the profile");
         let kernels = profile.submits.iter().flatten().map(|dispatch| dispatch.kernel.to_owned());
-        // What layers are made of is not in question.
+        // Kernels of the layers are left out.
         let of_layers = ["embedding", "rms_norm", "rope", "attention", "attention_merge"];
         let others = kernels.filter(|kernel| !of_layers.contains(&&kernel[..]) && !kernel.starts_with("matmul"));
         others.collect()
     };
     // Without a temperature nothing is drawn, and nothing left out of the draw.
-    let unused = SamplingOptions { seed: 9, top_k: 5, top_p: 0.5, min_p: 0.5, ..SamplingOptions::default() };
+    let unused = SamplingParams { seed: 9, top_k: 5, top_p: 0.5, min_p: 0.5, ..SamplingParams::default() };
     let greedy = ["inputs", "argmax", "argmax_merge", "inputs", "argmax", "argmax_merge", "accept"];
-    assert_eq!(round(&SamplingOptions::default()), greedy);
+    assert_eq!(round(&SamplingParams::default()), greedy);
     assert_eq!(round(&unused), greedy);
     assert_eq!(round(&drawn(1.0, 9)), greedy, "noise is drawn where the largest is looked for");
-    let truncated = round(&SamplingOptions { temperature: 1.0, ..unused });
+    let truncated = round(&SamplingParams { temperature: 1.0, ..unused });
     assert_eq!(truncated.iter().filter(|kernel| *kernel == "truncation").count(), 2, "{truncated:?}");
     assert_eq!(truncated.len(), greedy.len() + 2, "{truncated:?}");
     // A parallel draft's four rows take turns.

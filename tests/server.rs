@@ -22,14 +22,14 @@ use serde_json::{Value, json};
 use crate::cli::{MODELS, command, name};
 use crate::support::tiny_model::Recipe;
 
-/// How long anything may take.
+/// Timeout of every operation.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server with a small model, on a port of its own.
 pub struct Server {
     child: Child,
     address: Address,
-    /// What it says.
+    /// Lines of its output.
     lines: Mutex<Receiver<String>>,
 }
 
@@ -138,7 +138,7 @@ impl Server {
     }
 }
 
-/// Where a server listens, and how it is spoken to.
+/// Address of a server, and requests to it.
 #[derive(Debug, Clone, Copy)]
 pub struct Address(pub SocketAddr);
 
@@ -297,7 +297,7 @@ fn without_lengths(mut body: &str) -> String {
     whole
 }
 
-/// What a stream says of the answer `index`, put together.
+/// Text of the answer `index`, put together from a stream's events.
 pub fn streamed_text(events: &[Value], index: usize) -> String {
     let choices = events.iter().flat_map(|event| event["choices"].as_array().into_iter().flatten());
     let mine = choices.filter(|choice| choice["index"] == index);

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use pard_engine::gpu::{
-    Composition, Plan, Products, Shaders, UNROLL, UNROLL_BUDGET, compose, shader_names, shader_source,
+    Composition, KernelPlan, MatmulPath, Shaders, UNROLL, UNROLL_BUDGET, compose, shader_names, shader_source,
 };
 use pard_engine::ops::gradients::{AdamWStep, Label, RowLoss};
 use pard_engine::ops::{RoundParams, Session, Step};
@@ -18,7 +18,7 @@ use crate::ops::matmul::GPU_PLANS;
 use crate::support::every_op::build_and_record;
 use crate::support::gpu::{noop, noop_with_cooperative_matrices};
 
-/// What the ops really compile, as the device that compiled it says. Made once for all tests.
+/// Compositions that the ops compile, as the device that compiled them reports. Made once for all tests.
 fn compositions() -> &'static [Composition] {
     static COMPOSITIONS: LazyLock<Vec<Composition>> = LazyLock::new(all_compositions);
     &COMPOSITIONS
@@ -32,7 +32,7 @@ fn all_compositions() -> Vec<Composition> {
     let mut compositions = device.compositions();
     let device = noop_with_cooperative_matrices();
     for tile in [8, 16] {
-        build_and_record(&device, &Plan { products: Products::Cooperative { tile }, ..device.default_plan() });
+        build_and_record(&device, &KernelPlan { products: MatmulPath::Cooperative { tile }, ..device.default_plan() });
     }
     compositions.extend(device.compositions());
     // The noop adapter counts as software; a GPU's products are tiled otherwise.

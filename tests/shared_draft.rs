@@ -4,11 +4,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use pard_engine::decoding::{Draft, MOST_DRAFTS, Method};
+use pard_engine::checkpoint::{DraftFiles, ModelFiles};
+use pard_engine::decoding::{Draft, MAX_DRAFTS, Method};
 use pard_engine::gpu::{Buffer, CacheFormat};
-use pard_engine::model::shared::{MASK_EMBEDDING, VOCABULARY};
-use pard_engine::model::{DraftFiles, ModelFiles, Sequence, Transformer};
-use pard_engine::ops::{Matrix, Role, WeightFormat};
+use pard_engine::model::tied_draft::{MASK_EMBEDDING, VOCABULARY};
+use pard_engine::model::{ModelRunner, Weights};
+use pard_engine::ops::{Matrix, Phase, WeightFormat};
 use pard_engine::{Error, Result};
 use serde_json::{Value, json};
 
@@ -20,7 +21,7 @@ use crate::support::random::Random;
 use crate::support::shared_draft::SharedDraft;
 use crate::support::tiny_model::{Recipe, write_json};
 
-fn draft(model: &Arc<Transformer>) -> Draft {
+fn draft(model: &Arc<Weights>) -> Draft {
     Draft { name: "draft".to_owned(), model: model.clone(), mask: model.config().mask_token }
 }
 
@@ -40,14 +41,14 @@ fn pairs(seed: u64) -> Vec<(Recipe, SharedDraft)> {
 }
 
 /// The logits of `drafts` rows, the last of `known` and masks, and the choices among ids below `limit`.
-fn proposed(model: &Arc<Transformer>, known: &[u32], drafts: usize, mask: u32, limit: usize) -> (Vec<f32>, Vec<u32>) {
+fn proposed(model: &Arc<Weights>, known: &[u32], drafts: usize, mask: u32, limit: usize) -> (Vec<f32>, Vec<u32>) {
     let choices = Buffer::storage(device(), "choices", 128).expect("a small buffer");
-    let sequence = Sequence::new(model, CONTEXT + 2 * MOST_DRAFTS, limit, &choices).expect("a sequence");
+    let sequence = ModelRunner::new(model, CONTEXT + 2 * MAX_DRAFTS, limit, &choices).expect("a sequence");
     let (&last, before) = known.split_last().expect("a known token");
     sequence.prefill(before, 0, &|| true).expect("prefill");
     let mut rows = vec![last];
     rows.resize(drafts, mask);
-    sequence.run(Role::Round, &rows, before.len(), drafts).expect("rows");
+    sequence.run(Phase::Decode, &rows, before.len(), drafts).expect("rows");
     (sequence.logits(drafts).expect("logits"), choices.read(device(), 0, drafts).expect("choices"))
 }
 
@@ -164,7 +165,7 @@ fn what_it_shares_takes_no_memory() {
     }
 }
 
-fn target_and_draft() -> (Arc<Transformer>, SharedDraft) {
+fn target_and_draft() -> (Arc<Weights>, SharedDraft) {
     let recipe = Recipe::llama(53);
     (upload(&recipe, &plan(CacheFormat::F16)), SharedDraft::new(&recipe, 5, None))
 }
@@ -197,7 +198,7 @@ fn what_does_not_fit_the_target_is_refused_with_a_reason() {
         let error = refused(&|files| files.vocabulary = Some(ids.clone())).to_string();
         assert!(error.contains(VOCABULARY) && error.contains(reason), "{error}");
     }
-    let lanes = pard_engine::gpu::Plan { lanes: 2 * plan.lanes, ..plan };
+    let lanes = pard_engine::gpu::KernelPlan { lanes: 2 * plan.lanes, ..plan };
     assert!(matches!(good.upload(&target, &lanes).map(drop), Err(Error::Option { option: "products", .. })));
 }
 
@@ -213,10 +214,7 @@ fn its_folder_opens_beside_a_target_only() {
     let files = SharedDraft::new(&layers, 311, Some(SharedDraft::third(311)));
     let folder = written(&files);
     let error = ModelFiles::open(folder.path()).map(drop).expect_err("no target");
-    assert!(
-        matches!(error, Error::NoEmbeddings { .. }) && error.to_string().contains("-d beside its target"),
-        "{error}"
-    );
+    assert!(matches!(error, Error::NoEmbeddings { .. }) && error.to_string().contains("needs its target's"), "{error}");
 
     let target_folder = tempfile::tempdir().expect("a folder");
     layers.write(target_folder.path());

@@ -9,7 +9,7 @@ const VOCAB: u32 = 7;
 pub const MASK: Token = VOCAB;
 const NEW_TOKENS: usize = 60;
 
-/// How often a draft foresees the target's token.
+/// Quality of a draft: how often it predicts the target's token.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Quality {
     Perfect,

@@ -8,11 +8,11 @@ use candle_core::Device::Cpu;
 use candle_core::{DType, Tensor};
 use fastrand::Rng;
 use pard_engine::Error;
-use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, Drafts, Method, Pool};
-use pard_engine::gpu::{CacheFormat, Plan};
-use pard_engine::model::config::{Config, TargetLayers};
-use pard_engine::model::{PassCost, TARGET_PROJECTION, Transformer};
-use pard_engine::training::{Network, PackedRows, Recipe as NetworkRecipe, Retention};
+use pard_engine::checkpoint::config::{Config, TargetLayers};
+use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, DraftLength, Method, Pool};
+use pard_engine::gpu::{CacheFormat, KernelPlan};
+use pard_engine::model::{PassCost, TARGET_PROJECTION, Weights};
+use pard_engine::training::{CodRetention, Network, NetworkOptions, PackedRows};
 
 use crate::decoding::{CONTEXT, decode, decoder, lengths};
 use crate::support::gpu::{device, plan, upload};
@@ -20,13 +20,13 @@ use crate::support::memory::Memory;
 use crate::support::random::Random;
 use crate::support::shared_draft::SharedDraft;
 use crate::support::tiny_model::{Recipe, Stored};
-use crate::training::candle::{self, Row, Weights};
+use crate::training::candle::{self, Row, Tensors as CandleTensors};
 use crate::training::gradients::{by_candle, compare, recipe_of, samples};
 use crate::training::teacher::weights;
 
 const MASK: u32 = 5;
 
-/// Which layers of targets of three layers are read.
+/// Layers of targets of three layers that are read.
 const LAYERS: [usize; 2] = [0, 2];
 
 /// A target of three layers, and a draft of other layers that reads it.
@@ -48,14 +48,14 @@ impl Pair {
     }
 
     /// Both on the device.
-    fn upload(&self, plan: &Plan) -> (Arc<Transformer>, Draft) {
+    fn upload(&self, plan: &KernelPlan) -> (Arc<Weights>, Draft) {
         let target = upload(&self.target, plan);
         let model = self.draft.upload(&target, plan).expect("a draft");
         let draft = Draft { name: "reader".to_owned(), model, mask: Some(MASK) };
         (target, draft)
     }
 
-    /// What candle has the draft propose after `tokens`, and by how much each is likelier than the next best.
+    /// The draft's proposals after `tokens` by candle, each with the gap between its logit and the next best.
     fn proposals(&self, tokens: &[u32], drafts: usize) -> Vec<(u32, f32)> {
         let of_target = weights(&self.target.tensors());
         let mut of_draft = weights(&self.draft.tensors);
@@ -93,8 +93,8 @@ impl Pair {
     }
 }
 
-/// What a draft keeps of `rows`: the outputs of `layers`, each divided by its root mean square, `[rows, layers · hidden]`.
-fn states(config: &Config, weights: &Weights, rows: &[Row], layers: &[usize]) -> candle_core::Result<Tensor> {
+/// States that a draft keeps of `rows`: outputs of `layers`, each over its root mean square, `[rows, layers · hidden]`.
+fn states(config: &Config, weights: &CandleTensors, rows: &[Row], layers: &[usize]) -> candle_core::Result<Tensor> {
     let ones = Tensor::ones(config.hidden_size, DType::F32, &Cpu)?;
     let mut kept = Vec::new();
     candle::through_layers(config, weights, rows, candle::embedded(weights, rows)?, &mut |layer, hidden| {
@@ -106,8 +106,8 @@ fn states(config: &Config, weights: &Weights, rows: &[Row], layers: &[usize]) ->
     Tensor::cat(&kept, 1)
 }
 
-/// Of `states`, which are of tokens in `[positions, width]`, those that each row reads: of the token before its own if `reads`
-/// says so; else zeros.
+/// The rows of `states`, which holds a row per token in `[positions, width]`, that each row reads: that of the token before
+/// its own if `reads` says so; else zeros.
 fn recalled(states: &Tensor, rows: &[Row], reads: impl Fn(&Row) -> bool) -> candle_core::Result<Tensor> {
     let width = states.dim(1)?;
     let nothing = Tensor::zeros((1, width), DType::F32, &Cpu)?;
@@ -155,7 +155,7 @@ fn it_proposes_what_candle_proposes_from_the_same_states() {
                 let proposals = decoder.proposals().expect("proposals");
                 compared += check(&context, &proposals, &pair.proposals(&before, drafts));
             }
-            // What is kept of the beginning serves another text that begins alike.
+            // States kept of the prefix serve another text that begins alike.
             let other = [&prompt[..13], &Random::new(43).indices(9, 200)].concat();
             decoder.resume(&other, &|| true).expect("another text");
             decoder.round().expect("round");
@@ -175,7 +175,7 @@ fn it_proposes_the_same_in_passes_with_others() {
         .map(|seed| {
             let options = DecoderOptions {
                 method: Method::Pard,
-                drafts: Drafts::Fixed(3),
+                drafts: DraftLength::Fixed(3),
                 context: CONTEXT,
                 run_ahead: Some(false),
                 ..DecoderOptions::default()
@@ -234,7 +234,7 @@ fn its_gradients_are_those_of_candles_autograd() {
         let mut tensors = recipe.tensors();
         tensors.insert(TARGET_PROJECTION.to_owned(), projection(73, config.hidden_size));
         let mask = config.vocab_size as u32 - 1;
-        let retention = Retention { segments: 4, ratio: 0.7, least: 0.2 };
+        let retention = CodRetention { segments: 4, ratio: 0.7, least: 0.2 };
         let parts: Vec<PackedRows> = samples(&mut Random::new(74), config.vocab_size)
             .iter()
             .map(|sample| PackedRows::of(sample, &retention, mask, &mut Rng::with_seed(75)))
@@ -244,7 +244,7 @@ fn its_gradients_are_those_of_candles_autograd() {
         let network = Network::new(
             device(),
             &plan,
-            &NetworkRecipe {
+            &NetworkOptions {
                 teacher: Some(&target),
                 target_layers: &LAYERS,
                 ..recipe_of(&config, &Memory::new(tensors.clone()), mask, packed.rows.len() + 5)

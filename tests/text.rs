@@ -49,7 +49,7 @@ fn llama2_decoder() -> Decoder {
     ]))
 }
 
-/// What the stream gives token by token.
+/// Pieces of the stream, token by token, and their text.
 fn streamed(mut stream: TextStream, tokens: &[u32]) -> (Vec<String>, String) {
     let mut pieces: Vec<String> = tokens.iter().filter_map(|&token| stream.push(token)).collect();
     pieces.extend(stream.flush());
@@ -153,7 +153,7 @@ fn a_text_that_ends_inside_a_character_ends_with_one_replacement() {
     let tokens = tokenizer.encode("a🦀", Special::Keep).expect("encoding");
     let (pieces, _) = streamed(TextStream::new(&tokenizer), &tokens[..4]);
     assert_eq!(pieces, ["a", "\u{FFFD}"]);
-    // What follows a broken character is not lost, nor is it held back for ever.
+    // Text after a broken character is not lost, nor is it held back for ever.
     let broken: Vec<u32> = tokens[1..3].iter().chain(&tokens[..1]).copied().collect();
     let (pieces, _) = streamed(TextStream::new(&tokenizer), &broken);
     assert_eq!(pieces, ["\u{FFFD}a"]);
@@ -364,7 +364,7 @@ fn chat_tokenizer() -> ChatTokenizer {
     }
 }
 
-/// What the whole conversation becomes where nothing is known of its tokens.
+/// Tokens of the whole conversation, encoded from its text alone.
 fn anew(model: &ChatTokenizer, conversation: &Conversation) -> Vec<u32> {
     model.chat_tokens(conversation.messages(), Rendering::default()).expect("the template renders")
 }

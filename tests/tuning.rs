@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use pard_engine::Error;
 use pard_engine::gpu::{AdapterQuery, Composition, Device, Shaders};
-use pard_engine::model::{Measured, Transformer, Tuning, WeightChoice};
+use pard_engine::model::{Measured, Tuning, WeightDtype, Weights};
 
 use crate::support::gpu::{cooperative_plan, device, upload};
 use crate::support::memory::Memory;
@@ -39,7 +39,7 @@ fn a_variant_that_does_not_compile_is_left_out() {
     let recipe = Recipe::qwen3(5);
     let memory = Memory::new(recipe.tensors());
     let plan = device.default_plan();
-    let model = Transformer::upload(&device, &plan, &recipe.config, &memory, WeightChoice::Compact, &|_, _| ());
+    let model = Weights::upload(&device, &plan, &recipe.config, &memory, WeightDtype::Compact, &|_, _| ());
     let mut model = Arc::new(model.expect("upload"));
     let (mut measured, going) = (Measured::default(), Counter::new(5));
     let ended = Tuning::measure_on(&mut model, &mut measured, &|_| going.next()).expect("a measurement");
@@ -58,7 +58,7 @@ fn a_variant_that_costs_the_device_is_left_out_on_the_next_one() {
     let memory = Memory::new(recipe.tensors());
     let load = |device: &Device| {
         let plan = device.default_plan();
-        let model = Transformer::upload(device, &plan, &recipe.config, &memory, WeightChoice::Compact, &|_, _| ());
+        let model = Weights::upload(device, &plan, &recipe.config, &memory, WeightDtype::Compact, &|_, _| ());
         Arc::new(model.expect("upload"))
     };
     let open = || Device::open(&AdapterQuery::default()).expect("an adapter");

@@ -5,10 +5,10 @@ use std::sync::{Arc, LazyLock};
 
 use pard_engine::Error;
 use pard_engine::decoding::{
-    Acceptance, Costs, Decoder, DecoderOptions, Draft, Drafts, Method, SamplingOptions, Speculation,
+    AcceptanceRule, Costs, Decoder, DecoderOptions, Draft, DraftLength, Method, SamplingParams, Speculation,
 };
 use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, is_same_adapter};
-use pard_engine::model::{PassCost, Transformer, WeightChoice};
+use pard_engine::model::{PassCost, WeightDtype, Weights};
 
 use crate::decoding::CONTEXT;
 use crate::support::gpu::{device, plan, upload};
@@ -29,19 +29,19 @@ fn elsewhere() -> &'static Device {
     &DEVICE
 }
 
-fn upload_on(device: &Device, recipe: &Recipe) -> Arc<Transformer> {
+fn upload_on(device: &Device, recipe: &Recipe) -> Arc<Weights> {
     let (plan, files) = (plan(CacheFormat::F16), Memory::new(recipe.tensors()));
-    let model = Transformer::upload(device, &plan, &recipe.config, &files, WeightChoice::Compact, &|_, _| ());
+    let model = Weights::upload(device, &plan, &recipe.config, &files, WeightDtype::Compact, &|_, _| ());
     Arc::new(model.expect("upload"))
 }
 
-fn decoder(target: &Arc<Transformer>, draft: &Arc<Transformer>, options: DecoderOptions) -> Decoder {
+fn decoder(target: &Arc<Weights>, draft: &Arc<Weights>, options: DecoderOptions) -> Decoder {
     let draft = Draft { name: "draft".to_owned(), model: draft.clone(), mask: Some(MASK) };
     Decoder::new(target, Some(&draft), options).expect("a decoder")
 }
 
-fn options(method: Method, drafts: usize, sampling: &SamplingOptions) -> DecoderOptions {
-    let (drafts, sampling) = (Drafts::Fixed(drafts), sampling.clone());
+fn options(method: Method, drafts: usize, sampling: &SamplingParams) -> DecoderOptions {
+    let (drafts, sampling) = (DraftLength::Fixed(drafts), sampling.clone());
     // Rounds of one device would know less than those of two.
     DecoderOptions { method, drafts, context: CONTEXT, sampling, run_ahead: Some(false), ..DecoderOptions::default() }
 }
@@ -56,10 +56,10 @@ fn rounds(decoder: &mut Decoder, prompt: &[u32], count: usize) -> Vec<(Vec<u32>,
     (0..count).map(|_| round()).collect()
 }
 
-fn samplings() -> Vec<SamplingOptions> {
-    let greedy = SamplingOptions::default();
-    let drawn = SamplingOptions { temperature: 0.8, seed: 7, top_k: 40, top_p: 0.95, ..greedy.clone() };
-    let penalties = SamplingOptions {
+fn samplings() -> Vec<SamplingParams> {
+    let greedy = SamplingParams::default();
+    let drawn = SamplingParams { temperature: 0.8, seed: 7, top_k: 40, top_p: 0.95, ..greedy.clone() };
+    let penalties = SamplingParams {
         repetition_penalty: 1.3,
         presence_penalty: 0.2,
         frequency_penalty: 0.4,
@@ -67,7 +67,7 @@ fn samplings() -> Vec<SamplingOptions> {
         banned: vec![11],
         ..greedy.clone()
     };
-    let both = SamplingOptions { temperature: 1.0, seed: 3, ..penalties.clone() };
+    let both = SamplingParams { temperature: 1.0, seed: 3, ..penalties.clone() };
     vec![greedy, drawn, penalties, both]
 }
 
@@ -114,8 +114,8 @@ fn a_draft_elsewhere_catches_up() {
     for sampling in samplings() {
         let options = |method, drafts| DecoderOptions { drafts, ..options(method, 0, &sampling) };
         let prompt = Random::new(6).indices(12, recipe.config.vocab_size);
-        let mut alone = decoder(&target, &target, options(Method::Ar, Drafts::Fixed(0)));
-        let mut auto = decoder(&target, &draft, options(Method::Pard, Drafts::Auto));
+        let mut alone = decoder(&target, &target, options(Method::Ar, DraftLength::Fixed(0)));
+        let mut auto = decoder(&target, &draft, options(Method::Pard, DraftLength::Auto));
         auto.set_costs(Costs { target: steep.clone(), draft: steep.clone() });
         auto.start(&prompt, &|| true).expect("start");
         alone.start(&prompt, &|| true).expect("start");
@@ -157,8 +157,9 @@ fn a_crossing_counts_in_choosing_k() {
     let target = upload(&recipe, &plan(CacheFormat::F16));
     // Passes of a microsecond: no crossing is worth them.
     let flat = |seconds| PassCost::from_points(&[(1, seconds)]);
-    let speculation = |draft: &Arc<Transformer>| {
-        let options = DecoderOptions { drafts: Drafts::Auto, ..options(Method::Pard, 0, &SamplingOptions::default()) };
+    let speculation = |draft: &Arc<Weights>| {
+        let options =
+            DecoderOptions { drafts: DraftLength::Auto, ..options(Method::Pard, 0, &SamplingParams::default()) };
         let mut decoder = decoder(&target, draft, options);
         decoder.set_costs(Costs { target: flat(1e-6), draft: flat(1e-7) });
         decoder.speculation().expect("K is chosen")
@@ -179,7 +180,7 @@ fn what_a_draft_shares_is_copied_to_its_device() {
             let there = files.upload_on(elsewhere(), &target, &plan).expect("a draft");
             assert!(there.bytes() > here.bytes(), "the copies are its own");
             let prompt = Random::new(9).indices(20, vocab);
-            let greedy = SamplingOptions::default();
+            let greedy = SamplingParams::default();
             let [one, two] = [&here, &there]
                 .map(|draft| rounds(&mut decoder(&target, draft, options(Method::Pard, 5, &greedy)), &prompt, 6));
             assert_eq!(two, one, "{:?}", recipe.config.family);
@@ -193,16 +194,16 @@ fn what_cannot_cross_is_refused() {
     let target = upload(&recipe, &plan(CacheFormat::F16));
     let model = upload_on(elsewhere(), &recipe);
     let draft = Draft { name: "draft".to_owned(), model: model.clone(), mask: Some(MASK) };
-    let drawn = SamplingOptions { temperature: 0.7, ..SamplingOptions::default() };
-    let rejecting = |sampling: &SamplingOptions| DecoderOptions {
-        acceptance: Acceptance::Rejection,
+    let drawn = SamplingParams { temperature: 0.7, ..SamplingParams::default() };
+    let rejecting = |sampling: &SamplingParams| DecoderOptions {
+        acceptance: AcceptanceRule::Rejection,
         ..options(Method::Pard, 3, sampling)
     };
     let refused = Decoder::new(&target, Some(&draft), rejecting(&drawn)).map(drop);
     let is_named = |error: &Error| matches!(error, Error::Option { option: "acceptance", reason } if reason.contains("two devices"));
     assert!(refused.as_ref().is_err_and(is_named), "{refused:?}");
     // Without draws there is nothing to reject by; what comes later is refused later.
-    let mut greedy = decoder(&target, &model, rejecting(&SamplingOptions::default()));
+    let mut greedy = decoder(&target, &model, rejecting(&SamplingParams::default()));
     assert!(greedy.set_sampling(drawn.clone()).as_ref().is_err_and(is_named));
     assert!(Decoder::new(&target, Some(&draft), DecoderOptions { method: Method::Ar, ..rejecting(&drawn) }).is_ok());
 
@@ -219,7 +220,7 @@ fn a_lost_draft_device_is_an_error() {
     let target = upload(&recipe, &plan(CacheFormat::F16));
     let lost = open();
     let mut decoder =
-        decoder(&target, &upload_on(&lost, &recipe), options(Method::Pard, 4, &SamplingOptions::default()));
+        decoder(&target, &upload_on(&lost, &recipe), options(Method::Pard, 4, &SamplingParams::default()));
     decoder.start(&[3, 1, 4, 1, 5], &|| true).expect("start");
     decoder.round().expect("a round");
     lost.destroy();

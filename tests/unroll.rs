@@ -7,7 +7,7 @@ use crate::ops::attention::gpu_plan;
 use crate::support::every_op::build_and_record;
 use crate::support::gpu::noop;
 
-/// What becomes of `body` in a function, under the prelude N = 3, M = 2.
+/// Result of unrolling `body` in a function, under the prelude N = 3, M = 2.
 fn unrolled(body: &str, budget: u32) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     let text = format!(
@@ -23,7 +23,7 @@ fn unrolled(body: &str, budget: u32) -> String {
     text
 }
 
-/// How many loops `text` has.
+/// Number of loops in `text`.
 fn loops(text: &str) -> usize {
     text.matches("for (").count()
 }
@@ -73,7 +73,7 @@ fn other_loops_stay_as_they_are() {
     }
 }
 
-/// How many accesses of functions' arrays have an index that is known only when they run.
+/// Number of accesses to functions' arrays whose index is known only at run time.
 fn dynamic_indices(composition: &Composition, budget: u32) -> usize {
     let constants = [&composition.constants[..], &[(UNROLL, budget)]].concat();
     let text = compose(&Shaders::default(), &composition.files, &constants).expect("known files");
@@ -97,7 +97,7 @@ fn dynamic_indices(composition: &Composition, budget: u32) -> usize {
 #[test]
 fn products_and_attention_index_no_registers_once_written_out() {
     let device = noop();
-    // What a GPU runs: with a CPU's plan a lane holds more sums than any GPU has registers.
+    // Uses a GPU's plan: with a CPU's, a lane holds more sums than any GPU has registers.
     build_and_record(&device, &gpu_plan(CacheFormat::F16));
     let kernels = ["matmul_rows", "matmul_tile", "attention"];
     let compositions = device.compositions();

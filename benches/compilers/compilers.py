@@ -52,7 +52,7 @@ STATISTICS = {
 }
 # Files that tell kernels of one name apart, by their folder; others are the same for all.
 SHOWN = ("weights", "finish", "cache", "slice", "input", "moments", "noise", "choice", "rope_norm", "x", "rows")
-HIDDEN = ("weights/quantised", "weights/unscaled", "weights/six_bits", "weights/integer", "finish/store", "input/storage", "cache/keys")
+HIDDEN = ("weights/quantised", "weights/unscaled", "weights/six_bits", "weights/integer", "epilogue/store", "input/storage", "cache/keys")
 # Constants that follow from others, or that no one chooses.
 QUIET = ("CHUNK_PIECES", "CHUNK_WORDS", "SPLIT")
 

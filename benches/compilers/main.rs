@@ -1,13 +1,14 @@
-//! What the engine has an adapter's driver compile, and what it then dispatches: the half of `./run compilers` that asks the
-//! engine. README.md beside this file has the whole.
+//! Has an adapter's driver compile the engine's kernels and records their dispatches: the half of `./run compilers`
+//! that asks the engine. README.md beside this file describes the whole.
 //!
 //!     compilers FOLDER SHADERS [alternatives] [every] [float | int16 | int8]
 //!     compilers FOLDER FILE.wgsl ..
 //!
-//! Runs under the Vulkan layer of record.c, which writes modules and dispatches to FOLDER. For the first form this program
-//! adds what they are: `kernels.jsonl`, a line for each module with its shader files and constants; `uses.jsonl`, a line for
-//! each operation of a model with its dispatches; `adapter.json`; and the text of each kernel. Shaders come from the folder
-//! SHADERS, so that editing them rebuilds nothing. The second form compiles single shaders, named in `files.jsonl`.
+//! Runs under the Vulkan layer of record.c, which writes modules and dispatches to FOLDER. For the first form this
+//! program adds `kernels.jsonl`, a line for each module with its shader files and constants; `uses.jsonl`, a line for
+//! each operation of a model with its dispatches; `adapter.json`; and the text of each kernel. Shaders come from the
+//! folder SHADERS, so that editing them rebuilds nothing. The second form compiles single shaders, named in
+//! `files.jsonl`.
 
 #[path = "../../tests/support/every_op.rs"]
 mod every_op;
@@ -29,7 +30,7 @@ mod ops {
 use std::error::Error;
 use std::path::Path;
 
-use pard_engine::gpu::{AdapterQuery, Device, Plan, Products, QuantisedChoice, Shaders};
+use pard_engine::gpu::{AdapterQuery, Device, KernelPlan, MatmulPath, QuantisedChoice, Shaders};
 use pard_engine::model::LoadOptions;
 
 use recorder::Recorder;
@@ -65,9 +66,13 @@ fn all(folder: &Path, shaders: &Path, words: &[String]) -> Result<(), Box<dyn Er
     if has("alternatives") {
         recorder.choice = "tuner";
         shapes::candidates(&mut recorder, &device, &plan)?;
-        if let (Some(tile), Products::Plain) = (device.cooperative_tile(), plan.products) {
+        if let (Some(tile), MatmulPath::Plain) = (device.cooperative_tile(), plan.products) {
             recorder.choice = "cooperative";
-            shapes::products(&mut recorder, &device, &Plan { products: Products::Cooperative { tile }, ..plan })?;
+            shapes::products(
+                &mut recorder,
+                &device,
+                &KernelPlan { products: MatmulPath::Cooperative { tile }, ..plan },
+            )?;
         }
     }
     if has("every") {

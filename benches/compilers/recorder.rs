@@ -1,4 +1,4 @@
-//! What the layer of record.c wrote down, matched with what the engine was asked for.
+//! Matches the log of record.c's layer with the operations that were asked of the engine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -6,14 +6,14 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use pard_engine::gpu::{Composition, Device, Pass, Plan, Shaders, compose};
+use pard_engine::gpu::{Composition, Device, KernelPlan, Pass, Shaders, compose};
 use serde_json::{Map, Value, json};
 
 /// Collects dispatches by operation, and modules by composition.
 pub struct Recorder {
     folder: PathBuf,
     shaders: Shaders,
-    /// How far `log` was read.
+    /// Bytes of `log` that were read.
     read: u64,
     /// Compiles what cannot be told apart otherwise.
     spare: Device,
@@ -21,7 +21,7 @@ pub struct Recorder {
     modules: BTreeMap<String, Composition>,
     known: BTreeSet<Composition>,
     uses: Vec<Value>,
-    /// How the kernels that are recorded come to be chosen: `default` where nobody asks for anything.
+    /// The reason for the choice of the recorded kernels: `default` where nothing is asked for.
     pub choice: &'static str,
 }
 
@@ -135,7 +135,7 @@ impl Recorder {
     }
 
     /// Writes down all that was found.
-    pub fn finish(mut self, device: &Device, plan: &Plan) -> Result<(), Box<dyn Error>> {
+    pub fn finish(mut self, device: &Device, plan: &KernelPlan) -> Result<(), Box<dyn Error>> {
         self.learn(device)?;
         let mut choices: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for used in &self.uses {

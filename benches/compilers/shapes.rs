@@ -3,18 +3,18 @@
 
 use std::error::Error;
 
-use pard_engine::gpu::{Buffer, Device, Pass, Plan};
+use pard_engine::gpu::{Buffer, Device, KernelPlan, Pass};
 use pard_engine::ops::{
-    Accept, Argmax, Attention, AttentionScratch, AttentionShape, Draw, DrawParams, Embedding, Finish, Inputs, KvCache,
-    LogProbabilities, MOST_ROWS, Matmul, Matrix, Penalties, PenaltyTerms, Probabilities, Rejection, RejectionTerms,
-    RmsNorm, Role, Rope, RopeGains, RoundBuffers, RoundParams, RowSet, Rows, Step, Tensor, Truncation, TruncationTerms,
-    Variant, WeightFormat, Whose,
+    Accept, Argmax, Attention, AttentionScratch, AttentionShape, BuildInputs, Draw, DrawParams, Embedding, Epilogue,
+    KvCache, LogProbabilities, MAX_ROWS, Matmul, Matrix, ModelRole, Penalties, PenaltyTerms, Phase, Probabilities,
+    Rejection, RejectionTerms, RmsNorm, Rope, RopeGains, RoundBuffers, RoundParams, RowRange, Rows, Step, Tensor,
+    Truncation, TruncationTerms, Variant, WeightFormat,
 };
 use serde_json::json;
 
 use super::recorder::Recorder;
 
-/// What decides the kernels of a model.
+/// Properties of a model that determine its kernels.
 struct Model {
     name: &'static str,
     layers: usize,
@@ -22,7 +22,7 @@ struct Model {
     heads: AttentionShape,
     feed_forward: usize,
     vocabulary: usize,
-    /// Whether queries and keys are normalised by head.
+    /// `true` if queries and keys are normalised by head.
     head_norm: bool,
 }
 
@@ -83,8 +83,8 @@ struct Place {
     /// Weight rows of an output: 2 for gate and up.
     pair: usize,
     adds: bool,
-    row_set: RowSet,
-    /// How many the model has.
+    row_set: RowRange,
+    /// Number of such matrices in the model.
     count: usize,
 }
 
@@ -97,7 +97,7 @@ impl Model {
             columns,
             pair: 1,
             adds: false,
-            row_set: RowSet::All,
+            row_set: RowRange::All,
             count: self.layers,
         };
         [
@@ -105,7 +105,7 @@ impl Model {
             Place { adds: true, ..place("output", [self.hidden, attended]) },
             Place { pair: 2, ..place("gate_up", [self.feed_forward, self.hidden]) },
             Place { adds: true, ..place("down", [self.hidden, self.feed_forward]) },
-            Place { row_set: RowSet::Outputs, count: 1, ..place("head", [self.vocabulary, self.hidden]) },
+            Place { row_set: RowRange::Outputs, count: 1, ..place("head", [self.vocabulary, self.hidden]) },
         ]
     }
 }
@@ -113,7 +113,7 @@ impl Model {
 type Done = Result<(), Box<dyn Error>>;
 
 /// Everything, as it is chosen where nobody asks for anything.
-pub fn models(recorder: &mut Recorder, device: &Device, plan: &Plan) -> Done {
+pub fn models(recorder: &mut Recorder, device: &Device, plan: &KernelPlan) -> Done {
     products(recorder, device, plan)?;
     for model in &MODELS {
         attention(recorder, device, plan, model)?;
@@ -124,11 +124,11 @@ pub fn models(recorder: &mut Recorder, device: &Device, plan: &Plan) -> Done {
 }
 
 /// The products of all models, with every format that the width allows.
-pub fn products(recorder: &mut Recorder, device: &Device, plan: &Plan) -> Done {
+pub fn products(recorder: &mut Recorder, device: &Device, plan: &KernelPlan) -> Done {
     each_product(recorder, device, plan, |recorder, op, place, what| {
-        let rounds = ROWS.map(|rows| (Role::Round, rows));
-        // Of a prompt only the last row's logits are wanted.
-        let prompt = (place.row_set == RowSet::All).then_some((Role::Prompt, PROMPT_ROWS));
+        let rounds = ROWS.map(|rows| (Phase::Decode, rows));
+        // A prompt needs only the logits of its last row.
+        let prompt = (place.row_set == RowRange::All).then_some((Phase::Prefill, PROMPT_ROWS));
         for (role, rows) in rounds.into_iter().chain(prompt) {
             let what = what(role, rows);
             recorder.op(device, what, |pass| op.encode(pass, role, rows))?;
@@ -137,24 +137,24 @@ pub fn products(recorder: &mut Recorder, device: &Device, plan: &Plan) -> Done {
     })
 }
 
-/// What the tuner tries in place of them.
-pub fn candidates(recorder: &mut Recorder, device: &Device, plan: &Plan) -> Done {
+/// The variants that the tuner tries in place of them.
+pub fn candidates(recorder: &mut Recorder, device: &Device, plan: &KernelPlan) -> Done {
     each_product(recorder, device, plan, |recorder, op, place, what| {
         for rows in ROWS {
             for variant in Variant::candidates([plan.lanes, plan.slices], rows, place.pair as u32) {
-                recorder.op(device, what(Role::Round, rows), |pass| op.encode_as(pass, variant, rows))?;
+                recorder.op(device, what(Phase::Decode, rows), |pass| op.encode_as(pass, variant, rows))?;
             }
         }
         Ok(())
     })
 }
 
-type Describe<'a> = dyn Fn(Role, usize) -> serde_json::Value + 'a;
+type Describe<'a> = dyn Fn(Phase, usize) -> serde_json::Value + 'a;
 
 fn each_product(
     recorder: &mut Recorder,
     device: &Device,
-    plan: &Plan,
+    plan: &KernelPlan,
     record: impl Fn(&mut Recorder, &Matmul, &Place, &Describe) -> Done,
 ) -> Done {
     let step = Buffer::shared::<Step>(device, "step")?;
@@ -168,9 +168,9 @@ fn each_product(
             let x = Tensor::new(device, "x", PROMPT_ROWS, columns)?;
             let y = Tensor::new(device, "y", PROMPT_ROWS, outputs)?;
             let finish = match (pair, place.adds) {
-                (2, _) => Finish::Swiglu,
-                (_, true) => Finish::Add,
-                (_, false) => Finish::Store,
+                (2, _) => Epilogue::Swiglu,
+                (_, true) => Epilogue::Add,
+                (_, false) => Epilogue::Store,
             };
             let op = Matmul::new(device, plan, &step, &matrix, [&x, &y], finish, place.row_set)?;
             let weight_rows = matrix.rows();
@@ -189,15 +189,15 @@ fn each_product(
     Ok(())
 }
 
-fn role_name(role: Role) -> &'static str {
+fn role_name(role: Phase) -> &'static str {
     match role {
-        Role::Round => "round",
-        Role::Prompt => "prompt",
+        Phase::Decode => "round",
+        Phase::Prefill => "prompt",
     }
 }
 
 /// Rotary embedding and attention, of one sequence and of a batch, over a part of the keys and over all positions.
-fn attention(recorder: &mut Recorder, device: &Device, plan: &Plan, model: &Model) -> Done {
+fn attention(recorder: &mut Recorder, device: &Device, plan: &KernelPlan, model: &Model) -> Done {
     let shape = model.heads;
     let width = shape.heads * shape.head_dim;
     let (step, batch) = (Buffer::shared::<Step>(device, "step")?, Rows::buffer(device)?);
@@ -215,36 +215,36 @@ fn attention(recorder: &mut Recorder, device: &Device, plan: &Plan, model: &Mode
         })
     };
     let one = Rows::One(&step);
-    for (rows, counts) in [(one, &ROWS[..]), (Rows::Many { step: &step, batch: &batch }, &[8, MOST_ROWS][..])] {
+    for (rows, counts) in [(one, &ROWS[..]), (Rows::Many { step: &step, batch: &batch }, &[8, MAX_ROWS][..])] {
         let rope = Rope::new(device, rows, &shape, &angles, [&qkv, &query], &cache, gains())?;
         let op = Attention::new(device, plan, rows, &shape, None, &cache, &scratch, [&query, &out])?;
         for &count in counts {
-            let what = describe("rope", Role::Round, count, POSITIONS);
+            let what = describe("rope", Phase::Decode, count, POSITIONS);
             recorder.op(device, what, |pass| {
                 rope.encode(pass, count);
                 Ok(())
             })?;
             for end in [plan.key_split as usize, POSITIONS] {
-                let what = describe("attention", Role::Round, count, end);
-                recorder.op(device, what, |pass| op.encode(pass, Role::Round, count, end))?;
+                let what = describe("attention", Phase::Decode, count, end);
+                recorder.op(device, what, |pass| op.encode(pass, Phase::Decode, count, end))?;
             }
         }
     }
     let op = Attention::new(device, plan, one, &shape, None, &cache, &scratch, [&query, &out])?;
-    let what = describe("attention", Role::Prompt, PROMPT_ROWS, POSITIONS);
-    recorder.op(device, what, |pass| op.encode(pass, Role::Prompt, PROMPT_ROWS, POSITIONS))?;
+    let what = describe("attention", Phase::Prefill, PROMPT_ROWS, POSITIONS);
+    recorder.op(device, what, |pass| op.encode(pass, Phase::Prefill, PROMPT_ROWS, POSITIONS))?;
     Ok(device.wait()?)
 }
 
 /// Embedding and normalisation.
-fn between(recorder: &mut Recorder, device: &Device, plan: &Plan, model: &Model) -> Done {
-    let (hidden, rows) = (model.hidden, MOST_ROWS);
+fn between(recorder: &mut Recorder, device: &Device, plan: &KernelPlan, model: &Model) -> Done {
+    let (hidden, rows) = (model.hidden, MAX_ROWS);
     let step = Buffer::shared::<Step>(device, "step")?;
-    let ids = Buffer::storage(device, "ids", 4 * MOST_ROWS as u64)?;
-    let tensor = || Tensor::new(device, "rows", MOST_ROWS, hidden);
+    let ids = Buffer::storage(device, "ids", 4 * MAX_ROWS as u64)?;
+    let tensor = || Tensor::new(device, "rows", MAX_ROWS, hidden);
     let (x, y, gain) = (tensor()?, tensor()?, Tensor::new(device, "gain", 1, hidden)?);
     let describe = |op: &str| json!({ "op": op, "model": model.name, "role": "round", "rows": rows });
-    for row_set in [RowSet::All, RowSet::Outputs] {
+    for row_set in [RowRange::All, RowRange::Outputs] {
         let op = RmsNorm::new(device, &step, [&x, &y], &gain, 1e-6, row_set)?;
         recorder.op(device, describe("rms_norm"), |pass| {
             op.encode(pass, rows);
@@ -252,7 +252,7 @@ fn between(recorder: &mut Recorder, device: &Device, plan: &Plan, model: &Model)
         })?;
     }
     for planes in [1, 2] {
-        let op = RmsNorm::quantising(device, &step, [&x, &y], &gain, 1e-6, RowSet::All, Some(planes))?;
+        let op = RmsNorm::quantising(device, &step, [&x, &y], &gain, 1e-6, RowRange::All, Some(planes))?;
         recorder.op(device, describe("rms_norm with integers"), |pass| {
             op.encode(pass, rows);
             Ok(())
@@ -275,7 +275,7 @@ fn choices(recorder: &mut Recorder, device: &Device, model: &Model) -> Done {
     let (vocabulary, rows, drafts) = (model.vocabulary, 17, 16);
     let step = Buffer::shared::<Step>(device, "step")?;
     let words = |count: usize| Buffer::storage(device, "words", 4 * count as u64);
-    let tensor = || Tensor::new(device, "rows", MOST_ROWS, vocabulary);
+    let tensor = || Tensor::new(device, "rows", MAX_ROWS, vocabulary);
     let (logits, adjusted, draft) = (tensor()?, tensor()?, tensor()?);
     let [session, tokens, proposals, chosen, record] =
         [words(3)?, words(POSITIONS)?, words(32)?, words(32)?, words(1000)?];
@@ -320,8 +320,8 @@ fn choices(recorder: &mut Recorder, device: &Device, model: &Model) -> Done {
     let buffers =
         RoundBuffers { session: &session, tokens: &tokens, proposals: &proposals, choices: &chosen, record: &record };
     let params = RoundParams { drafts, mask: 5, parallel: 1, pass_index: 0, rows: rows as u32, slot: 0 };
-    for whose in [Whose::Draft, Whose::Target] {
-        let inputs = Inputs::new(device, whose, params, buffers, &step, &ids)?;
+    for whose in [ModelRole::Draft, ModelRole::Target] {
+        let inputs = BuildInputs::new(device, whose, params, buffers, &step, &ids)?;
         op("inputs", &|pass| inputs.encode(pass))?;
     }
     let accept = Accept::new(device, params, buffers)?;

@@ -1,9 +1,9 @@
 //! `attention` and `attention_merge`: a few rows at the end of contexts of several lengths, and a chunk of a prompt.
 
 use pard_engine::Result;
-use pard_engine::gpu::{Buffer, CacheFormat, Pass, Plan};
-use pard_engine::model::config::Config;
-use pard_engine::ops::{Attention, AttentionScratch, AttentionShape, KvCache, Role, Rope, Tensor};
+use pard_engine::checkpoint::config::Config;
+use pard_engine::gpu::{Buffer, CacheFormat, KernelPlan, Pass};
+use pard_engine::ops::{Attention, AttentionScratch, AttentionShape, KvCache, Phase, Rope, Tensor};
 
 use crate::bench::{Bench, Case, PROMPT_ROWS, cold_copies};
 use crate::oracle::attention as oracle;
@@ -16,14 +16,14 @@ const CONTEXTS: [usize; 3] = [256, 1024, 4096];
 /// All contexts.
 pub fn all(bench: &Bench, config: &Config) -> Result<()> {
     let both = "attention + attention_merge";
-    let kinds = [(both, Role::Round, 1), (both, Role::Round, 9), ("attention", Role::Prompt, PROMPT_ROWS)];
+    let kinds = [(both, Phase::Decode, 1), (both, Phase::Decode, 9), ("attention", Phase::Prefill, PROMPT_ROWS)];
     let wanted: Vec<_> = kinds.into_iter().filter(|(kernel, ..)| bench.wants(kernel)).collect();
     if wanted.is_empty() {
         return Ok(());
     }
     for context in CONTEXTS {
         for cache in [CacheFormat::F16, CacheFormat::Q8_0] {
-            attention(bench, &Plan { cache, ..bench.plan }, config, context, &wanted)?;
+            attention(bench, &KernelPlan { cache, ..bench.plan }, config, context, &wanted)?;
         }
     }
     Ok(())
@@ -31,10 +31,10 @@ pub fn all(bench: &Bench, config: &Config) -> Result<()> {
 
 fn attention(
     bench: &Bench,
-    plan: &Plan,
+    plan: &KernelPlan,
     config: &Config,
     context: usize,
-    wanted: &[(&'static str, Role, usize)],
+    wanted: &[(&'static str, Phase, usize)],
 ) -> Result<()> {
     let (device, width) = (&bench.device, config.query_size());
     let shape = AttentionShape { heads: config.heads, kv_heads: config.kv_heads, head_dim: config.head_dim };
@@ -49,11 +49,11 @@ fn attention(
         .map(|cache| Attention::new(device, plan, &bench.step, &shape, None, cache, &scratch, [&query, &out]))
         .collect::<Result<Vec<_>>>()?;
     let attentions = &attentions;
-    let case = |&(kernel, role, rows): &(&'static str, Role, usize)| Case {
+    let case = |&(kernel, role, rows): &(&'static str, Phase, usize)| Case {
         kernel,
         what: format!(
             "context {context}, {}, {} cache",
-            if role == Role::Prompt { "prompt" } else { "round" },
+            if role == Phase::Prefill { "prompt" } else { "round" },
             plan.cache.name()
         ),
         rows,
@@ -85,7 +85,7 @@ fn attention(
 /// Caches that `rope` has filled with the keys and values of `qkv`, turned by angles of 0.
 fn filled_caches(
     bench: &Bench,
-    plan: &Plan,
+    plan: &KernelPlan,
     shape: &AttentionShape,
     context: usize,
     qkv: &[f32],

@@ -1,31 +1,31 @@
-//! How a kernel is timed: as many dispatches in one submit as take a while, several submits, those of comparable cases
-//! taking turns, and the median of them, since machines are noisy. A time includes recording and submitting its
-//! dispatch; `accept`, one invocation, shows how little or much that is.
+//! Timing of kernels: enough dispatches in one submit to take a while, several submits, with comparable cases taking
+//! turns, and the median of them, since machines are noisy. A time includes recording and submitting its dispatch;
+//! `accept`, one invocation, shows how much that is.
 
 use std::time::Instant;
 
 use pard_engine::Result;
-use pard_engine::gpu::{AdapterQuery, Buffer, Device, Pass, Plan};
-use pard_engine::ops::{COLD_BYTES, MOST_ROWS, Step, Tensor, Yardstick};
+use pard_engine::gpu::{AdapterQuery, Buffer, Device, KernelPlan, Pass};
+use pard_engine::ops::{COLD_BYTES, MAX_ROWS, PeakProbe, Step, Tensor};
 
 use crate::comparison;
 use crate::oracle::Expected;
 
 /// Copies of something small: no model has more layers.
-const MOST_COPIES: u64 = 256;
-/// How long one submit should take at least, in seconds.
+const MAX_COPIES: u64 = 256;
+/// Shortest duration of one submit, in seconds.
 const SUBMIT_SECONDS: f64 = 0.02;
 /// The most dispatches in one submit.
-pub const MOST_REPETITIONS: usize = 1 << 16;
+pub const MAX_REPETITIONS: usize = 1 << 16;
 /// Timed submits of each case.
 const SUBMITS: usize = 7;
 
 /// Rows of a chunk of a prompt.
 pub const PROMPT_ROWS: usize = 256;
 
-/// How many copies of `bytes` it takes that the first is in no cache when its turn comes again.
+/// The number of copies of `bytes` bytes after which the first is in no cache when its turn comes again.
 pub fn cold_copies(bytes: u64) -> usize {
-    COLD_BYTES.div_ceil(bytes).min(MOST_COPIES) as usize
+    COLD_BYTES.div_ceil(bytes).min(MAX_COPIES) as usize
 }
 
 /// Records the repetition of the given number.
@@ -47,11 +47,11 @@ pub struct Case<'a> {
     pub what: String,
     /// Rows of activations.
     pub rows: usize,
-    /// What the operation must read and write, were nothing read twice.
+    /// Bytes that the operation must read and write, were nothing read twice.
     pub bytes: usize,
     /// Additions and multiplications.
     pub flops: usize,
-    /// What is written to the device before each submit, and where.
+    /// A buffer, and the bytes written to it before each submit.
     pub state: (&'a Buffer, Vec<u8>),
     /// Records one dispatch.
     pub record: Record<'a>,
@@ -60,7 +60,7 @@ pub struct Case<'a> {
 /// The device under test and the yardstick.
 pub struct Bench {
     pub device: Device,
-    pub plan: Plan,
+    pub plan: KernelPlan,
     /// The step that all cases share.
     pub step: Buffer,
     filter: String,
@@ -69,14 +69,14 @@ pub struct Bench {
 
 /// The engine's yardstick, checked, and the variant of it that reads fastest here.
 struct Reader {
-    yardstick: Yardstick,
+    yardstick: PeakProbe,
     variant: usize,
 }
 
 impl Reader {
-    fn new(device: &Device, plan: &Plan) -> Result<Reader> {
+    fn new(device: &Device, plan: &KernelPlan) -> Result<Reader> {
         let word = |index: u64| index.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17);
-        let mut reader = Reader { yardstick: Yardstick::new(device, plan, word)?, variant: 0 };
+        let mut reader = Reader { yardstick: PeakProbe::new(device, plan, word)?, variant: 0 };
         let words = reader.yardstick.source_bytes() / 8;
         let fold =
             |words: std::ops::Range<u64>| words.map(word).fold(0, |sum, word| sum ^ word as u32 ^ (word >> 32) as u32);
@@ -131,7 +131,7 @@ impl Bench {
         Ok(Bench { yardstick: Reader::new(&device, &plan)?, plan, device, step, filter })
     }
 
-    /// Whether `kernel` is to be timed.
+    /// Returns `true` if `kernel` is to be timed.
     pub fn wants(&self, kernel: &str) -> bool {
         kernel.contains(&self.filter)
     }
@@ -152,12 +152,12 @@ impl Bench {
 
     /// `values` as rows of `width`, with as much room as the ops ask for.
     pub fn tensor(&self, width: usize, values: &[f32]) -> Result<Tensor> {
-        let tensor = Tensor::new(&self.device, "input", MOST_ROWS.max(values.len() / width), width)?;
+        let tensor = Tensor::new(&self.device, "input", MAX_ROWS.max(values.len() / width), width)?;
         tensor.buffer.write(&self.device, 0, values);
         Ok(tensor)
     }
 
-    /// What `case` leaves in the first `count` values of `output`, which holds NaN before.
+    /// Runs `case` and returns the first `count` values of `output`, which holds NaN before.
     pub fn result<T: bytemuck::AnyBitPattern>(&self, case: &Case, output: &Buffer, count: usize) -> Result<Vec<T>> {
         output.write(&self.device, 0, &vec![u32::MAX; output.bytes() as usize / 4]);
         self.submit(case, 0, 1)?;
@@ -177,7 +177,7 @@ impl Bench {
         let turns: Vec<&Case> = std::iter::once(&yardstick).chain(cases).collect();
         let mut counts = vec![1; turns.len()];
         for (case, count) in turns.iter().zip(&mut counts) {
-            while self.submit(case, 0, *count)? < SUBMIT_SECONDS && *count < MOST_REPETITIONS {
+            while self.submit(case, 0, *count)? < SUBMIT_SECONDS && *count < MAX_REPETITIONS {
                 *count *= 2;
             }
         }

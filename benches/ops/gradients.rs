@@ -1,10 +1,10 @@
 //! `input_gradient` and `weight_gradient` on the matrices of a layer, beside the product that they belong to.
 
 use pard_engine::Result;
+use pard_engine::checkpoint::config::Config;
 use pard_engine::gpu::Pass;
-use pard_engine::model::config::Config;
 use pard_engine::ops::gradients::{Accumulate, InputGradient, WeightGradient};
-use pard_engine::ops::{Finish, Matmul, Matrix, Role, RowSet, Tensor, WeightFormat};
+use pard_engine::ops::{Epilogue, Matmul, Matrix, Phase, RowRange, Tensor, WeightFormat};
 
 use crate::bench::{Bench, Case, each};
 use crate::matmul::weights;
@@ -32,14 +32,14 @@ fn gradients(bench: &Bench, name: &str, [outputs, columns]: [usize; 2]) -> Resul
     if !bench.wants("input_gradient") && !bench.wants("weight_gradient") {
         return Ok(());
     }
-    let (device, row_set) = (&bench.device, RowSet::All);
+    let (device, row_set) = (&bench.device, RowRange::All);
     let mut random = Random::new(11);
     let [x_values, dy_values] = [columns, outputs].map(|width| random.normals(ROWS * width, 1.0));
     let (x, dy) = (bench.tensor(columns, &x_values)?, bench.tensor(outputs, &dy_values)?);
     let (y, dx) = (Tensor::new(device, "y", ROWS, outputs)?, Tensor::new(device, "dx", ROWS, columns)?);
     let matrix = Matrix::upload(device, &bench.plan, name, WeightFormat::F32, [outputs, columns], &weights)?;
     let dw = matrix.gradients(device)?;
-    let product = Matmul::new(device, &bench.plan, &bench.step, &matrix, [&x, &y], Finish::Store, row_set)?;
+    let product = Matmul::new(device, &bench.plan, &bench.step, &matrix, [&x, &y], Epilogue::Store, row_set)?;
     let by_input = InputGradient::new(device, &bench.step, &matrix, [&dy, &dx], Accumulate::Store, row_set)?;
     let by_weights = WeightGradient::new(device, &bench.step, &matrix, [&x, &dy], &dw)?;
     let case = |kernel, record| Case {
@@ -77,6 +77,6 @@ fn gradients(bench: &Bench, name: &str, [outputs, columns]: [usize; 2]) -> Resul
     let expected = weight_gradient(&x_values, &first, [CHECKED, columns], &before);
     bench.check(&weight_case, &zeros.read_rows(device)?[..CHECKED * columns], &expected);
 
-    let tile = case("matmul_tile", Box::new(|pass, _| product.encode(pass, Role::Prompt, ROWS)));
+    let tile = case("matmul_tile", Box::new(|pass, _| product.encode(pass, Phase::Prefill, ROWS)));
     bench.time(&[tile, input_case, weight_case])
 }

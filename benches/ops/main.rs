@@ -27,7 +27,7 @@ mod rows;
 
 use pard_engine::Result;
 
-/// What can be asked for: the files of shaders/ that are kernels.
+/// Kernels to choose from: the files of shaders/ that are kernels.
 const KERNELS: [&str; 15] = [
     "embedding",
     "rms_norm",

@@ -4,9 +4,9 @@
 use std::ops::Range;
 
 use pard_engine::Result;
-use pard_engine::gpu::{Plan, QuantisedProducts};
-use pard_engine::model::config::Config;
-use pard_engine::ops::{Finish, MOST_ROWS, Matmul, Matrix, QuantiseRows, Role, RowSet, Tensor, WeightFormat};
+use pard_engine::checkpoint::config::Config;
+use pard_engine::gpu::{KernelPlan, QuantisedProducts};
+use pard_engine::ops::{Epilogue, MAX_ROWS, Matmul, Matrix, Phase, QuantiseRows, RowRange, Tensor, WeightFormat};
 
 use crate::bench::{Bench, Case, PROMPT_ROWS, cold_copies, each};
 use crate::oracle;
@@ -58,8 +58,8 @@ fn integer(bench: &Bench, name: &str, [outputs, depth]: [usize; 2]) -> Result<()
     if !rounding && !multiplying {
         return Ok(());
     }
-    let (device, format, most) = (&bench.device, WeightFormat::Q8_0, MOST_ROWS);
-    let plan = Plan { quantised: QuantisedProducts::Integer { planes: 2 }, ..bench.plan };
+    let (device, format, most) = (&bench.device, WeightFormat::Q8_0, MAX_ROWS);
+    let plan = KernelPlan { quantised: QuantisedProducts::Integer { planes: 2 }, ..bench.plan };
     let input = Random::new(2).normals(most * depth, 1.0);
     let (x, y) = (bench.tensor(depth, &input)?, Tensor::new(device, "output", most, outputs)?);
     let quantise = &QuantiseRows::new(device, &x, 2)?;
@@ -82,7 +82,7 @@ fn integer(bench: &Bench, name: &str, [outputs, depth]: [usize; 2]) -> Result<()
     let matmuls = (0..cold_copies((outputs * format.row_bytes(depth)) as u64))
         .map(|_| {
             let matrix = Matrix::upload(device, &plan, name, format, [outputs, depth], &weights)?;
-            Matmul::new(device, &plan, &bench.step, &matrix, [&x, &y], Finish::Store, RowSet::All)
+            Matmul::new(device, &plan, &bench.step, &matrix, [&x, &y], Epilogue::Store, RowRange::All)
         })
         .collect::<Result<Vec<_>>>()?;
     let cases = ROW_COUNTS.map(|rows| Case {
@@ -94,7 +94,7 @@ fn integer(bench: &Bench, name: &str, [outputs, depth]: [usize; 2]) -> Result<()
         state: bench.at(0, rows),
         record: Box::new({
             let matmuls = &matmuls;
-            move |pass, repetition| matmuls[repetition % matmuls.len()].encode(pass, Role::Round, rows)
+            move |pass, repetition| matmuls[repetition % matmuls.len()].encode(pass, Phase::Decode, rows)
         }),
     });
     let mut row = vec![0.0; depth];
@@ -118,19 +118,19 @@ fn integer(bench: &Bench, name: &str, [outputs, depth]: [usize; 2]) -> Result<()
 }
 
 fn product(bench: &Bench, name: &str, [outputs, depth]: [usize; 2], format: WeightFormat) -> Result<()> {
-    let rounds = ROW_COUNTS.map(|rows| ("matmul_rows", Role::Round, rows));
+    let rounds = ROW_COUNTS.map(|rows| ("matmul_rows", Phase::Decode, rows));
     // The head is never asked for a whole prompt.
-    let prompt = (name != "head").then_some(("matmul_tile", Role::Prompt, PROMPT_ROWS));
+    let prompt = (name != "head").then_some(("matmul_tile", Phase::Prefill, PROMPT_ROWS));
     let wanted: Vec<_> = rounds.into_iter().chain(prompt).filter(|(kernel, ..)| bench.wants(kernel)).collect();
     let Some(most) = wanted.iter().map(|&(.., rows)| rows).max() else { return Ok(()) };
 
     let device = &bench.device;
     let input = Random::new(2).normals(most * depth, 1.0);
-    let (x, y) = (bench.tensor(depth, &input)?, Tensor::new(device, "output", most.max(MOST_ROWS), outputs)?);
+    let (x, y) = (bench.tensor(depth, &input)?, Tensor::new(device, "output", most.max(MAX_ROWS), outputs)?);
     let matmuls = (0..cold_copies((outputs * format.row_bytes(depth)) as u64))
         .map(|_| {
             let matrix = Matrix::upload(device, &bench.plan, name, format, [outputs, depth], &weights)?;
-            Matmul::new(device, &bench.plan, &bench.step, &matrix, [&x, &y], Finish::Store, RowSet::All)
+            Matmul::new(device, &bench.plan, &bench.step, &matrix, [&x, &y], Epilogue::Store, RowRange::All)
         })
         .collect::<Result<Vec<_>>>()?;
     let cases: Vec<Case> = wanted

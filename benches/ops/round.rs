@@ -2,9 +2,9 @@
 
 use pard_engine::Result;
 use pard_engine::gpu::Buffer;
-use pard_engine::ops::{Accept, Inputs, RoundBuffers, RoundParams, Session, Step, Whose};
+use pard_engine::ops::{Accept, BuildInputs, ModelRole, RoundBuffers, RoundParams, Session, Step};
 
-use crate::bench::{Bench, Case, MOST_REPETITIONS, each};
+use crate::bench::{Bench, Case, MAX_REPETITIONS, each};
 use crate::oracle;
 
 /// Tokens of a draft.
@@ -37,7 +37,7 @@ impl Buffers {
     fn new(bench: &Bench) -> Result<Buffers> {
         let device = &bench.device;
         // Each repetition of `accept` commits a round more.
-        let tokens: Vec<u32> = (0..SESSION.tokens + (MOST_REPETITIONS * (DRAFTS + 1)) as u32).collect();
+        let tokens: Vec<u32> = (0..SESSION.tokens + (MAX_REPETITIONS * (DRAFTS + 1)) as u32).collect();
         Ok(Buffers {
             session: Buffer::with_values(device, "session", &[SESSION])?,
             tokens: Buffer::with_values(device, "tokens", &tokens)?,
@@ -69,13 +69,13 @@ pub fn inputs(bench: &Bench) -> Result<()> {
     let target_ids = [known(SESSION.target_rows..SESSION.tokens), proposals()].concat();
     let ids = Buffer::storage(device, "ids", 64 * 4)?;
     for (whose, start, outputs, expected) in [
-        (Whose::Draft, SESSION.draft_rows, DRAFTS, draft_ids),
-        (Whose::Target, SESSION.target_rows, DRAFTS + 1, target_ids),
+        (ModelRole::Draft, SESSION.draft_rows, DRAFTS, draft_ids),
+        (ModelRole::Target, SESSION.target_rows, DRAFTS + 1, target_ids),
     ] {
         let rows = expected.len();
         let params =
             RoundParams { drafts: DRAFTS as u32, mask: MASK, parallel: 1, pass_index: 0, rows: rows as u32, slot: 0 };
-        let op = Inputs::new(device, whose, params, buffers.all(), &bench.step, &ids)?;
+        let op = BuildInputs::new(device, whose, params, buffers.all(), &bench.step, &ids)?;
         let case = Case {
             record: each(|pass| op.encode(pass)),
             ..case("inputs", &format!("{whose:?}"), rows, rows * 8 + size_of::<Step>() + 12, &buffers.session)

@@ -1,11 +1,11 @@
 //! The kernels that take each row by itself: `embedding`, `rms_norm`, `remember` and `recall`, `rope`, `argmax`.
 
 use pard_engine::Result;
+use pard_engine::checkpoint::config::Config;
 use pard_engine::gpu::Buffer;
-use pard_engine::model::config::Config;
 use pard_engine::ops::{
-    Argmax, AttentionShape, Embedding, KvCache, MOST_ROWS, Matrix, Recall, Remember, RmsNorm, Rope, RopeGains, RowSet,
-    States, Tensor, WeightFormat,
+    Argmax, AttentionShape, Embedding, HiddenStates, KvCache, LoadHidden, MAX_ROWS, Matrix, RmsNorm, Rope, RopeGains,
+    RowRange, StoreHidden, Tensor, WeightFormat,
 };
 
 use crate::bench::{Bench, Case, PROMPT_ROWS, each};
@@ -59,7 +59,7 @@ pub fn rms_norm(bench: &Bench, config: &Config) -> Result<()> {
     let (input, gain) = (random.normals(PROMPT_ROWS * width, 1.0), random.normals(width, 1.0));
     let (x, y) = (bench.tensor(width, &input)?, Tensor::new(&bench.device, "y", PROMPT_ROWS, width)?);
     let gains = Tensor::vector(&bench.device, "gain", &gain)?;
-    let op = &RmsNorm::new(&bench.device, &bench.step, [&x, &y], &gains, epsilon, RowSet::All)?;
+    let op = &RmsNorm::new(&bench.device, &bench.step, [&x, &y], &gains, epsilon, RowRange::All)?;
     let cases = ROW_COUNTS.map(|rows| Case {
         kernel: "rms_norm",
         what: format!("width {width}"),
@@ -76,7 +76,7 @@ pub fn rms_norm(bench: &Bench, config: &Config) -> Result<()> {
     bench.time(&cases)
 }
 
-/// What a draft keeps of four layers of its target and reads back, each row at the position behind the last one's.
+/// States of four layers of its target that a draft stores and reads back, each row at the position behind the last.
 pub fn target_states(bench: &Bench, config: &Config) -> Result<()> {
     if !bench.wants("remember") && !bench.wants("recall") {
         return Ok(());
@@ -86,11 +86,11 @@ pub fn target_states(bench: &Bench, config: &Config) -> Result<()> {
     let input = Random::new(7).normals(PROMPT_ROWS * width, 1.0);
     let x = bench.tensor(width, &input)?;
     let y = Tensor::new(device, "y", PROMPT_ROWS + 1, LAYERS * width)?;
-    let states = States::new(device, PROMPT_ROWS, LAYERS, width)?;
+    let states = HiddenStates::new(device, PROMPT_ROWS, LAYERS, width)?;
     let session = Buffer::with_values(device, "session", &[PROMPT_ROWS as u32; 3])?;
-    let keep = (0..LAYERS).map(|layer| Remember::new(device, &bench.step, 0, &x, epsilon, &states, layer));
+    let keep = (0..LAYERS).map(|layer| StoreHidden::new(device, &bench.step, 0, &x, epsilon, &states, layer));
     let keep = &keep.collect::<Result<Vec<_>>>()?;
-    let read = &Recall::new(device, &bench.step, 0, &session, &states, &y)?;
+    let read = &LoadHidden::new(device, &bench.step, 0, &session, &states, &y)?;
     let what = format!("{LAYERS} layers of width {width}");
     let kept = ROW_COUNTS.map(|rows| Case {
         kernel: "remember",
@@ -185,11 +185,11 @@ pub fn argmax(bench: &Bench, config: &Config) -> Result<()> {
         return Ok(());
     }
     let (device, vocab) = (&bench.device, config.vocab_size);
-    let input = Random::new(8).normals(MOST_ROWS * vocab, 1.0);
+    let input = Random::new(8).normals(MAX_ROWS * vocab, 1.0);
     let logits = bench.tensor(vocab, &input)?;
-    let choices = Buffer::storage(device, "choices", MOST_ROWS as u64 * 4)?;
+    let choices = Buffer::storage(device, "choices", MAX_ROWS as u64 * 4)?;
     let op = &Argmax::new(device, &bench.step, &logits, vocab, None, &choices)?;
-    let cases = [1, 9, MOST_ROWS].map(|rows| Case {
+    let cases = [1, 9, MAX_ROWS].map(|rows| Case {
         kernel,
         what: format!("vocabulary of {vocab}"),
         rows,

@@ -1,4 +1,4 @@
-//! What the oracles stand on, as the tests have it.
+//! Dependencies of the oracles, shared with the tests.
 
 #[path = "../../tests/support/random.rs"]
 pub mod random;

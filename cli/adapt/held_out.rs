@@ -35,10 +35,9 @@ impl HeldOut {
         let name = folder.to_str().context("the folder's name is no UTF-8")?;
         let draft = Model::load_draft(device, name, target, LoadOptions::default())?;
         let draft = Draft::new(&draft, target, None)?;
-        let reached =
-            acceptance(&target.transformer, &draft, &self.prompts, &target.text.stop_tokens, MEASURED, &|| {
-                !interrupt::requested()
-            })?;
+        let reached = acceptance(&target.weights, &draft, &self.prompts, &target.text.stop_tokens, MEASURED, &|| {
+            !interrupt::requested()
+        })?;
         let shares: Vec<_> = reached.accepted.iter().map(|share| format!("{:.0}", 100.0 * share)).collect();
         Ok(format!(
             "held out: {:.2} tokens per round, accepted {} % by position",

@@ -1,4 +1,4 @@
-//! What a teacher says to files of prompts, written once, beside the draft.
+//! A teacher's responses to files of prompts, written once, beside the draft.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::AdaptArguments;
 use crate::args::{MemoryArguments, RespondArguments};
-use crate::output::Talk;
+use crate::output::Verbosity;
 use crate::{interrupt, prompt, respond};
 
 /// The teacher's responses, in the draft's folder.
@@ -14,7 +14,7 @@ const RESPONSES: &str = "responses.jsonl";
 
 /// The files to learn from: those of `arguments`, with the teacher's responses in the place of files of prompts alone.
 /// Nothing if Ctrl-C came before all were written.
-pub fn complete(arguments: &AdaptArguments, talk: Talk) -> anyhow::Result<Option<Vec<PathBuf>>> {
+pub fn complete(arguments: &AdaptArguments, talk: Verbosity) -> anyhow::Result<Option<Vec<PathBuf>>> {
     let Some(teacher) = &arguments.teacher else { return Ok(Some(arguments.data.clone())) };
     let (mut prompts, mut files) = (Vec::new(), Vec::new());
     for path in &arguments.data {
@@ -35,7 +35,7 @@ pub fn complete(arguments: &AdaptArguments, talk: Talk) -> anyhow::Result<Option
         temperature: Some(arguments.temperature),
         seed: arguments.seed,
         max_tokens: arguments.seq_len,
-        parallel: pard_engine::ops::MOST_ROWS as u8,
+        parallel: pard_engine::ops::MAX_ROWS as u8,
         thinking: None,
         memory: MemoryArguments::default(),
         device: arguments.device.clone(),
@@ -45,7 +45,7 @@ pub fn complete(arguments: &AdaptArguments, talk: Talk) -> anyhow::Result<Option
     Ok((!interrupt::requested()).then_some(files))
 }
 
-/// Whether the first line of `path` is a prompt without a response. Files are of one kind.
+/// Returns `true` if the first line of `path` is a prompt without a response. A file does not mix the two.
 fn holds_prompts(path: &Path) -> anyhow::Result<bool> {
     let text = prompt::read_text(path)?;
     let Some(line) = text.lines().find(|line| !line.trim().is_empty()) else { return Ok(false) };

@@ -1,4 +1,4 @@
-//! What the bench has to say: speeds, acceptance, and whether the tokens are AR's.
+//! Report of the bench: speeds, acceptance rates, and whether the tokens are AR's.
 
 use pard_engine::decoding::{Decoder, Method, Statistics};
 use serde_json::{Value, json};
@@ -41,7 +41,7 @@ impl Run {
     }
 }
 
-/// Where an answer first differs from AR's.
+/// First position at which an answer differs from AR's.
 struct Difference {
     prompt: usize,
     position: usize,
@@ -57,7 +57,7 @@ pub struct Report<'a> {
 }
 
 impl Report<'_> {
-    /// Whether every method wrote AR's tokens.
+    /// Returns `true` if every method wrote AR's tokens.
     pub fn is_lossless(&self) -> bool {
         self.runs.iter().all(|run| self.difference(run).is_none())
     }
@@ -98,7 +98,7 @@ impl Report<'_> {
     }
 
     fn heading(&self) -> String {
-        let transformer = &self.models.target.transformer;
+        let transformer = &self.models.target.weights;
         let drafted = match self.draft {
             None => String::new(),
             Some(name) => format!(", drafted for by {name}"),
@@ -159,11 +159,11 @@ impl Report<'_> {
         output::table(&rows)
     }
 
-    /// How often the proposal at each position was accepted, for methods that propose.
+    /// Acceptance rate of the proposals at each position, for methods that propose.
     fn acceptance(&self) -> Option<String> {
         let speculative: Vec<&Run> = self.runs.iter().filter(|run| run.method() != Method::Ar).collect();
         let row = |name: &str, cells: Vec<String>| [vec![name.to_owned()], cells].concat();
-        let positions = (1..=self.most_drafts()).map(|position| position.to_string()).collect();
+        let positions = (1..=self.max_drafts()).map(|position| position.to_string()).collect();
         let mut rows = vec![row("accepted at", positions)];
         rows.extend(speculative.iter().map(|run| {
             let shares = run.statistics.accepted_per_position();
@@ -199,7 +199,7 @@ impl Report<'_> {
     }
 
     /// The longest draft of all rounds.
-    fn most_drafts(&self) -> usize {
+    fn max_drafts(&self) -> usize {
         self.runs.iter().map(|run| run.statistics.accepted_per_position().len()).max().unwrap_or(0)
     }
 
@@ -212,7 +212,7 @@ impl Report<'_> {
         Some(run.tokens_per_second() / self.reference()?.tokens_per_second())
     }
 
-    /// Where the tokens of `run` first differ from AR's, if they do.
+    /// First position at which the tokens of `run` differ from AR's, if any.
     fn difference(&self, run: &Run) -> Option<Difference> {
         let mut pairs = run.outputs.iter().zip(&self.reference()?.outputs).enumerate();
         let (prompt, (own, reference)) = pairs.find(|(_, (own, reference))| own != reference)?;

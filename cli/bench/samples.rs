@@ -1,4 +1,4 @@
-//! What the tests of raw speed have to say: llama-bench's table, and its fields as CSV and JSON, which scripts know.
+//! Report of the tests of raw speed: llama-bench's table, and its fields as CSV and JSON, which scripts know.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,7 +28,7 @@ impl Samples {
     }
 }
 
-/// What was tested.
+/// The model under test.
 pub struct Subject<'a> {
     pub model: &'a Model,
     pub path: PathBuf,
@@ -65,9 +65,9 @@ impl Subject<'_> {
         self.line(&[model, size, params, backend, samples.test.name(), format!("{mean:.2} ± {deviation:.2}")])
     }
 
-    /// What stands below the table.
+    /// The line below the table.
     pub fn markdown_ending(&self) -> String {
-        let transformer = &self.model.transformer;
+        let transformer = &self.model.weights;
         format!("\npard {}; {}; {}", env!("CARGO_PKG_VERSION"), transformer.device().name(), transformer.plan())
     }
 
@@ -99,7 +99,7 @@ impl Subject<'_> {
 
     /// llama-bench's names where it has one; the medians, the kernels and the context are ours.
     fn fields(&self, samples: &Samples) -> Vec<(&'static str, Value)> {
-        let transformer = &self.model.transformer;
+        let transformer = &self.model.weights;
         let (times, speeds) = (samples.nanoseconds(), samples.tokens_per_second());
         let (mean_time, time_deviation) = mean_and_deviation(&times);
         let (mean_speed, speed_deviation) = mean_and_deviation(&speeds);
@@ -133,7 +133,7 @@ impl Subject<'_> {
 
     /// The cells that all tests share.
     fn cells(&self) -> [String; 4] {
-        let transformer = &self.model.transformer;
+        let transformer = &self.model.weights;
         let name = self.model.name().replace('|', "\\|");
         [name, size(transformer.bytes()), count(self.parameters), transformer.device().backend().to_owned()]
     }

@@ -11,10 +11,10 @@ use pard_engine::decoding::{Decoder, DecoderOptions};
 use super::samples::{Samples, Subject};
 use crate::args::{BenchArguments, Format, TestArguments};
 use crate::load::Files;
-use crate::output::{self, Talk};
+use crate::output::{self, Verbosity};
 use crate::{inspect, interrupt};
 
-/// What is timed.
+/// A test of raw speed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Test {
     /// Reading this many tokens.
@@ -42,7 +42,7 @@ impl Test {
 
 /// Runs the command.
 pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
-    let talk = Talk::unless(arguments.quiet);
+    let talk = Verbosity::unless(arguments.quiet);
     let tests = tests(&arguments.tests);
     let files = Files::open(&arguments.models, false, talk)?;
     // Either kind of test holds one token more than its name says: what is chosen at last, or what stands at first.
@@ -58,7 +58,7 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
 
     interrupt::listen()?;
     let begin = models.target.text.begin_token().unwrap_or(0);
-    let prompt = random_tokens(needed, models.target.transformer.config().vocab_size);
+    let prompt = random_tokens(needed, models.target.weights.config().vocab_size);
     let subject = Subject { model: &models.target, path, parameters, context };
     let format = arguments.format().unwrap_or(Format::Markdown);
     let bar = talk.bar(String::new(), "{msg} {wide_bar} {pos}/{len}");
@@ -119,7 +119,7 @@ fn sample(
     Ok(Some(Samples::new(test, times.split_off(1))))
 }
 
-/// How long the test takes; none if Ctrl-C ended it.
+/// Runs the test and returns its duration; none if Ctrl-C ended it.
 fn time(decoder: &mut Decoder, test: Test, start: &[u32]) -> pard_engine::Result<Option<Duration>> {
     let keep_going = || !interrupt::requested();
     let mut begin = Instant::now();

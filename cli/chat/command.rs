@@ -1,4 +1,4 @@
-//! What a line of a chat asks for.
+//! Parsing of the lines of a chat.
 
 /// A command, as `/help` lists it.
 pub struct Known {
@@ -23,10 +23,10 @@ pub const COMMANDS: [Known; 8] = [
     known("/exit", "", "end the chat, as Ctrl-D does"),
 ];
 
-/// What a line asks for.
+/// A line of a chat, parsed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line<'a> {
-    /// Nothing.
+    /// A blank line.
     Empty,
     /// An answer.
     Say(&'a str),

@@ -17,14 +17,14 @@ use super::command::COMMANDS;
 use crate::output;
 
 /// Lines kept in the history's file.
-const MOST_HISTORY: usize = 1000;
+const MAX_HISTORY: usize = 1000;
 
-/// Where lines come from.
+/// Source of the lines.
 pub enum Lines {
     /// A terminal, with editing and a history.
     Terminal {
         editor: Box<Editor<Slash, FileHistory>>,
-        /// Where the history is kept.
+        /// File that keeps the history.
         history: Option<PathBuf>,
     },
     /// Anything else.
@@ -37,7 +37,7 @@ impl Lines {
         if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
             return Ok(Lines::Pipe);
         }
-        let config = Config::builder().max_history_size(MOST_HISTORY)?.auto_add_history(false).build();
+        let config = Config::builder().max_history_size(MAX_HISTORY)?.auto_add_history(false).build();
         let mut editor = Editor::with_config(config).context("cannot use the terminal")?;
         editor.set_helper(Some(Slash));
         if let Some(path) = &history {
@@ -50,7 +50,7 @@ impl Lines {
         Ok(Lines::Terminal { editor: Box::new(editor), history })
     }
 
-    /// Whether somebody sits there.
+    /// Returns `true` if the lines come from a terminal.
     pub fn is_terminal(&self) -> bool {
         matches!(self, Lines::Terminal { .. })
     }
@@ -68,7 +68,7 @@ fn edited(editor: &mut Editor<Slash, FileHistory>, history: Option<&Path>) -> an
     loop {
         match editor.readline("> ") {
             Ok(line) => {
-                // That a line is not kept is no reason to lose it.
+                // A failure to save the line must not lose it.
                 if !line.trim().is_empty() && editor.add_history_entry(&line).is_ok_and(|added| added) {
                     let _ = history.map(|path| editor.append_history(path));
                 }

@@ -1,6 +1,6 @@
 //! The report of `pard fit`, as text and as JSON.
 
-use pard_engine::model::{Need, WeightChoice};
+use pard_engine::model::{MemoryEstimate, WeightDtype};
 use pard_engine::ops::WeightFormat;
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ pub fn as_text(fit: &Fit) -> String {
         Some(draft) => format!("{target}, drafted for by {draft}"),
     };
     let mut parts = vec![
-        format!("{models}: {}, {}\n{adapter}; {plan}", way_name(fit.options.weights), shares(&fit.formats)),
+        format!("{models}: {}, {}\n{adapter}; {plan}", way_name(fit.options.dtype), shares(&fit.formats)),
         needs(fit),
         verdict(fit),
         ways(fit),
@@ -23,11 +23,11 @@ pub fn as_text(fit: &Fit) -> String {
     parts.join("\n\n")
 }
 
-/// What is needed, of what and for what.
+/// Table of the memory needed: weights, caches and scratch of each model.
 fn needs(fit: &Fit) -> String {
     let mut rows = vec![vec![String::new()]];
     rows[0].extend(["weights", "caches", "scratch", "in all"].map(str::to_owned));
-    let row = |name: &str, need: &Need| {
+    let row = |name: &str, need: &MemoryEstimate| {
         let sizes = [need.weights, need.caches, need.scratch, need.total()].map(output::bytes);
         std::iter::once(name.to_owned()).chain(sizes).collect::<Vec<_>>()
     };
@@ -44,7 +44,7 @@ fn needs(fit: &Fit) -> String {
     )
 }
 
-/// Whether it fits, and into what.
+/// Verdict on whether the models fit, with the memory needed and available.
 fn verdict(fit: &Fit) -> String {
     let mut verdict = one_verdict(&fit.needed(), fit.memory, fit.fits, fit.obstacle.as_deref());
     if let (Some((adapter, memory)), Some(need)) = (&fit.elsewhere, &fit.draft_need) {
@@ -54,7 +54,7 @@ fn verdict(fit: &Fit) -> String {
     verdict
 }
 
-fn one_verdict(need: &Need, memory: Memory, fits: Option<bool>, obstacle: Option<&str>) -> String {
+fn one_verdict(need: &MemoryEstimate, memory: Memory, fits: Option<bool>, obstacle: Option<&str>) -> String {
     let needed = output::bytes(need.total());
     let Memory { report, limit } = memory;
     let size = |bytes: Option<u64>, what: &str| bytes.map(|bytes| format!("{} {what}", output::bytes(bytes)));
@@ -121,13 +121,13 @@ fn speeds(speed: &Speed) -> String {
 }
 
 /// The options that ask for it.
-fn way_name(weights: WeightChoice) -> String {
+fn way_name(weights: WeightDtype) -> String {
     match weights {
-        WeightChoice::Compact => "as stored".to_owned(),
-        WeightChoice::Bf16 => "--weights bf16".to_owned(),
-        WeightChoice::F32 => "--weights f32".to_owned(),
-        WeightChoice::Quantised { layers, ends: WeightFormat::Q8_0 } => format!("--quantize {}", layers.name()),
-        WeightChoice::Quantised { layers, ends } => {
+        WeightDtype::Compact => "as stored".to_owned(),
+        WeightDtype::Bf16 => "--weights bf16".to_owned(),
+        WeightDtype::F32 => "--weights f32".to_owned(),
+        WeightDtype::Quantised { layers, ends: WeightFormat::Q8_0 } => format!("--quantize {}", layers.name()),
+        WeightDtype::Quantised { layers, ends } => {
             format!("--quantize {} --quantize-ends {}", layers.name(), ends.name())
         }
     }
@@ -143,8 +143,8 @@ fn shares(formats: &[(WeightFormat, u64)]) -> String {
 }
 
 pub fn as_json(fit: &Fit) -> Value {
-    let need = |need: &Need| {
-        let Need { weights, caches, scratch } = need;
+    let need = |need: &MemoryEstimate| {
+        let MemoryEstimate { weights, caches, scratch } = need;
         json!({ "weights": weights, "caches": caches, "scratch": scratch, "total": need.total() })
     };
     let way = |way: &Way| {
@@ -163,7 +163,7 @@ pub fn as_json(fit: &Fit) -> Value {
         "adapter": fit.adapter,
         "kernels": fit.plan.to_string(),
         "context": fit.context,
-        "weights": way_name(fit.options.weights),
+        "weights": way_name(fit.options.dtype),
         "formats": fit.formats.iter().map(|(format, weights)| json!({ "format": format.name(), "parameters": weights })).collect::<Vec<_>>(),
         "cache": fit.plan.cache.name(),
         "target_bytes": need(&fit.need),

@@ -1,30 +1,30 @@
-//! Where models go, and what they need there: known before they are uploaded.
+//! Placement of models on devices, and the memory they need there, known before anything is uploaded.
 
 use pard_engine::Result;
 use pard_engine::decoding::Decoder;
-use pard_engine::gpu::{Device, Plan};
-use pard_engine::model::{Blueprint, Need, Sequence};
+use pard_engine::gpu::{Device, KernelPlan};
+use pard_engine::model::{MemoryEstimate, MemoryPlan, ModelRunner};
 
 use crate::args::ModelArguments;
 
 /// The devices of target and draft.
-pub struct Sites {
+pub struct Placement {
     pub device: Device,
-    pub plan: Plan,
+    pub plan: KernelPlan,
     /// The draft's, if it is another.
-    pub draft: Option<(Device, Plan)>,
+    pub draft: Option<(Device, KernelPlan)>,
 }
 
-impl Sites {
+impl Placement {
     /// Opens the draft's device, if there is a draft and it has one of its own.
-    pub fn open(device: &Device, arguments: &ModelArguments, has_draft: bool) -> Result<Sites> {
+    pub fn open(device: &Device, arguments: &ModelArguments, has_draft: bool) -> Result<Placement> {
         let options = arguments.memory.load_options();
         let other = if has_draft { arguments.open_draft_device(device)? } else { device.clone() };
         let draft = match other.is_same(device) {
             true => None,
             false => Some((other.clone(), options.plan(&other)?)),
         };
-        Ok(Sites { device: device.clone(), plan: options.plan(device)?, draft })
+        Ok(Placement { device: device.clone(), plan: options.plan(device)?, draft })
     }
 
     /// The device that the draft goes to.
@@ -32,26 +32,28 @@ impl Sites {
         self.draft.as_ref().map_or(&self.device, |(device, _)| device)
     }
 
-    fn draft_plan(&self) -> &Plan {
+    fn draft_plan(&self) -> &KernelPlan {
         self.draft.as_ref().map_or(&self.plan, |(_, plan)| plan)
     }
 }
 
-/// What models will be on their devices.
+/// Memory plans of the models.
 pub struct Blueprints {
-    pub target: Blueprint,
+    pub target: MemoryPlan,
     /// The draft, if it is another model.
-    pub draft: Option<Blueprint>,
+    pub draft: Option<MemoryPlan>,
     pub drafts_for_itself: bool,
 }
 
 impl Blueprints {
     /// Checks that no cache for `context` tokens is too large for a kernel.
     ///
-    /// **Errors**: [`pard_engine::Error::Limit`].
-    pub fn check_bindings(&self, sites: &Sites, context: usize) -> Result<()> {
-        let check = |device: &Device, plan: &Plan, model: &Blueprint| {
-            Sequence::check(device, plan, model.config(), Decoder::positions(context))
+    /// # Errors
+    ///
+    /// [`pard_engine::Error::Limit`].
+    pub fn check_bindings(&self, sites: &Placement, context: usize) -> Result<()> {
+        let check = |device: &Device, plan: &KernelPlan, model: &MemoryPlan| {
+            ModelRunner::check(device, plan, model.config(), Decoder::positions(context))
         };
         check(&sites.device, &sites.plan, &self.target)?;
         self.drafter().map_or(Ok(()), |draft| check(sites.draft_device(), sites.draft_plan(), draft))
@@ -59,8 +61,10 @@ impl Blueprints {
 
     /// Refuses what surely finds no room on the target's device, of which `limit` bytes may be taken, or on the draft's.
     ///
-    /// **Errors**: [`pard_engine::Error::DoesNotFit`].
-    pub fn check_memory(&self, sites: &Sites, context: usize, limit: Option<u64>) -> Result<()> {
+    /// # Errors
+    ///
+    /// [`pard_engine::Error::DoesNotFit`].
+    pub fn check_memory(&self, sites: &Placement, context: usize, limit: Option<u64>) -> Result<()> {
         let hint = match self.draft {
             Some(_) => "a shorter context (-c), fewer bits (--quantize q4_k, --cache) or a smaller draft (-d)",
             None => "a shorter context (-c), fewer bits (--quantize q4_k, --cache) or a smaller model",
@@ -73,18 +77,18 @@ impl Blueprints {
     }
 
     /// The model that drafts.
-    fn drafter(&self) -> Option<&Blueprint> {
+    fn drafter(&self) -> Option<&MemoryPlan> {
         self.draft.as_ref().or(Some(&self.target).filter(|_| self.drafts_for_itself))
     }
 
-    /// What the target needs with a context of `context` tokens.
-    pub fn target_need(&self, sites: &Sites, context: usize) -> Need {
+    /// Memory that the target needs with a context of `context` tokens.
+    pub fn target_need(&self, sites: &Placement, context: usize) -> MemoryEstimate {
         self.target.need(&sites.device, &sites.plan, Decoder::positions(context))
     }
 
-    /// What the draft needs, if there is one, beside the target or where it is alone. A target that drafts for itself has its
-    /// weights once on a device; what a draft shares with a target on another is copied.
-    pub fn draft_need(&self, sites: &Sites, context: usize) -> Option<Need> {
+    /// Memory that the draft needs, if there is one, on the target's device or its own. A target that drafts for itself has
+    /// its weights once on a device; tensors that a draft shares with a target on another device are copied.
+    pub fn draft_need(&self, sites: &Placement, context: usize) -> Option<MemoryEstimate> {
         let (device, plan, positions) = (sites.draft_device(), sites.draft_plan(), Decoder::positions(context));
         let of_sequence = self.drafter()?.sequence_need(device, plan, positions);
         let is_elsewhere = sites.draft.is_some();
@@ -94,11 +98,11 @@ impl Blueprints {
             None if is_elsewhere => self.target.weight_bytes(plan),
             None => 0,
         };
-        Some(Need { weights, ..of_sequence })
+        Some(MemoryEstimate { weights, ..of_sequence })
     }
 
-    /// What is needed on the target's device.
-    pub fn need(&self, sites: &Sites, context: usize) -> Need {
+    /// Memory needed on the target's device.
+    pub fn need(&self, sites: &Placement, context: usize) -> MemoryEstimate {
         let draft = self.draft_need(sites, context).filter(|_| sites.draft.is_none());
         self.target_need(sites, context) + draft.unwrap_or_default()
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use pard_engine::decoding::{DecoderOptions, Method};
 use pard_engine::gpu::{DispatchTime, Profile, Work};
-use pard_engine::ops::{COLD_BYTES, Rates};
+use pard_engine::ops::{COLD_BYTES, PeakRates};
 use serde_json::{Value, json};
 
 use crate::load::Models;
@@ -23,7 +23,7 @@ pub struct Measured {
 pub struct Report<'a> {
     pub models: &'a Models,
     pub context: usize,
-    pub rates: Rates,
+    pub rates: PeakRates,
     pub measured: &'a [Measured],
 }
 
@@ -57,9 +57,9 @@ struct Line {
     median: f64,
     /// Per prompt or round.
     total: f64,
-    /// Of the part's time.
+    /// Share of the part's time.
     share: f64,
-    /// Whether a cache may hold what it reads.
+    /// Set if a cache may hold what it reads.
     cached: bool,
 }
 
@@ -108,7 +108,7 @@ impl Phase {
         }
     }
 
-    fn as_json(&self, rates: &Rates) -> Value {
+    fn as_json(&self, rates: &PeakRates) -> Value {
         let host: serde_json::Map<String, Value> =
             self.host.iter().map(|(activity, seconds)| ((*activity).to_owned(), json!(seconds))).collect();
         json!({
@@ -129,7 +129,7 @@ impl Phase {
         })
     }
 
-    fn as_text(&self, rates: &Rates) -> String {
+    fn as_text(&self, rates: &PeakRates) -> String {
         let ms = |seconds: f64| format!("{:.2}", seconds * 1e3);
         let host: Vec<String> = self.host.iter().map(|(activity, time)| format!("{activity} {}", ms(*time))).collect();
         let how = if self.separate_passes { ", each in a pass of its own" } else { "" };
@@ -162,7 +162,7 @@ impl Part {
     fn new(name: &'static str, runs: f64, dispatches: &[&DispatchTime], gaps: f64) -> Part {
         let seconds = |dispatch: &DispatchTime| dispatch.end - dispatch.begin;
         let kernel_seconds: f64 = dispatches.iter().map(|dispatch| seconds(dispatch)).sum();
-        // What a pass reads of weights and caches comes round again after all the rest of it.
+        // Weights and caches are read again only after all the rest of a pass.
         let stored: u64 = dispatches.iter().filter(|d| d.work.stored).map(|d| d.work.bytes).sum();
         // Attention sees a few more keys every round; the last round's work stands for all.
         let is_same = |a: &Work, b: &Work| a.rows == b.rows && a.shape == b.shape;
@@ -213,7 +213,7 @@ impl Line {
         [self.work.bytes, self.work.flops].map(|amount| amount as f64 / self.median.max(1e-9))
     }
 
-    fn as_json(&self, rates: &Rates) -> Value {
+    fn as_json(&self, rates: &PeakRates) -> Value {
         let [bytes, flops] = self.rates();
         json!({
             "kernel": self.kernel,
@@ -233,7 +233,7 @@ impl Line {
         })
     }
 
-    fn cells(&self, rates: &Rates) -> Vec<String> {
+    fn cells(&self, rates: &PeakRates) -> Vec<String> {
         let [bytes, flops] = self.rates();
         let [height, width] = self.work.shape;
         vec![
@@ -285,7 +285,7 @@ impl Report<'_> {
 
     /// The report as tables.
     pub fn as_text(&self) -> String {
-        let transformer = &self.models.target.transformer;
+        let transformer = &self.models.target.weights;
         let drafted = self.models.draft.as_ref().map_or(String::new(), |draft| format!(", draft {}", draft.name));
         let heading = format!(
             "{}{drafted}\n{}; {}\nmeasured here: memory is read at {:.2} GB/s, f32 is multiplied and added at {:.1} \

@@ -1,4 +1,4 @@
-//! What a report is compared with: another report, or what llama-bench printed.
+//! Comparison of a report with another report, or with the output of llama-bench.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::record::VERSION;
 
 /// Something measured elsewhere.
 pub struct Other {
-    /// What to call it.
+    /// Its name in the report.
     pub name: String,
     pub what: What,
 }
@@ -20,7 +20,7 @@ pub enum What {
     LlamaBench(Vec<Value>),
 }
 
-/// What every test of llama-bench says.
+/// Fields that every test of llama-bench has.
 const FIELDS: [&str; 4] = ["avg_ts", "n_prompt", "n_gen", "model_type"];
 
 impl Other {

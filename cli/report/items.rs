@@ -1,13 +1,13 @@
-//! What is measured, in the order of its worth.
+//! Measurements, in order of importance.
 
 use std::time::{Duration, Instant};
 
-use pard_engine::decoding::{DecoderOptions, Drafts, Method};
-use pard_engine::gpu::{Device, Plan, Products, Profile, adapters};
+use pard_engine::checkpoint::resolve::DEFAULT_MODEL;
+use pard_engine::decoding::{DecoderOptions, DraftLength, Method};
+use pard_engine::gpu::{Device, KernelPlan, MatmulPath, Profile, adapters};
 use pard_engine::measure::{self, KernelTime, MadeModel, Shape, Spread};
-use pard_engine::model::Sequence;
-use pard_engine::model::source::DEFAULT_MODEL;
-use pard_engine::ops::{MOST_ROWS, Role, WeightFormat, Yardstick, check_products, check_row_invariance, check_values};
+use pard_engine::model::ModelRunner;
+use pard_engine::ops::{MAX_ROWS, PeakProbe, Phase, WeightFormat, check_products, check_row_invariance, check_values};
 use pard_engine::{Error, Message};
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ use super::{ReportArguments, training, write};
 use crate::args::{MemoryArguments, ModelArguments};
 use crate::devices;
 use crate::load::{Files, Models};
-use crate::output::Talk;
+use crate::output::Verbosity;
 use crate::profile::trace;
 
 /// Row counts that say most.
@@ -31,7 +31,7 @@ const DRAFTS: [usize; 5] = [8, 4, 2, 12, 6];
 /// Passes and rounds of a profile.
 const PROFILED_PASSES: usize = 3;
 const PROFILED_ROUNDS: usize = 5;
-/// What is asked for in rounds.
+/// Prompt of the rounds.
 const QUESTION: &str = "Write a Python function that returns the n-th Fibonacci number, and explain it.";
 
 /// Measures all there is time for.
@@ -43,7 +43,7 @@ pub fn measure(device: &Device, arguments: &ReportArguments, record: &mut Record
         record.item(&format!("self-check, {}", plan.products), |record| self_check(device, plan, record))?;
     }
     record.item("rates", |record| {
-        let rates = Yardstick::new(device, &plans[0], |index| index)?.measure(device)?;
+        let rates = PeakProbe::new(device, &plans[0], |index| index)?.measure(device)?;
         record.set("rates", json!({ "read_bytes_per_second": rates.read, "multiply_flops_per_second": rates.multiply }))
     })?;
 
@@ -65,7 +65,7 @@ pub fn measure(device: &Device, arguments: &ReportArguments, record: &mut Record
         (smollm2, q8_0),
         (smollm2, q4_k),
     ];
-    // Where a pass takes long, one shape stands for all until the rest was seen.
+    // On slow devices, one shape stands for all until the rest has been measured.
     let (first, rest) = all.split_at(if device.is_software() { 1 } else { 4 });
     for (shape, format) in first {
         passes(device, plain, shape, *format, &PRINCIPAL_ROWS, &mut traced, record)?;
@@ -89,7 +89,7 @@ pub fn measure(device: &Device, arguments: &ReportArguments, record: &mut Record
             passes(device, plan, shape, *format, &PRINCIPAL_ROWS, &mut traced, record)?;
         }
     }
-    let others: Vec<usize> = (1..=MOST_ROWS).filter(|rows| !PRINCIPAL_ROWS.contains(rows)).collect();
+    let others: Vec<usize> = (1..=MAX_ROWS).filter(|rows| !PRINCIPAL_ROWS.contains(rows)).collect();
     for (shape, format) in &all {
         passes(device, plain, shape, *format, &others, &mut traced, record)?;
     }
@@ -97,14 +97,19 @@ pub fn measure(device: &Device, arguments: &ReportArguments, record: &mut Record
 }
 
 /// The default plan, and that with cooperative matrices where the adapter has some.
-fn plans(device: &Device) -> Vec<Plan> {
+fn plans(device: &Device) -> Vec<KernelPlan> {
     let plain = device.default_plan();
     let cooperative = device.cooperative_tile();
-    let cooperative = cooperative.map(|tile| Plan { products: Products::Cooperative { tile }, ..plain });
+    let cooperative = cooperative.map(|tile| KernelPlan { products: MatmulPath::Cooperative { tile }, ..plain });
     [Some(plain), cooperative].into_iter().flatten().collect()
 }
 
-fn adapter(device: &Device, arguments: &ReportArguments, plans: &[Plan], record: &mut Record) -> anyhow::Result<()> {
+fn adapter(
+    device: &Device,
+    arguments: &ReportArguments,
+    plans: &[KernelPlan],
+    record: &mut Record,
+) -> anyhow::Result<()> {
     let memory = device.memory();
     let chosen = adapters(&arguments.device.query())?.into_iter().find(|adapter| adapter.chosen);
     record.set("device", json!(device.name()))?;
@@ -115,12 +120,12 @@ fn adapter(device: &Device, arguments: &ReportArguments, plans: &[Plan], record:
 }
 
 /// The kernels against values known to be right, and a row's bits alone against those beside others.
-fn self_check(device: &Device, plan: &Plan, record: &mut Record) -> anyhow::Result<()> {
+fn self_check(device: &Device, plan: &KernelPlan, record: &mut Record) -> anyhow::Result<()> {
     let mut checks: Vec<(String, pard_engine::Result<()>)> = vec![("values".to_owned(), check_values(device, plan))];
-    if plan.products == Products::Plain {
+    if plan.products == MatmulPath::Plain {
         // A CPU's driver takes half a second for each kernel.
         let every = !device.is_software();
-        for rows in (2..=MOST_ROWS).filter(|rows| every || PRINCIPAL_ROWS.contains(rows)) {
+        for rows in (2..=MAX_ROWS).filter(|rows| every || PRINCIPAL_ROWS.contains(rows)) {
             checks.push((format!("bits of {rows} rows"), check_row_invariance(device, plan, rows)));
         }
     } else {
@@ -135,7 +140,7 @@ fn self_check(device: &Device, plan: &Plan, record: &mut Record) -> anyhow::Resu
 /// T(rows) of a whole pass, and its kernels at one row and at eight.
 fn passes(
     device: &Device,
-    plan: &Plan,
+    plan: &KernelPlan,
     shape: &Shape,
     format: WeightFormat,
     counts: &[usize],
@@ -148,7 +153,7 @@ fn passes(
     let what = if is_first { "principal rows" } else { "the other rows" };
     record.item(&format!("passes of {name}: {what}"), |record| {
         let model = MadeModel::new(device, plan, shape, format, POSITIONS)?;
-        let sequence = measure::bound_sequence(&model.transformer, POSITIONS)?;
+        let sequence = measure::bound_sequence(&model.weights, POSITIONS)?;
         let runs = if device.is_software() { 3 } else { 9 };
         let (times, alike) = measure::passes(&sequence, counts, runs, &|| record.keep_going())?;
         let mut times: Vec<Value> =
@@ -197,7 +202,7 @@ fn passes(
         for rows in [1, 8].into_iter().filter(|_| record.keep_going()).collect::<Vec<_>>() {
             let tokens: Vec<u32> = (0..rows as u32).collect();
             let (profile, seconds) = measure::profiled(device, &mut || {
-                (0..PROFILED_PASSES).try_for_each(|_| sequence.run(Role::Round, &tokens, 0, rows))
+                (0..PROFILED_PASSES).try_for_each(|_| sequence.run(Phase::Decode, &tokens, 0, rows))
             })?;
             let kernels: Vec<Value> = measure::kernels(&profile).iter().map(kernel_json).collect();
             let busy: f64 = profile.submits.iter().flatten().map(|dispatch| dispatch.end - dispatch.begin).sum();
@@ -217,7 +222,7 @@ fn passes(
 /// The time of a row behind contexts of all lengths, attention by itself, and prompts.
 fn long_contexts(
     device: &Device,
-    plan: &Plan,
+    plan: &KernelPlan,
     shape: &Shape,
     format: WeightFormat,
     record: &mut Record,
@@ -226,7 +231,7 @@ fn long_contexts(
     record.item(&format!("contexts and prompts of {name}"), |record| {
         let positions = CONTEXTS[CONTEXTS.len() - 1];
         let model = MadeModel::new(device, plan, shape, format, positions)?;
-        let sequence = measure::bound_sequence(&model.transformer, positions)?;
+        let sequence = measure::bound_sequence(&model.weights, positions)?;
         let runs = if device.is_software() { 2 } else { 7 };
         let base = json!({
             "shape": shape.name, "format": format.name(), "products": plan.products.to_string(),
@@ -251,9 +256,9 @@ fn long_contexts(
     })
 }
 
-/// What attention's kernels take of a pass of one row at the end of `context` tokens; none without timestamps.
-fn attention_seconds(device: &Device, sequence: &Sequence, context: usize) -> anyhow::Result<Option<f64>> {
-    let profile = match measure::profiled(device, &mut || sequence.run(Role::Round, &[0], context - 1, 1)) {
+/// Seconds that attention's kernels take in a pass of one row at the end of `context` tokens; none without timestamps.
+fn attention_seconds(device: &Device, sequence: &ModelRunner, context: usize) -> anyhow::Result<Option<f64>> {
+    let profile = match measure::profiled(device, &mut || sequence.run(Phase::Decode, &[0], context - 1, 1)) {
         Ok((profile, _)) => profile,
         Err(Error::Option { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),
@@ -280,10 +285,10 @@ fn rounds(
     };
     let mut loaded = None;
     record.item("rounds: models", |_| {
-        let files = Files::open(&named, named.draft.is_some(), Talk::Quiet)?;
+        let files = Files::open(&named, named.draft.is_some(), Verbosity::Quiet)?;
         let methods = files.methods();
         let context = files.target.config.context.min(512);
-        loaded = Some((files.upload(device, &named, context, Talk::Quiet)?, methods, context));
+        loaded = Some((files.upload(device, &named, context, Verbosity::Quiet)?, methods, context));
         Ok(())
     })?;
     let Some((models, methods, context)) = loaded else { return Ok(()) };
@@ -291,7 +296,7 @@ fn rounds(
         for &method in methods.iter().rev().filter(|&&method| (method == Method::Ar) == (index == 0)) {
             record.item(&format!("rounds of {}, K = {drafts}", method.name()), |record| {
                 let options =
-                    DecoderOptions { method, drafts: Drafts::Fixed(drafts), context, ..DecoderOptions::default() };
+                    DecoderOptions { method, drafts: DraftLength::Fixed(drafts), context, ..DecoderOptions::default() };
                 let entry = timed_rounds(device, &models, options, &format!("{} {drafts}", method.name()), traced)?;
                 record.append("rounds", with(json!({ "method": method.name(), "drafts": drafts }), &entry))
             })?;
@@ -310,7 +315,7 @@ fn timed_rounds(
     let [tokens, most] = if device.is_software() { [32, 4] } else { [128, 10] };
     let context = options.context;
     let text = &models.target.text;
-    let vocabulary = models.target.transformer.config().vocab_size;
+    let vocabulary = models.target.weights.config().vocab_size;
     let prompt = match text.chat_tokens(&[Message::new("user", QUESTION)], Default::default()) {
         Ok(prompt) => prompt,
         // Without a template the text would be no answer; any tokens do.
@@ -321,7 +326,7 @@ fn timed_rounds(
     decoder.start(&prompt, &|| true)?;
     decoder.round()?;
     let begin = Instant::now();
-    let has_room = |len: usize| len + 2 * MOST_ROWS < context;
+    let has_room = |len: usize| len + 2 * MAX_ROWS < context;
     let mut times = Vec::new();
     while decoder.statistics().committed_tokens < tokens
         && begin.elapsed() < Duration::from_secs(most as u64)

@@ -9,9 +9,9 @@ use serde_json::{Map, Value, json};
 
 use super::write;
 use crate::interrupt;
-use crate::output::Talk;
+use crate::output::Verbosity;
 
-/// What marks a file as a report, and its form.
+/// Field that marks a file as a report, and holds the version of its format.
 pub const VERSION: &str = "pard_report";
 
 /// A report that is being measured.
@@ -21,14 +21,14 @@ pub struct Record {
     folder: PathBuf,
     begin: Instant,
     limit: Duration,
-    talk: Talk,
-    /// Whether the device is lost: nothing more can be measured.
+    talk: Verbosity,
+    /// Set if the device is lost: nothing more can be measured.
     lost: bool,
 }
 
 impl Record {
     /// An empty report, which is written to `folder` from here on.
-    pub fn new(folder: &Path, limit: Duration, talk: Talk) -> anyhow::Result<Record> {
+    pub fn new(folder: &Path, limit: Duration, talk: Verbosity) -> anyhow::Result<Record> {
         std::fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.to_owned(), source })?;
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let mut fields = Map::new();
@@ -51,7 +51,7 @@ impl Record {
         Ok(record)
     }
 
-    /// Whether there is time for more.
+    /// Returns `true` if there is time for more.
     pub fn keep_going(&self) -> bool {
         !self.lost && self.begin.elapsed() < self.limit && !interrupt::requested()
     }

@@ -28,7 +28,7 @@ pub fn text_of<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or_default()
 }
 
-/// What a figure belongs to: shape, format, and the products unless they are plain.
+/// Label of a figure: shape, format, and the products unless they are plain.
 pub fn label(entry: &Value) -> String {
     let products = match text_of(entry, "products") {
         "plain" => String::new(),
@@ -217,7 +217,7 @@ pub fn training(document: &Value) -> Table {
     Table { title: "Training steps, embeddings frozen".to_owned(), rows }
 }
 
-/// What there is not.
+/// Table of the measurements that were left out.
 pub fn skipped(document: &Value) -> Table {
     let mut rows = vec![head(&["left out", "why"])];
     let cells = |entry: &Value| vec![text_of(entry, "item").to_owned(), text_of(entry, "reason").to_owned()];
@@ -281,7 +281,7 @@ pub fn compared(document: &Value, other: &Other) -> Table {
     Table { title: format!("Beside {}", other.name), rows }
 }
 
-/// Whether llama.cpp's name of a model ("llama 8B Q4_K - Medium") means that of `entry`.
+/// Returns `true` if llama.cpp's name of a model ("llama 8B Q4_K - Medium") means the model of `entry`.
 fn is_model(model: &str, entry: &Value) -> bool {
     let model = model.to_lowercase();
     let shape = text_of(entry, "shape").to_lowercase();
@@ -315,7 +315,7 @@ pub fn text(document: &Value, other: Option<&Other>) -> String {
     text.trim_end().to_owned()
 }
 
-/// What benches/RESULTS.md keeps of a card, under "GPUs".
+/// The card's entry in benches/RESULTS.md, under "GPUs".
 pub fn markdown_row(document: &Value) -> String {
     let rates = &document["rates"];
     let mut text = format!(

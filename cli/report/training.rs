@@ -1,9 +1,9 @@
 //! Training steps of a draft, on made-up weights and tokens.
 
-use pard_engine::gpu::{CacheFormat, Device, Plan};
+use pard_engine::gpu::{CacheFormat, Device, KernelPlan};
 use pard_engine::measure::{MadeWeights, Shape, Spread};
 use pard_engine::ops::WeightFormat;
-use pard_engine::training::{Loss, OptimizerOptions, Recipe, Retention, Sample, Trainer, TrainingOptions};
+use pard_engine::training::{CodRetention, Loss, NetworkOptions, OptimizerOptions, Sample, Trainer, TrainingOptions};
 use serde_json::{Value, json};
 
 /// Tokens of a sample, and samples of a step.
@@ -14,20 +14,20 @@ const STEPS: usize = 5;
 /// count. None if `keep_going` ended it.
 pub fn steps(
     device: &Device,
-    plan: &Plan,
+    plan: &KernelPlan,
     shape: &Shape,
     keep_going: &dyn Fn() -> bool,
 ) -> pard_engine::Result<Option<(Spread, Value)>> {
     let [tokens, count] = SAMPLE;
     let config = &shape.config;
     let weights = MadeWeights::new(config, WeightFormat::Bf16);
-    let retention = Retention { segments: 8, ratio: 0.7, least: 0.2 };
+    let retention = CodRetention { segments: 8, ratio: 0.7, least: 0.2 };
     let sample = |sample: usize| Sample {
         tokens: (0..tokens).map(|at| ((at + 1) * (sample + 7919) % config.vocab_size) as u32).collect(),
         labelled: (0..tokens).map(|at| at > 0).collect(),
     };
-    let rows = count * retention.most_rows(tokens);
-    let recipe = Recipe {
+    let rows = count * retention.max_rows(tokens);
+    let recipe = NetworkOptions {
         config,
         checkpoint: &weights,
         layers: &(0..config.layers).collect::<Vec<_>>(),
@@ -49,7 +49,7 @@ pub fn steps(
         decay: false,
         seed: 1,
     };
-    let plan = Plan { cache: CacheFormat::F32, ..*plan };
+    let plan = KernelPlan { cache: CacheFormat::F32, ..*plan };
     let mut trainer = Trainer::new(device, &plan, &recipe, (0..count).map(sample).collect(), options)?;
     let first = trainer.step(0.0)?;
     let mut times = Vec::new();

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use pard_engine::decoding::{Decoder, Transcript};
+use pard_engine::decoding::{Completion, Decoder};
 use pard_engine::text::ChatTokenizer;
 use pard_engine::{Error, Result};
 use tokio::sync::mpsc::error::TrySendError;
@@ -14,7 +14,7 @@ use super::job::{Ending, Event, Job, Reuse, Written};
 use super::metrics::Metrics;
 use super::session::{Session, shared};
 
-/// How long a piece of a prompt should take: others wait for it.
+/// Target duration of a piece of a prompt, for which the other answers wait.
 const PIECE: Duration = Duration::from_millis(250);
 /// Tokens of a piece at first, at least and at most.
 const FIRST_PIECE: usize = 64;
@@ -24,7 +24,7 @@ const PIECES: std::ops::RangeInclusive<usize> = 32..=1024;
 pub struct Answer {
     job: Job,
     session: Session,
-    transcript: Transcript,
+    transcript: Completion,
     stop_tokens: Vec<u32>,
     /// Tokens of the prompt that the decoder was given.
     read: usize,
@@ -33,9 +33,9 @@ pub struct Answer {
     prefill: Duration,
     accepted: usize,
     proposed: usize,
-    /// What could not be sent yet.
+    /// Events that could not be sent yet.
     outbox: VecDeque<Event>,
-    /// What is sent last.
+    /// The event that is sent last.
     ending: Option<Event>,
     full_since: Option<Instant>,
     begun: Instant,
@@ -43,7 +43,7 @@ pub struct Answer {
     is_ready: bool,
 }
 
-/// What a step did.
+/// Result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// It went on.
@@ -54,14 +54,16 @@ pub enum Step {
     Rested,
     /// It is complete, and its end has room to be sent.
     Completed,
-    /// Nobody reads it any more.
+    /// Its reader is gone, or too slow.
     Abandoned,
 }
 
 impl Answer {
     /// Stands ready to read the prompt of `job`.
     ///
-    /// **Errors**: those of [`pard_engine::Decoder::set_sampling`].
+    /// # Errors
+    ///
+    /// Those of [`pard_engine::Decoder::set_sampling`].
     pub fn begin(job: Job, mut session: Session, text: &ChatTokenizer) -> Result<Answer, Box<(Job, Error)>> {
         if let Err(error) = session.decoder.set_sampling(job.sampling.clone()) {
             return Err(Box::new((job, error)));
@@ -71,7 +73,7 @@ impl Answer {
             Reuse::Allowed => shared(session.decoder.tokens(), &job.prompt[..job.prompt.len().saturating_sub(1)]),
             Reuse::Never => 0,
         };
-        let transcript = Transcript::new(text, job.limits.clone(), room);
+        let transcript = Completion::new(text, job.limits.clone(), room);
         Ok(Answer {
             transcript,
             stop_tokens: text.stop_tokens.clone(),
@@ -94,7 +96,9 @@ impl Answer {
     /// Reads a piece of the prompt, whose length adapts to `piece`, or says what is to be done. A reader may keep the answer
     /// waiting for `patience`.
     ///
-    /// **Errors**: those of [`Decoder::resume`].
+    /// # Errors
+    ///
+    /// Those of [`Decoder::resume`].
     pub fn step(&mut self, piece: &mut PieceLength, patience: Duration, metrics: &Metrics) -> Result<Step> {
         self.is_ready = false;
         if self.job.events.is_closed() {
@@ -114,17 +118,17 @@ impl Answer {
         Ok(self.conclude(metrics))
     }
 
-    /// Whether its last step was to say so.
+    /// Returns `true` if its last step returned [`Step::Ready`].
     pub fn is_ready(&self) -> bool {
         self.is_ready
     }
 
-    /// What its rounds are run with.
+    /// The decoder that runs its rounds.
     pub fn decoder(&mut self) -> &mut Decoder {
         &mut self.session.decoder
     }
 
-    /// Whether all is written and has room to be sent.
+    /// Returns [`Step::Completed`] if all is written and the last event has room to be sent.
     fn conclude(&mut self, metrics: &Metrics) -> Step {
         if self.ending.is_some() && self.send() && self.job.events.capacity() > 0 {
             metrics.answered(self.begun - self.job.queued, self.begun.elapsed());
@@ -154,7 +158,9 @@ impl Answer {
 
     /// Takes what the last round of its decoder committed.
     ///
-    /// **Errors**: those of [`Decoder::truncate`].
+    /// # Errors
+    ///
+    /// Those of [`Decoder::truncate`].
     pub fn take_round(&mut self, metrics: &Metrics) -> Result<Step> {
         let tokens = self.session.decoder.last_tokens().to_vec();
         let round = self.session.decoder.last_round();
@@ -186,7 +192,7 @@ impl Answer {
         }
         if let Some(finish) = self.transcript.finish_reason() {
             let tokens = self.transcript.output().len();
-            // What a round committed after the end is no part of what a conversation goes on from.
+            // Tokens that a round committed after the end are not part of the conversation.
             self.session.decoder.truncate(self.job.prompt.len() + tokens)?;
             let mut statistics = self.session.decoder.statistics().clone();
             (statistics.prefill, statistics.reused_tokens) = (self.prefill, self.reused);
@@ -227,7 +233,7 @@ impl Answer {
         let _ = self.job.events.try_send(Event::Failed(fault));
     }
 
-    /// How long it took so far.
+    /// Time since its beginning.
     pub fn age(&self) -> Duration {
         self.begun.elapsed()
     }
@@ -241,7 +247,7 @@ impl Answer {
     }
 }
 
-/// How many tokens of a prompt are read in one go: as many as this device reads in the time that others may be kept waiting.
+/// Number of prompt tokens read in one step: as many as this device reads in the time that others may be kept waiting.
 pub struct PieceLength {
     tokens: usize,
 }

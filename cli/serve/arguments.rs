@@ -1,4 +1,4 @@
-//! What `pard serve` is told.
+//! Arguments of `pard serve`.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -34,7 +34,7 @@ pub struct ServeArguments {
     /// Seconds that answers may take to end after SIGTERM or Ctrl-C
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub drain_timeout: Duration,
-    /// What a request does not say is taken from here: sampling, method and K, the longest answer, stop texts
+    /// Defaults for a request: sampling, method and K, the longest answer, stop texts
     #[command(flatten)]
     pub decoding: DecodingArguments,
     /// Print no notices and progress

@@ -1,7 +1,7 @@
-//! What a request asks for, read from its JSON: OpenAI's parameters, llama.cpp's names for what OpenAI lacks, and an object
-//! `pard` of our own. What is asked for and cannot be had is refused; what is not known is ignored, as others do.
+//! Parameters of a request, read from its JSON: OpenAI's, llama.cpp's names for what OpenAI lacks, and an object `pard` of
+//! our own. Parameters that are known but not supported are refused; unknown ones are ignored, as other servers do.
 
-use pard_engine::decoding::{Drafts, Limits, MOST_DRAFTS, MOST_LOGPROBS, Method, SamplingOptions};
+use pard_engine::decoding::{DraftLength, Limits, MAX_DRAFTS, MAX_LOGPROBS, Method, SamplingParams};
 use pard_engine::text::{Message, Rendering};
 use serde_json::{Value, json};
 
@@ -10,9 +10,9 @@ use super::fields::Fields;
 use super::job::{Proposer, Reuse};
 
 /// Answers of one request at most.
-const MOST_ANSWERS: usize = 128;
+const MAX_ANSWERS: usize = 128;
 /// Stop texts of a request at most, and the longest.
-const MOST_STOPS: usize = 16;
+const MAX_STOPS: usize = 16;
 const LONGEST_STOP: usize = 1024;
 
 /// The two kinds of requests.
@@ -24,7 +24,7 @@ pub enum Kind {
     Text,
 }
 
-/// What is to be answered.
+/// A prompt, in one of the forms a request may have.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Prompt {
     Messages(Vec<Message>, Rendering),
@@ -32,10 +32,10 @@ pub enum Prompt {
     Tokens(Vec<u32>),
 }
 
-/// What holds where a request says nothing, and what it may choose from.
+/// Defaults for a request, and the choices it has.
 #[derive(Debug, Clone)]
 pub struct Defaults {
-    pub sampling: SamplingOptions,
+    pub sampling: SamplingParams,
     pub limits: Limits,
     pub proposer: Proposer,
     /// The methods that the models allow.
@@ -52,20 +52,22 @@ pub struct Ask {
     /// Answers to each prompt.
     pub n: usize,
     pub limits: Limits,
-    pub sampling: SamplingOptions,
+    pub sampling: SamplingParams,
     pub proposer: Proposer,
     pub reuse: Reuse,
     pub stream: bool,
-    /// Whether a stream ends with what it cost.
+    /// Set if a stream ends with its token counts.
     pub include_usage: bool,
-    /// Whether each token's origin is told.
+    /// Set if the reply reports each token's origin.
     pub report: bool,
 }
 
 impl Ask {
     /// Reads the body of a request.
     ///
-    /// **Errors**: 400, which names the parameter.
+    /// # Errors
+    ///
+    /// 400, which names the parameter.
     pub fn read(kind: Kind, body: &Value, defaults: &Defaults) -> Result<Ask, Fault> {
         let fields = Fields::of(body)?;
         refuse_what_is_missing(kind, &fields)?;
@@ -73,11 +75,11 @@ impl Ask {
             Kind::Chat => vec![messages(&fields)?],
             Kind::Text => text_prompts(&fields)?,
         };
-        let n = fields.count("n", 1..=MOST_ANSWERS)?.unwrap_or(1);
-        if prompts.len() * n > MOST_ANSWERS {
-            return Err(Fault::parameter("n", format!("a request gets {MOST_ANSWERS} answers at most")));
+        let n = fields.count("n", 1..=MAX_ANSWERS)?.unwrap_or(1);
+        if prompts.len() * n > MAX_ANSWERS {
+            return Err(Fault::parameter("n", format!("a request gets {MAX_ANSWERS} answers at most")));
         }
-        if fields.count("best_of", 1..=MOST_ANSWERS)?.is_some_and(|best| best != n) {
+        if fields.count("best_of", 1..=MAX_ANSWERS)?.is_some_and(|best| best != n) {
             return Err(Fault::parameter("best_of", "only as many answers are written as `n` asks for"));
         }
         let extras = fields.object("pard", "pard.")?;
@@ -101,11 +103,11 @@ impl Ask {
         })
     }
 
-    /// How the answer `index` is drawn: each by a seed of its own.
-    pub fn sampling_of(&self, index: usize) -> SamplingOptions {
-        // Where nothing is drawn there is nothing to name.
+    /// Sampling options of the answer `index`: each has a seed of its own.
+    pub fn sampling_of(&self, index: usize) -> SamplingParams {
+        // Greedy decoding uses no seed.
         let seed = if self.sampling.temperature == 0.0 { 0 } else { self.sampling.seed.wrapping_add(index as u64) };
-        SamplingOptions { seed, ..self.sampling.clone() }
+        SamplingParams { seed, ..self.sampling.clone() }
     }
 }
 
@@ -171,8 +173,8 @@ fn text_prompts(fields: &Fields) -> Result<Vec<Prompt>, Fault> {
         Some(Value::Array(list)) if list.is_empty() => Err(wrong()),
         Some(Value::Array(list)) if list[0].is_number() => Ok(vec![tokens(list).ok_or_else(wrong)?]),
         Some(Value::Array(list)) => {
-            if list.len() > MOST_ANSWERS {
-                return Err(Fault::parameter("prompt", format!("a request gets {MOST_ANSWERS} answers at most")));
+            if list.len() > MAX_ANSWERS {
+                return Err(Fault::parameter("prompt", format!("a request gets {MAX_ANSWERS} answers at most")));
             }
             let one = |value: &Value| match value {
                 Value::String(text) => Some(Prompt::Text(text.clone())),
@@ -191,7 +193,7 @@ fn limits(fields: &Fields, defaults: &Defaults) -> Result<Limits, Fault> {
         max_tokens = fields.count(name, 1..=usize::MAX)?.unwrap_or(max_tokens);
     }
     let mut stop = defaults.limits.stop.clone();
-    for text in fields.texts("stop", MOST_STOPS)?.unwrap_or_default() {
+    for text in fields.texts("stop", MAX_STOPS)?.unwrap_or_default() {
         if text.is_empty() || text.len() > LONGEST_STOP {
             return Err(Fault::parameter("stop", format!("a text has 1 to {LONGEST_STOP} bytes")));
         }
@@ -200,7 +202,7 @@ fn limits(fields: &Fields, defaults: &Defaults) -> Result<Limits, Fault> {
     Ok(Limits { max_tokens, stop })
 }
 
-fn sampling(kind: Kind, fields: &Fields, defaults: &Defaults) -> Result<SamplingOptions, Fault> {
+fn sampling(kind: Kind, fields: &Fields, defaults: &Defaults) -> Result<SamplingParams, Fault> {
     let mut sampling = defaults.sampling.clone();
     // Two requests are two draws, unless somebody says otherwise.
     let named = Some(defaults.sampling.seed).filter(|&seed| seed != 0);
@@ -227,13 +229,13 @@ fn sampling(kind: Kind, fields: &Fields, defaults: &Defaults) -> Result<Sampling
     }
     sampling.top_logprobs = match kind {
         Kind::Chat if fields.boolean("logprobs")?.unwrap_or(false) => {
-            Some(fields.count("top_logprobs", 0..=MOST_LOGPROBS)?.unwrap_or(0))
+            Some(fields.count("top_logprobs", 0..=MAX_LOGPROBS)?.unwrap_or(0))
         }
         Kind::Chat => {
             fields.refuse_unless("top_logprobs", &[json!(0)], "it needs logprobs")?;
             None
         }
-        Kind::Text => fields.count("logprobs", 0..=MOST_LOGPROBS)?,
+        Kind::Text => fields.count("logprobs", 0..=MAX_LOGPROBS)?,
     };
     sampling.check().and_then(|()| sampling.check_tokens(defaults.vocab)).map_err(|error| Fault::of(&error))?;
     Ok(sampling)
@@ -247,13 +249,13 @@ fn proposer(extras: &Fields, defaults: &Defaults) -> Result<Proposer, Fault> {
         let missing = || Fault::parameter("pard.method", format!("there is {}", names.join(", ")));
         let method = *found.ok_or_else(missing)?;
         if proposer.method == Method::Ar && method != Method::Ar {
-            proposer.drafts = Drafts::Auto;
+            proposer.drafts = DraftLength::Auto;
         }
         proposer.method = method;
     }
     match extras.get("k") {
-        Some(Value::String(text)) if text == "auto" => proposer.drafts = Drafts::Auto,
-        Some(_) => proposer.drafts = Drafts::Fixed(extras.count("k", 0..=MOST_DRAFTS)?.unwrap_or(0)),
+        Some(Value::String(text)) if text == "auto" => proposer.drafts = DraftLength::Auto,
+        Some(_) => proposer.drafts = DraftLength::Fixed(extras.count("k", 0..=MAX_DRAFTS)?.unwrap_or(0)),
         None => {}
     }
     Ok(proposer.simplest())
@@ -263,8 +265,8 @@ impl Proposer {
     /// The same where nothing is proposed: AR.
     pub fn simplest(self) -> Proposer {
         match self {
-            Proposer { method: Method::Ar, .. } | Proposer { drafts: Drafts::Fixed(0), .. } => {
-                Proposer { method: Method::Ar, drafts: Drafts::Fixed(0) }
+            Proposer { method: Method::Ar, .. } | Proposer { drafts: DraftLength::Fixed(0), .. } => {
+                Proposer { method: Method::Ar, drafts: DraftLength::Fixed(0) }
             }
             proposer => proposer,
         }

@@ -11,12 +11,14 @@ use serde_json::Value;
 
 use super::fault::Fault;
 
-/// Of a body that is too large this much is read all the same: a client that is still sending would not see the answer.
-const MOST_DISCARDED: usize = 64 << 20;
+/// Maximum bytes read of a body that is too large: a client that is still sending would not see the reply.
+const MAX_DISCARDED: usize = 64 << 20;
 
 /// The JSON of a body of at most `most` bytes that comes within `timeout`.
 ///
-/// **Errors**: 400, 408, 413.
+/// # Errors
+///
+/// 400, 408, 413.
 pub async fn json(body: Body, most: usize, timeout: Duration) -> Result<Value, Fault> {
     let late = |_| Fault::new(StatusCode::REQUEST_TIMEOUT, format!("the body did not come within {timeout:?}"));
     let bytes = tokio::time::timeout(timeout, read(body, most)).await.map_err(late)??;
@@ -39,7 +41,7 @@ async fn read(body: Body, most: usize) -> Result<Vec<u8>, Fault> {
         } else {
             bytes = Vec::new();
         }
-        if len > MOST_DISCARDED {
+        if len > MAX_DISCARDED {
             return Err(too_large());
         }
     }

@@ -17,13 +17,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep};
 
 /// Connections at once; others wait to be accepted.
-pub const MOST_CONNECTIONS: usize = 1024;
+pub const MAX_CONNECTIONS: usize = 1024;
 /// Bytes of a request's head at most.
 const LONGEST_HEAD: usize = 64 << 10;
-/// How long to wait where the system has no more file descriptors.
+/// Delay before the next attempt if the system has no file descriptors left.
 const BREATH: Duration = Duration::from_millis(100);
 
-/// How long clients may take.
+/// Timeouts for clients.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
     pub read: Duration,
@@ -43,7 +43,7 @@ pub async fn serve(
         tokio::select! {
             () = told(&mut ending) => return connections,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            accepted = listener.accept(), if connections.len() < MOST_CONNECTIONS => match accepted {
+            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
                 Ok((stream, _)) => {
                     connections.spawn(connection(stream, router.clone(), patience, until.clone()));
                 }
@@ -70,7 +70,7 @@ async fn connection(stream: TcpStream, router: Router, patience: Patience, mut e
         () = told(&mut ending) => {}
     }
     connection.as_mut().graceful_shutdown();
-    // That a client went away is no fault of ours.
+    // A client that disconnects is not an error.
     let _ = connection.await;
 }
 

@@ -9,7 +9,7 @@ use pard_engine::text::{ChatTokenizer, Tokenizer};
 use super::ask::Prompt;
 use super::fault::Fault;
 
-/// What turns a request's prompts into tokens.
+/// Turns a request's prompts into tokens.
 pub struct Encoder {
     text: ChatTokenizer,
     context: usize,
@@ -32,7 +32,9 @@ impl Encoder {
 
     /// The tokens of `prompt`, fewer than the context holds.
     ///
-    /// **Errors**: 400.
+    /// # Errors
+    ///
+    /// 400.
     pub fn tokens(&self, prompt: Prompt) -> Result<Arc<[u32]>, Fault> {
         let tokens = match prompt {
             Prompt::Messages(messages, rendering) => {

@@ -43,7 +43,7 @@ impl Fault {
         Fault::new(StatusCode::SERVICE_UNAVAILABLE, reason).with_code("unavailable").retry_after(5)
     }
 
-    /// What the engine says of a request's prompt or options, or of itself.
+    /// Converts an error of the engine, which may be about a request's prompt or options, or internal.
     pub fn of(error: &Error) -> Fault {
         let message = error.to_string();
         match error {

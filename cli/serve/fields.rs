@@ -12,7 +12,7 @@ pub type Bias = (u32, Option<f32>);
 
 /// An object of a request.
 pub struct Fields<'a> {
-    /// What its fields' names are preceded by in messages.
+    /// Prefix of the fields' names in messages.
     prefix: &'static str,
     object: &'a Map<String, Value>,
 }

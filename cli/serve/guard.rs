@@ -1,4 +1,4 @@
-//! Who may ask: bearers of a key, where there are keys, and no web page of another site.
+//! Access control: requests need a key, if there are keys, and may not come from a web page of another site.
 
 use std::path::Path;
 
@@ -17,7 +17,9 @@ pub struct Keys {
 impl Keys {
     /// The keys of a file, one a line; empty lines and those that begin with `#` are none.
     ///
-    /// **Errors**: [`Error::Io`]; [`Error::Option`] if there is none in it.
+    /// # Errors
+    ///
+    /// [`Error::Io`]; [`Error::Option`] if there is none in it.
     pub fn read(path: Option<&Path>) -> Result<Keys> {
         let Some(path) = path else { return Ok(Keys { keys: Vec::new() }) };
         let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
@@ -36,7 +38,9 @@ impl Keys {
 
     /// Checks a request's key, in a time that does not tell how much of it is right.
     ///
-    /// **Errors**: 401.
+    /// # Errors
+    ///
+    /// 401.
     pub fn check(&self, headers: &HeaderMap) -> Result<(), Fault> {
         if self.is_empty() {
             return Ok(());
@@ -62,7 +66,9 @@ fn bearer(header: &[u8]) -> Option<&[u8]> {
 /// Refuses what a browser sends for a page of another site. Such a page cannot read an answer, but it could have it
 /// written.
 ///
-/// **Errors**: 403.
+/// # Errors
+///
+/// 403.
 pub fn check_origin(headers: &HeaderMap) -> Result<(), Fault> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };

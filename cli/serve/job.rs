@@ -1,39 +1,39 @@
-//! What passes between a request's handler and the engine's thread: an answer to be written, and what becomes of it.
+//! Messages between a request's handler and the engine's thread: an answer to be written, and its progress.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pard_engine::decoding::{Drafts, FinishReason, Limits, Method, SamplingOptions, Statistics, TokenLogprobs};
+use pard_engine::decoding::{DraftLength, FinishReason, Limits, Method, SamplingParams, Statistics, TokenLogprobs};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::fault::Fault;
 
 /// Events that wait for their reader: more than an answer usually has, so that a slow reader hardly ever makes an answer
 /// wait, and a bound on what one may pile up.
-const MOST_EVENTS: usize = 4096;
+const MAX_EVENTS: usize = 4096;
 
 /// One answer to be written.
 pub struct Job {
-    /// Which of its request's answers it is.
+    /// Index among the answers to its request.
     pub index: usize,
     pub prompt: Arc<[u32]>,
     pub limits: Limits,
-    pub sampling: SamplingOptions,
+    pub sampling: SamplingParams,
     pub proposer: Proposer,
     pub reuse: Reuse,
-    /// Where it goes. Closed once nobody waits for it any more.
+    /// Channel for its events. Closed once nobody waits for it any more.
     pub events: Sender<Event>,
     pub queued: Instant,
 }
 
-/// Who proposes tokens, and how many.
+/// Method that proposes tokens, and the draft length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Proposer {
     pub method: Method,
-    pub drafts: Drafts,
+    pub drafts: DraftLength,
 }
 
-/// Whether caches of answers before may be gone on from.
+/// Controls whether an answer may reuse the caches of earlier answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reuse {
     Allowed,
@@ -41,7 +41,7 @@ pub enum Reuse {
     Never,
 }
 
-/// What became of an answer.
+/// Progress of an answer.
 #[derive(Debug)]
 pub enum Event {
     /// One of the request's answers has its turn.
@@ -60,9 +60,9 @@ pub struct Written {
     pub id: u32,
     /// The text that it made certain.
     pub text: String,
-    /// Whether it was proposed by the draft, and accepted.
+    /// Set if it was proposed, and accepted.
     pub accepted: bool,
-    /// How probable the model found it, if that was asked for.
+    /// Its log-probabilities, if requested.
     pub logprobs: Option<TokenLogprobs>,
 }
 
@@ -85,5 +85,5 @@ pub struct Ending {
 
 /// The two ends of what a request's answers send.
 pub fn events() -> (Sender<Event>, Receiver<Event>) {
-    channel(MOST_EVENTS)
+    channel(MAX_EVENTS)
 }

@@ -1,4 +1,4 @@
-//! How probable the model found each token, in the two forms that OpenAI's interface has for it.
+//! Log-probabilities of tokens, in the two forms of OpenAI's interface.
 
 use pard_engine::decoding::TokenLogprobs;
 use pard_engine::text::Tokenizer;

@@ -1,11 +1,11 @@
-//! What is counted, in the text form that Prometheus reads.
+//! Metrics, in Prometheus' text format.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use pard_engine::decoding::{MOST_DRAFTS, RoundStatistics};
+use pard_engine::decoding::{MAX_DRAFTS, RoundStatistics};
 
 use super::queue::{Phase, Queue};
 
@@ -31,8 +31,8 @@ struct Counts {
     rounds: u64,
     pass_rows: Histogram,
     /// By position of the draft.
-    proposed: [u64; MOST_DRAFTS],
-    accepted: [u64; MOST_DRAFTS],
+    proposed: [u64; MAX_DRAFTS],
+    accepted: [u64; MAX_DRAFTS],
     rebuilds: u64,
     idle_sessions: usize,
     busy_sessions: usize,

@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use super::fault::Fault;
 use super::job::Job;
 
-/// What the engine is at.
+/// State of the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Phase {
     Loading,
@@ -32,11 +32,11 @@ struct State {
     phase: Phase,
     /// No more requests are taken.
     draining: bool,
-    /// Nothing is to be written any more.
+    /// No more answers are written.
     ended: bool,
     /// Answers that are being written.
     busy: usize,
-    /// What an answer takes, by the last ones.
+    /// Usual duration of an answer: a moving average.
     usual: Duration,
 }
 
@@ -56,7 +56,9 @@ impl Queue {
 
     /// Lets `jobs` of one request wait together.
     ///
-    /// **Errors**: 429 if too many wait, 503 if the engine cannot answer.
+    /// # Errors
+    ///
+    /// 429 if too many wait, 503 if the engine cannot answer.
     pub fn push(&self, jobs: Vec<Job>) -> Result<(), Fault> {
         let mut state = self.state();
         self.check(&mut state)?;
@@ -66,9 +68,11 @@ impl Queue {
         Ok(())
     }
 
-    /// Whether a request would be taken now: before it costs anything.
+    /// Checks that a request would be accepted now, before it costs anything.
     ///
-    /// **Errors**: those of [`Queue::push`].
+    /// # Errors
+    ///
+    /// Those of [`Queue::push`].
     pub fn check_room(&self) -> Result<(), Fault> {
         self.check(&mut self.state())
     }

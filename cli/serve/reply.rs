@@ -11,10 +11,10 @@ use super::job::{Ending, Written};
 use super::logprobs;
 use crate::answer::{drafts_json, statistics_json};
 
-/// What all parts of a reply have in common.
+/// Data shared by all parts of a reply.
 pub struct Reply {
     kind: Kind,
-    /// Whether each token's origin is told.
+    /// Set if the reply reports each token's origin.
     report: bool,
     include_usage: bool,
     ask: Ask,
@@ -179,7 +179,7 @@ impl Reply {
         })
     }
 
-    /// How an answer came about.
+    /// Statistics of an answer.
     fn statistics(&self, index: usize, ending: &Ending) -> Value {
         let mut statistics = statistics_json(ending.tokens, &ending.statistics);
         statistics["method"] = json!(self.ask.proposer.method.name());

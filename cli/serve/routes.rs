@@ -1,4 +1,4 @@
-//! What is served, and what each request goes through.
+//! Routes of the server, and the steps that each request goes through.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -25,17 +25,17 @@ use super::reply::Reply;
 use super::{body, stream};
 use crate::answer::drafts_json;
 
-/// How long a streamed answer waits for its turn before its stream begins: until then its failure has a status.
+/// Maximum time that a streamed answer waits for its turn before its stream begins: until then a failure has a status.
 const UNTIL_TURN: Duration = Duration::from_secs(10);
 
-/// What the handlers share.
+/// State shared by the handlers.
 pub struct App {
     pub queue: Arc<Queue>,
     pub metrics: Arc<Metrics>,
     pub keys: Keys,
     pub encoder: Encoder,
     pub defaults: Defaults,
-    /// What clients call the model.
+    /// The model's name for clients.
     pub model: String,
     pub draft: Option<String>,
     pub context: usize,

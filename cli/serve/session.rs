@@ -1,11 +1,11 @@
 //! Decoders that stay between answers with what their caches hold.
 
 use pard_engine::Result;
-use pard_engine::decoding::{Acceptance, Decoder, DecoderOptions, Method, Pool};
+use pard_engine::decoding::{AcceptanceRule, Decoder, DecoderOptions, Method, Pool};
 
 use super::job::{Job, Proposer, Reuse};
 use crate::load::Models;
-use crate::output::Talk;
+use crate::output::Verbosity;
 
 /// A decoder, which answers one request after the other.
 pub struct Session {
@@ -18,12 +18,12 @@ pub struct Idle {
     sessions: Vec<Session>,
     pool: Pool,
     options: DecoderOptions,
-    talk: Talk,
+    talk: Verbosity,
 }
 
 impl Idle {
     /// None yet. Those that are made are of `pool` and work as `options` say, apart from what each answer chooses for itself.
-    pub fn new(pool: Pool, options: DecoderOptions, talk: Talk) -> Idle {
+    pub fn new(pool: Pool, options: DecoderOptions, talk: Verbosity) -> Idle {
         Idle { sessions: Vec::new(), pool, options, talk }
     }
 
@@ -38,16 +38,18 @@ impl Idle {
 
     /// A new session.
     ///
-    /// **Errors**: those of [`Pool::decoder`] and [`Models::tell_costs`].
+    /// # Errors
+    ///
+    /// Those of [`Pool::decoder`] and [`Models::tell_costs`].
     pub fn make(&self, models: &Models, proposer: Proposer) -> Result<Session> {
         let mut options = DecoderOptions { method: proposer.method, drafts: proposer.drafts, ..self.options.clone() };
         if matches!(proposer.method, Method::Ar | Method::Ngram) {
             // Only what a model proposes has chances that it could be accepted by.
-            options.acceptance = Acceptance::Noise;
+            options.acceptance = AcceptanceRule::Noise;
         }
         let mut decoder = self.pool.decoder(options)?;
         if decoder.options().method != Method::Ar {
-            // What it gains by proposals is weighed against passes with others.
+            // The gain from its proposals is weighed against passes shared with others.
             models.tell_costs(&mut decoder, self.talk)?;
         }
         Ok(Session { decoder, proposer })
@@ -56,11 +58,13 @@ impl Idle {
     /// The session for `job`: the one that holds most of its prompt; a new one where that would cost another conversation
     /// its caches and one more may be made; else the one that was not used for longest.
     ///
-    /// **Errors**: those of [`Idle::make`].
+    /// # Errors
+    ///
+    /// Those of [`Idle::make`].
     pub fn take(&mut self, models: &Models, job: &Job, may_grow: bool) -> Result<Session> {
         let fitting = self.sessions.iter().enumerate().filter(|(_, session)| session.proposer == job.proposer);
         let best = fitting.map(|(index, session)| (session.shared(job), index)).max_by_key(|&(shared, index)| {
-            // Of those that hold nothing of it, the oldest.
+            // Among those that hold nothing of it, the oldest.
             (shared, std::cmp::Reverse(index))
         });
         if let Some((shared, index)) = best
@@ -77,7 +81,7 @@ impl Idle {
 }
 
 impl Session {
-    /// How many tokens of the prompt of `job` the caches hold.
+    /// Number of tokens of the prompt of `job` that the caches hold.
     fn shared(&self, job: &Job) -> usize {
         match job.reuse {
             Reuse::Allowed => shared(self.decoder.tokens(), &job.prompt),
@@ -86,7 +90,7 @@ impl Session {
     }
 }
 
-/// How many tokens two sequences begin with in common.
+/// Length of the common prefix of two sequences.
 pub fn shared(one: &[u32], other: &[u32]) -> usize {
     one.iter().zip(other).take_while(|(one, other)| one == other).count()
 }

@@ -19,7 +19,7 @@ use super::fault::Fault;
 use super::job::Event;
 use super::reply::{Reply, Usage, text_of};
 
-/// How long a stream is silent before a comment says that it is alive, for proxies that would close it.
+/// Interval of silence after which a stream sends a comment to stay alive, for proxies that would close it.
 const SILENCE: Duration = Duration::from_secs(15);
 
 /// A response that streams what `events` bring of `answers` answers. Once it is dropped, so are they.

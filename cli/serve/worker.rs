@@ -16,30 +16,32 @@ use super::job::{Event, Job, Proposer};
 use super::metrics::Metrics;
 use super::queue::{Phase, Queue};
 use super::session::Idle;
-use crate::load::{Models, Prepared};
-use crate::output::{self, Talk};
+use crate::load::{LoadedFiles, Models};
+use crate::output::{self, Verbosity};
 
-/// How long a worker without work sleeps; anything that comes up wakes it.
+/// Maximum sleep of a worker without work; any event wakes it.
 const SLEEP: Duration = Duration::from_secs(1);
-/// How long all answers wait for their readers before they look again.
+/// Delay before the next check if all answers wait for their readers.
 const REST: Duration = Duration::from_millis(5);
 /// The shortest and the longest time between two attempts to get the device back.
 const RETRIES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(30)];
 
-/// What the engine's thread works with.
+/// Resources of the engine's thread.
 pub struct Worker {
     pub arguments: ServeArguments,
     pub proposer: Proposer,
     pub queue: Arc<Queue>,
     pub metrics: Arc<Metrics>,
-    pub talk: Talk,
+    pub talk: Verbosity,
 }
 
 impl Worker {
     /// Loads the models and writes answers until the queue has ended.
     ///
-    /// **Errors**: why the models cannot be loaded, the first time.
-    pub fn run(mut self, prepared: Prepared, loaded: impl FnOnce()) -> Result<()> {
+    /// # Errors
+    ///
+    /// Why the models cannot be loaded, the first time.
+    pub fn run(mut self, prepared: LoadedFiles, loaded: impl FnOnce()) -> Result<()> {
         let mut engine = Engine::load(&self, prepared)?;
         self.queue.set_phase(Phase::Ready);
         loaded();
@@ -68,7 +70,9 @@ impl Worker {
 
     /// Writes answers until the queue has ended.
     ///
-    /// **Errors**: why that is not possible on this device any more.
+    /// # Errors
+    ///
+    /// Why that is not possible on this device any more.
     fn serve(&mut self, engine: &mut Engine) -> Result<(), String> {
         // A driver that fails may well take wgpu into a panic.
         let served = std::panic::catch_unwind(AssertUnwindSafe(|| engine.serve(self)));
@@ -82,7 +86,7 @@ impl Worker {
     fn load_again(&self) -> Option<Engine> {
         let mut pause = RETRIES[0];
         while !self.queue.wait_for_end(pause) {
-            let load = || Engine::load(self, Prepared::open(&self.arguments.decoding, Talk::Quiet)?);
+            let load = || Engine::load(self, LoadedFiles::open(&self.arguments.decoding, Verbosity::Quiet)?);
             match std::panic::catch_unwind(AssertUnwindSafe(load)) {
                 Ok(Ok(engine)) => return Some(engine),
                 Ok(Err(error)) => output::note(&format!("error: {error}")),
@@ -107,13 +111,13 @@ struct Engine {
 }
 
 impl Engine {
-    fn load(worker: &Worker, prepared: Prepared) -> Result<Engine> {
+    fn load(worker: &Worker, prepared: LoadedFiles) -> Result<Engine> {
         let decoding = &worker.arguments.decoding;
         let device = decoding.models.device.open()?;
         let (method, context) = (prepared.method, prepared.context);
         let models = prepared.files.upload(&device, &decoding.models, context, worker.talk)?;
         let capacity = worker.arguments.parallel.into();
-        let pool = Pool::new(&models.target.transformer, models.draft.as_ref(), context, capacity)?;
+        let pool = Pool::new(&models.target.weights, models.draft.as_ref(), context, capacity)?;
         let mut idle = Idle::new(pool.clone(), decoding.options(method, context), worker.talk);
         // The first one shows whether there is room for its caches, and measures what passes cost.
         let first = idle.make(&models, worker.proposer)?;

@@ -1,4 +1,4 @@
-//! What C callers hand over, checked as far as it can be: NULL, UTF-8, the sizes of structs.
+//! Arguments from C callers, checked as far as possible: NULL, UTF-8, the sizes of structs.
 
 use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
@@ -15,7 +15,7 @@ pub(super) unsafe trait Shared: Copy {}
 /// No struct grows beyond this: a larger size was never set.
 const LARGEST_STRUCT: usize = 4096;
 
-/// What a handle holds.
+/// The value behind a handle.
 pub(super) unsafe fn handle<'a, T>(handle: *const T, what: &str) -> Result<&'a T, Failure> {
     // SAFETY: the caller hands over a handle that lives, or NULL.
     unsafe { handle.as_ref() }.ok_or_else(|| Failure::argument(format!("{what} is NULL")))
@@ -75,7 +75,7 @@ pub(super) unsafe fn options<T: Shared>(options: *const T, what: &str) -> Result
     Ok(unsafe { value.assume_init() })
 }
 
-/// Whether a struct of results can be filled.
+/// Checks that a struct of results can be filled.
 pub(super) unsafe fn check_size<T: Shared>(out: *const T, what: &str) -> Result<(), Failure> {
     // SAFETY: the struct begins with its size.
     unsafe { checked_size(out.cast(), what) }.map(drop)

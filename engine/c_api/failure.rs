@@ -94,9 +94,9 @@ impl From<Error> for Failure {
     }
 }
 
-/// Runs `call`; what goes wrong is the status, and noted in `error` if there is one.
+/// Runs `call`; an error becomes the status, and is noted in `error` if there is one.
 pub(super) unsafe fn guard(error: *mut PardError, call: impl FnOnce() -> Result<(), Failure>) -> PardStatus {
-    // What a panic leaves half done is a session's, which has to be started anew.
+    // A panic leaves at most a session half done, which then has to be started anew.
     let outcome = catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|payload| Err(Failure::panic(&*payload)));
     let Err(Failure { status, message }) = outcome else { return OK };
     // SAFETY: the caller of a C function hands it a pard_error that lives, or NULL.
@@ -106,7 +106,7 @@ pub(super) unsafe fn guard(error: *mut PardError, call: impl FnOnce() -> Result<
     status
 }
 
-/// Runs `make`, and gives what it made to the caller as a handle, who finds NULL if it failed.
+/// Runs `make`, and hands its result to the caller as a handle, which is NULL if it failed.
 pub(super) unsafe fn give<T>(
     out: *mut *mut T,
     error: *mut PardError,

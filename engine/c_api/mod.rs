@@ -41,7 +41,7 @@ pub extern "C" fn pard_version() -> *const c_char {
     VERSION.as_ptr()
 }
 
-/// What the manual says of threads, as the compiler sees it.
+/// Thread safety that the manual promises, checked by the compiler.
 const _: fn() = || {
     fn shared<T: Send + Sync>() {}
     shared::<PardDevice>();

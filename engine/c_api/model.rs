@@ -7,11 +7,13 @@ use std::sync::Arc;
 use super::arguments::{self, Shared};
 use super::device::PardDevice;
 use super::failure::{Failure, PardError, PardStatus, c_string, free, give};
+use crate::checkpoint::options::{DownloadProgress, SourceOptions};
+use crate::checkpoint::resolve;
+use crate::checkpoint::storage::Memory;
+use crate::checkpoint::{DraftFiles, ModelFiles};
 use crate::decoding::Draft;
-use crate::gpu::{CacheFormat, ProductChoice, QuantisedChoice};
-use crate::model::source::{self, DownloadProgress, SourceOptions};
-use crate::model::storage::Memory;
-use crate::model::{DraftFiles, LoadOptions, Model, ModelFiles, PassCost, Tuning, WeightChoice};
+use crate::gpu::{CacheFormat, MatmulChoice, QuantisedChoice};
+use crate::model::{LoadOptions, Model, PassCost, Tuning, WeightDtype};
 use crate::ops::WeightFormat;
 
 /// `pard_model`: a model on a device.
@@ -24,7 +26,7 @@ pub struct PardModel {
 pub struct PardDraft {
     pub(super) draft: Draft,
     pub(super) target: Arc<Model>,
-    /// What its passes cost, if that was measured.
+    /// Cost of its passes, if measured.
     pub(super) cost: Option<PassCost>,
 }
 
@@ -37,11 +39,11 @@ pub type PardProgress = unsafe extern "C-unwind" fn(what: *const c_char, done: u
 pub struct PardLoadOptions {
     /// Its size in bytes.
     pub size: usize,
-    /// How weights are kept.
+    /// Format of the weights.
     pub weights: i32,
-    /// How keys and values are kept.
+    /// Format of the KV cache.
     pub cache: i32,
-    /// What multiplies matrices.
+    /// Kernels used for matrix products.
     pub products: i32,
     /// A draft's mask token.
     pub mask_token: *const u32,
@@ -58,12 +60,12 @@ impl PardLoadOptions {
     fn load_options(&self) -> Result<LoadOptions, Failure> {
         let unknown = |option, value| Failure::argument(format!("{option} is {value}, which means nothing"));
         Ok(LoadOptions {
-            weights: match self.weights {
-                0 => WeightChoice::Compact,
-                1 => WeightChoice::F32,
-                2 => WeightChoice::Bf16,
-                3 => WeightChoice::Quantised { layers: WeightFormat::Q8_0, ends: WeightFormat::Q8_0 },
-                4 => WeightChoice::Quantised { layers: WeightFormat::Q4K, ends: WeightFormat::Q8_0 },
+            dtype: match self.weights {
+                0 => WeightDtype::Compact,
+                1 => WeightDtype::F32,
+                2 => WeightDtype::Bf16,
+                3 => WeightDtype::Quantised { layers: WeightFormat::Q8_0, ends: WeightFormat::Q8_0 },
+                4 => WeightDtype::Quantised { layers: WeightFormat::Q4K, ends: WeightFormat::Q8_0 },
                 other => return Err(unknown("weights", other)),
             },
             cache: match self.cache {
@@ -73,8 +75,8 @@ impl PardLoadOptions {
                 other => return Err(unknown("cache", other)),
             },
             products: match self.products {
-                0 => ProductChoice::Plain,
-                1 => ProductChoice::Cooperative,
+                0 => MatmulChoice::Plain,
+                1 => MatmulChoice::Cooperative,
                 other => return Err(unknown("products", other)),
             },
             quantised: QuantisedChoice::default(),
@@ -93,7 +95,7 @@ impl PardLoadOptions {
     /// The model `name` on this machine, downloaded if need be.
     fn find(&self, name: &str) -> Result<PathBuf, Failure> {
         let options = SourceOptions { progress: Some(self), ..SourceOptions::from_env() };
-        Ok(source::resolve(name, &options)?)
+        Ok(resolve::resolve(name, &options)?)
     }
 }
 
@@ -137,9 +139,9 @@ fn load(device: &PardDevice, files: ModelFiles, options: &PardLoadOptions) -> Re
 pub struct PardFile {
     /// Its name.
     pub name: *const c_char,
-    /// What is in it.
+    /// Its contents.
     pub bytes: *const c_void,
-    /// How much.
+    /// Size in bytes.
     pub size: usize,
 }
 
@@ -207,14 +209,14 @@ pub unsafe extern "C" fn pard_model_name(model: *const PardModel) -> *const c_ch
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pard_model_context(model: *const PardModel) -> usize {
     // SAFETY: as above.
-    unsafe { model.as_ref() }.map_or(0, |model| model.model.transformer.config().context)
+    unsafe { model.as_ref() }.map_or(0, |model| model.model.weights.config().context)
 }
 
 /// `pard_model_bytes`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pard_model_bytes(model: *const PardModel) -> u64 {
     // SAFETY: as above.
-    unsafe { model.as_ref() }.map_or(0, |model| model.model.transformer.bytes())
+    unsafe { model.as_ref() }.map_or(0, |model| model.model.weights.bytes())
 }
 
 /// `pard_model_has_chat_template`.
@@ -251,7 +253,7 @@ pub unsafe extern "C" fn pard_draft_load(
             let progress = |done, total| options.report(&name, done, total);
             // Before the upload, which takes its time.
             Draft::check(&files.config, &files.text.tokenizer, &target.text.tokenizer, mask)?;
-            let device = target.transformer.device();
+            let device = target.weights.device();
             let model = Model::upload_draft(device, files, target, load_options, &progress)?;
             let draft = Draft::new(&model, target, mask)?;
             Ok(PardDraft { draft, target: target.clone(), cost: cost(&model.tuning) })

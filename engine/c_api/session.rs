@@ -11,7 +11,8 @@ use super::model::{PardDraft, PardModel};
 use super::tokens::{PardMessage, chat_tokens};
 use super::writer::{PardOnRound, PardRound, PardStatistics, Writer};
 use crate::decoding::{
-    Acceptance, Costs, Decoder, DecoderOptions, Drafts, Limits, MOST_DRAFTS, Method, NgramOptions, SamplingOptions,
+    AcceptanceRule, Costs, Decoder, DecoderOptions, DraftLength, Limits, MAX_DRAFTS, Method, NgramOptions,
+    SamplingParams,
 };
 use crate::model::{Model, Tuning};
 
@@ -27,21 +28,21 @@ pub struct PardSession {
 pub struct PardSessionOptions {
     /// Its size in bytes.
     pub size: usize,
-    /// Who proposes.
+    /// Method of proposing tokens.
     pub method: i32,
     /// K.
     pub drafts: i32,
     /// Tokens that prompt and answer may take together.
     pub context: usize,
-    /// Whether rounds run ahead.
+    /// Running rounds ahead: `PARD_DEFAULT`, `PARD_ON` or `PARD_OFF`.
     pub run_ahead: i32,
-    /// When proposals are accepted.
+    /// Acceptance rule.
     pub acceptance: i32,
     /// The most tokens that are looked up.
     pub ngram_longest: usize,
     /// The fewest.
     pub ngram_shortest: usize,
-    /// Whether n-grams take a draft's place.
+    /// N-grams in a draft's place: `PARD_DEFAULT`, `PARD_ON` or `PARD_OFF`.
     pub with_ngrams: i32,
 }
 
@@ -55,37 +56,37 @@ pub struct PardAnswerOptions {
     pub max_tokens: usize,
     /// Texts that end it.
     pub stop: *const *const c_char,
-    /// How many.
+    /// Number of stop texts.
     pub stop_count: usize,
-    /// Whether the model may think first.
+    /// Thinking before the answer: `PARD_DEFAULT`, `PARD_ON` or `PARD_OFF`.
     pub thinking: i32,
     /// Tokens are drawn from softmax(logits / temperature).
     pub temperature: f32,
     /// Names the draws.
     pub seed: u64,
-    /// The likeliest so many.
+    /// Draws from this many of the likeliest tokens.
     pub top_k: usize,
-    /// The likeliest with this share of the probability; 0 is 1.
+    /// Draws from the likeliest tokens with this share of the probability; 0 is 1.
     pub top_p: f32,
-    /// Those with this share of the likeliest one's.
+    /// Draws from tokens with this share of the likeliest one's probability.
     pub min_p: f32,
-    /// Of tokens in prompt and answer; 0 is 1.
+    /// Penalty of tokens in prompt and answer; 0 is 1.
     pub repetition_penalty: f32,
-    /// Of tokens in the answer.
+    /// Penalty of tokens in the answer.
     pub presence_penalty: f32,
-    /// As often as the answer has them.
+    /// Penalty of tokens in the answer, per occurrence.
     pub frequency_penalty: f32,
-    /// What is added to tokens' logits.
+    /// Biases added to tokens' logits.
     pub logit_bias: *const PardTokenBias,
-    /// How many.
+    /// Number of biases.
     pub logit_bias_count: usize,
     /// Tokens that are never chosen.
     pub banned: *const u32,
-    /// How many.
+    /// Number of banned tokens.
     pub banned_count: usize,
-    /// Whether log-probabilities are reported.
+    /// Reporting of log-probabilities: `PARD_DEFAULT`, `PARD_ON` or `PARD_OFF`.
     pub logprobs: i32,
-    /// And of how many of the likeliest tokens.
+    /// Number of the likeliest tokens reported with them.
     pub top_logprobs: usize,
 }
 
@@ -95,7 +96,7 @@ pub struct PardAnswerOptions {
 pub struct PardTokenBias {
     /// The token.
     pub token: u32,
-    /// What is added to its logit.
+    /// Bias added to its logit.
     pub bias: f32,
 }
 
@@ -103,9 +104,9 @@ pub struct PardTokenBias {
 unsafe impl Shared for PardSessionOptions {}
 // SAFETY: as above.
 unsafe impl Shared for PardAnswerOptions {}
-/// What an answer's length is, and a context's at most, where the caller names none.
-const USUAL_MAX_TOKENS: usize = 256;
-const USUAL_CONTEXT: usize = 4096;
+/// Default length of an answer, and the most that a context has by default.
+const DEFAULT_MAX_TOKENS: usize = 256;
+const DEFAULT_CONTEXT: usize = 4096;
 
 impl PardSessionOptions {
     fn decoder_options(&self, model: &Model, draft: Option<&PardDraft>) -> Result<DecoderOptions, Failure> {
@@ -118,22 +119,20 @@ impl PardSessionOptions {
             (other, _) => return Err(Failure::argument(format!("method is {other}, which means nothing"))),
         };
         let drafts = match self.drafts {
-            0 => Drafts::Auto,
-            drafts => Drafts::Fixed(usize::try_from(drafts).map_err(|_| {
-                Failure::argument(format!(
-                    "drafts is {drafts}; it must be 1 to {MOST_DRAFTS}, or 0 to let it be chosen"
-                ))
+            0 => DraftLength::Auto,
+            drafts => DraftLength::Fixed(usize::try_from(drafts).map_err(|_| {
+                Failure::argument(format!("drafts is {drafts}; it must be 1 to {MAX_DRAFTS}, or 0 to let it be chosen"))
             })?),
         };
         let context = match self.context {
-            0 => model.transformer.config().context.min(USUAL_CONTEXT),
+            0 => model.weights.config().context.min(DEFAULT_CONTEXT),
             context => context,
         };
         let mut options = DecoderOptions { method, drafts, context, ..DecoderOptions::default() };
         options.run_ahead = choice("run_ahead", self.run_ahead)?;
         options.acceptance = match self.acceptance {
-            0 => Acceptance::Noise,
-            1 => Acceptance::Rejection,
+            0 => AcceptanceRule::Noise,
+            1 => AcceptanceRule::Rejection,
             other => return Err(Failure::argument(format!("acceptance is {other}, which means nothing"))),
         };
         let usual = options.ngram;
@@ -152,13 +151,13 @@ impl PardAnswerOptions {
         let stop = unsafe { arguments::list(self.stop, self.stop_count, "stop") }?.iter();
         // SAFETY: as above.
         let stop = stop.map(|&text| unsafe { arguments::text(text, "a stop text") }.map(str::to_owned));
-        let max_tokens = if self.max_tokens == 0 { USUAL_MAX_TOKENS } else { self.max_tokens };
+        let max_tokens = if self.max_tokens == 0 { DEFAULT_MAX_TOKENS } else { self.max_tokens };
         Ok(Limits { max_tokens, stop: stop.collect::<Result<_, Failure>>()? })
     }
 }
 
 impl PardAnswerOptions {
-    unsafe fn sampling(&self) -> Result<SamplingOptions, Failure> {
+    unsafe fn sampling(&self) -> Result<SamplingParams, Failure> {
         // SAFETY: as above.
         let (biases, banned) = unsafe {
             let biases = arguments::list(self.logit_bias, self.logit_bias_count, "logit_bias")?;
@@ -166,7 +165,7 @@ impl PardAnswerOptions {
         };
         let or_one = |value: f32| if value == 0.0 { 1.0 } else { value };
         let asks_for_logprobs = choice("logprobs", self.logprobs)?.unwrap_or(self.top_logprobs > 0);
-        Ok(SamplingOptions {
+        Ok(SamplingParams {
             temperature: self.temperature,
             seed: self.seed,
             top_k: self.top_k,
@@ -231,7 +230,7 @@ pub unsafe extern "C" fn pard_session_new(
             }
             let options: PardSessionOptions = arguments::options(options, "pard_session_options")?;
             let options = options.decoder_options(model, draft)?;
-            let mut decoder = Decoder::new(&model.transformer, draft.map(|draft| &draft.draft), options)?;
+            let mut decoder = Decoder::new(&model.weights, draft.map(|draft| &draft.draft), options)?;
             let target_cost = model.tuning.as_ref().map(Tuning::pass_cost);
             if let (Some(target), Some(draft)) = (target_cost, draft.and_then(|draft| draft.cost.clone())) {
                 decoder.set_costs(Costs { target, draft });

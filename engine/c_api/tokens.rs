@@ -13,9 +13,9 @@ use crate::text::{ChatTokenizer, Message, Rendering};
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct PardMessage {
-    /// Who speaks.
+    /// Role of the speaker.
     pub role: *const c_char,
-    /// What is said.
+    /// Text of the message.
     pub content: *const c_char,
 }
 

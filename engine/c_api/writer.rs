@@ -1,4 +1,4 @@
-//! What a session does: rounds, and what is said of them.
+//! Rounds of a session, and their reports.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::Arc;
@@ -7,21 +7,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::arguments::Shared;
 use super::failure::Failure;
 use crate::decoding::{
-    Decoder, FinishReason, Limits, MOST_DRAFTS, Method, RoundStatistics, SamplingOptions, Statistics, TokenLogprobs,
-    Transcript,
+    Completion, Decoder, FinishReason, Limits, MAX_DRAFTS, Method, RoundStatistics, SamplingParams, Statistics,
+    TokenLogprobs,
 };
 use crate::model::Model;
 
-/// What one call at a time uses.
+/// State used by one call at a time.
 pub(super) struct Writer {
     pub model: Arc<Model>,
     decoder: Decoder,
-    transcript: Option<Transcript>,
+    transcript: Option<Completion>,
     /// The answer's text, and the zero byte that C wants at the end.
     pub text: Vec<u8>,
     /// The text of the last round, likewise.
     piece: Vec<u8>,
-    /// The log-probabilities of its tokens, as C has them, and what they point to.
+    /// The log-probabilities of its tokens, as C has them, and the lists they point to.
     logprobs: Vec<PardTokenLogprobs>,
     likeliest: Vec<PardLikelyToken>,
 }
@@ -46,11 +46,11 @@ pub struct PardTokenLogprobs {
     pub logprob: f32,
     /// The likeliest tokens.
     pub top: *const PardLikelyToken,
-    /// How many.
+    /// Number of the likeliest tokens.
     pub top_count: usize,
 }
 
-// SAFETY: it points to what the writer that it is of owns, and is handed out only while that is locked or as `pard.h` says.
+// SAFETY: it points into its own writer, and is handed out only while that is locked or as `pard.h` says.
 unsafe impl Send for PardTokenLogprobs {}
 
 /// `pard_round`.
@@ -65,19 +65,19 @@ pub struct PardRound {
     pub text_length: usize,
     /// The tokens.
     pub tokens: *const u32,
-    /// How many.
+    /// Number of tokens.
     pub token_count: usize,
-    /// K.
+    /// Proposals: K.
     pub proposed: usize,
-    /// How many of them the model agreed with.
+    /// Number of accepted proposals.
     pub accepted: usize,
     /// Time that the round took.
     pub seconds: f64,
-    /// Whether and why the answer has ended.
+    /// Reason why the answer ended, or `PARD_WRITING`.
     pub finish: i32,
     /// The log-probabilities of the tokens, one for each.
     pub logprobs: *const PardTokenLogprobs,
-    /// How many: all or none.
+    /// Number of log-probabilities: all or none.
     pub logprob_count: usize,
 }
 
@@ -106,12 +106,12 @@ pub struct PardStatistics {
     /// Mean K.
     pub mean_drafts: f64,
     /// Proposals by position.
-    pub proposed: [usize; MOST_DRAFTS],
+    pub proposed: [usize; MAX_DRAFTS],
     /// Those that were accepted.
-    pub accepted: [usize; MOST_DRAFTS],
+    pub accepted: [usize; MAX_DRAFTS],
     /// The method.
     pub method: i32,
-    /// Whether and why the answer has ended.
+    /// Reason why the answer ended, or `PARD_WRITING`.
     pub finish: i32,
 }
 
@@ -166,23 +166,23 @@ impl Writer {
         &mut self,
         prompt: &[u32],
         limits: Limits,
-        sampling: SamplingOptions,
+        sampling: SamplingParams,
         cancelled: &AtomicBool,
     ) -> Result<(), Failure> {
         self.decoder.set_sampling(sampling)?;
         let is_cancelled = || cancelled.load(Ordering::Relaxed);
         self.decoder.start(prompt, &|| !is_cancelled())?;
         let room = self.decoder.options().context - prompt.len();
-        let transcript = self.transcript.insert(Transcript::new(&self.model.text, limits, room));
+        let transcript = self.transcript.insert(Completion::new(&self.model.text, limits, room));
         if is_cancelled() {
             transcript.end(FinishReason::Cancelled);
         }
         Ok(())
     }
 
-    /// Whether and why the answer has ended. One that was never begun counts as cancelled.
+    /// The reason why the answer ended, if it has. One that was never begun counts as cancelled.
     fn finish(&self) -> Option<FinishReason> {
-        self.transcript.as_ref().map_or(Some(FinishReason::Cancelled), Transcript::finish_reason)
+        self.transcript.as_ref().map_or(Some(FinishReason::Cancelled), Completion::finish_reason)
     }
 
     /// Runs one round, if the answer wants one.

@@ -1,15 +1,15 @@
 //! From rounds of tokens to a stream of text that knows when to end.
 
+use super::completion::{Completion, FinishReason, Limits};
 use super::decoder::Decoder;
-use super::sampling::TokenLogprobs;
-use super::transcript::{FinishReason, Limits, Transcript};
+use super::sampling_params::TokenLogprobs;
 use crate::error::Result;
 use crate::model::Model;
 
 /// An answer being written: an iterator over pieces of text, each of whole characters. Dropping it ends the answer.
 pub struct Generation<'a> {
     decoder: &'a mut Decoder,
-    transcript: Transcript,
+    transcript: Completion,
     logprobs: Vec<TokenLogprobs>,
     prompt_tokens: usize,
 }
@@ -18,7 +18,9 @@ impl<'a> Generation<'a> {
     /// Reads `prompt` and stands ready to answer it. `keep_going` is asked between the prompt's chunks; where it said no,
     /// the answer is cancelled before it begins.
     ///
-    /// **Errors**: those of [`Decoder::start`].
+    /// # Errors
+    ///
+    /// Those of [`Decoder::start`].
     pub fn start(
         decoder: &'a mut Decoder,
         model: &Model,
@@ -33,7 +35,9 @@ impl<'a> Generation<'a> {
     /// As [`Generation::start`], but what the decoder's caches hold of `prompt` already is not read again: the next
     /// answer of a conversation, of which [`crate::text::Conversation`] gives the tokens.
     ///
-    /// **Errors**: those of [`Decoder::resume`].
+    /// # Errors
+    ///
+    /// Those of [`Decoder::resume`].
     pub fn resume(
         decoder: &'a mut Decoder,
         model: &Model,
@@ -53,7 +57,7 @@ impl<'a> Generation<'a> {
         limits: Limits,
         keep_going: &dyn Fn() -> bool,
     ) -> Generation<'a> {
-        let mut transcript = Transcript::new(&model.text, limits, decoder.options().context - prompt_tokens);
+        let mut transcript = Completion::new(&model.text, limits, decoder.options().context - prompt_tokens);
         if !keep_going() {
             transcript.end(FinishReason::Cancelled);
         }
@@ -76,7 +80,7 @@ impl<'a> Generation<'a> {
         self.transcript.finish_reason()
     }
 
-    /// The decoder at work: its statistics, and what its last round did.
+    /// The decoder at work, with its statistics and its last round.
     pub fn decoder(&self) -> &Decoder {
         self.decoder
     }
@@ -88,7 +92,9 @@ impl<'a> Generation<'a> {
 
     /// Runs one round and gives the text it made certain, which may be none. An answer that has ended gets no round.
     ///
-    /// **Errors**: those of [`Decoder::round`].
+    /// # Errors
+    ///
+    /// Those of [`Decoder::round`].
     pub fn round(&mut self) -> Result<String> {
         if self.transcript.finish_reason().is_some() {
             return Ok(String::new());
@@ -98,7 +104,7 @@ impl<'a> Generation<'a> {
         let kept = self.transcript.output().len() - before;
         self.logprobs.extend(self.decoder.last_logprobs().iter().take(kept).cloned());
         if self.transcript.finish_reason().is_some() {
-            // What a round committed after the end is no part of what a conversation goes on from.
+            // Drops the tokens committed after the end: a conversation does not continue from them.
             self.decoder.truncate(self.prompt_tokens + self.transcript.output().len())?;
         }
         Ok(text)

@@ -1,12 +1,12 @@
-//! What decoders of a pool are to do in a round: whether their rows go through the target together, with how many proposals
-//! each, or whether each has a round of its own. Whatever promises the most tokens a second of all together is taken.
+//! Choice of the rounds of a pool's decoders: together in one pass of the target, with how many proposals each, or each
+//! in a round of its own. The choice with the highest estimate of total tokens per second is taken.
 
 use super::decoder::Decoder;
-use super::options::MOST_DRAFTS;
+use super::options::MAX_DRAFTS;
 use super::pace::{Costs, MARGIN, Promise};
-use crate::ops::MOST_ROWS;
+use crate::ops::MAX_ROWS;
 
-/// What a decoder is to do.
+/// Kind of round that a decoder runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// A round of its own.
@@ -15,31 +15,31 @@ pub enum Way {
     Together(usize),
 }
 
-/// What a decoder may propose in a pass with others.
-pub struct Offer {
+/// Proposals that a decoder can contribute to a pass with others.
+pub struct Candidate {
     /// K at most.
     pub most: usize,
     /// Committed tokens that its draft has to read; 0 if it has none.
     pub unseen: usize,
     /// For each position the chance that its proposal is accepted if those before it are.
-    pub chances: [f64; MOST_DRAFTS],
+    pub chances: [f64; MAX_DRAFTS],
 }
 
-impl Offer {
+impl Candidate {
     /// Rows of the draft's pass for `drafts` proposals.
     fn draft_rows(&self, drafts: usize) -> usize {
         if self.unseen == 0 || drafts == 0 { 0 } else { self.unseen + drafts - 1 }
     }
 }
 
-/// What decoders promise that go together: K of each, tokens, and what it takes.
+/// Estimate of a pass over several decoders: K of each, tokens and seconds.
 struct Shared {
     drafts: Vec<usize>,
     tokens: f64,
     seconds: f64,
 }
 
-/// What each of `decoders` is to do.
+/// Chooses the kind of round of each of `decoders`.
 pub fn choose_ways(decoders: &[&mut Decoder]) -> Vec<Way> {
     let mut ways = vec![Way::Alone; decoders.len()];
     // Those that promise more than a row on their own come first, the fastest before the others.
@@ -55,7 +55,7 @@ pub fn choose_ways(decoders: &[&mut Decoder]) -> Vec<Way> {
     };
     let rate_of = |promise: &Option<Promise>| promise.map_or(0.0, |promise| promise.rate());
     joining.sort_by(|(_, one), (_, other)| rate_of(other).total_cmp(&rate_of(one)));
-    let offers: Vec<Option<Offer>> = joining.iter().map(|&(index, _)| decoders[index].offer()).collect();
+    let offers: Vec<Option<Candidate>> = joining.iter().map(|&(index, _)| decoders[index].offer()).collect();
     let (mut best, mut most) = (None, 0.0);
     let mut alone = Promise { tokens: 0.0, seconds: 0.0 };
     for leaving in 0..=joining.len() {
@@ -78,22 +78,22 @@ pub fn choose_ways(decoders: &[&mut Decoder]) -> Vec<Way> {
 }
 
 /// The proposals that are worth most go with the rows of those that `offers` are of, as long as that pays.
-fn share(costs: &Costs, offers: &[Option<Offer>]) -> Shared {
+fn share(costs: &Costs, offers: &[Option<Candidate>]) -> Shared {
     let count = offers.len();
-    let (full, rest) = (count / MOST_ROWS, count % MOST_ROWS);
+    let (full, rest) = (count / MAX_ROWS, count % MAX_ROWS);
     let rest = if rest > 0 { costs.target.of(rest as f64) } else { 0.0 };
-    let seconds = full as f64 * costs.target.of(MOST_ROWS as f64) + rest;
+    let seconds = full as f64 * costs.target.of(MAX_ROWS as f64) + rest;
     let mut best = Shared { drafts: vec![0; count], tokens: count as f64, seconds };
     let mut most = MARGIN * best.tokens / best.seconds.max(1e-9);
     let (mut drafts, mut tokens) = (best.drafts.clone(), best.tokens);
     // The chance that all that each of them proposes is accepted.
     let mut accepted = vec![1.0; count];
     let (mut rows, mut draft_rows) = (count, 0);
-    while rows < MOST_ROWS {
+    while rows < MAX_ROWS {
         let next = offers.iter().enumerate().filter_map(|(index, offer)| {
             let (offer, proposed) = (offer.as_ref()?, drafts[index]);
             let more = offer.draft_rows(proposed + 1) - offer.draft_rows(proposed);
-            let fits = proposed < offer.most && draft_rows + more <= MOST_ROWS;
+            let fits = proposed < offer.most && draft_rows + more <= MAX_ROWS;
             fits.then(|| (index, more, accepted[index] * offer.chances[proposed]))
         });
         let Some((index, more, chance)) = next.max_by(|(.., one), (.., other)| one.total_cmp(other)) else { break };

@@ -1,5 +1,6 @@
 //! Decoding: one loop with four proposers, exact for all of them; and many sequences at once, without proposers.
 
+mod completion;
 mod decoder;
 mod draft;
 mod generate;
@@ -8,28 +9,27 @@ mod ngram;
 mod options;
 mod pace;
 mod pool;
-mod records;
 mod remote;
 mod respond;
-mod rounds;
+mod round;
+mod round_output;
 mod samplers;
-mod sampling;
+mod sampling_params;
 mod statistics;
 mod stream;
 mod target_states;
-mod transcript;
 
+pub use completion::{Completion, FinishReason, Limits};
 pub use decoder::Decoder;
 pub use draft::Draft;
 pub use generate::Generation;
-pub use ngram::{MOST_NGRAM, NgramOptions};
-pub use options::{Acceptance, DecoderOptions, Drafts, MOST_CONTEXT, MOST_DRAFTS, Method};
+pub use ngram::{MAX_NGRAM, NgramOptions};
+pub use options::{AcceptanceRule, DecoderOptions, DraftLength, MAX_CONTEXT, MAX_DRAFTS, Method};
 pub use pace::{Costs, Speculation};
 pub use pool::Pool;
 pub use respond::{RespondOptions, Response, Responses, respond};
-pub use sampling::{
-    MOST_BIAS, MOST_LOGPROBS, MOST_PENALTY, MOST_REPETITION, MOST_TEMPERATURE, SamplingOptions, TokenLogprobs,
+pub use sampling_params::{
+    MAX_BIAS, MAX_LOGPROBS, MAX_PENALTY, MAX_REPETITION, MAX_TEMPERATURE, SamplingParams, TokenLogprobs,
 };
 pub use statistics::{RoundStatistics, Statistics};
 pub use stream::{AnswerStream, Piece};
-pub use transcript::{FinishReason, Limits, Transcript};

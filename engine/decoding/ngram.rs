@@ -1,19 +1,19 @@
-//! Prompt-lookup drafting: what followed the last few tokens where they stood before is proposed to follow them again. It
-//! takes no model and no time, and finds most of a text that is rewritten, quoted or repetitive.
+//! Prompt-lookup drafting: the tokens that followed an earlier occurrence of the last few are proposed to follow them
+//! again. It takes no model and no time, and finds most of a text that is rewritten, quoted or repetitive.
 //!
 //! Source: Saxena 2023, "Prompt Lookup Decoding"; also in Transformers and vLLM.
 
 use crate::error::{Error, Result};
 
 /// The most tokens that are looked up.
-pub const MOST_NGRAM: usize = 64;
+pub const MAX_NGRAM: usize = 64;
 
-/// How many of the newest tokens are looked up.
+/// Lengths of the n-grams that are looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NgramOptions {
-    /// As many at first, 1 to [`MOST_NGRAM`]; then fewer, as long as they are nowhere found.
+    /// Length tried first, 1 to [`MAX_NGRAM`]; shorter ones follow until one is found.
     pub longest: usize,
-    /// And so many at last, 1 to `longest`: what follows a few tokens is seldom the same again.
+    /// Length tried last, 1 to `longest`: few tokens are seldom followed by the same again.
     pub shortest: usize,
 }
 
@@ -24,18 +24,21 @@ impl Default for NgramOptions {
 }
 
 impl NgramOptions {
-    /// **Errors**: [`Error::Option`].
+    /// # Errors
+    ///
+    /// [`Error::Option`].
     pub(super) fn check(&self) -> Result<()> {
         let NgramOptions { longest, shortest } = *self;
-        if shortest == 0 || shortest > longest || longest > MOST_NGRAM {
-            let reason = format!("{shortest} to {longest} tokens are not within 1 to {MOST_NGRAM}, the shortest first");
+        if shortest == 0 || shortest > longest || longest > MAX_NGRAM {
+            let reason = format!("{shortest} to {longest} tokens are not within 1 to {MAX_NGRAM}, the shortest first");
             return Err(Error::Option { option: "n-gram", reason });
         }
         Ok(())
     }
 
-    /// At most `drafts` tokens that followed the latest earlier occurrence of the end of `tokens`; none if there is none. An
-    /// occurrence that reaches to the end goes on with what is proposed, so that a repetition is proposed at any length.
+    /// At most `drafts` tokens that followed the latest earlier occurrence of the end of `tokens`; none if there is none.
+    /// An occurrence that reaches the end continues with the proposals themselves, so a repetition is proposed at any
+    /// length.
     pub fn propose(&self, tokens: &[u32], drafts: usize) -> Vec<u32> {
         let found = (self.shortest..=self.longest).rev().find_map(|len| {
             let begin = tokens.len().checked_sub(len)?;

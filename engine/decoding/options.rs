@@ -1,26 +1,26 @@
-//! How a decoder works.
+//! Options of a decoder.
 
 use super::ngram::NgramOptions;
-use super::sampling::SamplingOptions;
+use super::sampling_params::SamplingParams;
 use crate::error::{Error, Result};
 
 /// The longest draft.
-pub const MOST_DRAFTS: usize = 16;
+pub const MAX_DRAFTS: usize = 16;
 
 /// The longest context: beyond any model's, and small enough that no size computed from it overflows.
-pub const MOST_CONTEXT: usize = 1 << 24;
+pub const MAX_CONTEXT: usize = 1 << 24;
 
-/// Who proposes tokens.
+/// Method of proposing tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Method {
-    /// Nobody: one token a round.
+    /// No proposals: one token a round.
     #[default]
     Ar,
     /// An autoregressive draft, in K passes: vanilla speculative decoding.
     Vsd,
     /// A parallel draft, in one pass.
     Pard,
-    /// No model: what followed the newest tokens where they stood before, in the prompt or the answer.
+    /// No model: the tokens that followed an earlier occurrence of the newest ones, in the prompt or the answer.
     Ngram,
 }
 
@@ -36,121 +36,126 @@ impl Method {
     }
 }
 
-/// When a proposal of a draft model is accepted, where tokens are drawn.
+/// Rule by which a draft model's proposals are accepted, where tokens are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Acceptance {
-    /// If it is what the target draws by the noise of its seed and position, by which the draft has drawn as well. The text
-    /// is the target's alone: every method and every K writes the same.
+pub enum AcceptanceRule {
+    /// Accepts a proposal that equals the target's draw by the noise of its seed and position, by which the draft draws
+    /// as well. The text is the target's alone: every method and every K writes the same.
     #[default]
     Noise,
-    /// By the rejection rule of speculative sampling: with chance min(1, p / q), p being the target's chance of it and q the
-    /// draft's; else a token is drawn from what p has more than q. More proposals are accepted, and the text is distributed
-    /// as the target's, but it depends on the draft and on K. Source: Leviathan et al. 2023, arXiv:2211.17192.
+    /// The rejection rule of speculative sampling: a proposal is accepted with chance min(1, p / q), where p is its
+    /// probability under the target and q under the draft; else a token is drawn from the excess of p over q. More
+    /// proposals are accepted, and the text is distributed as the target's, but it depends on the draft and on K. Source:
+    /// Leviathan et al. 2023, arXiv:2211.17192.
     Rejection,
 }
 
-impl Acceptance {
+impl AcceptanceRule {
     /// Its name in options and reports.
     pub fn name(self) -> &'static str {
         match self {
-            Acceptance::Noise => "noise",
-            Acceptance::Rejection => "rejection",
+            AcceptanceRule::Noise => "noise",
+            AcceptanceRule::Rejection => "rejection",
         }
     }
 }
 
 /// K: tokens proposed per round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Drafts {
-    /// As many every round, 0 to [`MOST_DRAFTS`]; 0 is AR.
+pub enum DraftLength {
+    /// As many every round, 0 to [`MAX_DRAFTS`]; 0 is AR.
     Fixed(usize),
-    /// What promises the most tokens per second, round by round, by what passes cost on this device and by how often
-    /// proposals were accepted; 0 where speculation does not pay.
+    /// The K with the highest estimate of tokens per second, chosen round by round from the costs of passes on this
+    /// device and the acceptance rate; 0 where speculation does not pay.
     #[default]
     Auto,
 }
 
-impl Drafts {
+impl DraftLength {
     /// K, which `choose` says where it is not fixed.
     pub(super) fn or_else(self, choose: impl FnOnce() -> usize) -> usize {
         match self {
-            Drafts::Fixed(drafts) => drafts,
-            Drafts::Auto => choose(),
+            DraftLength::Fixed(drafts) => drafts,
+            DraftLength::Auto => choose(),
         }
     }
 
     /// The longest draft there can be.
     pub fn most(self) -> usize {
-        self.or_else(|| MOST_DRAFTS)
+        self.or_else(|| MAX_DRAFTS)
     }
 }
 
-impl std::fmt::Display for Drafts {
+impl std::fmt::Display for DraftLength {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Drafts::Fixed(drafts) => write!(f, "{drafts}"),
-            Drafts::Auto => f.write_str("auto"),
+            DraftLength::Fixed(drafts) => write!(f, "{drafts}"),
+            DraftLength::Auto => f.write_str("auto"),
         }
     }
 }
 
-/// How a decoder works. None of it but `sampling` and `acceptance` changes the text.
+/// Options of a decoder. Only `sampling` and `acceptance` change the text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecoderOptions {
-    /// Who proposes.
+    /// Method of proposing tokens.
     pub method: Method,
-    /// How many tokens.
-    pub drafts: Drafts,
+    /// Draft length: tokens proposed per round.
+    pub drafts: DraftLength,
     /// Tokens that prompt and answer may take together.
     pub context: usize,
-    /// Whether a round is submitted before it is known what the last one committed. It hides the host's work, at the
-    /// price of surplus rows for the draft. By default GPUs do and software adapters, where rows are dear, do not. Where
-    /// n-grams are looked up, which takes knowing the tokens, no round is.
+    /// `true` to submit a round before the tokens of the last one are known. This hides the host's work at the cost of
+    /// surplus rows for the draft. By default `true` on GPUs and `false` on software adapters, where rows are expensive.
+    /// With n-gram lookup, which needs the tokens, no round runs ahead.
     pub run_ahead: Option<bool>,
-    /// When proposals are accepted, where tokens are drawn and a model proposes them.
-    pub acceptance: Acceptance,
-    /// How many tokens are looked up to propose what followed them, by [`Method::Ngram`] or in a draft's place.
+    /// Acceptance rule for a draft model's proposals, where tokens are drawn.
+    pub acceptance: AcceptanceRule,
+    /// Lengths of the n-grams looked up by [`Method::Ngram`], or in a draft's place.
     pub ngram: NgramOptions,
-    /// Whether n-grams propose in a draft's place, in rounds in which they promise more than it does; at least two tokens
-    /// have to be found then. It costs nothing, but no round runs ahead.
+    /// `true` to let n-grams propose in a draft's place, in rounds where their estimate is higher; a match then has at
+    /// least two tokens. This costs nothing, but no round runs ahead.
     pub with_ngrams: bool,
-    /// How tokens are chosen.
-    pub sampling: SamplingOptions,
+    /// Sampling parameters.
+    pub sampling: SamplingParams,
 }
 
 impl Default for DecoderOptions {
     fn default() -> DecoderOptions {
         DecoderOptions {
             method: Method::default(),
-            drafts: Drafts::default(),
+            drafts: DraftLength::default(),
             context: 4096,
             run_ahead: None,
-            acceptance: Acceptance::default(),
+            acceptance: AcceptanceRule::default(),
             ngram: NgramOptions::default(),
             with_ngrams: false,
-            sampling: SamplingOptions::default(),
+            sampling: SamplingParams::default(),
         }
     }
 }
 
 impl DecoderOptions {
-    /// Who proposes, as reports call it: the method, and `+ngram` where n-grams may take its place.
+    /// Name of the proposers in reports: the method, and `+ngram` where n-grams may take its place.
     pub fn proposers(&self) -> String {
         format!("{}{}", self.method.name(), if self.with_ngrams { "+ngram" } else { "" })
     }
 
-    /// Checks what can be without knowing the models.
+    /// Checks the options as far as possible without the models.
     ///
-    /// **Errors**: [`Error::Option`], which names the option that is out of range.
+    /// # Errors
+    ///
+    /// [`Error::Option`], which names the option that is out of range.
     pub fn check(&self) -> Result<()> {
         self.clone().checked().map(drop)
     }
 
     /// Checks that the draft may be on another device than the target.
     ///
-    /// Errors: [`Error::Option`] if proposals are accepted by chances, which stay where the draft is.
+    /// # Errors
+    ///
+    /// [`Error::Option`] if proposals are accepted by chances, which stay where the draft is.
     pub(super) fn check_crossing(&self) -> Result<()> {
-        if self.acceptance == Acceptance::Rejection && self.sampling.temperature > 0.0 {
+        if self.acceptance == AcceptanceRule::Rejection && self.sampling.temperature > 0.0 {
             let reason = "rejection compares all chances of draft and target, which are on two devices; use noise, or \
                           one device"
                 .to_owned();
@@ -159,29 +164,31 @@ impl DecoderOptions {
         Ok(())
     }
 
-    /// The same with what follows from other fields filled in: without proposals the method is AR.
+    /// The same with dependent fields filled in: without proposals the method is AR.
     ///
-    /// Errors: [`Error::Option`] if K, the context, the n-gram or how tokens are chosen is out of range, or if no model proposes
+    /// # Errors
+    ///
+    /// [`Error::Option`] if K, the context, the n-gram or how tokens are chosen is out of range, or if no model proposes
     /// what is to be accepted by its chances.
     pub(super) fn checked(mut self) -> Result<DecoderOptions> {
-        if self.drafts.most() > MOST_DRAFTS {
+        if self.drafts.most() > MAX_DRAFTS {
             return Err(Error::Option {
                 option: "draft length",
-                reason: format!("{} is above the supported {MOST_DRAFTS}", self.drafts),
+                reason: format!("{} is above the supported {MAX_DRAFTS}", self.drafts),
             });
         }
-        if !(2..=MOST_CONTEXT).contains(&self.context) {
-            let reason = format!("{} is not between 2 and {MOST_CONTEXT} tokens", self.context);
+        if !(2..=MAX_CONTEXT).contains(&self.context) {
+            let reason = format!("{} is not between 2 and {MAX_CONTEXT} tokens", self.context);
             return Err(Error::Option { option: "context", reason });
         }
         self.sampling.check()?;
         self.ngram.check()?;
-        if (self.method == Method::Ngram || self.with_ngrams) && self.acceptance == Acceptance::Rejection {
+        if (self.method == Method::Ngram || self.with_ngrams) && self.acceptance == AcceptanceRule::Rejection {
             let reason = "ngram proposes tokens without chances to accept them by; use noise".to_owned();
             return Err(Error::Option { option: "acceptance", reason });
         }
         if self.drafts.most() == 0 || self.method == Method::Ar {
-            self = DecoderOptions { method: Method::Ar, drafts: Drafts::Fixed(0), ..self };
+            self = DecoderOptions { method: Method::Ar, drafts: DraftLength::Fixed(0), ..self };
         }
         if matches!(self.method, Method::Ar | Method::Ngram) {
             self.with_ngrams = false;

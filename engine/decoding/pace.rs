@@ -1,13 +1,13 @@
-//! How many tokens to propose, round by round. A round of K proposals commits 1 + Σ Π a tokens, a the chance that the
-//! proposal at each position is accepted once those before it are; it takes a pass over K + 1 rows and the draft's. The K
-//! with the most tokens per second is taken, 0 included. Speculation that stopped paying rests and is tried again, each
-//! time after a longer rest: the draft has to read what was written meanwhile, so that trying is not free.
+//! Choice of the draft length, round by round. A round of K proposals commits 1 + Σ Π a tokens, where a is the chance
+//! that the proposal at each position is accepted if those before it are; it takes a pass over K + 1 rows and the
+//! draft's. The K with the most tokens per second is taken, 0 included. Speculation that stopped paying rests and is
+//! tried again, each time after a longer rest: a trial is not free, as the draft has to read the tokens written since.
 
-use super::options::{MOST_DRAFTS, Method};
+use super::options::{MAX_DRAFTS, Method};
 use crate::model::PassCost;
-use crate::ops::MOST_ROWS;
+use crate::ops::MAX_ROWS;
 
-/// What the passes of a target and its draft take.
+/// Costs of the passes of a target and its draft.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Costs {
     /// The target's.
@@ -26,18 +26,18 @@ impl Costs {
     /// once those before it are; and the tokens per second. K is 0 where plain decoding promises as many.
     pub fn promise(&self, method: Method, chance: f64) -> (usize, f64) {
         let pace = Pace::new(method, self.clone(), 0.0);
-        let chances = [chance.clamp(0.0, 1.0); MOST_DRAFTS];
+        let chances = [chance.clamp(0.0, 1.0); MAX_DRAFTS];
         let drafts = pace.best(&chances);
         (drafts, pace.promise_of(&chances[..drafts]).rate())
     }
 }
 
-/// What a round promises.
+/// Estimate of a round.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Promise {
-    /// Tokens that it commits, on the average.
+    /// Mean number of tokens that it commits.
     pub tokens: f64,
-    /// What it takes.
+    /// Time that it takes.
     pub seconds: f64,
 }
 
@@ -48,12 +48,12 @@ impl Promise {
     }
 }
 
-/// Whether speculation pays, and if not, why.
+/// Estimate of whether speculation pays, with the reason if it does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speculation {
-    /// It does.
+    /// It pays.
     Pays,
-    /// Not even if every proposal were accepted: passes over several rows are too slow here, or the draft is.
+    /// Not even full acceptance would pay: passes over several rows are too slow here, or the draft is.
     TooSlow,
     /// Too few proposals are accepted.
     TooRarelyAccepted,
@@ -67,8 +67,8 @@ pub struct Pace {
     /// Seconds that a round with proposals takes to another device and back.
     crossing: f64,
     /// For each position, how often a proposal was checked and how often it was accepted; old evidence counts less.
-    checked: [f64; MOST_DRAFTS],
-    accepted: [f64; MOST_DRAFTS],
+    checked: [f64; MAX_DRAFTS],
+    accepted: [f64; MAX_DRAFTS],
     /// Rounds until speculation is tried again, how long the next rest will be, and the shortest one.
     resting: usize,
     next_rest: usize,
@@ -82,41 +82,40 @@ pub struct Pace {
     reach: usize,
 }
 
-/// What the first proposal's chance is taken for at first, and how many checks that opinion is worth. A later position
-/// is first taken to be as good as the one before it.
+/// Prior of the first position's acceptance rate, and its weight in checks. A later position's prior is the estimate for
+/// the position before it.
 const PRIOR: f64 = 0.8;
 const PRIOR_WEIGHT: f64 = 2.0;
-/// What evidence is worth after one more check, and after a rest.
+/// Factors on the weight of evidence after one more check, and after a rest.
 const FADING: f64 = 0.98;
 const RESTED: f64 = 0.2;
 /// The shortest and the longest rest, in rounds; speculation that lasted for as many rounds as the shortest is trusted as
 /// at first.
 const SHORT_REST: usize = 32;
 const LONG_REST: usize = 1024;
-/// What it may cost to read the tokens of a rest, as a share of the time that they took to write. A draft that is dearer
-/// rests longer at first: an answer that ends meanwhile never pays, and no longer one pays often.
+/// Share of the first rest's time that reading [`SHORT_REST`] tokens with the draft may take. A more expensive draft
+/// rests longer at first: an answer that ends meanwhile never pays for it, and a longer one seldom.
 const READING: f64 = 0.01;
-/// What finding out whether speculation pays may cost, in plain rounds, and the most rounds that it is tried for: chance
-/// refuses the first proposal of many a good draft.
+/// Cost allowed for finding out whether speculation pays, in plain rounds, and the most rounds of a trial: the first
+/// proposal of a good draft is often refused by chance.
 const TRYING: f64 = 2.0;
-const MOST_TRIALS: f64 = 8.0;
-/// K is at most twice the longest run that was accepted since the last rest, and this at first: what is only hoped for
-/// should not cost much.
+const MAX_TRIALS: f64 = 8.0;
+/// K is at most twice the longest run accepted since the last rest, and this at first: a guess should not cost much.
 const FIRST_DRAFTS: usize = 2;
-/// What speculation has to promise over AR: times are not that exact.
+/// Factor by which speculation's estimate has to exceed AR's, since times are not that exact.
 pub const MARGIN: f64 = 1.02;
 
 impl Pace {
     pub fn new(method: Method, costs: Costs, crossing: f64) -> Pace {
-        let reading = costs.draft.of(MOST_ROWS as f64) / MOST_ROWS as f64 / costs.target.of(1.0).max(1e-9);
+        let reading = costs.draft.of(MAX_ROWS as f64) / MAX_ROWS as f64 / costs.target.of(1.0).max(1e-9);
         let rest = SHORT_REST as f64 * reading / READING;
         let short_rest = (rest as usize).clamp(SHORT_REST, LONG_REST);
         let mut pace = Pace {
             method,
             costs,
             crossing,
-            checked: [0.0; MOST_DRAFTS],
-            accepted: [0.0; MOST_DRAFTS],
+            checked: [0.0; MAX_DRAFTS],
+            accepted: [0.0; MAX_DRAFTS],
             resting: 0,
             next_rest: short_rest,
             short_rest,
@@ -128,15 +127,15 @@ impl Pace {
         if !pace.is_hopeless() {
             let plain = pace.seconds(0, 1.0);
             let trials = TRYING * plain / (pace.seconds(1, 1.0) - plain).max(1e-9);
-            pace.most_trials = trials.clamp(1.0, MOST_TRIALS) as usize;
+            pace.most_trials = trials.clamp(1.0, MAX_TRIALS) as usize;
             pace.trials = pace.most_trials;
         }
         pace
     }
 
-    /// Whether it would not pay even if every proposal were accepted.
+    /// Returns `true` if speculation would not pay even if every proposal were accepted.
     fn is_hopeless(&self) -> bool {
-        self.best(&[1.0; MOST_DRAFTS]) == 0
+        self.best(&[1.0; MAX_DRAFTS]) == 0
     }
 
     /// The K that promises the most tokens per second.
@@ -144,29 +143,29 @@ impl Pace {
         self.best(&self.chances()).max(self.trials.min(1)).min(self.limit())
     }
 
-    /// What a round of `drafts` proposals promises.
+    /// Estimates a round of `drafts` proposals.
     pub fn promise(&self, drafts: usize) -> Promise {
         self.promise_of(&self.chances()[..drafts])
     }
 
     /// The longest draft that may be tried now.
     pub fn limit(&self) -> usize {
-        if self.resting > 0 { 0 } else { (2 * self.reach).clamp(FIRST_DRAFTS, MOST_DRAFTS) }
+        if self.resting > 0 { 0 } else { (2 * self.reach).clamp(FIRST_DRAFTS, MAX_DRAFTS) }
     }
 
-    /// Takes note of a round without proposals that says nothing of how good they would have been.
+    /// Takes note of a round without proposals that says nothing about their acceptance rate.
     pub fn pass_by(&mut self) {
         if self.resting > 0 {
             self.observe(0, 0);
         }
     }
 
-    /// What passes cost.
+    /// The costs of passes.
     pub fn costs(&self) -> &Costs {
         &self.costs
     }
 
-    /// Whether speculation pays by now.
+    /// Estimates whether speculation pays at present.
     pub fn speculation(&self) -> Speculation {
         if self.choose() > 0 {
             Speculation::Pays
@@ -188,7 +187,7 @@ impl Pace {
             }
             return;
         }
-        // What follows a refused proposal was not checked.
+        // Proposals after a refused one were not checked.
         for position in 0..drafts.min(accepted + 1) {
             self.checked[position] = self.checked[position] * FADING + 1.0;
             self.accepted[position] = self.accepted[position] * FADING + f64::from(u8::from(position < accepted));
@@ -206,8 +205,8 @@ impl Pace {
     }
 
     /// For each position the chance that its proposal is accepted if those before it are.
-    pub fn chances(&self) -> [f64; MOST_DRAFTS] {
-        let mut chances = [0.0; MOST_DRAFTS];
+    pub fn chances(&self) -> [f64; MAX_DRAFTS] {
+        let mut chances = [0.0; MAX_DRAFTS];
         let mut before = PRIOR;
         for (chance, (accepted, checked)) in chances.iter_mut().zip(self.accepted.iter().zip(&self.checked)) {
             *chance = (accepted + PRIOR_WEIGHT * before) / (checked + PRIOR_WEIGHT);
@@ -216,9 +215,9 @@ impl Pace {
         chances
     }
 
-    fn best(&self, chances: &[f64; MOST_DRAFTS]) -> usize {
+    fn best(&self, chances: &[f64; MAX_DRAFTS]) -> usize {
         let (mut best, mut most) = (0, MARGIN * self.promise_of(&[]).rate());
-        for drafts in 1..=MOST_DRAFTS {
+        for drafts in 1..=MAX_DRAFTS {
             let rate = self.promise_of(&chances[..drafts]).rate();
             if rate > most {
                 (best, most) = (drafts, rate);
@@ -227,7 +226,7 @@ impl Pace {
         best
     }
 
-    /// What a round promises whose proposals have these chances.
+    /// Estimates a round whose proposals have these chances.
     fn promise_of(&self, chances: &[f64]) -> Promise {
         let (mut tokens, mut all_accepted) = (1.0, 1.0);
         for chance in chances {
@@ -237,7 +236,7 @@ impl Pace {
         Promise { tokens, seconds: self.seconds(chances.len(), tokens) }
     }
 
-    /// What a round takes if rounds commit `tokens` tokens each.
+    /// Estimates the seconds of a round if rounds commit `tokens` tokens each.
     fn seconds(&self, drafts: usize, tokens: f64) -> f64 {
         let k = drafts as f64;
         let draft = match self.method {

@@ -1,6 +1,5 @@
-//! Decoders that share a model's caches, each with a slot of them, and whose rows go through the model in one pass: what a
-//! pass reads of the weights serves all of them. Nobody's text depends on who decodes beside it, nor on which rounds were
-//! run together.
+//! Decoders that share a model's caches, each with a slot of them, and whose rows go through the model in one pass: the
+//! weights are read once for all of them. No text depends on the other decoders, nor on which rounds were run together.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -9,11 +8,11 @@ use super::decoder::Decoder;
 use super::draft::Draft;
 use super::joining::{Way, choose_ways};
 use super::options::{DecoderOptions, Method};
-use super::rounds::choices;
+use super::round::choices;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Pass};
-use crate::model::{Slots, Tap, Transformer};
-use crate::ops::{MOST_ROWS, check_row_invariance};
+use crate::model::{Hook, KvCachePool, Weights};
+use crate::ops::{MAX_ROWS, check_row_invariance};
 
 /// Room for several decoders over one target, and over one draft if there is one.
 ///
@@ -22,7 +21,7 @@ use crate::ops::{MOST_ROWS, check_row_invariance};
 /// # use pard_engine::decoding::Pool;
 /// # fn answers(model: &Model, prompts: &[Vec<u32>]) -> Result<Vec<Vec<u32>>> {
 /// let options = DecoderOptions { context: 2048, ..DecoderOptions::default() };
-/// let pool = Pool::new(&model.transformer, None, options.context, prompts.len())?;
+/// let pool = Pool::new(&model.weights, None, options.context, prompts.len())?;
 /// let mut decoders = Vec::new();
 /// for prompt in prompts {
 ///     let mut decoder = pool.decoder(options.clone())?;
@@ -40,25 +39,25 @@ pub struct Pool {
     shared: Arc<Shared>,
 }
 
-/// What the decoders of a pool share.
+/// State shared by the decoders of a pool.
 struct Shared {
     device: Device,
     context: usize,
     most: usize,
-    target: Slots,
+    target: KvCachePool,
     draft: Option<Draft>,
     /// The draft's caches, once a decoder asked for them. Locked while they are made.
-    drafting: OnceLock<Slots>,
-    /// Which slots have a decoder. Locked while caches grow.
+    drafting: OnceLock<KvCachePool>,
+    /// Set for each slot that has a decoder. Locked while caches grow.
     taken: Mutex<Vec<bool>>,
 }
 
 /// A decoder's slot, which is free again once it is dropped.
-pub(super) struct Seat {
+pub(super) struct CacheSlot {
     shared: Arc<Shared>,
-    /// Of target and draft.
+    /// Its index in the caches of target and draft.
     pub slot: usize,
-    /// Whether it has a draft.
+    /// Set if it has a draft.
     drafts: bool,
 }
 
@@ -66,19 +65,21 @@ impl Pool {
     /// A pool of at most `most` decoders for contexts of `context` tokens. Each that is made takes its memory then, the
     /// first one's is taken here.
     ///
-    /// **Errors**: [`Error::Option`] if the context is out of range, or `most` is 0; [`Error::Gpu`] if this driver's rounding
+    /// # Errors
+    ///
+    /// [`Error::Option`] if the context is out of range, or `most` is 0; [`Error::Gpu`] if this driver's rounding
     /// depends on the number of rows; [`Error::Limit`] or [`Error::OutOfMemory`] if the caches do not fit.
-    pub fn new(target: &Arc<Transformer>, draft: Option<&Draft>, context: usize, most: usize) -> Result<Pool> {
+    pub fn new(target: &Arc<Weights>, draft: Option<&Draft>, context: usize, most: usize) -> Result<Pool> {
         DecoderOptions { context, ..DecoderOptions::default() }.check()?;
         if most == 0 {
             return Err(Error::Option { option: "parallel", reason: "a pool has 1 decoder at least".to_owned() });
         }
         let device = target.device().clone();
         if most > 1 {
-            check_row_invariance(&device, target.plan(), most.min(MOST_ROWS))?;
+            check_row_invariance(&device, target.plan(), most.min(MAX_ROWS))?;
         }
         let target_choices = choices(&device, "choices")?;
-        let target = Slots::new(target, Decoder::positions(context), target.config().vocab_size, target_choices)?;
+        let target = KvCachePool::new(target, Decoder::positions(context), target.config().vocab_size, target_choices)?;
         let shared = Shared {
             device,
             context,
@@ -93,9 +94,11 @@ impl Pool {
 
     /// A decoder with a slot of its own, as long as it lives.
     ///
-    /// **Errors**: [`Error::Option`] if an option is out of range, the context is longer than the pool's, the method lacks
-    /// its draft, or all slots have a decoder; [`Error::NoMaskToken`]; [`Error::Limit`] or [`Error::OutOfMemory`] if there is
-    /// no room for one more, in which case all goes on with those that there are.
+    /// # Errors
+    ///
+    /// [`Error::Option`] if an option is out of range, the context is longer than the pool's, the method lacks its draft,
+    /// or all slots have a decoder; [`Error::NoMaskToken`]; [`Error::Limit`] or [`Error::OutOfMemory`] if there is no
+    /// room for one more, in which case the existing ones go on.
     pub fn decoder(&self, options: DecoderOptions) -> Result<Decoder> {
         let options = options.checked()?;
         let (shared, target) = (&self.shared, self.shared.target.alone().model());
@@ -135,14 +138,16 @@ impl Pool {
     /// Lets each of `decoders`, which must be this pool's, go on by a round: it commits at least a token, and
     /// [`Decoder::last_tokens`] are those. Gives the rows of each pass of the target that this took.
     ///
-    /// One row of each decoder goes through the target in one pass, and as many proposals with them as pay: those of n-grams,
-    /// and those of a parallel draft, which makes them for all decoders in one pass as well. Decoders may also have rounds of
-    /// their own, one after the other. What promises the most tokens a second of all together is done, by what passes cost, as
-    /// [`Decoder::set_costs`] says, and by how often proposals were accepted; where costs are not known, one row of each is
-    /// taken. No text depends on it: decoders whose proposals are accepted by [`super::Acceptance::Rejection`] have rounds of
-    /// their own.
+    /// One row of each decoder goes through the target in one pass, and as many proposals with them as pay: those of
+    /// n-grams, and those of a parallel draft, which makes them for all decoders in one pass as well. Decoders may also
+    /// have rounds of their own, one after the other. The choice with the highest estimate of total tokens per second is
+    /// taken, from the costs of passes, as [`Decoder::set_costs`] says, and the acceptance rates; where costs are not
+    /// known, one row of each is taken. No text depends on it: decoders whose proposals are accepted by
+    /// [`super::AcceptanceRule::Rejection`] have rounds of their own.
     ///
-    /// **Errors**: those of [`Decoder::round`], before anything is done, if one of them cannot go on; [`Error::Option`] if
+    /// # Errors
+    ///
+    /// Those of [`Decoder::round`], before anything is done, if one of them cannot go on; [`Error::Option`] if
     /// one is not of this pool; as [`Device::check`].
     pub fn round(&self, decoders: &mut [&mut Decoder]) -> Result<Vec<usize>> {
         for decoder in decoders.iter() {
@@ -170,13 +175,14 @@ impl Pool {
         }
         // Tokens that the host knows come first: see [`Together::give`].
         together.sort_by_key(|(drafts, decoder)| *drafts > 0 && decoder.has_draft());
-        for members in together.chunks_mut(MOST_ROWS) {
+        for members in together.chunks_mut(MAX_ROWS) {
             passes.push(self.round_together(members)?);
         }
         Ok(passes)
     }
 
-    /// A round of each of `members`, with so many proposals and none in flight, in one pass, whose rows are counted.
+    /// Runs a round of each of `members`, with that many proposals and none in flight, in one pass, and returns its
+    /// number of rows.
     fn round_together(&self, members: &mut [(usize, &mut Decoder)]) -> Result<usize> {
         let begin = Instant::now();
         let Shared { device, target, drafting, .. } = &*self.shared;
@@ -208,7 +214,7 @@ impl Pool {
             Pass::submit(device, members.iter().map(|(_, member)| member.record()), |pass| {
                 if let Some((draft, _)) = drafting {
                     pass.section("draft");
-                    let reading: Vec<&Tap> =
+                    let reading: Vec<&Hook> =
                         members.iter().filter_map(|(_, member)| member.read_kept_together()).collect();
                     draft.score(pass, &draft_rows, &reading)?; // d1 .. dK of all
                     for ((drafts, member), first) in members.iter().zip(&draft_firsts) {
@@ -223,7 +229,7 @@ impl Pool {
                     member.begin_rows(pass, *drafts);
                     together.give(pass, *first, drafts + 1);
                 }
-                let keeping: Vec<&Tap> = members.iter().filter_map(|(_, member)| member.keep_together()).collect();
+                let keeping: Vec<&Hook> = members.iter().filter_map(|(_, member)| member.keep_together()).collect();
                 together.score(pass, &rows, &keeping)?; // t0 .. tK of all
                 pass.section("accept");
                 for ((drafts, member), first) in members.iter().zip(&firsts) {
@@ -245,7 +251,7 @@ impl Pool {
 
 impl Shared {
     /// Takes a free slot, and sees to it that there are caches for it.
-    fn seat(shared: &Arc<Shared>, drafts: bool) -> Result<Seat> {
+    fn seat(shared: &Arc<Shared>, drafts: bool) -> Result<CacheSlot> {
         let mut taken = shared.taken();
         let slot = taken.iter().position(|taken| !taken).unwrap_or(taken.len());
         if slot >= shared.most {
@@ -260,11 +266,11 @@ impl Shared {
             Some(place) => *place = true,
             None => taken.push(true),
         }
-        Ok(Seat { shared: shared.clone(), slot, drafts })
+        Ok(CacheSlot { shared: shared.clone(), slot, drafts })
     }
 
     /// Grows caches to `slots` slots at least; twice as many as there were, where there is room, so that they seldom grow.
-    fn reserve(&self, caches: &Slots, slots: usize) -> Result<()> {
+    fn reserve(&self, caches: &KvCachePool, slots: usize) -> Result<()> {
         let count = caches.count();
         if count >= slots {
             return Ok(());
@@ -276,13 +282,13 @@ impl Shared {
     }
 
     /// The draft's caches. The slots are locked, so that nobody else makes them at the same time.
-    fn drafting(&self) -> Result<&Slots> {
+    fn drafting(&self) -> Result<&KvCachePool> {
         if let (None, Some(draft)) = (self.drafting.get(), &self.draft) {
             // A padding id that the target does not have must not be proposed: it could not be fed.
             let vocab = self.target.alone().model().config().vocab_size;
             let limit = draft.model.config().vocab_size.min(vocab);
             let proposals = choices(draft.model.device(), "proposals")?;
-            let slots = Slots::new(&draft.model, Decoder::positions(self.context), limit, proposals)?;
+            let slots = KvCachePool::new(&draft.model, Decoder::positions(self.context), limit, proposals)?;
             return Ok(self.drafting.get_or_init(|| slots));
         }
         self.drafting.get().ok_or_else(|| Error::Option { option: "draft", reason: "there is none".to_owned() })
@@ -293,19 +299,19 @@ impl Shared {
     }
 }
 
-impl Seat {
+impl CacheSlot {
     /// The target's caches.
-    pub fn target(&self) -> &Slots {
+    pub fn target(&self) -> &KvCachePool {
         &self.shared.target
     }
 
     /// The draft's.
-    pub fn draft(&self) -> Option<&Slots> {
+    pub fn draft(&self) -> Option<&KvCachePool> {
         self.shared.drafting.get().filter(|_| self.drafts)
     }
 }
 
-impl Drop for Seat {
+impl Drop for CacheSlot {
     fn drop(&mut self) {
         if let Some(taken) = self.shared.taken().get_mut(self.slot) {
             *taken = false;

@@ -1,19 +1,19 @@
-//! The draft's half of a round, where the draft is on a device of its own: what was committed goes there, the draft proposes
-//! in a submit of its own, and its proposals come back to the target, a few dozen bytes each way. The host waits for them,
-//! and so it knows all tokens and no round runs ahead. What is proposed decides no token, so neither does the draft's device.
+//! The draft's half of a round, where the draft is on a device of its own: committed tokens go there, the draft proposes
+//! in a submit of its own, and its proposals come back to the target, a few dozen bytes each way. The host waits for
+//! them, so it knows all tokens and no round runs ahead. Proposals decide no token, so neither does the draft's device.
 
 use std::time::Instant;
 
-use super::options::MOST_DRAFTS;
+use super::options::MAX_DRAFTS;
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Pass, Readback};
 use crate::ops::Session;
 
-/// How often a crossing is timed.
+/// Number of times that a crossing is timed.
 const REPETITIONS: usize = 5;
 
 /// The bookkeeping on the draft's device.
-pub struct Remote {
+pub struct RemoteDraft {
     pub device: Device,
     pub session: Buffer,
     pub tokens: Buffer,
@@ -26,32 +26,34 @@ pub struct Remote {
     counted: Option<usize>,
 }
 
-impl Remote {
+impl RemoteDraft {
     /// For a context of `context` tokens.
     ///
-    /// **Errors**: those of [`Buffer::storage`].
-    pub fn new(device: &Device, context: usize) -> Result<Remote> {
+    /// # Errors
+    ///
+    /// Those of [`Buffer::storage`].
+    pub fn new(device: &Device, context: usize) -> Result<RemoteDraft> {
         let words = |label, count: usize| Buffer::storage(device, label, 4 * count as u64);
-        let proposals = words("proposals", 2 * MOST_DRAFTS)?;
-        Ok(Remote {
+        let proposals = words("proposals", 2 * MAX_DRAFTS)?;
+        Ok(RemoteDraft {
             session: Buffer::storage(device, "session", size_of::<Session>() as u64)?,
-            tokens: words("tokens", context + 2 * MOST_DRAFTS)?,
+            tokens: words("tokens", context + 2 * MAX_DRAFTS)?,
             readback: Readback::new(device, proposals.bytes())?,
-            record: words("record", 2 + MOST_DRAFTS)?,
+            record: words("record", 2 + MAX_DRAFTS)?,
             counted: None,
             device: device.clone(),
             proposals,
         })
     }
 
-    /// Tells the draft's device what is committed, `tokens`, of which it lacks those that the draft has not read.
+    /// Tells the draft's device the committed `tokens`, of which it lacks those that the draft has not read.
     pub fn receive(&self, session: &Session, tokens: &[u32]) {
         let first = session.draft_rows as usize;
         self.session.write(&self.device, 0, std::slice::from_ref(session));
         self.tokens.write(&self.device, 4 * first as u64, &tokens[first..]);
     }
 
-    /// Forgets what penalties count.
+    /// Forgets the counts of penalties.
     pub fn uncount(&mut self) {
         self.counted = None;
     }
@@ -60,16 +62,18 @@ impl Remote {
     /// there.
     pub fn record(&mut self, tokens: &[u32]) -> bool {
         let known = self.counted.replace(tokens.len()).filter(|&known| known <= tokens.len());
-        let fresh = known.map(|known| &tokens[known..]).filter(|fresh| fresh.len() <= 1 + MOST_DRAFTS);
+        let fresh = known.map(|known| &tokens[known..]).filter(|fresh| fresh.len() <= 1 + MAX_DRAFTS);
         let mut record = vec![fresh.map_or(0, |fresh| fresh.len() as u32)];
         record.extend(fresh.unwrap_or_default());
         self.record.write(&self.device, 0, &record);
         fresh.is_some()
     }
 
-    /// Submits what `propose` records, and waits for `drafts` proposals.
+    /// Submits the commands that `propose` records, and waits for `drafts` proposals.
     ///
-    /// **Errors**: those of `propose`, and as [`Device::check`].
+    /// # Errors
+    ///
+    /// Those of `propose`, and as [`Device::check`].
     pub fn propose(&self, drafts: usize, propose: impl FnOnce(&mut Pass) -> Result<()>) -> Result<Vec<u32>> {
         Pass::submit(&self.device, Some((&self.proposals, &self.readback)), propose)?;
         self.readback.read(&self.device, drafts)
@@ -78,13 +82,15 @@ impl Remote {
     /// Seconds that a round's crossing takes beside the draft's pass, to the draft's device and back to `proposals` on
     /// `device`.
     ///
-    /// **Errors**: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn crossing(&self, device: &Device, proposals: &Buffer) -> Result<f64> {
         let mut times = Vec::with_capacity(REPETITIONS);
         for _ in 0..REPETITIONS {
             let begin = Instant::now();
             self.receive(&Session::default(), &[0]);
-            let crossed = self.propose(MOST_DRAFTS, |_| Ok(()))?;
+            let crossed = self.propose(MAX_DRAFTS, |_| Ok(()))?;
             proposals.write(device, 0, &crossed);
             times.push(begin.elapsed().as_secs_f64());
         }

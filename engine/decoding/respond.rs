@@ -4,14 +4,14 @@
 use std::iter::Fuse;
 use std::sync::Arc;
 
-use super::options::MOST_CONTEXT;
-use super::sampling::noise;
-use super::transcript::FinishReason;
+use super::completion::FinishReason;
+use super::options::MAX_CONTEXT;
+use super::sampling_params::noise;
 use crate::error::{Error, Result};
-use crate::model::{Batch, Sampling, Transformer};
-use crate::ops::MOST_ROWS;
+use crate::model::{Batch, Sampling, Weights};
+use crate::ops::MAX_ROWS;
 
-/// How responses are written.
+/// Options for writing responses.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RespondOptions {
     /// Sequences at once, 1 to 32. No text depends on it.
@@ -24,15 +24,16 @@ pub struct RespondOptions {
     pub temperature: f32,
     /// Names the draws: each prompt has its own by this and its index.
     pub seed: u64,
-    /// Whether a pass is submitted before the last one's tokens are known. It hides the host's work, at the price of a
-    /// surplus row for each response. By default GPUs do and software adapters, where rows are dear, do not.
+    /// `true` to submit a pass before the last one's tokens are known. This hides the host's work at the cost of a
+    /// surplus row for each response. By default `true` on GPUs and `false` on software adapters, where rows are
+    /// expensive.
     pub run_ahead: Option<bool>,
 }
 
 impl Default for RespondOptions {
     fn default() -> RespondOptions {
         RespondOptions {
-            parallel: MOST_ROWS,
+            parallel: MAX_ROWS,
             context: 4096,
             max_tokens: 512,
             temperature: 0.0,
@@ -42,7 +43,7 @@ impl Default for RespondOptions {
     }
 }
 
-/// What was written for one prompt.
+/// Response to one prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
     /// The prompt's index, as it was given.
@@ -60,7 +61,7 @@ pub struct Responses<P> {
     stop_tokens: Vec<u32>,
     options: RespondOptions,
     run_ahead: bool,
-    /// What is being written in each slot.
+    /// The response being written in each slot.
     slots: Vec<Option<Unfinished>>,
     /// For the iterator: responses that it has not given yet, the next one last.
     done: Vec<Response>,
@@ -78,10 +79,12 @@ struct Unfinished {
 
 /// Responds to `prompts`, indices and tokens. A response ends with a token of `stop_tokens`.
 ///
-/// **Errors**: [`Error::Option`] if an option is out of range; those of [`Batch::new`]. A prompt that is empty, fills the
+/// # Errors
+///
+/// [`Error::Option`] if an option is out of range; those of [`Batch::new`]. A prompt that is empty, fills the
 /// context or holds an unknown token ends the iterator with its error.
 pub fn respond<P: Iterator<Item = (usize, Vec<u32>)>>(
-    model: &Arc<Transformer>,
+    model: &Arc<Weights>,
     stop_tokens: &[u32],
     prompts: P,
     options: RespondOptions,
@@ -89,8 +92,8 @@ pub fn respond<P: Iterator<Item = (usize, Vec<u32>)>>(
     if options.max_tokens == 0 {
         return Err(Error::Option { option: "max tokens", reason: "a response has 1 at least".to_owned() });
     }
-    if !(2..=MOST_CONTEXT).contains(&options.context) {
-        let reason = format!("{} is not between 2 and {MOST_CONTEXT} tokens", options.context);
+    if !(2..=MAX_CONTEXT).contains(&options.context) {
+        let reason = format!("{} is not between 2 and {MAX_CONTEXT} tokens", options.context);
         return Err(Error::Option { option: "context", reason });
     }
     let batch = Batch::new(model, options.parallel, options.context)?;
@@ -113,14 +116,16 @@ impl<P: Iterator<Item = (usize, Vec<u32>)>> Responses<P> {
         self.tokens
     }
 
-    /// Whether the last round found nothing to do.
+    /// Returns `true` if the last round found nothing to do.
     pub fn is_done(&self) -> bool {
         self.is_done
     }
 
     /// Starts on prompts where there is room, runs one pass, and gives the responses that it ended, which may be none.
     ///
-    /// **Errors**: those of a prompt, see [`respond`]; as [`crate::Device::check`].
+    /// # Errors
+    ///
+    /// Those of a prompt, see [`respond`]; as [`crate::Device::check`].
     pub fn round(&mut self) -> Result<Vec<Response>> {
         self.fill()?;
         self.is_done = self.slots.iter().all(Option::is_none);

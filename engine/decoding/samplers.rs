@@ -1,16 +1,16 @@
-//! What chooses the tokens of a target and its draft where the likeliest is not what is wanted: both in the same way, by
+//! Samplers of a target and its draft where tokens other than the likeliest are wanted: both choose in the same way, by
 //! the same noise, so that the draft proposes what the target will choose; or the draft by noise of its own, where the
-//! rejection rule decides what becomes of its proposals.
+//! rejection rule decides on its proposals.
 
-use super::options::{Acceptance, MOST_DRAFTS, Method};
-use super::remote::Remote;
-use super::sampling::{SamplingOptions, noise};
+use super::options::{AcceptanceRule, MAX_DRAFTS, Method};
+use super::remote::RemoteDraft;
+use super::sampling_params::{SamplingParams, noise};
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Pass};
-use crate::model::{Sampler, SamplerTerms, Sequence, Turns};
+use crate::model::{ModelRunner, Sampler, SamplerTerms, Turns};
 use crate::ops::{DrawParams, PenaltyTerms, RejectionTerms, Tensor, TokenCounts, TruncationTerms};
 
-/// What chooses the tokens of target and draft.
+/// Samplers of target and draft.
 pub struct Samplers {
     pub target: Sampler,
     pub draft: Option<Sampler>,
@@ -19,7 +19,7 @@ pub struct Samplers {
     elsewhere: Option<(Buffer, TokenCounts)>,
 }
 
-/// What each token counts, and what counts those that a round commits, by its record's slot.
+/// Count of each token, and the kernels that count those a round commits, by its record's slot.
 struct Counts {
     counts: Buffer,
     rounds: [TokenCounts; 2],
@@ -29,22 +29,22 @@ struct Counts {
 #[derive(Clone, Copy)]
 pub struct SamplerParts<'a> {
     pub method: Method,
-    pub target: &'a Sequence,
-    pub draft: Option<&'a Sequence>,
+    pub target: &'a ModelRunner,
+    pub draft: Option<&'a ModelRunner>,
     pub session: &'a Buffer,
     /// t0 .. tK.
     pub choices: &'a Buffer,
     /// d1 .. dK.
     pub proposals: &'a Buffer,
     /// The draft's bookkeeping, if it is on another device.
-    pub remote: Option<&'a Remote>,
+    pub remote: Option<&'a RemoteDraft>,
     /// By slot.
     pub records: [&'a Buffer; 2],
 }
 
 impl Samplers {
     /// For `sampling`, which was checked; none where the likeliest token is taken.
-    pub fn new(sampling: &SamplingOptions, acceptance: Acceptance, parts: SamplerParts) -> Result<Option<Samplers>> {
+    pub fn new(sampling: &SamplingParams, acceptance: AcceptanceRule, parts: SamplerParts) -> Result<Option<Samplers>> {
         if sampling.is_greedy() {
             return Ok(None);
         }
@@ -62,8 +62,8 @@ impl Samplers {
             (Some(remote), Some(basis)) => basis.terms(sampling, &remote.session, &remote.proposals),
             _ => target_terms,
         };
-        let rejects = acceptance == Acceptance::Rejection && is_drawn && draft.is_some();
-        let chances = || Tensor::new(device, "chances", 1 + MOST_DRAFTS, vocab);
+        let rejects = acceptance == AcceptanceRule::Rejection && is_drawn && draft.is_some();
+        let chances = || Tensor::new(device, "chances", 1 + MAX_DRAFTS, vocab);
         let rejection = match rejects {
             false => None,
             true => Some((chances()?, chances()?, draw(draft_seed)?)),
@@ -75,7 +75,7 @@ impl Samplers {
         }
         // A parallel draft's rows are there before any of them has chosen.
         let turns = match method {
-            Method::Pard if sampling.counts() => Turns::OneByOne { rows: MOST_DRAFTS },
+            Method::Pard if sampling.counts() => Turns::OneByOne { rows: MAX_DRAFTS },
             _ => Turns::Together,
         };
         let target = Sampler::new(target, target_terms, Turns::Together, choices)?;
@@ -100,24 +100,24 @@ impl Samplers {
         Ok(Some(Samplers { target, draft, counts, elsewhere }))
     }
 
-    /// Counts anew: `prompt` and what was written after it.
-    pub fn write_counts(&self, target: &Sequence, prompt: &[u32], answer: &[u32]) {
+    /// Counts anew: `prompt`, and `answer` after it.
+    pub fn write_counts(&self, target: &ModelRunner, prompt: &[u32], answer: &[u32]) {
         if let Some(Counts { counts, .. }) = &self.counts {
             let model = target.model();
             counts.write(model.device(), 0, &TokenCounts::of_text(prompt, answer, model.config().vocab_size));
         }
     }
 
-    /// Records the counting of what a round of `drafts` proposals committed, whose record is in `slot`.
+    /// Records the counting of the tokens that a round of `drafts` proposals committed, whose record is in `slot`.
     pub fn count(&self, pass: &mut Pass, slot: usize, drafts: usize) {
         if let Some(Counts { rounds, .. }) = &self.counts {
             rounds[slot].encode(pass, drafts + 1);
         }
     }
 
-    /// Tells the draft's device, if it is another, the tokens that it has not counted yet, of a text of `tokens` that begins
-    /// with a prompt of `prompt_tokens`.
-    pub fn hand_over(&self, remote: &mut Remote, target: &Sequence, tokens: &[u32], prompt_tokens: usize) {
+    /// Tells the draft's device, if it is another, the tokens that it has not counted yet, of a text of `tokens` that
+    /// begins with a prompt of `prompt_tokens`.
+    pub fn hand_over(&self, remote: &mut RemoteDraft, target: &ModelRunner, tokens: &[u32], prompt_tokens: usize) {
         if let Some((counts, _)) = &self.elsewhere
             && !remote.record(tokens)
         {
@@ -127,24 +127,24 @@ impl Samplers {
         }
     }
 
-    /// Records the counting of what was handed over.
+    /// Records the counting of the tokens that were handed over.
     pub fn count_elsewhere(&self, pass: &mut Pass) {
         if let Some((_, kernel)) = &self.elsewhere {
-            kernel.encode(pass, MOST_DRAFTS + 1);
+            kernel.encode(pass, MAX_DRAFTS + 1);
         }
     }
 }
 
-/// What choices are made by, on one device.
+/// Inputs of the samplers on one device.
 struct Basis {
-    /// What each token counts, and its bias, if they change logits.
+    /// Count and bias of each token, if they change logits.
     adjusted: Option<(Buffer, Buffer)>,
     /// Holds [`DrawParams`].
     noise: Buffer,
 }
 
 impl Basis {
-    fn new(device: &Device, sampling: &SamplingOptions, vocab: usize) -> Result<Basis> {
+    fn new(device: &Device, sampling: &SamplingParams, vocab: usize) -> Result<Basis> {
         let adjusted = match sampling.adjusts() {
             false => None,
             true => Some((
@@ -156,7 +156,7 @@ impl Basis {
         Ok(Basis { adjusted, noise: Buffer::uniform(device, "draw params", &draw)? })
     }
 
-    fn terms<'a>(&'a self, sampling: &SamplingOptions, session: &'a Buffer, proposals: &'a Buffer) -> SamplerTerms<'a> {
+    fn terms<'a>(&'a self, sampling: &SamplingParams, session: &'a Buffer, proposals: &'a Buffer) -> SamplerTerms<'a> {
         let penalties = self.adjusted.as_ref().map(|(counts, bias)| PenaltyTerms {
             session,
             proposals,
@@ -166,7 +166,7 @@ impl Basis {
             presence: sampling.presence_penalty,
             frequency: sampling.frequency_penalty,
         });
-        let SamplingOptions { temperature, top_p, min_p, .. } = *sampling;
+        let SamplingParams { temperature, top_p, min_p, .. } = *sampling;
         // More than any vocabulary has is all of it.
         let top_k = u32::try_from(sampling.top_k).unwrap_or(0);
         let truncation = sampling.truncates().then_some(TruncationTerms { top_k, top_p, min_p, temperature });

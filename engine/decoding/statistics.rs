@@ -1,4 +1,4 @@
-//! What a generation cost and what speculation bought.
+//! Cost of a generation and gain of speculation.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use std::time::Duration;
 pub struct Statistics {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// How many of them the target's caches held already, as [`super::Decoder::resume`] leaves them.
+    /// Number of them that the target's caches already held, as [`super::Decoder::resume`] leaves them.
     pub reused_tokens: usize,
     /// Tokens the rounds committed, those cut off after a stop included.
     pub committed_tokens: usize,
     /// Rounds: target passes after the prompt.
     pub rounds: usize,
-    /// In how many of them n-grams proposed in the draft's place.
+    /// Rounds in which n-grams proposed in the draft's place.
     pub ngram_rounds: usize,
-    /// In how many rounds there was an i-th proposal.
+    /// Rounds with an i-th proposal, by i.
     pub proposed: Vec<usize>,
-    /// In how many of those it was accepted.
+    /// Rounds in which the i-th proposal was accepted, by i.
     pub accepted: Vec<usize>,
     /// Time for the prompt.
     pub prefill: Duration,
@@ -30,7 +30,7 @@ pub struct Statistics {
 pub struct RoundStatistics {
     /// Proposals: K.
     pub proposed: usize,
-    /// How many of them were accepted.
+    /// Number of them that were accepted.
     pub accepted: usize,
     /// Time that the caller waited for it.
     pub time: Duration,

@@ -10,14 +10,14 @@ use std::thread::JoinHandle;
 
 use futures_core::Stream;
 
+use super::completion::{Completion, FinishReason, Limits};
 use super::decoder::Decoder;
-use super::sampling::TokenLogprobs;
+use super::sampling_params::TokenLogprobs;
 use super::statistics::RoundStatistics;
-use super::transcript::{FinishReason, Limits, Transcript};
 use crate::error::{Error, Result};
 use crate::text::ChatTokenizer;
 
-/// What one round wrote.
+/// Output of one round.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Piece {
     /// The text that became certain, whole characters only; it may be none.
@@ -26,7 +26,7 @@ pub struct Piece {
     pub tokens: Vec<u32>,
     /// Their log-probabilities, one for each, if the decoder's options ask for them.
     pub logprobs: Vec<TokenLogprobs>,
-    /// What was proposed and accepted.
+    /// Proposals, acceptances and duration of the round.
     pub round: RoundStatistics,
 }
 
@@ -48,7 +48,7 @@ struct State {
     pieces: VecDeque<Result<Piece>>,
     waker: Option<Waker>,
     finish: Option<FinishReason>,
-    /// Nothing more will come.
+    /// Set once no more pieces will come.
     is_over: bool,
 }
 
@@ -86,10 +86,12 @@ impl Drop for Ending {
 }
 
 impl AnswerStream {
-    /// Lets `decoder` read `prompt` and write an answer of the model that `text` belongs to. What goes wrong is the stream's
+    /// Lets `decoder` read `prompt` and write an answer of the model that `text` belongs to. An error is the stream's
     /// last item.
     ///
-    /// **Errors**: [`Error::Thread`].
+    /// # Errors
+    ///
+    /// [`Error::Thread`].
     pub fn start(decoder: Decoder, text: &ChatTokenizer, prompt: Vec<u32>, limits: Limits) -> Result<AnswerStream> {
         let shared = Arc::new(Shared::default());
         let (ending, text) = (Ending(shared.clone()), text.clone());
@@ -105,7 +107,7 @@ impl AnswerStream {
         Ok(AnswerStream { shared, writer: Some(writer.map_err(|source| Error::Thread { source })?) })
     }
 
-    /// Ends the answer after the round at work. What was written can still be read.
+    /// Ends the answer after the round at work. Pieces written so far can still be read.
     pub fn cancel(&self) {
         self.shared.cancelled.store(true, Ordering::Relaxed);
     }
@@ -115,7 +117,7 @@ impl AnswerStream {
         self.shared.state().finish
     }
 
-    /// Ends the answer, waits for the round at work, and gives the decoder back, for the next answer and for its statistics;
+    /// Ends the answer, waits for the round at work, and returns the decoder, for the next answer and for its statistics;
     /// none if its thread panicked.
     pub fn into_decoder(mut self) -> Option<Decoder> {
         self.cancel();
@@ -147,7 +149,7 @@ impl Stream for AnswerStream {
 
 fn write(decoder: &mut Decoder, text: &ChatTokenizer, prompt: &[u32], limits: Limits, shared: &Shared) -> Result<()> {
     decoder.start(prompt, &|| !shared.is_cancelled())?;
-    let mut transcript = Transcript::new(text, limits, decoder.options().context - prompt.len());
+    let mut transcript = Completion::new(text, limits, decoder.options().context - prompt.len());
     while transcript.finish_reason().is_none() {
         let before = transcript.output().len();
         let (text, round) = if shared.is_cancelled() {

@@ -1,11 +1,11 @@
-//! Which adapters this machine has, what each can do, and which one is chosen.
+//! Adapters of this machine: their capabilities, and the choice of one.
 //! wgpu's own `HighPerformance` may pick the integrated card and its environment helper panics on a wrong name, so
 //! adapters are listed, scored and filtered here; `WGPU_BACKEND`, `WGPU_ADAPTER_NAME` and `WGPU_DX12_COMPILER` are
 //! honoured.
 
 use crate::error::{Error, Result};
 
-/// Which adapter is wanted. The default takes the best one.
+/// Request for an adapter. The default takes the best one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AdapterQuery {
     /// An index into [`adapters`]'s list, or a part of the adapter's name in any case.
@@ -14,7 +14,7 @@ pub struct AdapterQuery {
     pub backend: Option<String>,
 }
 
-/// What one adapter is and offers.
+/// Properties and capabilities of an adapter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdapterReport {
     /// Its place in the list.
@@ -35,17 +35,17 @@ pub struct AdapterReport {
     pub workgroup_memory: u32,
     /// Invocations a workgroup may have.
     pub workgroup_size: u32,
-    /// Whether shaders may compute in f16.
+    /// `true` if shaders may compute in f16.
     pub f16: bool,
     /// The narrowest and widest subgroup, if shaders may use subgroups.
     pub subgroups: Option<(u32, u32)>,
     /// The shapes of cooperative matrices, as `m x n x k, inputs -> sums`.
     pub cooperative_matrices: Vec<String>,
-    /// Whether passes can be timed, and each kernel inside them.
+    /// Timestamps that are supported: `inside passes`, of each kernel, `around passes` or `none`.
     pub timestamps: &'static str,
-    /// What compiles its shaders before the driver does, of an adapter of DX12.
+    /// Compiler that its shaders pass before the driver's, for an adapter of DX12.
     pub shader_compiler: Option<String>,
-    /// Whether this adapter is the one that would be used.
+    /// `true` if this adapter is the one that would be used.
     pub chosen: bool,
     /// Why, in words.
     pub reason: String,
@@ -53,7 +53,9 @@ pub struct AdapterReport {
 
 /// All adapters, the chosen one marked.
 ///
-/// **Errors**: [`Error::Adapter`] if nothing matches, with the list; [`Error::Option`] for an unknown backend.
+/// # Errors
+///
+/// [`Error::Adapter`] if nothing matches, with the list; [`Error::Option`] for an unknown backend.
 pub fn adapters(query: &AdapterQuery) -> Result<Vec<AdapterReport>> {
     let found = Found::enumerate(query)?;
     let chosen = found.choose(query)?;
@@ -65,9 +67,11 @@ pub fn adapters(query: &AdapterQuery) -> Result<Vec<AdapterReport>> {
         .collect())
 }
 
-/// Whether two queries that name the same backend, or none, ask for the same adapter.
+/// Returns `true` if two queries that name the same backend, or none, ask for the same adapter.
 ///
-/// **Errors**: those of [`adapters`].
+/// # Errors
+///
+/// Those of [`adapters`].
 pub fn is_same_adapter(one: &AdapterQuery, other: &AdapterQuery) -> Result<bool> {
     let index = |query| Ok(adapters(query)?.iter().position(|adapter| adapter.chosen));
     Ok(one == other || index(one)? == index(other)?)
@@ -82,16 +86,16 @@ pub(super) fn choose(query: &AdapterQuery) -> Result<wgpu::Adapter> {
 
 struct Found {
     adapters: Vec<wgpu::Adapter>,
-    /// What compiles shaders for those of DX12.
+    /// Shader compiler for adapters of DX12.
     compiler: wgpu::Dx12Compiler,
 }
 
-/// Whether dispatches are to be named for RenderDoc, Radeon GPU Profiler and Nsight: `PARD_LABELS=1`.
+/// Returns `true` if dispatches are to be named for RenderDoc, Radeon GPU Profiler and Nsight: `PARD_LABELS=1`.
 pub(super) fn labels_wanted() -> bool {
     std::env::var("PARD_LABELS").is_ok_and(|value| value == "1")
 }
 
-/// DX12's shader compiler: what `WGPU_DX12_COMPILER` names (`fxc`, `dxc` or the path of a dxcompiler.dll), else the new one
+/// DX12's shader compiler: the one in `WGPU_DX12_COMPILER` (`fxc`, `dxc` or the path of a dxcompiler.dll), else the new one
 /// if its library lies beside the program or in `PATH`, else the old one, which Windows comes with.
 fn dx12_compiler() -> wgpu::Dx12Compiler {
     const LIBRARY: &str = "dxcompiler.dll";

@@ -11,7 +11,7 @@ use super::device::{Device, lock};
 use super::wgsl::{self, Kind, Token};
 use crate::error::{Error, Result};
 
-/// Where a device's kernels report to.
+/// Record of accesses outside their arrays by a device's kernels.
 pub(super) struct Audit {
     found: wgpu::Buffer,
     layout: wgpu::BindGroupLayout,
@@ -20,8 +20,8 @@ pub(super) struct Audit {
     kernels: Mutex<Vec<(String, Vec<String>)>>,
 }
 
-/// What a kernel writes there: how many accesses lay outside, and of the first one the kernel's and the array's numbers
-/// and the index.
+/// Words that a kernel writes there: the number of accesses outside, and for the first one the numbers of the kernel and
+/// of the array, and the index.
 const WORDS: usize = 4;
 
 impl Audit {
@@ -53,7 +53,7 @@ impl Audit {
         Audit { found, layout, group, kernels: Mutex::default() }
     }
 
-    /// What kernels have beside their own bindings, as group 1.
+    /// Layout of group 1, which kernels have beside their own bindings.
     pub(super) fn layout(&self) -> &wgpu::BindGroupLayout {
         &self.layout
     }
@@ -86,9 +86,11 @@ fn audit_index(index: u32, length: u32, name: u32) -> u32 {{
             )
     }
 
-    /// Waits for what was submitted, and reports an access outside.
+    /// Waits for submitted work, and reports an access outside.
     ///
-    /// Errors: [`Error::Gpu`] with kernel, array and index; as [`Device::check`].
+    /// # Errors
+    ///
+    /// [`Error::Gpu`] with kernel, array and index; as [`Device::check`].
     pub(super) fn check(&self, device: &Device) -> Result<()> {
         let readback = Readback::new(device, 4 * WORDS as u64)?;
         let mut encoder = device.raw().create_command_encoder(&Default::default());
@@ -110,7 +112,7 @@ fn audit_index(index: u32, length: u32, name: u32) -> u32 {{
     }
 }
 
-/// The arrays that outlive an invocation, by name, with what their length is in WGSL.
+/// The arrays that outlive an invocation, by name, with their length as a WGSL expression.
 fn arrays(module: &naga::Module) -> Vec<(&str, String)> {
     let length = |variable: &naga::GlobalVariable, name: &str| match module.types[variable.ty].inner {
         naga::TypeInner::Array { size: naga::ArraySize::Dynamic, .. } => Some(format!("arrayLength(&{name})")),

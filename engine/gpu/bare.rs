@@ -25,7 +25,7 @@ pub(super) fn open(
     use ash::{ext::robustness2, vk};
     use wgpu::hal::api::Vulkan;
 
-    // What `request_device` checks before it opens an adapter, and the way in below does not.
+    // Checks that `request_device` makes before it opens an adapter, and the way in below does not.
     let is_offered = adapter.features().contains(descriptor.required_features)
         && descriptor.required_limits.check_limits(&adapter.limits());
     if !is_offered {

@@ -13,23 +13,23 @@ use crate::error::{Error, Result};
 pub struct Buffer {
     raw: wgpu::Buffer,
     label: String,
-    share: Arc<Share>,
+    share: Arc<AllocationGuard>,
 }
 
 /// Bytes that the device counts as long as they are used, by the buffer itself or by what it is bound to.
-pub(super) struct Share {
+pub(super) struct AllocationGuard {
     bytes: u64,
     counter: Arc<AtomicU64>,
 }
 
-impl Share {
-    fn new(device: &Device, bytes: u64) -> Arc<Share> {
+impl AllocationGuard {
+    fn new(device: &Device, bytes: u64) -> Arc<AllocationGuard> {
         device.allocated().fetch_add(bytes, Ordering::Relaxed);
-        Arc::new(Share { bytes, counter: device.allocated().clone() })
+        Arc::new(AllocationGuard { bytes, counter: device.allocated().clone() })
     }
 }
 
-impl Drop for Share {
+impl Drop for AllocationGuard {
     fn drop(&mut self) {
         self.counter.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -38,7 +38,9 @@ impl Drop for Share {
 impl Buffer {
     /// A buffer of `bytes` bytes (rounded up to 16) that kernels read and write.
     ///
-    /// **Errors**: [`Error::Limit`] if no kernel could bind it, [`Error::OutOfMemory`] if the device has no room.
+    /// # Errors
+    ///
+    /// [`Error::Limit`] if no kernel could bind it, [`Error::OutOfMemory`] if the device has no room.
     pub fn storage(device: &Device, label: &str, bytes: u64) -> Result<Buffer> {
         Buffer::check(device, label, bytes)?;
         Buffer::create(device, label, bytes, wgpu::BufferUsages::STORAGE)
@@ -46,21 +48,25 @@ impl Buffer {
 
     /// A storage buffer whose first [`Device::largest_uniform`] bytes some kernels read as a uniform.
     ///
-    /// **Errors**: as [`Buffer::storage`].
+    /// # Errors
+    ///
+    /// As [`Buffer::storage`].
     pub fn rows(device: &Device, label: &str, bytes: u64) -> Result<Buffer> {
         let bytes = Buffer::rows_bytes(device, bytes);
         Buffer::check(device, label, bytes)?;
         Buffer::create(device, label, bytes, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM)
     }
 
-    /// What [`Buffer::rows`] makes of `bytes`.
+    /// Returns the size that [`Buffer::rows`] gives to `bytes`.
     pub fn rows_bytes(device: &Device, bytes: u64) -> u64 {
         bytes.max(device.largest_uniform())
     }
 
-    /// Whether a kernel could bind `bytes` bytes.
+    /// Checks that a kernel can bind `bytes` bytes.
     ///
-    /// **Errors**: [`Error::Limit`].
+    /// # Errors
+    ///
+    /// [`Error::Limit`].
     pub fn check(device: &Device, label: &str, bytes: u64) -> Result<()> {
         let limit = device.largest_binding();
         if bytes <= limit {
@@ -72,21 +78,25 @@ impl Buffer {
             needed: bytes,
             limit,
             unit: "bytes in one binding",
-            hint: "use a shorter context (-c), or a smaller model",
+            hint: "use a shorter context, or a smaller model",
         })
     }
 
     /// A small storage buffer that other kernels read as a uniform: what one kernel decides and all later ones go by.
     /// Compilers know a uniform to be the same for all invocations, so that it may decide over a barrier.
     ///
-    /// **Errors**: [`Error::OutOfMemory`].
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`].
     pub fn shared<T>(device: &Device, label: &str) -> Result<Buffer> {
         Buffer::create(device, label, size_of::<T>() as u64, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM)
     }
 
     /// A storage buffer that holds `values`.
     ///
-    /// **Errors**: as [`Buffer::storage`].
+    /// # Errors
+    ///
+    /// As [`Buffer::storage`].
     pub fn with_values<T: bytemuck::NoUninit>(device: &Device, label: &str, values: &[T]) -> Result<Buffer> {
         let buffer = Buffer::storage(device, label, size_of_val(values) as u64)?;
         buffer.write(device, 0, values);
@@ -95,7 +105,9 @@ impl Buffer {
 
     /// A uniform buffer that holds `parameters`.
     ///
-    /// **Errors**: [`Error::OutOfMemory`].
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`].
     pub fn uniform<T: bytemuck::NoUninit>(device: &Device, label: &str, parameters: &T) -> Result<Buffer> {
         let buffer = Buffer::create(device, label, size_of::<T>() as u64, wgpu::BufferUsages::UNIFORM)?;
         buffer.write(device, 0, std::slice::from_ref(parameters));
@@ -114,7 +126,7 @@ impl Buffer {
         if pollster::block_on(scope.pop()).is_some() {
             return Err(Error::OutOfMemory { adapter: device.name(), what: format!("{label} ({size} bytes)") });
         }
-        Ok(Buffer { raw, label: label.to_owned(), share: Share::new(device, size) })
+        Ok(Buffer { raw, label: label.to_owned(), share: AllocationGuard::new(device, size) })
     }
 
     /// Copies `values` to the buffer from byte `offset` on; they are there for every later submit.
@@ -133,7 +145,9 @@ impl Buffer {
     /// The same bytes on another device, through the host's memory, in pieces that bound what is in flight. `from` is where
     /// this buffer is.
     ///
-    /// **Errors**: as [`Buffer::storage`] and [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Buffer::storage`] and [`Device::check`].
     pub fn copied_to(&self, from: &Device, to: &Device) -> Result<Buffer> {
         const PIECE_WORDS: usize = 16 << 20;
         let copy = Buffer::storage(to, &self.label, self.bytes())?;
@@ -157,7 +171,9 @@ impl Buffer {
 
     /// Waits for the device and reads `count` values from byte `offset` on.
     ///
-    /// **Errors**: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn read<T: bytemuck::AnyBitPattern>(&self, device: &Device, offset: u64, count: usize) -> Result<Vec<T>> {
         let bytes = ((count * size_of::<T>()) as u64).next_multiple_of(4);
         let readback = Readback::new(device, bytes)?;
@@ -181,7 +197,7 @@ impl Buffer {
         &self.raw
     }
 
-    pub(super) fn share(&self) -> &Arc<Share> {
+    pub(super) fn share(&self) -> &Arc<AllocationGuard> {
         &self.share
     }
 }
@@ -193,14 +209,16 @@ pub struct Readback {
     submission: Mutex<Option<wgpu::SubmissionIndex>>,
 }
 
-/// How long a GPU is asked again and again whether it is done before this thread goes to sleep: waking up costs more than
-/// a short round's rest. A software adapter needs the cores itself.
+/// Time for which a GPU is polled before this thread goes to sleep: waking up costs more than the rest of a short round.
+/// A software adapter needs the cores itself.
 const SPIN: Duration = Duration::from_millis(2);
 
 impl Readback {
     /// Room for `bytes` bytes.
     ///
-    /// **Errors**: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn new(device: &Device, bytes: u64) -> Result<Readback> {
         let raw = device.raw().create_buffer(&wgpu::BufferDescriptor {
             label: Some("readback"),
@@ -214,7 +232,9 @@ impl Readback {
 
     /// Waits for the submit that copies to this memory, not for later ones, and returns the first `count` values.
     ///
-    /// **Errors**: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn read<T: bytemuck::AnyBitPattern>(&self, device: &Device, count: usize) -> Result<Vec<T>> {
         let bytes = ((count * size_of::<T>()) as u64).next_multiple_of(4);
         let slice = self.raw.slice(..bytes);

@@ -1,5 +1,5 @@
 //! One open adapter: its queue, its limits, its compiled kernels, and whether it still answers.
-//! wgpu reports errors through callbacks and panics where nobody listens; here they are kept and returned by the next
+//! wgpu reports errors through callbacks and panics if there are none; here they are kept and returned by the next
 //! call that can fail.
 
 use std::collections::{HashMap, VecDeque};
@@ -12,7 +12,7 @@ use super::audit::Audit;
 use super::bare;
 use super::buffer::Readback;
 use super::kernel::{Composition, Kernel, UNROLL, UNROLL_BUDGET};
-use super::plan::Plan;
+use super::plan::KernelPlan;
 use super::profile::{Profile, Profiler, Timer};
 use super::shaders::Shaders;
 use crate::error::{Error, Result};
@@ -34,7 +34,7 @@ struct Inner {
     /// The budget for loops that are written out, if they are.
     unroll: Option<u32>,
     audit: Option<Audit>,
-    faults: Arc<Mutex<Faults>>,
+    faults: Arc<Mutex<DeviceErrors>>,
     shaders: Shaders,
     kernels: Mutex<Kernels>,
     profiler: Mutex<Option<Profiler>>,
@@ -54,12 +54,12 @@ struct Kernels {
 /// Kernels kept whether an operation holds them or not.
 const MAX_RECENT_KERNELS: usize = 256;
 
-/// Is told of errors that wgpu reports to nobody in particular.
+/// Receives errors that wgpu reports to no particular caller.
 pub type ErrorHook = Box<dyn Fn(&wgpu::Error) + Send + Sync>;
 
-/// The first thing that went wrong; what follows it is usually its echo.
+/// The first fault; later ones are usually its consequences.
 #[derive(Default)]
-struct Faults {
+struct DeviceErrors {
     lost: Option<String>,
     refused: Option<String>,
     out_of_memory: bool,
@@ -72,14 +72,18 @@ impl Device {
     /// by itself; a debug build keeps it. The environment variable `PARD_ROBUST` decides otherwise: `1` keeps it, `0` goes
     /// without.
     ///
-    /// **Errors**: [`Error::Adapter`] if there is none, [`Error::Device`] if it does not open.
+    /// # Errors
+    ///
+    /// [`Error::Adapter`] if there is none, [`Error::Device`] if it does not open.
     pub fn open(query: &AdapterQuery) -> Result<Device> {
         Device::open_with(query, Shaders::default())
     }
 
     /// As [`Device::open`], with kernels from `shaders`.
     ///
-    /// **Errors**: as [`Device::open`].
+    /// # Errors
+    ///
+    /// As [`Device::open`].
     pub fn open_with(query: &AdapterQuery, shaders: Shaders) -> Result<Device> {
         Device::open_as(query, shaders, std::env::var("PARD_AUDIT").is_ok_and(|value| value == "1"))
     }
@@ -88,7 +92,9 @@ impl Device {
     /// with [`Error::Gpu`] if one lies outside, which on other devices is undefined. It waits after every submit, and is for
     /// tests of kernels; `PARD_AUDIT=1` makes every device one of these.
     ///
-    /// **Errors**: as [`Device::open`].
+    /// # Errors
+    ///
+    /// As [`Device::open`].
     pub fn open_audited(query: &AdapterQuery, shaders: Shaders) -> Result<Device> {
         Device::open_as(query, shaders, true)
     }
@@ -133,7 +139,9 @@ impl Device {
     /// commands is reported by the engine's next call as well. `hook` is told of every error there is, so that the application
     /// need not go without.
     ///
-    /// **Errors**: [`Error::Limit`], with the limit that is too low.
+    /// # Errors
+    ///
+    /// [`Error::Limit`], with the limit that is too low.
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, hook: Option<ErrorHook>) -> Result<Device> {
         check_limits(&device)?;
         let is_known = device.adapter_info().backend == wgpu::Backend::Metal && device.features().contains(COOPERATIVE);
@@ -144,7 +152,7 @@ impl Device {
     fn new(device: wgpu::Device, queue: wgpu::Queue, shaders: Shaders, made: Made, hook: Option<ErrorHook>) -> Device {
         let Made { cooperative_tile, is_bare, is_audited } = made;
         let audit = is_audited.then(|| Audit::new(&device));
-        let faults = Arc::new(Mutex::new(Faults::default()));
+        let faults = Arc::new(Mutex::new(DeviceErrors::default()));
         let (on_error, on_loss) = (faults.clone(), faults.clone());
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
             if let Some(hook) = &hook {
@@ -193,17 +201,17 @@ impl Device {
         self.inner.info.backend.to_str()
     }
 
-    /// Whether `other` is a clone of this one: what lies on one lies on the other.
+    /// Returns `true` if `other` is a clone of this one, so that they share all buffers and kernels.
     pub fn is_same(&self, other: &Device) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
 
-    /// Whether the driver checks no access of a kernel against its buffer's size.
+    /// Returns `true` if the driver does not check the accesses of a kernel against its buffer's size.
     pub fn is_bare(&self) -> bool {
         self.inner.is_bare
     }
 
-    /// Whether the adapter computes on the CPU.
+    /// Returns `true` if the adapter computes on the CPU.
     pub fn is_software(&self) -> bool {
         self.inner.info.device_type == wgpu::DeviceType::Cpu
     }
@@ -213,7 +221,7 @@ impl Device {
         self.inner.limits.max_storage_buffer_binding_size.min(self.inner.limits.max_buffer_size)
     }
 
-    /// The most of a buffer that kernels read as a uniform, in bytes: what the adapter allows, but 64 KiB at most.
+    /// The most of a buffer that kernels read as a uniform, in bytes: the adapter's limit, but 64 KiB at most.
     pub fn largest_uniform(&self) -> u64 {
         const ENOUGH: u64 = 64 << 10;
         self.inner.limits.max_uniform_buffer_binding_size.min(ENOUGH).min(self.largest_binding()) / 16 * 16
@@ -224,7 +232,7 @@ impl Device {
         self.inner.allocated.load(Ordering::Relaxed)
     }
 
-    /// Where buffers are counted.
+    /// Returns the counter of the bytes of all buffers.
     pub(super) fn allocated(&self) -> &Arc<AtomicU64> {
         &self.inner.allocated
     }
@@ -251,7 +259,7 @@ impl Device {
         device.features().contains(wgpu::Features::SUBGROUP).then_some((info.subgroup_min_size, info.subgroup_max_size))
     }
 
-    /// Whether a row of `lanes` invocations of a workgroup is made of whole subgroups, of whatever size.
+    /// Returns `true` if a row of `lanes` invocations of a workgroup is made of whole subgroups, of whatever size.
     pub fn has_uniform_slices(&self, lanes: u32) -> bool {
         self.subgroup_sizes().is_some_and(|(_, largest)| largest > 0 && lanes.is_multiple_of(largest))
     }
@@ -262,13 +270,15 @@ impl Device {
     }
 
     /// The numeric plan for this class of adapter.
-    pub fn default_plan(&self) -> Plan {
-        Plan::for_device(self)
+    pub fn default_plan(&self) -> KernelPlan {
+        KernelPlan::for_device(self)
     }
 
     /// The kernel made of the shader files `files` with `constants`, compiled unless it is there already.
     ///
-    /// **Errors**: [`Error::Compile`] with the compiler's words, [`Error::DeviceLost`] if compiling ended the device.
+    /// # Errors
+    ///
+    /// [`Error::Compile`] with the compiler's words, [`Error::DeviceLost`] if compiling ended the device.
     pub fn kernel(&self, files: &[&'static str], constants: &[(&'static str, u32)]) -> Result<Arc<Kernel>> {
         let mut composition = Composition { files: files.to_vec(), constants: constants.to_vec() };
         if let Some(budget) = self.inner.unroll {
@@ -287,16 +297,18 @@ impl Device {
         Ok(kernel)
     }
 
-    /// What the kernels compiled so far are made of, in order.
+    /// Returns the compositions of the kernels compiled so far, in order.
     pub fn compositions(&self) -> Vec<Composition> {
         let mut compositions: Vec<Composition> = lock(&self.inner.kernels).compiled.keys().cloned().collect();
         compositions.sort();
         compositions
     }
 
-    /// Reports what went wrong since the last call, if anything did.
+    /// Reports the faults since the last call, if any.
     ///
-    /// **Errors**: [`Error::DeviceLost`], [`Error::OutOfMemory`] or [`Error::Gpu`]; `what` names the work at hand.
+    /// # Errors
+    ///
+    /// [`Error::DeviceLost`], [`Error::OutOfMemory`] or [`Error::Gpu`]; `what` names the work at hand.
     pub fn check(&self, what: &str) -> Result<()> {
         let mut faults = lock(&self.inner.faults);
         if let Some(reason) = &faults.lost {
@@ -311,7 +323,9 @@ impl Device {
 
     /// Waits until all work that was submitted is done.
     ///
-    /// **Errors**: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn wait(&self) -> Result<()> {
         let begin = Instant::now();
         let waited = self.wait_for(None);
@@ -324,7 +338,7 @@ impl Device {
         self.poll_as(wgpu::PollType::Wait { submission_index: submission, timeout: None })
     }
 
-    /// Lets the device tell what is done by now.
+    /// Lets the device report the work done by now.
     pub(super) fn poll(&self) -> Result<()> {
         self.poll_as(wgpu::PollType::Poll)
     }
@@ -339,7 +353,9 @@ impl Device {
     /// Times every dispatch from here on, and what the host does beside it. With `separate_passes` each kernel gets a pass
     /// of its own, as it does anyhow on adapters that can only time whole passes.
     ///
-    /// **Errors**: [`Error::Option`] if the adapter has no timestamps.
+    /// # Errors
+    ///
+    /// [`Error::Option`] if the adapter has no timestamps.
     pub fn start_profile(&self, separate_passes: bool) -> Result<()> {
         let features = self.inner.device.features();
         if !features.contains(wgpu::Features::TIMESTAMP_QUERY) {
@@ -351,9 +367,11 @@ impl Device {
         Ok(())
     }
 
-    /// Ends the profile and gives what it recorded: nothing, if none was started.
+    /// Ends the profile and returns it; it is empty if none was started.
     ///
-    /// **Errors**: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn end_profile(&self) -> Result<Profile> {
         let Some(mut profiler) = lock(&self.inner.profiler).take() else { return Ok(Profile::default()) };
         profiler.collect(self, true)?;
@@ -386,7 +404,7 @@ impl Device {
         collected
     }
 
-    /// Whether each dispatch is to be named for debuggers.
+    /// Returns `true` if each dispatch is to be named for debuggers.
     pub(super) fn is_labelled(&self) -> bool {
         self.inner.is_labelled
     }
@@ -396,7 +414,7 @@ impl Device {
         lock(&self.inner.faults).lost.clone()
     }
 
-    /// Where kernels report accesses outside their arrays, if they do.
+    /// Returns the record of accesses outside their arrays, if kernels report them.
     pub(super) fn audit(&self) -> Option<&Audit> {
         self.inner.audit.as_ref()
     }
@@ -414,7 +432,7 @@ impl Device {
     }
 }
 
-/// Checks that `device` was created with what every kernel takes.
+/// Checks that `device` was created with the limits that every kernel needs.
 fn check_limits(device: &wgpu::Device) -> Result<()> {
     let (has, least) = (device.limits(), wgpu::Limits::default());
     let limits = |limits: &wgpu::Limits| {
@@ -440,7 +458,7 @@ fn check_limits(device: &wgpu::Device) -> Result<()> {
     }
 }
 
-/// What is known of a device from the way it was made.
+/// Properties of a device that are set when it is made.
 #[derive(Default)]
 struct Made {
     cooperative_tile: Option<u32>,
@@ -448,7 +466,7 @@ struct Made {
     is_audited: bool,
 }
 
-/// Whether a device is to be opened without robust buffer access.
+/// Returns `true` if a device is to be opened without robust buffer access.
 fn is_bare_wanted() -> bool {
     match std::env::var("PARD_ROBUST").as_deref() {
         Ok("0") => true,
@@ -457,16 +475,16 @@ fn is_bare_wanted() -> bool {
     }
 }
 
-/// Whether the kernels of an adapter of `backend` get their loops written out, and how far. Mesa's compilers (AMD, Intel,
-/// NVIDIA, Apple) make the same code of both; FXC and Metal are known to keep arrays in memory that a loop indexes.
-/// `PARD_UNROLL` decides otherwise: the budget, or `0` for none.
+/// Returns the budget for writing out the loops of kernels on `backend`, if they are written out. Mesa's compilers (AMD,
+/// Intel, NVIDIA, Apple) make the same code either way; FXC and Metal are known to keep arrays in memory that a loop
+/// indexes. `PARD_UNROLL` overrides it: the budget, or `0` for none.
 fn unroll_budget(backend: wgpu::Backend) -> Option<u32> {
     let usual = matches!(backend, wgpu::Backend::Dx12 | wgpu::Backend::Metal).then_some(UNROLL_BUDGET);
     let asked = std::env::var("PARD_UNROLL").ok().and_then(|value| value.parse().ok());
     asked.map_or(usual, |budget| Some(budget).filter(|&budget| budget > 0))
 }
 
-/// What cooperative matrices take; their kernel shares its tiles out among subgroups.
+/// Features that cooperative matrices need; their kernel shares its tiles out among subgroups.
 const COOPERATIVE: wgpu::Features =
     wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16).union(wgpu::Features::SUBGROUP);
 

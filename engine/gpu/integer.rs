@@ -1,11 +1,11 @@
-//! Whether an adapter multiplies packed bytes in one instruction. Every adapter has WGSL's `dot4I8Packed`; where it is many
-//! instructions, products in floats are faster. wgpu does not tell which; Vulkan does. Metal has no such instruction, and
-//! DX12 does not tell.
+//! Detection of adapters that multiply packed bytes in one instruction. Every adapter has WGSL's `dot4I8Packed`; if it is
+//! many instructions, products in floats are faster. wgpu does not tell which; Vulkan does. Metal has no such
+//! instruction, and DX12 does not tell.
 
 use super::device::Device;
 
 impl Device {
-    /// Whether it is known to add up four products of signed bytes in one instruction.
+    /// Returns `true` if it is known to add up four products of signed bytes in one instruction.
     pub fn has_integer_dot_products(&self) -> bool {
         !self.is_software() && of_vulkan(self)
     }

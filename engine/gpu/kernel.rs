@@ -23,7 +23,7 @@ pub struct Kernel {
     bindings: Vec<Binding>,
 }
 
-/// What a kernel is made of.
+/// Source files and constants of a kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Composition {
     /// Shader files, named as in [`super::shader_names`]; the first one names the kernel.
@@ -62,7 +62,9 @@ struct Binding {
 /// The `enable` lines that a file may begin with come before everything else, as WGSL wants them.
 /// The constant [`UNROLL`] is the composer's own: loops with constant bounds are written out, to at most as many tokens.
 ///
-/// **Errors**: [`Error::Gpu`] if a file is unknown.
+/// # Errors
+///
+/// [`Error::Gpu`] if a file is unknown.
 pub fn compose(shaders: &Shaders, files: &[&str], constants: &[(&str, u32)]) -> Result<String> {
     let mut enabled = String::new();
     let mut text = String::new();
@@ -89,7 +91,9 @@ pub fn compose(shaders: &Shaders, files: &[&str], constants: &[(&str, u32)]) -> 
 impl Kernel {
     /// Compiles the entry point named like the first file.
     ///
-    /// Errors: [`Error::Gpu`] if a file is unknown; [`Error::Compile`], or [`Error::DeviceLost`] if the driver's compiler
+    /// # Errors
+    ///
+    /// [`Error::Gpu`] if a file is unknown; [`Error::Compile`], or [`Error::DeviceLost`] if the driver's compiler
     /// took the device with it.
     pub(super) fn compile(device: &Device, composition: &Composition) -> Result<Kernel> {
         let name = composition.files[0];
@@ -104,9 +108,9 @@ impl Kernel {
         let module = naga::front::wgsl::parse_str(&text)
             .map_err(|error| refused(error.emit_to_string_with_path(&text, name)))?;
         let bytes = private_bytes(&module);
-        if bytes > MOST_PRIVATE {
+        if bytes > MAX_PRIVATE {
             let reason =
-                format!("its invocations hold {bytes} bytes in variables each, and {MOST_PRIVATE} are the most");
+                format!("its invocations hold {bytes} bytes in variables each, and {MAX_PRIVATE} are the most");
             return Err(refused(reason));
         }
         let bindings = bindings(&module);
@@ -151,10 +155,7 @@ impl Kernel {
         // wgpu gives up the device where a compiler runs out of memory or fails for no reason it knows; that is all that
         // it says.
         if let Some(reason) = device.lost() {
-            let reason = format!(
-                "compiling the kernel {composition} ended it ({reason}). Update the driver; `pard tune` finds kernels \
-                 that do without this one"
-            );
+            let reason = format!("compiling the kernel {composition} ended it ({reason}); update the driver");
             return Err(Error::DeviceLost { adapter: device.name(), reason });
         }
         if let Some(error) = errors.first() {
@@ -166,7 +167,9 @@ impl Kernel {
     /// Binds `buffers` to the shader's bindings in order. The result can be dispatched any number of times, by this
     /// kernel and by any other with the same bindings.
     ///
-    /// **Errors**: [`Error::Gpu`] if their number or kind is not the shader's.
+    /// # Errors
+    ///
+    /// [`Error::Gpu`] if their number or kind is not the shader's.
     pub fn bind(&self, device: &Device, buffers: &[&Buffer]) -> Result<wgpu::BindGroup> {
         let refused = |reason: String| Error::Gpu { what: format!("binding {}", self.name), reason };
         if buffers.len() != self.bindings.len() {
@@ -181,7 +184,7 @@ impl Kernel {
                 resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                     buffer: buffer.raw(),
                     offset: 0,
-                    // Of a buffer larger than a uniform can be, the shader reads the beginning.
+                    // The shader reads the beginning of a buffer that is larger than a uniform can be.
                     size: match binding.kind {
                         wgpu::BufferBindingType::Uniform => {
                             NonZeroU64::new(buffer.bytes().min(device.largest_uniform()))
@@ -205,7 +208,9 @@ impl Kernel {
 
     /// A dispatch of this kernel with `buffers`, over `grid` workgroups.
     ///
-    /// **Errors**: as [`Kernel::bind`].
+    /// # Errors
+    ///
+    /// As [`Kernel::bind`].
     pub fn dispatch(self: &std::sync::Arc<Self>, device: &Device, buffers: &[&Buffer], grid: Grid) -> Result<Dispatch> {
         let shares = buffers.iter().map(|buffer| buffer.share().clone()).collect();
         Ok(Dispatch::new(self.clone(), self.bind(device, buffers)?, shares, grid))
@@ -223,7 +228,7 @@ impl Kernel {
 
 /// The most that an invocation may hold in variables, in bytes. Compilers keep them in registers, of which there are 1 KiB
 /// at most; beyond 128 KiB some drivers lose the device (wgpu #10027).
-const MOST_PRIVATE: u64 = 16 << 10;
+const MAX_PRIVATE: u64 = 16 << 10;
 
 /// Bytes of the variables that an invocation of `module` has at once, were all functions' alive together.
 fn private_bytes(module: &naga::Module) -> u64 {

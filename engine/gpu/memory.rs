@@ -1,20 +1,20 @@
-//! How much memory an adapter has, as far as anybody says so. wgpu does not ask; Vulkan answers, and of an adapter that
-//! computes on the CPU the system knows. Metal and DX12 would have to be asked through crates of their own, which nobody
-//! here could try: what they have counts as not known.
+//! Memory of an adapter, as far as it is known. wgpu does not ask; Vulkan answers, and for an adapter that computes on
+//! the CPU the system knows. Metal and DX12 would have to be asked through crates of their own, which could not be
+//! tested: their memory counts as unknown.
 
 use super::device::Device;
 
-/// What is known of a device's memory, in bytes.
+/// Memory of a device in bytes, as far as it is known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MemoryReport {
     /// All there is: the larger of the heaps that are the device's own, or the system's memory.
     pub total: Option<u64>,
-    /// What is free now, others' use counted: an estimate of the driver or the system.
+    /// Free memory at present, others' use counted: an estimate of the driver or the system.
     pub free: Option<u64>,
 }
 
 impl Device {
-    /// What is known of its memory by now.
+    /// Returns the device's memory, as far as it is known now.
     pub fn memory(&self) -> MemoryReport {
         // Such a driver's heap has a size of its own invention.
         if self.is_software() { of_system() } else { of_vulkan(self) }

@@ -21,7 +21,7 @@ pub use device::{Device, ErrorHook};
 pub use kernel::{Composition, Kernel, UNROLL, UNROLL_BUDGET, compose};
 pub use memory::MemoryReport;
 pub use pass::{Dispatch, Grid, Pass};
-pub use plan::{CacheFormat, Plan, ProductChoice, Products, QuantisedChoice, QuantisedProducts};
+pub use plan::{CacheFormat, KernelPlan, MatmulChoice, MatmulPath, QuantisedChoice, QuantisedProducts};
 pub use profile::{DispatchTime, HostTime, Profile, Work};
 pub use shaders::{Shaders, names as shader_names, source as shader_source};
 /// The wgpu of this crate, for applications that bring a device of their own: [`Device::from_wgpu`] takes devices of this

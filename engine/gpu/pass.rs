@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::buffer::{Buffer, Readback, Share};
+use super::buffer::{AllocationGuard, Buffer, Readback};
 use super::device::Device;
 use super::kernel::Kernel;
 use super::profile::{Timer, Work};
@@ -16,17 +16,22 @@ pub type Grid = [u32; 3];
 pub struct Dispatch {
     kernel: Arc<Kernel>,
     group: wgpu::BindGroup,
-    /// What the group keeps alive is counted as long.
-    _shares: Vec<Arc<Share>>,
+    /// Keeps the bytes of the group's buffers counted.
+    _shares: Vec<Arc<AllocationGuard>>,
     grid: Grid,
 }
 
 impl Dispatch {
-    pub(super) fn new(kernel: Arc<Kernel>, group: wgpu::BindGroup, shares: Vec<Arc<Share>>, grid: Grid) -> Dispatch {
+    pub(super) fn new(
+        kernel: Arc<Kernel>,
+        group: wgpu::BindGroup,
+        shares: Vec<Arc<AllocationGuard>>,
+        grid: Grid,
+    ) -> Dispatch {
         Dispatch { kernel, group, _shares: shares, grid }
     }
 
-    /// Records it over its own grid. `work` is what it has to do, for profiles.
+    /// Records it over its own grid. `work` is the dispatch's, for profiles.
     pub fn encode(&self, pass: &mut Pass, work: Work) {
         pass.dispatch(&self.kernel, &self.group, self.grid, work);
     }
@@ -54,9 +59,11 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// Records what `record` asks for and submits it; each of `copies` is then copied to its readback buffer.
+    /// Records the dispatches of `record` and submits them; each of `copies` is then copied to its readback buffer.
     ///
-    /// **Errors**: those of `record`, and as [`Device::check`].
+    /// # Errors
+    ///
+    /// Those of `record`, and as [`Device::check`].
     pub fn submit<'a>(
         device: &Device,
         copies: impl IntoIterator<Item = (&'a Buffer, &'a Readback)>,

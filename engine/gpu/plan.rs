@@ -4,7 +4,7 @@
 use super::device::Device;
 use crate::error::{Error, Result};
 
-/// How keys and values are kept.
+/// Format of keys and values in the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CacheFormat {
     /// Half precision; values beyond 65504 are clamped.
@@ -29,7 +29,7 @@ impl CacheFormat {
         }
     }
 
-    /// How many values of a head that is `head_dim` wide, a multiple of 16, share a scale in [`CacheFormat::Q8_0`].
+    /// Values that share a scale in [`CacheFormat::Q8_0`], for heads that are `head_dim` wide, a multiple of 16.
     pub fn block(head_dim: usize) -> usize {
         if head_dim.is_multiple_of(32) { 32 } else { 16 }
     }
@@ -44,9 +44,9 @@ impl CacheFormat {
     }
 }
 
-/// What multiplies matrices, as a user asks for it.
+/// User's choice of kernels for matrix products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ProductChoice {
+pub enum MatmulChoice {
     /// Ordinary instructions in f32, which every adapter has.
     #[default]
     Plain,
@@ -54,9 +54,9 @@ pub enum ProductChoice {
     Cooperative,
 }
 
-/// What multiplies matrices. All row counts take the same kernels, so that a row's bits depend on none.
+/// Kernels for matrix products. All row counts take the same ones, so that a row's bits do not depend on the count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Products {
+pub enum MatmulPath {
     /// Ordinary instructions in f32.
     #[default]
     Plain,
@@ -67,15 +67,17 @@ pub enum Products {
     },
 }
 
-impl Products {
-    /// What `choice` is on `device`.
+impl MatmulPath {
+    /// Resolves `choice` on `device`.
     ///
-    /// **Errors**: [`Error::Option`] if the adapter has no such matrices.
-    pub fn of(choice: ProductChoice, device: &Device) -> Result<Products> {
+    /// # Errors
+    ///
+    /// [`Error::Option`] if the adapter has no such matrices.
+    pub fn of(choice: MatmulChoice, device: &Device) -> Result<MatmulPath> {
         match (choice, device.cooperative_tile()) {
-            (ProductChoice::Plain, _) => Ok(Products::Plain),
-            (ProductChoice::Cooperative, Some(tile)) => Ok(Products::Cooperative { tile }),
-            (ProductChoice::Cooperative, None) => Err(Error::Option {
+            (MatmulChoice::Plain, _) => Ok(MatmulPath::Plain),
+            (MatmulChoice::Cooperative, Some(tile)) => Ok(MatmulPath::Cooperative { tile }),
+            (MatmulChoice::Cooperative, None) => Err(Error::Option {
                 option: "products",
                 reason: format!(
                     "{} has no cooperative matrices of f16 with f32 sums, 16x16x16 or 8x8x8; use plain",
@@ -86,16 +88,16 @@ impl Products {
     }
 }
 
-impl std::fmt::Display for Products {
+impl std::fmt::Display for MatmulPath {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Products::Plain => write!(f, "plain"),
-            Products::Cooperative { tile } => write!(f, "cooperative {tile}x{tile}x{tile}"),
+            MatmulPath::Plain => write!(f, "plain"),
+            MatmulPath::Cooperative { tile } => write!(f, "cooperative {tile}x{tile}x{tile}"),
         }
     }
 }
 
-/// What multiplies quantised weights where products are plain, as a user asks for it.
+/// User's choice of kernels for quantised weights, where products are plain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum QuantisedChoice {
     /// Weights are widened to f32, and x stays as it is.
@@ -111,7 +113,7 @@ pub enum QuantisedChoice {
     Auto,
 }
 
-/// What multiplies quantised weights by the rows of a round, where products are plain. Prompts take floats.
+/// Kernels that multiply quantised weights by the rows of a round, where products are plain. Prompts take floats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum QuantisedProducts {
     /// Ordinary instructions in f32.
@@ -125,11 +127,13 @@ pub enum QuantisedProducts {
 }
 
 impl QuantisedProducts {
-    /// What `choice` is on `device` beside `products`.
+    /// Resolves `choice` on `device` beside `products`.
     ///
-    /// **Errors**: [`Error::Option`] if integers are asked for and `products` are cooperative, which take all formats alike.
-    pub fn of(choice: QuantisedChoice, products: Products, device: &Device) -> Result<QuantisedProducts> {
-        let is_plain = products == Products::Plain;
+    /// # Errors
+    ///
+    /// [`Error::Option`] if integers are asked for and `products` are cooperative, which take all formats alike.
+    pub fn of(choice: QuantisedChoice, products: MatmulPath, device: &Device) -> Result<QuantisedProducts> {
+        let is_plain = products == MatmulPath::Plain;
         let planes = match choice {
             QuantisedChoice::Float => return Ok(QuantisedProducts::Float),
             QuantisedChoice::Auto if !is_plain || !device.has_integer_dot_products() => {
@@ -158,32 +162,32 @@ impl std::fmt::Display for QuantisedProducts {
 
 /// The choices that decide the bits of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plan {
+pub struct KernelPlan {
     /// Weight rows that lie interleaved in memory, one per lane: the width of a subgroup.
     pub lanes: u32,
     /// Parts into which a dot product is cut; they are summed in order. More parts keep a wide GPU busy with few rows. A
-    /// matrix of few rows is cut into more ([`Plan::slices_of`]).
+    /// matrix of few rows is cut into more ([`KernelPlan::slices_of`]).
     pub slices: u32,
     /// Keys per part of an attention row; the parts lie at fixed absolute positions.
     pub key_split: u32,
-    /// How keys and values are kept.
+    /// Format of keys and values in the cache.
     pub cache: CacheFormat,
-    /// What multiplies matrices.
-    pub products: Products,
-    /// What multiplies quantised ones, where products are plain.
+    /// Kernels for matrix products.
+    pub products: MatmulPath,
+    /// Kernels for quantised weights, where products are plain.
     pub quantised: QuantisedProducts,
 }
 
-/// [`Plan::key_block`] of a GPU: 33 MB of parts for 32 rows of an 8B model at 32768 keys.
+/// [`KernelPlan::key_block`] of a GPU: 33 MB of parts for 32 rows of an 8B model at 32768 keys.
 const GPU_KEY_BLOCK: u32 = 512;
 /// Invocations of a product that keep a large GPU busy: 256 for each of 128 cores.
 const BUSY_INVOCATIONS: u32 = 1 << 15;
 /// Invocations of a workgroup, at most: more leave a lane too few registers for its sums.
 const MAX_WORKGROUP: u32 = 512;
 
-impl Plan {
+impl KernelPlan {
     /// The plan for `device`'s class of adapter.
-    pub(super) fn for_device(device: &Device) -> Plan {
+    pub(super) fn for_device(device: &Device) -> KernelPlan {
         let software = device.is_software();
         // All lanes of a subgroup are to share a value of x, whatever size the driver chooses.
         let lanes = match device.subgroup_sizes() {
@@ -191,13 +195,13 @@ impl Plan {
             Some((_, 64)) => 64,
             _ => 32,
         };
-        Plan {
+        KernelPlan {
             lanes,
             slices: if software { 1 } else { 256 / lanes },
             // One row of a thousand keys is to make some hundred workgroups on a GPU.
             key_split: if software { 256 } else { 64 },
             cache: CacheFormat::F16,
-            products: Products::Plain,
+            products: MatmulPath::Plain,
             quantised: QuantisedProducts::Float,
         }
     }
@@ -208,12 +212,12 @@ impl Plan {
         if self.is_for_gpu() { self.key_split.max(GPU_KEY_BLOCK) } else { self.key_split }
     }
 
-    /// Whether it is one for GPUs, which have many lanes to fill and hide what memory takes behind loads in flight.
+    /// Returns `true` for a plan of GPUs, which have many lanes to fill and hide memory latency behind loads in flight.
     pub(crate) fn is_for_gpu(&self) -> bool {
         self.slices > 1
     }
 
-    /// Parts into which the dot products of a matrix of `weight_rows` rows are cut on `device`: [`Plan::slices`], and twice
+    /// Parts into which the dot products of a matrix of `weight_rows` rows are cut on `device`: [`KernelPlan::slices`], and twice
     /// as many as long as the product has too few invocations to keep a large GPU busy. One stays one.
     pub fn slices_of(&self, device: &Device, weight_rows: usize) -> u32 {
         let columns = weight_rows.next_multiple_of(self.lanes as usize) as u64;
@@ -226,9 +230,9 @@ impl Plan {
     }
 }
 
-impl std::fmt::Display for Plan {
+impl std::fmt::Display for KernelPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Plan { lanes, slices, key_split, cache, products, quantised } = self;
+        let KernelPlan { lanes, slices, key_split, cache, products, quantised } = self;
         write!(f, "{products}, ")?;
         if *quantised != QuantisedProducts::Float {
             write!(f, "{quantised} for quantised weights, ")?;

@@ -1,4 +1,4 @@
-//! Where the time goes: each dispatch by the device's own clock, and what the host does beside it.
+//! Times of each dispatch by the device's own clock, and of the host's activities.
 //! Timestamps are written inside a pass where the adapter can do that; elsewhere (Apple's) each kernel gets a pass of its
 //! own while a profile is taken, which costs a little and hides no kernel.
 
@@ -8,7 +8,7 @@ use super::buffer::Readback;
 use super::device::Device;
 use crate::error::Result;
 
-/// What a dispatch has to do, were nothing read twice: what its time is held against. Its op counts it.
+/// Work of a dispatch if nothing is read twice, as its op counts it. The dispatch's time is compared with it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Work {
     /// Rows of activations.
@@ -19,8 +19,8 @@ pub struct Work {
     pub bytes: u64,
     /// Additions and multiplications.
     pub flops: u64,
-    /// Whether most of the bytes are weights or caches, last touched a pass ago; else the kernel before has just written
-    /// them.
+    /// `true` if most of the bytes are weights or caches, last touched a pass ago; else the kernel before has just
+    /// written them.
     pub stored: bool,
 }
 
@@ -46,11 +46,11 @@ pub struct DispatchTime {
     pub section: &'static str,
     /// The layer of the model that it belongs to, if it is of one.
     pub layer: Option<u32>,
-    /// What it had to do.
+    /// Work of the dispatch.
     pub work: Work,
-    /// When it began.
+    /// Time at which it began.
     pub begin: f64,
-    /// When it ended.
+    /// Time at which it ended.
     pub end: f64,
 }
 
@@ -59,20 +59,20 @@ pub struct DispatchTime {
 pub struct HostTime {
     /// `encode`, `submit` or `wait`.
     pub activity: &'static str,
-    /// When it began.
+    /// Time at which it began.
     pub begin: f64,
-    /// When it ended.
+    /// Time at which it ended.
     pub end: f64,
 }
 
-/// What was recorded between [`Device::start_profile`] and [`Device::end_profile`].
+/// Times recorded between [`Device::start_profile`] and [`Device::end_profile`].
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Profile {
     /// The dispatches of each submit, in order.
     pub submits: Vec<Vec<DispatchTime>>,
-    /// What the host did, in order.
+    /// Activities of the host, in order.
     pub host: Vec<HostTime>,
-    /// Whether each kernel ran in a pass of its own.
+    /// `true` if each kernel ran in a pass of its own.
     pub separate_passes: bool,
 }
 
@@ -88,7 +88,7 @@ pub(super) struct Profiler {
 }
 
 /// Query sets that may wait to be read.
-const MOST_PENDING: usize = 16;
+const MAX_PENDING: usize = 16;
 
 struct Pending {
     timed: Vec<Timed>,
@@ -98,7 +98,7 @@ struct Pending {
 
 struct Submit {
     timed: Vec<Timed>,
-    /// When the host submitted it.
+    /// Time at which the host submitted it.
     begin: f64,
     /// Two for each dispatch.
     ticks: Vec<u64>,
@@ -135,7 +135,7 @@ impl Profiler {
         self.host.push(HostTime { activity, begin: since(begin), end: since(Instant::now()) });
     }
 
-    /// Keeps what a submit's timestamps were copied to.
+    /// Keeps the readbacks of a submit's timestamps.
     pub(super) fn submitted(&mut self, timer: Timer, readbacks: Vec<Readback>, begin: Instant) {
         let begin = begin.saturating_duration_since(self.begin).as_secs_f64();
         self.pending.push(Pending { timed: timer.timed, begin, readbacks });
@@ -143,9 +143,11 @@ impl Profiler {
 
     /// Reads the timestamps that wait, if they are many or `all` are asked for.
     ///
-    /// Errors: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub(super) fn collect(&mut self, device: &Device, all: bool) -> Result<()> {
-        if !all && self.pending.len() < MOST_PENDING {
+        if !all && self.pending.len() < MAX_PENDING {
             return Ok(());
         }
         for Pending { timed, begin, readbacks } in std::mem::take(&mut self.pending) {
@@ -209,7 +211,9 @@ impl Timer {
 
     /// Records the copy of all timestamps to where the host can read them.
     ///
-    /// Errors: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub(super) fn resolve(&self, device: &Device, encoder: &mut wgpu::CommandEncoder) -> Result<Vec<Readback>> {
         let mut left = 2 * self.timed.len() as u32;
         self.sets

@@ -41,11 +41,11 @@ shaders![
     "embedding_gradient",
     "embedding_mask/none",
     "embedding_mask/row",
-    "finish/add",
-    "finish/bias",
-    "finish/residual",
-    "finish/store",
-    "finish/swiglu",
+    "epilogue/add",
+    "epilogue/bias",
+    "epilogue/residual",
+    "epilogue/store",
+    "epilogue/swiglu",
     "gather",
     "gradient_norm",
     "gradient_norm_merge",
@@ -147,7 +147,7 @@ shaders![
     "weights/unscaled",
 ];
 
-/// Where kernels come from: this crate's own files, some of which may be edited ones.
+/// Source of kernels: this crate's own files, some of which may be edited ones.
 #[derive(Debug, Clone, Default)]
 pub struct Shaders {
     edited: HashMap<&'static str, String>,
@@ -157,7 +157,9 @@ impl Shaders {
     /// This crate's files, but those that lie in `folder` under their names (`matmul_rows.wgsl`, `weights/bf16.wgsl`)
     /// taken from there.
     ///
-    /// **Errors**: [`Error::Io`] if a file cannot be read; [`Error::Option`] if the folder holds none of them.
+    /// # Errors
+    ///
+    /// [`Error::Io`] if a file cannot be read; [`Error::Option`] if the folder holds none of them.
     pub fn from_folder(folder: &Path) -> Result<Shaders> {
         let mut edited = HashMap::new();
         for name in names() {

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 use super::wgsl::{self, Kind, Token};
 
-/// What names stand for: `u32` constants and counters.
+/// Values of names: `u32` constants and counters.
 type Values = HashMap<String, u32>;
 
 /// `source` with its loops written out, each nest to `budget` tokens at most.
@@ -49,7 +49,7 @@ struct Loop<'a> {
 
 /// Writes loops out.
 struct Composer {
-    /// Arrays that functions declare: what is held in registers, if every index is known.
+    /// Arrays that functions declare, held in registers if every index is known.
     arrays: Vec<String>,
     budget: usize,
 }
@@ -132,7 +132,7 @@ impl Composer {
         Some(Loop { counter: name, values, body: (begin, end) })
     }
 
-    /// Whether `counter` is part of an index into an array of a function's.
+    /// Returns `true` if `counter` is part of an index into an array of a function's.
     fn indexes(&self, body: &[Token], counter: &str) -> bool {
         let is_array = |token: &Token| token.kind == Kind::Word && self.arrays.iter().any(|array| array == token.text);
         body.iter().enumerate().filter(|(_, token)| is_array(token)).any(|(at, _)| {
@@ -173,7 +173,7 @@ fn local_arrays(tokens: &[Token]) -> Vec<String> {
     arrays
 }
 
-/// Whether `body` runs to its end for every turn and does not touch the counter.
+/// Returns `true` if `body` has no `break` or `continue` and does not change the counter.
 fn is_plain(body: &[Token], counter: &str) -> bool {
     body.iter().enumerate().all(|(at, token)| {
         if token.kind != Kind::Word {

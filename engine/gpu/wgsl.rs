@@ -1,7 +1,7 @@
 //! WGSL text as tokens, for what is rewritten before naga reads it (audit.rs and unroll.rs). Nothing is lost: the tokens
 //! one after another are the text again.
 
-/// What a token is.
+/// Kind of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Blanks, line ends and comments.
@@ -52,7 +52,7 @@ pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
     tokens
 }
 
-/// How far the number goes that `text` begins with. Its exponent may have a sign.
+/// Returns the length in bytes of the number that `text` begins with. Its exponent may have a sign.
 fn number_length(text: &str) -> usize {
     let is_hexadecimal = text.starts_with("0x") || text.starts_with("0X");
     let mut before = ' ';

@@ -1,4 +1,4 @@
-//! What an adapter reaches at the shapes of known models: passes by their rows, kernels by the device's own clock, long
+//! Performance of an adapter at the shapes of known models: passes by their rows, kernels by the device's own clock, long
 //! contexts, prompts. Every figure is the median of several runs and comes with their spread.
 
 mod passes;
@@ -18,12 +18,12 @@ pub struct Spread {
     pub least: f64,
     /// The slowest.
     pub most: f64,
-    /// How many there were.
+    /// Number of runs.
     pub runs: usize,
 }
 
 impl Spread {
-    /// That of `times`; none without a time.
+    /// The spread of `times`; none if there are no times.
     pub fn of(times: &[f64]) -> Option<Spread> {
         let mut sorted = times.to_vec();
         sorted.sort_by(f64::total_cmp);

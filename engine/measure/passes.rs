@@ -6,21 +6,23 @@ use std::time::Instant;
 use super::Spread;
 use crate::error::Result;
 use crate::gpu::Buffer;
-use crate::model::{Sequence, Transformer};
-use crate::ops::{MOST_ROWS, Role};
+use crate::model::{ModelRunner, Weights};
+use crate::ops::{MAX_ROWS, Phase};
 
 /// Passes that a GPU is given before any is waited for, as rounds are.
 const PASSES_AHEAD: usize = 8;
 
-/// A sequence on `model` with caches for `positions` positions, whose choices go nowhere.
+/// A sequence on `model` with caches for `positions` positions, whose choices are not used.
 ///
-/// **Errors**: those of [`Sequence::new`].
-pub fn bound_sequence(model: &Arc<Transformer>, positions: usize) -> Result<Sequence> {
-    let choices = Buffer::storage(model.device(), "choices", 4 * MOST_ROWS as u64)?;
-    Sequence::new(model, positions, model.config().vocab_size, &choices)
+/// # Errors
+///
+/// Those of [`ModelRunner::new`].
+pub fn bound_sequence(model: &Arc<Weights>, positions: usize) -> Result<ModelRunner> {
+    let choices = Buffer::storage(model.device(), "choices", 4 * MAX_ROWS as u64)?;
+    ModelRunner::new(model, positions, model.config().vocab_size, &choices)
 }
 
-/// Whether a row's logits had the same bits in every pass, whatever ran beside it.
+/// Bitwise comparison of a row's logits between passes of different numbers of rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alike {
     /// Numbers of rows that were compared with a row alone.
@@ -33,18 +35,20 @@ pub struct Alike {
 /// the kernels; of that one the first row's logits are compared with those of the row alone. Ends early, with what there
 /// is, where `keep_going` says so.
 ///
-/// **Errors**: those of [`Sequence::run`].
+/// # Errors
+///
+/// Those of [`ModelRunner::run`].
 pub fn passes(
-    sequence: &Sequence,
+    sequence: &ModelRunner,
     counts: &[usize],
     runs: usize,
     keep_going: &dyn Fn() -> bool,
 ) -> Result<(Vec<(usize, Spread)>, Alike)> {
     let device = sequence.model().device();
     let vocabulary = sequence.model().config().vocab_size;
-    let tokens: Vec<u32> = (0..MOST_ROWS).map(|index| ((index * 7919 + 13) % vocabulary) as u32).collect();
+    let tokens: Vec<u32> = (0..MAX_ROWS).map(|index| ((index * 7919 + 13) % vocabulary) as u32).collect();
     let first_row = |rows: usize| -> Result<Vec<u32>> {
-        sequence.run(Role::Round, &tokens[..rows], 0, rows)?;
+        sequence.run(Phase::Decode, &tokens[..rows], 0, rows)?;
         Ok(sequence.logits(1)?.into_iter().map(f32::to_bits).collect())
     };
     let mut alike = Alike { compared: Vec::new(), differing: Vec::new() };
@@ -70,9 +74,11 @@ pub fn passes(
 
 /// Times passes of one row at the end of each of `contexts` tokens, whatever the caches hold, as [`passes`] does.
 ///
-/// **Errors**: those of [`Sequence::run`].
+/// # Errors
+///
+/// Those of [`ModelRunner::run`].
 pub fn contexts(
-    sequence: &Sequence,
+    sequence: &ModelRunner,
     contexts: &[usize],
     runs: usize,
     keep_going: &dyn Fn() -> bool,
@@ -89,16 +95,18 @@ pub fn contexts(
 
 /// Times prompts of `tokens` tokens, `runs` times after one that compiles the kernels. None if `keep_going` ended it.
 ///
-/// **Errors**: those of [`Sequence::prefill`].
+/// # Errors
+///
+/// Those of [`ModelRunner::prefill`].
 pub fn prompt(
-    sequence: &Sequence,
+    sequence: &ModelRunner,
     tokens: usize,
     runs: usize,
     keep_going: &dyn Fn() -> bool,
 ) -> Result<Option<Spread>> {
     let vocabulary = sequence.model().config().vocab_size;
     let tokens: Vec<u32> = (0..tokens).map(|index| ((index * 7919 + 13) % vocabulary) as u32).collect();
-    sequence.prefill(&tokens[..tokens.len().min(MOST_ROWS)], 0, &|| true)?;
+    sequence.prefill(&tokens[..tokens.len().min(MAX_ROWS)], 0, &|| true)?;
     let mut times = Vec::new();
     for _ in 0..runs {
         let begin = Instant::now();
@@ -111,10 +119,10 @@ pub fn prompt(
 }
 
 /// Seconds of a pass of `tokens` at `position`, `ahead` of them submitted before any is waited for.
-fn time(sequence: &Sequence, tokens: &[u32], position: usize, ahead: usize) -> Result<f64> {
+fn time(sequence: &ModelRunner, tokens: &[u32], position: usize, ahead: usize) -> Result<f64> {
     let begin = Instant::now();
     for _ in 0..ahead {
-        sequence.run(Role::Round, tokens, position, tokens.len())?;
+        sequence.run(Phase::Decode, tokens, position, tokens.len())?;
     }
     sequence.model().device().wait()?;
     Ok(begin.elapsed().as_secs_f64() / ahead as f64)

@@ -11,17 +11,19 @@ use crate::gpu::{Device, Profile, Work};
 pub struct KernelTime {
     /// Named as its file.
     pub kernel: &'static str,
-    /// What a call has to do.
+    /// Work of one call.
     pub work: Work,
     /// Calls that were timed, all of them.
     pub seconds: Spread,
-    /// What all calls took together.
+    /// Total time of all calls.
     pub total: f64,
 }
 
-/// Runs `work` while a profile is taken; gives the profile and what passed on the host's clock.
+/// Runs `work` while a profile is taken; returns the profile and the seconds on the host's clock.
 ///
-/// **Errors**: those of [`Device::start_profile`] and of `work`.
+/// # Errors
+///
+/// Those of [`Device::start_profile`] and of `work`.
 pub fn profiled(device: &Device, work: &mut dyn FnMut() -> Result<()>) -> Result<(Profile, f64)> {
     device.start_profile(false)?;
     let begin = Instant::now();

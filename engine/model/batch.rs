@@ -1,6 +1,6 @@
-//! Several sequences on one model, one row of each in a pass: what it reads of the weights serves all of them. Each has a
-//! slot of the caches, and a row's bits are those of the same row alone, so that nobody's text depends on who runs
-//! beside it.
+//! Several sequences on one model, one row of each in a pass, which reads the weights once for all of them. Each has a
+//! slot of the caches, and a row's bits are those of the same row alone, so that no text depends on the other
+//! sequences.
 //!
 //! The host knows every row's position beforehand; only the tokens are the device's, where each pass takes what the last
 //! one chose. So a pass may be submitted before the one before it is read back.
@@ -8,14 +8,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::config::Config;
-use super::sequence::{Activations, Sequence};
-use super::transformer::Transformer;
+use super::runner::{Activations, ModelRunner};
+use super::weights::Weights;
+use crate::checkpoint::config::Config;
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Device, Pass, Plan, Readback};
-use crate::ops::{BatchIds, BatchRow, BatchSource, MOST_ROWS, Role, Rows, Step};
+use crate::gpu::{Buffer, Device, KernelPlan, Pass, Readback};
+use crate::ops::{BatchIds, BatchRow, BatchSource, MAX_ROWS, Phase, Rows, Step};
 
-/// How a sequence's tokens are chosen.
+/// Sampling parameters of a sequence.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
     /// Tokens are drawn from `softmax(logits / temperature)`; 0 takes the likeliest.
@@ -30,9 +30,9 @@ const IN_FLIGHT: usize = 2;
 /// A model's forward pass for several sequences.
 pub struct Batch {
     /// Runs prompts, one sequence at a time.
-    prompts: Sequence,
+    prompts: ModelRunner,
     /// Runs passes.
-    passes: Sequence,
+    passes: ModelRunner,
     batch: Buffer,
     sources: Buffer,
     ids: BatchIds,
@@ -41,7 +41,7 @@ pub struct Batch {
     slots: Vec<Slot>,
     /// Passes that were submitted and not read back, oldest first.
     in_flight: VecDeque<Submitted>,
-    /// Where the next pass is read back.
+    /// Index of the readback for the next pass.
     next_readback: usize,
     positions: usize,
 }
@@ -53,7 +53,7 @@ struct Slot {
     turn: u64,
     /// Passes that it still takes part in.
     passes: usize,
-    /// Of the next pass's row, which is not where it is for a slot without passes.
+    /// Position of the next pass's row; not used in a slot without passes.
     position: usize,
     source: BatchSource,
     sampling: Sampling,
@@ -68,23 +68,25 @@ struct Submitted {
 impl Batch {
     /// Binds `model` to caches for `slots` sequences of `positions` positions each.
     ///
-    /// **Errors**: [`Error::Option`] unless `slots` is 1 to [`MOST_ROWS`]; [`Error::Limit`] or [`Error::OutOfMemory`] if the
+    /// # Errors
+    ///
+    /// [`Error::Option`] unless `slots` is 1 to [`MAX_ROWS`]; [`Error::Limit`] or [`Error::OutOfMemory`] if the
     /// caches do not fit the device.
-    pub fn new(model: &Arc<Transformer>, slots: usize, positions: usize) -> Result<Batch> {
-        if !(1..=MOST_ROWS).contains(&slots) {
-            let reason = format!("{slots} sequences; a pass takes 1 to {MOST_ROWS}");
+    pub fn new(model: &Arc<Weights>, slots: usize, positions: usize) -> Result<Batch> {
+        if !(1..=MAX_ROWS).contains(&slots) {
+            let reason = format!("{slots} sequences; a pass takes 1 to {MAX_ROWS}");
             return Err(Error::Option { option: "parallel", reason });
         }
         let device = &model.device;
         let limit = model.config.vocab_size;
         let activations = Arc::new(Activations::new(model, positions)?);
-        let caches = Sequence::caches(model, slots, positions)?;
+        let caches = ModelRunner::caches(model, slots, positions)?;
         let words = |label, count: usize| Buffer::storage(device, label, 4 * count as u64);
-        let (batch, choices) = (Rows::buffer(device)?, words("choices", MOST_ROWS)?);
-        let logits = Sequence::room_for_logits(model)?;
-        let prompts = Sequence::bind(model, &activations, &caches, None, limit, &logits, &choices)?;
-        let passes = Sequence::bind(model, &activations, &caches, Some(&batch), limit, &logits, &choices)?;
-        let sources = Buffer::storage(device, "batch sources", (MOST_ROWS * size_of::<BatchSource>()) as u64)?;
+        let (batch, choices) = (Rows::buffer(device)?, words("choices", MAX_ROWS)?);
+        let logits = ModelRunner::room_for_logits(model)?;
+        let prompts = ModelRunner::bind(model, &activations, &caches, None, limit, &logits, &choices)?;
+        let passes = ModelRunner::bind(model, &activations, &caches, Some(&batch), limit, &logits, &choices)?;
+        let sources = Buffer::storage(device, "batch sources", (MAX_ROWS * size_of::<BatchSource>()) as u64)?;
         let empty = Slot {
             turn: 0,
             passes: 0,
@@ -107,22 +109,26 @@ impl Batch {
         })
     }
 
-    /// Whether caches for `slots` sequences of `positions` positions could be bound, which is known before any upload.
+    /// Checks that caches for `slots` sequences of `positions` positions can be bound, before any upload.
     ///
-    /// **Errors**: [`Error::Limit`].
-    pub fn check(device: &Device, plan: &Plan, config: &Config, slots: usize, positions: usize) -> Result<()> {
-        Sequence::check_slots(device, plan, config, slots, positions)
+    /// # Errors
+    ///
+    /// [`Error::Limit`].
+    pub fn check(device: &Device, plan: &KernelPlan, config: &Config, slots: usize, positions: usize) -> Result<()> {
+        ModelRunner::check_slots(device, plan, config, slots, positions)
     }
 
     /// The model it runs.
-    pub fn model(&self) -> &Arc<Transformer> {
+    pub fn model(&self) -> &Arc<Weights> {
         self.passes.model()
     }
 
     /// Reads `prompt` into slot `slot`, in the place of what was there, all of it but the last token, which is a row of the
     /// next pass. Then `tokens` passes write a token each.
     ///
-    /// **Errors**: [`Error::EmptyPrompt`], [`Error::TokenRange`]; [`Error::ContextFull`] if prompt and tokens are more than
+    /// # Errors
+    ///
+    /// [`Error::EmptyPrompt`], [`Error::TokenRange`]; [`Error::ContextFull`] if prompt and tokens are more than
     /// the positions; [`Error::Option`] if the temperature is no number from 0 on; as [`Device::check`].
     pub fn start(&mut self, slot: usize, prompt: &[u32], tokens: usize, sampling: Sampling) -> Result<()> {
         let Some((&last, known)) = prompt.split_last() else { return Err(Error::EmptyPrompt) };
@@ -153,19 +159,21 @@ impl Batch {
         self.slots[slot].passes = 0;
     }
 
-    /// How many sequences the next pass has rows of.
+    /// The number of sequences with a row in the next pass.
     pub fn live(&self) -> usize {
         self.slots.iter().filter(|slot| slot.passes > 0).count()
     }
 
-    /// How many passes were submitted and not read back: 2 at most.
+    /// The number of passes that were submitted and not read back, at most 2.
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
 
     /// Submits a pass over one row of each live sequence. Without any, or with two passes in flight, nothing happens.
     ///
-    /// **Errors**: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn submit(&mut self) -> Result<()> {
         let count = self.live();
         if count == 0 || self.in_flight.len() == IN_FLIGHT {
@@ -190,7 +198,7 @@ impl Batch {
         Pass::submit(device, Some((&self.choices, &self.readbacks[self.next_readback])), |pass| {
             pass.section("batch");
             self.ids.encode(pass, count);
-            self.passes.forward(pass, Role::Round, count, end, &[])?;
+            self.passes.forward(pass, Phase::Decode, count, end, &[])?;
             self.passes.choose(pass, count)
         })?;
         self.in_flight.push_back(Submitted { rows: slots, readback: self.next_readback });
@@ -201,7 +209,9 @@ impl Batch {
     /// Waits for the oldest pass in flight, and gives the slot and the token of each of its rows whose sequence was not
     /// stopped since; nothing if none is in flight.
     ///
-    /// **Errors**: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn land(&mut self) -> Result<Vec<(usize, u32)>> {
         let Some(Submitted { rows, readback }) = self.in_flight.pop_front() else { return Ok(Vec::new()) };
         let tokens: Vec<u32> = self.readbacks[readback].read(&self.model().device, rows.len())?;
@@ -211,7 +221,9 @@ impl Batch {
 
     /// The logits of the last pass's rows, in the order of their slots, `[rows, vocab]`.
     ///
-    /// **Errors**: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn logits(&self, rows: usize) -> Result<Vec<f32>> {
         self.passes.logits(rows)
     }

@@ -2,22 +2,22 @@
 
 use std::sync::Arc;
 
-use super::checkpoint::Checkpoint;
-use super::config::Config;
-use super::parts::{Parts, Stack, expected_matrices, layer_matrices, projection};
-use super::shared::Shared;
-use super::transformer::{LayerWeights, Progress, Transformer};
-use super::weight_choice::WeightChoice;
+use super::tensor_map::{Stacked, TensorMap, expected_matrices, layer_matrices, projection};
+use super::tied_draft::TargetEmbeddings;
+use super::weight_dtype::WeightDtype;
+use super::weights::{LayerWeights, Progress, Weights};
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::config::Config;
 use crate::error::{Error, Result};
-use crate::gpu::{Device, Plan};
+use crate::gpu::{Device, KernelPlan};
 use crate::ops::{Matrix, Section, Source, Tensor};
 
 /// Uploads one checkpoint's weights.
 pub(super) struct Loader<'a> {
     device: &'a Device,
-    plan: &'a Plan,
+    plan: &'a KernelPlan,
     checkpoint: &'a dyn Checkpoint,
-    choice: WeightChoice,
+    choice: WeightDtype,
     progress: &'a Progress<'a>,
     total: u64,
     done: u64,
@@ -28,10 +28,10 @@ impl<'a> Loader<'a> {
     /// Checks every matrix's name and shape before anything is uploaded.
     pub fn new(
         device: &'a Device,
-        plan: &'a Plan,
+        plan: &'a KernelPlan,
         config: &Config,
         checkpoint: &'a dyn Checkpoint,
-        choice: WeightChoice,
+        choice: WeightDtype,
         progress: &'a Progress<'a>,
     ) -> Result<Loader<'a>> {
         let total = expected_matrices(config).iter().try_fold(0, |sum, (name, shape)| {
@@ -47,14 +47,14 @@ impl<'a> Loader<'a> {
         config: &Config,
         embedding: Arc<Matrix>,
         head: Option<Arc<Matrix>>,
-        shared: Option<Shared>,
-    ) -> Result<Transformer> {
+        shared: Option<TargetEmbeddings>,
+    ) -> Result<Weights> {
         let layers = (0..config.layers).map(|layer| self.layer(config, layer)).collect::<Result<_>>()?;
         let final_norm = self.vector(&["model.norm.weight"], &[config.hidden_size])?;
         let projection = projection(config).map(|parts| self.matrix(&parts)).transpose()?;
         let (device, plan, config) = (self.device.clone(), *self.plan, config.clone());
         let notices = self.notices;
-        Ok(Transformer { device, plan, config, embedding, layers, final_norm, head, shared, projection, notices })
+        Ok(Weights { device, plan, config, embedding, layers, final_norm, head, shared, projection, notices })
     }
 
     /// The weights of layer `layer`.
@@ -94,7 +94,7 @@ impl<'a> Loader<'a> {
     }
 
     /// One matrix, each tensor in its own format.
-    pub fn matrix(&mut self, parts: &Parts) -> Result<Matrix> {
+    pub fn matrix(&mut self, parts: &TensorMap) -> Result<Matrix> {
         let stacks = parts.stacks(self.checkpoint, self.choice)?;
         self.note(&stacks);
         let values: Vec<_> = stacks.iter().map(|stack| |rows, out: &mut [f32]| stack.values(rows, out)).collect();
@@ -111,7 +111,7 @@ impl<'a> Loader<'a> {
     }
 
     /// Gate and up.
-    fn gate_up(&mut self, parts: &Parts) -> Result<Matrix> {
+    fn gate_up(&mut self, parts: &TensorMap) -> Result<Matrix> {
         let both = parts.pair(self.checkpoint, self.choice)?;
         self.note(std::slice::from_ref(&both));
         let values = |rows, out: &mut [f32]| both.values(rows, out);
@@ -123,13 +123,13 @@ impl<'a> Loader<'a> {
         Ok(matrix)
     }
 
-    fn progressed(&mut self, parts: &Parts) {
+    fn progressed(&mut self, parts: &TensorMap) {
         self.done += (parts.rows.iter().sum::<usize>() * parts.columns) as u64;
         (self.progress)(self.done, self.total);
     }
 
     /// Keeps what is to be told of tensors that change their format unasked.
-    fn note(&mut self, stacks: &[Stack]) {
+    fn note(&mut self, stacks: &[Stacked]) {
         for notice in stacks.iter().flat_map(|stack| stack.notices(self.choice)) {
             if !self.notices.contains(&notice) {
                 self.notices.push(notice);

@@ -1,23 +1,23 @@
-//! Models of known shapes with made-up weights, for measurements on a machine that holds no model: what they compute means
-//! nothing, what a pass over them takes is what a pass over the real one takes.
+//! Models of known shapes with made-up weights, for measurements on a machine that holds no model: their results mean
+//! nothing, but a pass takes as long as one over the real model.
 
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::blueprint::Blueprint;
-use super::checkpoint::{Checkpoint, StoredType, TensorInfo};
-use super::config::{Config, Family, RopeScaling};
-use super::parts::{expected_matrices, layer_matrices};
-use super::transformer::Transformer;
-use super::weight_choice::WeightChoice;
+use super::memory_plan::MemoryPlan;
+use super::tensor_map::{expected_matrices, layer_matrices};
+use super::weight_dtype::WeightDtype;
+use super::weights::Weights;
+use crate::checkpoint::config::{Config, Family, RopeScaling};
+use crate::checkpoint::{Checkpoint, StoredType, TensorInfo};
 use crate::error::{Error, Result};
-use crate::gpu::{Device, Plan};
+use crate::gpu::{Device, KernelPlan};
 use crate::ops::WeightFormat;
 
-/// Layers of so many bytes at least are made, as far as the model has them, and take turns in place of all: many times
-/// what the caches of known devices hold.
+/// Minimum size of the distinct layers in bytes, unless the model is smaller; they take turns in place of all layers.
+/// Many times what the caches of known devices hold.
 const DISTINCT_BYTES: u64 = 1 << 30;
 /// Layers and vocabulary on an adapter that computes on the CPU, where whole models take too long.
 const SOFTWARE_LAYERS: usize = 2;
@@ -28,7 +28,7 @@ const POOL: usize = 1 << 16;
 /// A model's name and hyper-parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shape {
-    /// What the model is called.
+    /// The model's name.
     pub name: &'static str,
     /// Its hyper-parameters. The head is the embedding in all of them: a pass reads as much either way.
     pub config: Config,
@@ -108,44 +108,46 @@ impl Shape {
 /// A model with made-up weights on a device.
 pub struct MadeModel {
     /// The weights. It passes through as many layers as the shape has.
-    pub transformer: Arc<Transformer>,
-    /// How many of those layers there are; they take turns.
+    pub weights: Arc<Weights>,
+    /// The number of distinct layers; they take turns.
     pub distinct_layers: usize,
     /// Bytes of weights that a pass reads.
     pub pass_bytes: u64,
     /// The formats of the weights that a pass reads, with the weights of each; most weights first.
     pub formats: Vec<(WeightFormat, u64)>,
-    /// What making and uploading took.
+    /// Seconds taken to make and upload the weights.
     pub seconds: f64,
 }
 
 impl MadeModel {
-    /// Makes a model of `shape` with matrices in `format`, or in what comes closest to it for rows that its blocks do not
-    /// fit; the embedding of a K-quantised one is kept in 6 bits, as published files have it. `positions` is what a sequence
-    /// on it will have.
+    /// Makes a model of `shape` with matrices in `format`, or in the closest one to it for rows that its blocks do not
+    /// fit; the embedding of a K-quantised one is kept in 6 bits, as in published files. `positions` is the context of
+    /// a sequence on it.
     ///
-    /// **Errors**: [`Error::DoesNotFit`] before anything is uploaded; those of [`Transformer::upload`].
+    /// # Errors
+    ///
+    /// [`Error::DoesNotFit`] before anything is uploaded; those of [`Weights::upload`].
     pub fn new(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         shape: &Shape,
         format: WeightFormat,
         positions: usize,
     ) -> Result<MadeModel> {
         let begin = Instant::now();
         let made = MadeWeights::new(&shape.config, format);
-        let whole = Blueprint::new(&shape.config, &made, WeightChoice::Compact, None)?;
+        let whole = MemoryPlan::new(&shape.config, &made, WeightDtype::Compact, None)?;
         let distinct_layers = whole.sample_layers(plan, DISTINCT_BYTES).len();
         let some = Config { layers: distinct_layers, ..shape.config.clone() };
-        let weights = MadeWeights::new(&some, format);
-        let blueprint = Blueprint::new(&some, &weights, WeightChoice::Compact, None)?;
+        let some_made = MadeWeights::new(&some, format);
+        let blueprint = MemoryPlan::new(&some, &some_made, WeightDtype::Compact, None)?;
         let hint = "this shape is left out; a card with more memory has room for it";
         blueprint.need(device, plan, positions).check(device, None, hint)?;
-        let mut transformer = Transformer::upload(device, plan, &some, &weights, WeightChoice::Compact, &|_, _| ())?;
-        transformer.config.layers = shape.config.layers;
+        let mut weights = Weights::upload(device, plan, &some, &some_made, WeightDtype::Compact, &|_, _| ())?;
+        weights.config.layers = shape.config.layers;
         device.wait()?;
         Ok(MadeModel {
-            transformer: Arc::new(transformer),
+            weights: Arc::new(weights),
             distinct_layers,
             pass_bytes: whole.pass_bytes(plan, None),
             formats: whole.formats(),
@@ -155,7 +157,7 @@ impl MadeModel {
 
     /// Multiplications that a row takes in the layers, attention and the head aside.
     pub fn multiplications_per_row(&self) -> u64 {
-        let config = &self.transformer.config;
+        let config = &self.weights.config;
         let of_layer: u64 = layer_matrices(config, 0)
             .iter()
             .map(|parts| (parts.rows.iter().sum::<usize>() * parts.columns) as u64)

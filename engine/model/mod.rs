@@ -1,48 +1,154 @@
-//! Models: their files, their hyper-parameters, their weights on the GPU, and the forward pass.
+//! Models on the GPU: their weights, their caches, and the forward pass.
 
+mod autotune;
 mod batch;
-mod blueprint;
-pub mod checkpoint;
-pub mod config;
-mod cost;
-pub mod export;
-pub mod files;
-pub mod gguf;
-#[cfg(feature = "hub")]
-mod hub;
-pub mod hugging_face;
-mod json;
-mod loaded;
+mod hidden_states;
+mod kv_cache;
+mod layer_subset;
 mod loader;
-pub mod local;
 pub mod made;
-mod parts;
-pub mod rotary;
-pub mod safetensors;
-mod sample;
+mod memory_plan;
+mod pass_cost;
+pub mod rope_table;
+mod runner;
 mod sampler;
-mod sequence;
-pub mod shared;
-mod slots;
-pub mod source;
-mod states;
-pub mod storage;
 mod submit_pace;
-mod transformer;
-mod tuning;
-mod weight_choice;
+mod tensor_map;
+pub mod tied_draft;
+mod weight_dtype;
+mod weights;
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::checkpoint::files::{DraftFiles, ModelFiles};
+use crate::checkpoint::options::SourceOptions;
+use crate::checkpoint::resolve;
+use crate::error::Result;
+use crate::gpu::{CacheFormat, Device, KernelPlan, MatmulChoice, MatmulPath, QuantisedChoice, QuantisedProducts};
+use crate::text::ChatTokenizer;
+
+pub use autotune::{Choice, KeepGoing, LeftOut, Measured, Tuning};
 pub use batch::{Batch, Sampling};
-pub use blueprint::{Blueprint, Need};
-pub use cost::PassCost;
-pub use files::{DraftFiles, ModelFiles};
-pub use loaded::{LoadOptions, Model};
-pub use parts::{TARGET_PROJECTION, expected_matrices};
+pub use hidden_states::Hook;
+pub use kv_cache::{KvCachePool, PlacedRow, Together, Way};
+pub use memory_plan::{MemoryEstimate, MemoryPlan};
+pub use pass_cost::PassCost;
+pub use runner::ModelRunner;
 pub use sampler::{Sampler, SamplerTerms, Turns, log_probabilities};
-pub use sequence::Sequence;
-pub use slots::{PlacedRow, Slots, Together, Way};
-pub use states::Tap;
 pub use submit_pace::SubmitPace;
-pub use transformer::{Progress, Transformer, attention_shape};
-pub use tuning::{Choice, KeepGoing, LeftOut, Measured, Tuning};
-pub use weight_choice::WeightChoice;
+pub use tensor_map::{TARGET_PROJECTION, expected_matrices};
+pub use weight_dtype::WeightDtype;
+pub use weights::{Progress, Weights, attention_shape};
+
+/// Options for loading a model. The default keeps weights as stored and caches in 16 bits, and uses plain kernels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Format of the weights on the device.
+    pub dtype: WeightDtype,
+    /// Format of keys and values.
+    pub cache: CacheFormat,
+    /// Kernels used for matrix products.
+    pub products: MatmulChoice,
+    /// Kernels used for quantised matrices, where products are plain.
+    pub quantised: QuantisedChoice,
+    /// Set to ignore measurements of this model on this adapter in the user's cache.
+    pub ignore_tuning: bool,
+}
+
+impl LoadOptions {
+    /// The numeric plan of a model that is loaded so.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`MatmulPath::of`] and [`QuantisedProducts::of`].
+    pub fn plan(&self, device: &Device) -> Result<KernelPlan> {
+        let products = MatmulPath::of(self.products, device)?;
+        let quantised = QuantisedProducts::of(self.quantised, products, device)?;
+        Ok(KernelPlan { cache: self.cache, products, quantised, ..device.default_plan() })
+    }
+}
+
+/// A model on a device.
+pub struct Model {
+    /// Its weights, shared by all decoders that run it.
+    pub weights: Arc<Weights>,
+    /// Measurements of it on this adapter, if there are any.
+    pub tuning: Option<Tuning>,
+    /// Tokenizer and chat template.
+    pub text: ChatTokenizer,
+}
+
+impl Model {
+    /// Finds the model `name` (the alias `smollm2`, a folder, a GGUF file, a repository of the Hugging Face hub) as the
+    /// environment says, and uploads it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`resolve::resolve`], [`ModelFiles::open`] and [`Model::upload`].
+    pub fn load(device: &Device, name: &str, options: LoadOptions) -> Result<Model> {
+        let path = resolve::resolve(name, &SourceOptions::from_env())?;
+        Model::upload(device, ModelFiles::open(&path)?, options, &|_, _| ())
+    }
+
+    /// Finds and uploads a draft for `target`: a whole model like any other, or one that holds layers only and uses the
+    /// embeddings and the tokenizer of the target. `device` may be another than the target's.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`resolve::resolve`], [`DraftFiles::open`] and [`Model::upload_draft`].
+    pub fn load_draft(device: &Device, name: &str, target: &Model, options: LoadOptions) -> Result<Model> {
+        let path = resolve::resolve(name, &SourceOptions::from_env())?;
+        let files = DraftFiles::open(&path)?.beside(&target.text);
+        Model::upload_draft(device, files, target, options, &|_, _| ())
+    }
+
+    /// Uploads a model whose files are open.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`LoadOptions::plan`] and [`Weights::upload`].
+    pub fn upload(device: &Device, files: ModelFiles, options: LoadOptions, progress: &Progress) -> Result<Model> {
+        let plan = options.plan(device)?;
+        let weights = Weights::upload(device, &plan, &files.config, &*files.checkpoint, options.dtype, progress)?;
+        Ok(Model::tuned(weights, files.text, options))
+    }
+
+    /// Uploads a draft for `target` whose files are open.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`LoadOptions::plan`] and [`Weights::upload_draft`].
+    pub fn upload_draft(
+        device: &Device,
+        files: ModelFiles,
+        target: &Model,
+        options: LoadOptions,
+        progress: &Progress,
+    ) -> Result<Model> {
+        let plan = options.plan(device)?;
+        let (config, checkpoint, target) = (&files.config, &*files.checkpoint, &target.weights);
+        let weights = Weights::upload_draft(device, &plan, config, checkpoint, target, options.dtype, progress)?;
+        Ok(Model::tuned(weights, files.text, options))
+    }
+
+    /// Applies earlier measurements of it, if there are any.
+    fn tuned(mut weights: Weights, text: ChatTokenizer, options: LoadOptions) -> Model {
+        let folder = Model::tuning_folder().filter(|_| !options.ignore_tuning);
+        let tuning = folder.and_then(|folder| Tuning::load(&folder, &weights));
+        if let Some(tuning) = &tuning {
+            tuning.apply(&mut weights);
+        }
+        Model { weights: Arc::new(weights), tuning, text }
+    }
+
+    /// Returns the folder of measurement tables, if there is a folder for caches.
+    pub fn tuning_folder() -> Option<PathBuf> {
+        SourceOptions::from_env().cache.map(|cache| cache.join("tuning"))
+    }
+
+    /// The model's name.
+    pub fn name(&self) -> &str {
+        &self.text.model_name
+    }
+}

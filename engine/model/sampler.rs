@@ -1,15 +1,15 @@
-//! How the tokens of a sequence's rows are chosen where the likeliest is not what is wanted: penalties and biases change
-//! the logits, truncation says which tokens may be drawn, and noise or the rejection rule draws one.
+//! Choice of a sequence's tokens where it is not simply the likeliest: penalties and biases change the logits,
+//! truncation limits the tokens that may be drawn, and noise or the rejection rule draws one.
 
-use super::sequence::Sequence;
+use super::runner::ModelRunner;
 use crate::error::Result;
 use crate::gpu::{Buffer, Pass};
 use crate::ops::{
-    Argmax, Draw, LogProbabilities, MOST_ROWS, Penalties, PenaltyTerms, Probabilities, Rejection, RejectionTerms,
+    Argmax, Draw, LogProbabilities, MAX_ROWS, Penalties, PenaltyTerms, Probabilities, Rejection, RejectionTerms,
     Tensor, Truncation, TruncationTerms,
 };
 
-/// What tokens are chosen by.
+/// Parameters of the choice of tokens.
 #[derive(Clone, Copy, Default)]
 pub struct SamplerTerms<'a> {
     /// Changes logits first.
@@ -18,7 +18,7 @@ pub struct SamplerTerms<'a> {
     pub truncation: Option<TruncationTerms>,
     /// Holds [`crate::ops::DrawParams`]; without it the likeliest is taken.
     pub draw: Option<&'a Buffer>,
-    /// Where each token's chance to be drawn goes, `[choices, vocab]`, and the temperature.
+    /// Destination of the probability of each token, `[choices, vocab]`, and the temperature.
     pub chances: Option<(&'a Tensor, f32)>,
     /// Chooses in place of `draw`, by the chances.
     pub rejection: Option<RejectionTerms<'a>>,
@@ -57,20 +57,22 @@ enum Choice {
 impl Sampler {
     /// Chooses the tokens of `sequence` by `terms`, and writes them to `choices`.
     ///
-    /// **Errors**: [`crate::Error::OutOfMemory`].
-    pub fn new(sequence: &Sequence, terms: SamplerTerms, turns: Turns, choices: &Buffer) -> Result<Sampler> {
+    /// # Errors
+    ///
+    /// [`crate::Error::OutOfMemory`].
+    pub fn new(sequence: &ModelRunner, terms: SamplerTerms, turns: Turns, choices: &Buffer) -> Result<Sampler> {
         let (model, step) = (sequence.model(), sequence.step());
         let device = model.device();
         let (logits, limit) = sequence.scores();
         let vocabulary = model.vocabulary().map(|vocabulary| &vocabulary.buffer);
         let adjusted = match terms.penalties {
             None => None,
-            Some(_) => Some(Tensor::new(device, "adjusted logits", MOST_ROWS, logits.width)?),
+            Some(_) => Some(Tensor::new(device, "adjusted logits", MAX_ROWS, logits.width)?),
         };
         let scores = adjusted.as_ref().unwrap_or(logits);
         let thresholds = match terms.truncation {
             None => None,
-            Some(_) => Some(Buffer::storage(device, "thresholds", 4 * MOST_ROWS as u64)?),
+            Some(_) => Some(Buffer::storage(device, "thresholds", 4 * MAX_ROWS as u64)?),
         };
         let thresholds = thresholds.as_ref();
         let turn = |first_row| -> Result<Turn> {
@@ -130,11 +132,13 @@ impl Turn {
     }
 }
 
-/// How probable `sequence` found the tokens that `record` reports, as [`LogProbabilities::new`] has it.
+/// Log-probabilities under `sequence` of the tokens that `record` reports, as by [`LogProbabilities::new`].
 ///
-/// **Errors**: [`crate::Error::Shape`] if `top` is more than there are tokens.
+/// # Errors
+///
+/// [`crate::Error::Shape`] if `top` is more than there are tokens.
 pub fn log_probabilities(
-    sequence: &Sequence,
+    sequence: &ModelRunner,
     record: &Buffer,
     first_word: usize,
     top: usize,

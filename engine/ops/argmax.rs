@@ -13,13 +13,13 @@ struct ArgmaxParams {
     first_row: u32,
 }
 
-/// How the tokens of one sequence are drawn, as shaders/draw/one.wgsl lays it out.
+/// Sampling parameters of one sequence, as shaders/draw/one.wgsl lays them out.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct DrawParams {
     /// Tokens are drawn from `softmax(logits / temperature)`; 0 takes the likeliest.
     pub temperature: f32,
-    /// Names the noise.
+    /// Seed of the noise.
     pub seed: u32,
 }
 
@@ -40,7 +40,7 @@ pub struct Argmax {
     limit: usize,
 }
 
-/// How the tokens of one sequence's rows are chosen.
+/// Options for choosing the tokens of one sequence's rows.
 #[derive(Clone, Copy)]
 pub struct Draw<'a> {
     /// Holds [`DrawParams`]: a row's noise is that of the seed, the position after its own, and the id. Without it the
@@ -52,7 +52,7 @@ pub struct Draw<'a> {
     pub first_row: usize,
 }
 
-/// How the tokens of any rows are chosen.
+/// Options for choosing tokens, of a batch or of one sequence.
 #[derive(Clone, Copy)]
 enum Choice<'a> {
     /// By the noise of each row of a batch: the buffer is [`Rows::buffer`]'s.
@@ -69,7 +69,10 @@ impl Argmax {
     /// `vocabulary[argmax]`.
     ///
     /// Shapes: `logits` is `[rows, vocab]`, `vocabulary` `[vocab]` of u32, `choices` holds u32; `limit` is at most `vocab`.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     /// Source: of the noise, Maddison et al. 2014, arXiv:1411.0030.
     pub fn new<'a>(
         device: &Device,

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::rope::{KEY_TILE, KvCache};
-use super::{AttentionShape, MOST_ROWS, Role, Rows, Tensor};
+use super::{AttentionShape, MAX_ROWS, Phase, Rows, Tensor};
 use crate::error::Result;
-use crate::gpu::{Buffer, Device, Dispatch, Kernel, Pass, Plan, Work};
+use crate::gpu::{Buffer, Device, Dispatch, Kernel, KernelPlan, Pass, Work};
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -51,10 +51,17 @@ pub struct AttentionScratch {
 }
 
 impl AttentionScratch {
-    /// Room for `MOST_ROWS` rows over `positions` positions.
+    /// Room for `MAX_ROWS` rows over `positions` positions.
     ///
-    /// Errors: [`crate::Error::Limit`] if the context is too long for one binding.
-    pub fn new(device: &Device, plan: &Plan, shape: &AttentionShape, positions: usize) -> Result<AttentionScratch> {
+    /// # Errors
+    ///
+    /// [`crate::Error::Limit`] if the context is too long for one binding.
+    pub fn new(
+        device: &Device,
+        plan: &KernelPlan,
+        shape: &AttentionShape,
+        positions: usize,
+    ) -> Result<AttentionScratch> {
         let [parts, sums] = Self::bytes(plan, shape, positions);
         Ok(AttentionScratch {
             parts: Buffer::storage(device, PARTS, parts)?,
@@ -63,21 +70,23 @@ impl AttentionScratch {
         })
     }
 
-    /// Whether `new` would find room in one binding.
+    /// Checks that the parts of `new` fit in one binding.
     ///
-    /// Errors: [`crate::Error::Limit`].
-    pub fn check(device: &Device, plan: &Plan, shape: &AttentionShape, positions: usize) -> Result<()> {
+    /// # Errors
+    ///
+    /// [`crate::Error::Limit`].
+    pub fn check(device: &Device, plan: &KernelPlan, shape: &AttentionShape, positions: usize) -> Result<()> {
         Buffer::check(device, PARTS, Self::bytes(plan, shape, positions)[0])
     }
 
-    fn entries(plan: &Plan, positions: usize) -> usize {
-        let spans = |keys: u32| MOST_ROWS * positions.next_multiple_of(KEY_TILE).div_ceil(keys as usize);
+    fn entries(plan: &KernelPlan, positions: usize) -> usize {
+        let spans = |keys: u32| MAX_ROWS * positions.next_multiple_of(KEY_TILE).div_ceil(keys as usize);
         let parts = spans(plan.key_split);
         if plan.is_for_gpu() { spans(plan.key_block()).max(parts.min(GPU_ENTRIES)) } else { parts }
     }
 
     /// The sizes of the parts and of their sums, in bytes.
-    pub fn bytes(plan: &Plan, shape: &AttentionShape, positions: usize) -> [u64; 2] {
+    pub fn bytes(plan: &KernelPlan, shape: &AttentionShape, positions: usize) -> [u64; 2] {
         let pairs = (shape.heads * Self::entries(plan, positions)) as u64;
         [pairs * shape.head_dim as u64 * 4, pairs * 8]
     }
@@ -86,17 +95,17 @@ impl AttentionScratch {
 /// The keys that a workgroup of the first kernel walks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Span {
-    /// [`Plan::key_split`].
+    /// [`KernelPlan::key_split`].
     Part,
-    /// [`Plan::key_block`].
+    /// [`KernelPlan::key_block`].
     Block,
     /// All that its rows see.
     All,
 }
 
 impl Span {
-    /// How many keys they are at most: 0 if all.
-    fn keys(self, plan: &Plan) -> u32 {
+    /// Returns the number of keys at most: 0 if all.
+    fn keys(self, plan: &KernelPlan) -> u32 {
         match self {
             Span::Part => plan.key_split,
             Span::Block => plan.key_block(),
@@ -105,25 +114,25 @@ impl Span {
     }
 }
 
-/// How the first kernel is laid on the device. The variants differ in no rounding.
+/// Launch configuration of the first kernel. All variants round alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AttentionVariant {
     /// Pairs of (row, query head) per workgroup.
     pairs: u32,
     /// Keys that a workgroup walks.
     span: Span,
-    /// Whether the queries are a uniform.
+    /// `true` if the queries are bound as a uniform.
     uniform: bool,
     loads: Loads,
 }
 
-/// What a lane of the first kernel has in flight, and where it has queries from.
+/// Loads that a lane of the first kernel has in flight, and the source of its queries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Loads {
     /// Eights of keys.
     keys: u32,
     values: u32,
-    /// Whether workgroup memory holds the queries.
+    /// `true` if workgroup memory holds the queries.
     hold: bool,
 }
 
@@ -137,8 +146,8 @@ impl Loads {
     /// For subgroups whose lanes load each for itself.
     const FIXED: Loads = Loads { keys: 4, values: 8, hold: true };
 
-    /// What suits `device`'s compiler.
-    fn of(device: &Device, plan: &Plan, span: Span) -> Loads {
+    /// Returns the loads that suit `device`'s compiler.
+    fn of(device: &Device, plan: &KernelPlan, span: Span) -> Loads {
         let loads = match device.subgroup_sizes() {
             _ if !plan.is_for_gpu() => Loads::CPU,
             Some((_, 64..)) => Loads::WIDE,
@@ -159,19 +168,19 @@ pub struct Attention {
     device: Device,
     /// Bound to write parts and to write the whole, each with the queries as storage and as a uniform.
     bound: [[Dispatch; 2]; 2],
-    /// Over what parts leave and over what blocks do: the same on a CPU.
+    /// Merges of parts and of blocks: the same on a CPU.
     merges: [Dispatch; 2],
     kernels: Mutex<HashMap<AttentionVariant, Arc<Kernel>>>,
     pieces: Pieces,
-    /// Whether each row is of a sequence of its own.
+    /// `true` if each row belongs to a sequence of its own.
     is_batch: bool,
     /// Rows of queries that a uniform holds; none on GPUs, which read them from a cache.
     uniform_rows: usize,
     /// [`AttentionScratch`]'s.
     entries: usize,
     shape: AttentionShape,
-    plan: Plan,
-    /// How many keys a row sees, if not all up to its own.
+    plan: KernelPlan,
+    /// Keys that a row sees, if not all up to its own.
     window: Option<usize>,
 }
 
@@ -180,12 +189,15 @@ impl Attention {
     /// `window` over the last so many of them.
     ///
     /// Shapes: `query`, `out` are `[rows, heads · head_dim]`.
-    /// Errors: [`crate::Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Shape`] if they do not fit.
     /// Source: Flash-Decoding, Dao et al. 2023; the online softmax of arXiv:1805.02867.
     #[expect(clippy::too_many_arguments, reason = "operands of a kernel")]
     pub fn new<'a>(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         rows: impl Into<Rows<'a>>,
         shape: &AttentionShape,
         window: Option<usize>,
@@ -195,8 +207,8 @@ impl Attention {
     ) -> Result<Attention> {
         let rows = rows.into();
         let width = shape.heads * shape.head_dim;
-        query.expect("attention", "query", MOST_ROWS, width)?;
-        out.expect("attention", "out", MOST_ROWS, width)?;
+        query.expect("attention", "query", MAX_ROWS, width)?;
+        out.expect("attention", "out", MAX_ROWS, width)?;
         let params = AttentionParams {
             capacity: cache.capacity as u32,
             entries: scratch.entries as u32,
@@ -253,12 +265,14 @@ impl Attention {
 
     /// Records it for `rows` rows, none of which lies at or beyond position `end`.
     ///
-    /// Errors: [`crate::Error::Compile`] if a variant does not compile.
-    pub fn encode(&self, pass: &mut Pass, role: Role, rows: usize, end: usize) -> Result<()> {
+    /// # Errors
+    ///
+    /// [`crate::Error::Compile`] if a variant does not compile.
+    pub fn encode(&self, pass: &mut Pass, role: Phase, rows: usize, end: usize) -> Result<()> {
         let pairs = Self::pairs(&self.device, &self.plan, &self.shape, self.is_batch, rows);
         let span = match role {
-            Role::Prompt => Span::All,
-            Role::Round => self.span(rows, end, self.workgroups(rows, pairs)),
+            Phase::Prefill => Span::All,
+            Phase::Decode => self.span(rows, end, self.workgroups(rows, pairs)),
         };
         let loads = Loads::of(&self.device, &self.plan, span);
         self.encode_as(pass, AttentionVariant { pairs, span, uniform: rows <= self.uniform_rows, loads }, rows, end)
@@ -266,7 +280,9 @@ impl Attention {
 
     /// The same by one of the [`Attention::candidates`] for as many rows before `end`.
     ///
-    /// Errors: [`crate::Error::Gpu`] if it does not compile.
+    /// # Errors
+    ///
+    /// [`crate::Error::Gpu`] if it does not compile.
     pub fn encode_as(&self, pass: &mut Pass, variant: AttentionVariant, rows: usize, end: usize) -> Result<()> {
         let AttentionShape { heads, kv_heads, head_dim } = self.shape;
         let (width, keys) = (heads * head_dim, variant.span.keys(&self.plan));
@@ -320,7 +336,7 @@ impl Attention {
         kv_heads as u32 * ((rows * heads / kv_heads) as u32).div_ceil(pairs)
     }
 
-    /// What each of `groups` workgroups and more for each further span is to walk.
+    /// Chooses the keys that a workgroup walks, given `groups` workgroups for each span.
     fn span(&self, rows: usize, end: usize, groups: u32) -> Span {
         let [parts, blocks] = [self.plan.key_split, self.plan.key_block()].map(|keys| self.spans(rows, end, keys));
         // A single span needs no merge, whose result for it is the span's own, bit for bit.
@@ -357,9 +373,9 @@ impl Attention {
         Ok(kernel)
     }
 
-    /// What the first kernel has to do. The keys are read once for all rows; the last row ends at `end`, each before it
-    /// sees one key less, unless a window moves on with it. Of a batch each row has keys of its own, as many as the longest
-    /// at most.
+    /// Work of the first kernel. The keys are read once for all rows. The last row ends at `end`, and each row before it
+    /// sees one key less, unless a window moves on with it. In a batch each row has keys of its own, as many as the
+    /// longest at most.
     fn work(&self, rows: usize, end: usize, spans: usize) -> Work {
         let AttentionShape { heads, kv_heads, head_dim } = self.shape;
         let width = heads * head_dim;
@@ -375,11 +391,11 @@ impl Attention {
         Work::of(rows, [heads, keys], cache_bytes + 4 * rows * width + out_bytes, 4 * width * scores).stored()
     }
 
-    /// Pairs per workgroup for `rows` rows. Of a batch all must be of one row.
-    fn pairs(device: &Device, plan: &Plan, shape: &AttentionShape, is_batch: bool, rows: usize) -> u32 {
+    /// Pairs per workgroup for `rows` rows. In a batch all must be of one row.
+    fn pairs(device: &Device, plan: &KernelPlan, shape: &AttentionShape, is_batch: bool, rows: usize) -> u32 {
         let group = (shape.heads / shape.kv_heads) as u32;
-        let rows = rows.min(MOST_ROWS) as u32;
-        // Scores, what reduces them, what merges them, and on some GPUs its query, for each pair.
+        let rows = rows.min(MAX_ROWS) as u32;
+        // Scores, their partial sums, the merge's factors, and on some GPUs the query, for each pair.
         let unit = unit(plan, Span::All);
         let numbers = unit + PARTIALS + unit / plan.key_split * 2 * (PARTIALS + 1) + 3;
         let numbers = numbers + if plan.is_for_gpu() { shape.head_dim as u32 } else { 0 };
@@ -403,7 +419,7 @@ impl Attention {
     }
 }
 
-/// What the shaders know of the window: 0 is none.
+/// Returns the window as a shader constant: 0 is none.
 fn window_constant(window: Option<usize>) -> (&'static str, u32) {
     ("WINDOW", window.unwrap_or(0) as u32)
 }
@@ -412,15 +428,15 @@ fn window_constant(window: Option<usize>) -> (&'static str, u32) {
 const PARTIALS: u32 = 8;
 
 /// Keys whose scores a workgroup that walks `span` makes at once.
-fn unit(plan: &Plan, span: Span) -> u32 {
+fn unit(plan: &KernelPlan, span: Span) -> u32 {
     match span {
         Span::Block | Span::All if plan.is_for_gpu() => plan.key_split.max(GPU_UNIT),
         _ => plan.key_split,
     }
 }
 
-/// What lays the merge of what workgroups that walk `span` leave.
-fn merge_constants(plan: &Plan, shape: &AttentionShape, span: Span) -> [(&'static str, u32); 6] {
+/// Returns the constants of the merge kernel for workgroups that walk `span`.
+fn merge_constants(plan: &KernelPlan, shape: &AttentionShape, span: Span) -> [(&'static str, u32); 6] {
     let chunks = (shape.head_dim / 4) as u32;
     let slots = if span.keys(plan) < plan.key_block() { MERGE_SLOTS.min(MERGE_WIDTH / chunks) } else { 1 };
     let width = if slots == 1 { 64 } else { (slots * chunks).next_multiple_of(64) };
@@ -434,12 +450,12 @@ fn merge_constants(plan: &Plan, shape: &AttentionShape, span: Span) -> [(&'stati
     ]
 }
 
-/// What all variants of the first kernel share.
+/// Parts that all variants of the first kernel share.
 struct Pieces {
-    /// How the cache is read, and whose the rows are.
+    /// Files for the format of the cache and for the rows' sequences.
     files: Vec<&'static str>,
     constants: Vec<(&'static str, u32)>,
-    plan: Plan,
+    plan: KernelPlan,
     /// Eights of a head.
     head_pieces: u32,
 }

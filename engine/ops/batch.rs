@@ -1,19 +1,19 @@
 //! Rows of a pass that belong to different sequences, and their tokens: shaders/batch_ids.wgsl.
 
-use super::MOST_ROWS;
+use super::MAX_ROWS;
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
-/// Whose the rows of a pass are. A row's result is the same either way, bit for bit.
+/// Sequences that the rows of a pass belong to. A row's result is the same either way, bit for bit.
 #[derive(Clone, Copy)]
 pub enum Rows<'a> {
-    /// Of one sequence: row r is at position `step.start + r` of slot `step.slot`. The buffer holds a [`super::Step`].
+    /// One sequence: row r is at position `step.start + r` of slot `step.slot`. The buffer holds a [`super::Step`].
     One(&'a Buffer),
-    /// Each of a sequence of its own.
+    /// A sequence for each row.
     Many {
         /// Holds a [`super::Step`], of which only the numbers of rows count.
         step: &'a Buffer,
-        /// Holds a [`BatchRow`] for each of [`MOST_ROWS`], as [`Rows::buffer`] makes it.
+        /// Holds a [`BatchRow`] for each of [`MAX_ROWS`], as [`Rows::buffer`] makes it.
         batch: &'a Buffer,
     },
 }
@@ -27,9 +27,11 @@ impl<'a> From<&'a Buffer> for Rows<'a> {
 impl<'a> Rows<'a> {
     /// Room for the rows of a batch's pass.
     ///
-    /// **Errors**: as [`Buffer::uniform`].
+    /// # Errors
+    ///
+    /// As [`Buffer::uniform`].
     pub fn buffer(device: &Device) -> Result<Buffer> {
-        Buffer::uniform(device, "batch", &[BatchRow::default(); MOST_ROWS])
+        Buffer::uniform(device, "batch", &[BatchRow::default(); MAX_ROWS])
     }
 
     /// Holds a [`super::Step`].
@@ -39,7 +41,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// What kernels bind beside the step.
+    /// Returns the buffer that kernels bind beside the step.
     pub(super) fn batch(self) -> Option<&'a Buffer> {
         match self {
             Rows::One(_) => None,
@@ -64,13 +66,13 @@ pub struct BatchRow {
     pub position: u32,
     /// Its sequence's slot of the caches.
     pub slot: u32,
-    /// Names the noise that its token is drawn by.
+    /// Seed of the noise that its token is drawn by.
     pub seed: u32,
     /// 0: the likeliest token is taken.
     pub temperature: f32,
 }
 
-/// Where a row's token comes from, as shaders/batch_ids.wgsl lays it out.
+/// Source of a row's token, as shaders/batch_ids.wgsl lays it out.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct BatchSource {
@@ -82,7 +84,7 @@ impl BatchSource {
     /// No row is called so.
     const NO_ROW: u32 = u32::MAX;
 
-    /// What the pass before chose in row `row`.
+    /// The token that the previous pass chose in row `row`.
     pub fn row(row: usize) -> BatchSource {
         BatchSource { row: row as u32, token: 0 }
     }
@@ -99,16 +101,19 @@ pub struct BatchIds {
 }
 
 impl BatchIds {
-    /// `ids[r]` = what `sources[r]` names: a token, or one of `choices`.
+    /// `ids[r]` = the token that `sources[r]` holds, or the one of `choices` that it names.
     ///
     /// Shapes: `sources` holds a [`BatchSource`] a row, `choices` and `ids` a u32.
-    /// Errors: [`crate::Error::Gpu`].
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Gpu`].
     pub fn new(device: &Device, step: &Buffer, sources: &Buffer, choices: &Buffer, ids: &Buffer) -> Result<BatchIds> {
         let kernel = device.kernel(&["batch_ids", "shared/step"], &[("NO_ROW", BatchSource::NO_ROW)])?;
         Ok(BatchIds { dispatch: kernel.dispatch(device, &[step, sources, choices, ids], [1, 1, 1])? })
     }
 
-    /// Records it for `rows` rows, at most [`MOST_ROWS`].
+    /// Records it for `rows` rows, at most [`MAX_ROWS`].
     pub fn encode(&self, pass: &mut Pass, rows: usize) {
         self.dispatch.encode(pass, Work::of(rows, [1, 1], 16 * rows, 0));
     }

@@ -1,14 +1,14 @@
 //! The matrix product by cooperative matrices, shaders/matmul_cooperative.wgsl, for [`super::Matmul`].
-//! One kernel serves every row count and prompts as well. What varies is how much a workgroup takes on at a time, which
-//! changes no bit: only the matrices' side, a part of the plan, and [`CHUNK`] do.
+//! One kernel serves every row count and prompts as well. Only the share of a workgroup varies, which changes
+//! no bit: only the matrices' side, a part of the plan, and [`CHUNK`] do.
 
 use std::sync::{Arc, OnceLock};
 
 use super::matrix::{Matrix, PIECE};
 use super::weight_format::WeightFormat;
-use super::{MOST_ROWS, Role, RowSet};
+use super::{MAX_ROWS, Phase, RowRange};
 use crate::error::Result;
-use crate::gpu::{Device, Kernel, Plan, Products};
+use crate::gpu::{Device, Kernel, KernelPlan, MatmulPath};
 
 /// Columns that are summed up in the matrix unit, under one scale, before f32 takes over: eight pieces, whose scale eight
 /// invocations find among themselves.
@@ -27,15 +27,15 @@ pub(super) struct Cooperative {
     pair: u32,
     /// f16 values that one weight takes.
     weight_halves: u32,
-    /// How weights are read, and what becomes of a sum.
+    /// Files that read the weights and finish a sum.
     files: Vec<&'static str>,
-    row_set: RowSet,
+    row_set: RowRange,
     /// By tiles of rows.
-    row_kernels: [OnceLock<Arc<Kernel>>; MOST_ROWS / 8],
+    row_kernels: [OnceLock<Arc<Kernel>>; MAX_ROWS / 8],
     prompt_kernel: OnceLock<Arc<Kernel>>,
 }
 
-/// What one workgroup takes on.
+/// Share of a product that one workgroup computes.
 #[derive(Clone, Copy)]
 struct Share {
     /// Tiles of x rows, and of weight rows.
@@ -51,13 +51,13 @@ impl Cooperative {
     /// says what becomes of a sum.
     pub fn new(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         weights: &Matrix,
         format: WeightFormat,
         finish: &'static str,
-        row_set: RowSet,
+        row_set: RowRange,
     ) -> Option<Cooperative> {
-        let Products::Cooperative { tile } = plan.products else { return None };
+        let MatmulPath::Cooperative { tile } = plan.products else { return None };
         Some(Cooperative {
             device: device.clone(),
             tile,
@@ -73,18 +73,18 @@ impl Cooperative {
     }
 
     /// The kernel for `rows` rows, the outputs of one of its workgroups, and its workgroups over rows of x.
-    pub fn variant(&self, role: Role, rows: usize) -> Result<(Arc<Kernel>, u32, u32)> {
+    pub fn variant(&self, role: Phase, rows: usize) -> Result<(Arc<Kernel>, u32, u32)> {
         let share = self.share(role, rows);
         let row_groups = (rows as u32).div_ceil(share.row_tiles * self.tile);
         Ok((self.kernel(role, rows)?, share.out_tiles * self.tile / self.pair, row_groups))
     }
 
     /// The kernel for `rows` rows, compiled on first use.
-    pub fn kernel(&self, role: Role, rows: usize) -> Result<Arc<Kernel>> {
+    pub fn kernel(&self, role: Phase, rows: usize) -> Result<Arc<Kernel>> {
         let share = self.share(role, rows);
         let slot = match role {
-            Role::Round => &self.row_kernels[share.row_tiles as usize - 1],
-            Role::Prompt => &self.prompt_kernel,
+            Phase::Decode => &self.row_kernels[share.row_tiles as usize - 1],
+            Phase::Prefill => &self.prompt_kernel,
         };
         if let Some(kernel) = slot.get() {
             return Ok(kernel.clone());
@@ -107,10 +107,10 @@ impl Cooperative {
         Ok(slot.get_or_init(|| kernel).clone())
     }
 
-    fn share(&self, role: Role, rows: usize) -> Share {
+    fn share(&self, role: Phase, rows: usize) -> Share {
         let row_tiles = match role {
-            Role::Round => (rows as u32).div_ceil(self.tile).max(1),
-            Role::Prompt => PROMPT_ROWS / self.tile,
+            Phase::Decode => (rows as u32).div_ceil(self.tile).max(1),
+            Phase::Prefill => PROMPT_ROWS / self.tile,
         };
         let mut share = Share { row_tiles, out_tiles: OUTS / self.tile, parts: 1, threads: 32 };
         // A software adapter's invocations take turns; a GPU's hide each other's waits for memory.

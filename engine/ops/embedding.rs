@@ -1,7 +1,7 @@
 //! `y[r] = W[ids[r]]`: shaders/embedding.wgsl.
 
 use super::matrix::{Matrix, PIECE};
-use super::{MOST_ROWS, Tensor};
+use super::{MAX_ROWS, Tensor};
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
@@ -29,7 +29,7 @@ pub struct Embedding {
     parts: Vec<Dispatch>,
     workgroups: u32,
     width: usize,
-    /// Of the table.
+    /// Bytes of a row of the table.
     row_bytes: usize,
 }
 
@@ -37,7 +37,10 @@ impl Embedding {
     /// `y[r] = W[ids[r]]`, and the mask's row where `ids[r]` is its id.
     ///
     /// Shapes: `W` is `[vocab, width]`, `ids` is `[rows]` of u32, `y` is `[rows, width]`.
-    /// Errors: [`crate::Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Shape`] if they do not fit.
     pub fn new(
         device: &Device,
         weights: &Matrix,
@@ -45,7 +48,7 @@ impl Embedding {
         ids: &Buffer,
         y: &Tensor,
     ) -> Result<Embedding> {
-        y.expect("embedding", "y", MOST_ROWS, weights.columns())?;
+        y.expect("embedding", "y", MAX_ROWS, weights.columns())?;
         let pieces = (weights.columns() / PIECE) as u32;
         if let Some(mask) = &mask {
             mask.row.expect("embedding", "mask", 1, weights.columns())?;
@@ -77,7 +80,7 @@ impl Embedding {
 
     /// Records the look-up for `rows` rows.
     pub fn encode(&self, pass: &mut Pass, rows: usize) {
-        // Of several parts each writes some of the rows.
+        // Each of several parts writes some of the rows.
         let bytes = rows * (self.row_bytes + 4 * self.width) / self.parts.len();
         let work = Work::of(rows, [1, self.width], bytes, 0).stored();
         for part in &self.parts {

@@ -1,9 +1,9 @@
 //! `y[r] = x[ids[r]]`, rows made of others, of matrices and of activations: shaders/gather.wgsl.
 
 use super::Tensor;
-use super::interleaved::Layout;
 use super::matmul::fold;
 use super::matrix::{Matrix, Part};
+use super::weight_layout::Layout;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
@@ -33,7 +33,10 @@ impl Gather {
     /// `y[r] = x[ids[r]]`. A row whose id is past the rows of `x` stays as it is.
     ///
     /// Shapes: `x` is `[any, width]`, `y` is `[rows, width]`; `ids` holds `rows` words.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     pub fn new(device: &Device, ids: &Buffer, [x, y]: [&Tensor; 2]) -> Result<Gather> {
         let fault = |tensor, got, expected| Err(Error::Shape { op: "gather", tensor, got, expected });
         y.expect("gather", "y", 1, x.width)?;
@@ -67,7 +70,9 @@ impl Matrix {
     /// A matrix of the rows `ids` of this one, bit for bit as an upload of those rows would be. They are copied on the
     /// device.
     ///
-    /// **Errors**: [`Error::Shape`] if there is no id, or this is a pair of matrices; [`Error::TokenRange`] for an id past
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if there is no id, or this is a pair of matrices; [`Error::TokenRange`] for an id past
     /// the rows; [`Error::Option`] if the rows are of several formats; [`Error::OutOfMemory`], as [`Device::check`].
     pub fn gather(&self, device: &Device, label: &str, ids: &[u32]) -> Result<Matrix> {
         if ids.is_empty() || self.pair() != 1 {
@@ -78,7 +83,7 @@ impl Matrix {
             return Err(Error::TokenRange { what: "row", id, vocab: self.rows() });
         }
         let [format] = self.formats()[..] else {
-            let reason = format!("rows of {label} lie in several formats; load the model with --weights bf16");
+            let reason = format!("rows of {label} are stored in several formats; load the model in BF16");
             return Err(Error::Option { option: "weights", reason });
         };
         let (lanes, columns) = (self.lanes(), self.columns());

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::variant::Variant;
 use super::weight_format::WeightFormat;
-use super::{MOST_ROWS, RowSet};
+use super::{MAX_ROWS, RowRange};
 use crate::error::Result;
 use crate::gpu::{Device, Kernel};
 
@@ -26,9 +26,9 @@ pub(super) struct Integer {
     pub lanes: u32,
     pub slices: u32,
     pub pair: u32,
-    /// The shader file that says what becomes of a sum.
+    /// The shader file of the epilogue.
     pub finish: &'static str,
-    pub row_set: RowSet,
+    pub row_set: RowRange,
     /// Compiled on first use.
     pub kernels: Mutex<HashMap<Variant, Arc<Kernel>>>,
 }
@@ -41,7 +41,7 @@ impl Integer {
         Variant { rows, uniform: false, ahead, ..variant }
     }
 
-    /// The kernel for what [`Integer::variant`] gave.
+    /// The kernel for a result of [`Integer::variant`].
     pub fn kernel(&self, variant: Variant) -> Result<Arc<Kernel>> {
         let mut compiled = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kernel) = compiled.get(&variant) {
@@ -58,7 +58,7 @@ impl Integer {
             ("SLICES", self.slices),
             ("PAIR", self.pair),
             ("AHEAD", variant.ahead.into()),
-            ("X_ROWS", MOST_ROWS as u32),
+            ("X_ROWS", MAX_ROWS as u32),
             ("TAIL", (TAIL_SUMS / (self.lanes * self.slices)).clamp(self.pair, variant.rows * variant.blocks)),
             self.row_set.constant(),
         ];

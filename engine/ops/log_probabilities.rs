@@ -1,4 +1,4 @@
-//! How probable a model found its tokens: shaders/log_probabilities.wgsl.
+//! Log-probabilities of tokens under a model: shaders/log_probabilities.wgsl.
 
 use super::Tensor;
 use super::argmax::token_file;
@@ -28,7 +28,10 @@ impl LogProbabilities {
     ///
     /// Shapes: `logits` is `[rows, vocab]`; `vocabulary` has the ids of logits that are those of some tokens only. `top` is
     /// at most `limit`.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     pub fn new(
         device: &Device,
         logits: &Tensor,

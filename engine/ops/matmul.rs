@@ -13,13 +13,13 @@ use super::matrix::{Matrix, PIECE};
 use super::quantise_rows::QuantiseRows;
 use super::variant::{Variant, Variants};
 use super::weight_format::WeightFormat;
-use super::{MOST_ROWS, Role, Tensor};
+use super::{MAX_ROWS, Phase, Tensor};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Device, Dispatch, Kernel, Pass, Plan, Products, QuantisedProducts, Work};
+use crate::gpu::{Buffer, Device, Dispatch, Kernel, KernelPlan, MatmulPath, Pass, QuantisedProducts, Work};
 
-/// What becomes of a finished dot product.
+/// Operation on a finished dot product.
 #[derive(Clone, Copy)]
-pub enum Finish<'a> {
+pub enum Epilogue<'a> {
     /// It is stored.
     Store,
     /// It is added to what the output holds: the residual stream.
@@ -33,18 +33,18 @@ pub enum Finish<'a> {
     Swiglu,
 }
 
-/// Which count of the step says how many rows there are.
+/// Field of the step that counts the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RowSet {
+pub enum RowRange {
     /// `step.rows`.
     All,
     /// `step.outputs`: the rows whose next token is wanted.
     Outputs,
 }
 
-impl RowSet {
+impl RowRange {
     pub(super) fn constant(self) -> (&'static str, u32) {
-        ("OUTPUT_ROWS", u32::from(self == RowSet::Outputs))
+        ("OUTPUT_ROWS", u32::from(self == RowRange::Outputs))
     }
 }
 
@@ -77,13 +77,13 @@ pub struct Matmul {
     variants: Variants,
     /// Rows that a uniform holds.
     uniform_rows: u32,
-    /// The shader file that says what becomes of a sum.
+    /// The shader file of the epilogue.
     finish: &'static str,
     columns: usize,
     lanes: u32,
     slices: u32,
     pair: u32,
-    row_set: RowSet,
+    row_set: RowRange,
 }
 
 /// A part of the matrix, bound with the rows as storage, and as a uniform if any variant wants that.
@@ -96,7 +96,7 @@ struct Part {
     outputs: u32,
 }
 
-/// What multiplies by weights of one format.
+/// Kernels for weights of one format.
 struct Kernels {
     format: WeightFormat,
     /// The row kernels by variant and the tile kernel, compiled on first use.
@@ -110,33 +110,36 @@ impl Matmul {
     /// `y[m] = W · x[m]`, finished as `finish` says.
     ///
     /// Shapes: `x` is `[rows, columns]`, `y` is `[rows, outputs of W]`, both with room for whatever is encoded.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     pub fn new(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         step: &Buffer,
         weights: &Matrix,
         [x, y]: [&Tensor; 2],
-        finish: Finish,
-        row_set: RowSet,
+        finish: Epilogue,
+        row_set: RowRange,
     ) -> Result<Matmul> {
-        x.expect("matmul", "x", MOST_ROWS, weights.columns())?;
-        y.expect("matmul", "y", MOST_ROWS, weights.outputs())?;
-        if (weights.pair() == 2) != matches!(finish, Finish::Swiglu) {
+        x.expect("matmul", "x", MAX_ROWS, weights.columns())?;
+        y.expect("matmul", "y", MAX_ROWS, weights.outputs())?;
+        if (weights.pair() == 2) != matches!(finish, Epilogue::Swiglu) {
             let (got, expected) = (vec![weights.rows(), weights.columns()], vec![y.width, weights.columns()]);
             return Err(Error::Shape { op: "matmul", tensor: "weights", got, expected });
         }
         let (finish, bias) = match finish {
-            Finish::Store => ("finish/store", None),
-            Finish::Add => ("finish/add", None),
-            Finish::Swiglu => ("finish/swiglu", None),
-            Finish::Residual(residual) => {
-                residual.expect("matmul", "residual", MOST_ROWS, weights.outputs())?;
-                ("finish/residual", Some(&residual.buffer))
+            Epilogue::Store => ("epilogue/store", None),
+            Epilogue::Add => ("epilogue/add", None),
+            Epilogue::Swiglu => ("epilogue/swiglu", None),
+            Epilogue::Residual(residual) => {
+                residual.expect("matmul", "residual", MAX_ROWS, weights.outputs())?;
+                ("epilogue/residual", Some(&residual.buffer))
             }
-            Finish::Bias(bias) => {
+            Epilogue::Bias(bias) => {
                 bias.expect("matmul", "bias", 1, weights.outputs())?;
-                ("finish/bias", Some(&bias.buffer))
+                ("epilogue/bias", Some(&bias.buffer))
             }
         };
         let mut op = Matmul {
@@ -165,7 +168,7 @@ impl Matmul {
             let storage = match (&kernels.cooperative, &integer) {
                 (None, None) => op.row_kernel(&kernels, variant(false))?,
                 (None, Some(_)) => op.tile_kernel(&kernels)?,
-                (Some(cooperative), _) => cooperative.kernel(Role::Round, 1)?,
+                (Some(cooperative), _) => cooperative.kernel(Phase::Decode, 1)?,
             };
             let reads_uniforms = kernels.cooperative.is_none() && integer.is_none() && op.uniform_rows > 0;
             let uniform = match reads_uniforms && op.variants.iter().any(|variant| variant.uniform) {
@@ -207,10 +210,12 @@ impl Matmul {
 
     /// Records the product for `rows` rows (of the row set), by the kernel that `role` takes.
     ///
-    /// Errors: [`Error::Compile`] if a variant does not compile.
-    pub fn encode(&self, pass: &mut Pass, role: Role, rows: usize) -> Result<()> {
-        if role == Role::Round {
-            return self.encode_as(pass, self.variants[rows.clamp(1, MOST_ROWS) - 1], rows);
+    /// # Errors
+    ///
+    /// [`Error::Compile`] if a variant does not compile.
+    pub fn encode(&self, pass: &mut Pass, role: Phase, rows: usize) -> Result<()> {
+        if role == Phase::Decode {
+            return self.encode_as(pass, self.variants[rows.clamp(1, MAX_ROWS) - 1], rows);
         }
         self.parts.iter().try_for_each(|part| match &part.kernels.cooperative {
             Some(cooperative) => self.encode_cooperative(pass, part, cooperative, role, rows),
@@ -221,22 +226,24 @@ impl Matmul {
     /// Records the product for `rows` rows of a round, by `variant`; cooperative products have none, and are recorded as
     /// ever.
     ///
-    /// Errors: as [`Matmul::encode`].
+    /// # Errors
+    ///
+    /// As [`Matmul::encode`].
     pub fn encode_as(&self, pass: &mut Pass, variant: Variant, rows: usize) -> Result<()> {
         if let Some(quantise) = &self.quantise {
             quantise.encode(pass, rows);
         }
         self.parts.iter().try_for_each(|part| match (&part.kernels.cooperative, &part.integer) {
-            (Some(cooperative), _) => self.encode_cooperative(pass, part, cooperative, Role::Round, rows),
+            (Some(cooperative), _) => self.encode_cooperative(pass, part, cooperative, Phase::Decode, rows),
             (None, Some((dispatch, integer))) => self.encode_integer(pass, part, (dispatch, integer), variant, rows),
             (None, None) => self.encode_rows(pass, part, variant, rows),
         })
     }
 
     /// The kernels of a part of `format`, if the plan multiplies it in integers.
-    fn integer(&self, plan: &Plan, format: WeightFormat) -> Option<Integer> {
+    fn integer(&self, plan: &KernelPlan, format: WeightFormat) -> Option<Integer> {
         let QuantisedProducts::Integer { planes } = plan.quantised else { return None };
-        if plan.products != Products::Plain || !format.is_quantised() {
+        if plan.products != MatmulPath::Plain || !format.is_quantised() {
             return None;
         }
         let Matmul { lanes, slices, pair, finish, row_set, .. } = *self;
@@ -264,7 +271,7 @@ impl Matmul {
         pass: &mut Pass,
         part: &Part,
         cooperative: &Cooperative,
-        role: Role,
+        role: Phase,
         rows: usize,
     ) -> Result<()> {
         let (kernel, outputs, depth) = cooperative.variant(role, rows)?;
@@ -298,11 +305,11 @@ impl Matmul {
         fold(part.outputs.div_ceil(self.lanes).div_ceil(blocks / self.pair))
     }
 
-    /// What the product of `rows` rows with a part of the matrix has to do.
+    /// Returns the work of multiplying `rows` rows by a part of the matrix.
     fn work(&self, rows: usize, part: &Part) -> Work {
         let (outputs, weight_rows) = (part.outputs as usize, (part.outputs * self.pair) as usize);
         let weights = weight_rows * self.columns;
-        let reads_output = usize::from(matches!(self.finish, "finish/add" | "finish/residual"));
+        let reads_output = usize::from(matches!(self.finish, "epilogue/add" | "epilogue/residual"));
         let weight_bytes = weight_rows * part.kernels.format.row_bytes(self.columns);
         let bytes = weight_bytes + 4 * rows * (self.columns + outputs * (1 + reads_output));
         Work::of(rows, [weight_rows, self.columns], bytes, 2 * rows * weights).stored()

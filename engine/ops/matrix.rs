@@ -8,18 +8,18 @@
 use std::ops::Range;
 
 use super::expect_len;
-use super::interleaved::Layout;
 use super::variant::{Variant, Variants};
 use super::weight_format::WeightFormat;
+use super::weight_layout::Layout;
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Device, Pass, Plan, Products};
+use crate::gpu::{Buffer, Device, KernelPlan, MatmulPath, Pass};
 
-/// Where a matrix's rows come from while it is uploaded: writes the rows of a range, widened to f32.
+/// Source of a matrix's rows during its upload: writes the rows of a range, widened to f32.
 pub type MatrixSource<'a> = dyn Fn(Range<usize>, &mut [f32]) -> Result<()> + Sync + 'a;
 /// The same for rows that are taken as they are: writes their bytes as files store the format.
 pub type StoredSource<'a> = dyn Fn(Range<usize>, &mut [u8]) -> Result<()> + Sync + 'a;
 
-/// What a matrix is made of.
+/// Contents of a matrix to upload.
 #[derive(Clone, Copy)]
 pub enum Source<'a> {
     /// Numbers, which the matrix's format rounds.
@@ -31,11 +31,11 @@ pub enum Source<'a> {
 /// Some rows of a matrix.
 #[derive(Clone, Copy)]
 pub struct Section<'a> {
-    /// How they are kept.
+    /// Format of the rows.
     pub format: WeightFormat,
-    /// How many there are.
+    /// Number of rows.
     pub rows: usize,
-    /// Where they come from, counted from the section's first.
+    /// Source of the rows, counted from the section's first.
     pub source: Source<'a>,
 }
 
@@ -64,7 +64,7 @@ pub(super) struct Part {
 
 /// Weight rows per lane in the widest variant; matrices are padded to whole groups of `lanes` times this. Few lanes, a
 /// CPU's, want more: all of them share a value of x, and what a CPU pays for reading it.
-pub(super) const fn most_blocks(lanes: usize) -> usize {
+pub(super) const fn max_blocks(lanes: usize) -> usize {
     if lanes <= 8 { 8 } else { 4 }
 }
 /// Weights per piece.
@@ -73,10 +73,12 @@ pub(super) const PIECE: usize = 8;
 impl Matrix {
     /// Uploads a matrix whose rows `source` gives, on all cores, in pieces that bound the memory in flight.
     ///
-    /// **Errors**: as [`Matrix::of_sections`].
+    /// # Errors
+    ///
+    /// As [`Matrix::of_sections`].
     pub fn upload(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         label: &str,
         format: WeightFormat,
         [rows, columns]: [usize; 2],
@@ -87,11 +89,13 @@ impl Matrix {
 
     /// Uploads a matrix of the rows of `sections`, one below the other, each in its own format.
     ///
-    /// **Errors**: those of the sources; [`Error::Shape`] if there are no rows, or `columns` is no multiple of 8 and of
+    /// # Errors
+    ///
+    /// Those of the sources; [`Error::Shape`] if there are no rows, or `columns` is no multiple of 8 and of
     /// what a format takes together; [`Error::OutOfMemory`]; [`Error::Limit`].
     pub fn of_sections(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         label: &str,
         columns: usize,
         sections: &[Section],
@@ -109,12 +113,14 @@ impl Matrix {
     }
 
     /// Uploads two matrices of the shape `[outputs, columns]`, gate and up, whose rows `source` gives one below the other.
-    /// They lie such that a lane which owns a gate's row owns the row of its up, [`super::Finish::Swiglu`]'s operands.
+    /// They lie such that a lane which owns a gate's row owns the row of its up, [`super::Epilogue::Swiglu`]'s operands.
     ///
-    /// **Errors**: as [`Matrix::of_sections`].
+    /// # Errors
+    ///
+    /// As [`Matrix::of_sections`].
     pub fn upload_pair(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         label: &str,
         format: WeightFormat,
         shape: [usize; 2],
@@ -125,10 +131,12 @@ impl Matrix {
 
     /// The same from any source.
     ///
-    /// **Errors**: as [`Matrix::of_sections`].
+    /// # Errors
+    ///
+    /// As [`Matrix::of_sections`].
     pub fn of_pair(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         label: &str,
         format: WeightFormat,
         [outputs, columns]: [usize; 2],
@@ -138,10 +146,10 @@ impl Matrix {
         let rows = Matrix::pair_rows(plan, outputs);
         let upload = |source| Section { format, rows, source }.upload(device, plan, label, columns, 0);
         let mut parts = match source {
-            Source::Values(read) => upload(Source::Values(&in_turns(lanes, outputs, columns, read)))?,
+            Source::Values(read) => upload(Source::Values(&interleave_rows(lanes, outputs, columns, read)))?,
             Source::Stored(read) => {
                 let width = format.stored_bytes(columns);
-                upload(Source::Stored(&in_turns(lanes, outputs, width, read)))?
+                upload(Source::Stored(&interleave_rows(lanes, outputs, width, read)))?
             }
         };
         for part in &mut parts {
@@ -154,10 +162,12 @@ impl Matrix {
     /// A matrix of zeros of the shape `[outputs, columns]`, with `pair` weight rows an output, 1 or 2. Nothing is uploaded: it is
     /// for whoever wants to know a product's kernels and not its result.
     ///
-    /// **Errors**: as [`Matrix::of_sections`].
+    /// # Errors
+    ///
+    /// As [`Matrix::of_sections`].
     pub fn zeros(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         label: &str,
         format: WeightFormat,
         [outputs, columns]: [usize; 2],
@@ -165,7 +175,7 @@ impl Matrix {
     ) -> Result<Matrix> {
         let layout = Layout { lanes: plan.lanes as usize, columns, format };
         let rows = if pair == 1 { outputs } else { Matrix::pair_rows(plan, outputs) };
-        let mut parts = Part::empty(device, label, layout, rows, plan.products != Products::Plain)?;
+        let mut parts = Part::empty(device, label, layout, rows, plan.products != MatmulPath::Plain)?;
         for part in &mut parts {
             part.first /= pair;
             part.outputs = (part.outputs / pair).min(outputs - part.first);
@@ -175,15 +185,15 @@ impl Matrix {
 
     /// Device memory that weights of the shape `[rows, columns]` in one format will take: whole groups of rows, and scales
     /// where products are cooperative.
-    pub fn expected_bytes(plan: &Plan, format: WeightFormat, [rows, columns]: [usize; 2]) -> u64 {
+    pub fn expected_bytes(plan: &KernelPlan, format: WeightFormat, [rows, columns]: [usize; 2]) -> u64 {
         let layout = Layout { lanes: plan.lanes as usize, columns, format };
         let padded = rows.next_multiple_of(layout.group());
-        let scales = if plan.products == Products::Plain { 0 } else { padded * size_of::<f32>() };
+        let scales = if plan.products == MatmulPath::Plain { 0 } else { padded * size_of::<f32>() };
         (padded / layout.group() * layout.group_bytes() + scales) as u64
     }
 
     /// Weight rows of a pair of `outputs` outputs, padded so that gate and up can lie in turns.
-    pub fn pair_rows(plan: &Plan, outputs: usize) -> usize {
+    pub fn pair_rows(plan: &KernelPlan, outputs: usize) -> usize {
         2 * outputs.next_multiple_of(plan.lanes as usize)
     }
 
@@ -202,7 +212,9 @@ impl Matrix {
 
     /// The same matrix on another device, bit for bit; `from` is where this one is.
     ///
-    /// **Errors**: [`Error::Limit`] if that device binds no part as large as this one's, [`Error::OutOfMemory`]; as
+    /// # Errors
+    ///
+    /// [`Error::Limit`] if that device binds no part as large as this one's, [`Error::OutOfMemory`]; as
     /// [`Device::check`].
     pub fn copied_to(&self, from: &Device, to: &Device) -> Result<Matrix> {
         let copy = |part: &Part| {
@@ -216,7 +228,9 @@ impl Matrix {
 
     /// Puts `values`, `[outputs, columns]`, in the place of the weights, rounded to their format.
     ///
-    /// **Errors**: [`Error::Shape`] if there are more or fewer values, or the matrix is a pair; as [`Device::check`].
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if there are more or fewer values, or the matrix is a pair; as [`Device::check`].
     pub fn write_rows(&self, device: &Device, values: &[f32]) -> Result<()> {
         self.expect_single("write_rows")?;
         expect_len("write_rows", "values", values, self.outputs * self.columns)?;
@@ -232,7 +246,9 @@ impl Matrix {
 
     /// Reads the weights back, `[outputs, columns]`, widened to f32.
     ///
-    /// **Errors**: [`Error::Shape`] if the matrix is a pair; [`Error::Option`] if it is quantised; as [`Device::check`].
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if the matrix is a pair; [`Error::Option`] if it is quantised; as [`Device::check`].
     pub fn read_rows(&self, device: &Device) -> Result<Vec<f32>> {
         self.expect_single("read_rows")?;
         let mut values = vec![0.0; self.outputs * self.columns];
@@ -255,7 +271,9 @@ impl Matrix {
 
     /// Zeros for the gradients of all weights: for each part a buffer that lies as the part's does, in f32.
     ///
-    /// **Errors**: as [`Buffer::storage`].
+    /// # Errors
+    ///
+    /// As [`Buffer::storage`].
     pub fn gradients(&self, device: &Device) -> Result<Vec<Buffer>> {
         self.part_lens().map(|len| Buffer::storage(device, "gradients", (len * size_of::<f32>()) as u64)).collect()
     }
@@ -283,7 +301,7 @@ impl Matrix {
         Err(Error::Shape { op, tensor: "weights", got, expected })
     }
 
-    /// How the rows of `part` lie.
+    /// Returns the layout of the rows of `part`.
     pub(super) fn layout(&self, part: &Part) -> Layout {
         Layout { lanes: self.lanes as usize, columns: self.columns, format: part.format }
     }
@@ -303,12 +321,12 @@ impl Matrix {
         self.pair as u32
     }
 
-    /// How few rows are multiplied, by their number.
+    /// Returns the variants for few rows, by their number.
     pub fn variants(&self) -> &Variants {
         &self.variants
     }
 
-    /// Sets how few rows are multiplied. It changes times and no bit of a result.
+    /// Sets the variants for few rows. They change times and no bit of a result.
     pub fn set_variants(&mut self, variants: Variants) {
         self.variants = variants;
     }
@@ -318,7 +336,7 @@ impl Matrix {
         self.columns
     }
 
-    /// How the weights are kept, from the first row to the last; more than one format where they came in several.
+    /// Returns the formats of the weights, from the first row to the last; more than one if they came in several.
     pub fn formats(&self) -> Vec<WeightFormat> {
         let mut formats: Vec<WeightFormat> = self.parts.iter().map(|part| part.format).collect();
         formats.dedup();
@@ -348,14 +366,21 @@ impl Matrix {
 
 impl Section<'_> {
     /// Uploads its rows, which follow `before` others; each is an output.
-    fn upload(&self, device: &Device, plan: &Plan, label: &str, columns: usize, before: usize) -> Result<Vec<Part>> {
+    fn upload(
+        &self,
+        device: &Device,
+        plan: &KernelPlan,
+        label: &str,
+        columns: usize,
+        before: usize,
+    ) -> Result<Vec<Part>> {
         let Section { format, rows, source } = *self;
         let together = format.block_len().max(PIECE);
         if columns == 0 || rows == 0 || !columns.is_multiple_of(together) {
             return Err(shape_fault(rows, columns, together));
         }
         let layout = Layout { lanes: plan.lanes as usize, columns, format };
-        let mut parts = Part::empty(device, label, layout, rows, plan.products != Products::Plain)?;
+        let mut parts = Part::empty(device, label, layout, rows, plan.products != MatmulPath::Plain)?;
         for part in &mut parts {
             part.fill(device, layout, part.outputs, part.first, source)?;
             part.first += before;
@@ -364,7 +389,7 @@ impl Section<'_> {
     }
 }
 
-/// What is wrong with a matrix of `rows` rows, whose columns come `together` at a time.
+/// Returns the shape error of a matrix of `rows` rows, whose columns come `together` at a time.
 fn shape_fault(rows: usize, columns: usize, together: usize) -> Error {
     let expected = vec![rows.max(1), columns.next_multiple_of(together).max(together)];
     Error::Shape { op: "matmul", tensor: "weights", got: vec![rows, columns], expected }
@@ -372,7 +397,7 @@ fn shape_fault(rows: usize, columns: usize, together: usize) -> Error {
 
 /// Gate and up in turns: blocks of `lanes` rows come from one and the other. `read` has `outputs` gates, then as many ups,
 /// each of `width` elements. Ranges are whole blocks, read one at a time.
-fn in_turns<T: Copy + Default>(
+fn interleave_rows<T: Copy + Default>(
     lanes: usize,
     outputs: usize,
     width: usize,
@@ -393,11 +418,13 @@ impl Part {
     /// Zeros for `rows` rows, in as many parts as bindings of the device's size take; each output is
     /// one row. With scales if `scaled`.
     ///
-    /// **Errors**: [`Error::Limit`] if no part can be that small, [`Error::OutOfMemory`].
+    /// # Errors
+    ///
+    /// [`Error::Limit`] if no part can be that small, [`Error::OutOfMemory`].
     pub fn empty(device: &Device, label: &str, layout: Layout, rows: usize, scaled: bool) -> Result<Vec<Part>> {
         let (group, group_bytes) = (layout.group(), layout.group_bytes());
-        let most_groups = (device.largest_binding() / group_bytes as u64) as usize;
-        if most_groups == 0 {
+        let max_groups = (device.largest_binding() / group_bytes as u64) as usize;
+        if max_groups == 0 {
             return Err(Error::Limit {
                 adapter: device.name(),
                 what: format!("{group} rows of {label}"),
@@ -408,13 +435,13 @@ impl Part {
             });
         }
         let part = |first: usize| {
-            let outputs = (rows - first).min(most_groups * group);
+            let outputs = (rows - first).min(max_groups * group);
             let padded = outputs.next_multiple_of(group);
             let buffer = Buffer::storage(device, label, (padded / group * group_bytes) as u64)?;
             let scales = || Buffer::storage(device, "row scales", (padded * size_of::<f32>()) as u64);
             Ok(Part { buffer, scales: scaled.then(scales).transpose()?, format: layout.format, first, outputs })
         };
-        (0..rows).step_by(most_groups * group).map(part).collect()
+        (0..rows).step_by(max_groups * group).map(part).collect()
     }
 
     /// Uploads its `rows` rows, which follow `before` others in `source`, on all cores, in pieces that bound the memory in

@@ -5,11 +5,12 @@ mod argmax;
 mod attention;
 mod batch;
 mod cooperative;
+mod device_peak;
 mod embedding;
 mod gather;
 pub mod gradients;
+mod hidden_states;
 mod integer;
-mod interleaved;
 mod log_probabilities;
 mod matmul;
 mod matrix;
@@ -22,20 +23,21 @@ mod rms_norm;
 mod rope;
 mod round;
 mod self_check;
-mod states;
 mod token_counts;
 mod truncation;
 mod variant;
 mod weight_format;
-mod yardstick;
+mod weight_layout;
 
 pub use argmax::{Argmax, Draw, DrawParams};
 pub use attention::{Attention, AttentionScratch, AttentionVariant};
 pub use batch::{BatchIds, BatchRow, BatchSource, Rows};
+pub use device_peak::{COLD_BYTES, PeakProbe, PeakRates};
 pub use embedding::{Embedding, MaskRow};
 pub use gather::Gather;
+pub use hidden_states::{HiddenStates, LoadHidden, StoreHidden};
 pub use log_probabilities::LogProbabilities;
-pub use matmul::{Finish, Matmul, RowSet};
+pub use matmul::{Epilogue, Matmul, RowRange};
 pub use matrix::{Matrix, MatrixSource, Section, Source, StoredSource};
 pub use penalties::{BANNED, Penalties, PenaltyTerms};
 pub use probabilities::Probabilities;
@@ -43,31 +45,29 @@ pub use quantise_rows::QuantiseRows;
 pub use rejection::{Rejection, RejectionTerms};
 pub use rms_norm::RmsNorm;
 pub use rope::{AttentionShape, KvCache, Rope, RopeGains};
-pub use round::{Accept, Inputs, RoundBuffers, RoundParams, Session, Whose};
+pub use round::{Accept, BuildInputs, ModelRole, RoundBuffers, RoundParams, Session};
 pub use self_check::{check_products, check_row_invariance, check_values};
-pub use states::{Recall, Remember, States};
 pub use token_counts::TokenCounts;
 pub use truncation::{Truncation, TruncationTerms};
 pub use variant::{Variant, Variants};
 pub use weight_format::WeightFormat;
-pub use yardstick::{COLD_BYTES, Rates, Yardstick};
 
 use std::sync::OnceLock;
 
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device};
 
-/// What the rows of a pass are. It decides their kernels; their number never does.
+/// Kind of rows in a pass. It selects their kernels; their number never does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub enum Phase {
     /// Prompt rows, many at once.
-    Prompt,
+    Prefill,
     /// Rows of a round of decoding, 1..=32 of them.
-    Round,
+    Decode,
 }
 
 /// The most rows that a row kernel takes: twice the longest draft.
-pub const MOST_ROWS: usize = 32;
+pub const MAX_ROWS: usize = 32;
 
 /// Rows of f32 activations, `[rows, width]`, row-major. `rows` is the room there is; passes may use fewer.
 pub struct Tensor {
@@ -77,14 +77,16 @@ pub struct Tensor {
     pub rows: usize,
     /// Values in a row.
     pub width: usize,
-    /// The first [`MOST_ROWS`] of them as integers, once a product wants them: see [`QuantiseRows`].
+    /// The first [`MAX_ROWS`] of them as integers, once a product wants them: see [`QuantiseRows`].
     integers: OnceLock<Box<Buffer>>,
 }
 
 impl Tensor {
     /// Zeros.
     ///
-    /// **Errors**: as [`Buffer::storage`].
+    /// # Errors
+    ///
+    /// As [`Buffer::storage`].
     pub fn new(device: &Device, label: &str, rows: usize, width: usize) -> Result<Tensor> {
         let buffer = Buffer::rows(device, label, (rows * width * size_of::<f32>()) as u64)?;
         Ok(Tensor::of(buffer, rows, width))
@@ -92,7 +94,9 @@ impl Tensor {
 
     /// One row that holds `values`: a gain, a bias.
     ///
-    /// **Errors**: as [`Buffer::storage`].
+    /// # Errors
+    ///
+    /// As [`Buffer::storage`].
     pub fn vector(device: &Device, label: &str, values: &[f32]) -> Result<Tensor> {
         Ok(Tensor::of(Buffer::with_values(device, label, values)?, 1, values.len()))
     }
@@ -111,7 +115,7 @@ impl Tensor {
     }
 }
 
-/// What one forward pass works on, as shaders/shared/step.wgsl lays it out. All counts are rows.
+/// Input of one forward pass, as shaders/shared/step.wgsl lays it out. All counts are rows.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Step {
@@ -121,9 +125,9 @@ pub struct Step {
     pub rows: u32,
     /// The first row whose next token is wanted.
     pub first_output: u32,
-    /// How many rows from there on are wanted.
+    /// Number of rows from there on that are wanted.
     pub outputs: u32,
-    /// Where their choices go.
+    /// Index of their first choice.
     pub first_choice: u32,
     /// Slot of the caches, where all rows are of one sequence.
     pub slot: u32,

@@ -22,18 +22,18 @@ pub const BANNED: f32 = f32::MIN;
 /// Threads of a workgroup.
 const GROUP: usize = 64;
 
-/// What penalties go by, and how much they take.
+/// Inputs and strengths of the penalties.
 #[derive(Clone, Copy)]
 pub struct PenaltyTerms<'a> {
     /// One [`super::Session`].
     pub session: &'a Buffer,
     /// d1 .. dK, of which a row counts those before it.
     pub proposals: &'a Buffer,
-    /// What each id counts, as [`super::TokenCounts`] keeps it.
+    /// Counts of each id, as [`super::TokenCounts`] keeps them.
     pub counts: &'a Buffer,
     /// An f32 for each id; [`BANNED`] bans it.
     pub bias: &'a Buffer,
-    /// Divides what is positive and multiplies what is not; 1 changes nothing.
+    /// Divides positive logits and multiplies the others; 1 changes nothing.
     pub repetition: f32,
     /// Taken from a token of the answer, once.
     pub presence: f32,
@@ -53,7 +53,10 @@ impl Penalties {
     ///
     /// Shapes: `logits` and `adjusted` are `[rows, vocab]`; `vocabulary` has the ids of logits that are those of some
     /// tokens only.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     /// Source: arXiv:1909.05858 for the repetition penalty.
     pub fn new(
         device: &Device,

@@ -1,8 +1,8 @@
-//! What each token's chance is to be drawn: shaders/probabilities.wgsl.
+//! Probability of drawing each token: shaders/probabilities.wgsl.
 
 use super::Tensor;
 use super::argmax::token_file;
-use super::truncation::LEAST_TEMPERATURE;
+use super::truncation::MIN_TEMPERATURE;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
@@ -28,7 +28,10 @@ impl Probabilities {
     ///
     /// Shapes: `logits` is `[rows, vocab]`; `chances` `[choices, ids]`; `vocabulary` has the ids of logits that are those of
     /// some tokens only; `thresholds` holds an f32 a row, as [`super::Truncation`] finds them.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     #[allow(clippy::too_many_arguments, reason = "operands of a kernel")]
     pub fn new(
         device: &Device,
@@ -50,7 +53,7 @@ impl Probabilities {
             limit: limit as u32,
             first_row: first_row as u32,
             width: chances.width as u32,
-            temperature: temperature.max(LEAST_TEMPERATURE),
+            temperature: temperature.max(MIN_TEMPERATURE),
         };
         let params = Buffer::uniform(device, "probabilities params", &params)?;
         let token = token_file(vocabulary);

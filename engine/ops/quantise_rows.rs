@@ -1,6 +1,6 @@
-//! Rows of f32 to integers, a step for each 32 values: shaders/quantise_rows.wgsl. What integer products read.
+//! Rows of f32 to integers, a step for each 32 values: shaders/quantise_rows.wgsl. Integer products read them.
 
-use super::{MOST_ROWS, Tensor};
+use super::{MAX_ROWS, Tensor};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
@@ -27,10 +27,13 @@ impl QuantiseRows {
     /// 1/62000 of the largest of its 32 neighbours at most in two bytes, by 1/250 in one.
     ///
     /// Shapes: `x` is `[rows, width]`; `width` is a multiple of 32.
-    /// Errors: [`Error::Shape`] if it does not fit; as [`Buffer::storage`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if it does not fit; as [`Buffer::storage`].
     pub fn new(device: &Device, x: &Tensor, planes: u32) -> Result<QuantiseRows> {
-        if x.width == 0 || !x.width.is_multiple_of(BLOCK) || x.rows < MOST_ROWS {
-            let expected = vec![x.rows.max(MOST_ROWS), x.width.next_multiple_of(BLOCK).max(BLOCK)];
+        if x.width == 0 || !x.width.is_multiple_of(BLOCK) || x.rows < MAX_ROWS {
+            let expected = vec![x.rows.max(MAX_ROWS), x.width.next_multiple_of(BLOCK).max(BLOCK)];
             return Err(Error::Shape { op: "quantise_rows", tensor: "x", got: vec![x.rows, x.width], expected });
         }
         let padded = padded_blocks(x.width);
@@ -41,9 +44,11 @@ impl QuantiseRows {
         Ok(QuantiseRows { dispatch, padded, width: x.width, planes })
     }
 
-    /// Where the integers of the rows of `x` go, whichever product reads them: all of them run one after the other.
+    /// Returns the buffer for the integers of `x`'s rows, shared by all products, which run one after the other.
     ///
-    /// Errors: as [`Buffer::storage`].
+    /// # Errors
+    ///
+    /// As [`Buffer::storage`].
     pub fn rows_of<'a>(device: &Device, x: &'a Tensor) -> Result<&'a Buffer> {
         if let Some(buffer) = x.integers.get() {
             return Ok(buffer);
@@ -59,7 +64,7 @@ impl QuantiseRows {
 
     /// Device memory of the integers of rows that are `width` wide.
     pub fn bytes(width: usize) -> u64 {
-        (MOST_ROWS * row_bytes(width, 2)) as u64
+        (MAX_ROWS * row_bytes(width, 2)) as u64
     }
 
     /// Records the quantisation of the first `rows` rows, 32 at most.
@@ -72,7 +77,7 @@ impl QuantiseRows {
 
 /// The constants of shared/quantise.wgsl for values of `planes` bytes.
 pub(super) fn constants(planes: u32) -> [(&'static str, u32); 2] {
-    [("PLANES", planes), ("X_ROWS", MOST_ROWS as u32)]
+    [("PLANES", planes), ("X_ROWS", MAX_ROWS as u32)]
 }
 
 /// Bytes of a row of `width` integers of `planes` bytes, padding included.

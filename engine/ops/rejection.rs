@@ -12,7 +12,7 @@ struct RejectionParams {
     accept_seed: u32,
 }
 
-/// What tokens are drawn from and by.
+/// Distributions and seeds that tokens are drawn with.
 #[derive(Clone, Copy)]
 pub struct RejectionTerms<'a> {
     /// p of each row, `[rows, vocab]`, as [`super::Probabilities`] gives it.
@@ -21,9 +21,9 @@ pub struct RejectionTerms<'a> {
     pub draft: &'a Tensor,
     /// d1 .. dK, each drawn from its q by other noise.
     pub proposals: &'a Buffer,
-    /// Names the noise that tokens are drawn by.
+    /// Seed of the noise that tokens are drawn by.
     pub draw_seed: u32,
-    /// Names the noise that proposals are accepted by.
+    /// Seed of the noise that proposals are accepted by.
     pub accept_seed: u32,
 }
 
@@ -37,7 +37,9 @@ impl Rejection {
     /// `choices[step.first_choice + r]` = the proposal of row r with chance min(1, p / q) of it, else a token drawn from
     /// max(p - q, 0), scaled; drawn from p for the last of the step's output rows. So it is distributed as p.
     ///
-    /// Errors: [`crate::Error::Shape`] if p and q are not of the same width.
+    /// # Errors
+    ///
+    /// [`crate::Error::Shape`] if p and q are not of the same width.
     /// Source: Leviathan et al. 2023, arXiv:2211.17192.
     pub fn new(device: &Device, step: &Buffer, terms: RejectionTerms, choices: &Buffer) -> Result<Rejection> {
         let RejectionTerms { target, draft, proposals, draw_seed, accept_seed } = terms;

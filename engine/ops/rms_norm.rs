@@ -1,7 +1,7 @@
 //! `y[r] = x[r] / √(mean(x[r]²) + ε) · gain`: shaders/rms_norm.wgsl.
 
 use super::quantise_rows::{self, QuantiseRows};
-use super::{MOST_ROWS, RowSet, Tensor};
+use super::{MAX_ROWS, RowRange, Tensor};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
@@ -21,10 +21,13 @@ pub struct RmsNorm {
 }
 
 impl RmsNorm {
-    /// `y[r] = x[r] / √(mean(x[r]²) + ε) · gain`. With [`RowSet::Outputs`], row 0 of `y` is row `step.first_output` of `x`.
+    /// `y[r] = x[r] / √(mean(x[r]²) + ε) · gain`. With [`RowRange::Outputs`], row 0 of `y` is row `step.first_output` of `x`.
     ///
     /// Shapes: `x`, `y` are `[rows, width]`, `gain` is `[1, width]`; `width` is a multiple of 4.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     /// Source: arXiv:1910.07467.
     pub fn new(
         device: &Device,
@@ -32,22 +35,24 @@ impl RmsNorm {
         [x, y]: [&Tensor; 2],
         gain: &Tensor,
         epsilon: f32,
-        row_set: RowSet,
+        row_set: RowRange,
     ) -> Result<RmsNorm> {
         RmsNorm::quantising(device, step, [x, y], gain, epsilon, row_set, None)
     }
 
-    /// As [`RmsNorm::new`]; with `planes`, also writes the first [`MOST_ROWS`] rows of `y` as integers of so many signed
+    /// As [`RmsNorm::new`]; with `planes`, also writes the first [`MAX_ROWS`] rows of `y` as integers of so many signed
     /// bytes, bit for bit as [`QuantiseRows`] does.
     ///
-    /// Errors: [`Error::Shape`] as there, and if the width is no multiple of 32; as [`Buffer::storage`].
+    /// # Errors
+    ///
+    /// [`Error::Shape`] as there, and if the width is no multiple of 32; as [`Buffer::storage`].
     pub fn quantising(
         device: &Device,
         step: &Buffer,
         [x, y]: [&Tensor; 2],
         gain: &Tensor,
         epsilon: f32,
-        row_set: RowSet,
+        row_set: RowRange,
         planes: Option<u32>,
     ) -> Result<RmsNorm> {
         let multiple = if planes.is_some() { quantise_rows::BLOCK } else { 4 };
@@ -56,8 +61,8 @@ impl RmsNorm {
             return Err(Error::Shape { op: "rms_norm", tensor: "x", got: vec![x.rows, x.width], expected });
         }
         gain.expect("rms_norm", "gain", 1, x.width)?;
-        y.expect("rms_norm", "y", MOST_ROWS, x.width)?;
-        // A CPU's barriers cost more than what they would share out.
+        y.expect("rms_norm", "y", MAX_ROWS, x.width)?;
+        // A CPU's barriers cost more than the work they would share out.
         let lanes = if device.is_software() { 8 } else { 64 };
         let (shared, constants) = (["shared/row_scale", "shared/step"], [("LANES", lanes), row_set.constant()]);
         let kernel = match planes {
@@ -80,7 +85,7 @@ impl RmsNorm {
 
     /// Records the normalisation of `rows` rows (of the row set).
     pub fn encode(&self, pass: &mut Pass, rows: usize) {
-        let bytes = 4 * (2 * rows + 1) * self.width + rows.min(MOST_ROWS) * self.integer_bytes;
+        let bytes = 4 * (2 * rows + 1) * self.width + rows.min(MAX_ROWS) * self.integer_bytes;
         let work = Work::of(rows, [1, self.width], bytes, 4 * rows * self.width);
         self.dispatch.encode_over(pass, [rows as u32, 1, 1], work);
     }

@@ -1,8 +1,8 @@
 //! Rotation of q and k, and k and v into the cache: shaders/rope.wgsl. Also the cache itself.
 
-use super::{MOST_ROWS, Rows, Tensor};
+use super::{MAX_ROWS, Rows, Tensor};
 use crate::error::Result;
-use crate::gpu::{Buffer, CacheFormat, Device, Dispatch, Pass, Plan, Work};
+use crate::gpu::{Buffer, CacheFormat, Device, Dispatch, KernelPlan, Pass, Work};
 
 /// Positions whose keys lie side by side; attention's lanes, one a key.
 pub(super) const KEY_TILE: usize = 64;
@@ -26,17 +26,21 @@ pub struct KvCache {
 impl KvCache {
     /// Room for at least `positions` positions.
     ///
-    /// Errors: [`crate::Error::Limit`] or [`crate::Error::OutOfMemory`] if it is too large for the device.
-    pub fn new(device: &Device, plan: &Plan, shape: &AttentionShape, positions: usize) -> Result<KvCache> {
+    /// # Errors
+    ///
+    /// [`crate::Error::Limit`] or [`crate::Error::OutOfMemory`] if it is too large for the device.
+    pub fn new(device: &Device, plan: &KernelPlan, shape: &AttentionShape, positions: usize) -> Result<KvCache> {
         KvCache::with_slots(device, plan, shape, 1, positions)
     }
 
     /// Room for at least `positions` positions of each of `slots` sequences.
     ///
-    /// Errors: as [`KvCache::new`].
+    /// # Errors
+    ///
+    /// As [`KvCache::new`].
     pub fn with_slots(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         shape: &AttentionShape,
         slots: usize,
         positions: usize,
@@ -51,10 +55,18 @@ impl KvCache {
         })
     }
 
-    /// Whether `with_slots` would find room in one binding.
+    /// Checks that the keys of `with_slots`, and so its values, fit in one binding.
     ///
-    /// Errors: [`crate::Error::Limit`].
-    pub fn check(device: &Device, plan: &Plan, shape: &AttentionShape, slots: usize, positions: usize) -> Result<()> {
+    /// # Errors
+    ///
+    /// [`crate::Error::Limit`].
+    pub fn check(
+        device: &Device,
+        plan: &KernelPlan,
+        shape: &AttentionShape,
+        slots: usize,
+        positions: usize,
+    ) -> Result<()> {
         Buffer::check(device, KEYS, (slots as u64).saturating_mul(KvCache::bytes(plan.cache, shape, positions) / 2))
     }
 
@@ -82,7 +94,7 @@ impl KvCache {
         }
     }
 
-    /// What those files, and the kernels that they are parts of, know of the cache and of `shape`.
+    /// Returns the constants of the cache and of `shape` for those files and the kernels that they are parts of.
     pub(super) fn constants(&self, shape: &AttentionShape) -> Vec<(&'static str, u32)> {
         let block = (self.format == CacheFormat::Q8_0).then(|| ("BLOCK", CacheFormat::block(shape.head_dim) as u32));
         shape.constants().into_iter().chain(block).collect()
@@ -147,7 +159,10 @@ impl Rope {
     ///
     /// Shapes: `angles` is `[positions, 2, head_dim / 2]` of f32 (cosines, then sines) for every position of the cache;
     /// `qkv` is `[rows, (heads + 2 · kv_heads) · head_dim]`, `query` is `[rows, heads · head_dim]`.
-    /// Errors: [`crate::Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Shape`] if they do not fit.
     /// Source: arXiv:2104.09864, in the pairing of Hugging Face's checkpoints.
     pub fn new<'a>(
         device: &Device,
@@ -159,8 +174,8 @@ impl Rope {
         gains: Option<RopeGains>,
     ) -> Result<Rope> {
         let rows = rows.into();
-        qkv.expect("rope", "qkv", MOST_ROWS, shape.qkv_width())?;
-        query.expect("rope", "query", MOST_ROWS, shape.heads * shape.head_dim)?;
+        qkv.expect("rope", "qkv", MAX_ROWS, shape.qkv_width())?;
+        query.expect("rope", "query", MAX_ROWS, shape.heads * shape.head_dim)?;
         let params = RopeParams { capacity: cache.capacity as u32, epsilon: gains.map_or(0.0, |gains| gains.epsilon) };
         let params = Buffer::uniform(device, "rope params", &params)?;
         let mut operands = vec![&params, rows.step(), angles, &qkv.buffer, &cache.keys, &cache.values, &query.buffer];

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
-/// What a session keeps between rounds, as shaders/shared/round.wgsl lays it out.
+/// State of a session between rounds, as shaders/shared/round.wgsl lays it out.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Session {
@@ -25,7 +25,7 @@ pub struct RoundParams {
     pub mask: u32,
     /// 1 if one draft pass proposes all K, 0 if each takes a pass.
     pub parallel: u32,
-    /// Which of those passes this is.
+    /// Index of this pass among those.
     pub pass_index: u32,
     /// Rows to feed: as many as are needed, or more.
     pub rows: u32,
@@ -44,13 +44,13 @@ pub struct RoundBuffers<'a> {
     pub proposals: &'a Buffer,
     /// t0 .. tK.
     pub choices: &'a Buffer,
-    /// How many tokens the round committed, and which: `1 + 17`.
+    /// Number of tokens that the round committed, then the tokens: `1 + 17`.
     pub record: &'a Buffer,
 }
 
-/// Whose rows are made.
+/// Model whose rows are built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Whose {
+pub enum ModelRole {
     /// The draft's.
     Draft,
     /// The target's: the newest committed token and the proposals.
@@ -58,30 +58,32 @@ pub enum Whose {
 }
 
 /// The rows of a forward pass, with its operands bound.
-pub struct Inputs {
+pub struct BuildInputs {
     dispatch: Dispatch,
     rows: usize,
 }
 
-impl Inputs {
+impl BuildInputs {
     /// `ids[r]` = the token at position `start + r`: committed, a proposal, or the mask; and the step that says where.
     ///
-    /// Errors: [`crate::Error::Gpu`].
+    /// # Errors
+    ///
+    /// [`crate::Error::Gpu`].
     /// Source: arXiv:2504.18583.
     pub fn new(
         device: &Device,
-        whose: Whose,
+        whose: ModelRole,
         params: RoundParams,
         buffers: RoundBuffers,
         step: &Buffer,
         ids: &Buffer,
-    ) -> Result<Inputs> {
-        let verify = u32::from(whose == Whose::Target);
+    ) -> Result<BuildInputs> {
+        let verify = u32::from(whose == ModelRole::Target);
         let kernel = device.kernel(&["inputs", "shared/step", "shared/round"], &[("VERIFY", verify)])?;
         let rows = params.rows as usize;
         let params = Buffer::uniform(device, "inputs params", &params)?;
         let operands = [&params, buffers.session, buffers.tokens, buffers.proposals, step, ids];
-        Ok(Inputs { dispatch: kernel.dispatch(device, &operands, [1, 1, 1])?, rows })
+        Ok(BuildInputs { dispatch: kernel.dispatch(device, &operands, [1, 1, 1])?, rows })
     }
 
     /// Records it.
@@ -99,7 +101,9 @@ pub struct Accept {
 impl Accept {
     /// Commits the proposals that agree with the target's choices, and the target's next token.
     ///
-    /// Errors: [`crate::Error::Gpu`].
+    /// # Errors
+    ///
+    /// [`crate::Error::Gpu`].
     /// Source: arXiv:2211.17192, for greedy decoding.
     pub fn new(device: &Device, params: RoundParams, buffers: RoundBuffers) -> Result<Accept> {
         let kernel = device.kernel(&["accept", "shared/round"], &[])?;

@@ -1,17 +1,19 @@
-//! Whether this driver keeps the promise that losslessness rests on: a row's bits do not depend on the rows beside it.
-//! The kernels are written so that they cannot; a compiler may still reorder or contract what it should not.
-//! Whether they give the right values at all. And whether cooperative matrices give what plain kernels give: they are
-//! new in drivers, and wgpu's own support of them is experimental (it leaves out memory semantics that the Vulkan memory
-//! model asks for, so that a driver could race).
+//! Checks that this driver keeps the promise that losslessness rests on: a row's bits do not depend on the rows beside
+//! it. The kernels are written so; a compiler may still reorder or contract what it should not. Checks as well that the
+//! values are right at all, and that cooperative matrices agree with plain kernels: they are new in drivers, and wgpu's
+//! own support of them is experimental (it leaves out memory semantics that the Vulkan memory model asks for, so that a
+//! driver could race).
 
-use super::{Finish, Matmul, Matrix, RmsNorm, Role, RowSet, Step, Tensor, WeightFormat};
+use super::{Epilogue, Matmul, Matrix, Phase, RmsNorm, RowRange, Step, Tensor, WeightFormat};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Device, Pass, Plan, Products, QuantisedProducts};
+use crate::gpu::{Buffer, Device, KernelPlan, MatmulPath, Pass, QuantisedProducts};
 
 /// Runs the row kernels with one row and with `rows` rows and compares the bits of the first.
 ///
-/// Errors: [`Error::Gpu`] if they differ: speculation would then change the text.
-pub fn check_row_invariance(device: &Device, plan: &Plan, rows: usize) -> Result<()> {
+/// # Errors
+///
+/// [`Error::Gpu`] if they differ: speculation would then change the text.
+pub fn check_row_invariance(device: &Device, plan: &KernelPlan, rows: usize) -> Result<()> {
     row_invariance(device, plan, WeightFormat::Bf16, rows)?;
     match plan.quantised {
         QuantisedProducts::Float => Ok(()),
@@ -19,7 +21,7 @@ pub fn check_row_invariance(device: &Device, plan: &Plan, rows: usize) -> Result
     }
 }
 
-fn row_invariance(device: &Device, plan: &Plan, format: WeightFormat, rows: usize) -> Result<()> {
+fn row_invariance(device: &Device, plan: &KernelPlan, format: WeightFormat, rows: usize) -> Result<()> {
     const DEPTH: usize = 256;
     const WIDTH: usize = 96;
     // Any values of mixed signs and sizes; a Weyl sequence needs no generator.
@@ -29,15 +31,15 @@ fn row_invariance(device: &Device, plan: &Plan, format: WeightFormat, rows: usiz
         Ok(())
     };
     let weights = Matrix::upload(device, plan, "self-check", format, [WIDTH, DEPTH], &source)?;
-    let x = Tensor::new(device, "self-check x", super::MOST_ROWS, DEPTH)?;
-    let y = Tensor::new(device, "self-check y", super::MOST_ROWS, WIDTH)?;
-    let values: Vec<f32> = (0..super::MOST_ROWS * DEPTH).map(|index| value(index + 17)).collect();
+    let x = Tensor::new(device, "self-check x", super::MAX_ROWS, DEPTH)?;
+    let y = Tensor::new(device, "self-check y", super::MAX_ROWS, WIDTH)?;
+    let values: Vec<f32> = (0..super::MAX_ROWS * DEPTH).map(|index| value(index + 17)).collect();
     x.buffer.write(device, 0, &values);
     let step = Buffer::shared::<Step>(device, "self-check step")?;
-    let matmul = Matmul::new(device, plan, &step, &weights, [&x, &y], Finish::Store, RowSet::All)?;
+    let matmul = Matmul::new(device, plan, &step, &weights, [&x, &y], Epilogue::Store, RowRange::All)?;
     let first_row = |rows: usize| -> Result<Vec<u32>> {
         step.write(device, 0, &[Step { rows: rows as u32, ..Step::default() }]);
-        Pass::submit(device, None, |pass| matmul.encode(pass, Role::Round, rows))?;
+        Pass::submit(device, None, |pass| matmul.encode(pass, Phase::Decode, rows))?;
         y.buffer.read(device, 0, WIDTH)
     };
     if first_row(1)? == first_row(rows)? {
@@ -56,8 +58,10 @@ fn row_invariance(device: &Device, plan: &Plan, format: WeightFormat, rows: usiz
 
 /// Runs a product and a norm on `device` and holds them against sums in f64.
 ///
-/// Errors: [`Error::Gpu`] if they differ by more than rounding: the driver compiles the kernels wrongly.
-pub fn check_values(device: &Device, plan: &Plan) -> Result<()> {
+/// # Errors
+///
+/// [`Error::Gpu`] if they differ by more than rounding: the driver compiles the kernels wrongly.
+pub fn check_values(device: &Device, plan: &KernelPlan) -> Result<()> {
     // Sizes that fill no tile, so that the ends of rows and columns count.
     const DEPTH: usize = 264;
     const WIDTH: usize = 83;
@@ -68,19 +72,19 @@ pub fn check_values(device: &Device, plan: &Plan) -> Result<()> {
         Ok(())
     };
     let weights = Matrix::upload(device, plan, "self-check", WeightFormat::F32, [WIDTH, DEPTH], &source)?;
-    let x = Tensor::new(device, "self-check x", super::MOST_ROWS, DEPTH)?;
-    let normed = Tensor::new(device, "self-check normed", super::MOST_ROWS, DEPTH)?;
-    let y = Tensor::new(device, "self-check y", super::MOST_ROWS, WIDTH)?;
+    let x = Tensor::new(device, "self-check x", super::MAX_ROWS, DEPTH)?;
+    let normed = Tensor::new(device, "self-check normed", super::MAX_ROWS, DEPTH)?;
+    let y = Tensor::new(device, "self-check y", super::MAX_ROWS, WIDTH)?;
     let gain = Tensor::new(device, "self-check gain", 1, DEPTH)?;
     gain.buffer.write(device, 0, &[1.0f32; DEPTH]);
     let values: Vec<f32> = (0..ROWS * DEPTH).map(|index| value(index + 17)).collect();
     x.buffer.write(device, 0, &values);
     let step = Buffer::shared::<Step>(device, "self-check step")?;
     step.write(device, 0, &[Step { rows: ROWS as u32, ..Step::default() }]);
-    let norm = RmsNorm::new(device, &step, [&x, &normed], &gain, 1e-5, RowSet::All)?;
-    let matmul = Matmul::new(device, plan, &step, &weights, [&normed, &y], Finish::Store, RowSet::All)?;
+    let norm = RmsNorm::new(device, &step, [&x, &normed], &gain, 1e-5, RowRange::All)?;
+    let matmul = Matmul::new(device, plan, &step, &weights, [&normed, &y], Epilogue::Store, RowRange::All)?;
 
-    for role in [Role::Round, Role::Prompt] {
+    for role in [Phase::Decode, Phase::Prefill] {
         y.buffer.write(device, 0, &[f32::NAN; ROWS * WIDTH]);
         Pass::submit(device, None, |pass| {
             norm.encode(pass, ROWS);
@@ -115,13 +119,15 @@ pub fn check_values(device: &Device, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// How far a sum of 264 products may be off, in sums of their sizes: 2^-23 for each addition, and the norm's few.
+/// Tolerance for a sum of 264 products, in sums of their sizes: 2^-23 for each addition, and the norm's few.
 const VALUE_TOLERANCE: f64 = 270.0 / 8_388_608.0;
 
 /// If the plan's products of quantised weights are in integers: compares them with those in floats on small matrices.
 ///
-/// Errors: [`Error::Gpu`] if they differ by more than x was rounded by.
-fn check_integers(device: &Device, plan: &Plan) -> Result<()> {
+/// # Errors
+///
+/// [`Error::Gpu`] if they differ by more than x was rounded by.
+fn check_integers(device: &Device, plan: &KernelPlan) -> Result<()> {
     const DEPTH: usize = 512;
     const WIDTH: usize = 83;
     const ROWS: usize = 5;
@@ -131,8 +137,8 @@ fn check_integers(device: &Device, plan: &Plan) -> Result<()> {
         out.iter_mut().enumerate().for_each(|(index, out)| *out = value(range.start * DEPTH + index));
         Ok(())
     };
-    let x = Tensor::new(device, "self-check x", super::MOST_ROWS, DEPTH)?;
-    let y = Tensor::new(device, "self-check y", super::MOST_ROWS, WIDTH)?;
+    let x = Tensor::new(device, "self-check x", super::MAX_ROWS, DEPTH)?;
+    let y = Tensor::new(device, "self-check y", super::MAX_ROWS, WIDTH)?;
     x.buffer.write(device, 0, &(0..ROWS * DEPTH).map(|index| value(index + 17)).collect::<Vec<f32>>());
     let step = Buffer::shared::<Step>(device, "self-check step")?;
     step.write(device, 0, &[Step { rows: ROWS as u32, ..Step::default() }]);
@@ -140,14 +146,14 @@ fn check_integers(device: &Device, plan: &Plan) -> Result<()> {
     let tolerance = if planes == 2 { 1.0 / 62_000.0 } else { 1.0 / 250.0 };
     let norm = |first: usize| (0..DEPTH).map(|at| f64::from(value(first + at)).powi(2)).sum::<f64>().sqrt();
     for format in [WeightFormat::Q8_0, WeightFormat::Q4K, WeightFormat::Q6K] {
-        let run = |plan: &Plan| -> Result<Vec<f32>> {
+        let run = |plan: &KernelPlan| -> Result<Vec<f32>> {
             let weights = Matrix::upload(device, plan, "self-check", format, [WIDTH, DEPTH], &source)?;
-            let matmul = Matmul::new(device, plan, &step, &weights, [&x, &y], Finish::Store, RowSet::All)?;
+            let matmul = Matmul::new(device, plan, &step, &weights, [&x, &y], Epilogue::Store, RowRange::All)?;
             y.buffer.write(device, 0, &[f32::NAN; ROWS * WIDTH]);
-            Pass::submit(device, None, |pass| matmul.encode(pass, Role::Round, ROWS))?;
+            Pass::submit(device, None, |pass| matmul.encode(pass, Phase::Decode, ROWS))?;
             y.buffer.read(device, 0, ROWS * WIDTH)
         };
-        let [found, expected] = [run(plan)?, run(&Plan { quantised: QuantisedProducts::Float, ..*plan })?];
+        let [found, expected] = [run(plan)?, run(&KernelPlan { quantised: QuantisedProducts::Float, ..*plan })?];
         let is_close = |at: usize| {
             let size = norm(17 + at / WIDTH * DEPTH) * norm(at % WIDTH * DEPTH);
             f64::from((found[at] - expected[at]).abs()) <= tolerance * size
@@ -171,9 +177,11 @@ fn check_integers(device: &Device, plan: &Plan) -> Result<()> {
 /// rows over several row counts and as a prompt. If those of quantised weights are in integers: compares them with those in
 /// floats.
 ///
-/// Errors: [`Error::Gpu`] if they differ: the adapter's matrix units, or its integers, cannot be relied on.
-pub fn check_products(device: &Device, plan: &Plan) -> Result<()> {
-    if plan.products == Products::Plain {
+/// # Errors
+///
+/// [`Error::Gpu`] if they differ: the adapter's matrix units, or its integers, cannot be relied on.
+pub fn check_products(device: &Device, plan: &KernelPlan) -> Result<()> {
+    if plan.products == MatmulPath::Plain {
         return check_integers(device, plan);
     }
     // Several tiles each way, none of them full at the end, and columns past the last whole chunk.
@@ -190,16 +198,16 @@ pub fn check_products(device: &Device, plan: &Plan) -> Result<()> {
         out.iter_mut().enumerate().for_each(|(index, out)| *out = scaled(range.start * DEPTH + index));
         Ok(())
     };
-    let x = Tensor::new(device, "self-check x", super::MOST_ROWS, DEPTH)?;
-    let y = Tensor::new(device, "self-check y", super::MOST_ROWS, WIDTH)?;
+    let x = Tensor::new(device, "self-check x", super::MAX_ROWS, DEPTH)?;
+    let y = Tensor::new(device, "self-check y", super::MAX_ROWS, WIDTH)?;
     x.buffer.write(device, 0, &(0..ROWS * DEPTH).map(|index| scaled(index + 11)).collect::<Vec<f32>>());
     let step = Buffer::shared::<Step>(device, "self-check step")?;
-    let product = |plan: &Plan, format: WeightFormat| -> Result<(Matrix, Matmul)> {
+    let product = |plan: &KernelPlan, format: WeightFormat| -> Result<(Matrix, Matmul)> {
         let weights = Matrix::upload(device, plan, "self-check", format, [WIDTH, DEPTH], &source)?;
-        let matmul = Matmul::new(device, plan, &step, &weights, [&x, &y], Finish::Store, RowSet::All)?;
+        let matmul = Matmul::new(device, plan, &step, &weights, [&x, &y], Epilogue::Store, RowRange::All)?;
         Ok((weights, matmul))
     };
-    let run = |matmul: &Matmul, role: Role, rows: usize| -> Result<Vec<f32>> {
+    let run = |matmul: &Matmul, role: Phase, rows: usize| -> Result<Vec<f32>> {
         step.write(device, 0, &[Step { rows: rows as u32, ..Step::default() }]);
         Pass::submit(device, None, |pass| matmul.encode(pass, role, rows))?;
         y.buffer.read(device, 0, rows * WIDTH)
@@ -210,10 +218,10 @@ pub fn check_products(device: &Device, plan: &Plan) -> Result<()> {
     };
     let (x_norms, weight_norms) = (norms(11, ROWS), norms(0, WIDTH));
     for format in [WeightFormat::Bf16, WeightFormat::F32] {
-        let (_plain_weights, plain) = product(&Plan { products: Products::Plain, ..*plan }, format)?;
+        let (_plain_weights, plain) = product(&KernelPlan { products: MatmulPath::Plain, ..*plan }, format)?;
         let (_weights, cooperative) = product(plan, format)?;
-        let expected = run(&plain, Role::Round, ROWS)?;
-        let all = run(&cooperative, Role::Round, ROWS)?;
+        let expected = run(&plain, Phase::Decode, ROWS)?;
+        let all = run(&cooperative, Phase::Decode, ROWS)?;
         let is_close = |at: usize| {
             let size = x_norms[at / WIDTH] * weight_norms[at % WIDTH];
             f64::from((all[at] - expected[at]).abs()) <= PRODUCT_TOLERANCE * size
@@ -221,9 +229,9 @@ pub fn check_products(device: &Device, plan: &Plan) -> Result<()> {
         let mut is_right = (0..ROWS * WIDTH).all(is_close);
         // Whatever races does so now and then.
         for rows in [1, 8, 9, 16, 17, ROWS, 1, ROWS] {
-            is_right &= run(&cooperative, Role::Round, rows)?[..] == all[..rows * WIDTH];
+            is_right &= run(&cooperative, Phase::Decode, rows)?[..] == all[..rows * WIDTH];
         }
-        is_right &= run(&cooperative, Role::Prompt, ROWS)? == all;
+        is_right &= run(&cooperative, Phase::Prefill, ROWS)? == all;
         if !is_right {
             return Err(Error::Gpu {
                 what: "self-check".to_owned(),
@@ -238,6 +246,6 @@ pub fn check_products(device: &Device, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// How far the two products may be apart, in norms of the rows multiplied. The sums' rounding is well below it; one half
+/// Tolerance between the two products, in norms of the rows multiplied. The sums' rounding is well below it; one half
 /// left out (2^-12), a column or a tile is far above.
 const PRODUCT_TOLERANCE: f64 = 4e-6;

@@ -1,4 +1,4 @@
-//! How often each token was written, kept on the device: shaders/token_counts.wgsl.
+//! Counts of each token written, kept on the device: shaders/token_counts.wgsl.
 
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
@@ -12,7 +12,10 @@ impl TokenCounts {
     /// `counts[id] += 2` for each of the tokens that `record` reports, as [`super::Accept`] writes it.
     ///
     /// Shapes: `counts` holds a u32 for each id; see [`TokenCounts::of_text`].
-    /// Errors: [`crate::Error::Gpu`].
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Gpu`].
     pub fn new(device: &Device, record: &Buffer, counts: &Buffer) -> Result<TokenCounts> {
         let kernel = device.kernel(&["token_counts"], &[])?;
         Ok(TokenCounts { dispatch: kernel.dispatch(device, &[record, counts], [1, 1, 1])? })

@@ -16,7 +16,7 @@ struct TruncationParams {
     temperature: f32,
 }
 
-/// Which tokens may be drawn. Those that each of the three leaves.
+/// Limits on the tokens that may be drawn. A token must pass all three.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TruncationTerms {
     /// The likeliest so many; 0: all.
@@ -37,19 +37,22 @@ pub struct Truncation {
 }
 
 /// Below this the likeliest token has all of the probability, and no f32 divides by less.
-pub(super) const LEAST_TEMPERATURE: f32 = 1e-6;
+pub(super) const MIN_TEMPERATURE: f32 = 1e-6;
 /// Further than this below the largest no logit is.
-const MOST_GAP: f32 = 1e30;
+const MAX_GAP: f32 = 1e30;
 /// Bits of a weight's two words at most: an f32 has no more than 24 in all, of which high ones may be 0.
-const MOST_BITS: u32 = 15;
-/// How often a search goes through a row.
+const MAX_BITS: u32 = 15;
+/// Passes over a row in one search.
 const DIGITS: usize = 4;
 
 impl Truncation {
     /// `thresholds[r]` = the lowest logit among `logits[r, ..limit]` that may be drawn, of rows from `first_row` on.
     ///
     /// Shapes: `logits` is `[rows, vocab]`, `thresholds` holds an f32 a row.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     /// Source: arXiv:1904.09751 for top-p, arXiv:2407.01082 for min-p.
     pub fn new(
         device: &Device,
@@ -71,12 +74,12 @@ impl Truncation {
             first_row: first_row as u32,
             top_k: if top_k as usize >= limit { 0 } else { top_k },
             top_p,
-            min_p_gap: (gap as f32).max(-MOST_GAP),
-            temperature: temperature.max(LEAST_TEMPERATURE),
+            min_p_gap: (gap as f32).max(-MAX_GAP),
+            temperature: temperature.max(MIN_TEMPERATURE),
         };
         let searches = usize::from(params.top_k > 0) + usize::from(top_p < 1.0);
         let params = Buffer::uniform(device, "truncation params", &params)?;
-        let bits = (32 - limit.next_power_of_two().ilog2()).min(MOST_BITS);
+        let bits = (32 - limit.next_power_of_two().ilog2()).min(MAX_BITS);
         let kernel = device.kernel(&["truncation"], &[("BITS", bits)])?;
         let dispatch = kernel.dispatch(device, &[&params, &logits.buffer, thresholds], [1, 1, 1])?;
         Ok(Truncation { dispatch, limit, searches })

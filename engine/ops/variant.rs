@@ -1,38 +1,38 @@
 //! Variants of the row kernel: how a product of few rows is laid on the device. They differ in time and in no rounding, so
 //! that each number of rows may have its own; which is fastest depends on adapter, driver and shape.
 
-use super::MOST_ROWS;
-use super::matrix::most_blocks;
+use super::MAX_ROWS;
+use super::matrix::max_blocks;
 use crate::gpu::Device;
 
-/// How one number of rows is multiplied.
+/// Kernel variant for one number of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Variant {
     /// Rows in registers at once; more rows take several turns.
     pub rows: u32,
     /// Weight rows per lane.
     pub blocks: u32,
-    /// Whether the rows are read as a uniform, where they fit one.
+    /// `true` if the rows are read as a uniform, where they fit one.
     pub uniform: bool,
-    /// Whether the next weights are asked for while those before them are multiplied.
+    /// `true` if the next weights are loaded while those before them are multiplied.
     pub ahead: bool,
 }
 
 /// Sums that a lane of a GPU keeps in registers beside the weights that are on their way, and the most that are worth trying.
-const MAX_SUMS: u32 = 26;
-const MOST_SUMS: u32 = 2 * MAX_SUMS;
+const REGISTER_SUMS: u32 = 26;
+const MAX_SUMS: u32 = 2 * REGISTER_SUMS;
 
 /// Rows that share a load of weights, at least, where more turns would keep more cores busy.
-const LEAST_ROWS: u32 = 4;
+const MIN_ROWS: u32 = 4;
 
 /// The variant for 1, 2, .. 32 rows.
-pub type Variants = [Variant; MOST_ROWS];
+pub type Variants = [Variant; MAX_ROWS];
 
 impl Variant {
     /// The variants where nothing was measured, under a plan of `lanes` and `slices`: for a matrix of `weight_rows` rows, of
     /// which `pair` make an output.
     pub fn defaults(device: &Device, [lanes, slices]: [u32; 2], weight_rows: usize, pair: u32) -> Variants {
-        let most = most_blocks(lanes as usize) as u32;
+        let most = max_blocks(lanes as usize) as u32;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         std::array::from_fn(|index| {
             let rows = index as u32 + 1;
@@ -47,13 +47,13 @@ impl Variant {
             // matrix leaves most cores idle: there its few rows take more turns, side by side.
             let (groups, busy) = (weight_rows as u32 / (lanes * pair), device.busy_workgroups());
             let mut turns = rows.div_ceil(16);
-            while groups <= busy / 4 && groups * turns < busy / 2 && rows.div_ceil(turns + 1) >= LEAST_ROWS {
+            while groups <= busy / 4 && groups * turns < busy / 2 && rows.div_ceil(turns + 1) >= MIN_ROWS {
                 turns += 1;
             }
             let rows = rows.div_ceil(turns);
             // Weight rows of a lane share the loads of x, of which one row has few. They may cost no core its work.
             let enough = |blocks: &u32| {
-                rows * blocks <= MAX_SUMS && weight_rows as u32 / (lanes * blocks) >= device.busy_workgroups()
+                rows * blocks <= REGISTER_SUMS && weight_rows as u32 / (lanes * blocks) >= device.busy_workgroups()
             };
             let blocks = Variant::block_counts(lanes, pair).into_iter().rev().find(enough).unwrap_or(pair);
             let blocks = if index == 0 { pair } else { blocks };
@@ -63,7 +63,7 @@ impl Variant {
 
     /// The numbers of weight rows per lane that there are kernels for.
     pub fn block_counts(lanes: u32, pair: u32) -> Vec<u32> {
-        let most = most_blocks(lanes as usize) as u32;
+        let most = max_blocks(lanes as usize) as u32;
         [1, 2, 4, 8].into_iter().filter(|blocks| (pair..=most).contains(blocks)).collect()
     }
 
@@ -85,7 +85,7 @@ impl Variant {
         let mut candidates = Vec::new();
         for rows in in_registers {
             let fits = |blocks: &u32| {
-                *blocks >= fewest && (is_for_cpu(slices) || *blocks == pair || rows * blocks <= MOST_SUMS)
+                *blocks >= fewest && (is_for_cpu(slices) || *blocks == pair || rows * blocks <= MAX_SUMS)
             };
             for blocks in Variant::block_counts(lanes, pair).into_iter().filter(fits) {
                 candidates.extend(reads.iter().map(|&[uniform, ahead]| Variant { rows, blocks, uniform, ahead }));
@@ -95,7 +95,7 @@ impl Variant {
     }
 }
 
-/// Whether a plan of `slices` is one of a CPU, which gains nothing by cutting a sum.
+/// Returns `true` if a plan of `slices` is for a CPU, which gains nothing by cutting a sum.
 fn is_for_cpu(slices: u32) -> bool {
     slices == 1
 }

@@ -3,7 +3,7 @@
 use super::matrix::PIECE;
 use super::quantised::{pack, quantise};
 
-/// How weights are kept on the device.
+/// Format of weights on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WeightFormat {
     /// 16-bit brain float.
@@ -30,7 +30,7 @@ pub enum WeightFormat {
     Q6K,
 }
 
-/// What differs between the formats, but for the arithmetic.
+/// Properties of a format, except for its arithmetic.
 struct Traits {
     name: &'static str,
     file: &'static str,
@@ -38,14 +38,14 @@ struct Traits {
     block: [usize; 2],
     /// Weights of a chunk, and its bytes, as they lie on the device. A row is made of whole chunks.
     chunk: [usize; 2],
-    /// Bytes of a row that stay together where rows are interleaved: what a lane loads at once.
+    /// Bytes of a row that stay together where rows are interleaved: a lane's load.
     unit: usize,
     /// Pieces that share a scale; 1 where there is none.
     share: usize,
     blocks: Option<Blocks>,
 }
 
-/// What the host does with blocks of quantised weights.
+/// Host functions for blocks of quantised weights.
 struct Blocks {
     /// Floats to blocks, a row.
     store: fn(&[f32], &mut [u8]),
@@ -165,7 +165,7 @@ impl WeightFormat {
         [&self.files()[..], &["weights/integer"], own].concat()
     }
 
-    /// Whether its weights are small integers with scales.
+    /// Returns `true` if its weights are small integers with scales.
     pub fn is_quantised(self) -> bool {
         self.traits().blocks.is_some()
     }
@@ -210,7 +210,7 @@ impl WeightFormat {
         let Some(Blocks { pack, .. }) = blocks else { return out.copy_from_slice(stored) };
         let stored = stored.chunks(chunk_weights / block_weights * block_bytes);
         for (stored, out) in stored.zip(out.chunks_exact_mut(chunk_bytes)) {
-            let mut words = [0u32; pack::MOST_WORDS];
+            let mut words = [0u32; pack::MAX_WORDS];
             pack(stored, &mut words);
             for (word, bytes) in words.iter().zip(out.as_chunks_mut().0) {
                 *bytes = word.to_le_bytes();

@@ -11,9 +11,9 @@ use crate::error::{Error, Result};
 /// A model's tokenizer and what its files say of conversations.
 #[derive(Clone)]
 pub struct ChatTokenizer {
-    /// What to call the model.
+    /// The model's name.
     pub model_name: String,
-    /// Between text and tokens.
+    /// The tokenizer.
     pub tokenizer: Tokenizer,
     /// The chat template's source; a model need not have one.
     pub template: Option<String>,
@@ -24,31 +24,37 @@ pub struct ChatTokenizer {
 }
 
 impl ChatTokenizer {
-    /// Whether the model comes with a chat template.
+    /// Returns `true` if the model comes with a chat template.
     pub fn has_chat_template(&self) -> bool {
         self.template.is_some()
     }
 
     /// The chat template, compiled.
     ///
-    /// **Errors**: [`Error::Template`] if the model has none or it does not compile.
+    /// # Errors
+    ///
+    /// [`Error::Template`] if the model has none or it does not compile.
     pub fn chat_template(&self) -> Result<ChatTemplate> {
         let source = self.template.as_deref().ok_or_else(|| Error::Template {
-            reason: format!("{} has none; it is a plain text model: use it with --raw", self.model_name),
+            reason: format!("{} has none; it is a plain text model: let it continue text", self.model_name),
         })?;
         ChatTemplate::new(source, self.special_tokens.clone())
     }
 
     /// The tokens of plain text, with the special tokens that the tokenizer itself adds.
     ///
-    /// **Errors**: [`Error::Tokenizer`], [`Error::TokenRange`].
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`], [`Error::TokenRange`].
     pub fn text_tokens(&self, text: &str) -> Result<Vec<u32>> {
         self.tokenizer.encode(text, Special::Add)
     }
 
     /// The tokens of a conversation, rendered by the model's own template.
     ///
-    /// **Errors**: [`Error::Template`] if there is none or it fails; as [`ChatTokenizer::text_tokens`].
+    /// # Errors
+    ///
+    /// [`Error::Template`] if there is none or it fails; as [`ChatTokenizer::text_tokens`].
     pub fn chat_tokens(&self, messages: &[Message], rendering: Rendering) -> Result<Vec<u32>> {
         // The template writes the special tokens itself.
         self.tokenizer.encode(&self.chat_template()?.render(messages, rendering)?, Special::Keep)

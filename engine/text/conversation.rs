@@ -8,7 +8,7 @@ use super::template::{Message, Rendering};
 use super::tokenizer::Special;
 use crate::error::Result;
 
-/// What was said so far.
+/// A conversation of several turns.
 #[derive(Debug, Clone, Default)]
 pub struct Conversation {
     messages: Vec<Message>,
@@ -32,7 +32,7 @@ impl Conversation {
         Conversation { messages, rendering, ..Conversation::default() }
     }
 
-    /// What was said, in order.
+    /// The messages, in order.
     pub fn messages(&self) -> &[Message] {
         &self.messages
     }
@@ -59,7 +59,9 @@ impl Conversation {
     /// Adds what the user says, and gives the tokens that `model` is to answer. They begin with the tokens of the turns
     /// before wherever the template leaves those as they were.
     ///
-    /// **Errors**: those of [`ChatTokenizer::chat_tokens`]; nothing was said then.
+    /// # Errors
+    ///
+    /// Those of [`ChatTokenizer::chat_tokens`]; nothing was said then.
     pub fn ask(&mut self, model: &ChatTokenizer, content: &str) -> Result<Vec<u32>> {
         self.messages.push(Message::new("user", content));
         match self.prompt(model) {

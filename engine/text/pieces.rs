@@ -7,7 +7,7 @@ use tokenizers::normalizers::replace::Replace;
 use tokenizers::pre_tokenizers::metaspace::PrependScheme;
 use tokenizers::{Decoder, Tokenizer};
 
-/// How a tokenizer's decoder turns tokens to text.
+/// Decoding rule of a tokenizer.
 pub(super) enum Pieces {
     /// GPT-2's: each character of a token stands for one byte.
     ByteLevel,
@@ -15,9 +15,9 @@ pub(super) enum Pieces {
     SentencePiece {
         /// Applied to each token in turn.
         replacements: Vec<Replace>,
-        /// Whether `<0x0A>` is a byte.
+        /// `true` if `<0x0A>` is a byte.
         bytes: bool,
-        /// Which spaces go at the beginning of a text.
+        /// Spaces dropped at the beginning of a text.
         leading: Leading,
     },
     /// Anything else: decoded by the crate in a window of tokens.
@@ -36,7 +36,7 @@ pub(super) enum Leading {
 }
 
 impl Pieces {
-    /// How `tokenizer` decodes.
+    /// Returns the decoding rule of `tokenizer`.
     pub fn of(tokenizer: &Tokenizer) -> Pieces {
         let steps = match tokenizer.get_decoder() {
             Some(DecoderWrapper::Sequence(sequence)) => sequence.get_decoders(),

@@ -1,4 +1,4 @@
-//! What chat templates expect of Python and minijinja does not give: `json.dumps`, `strftime`.
+//! Python features that chat templates expect and minijinja lacks: `json.dumps`, `strftime`.
 
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -46,7 +46,7 @@ impl StopStrings {
         self.found.map(|index| self.strings[index].as_str())
     }
 
-    /// How much of the held text lies before every possible beginning of a stop string.
+    /// Bytes of the held text before every possible beginning of a stop string.
     fn decided(&self) -> usize {
         let longest = self.strings.iter().map(String::len).max().unwrap_or(0);
         let earliest = self.held.len().saturating_sub(longest.saturating_sub(1));

@@ -10,7 +10,7 @@ use super::tokenizer::Tokenizer;
 pub struct TextStream {
     tokenizer: Tokenizer,
     show_special: bool,
-    /// What is still to be taken from the text's beginning.
+    /// Spaces still to be dropped from the text's beginning.
     leading: Leading,
     /// The beginning of a character whose last bytes are to come.
     unfinished: Vec<u8>,
@@ -149,7 +149,7 @@ fn take_characters(bytes: &mut Vec<u8>) -> String {
 #[derive(Default)]
 struct Window {
     tokens: Vec<u32>,
-    /// How many of them are shown.
+    /// Number of tokens that are shown.
     shown: usize,
 }
 

@@ -16,9 +16,9 @@ use crate::error::{Error, Result};
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Message {
-    /// Who speaks: `system`, `user` or `assistant`.
+    /// The speaker: `system`, `user` or `assistant`.
     pub role: String,
-    /// What is said.
+    /// The message's text.
     pub content: String,
 }
 
@@ -29,12 +29,12 @@ impl Message {
     }
 }
 
-/// How a conversation is rendered.
+/// Options for rendering a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rendering {
-    /// Whether the prompt ends with the beginning of the assistant's answer.
+    /// `true` if the prompt ends with the beginning of the assistant's answer.
     pub add_generation_prompt: bool,
-    /// Whether the model may think first, for templates that know of it; their own default when absent.
+    /// `true` if the model may think first, for templates that support it; `None` leaves it to the template.
     pub enable_thinking: Option<bool>,
 }
 
@@ -62,7 +62,9 @@ impl ChatTemplate {
     /// Compiles a template. `special_tokens` are the variables it may write, such as `bos_token`; one the model lacks
     /// is left out.
     ///
-    /// **Errors**: [`Error::Template`].
+    /// # Errors
+    ///
+    /// [`Error::Template`].
     pub fn new(source: &str, special_tokens: BTreeMap<String, String>) -> Result<ChatTemplate> {
         let mut environment = Environment::new();
         // transformers' settings.
@@ -90,7 +92,9 @@ impl ChatTemplate {
     /// The prompt for `messages`. It holds its special tokens as text: encode it with
     /// [`Special::Keep`](super::Special::Keep).
     ///
-    /// **Errors**: [`Error::Template`], with the template's own words if it refuses the conversation.
+    /// # Errors
+    ///
+    /// [`Error::Template`], with the template's own words if it refuses the conversation.
     pub fn render(&self, messages: &[Message], rendering: Rendering) -> Result<String> {
         let turn = |message: &Message| {
             Value::from_pairs([("role", message.role.as_str()), ("content", message.content.as_str())])

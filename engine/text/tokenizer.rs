@@ -9,7 +9,7 @@ use super::pieces::{self, Leading, Pieces};
 use super::stream::TextStream;
 use crate::error::{Error, Result};
 
-/// What to do about special tokens. Those written out in the text become single tokens either way.
+/// Treatment of special tokens. Those written out in the text become single tokens either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Special {
     /// A plain text: the tokenizer puts around it what the model expects (a begin token, if any).
@@ -35,7 +35,9 @@ struct Shared {
 impl Tokenizer {
     /// Reads a `tokenizer.json`.
     ///
-    /// **Errors**: [`Error::Io`], [`Error::Tokenizer`].
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::Tokenizer`].
     pub fn from_file(path: &Path) -> Result<Tokenizer> {
         let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
         Tokenizer::from_bytes(path, &bytes)
@@ -43,7 +45,9 @@ impl Tokenizer {
 
     /// As [`Tokenizer::from_file`], from the bytes of one; `path` is what to call it in messages.
     ///
-    /// **Errors**: [`Error::Tokenizer`].
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`].
     pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Tokenizer> {
         let tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| fault(path, error.to_string()))?;
         Tokenizer::new(path, tokenizer)
@@ -51,7 +55,9 @@ impl Tokenizer {
 
     /// Takes a tokenizer that was built elsewhere; `path` is where it came from, for messages.
     ///
-    /// **Errors**: [`Error::Tokenizer`].
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`].
     pub fn new(path: &Path, mut tokenizer: tokenizers::Tokenizer) -> Result<Tokenizer> {
         // Some files carry the truncation and padding of their training. A prompt is never cut or filled up.
         tokenizer.with_truncation(None).map_err(|error| fault(path, error.to_string()))?;
@@ -66,7 +72,9 @@ impl Tokenizer {
     /// Added tokens past the end are let through here, since many models carry one that is never used (a padding
     /// token, say); a text that holds such a token is refused by [`Tokenizer::encode`].
     ///
-    /// **Errors**: [`Error::Tokenizer`] if a token of the vocabulary proper lies past the end: the files belong to
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] if a token of the vocabulary proper lies past the end: the files belong to
     /// different models.
     pub fn for_vocab(self, vocab_size: usize) -> Result<Tokenizer> {
         let vocabulary = self.shared.tokenizer.get_vocab(false);
@@ -81,7 +89,9 @@ impl Tokenizer {
 
     /// The tokens of `text`.
     ///
-    /// **Errors**: [`Error::Tokenizer`]; [`Error::TokenRange`] for a token the model has no embedding of.
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`]; [`Error::TokenRange`] for a token the model has no embedding of.
     pub fn encode(&self, text: &str, special: Special) -> Result<Vec<u32>> {
         let encoding = self
             .shared
@@ -120,7 +130,7 @@ impl Tokenizer {
     }
 
     /// The bytes that the token `id` adds to a text, which need not be whole characters; of one that steers the model, its
-    /// name. None for an id that is no token.
+    /// name. Empty for an id that is no token.
     pub fn bytes(&self, id: u32) -> Vec<u8> {
         let Some(text) = self.token(id) else { return Vec::new() };
         if self.is_special(id) {
@@ -140,17 +150,19 @@ impl Tokenizer {
         }
     }
 
-    /// Whether `id` steers the model and is no text.
+    /// Returns `true` if `id` steers the model and is no text.
     pub fn is_special(&self, id: u32) -> bool {
         self.token(id).is_some_and(|token| self.shared.tokenizer.get_added_vocabulary().is_special_token(&token))
     }
 
     /// Checks that a draft's tokens, these, mean what the target's mean.
     ///
-    /// Compared are the ids both have: vocabularies are padded to different lengths, and a parallel draft has a
-    /// `mask_token` that its target may not know or may call otherwise.
+    /// Only the ids that both have are compared: vocabularies are padded to different lengths, and a parallel draft has
+    /// a `mask_token` that its target may not know or may name differently.
     ///
-    /// **Errors**: [`Error::TokenizerMismatch`], with the first id that differs.
+    /// # Errors
+    ///
+    /// [`Error::TokenizerMismatch`], with the first id that differs.
     pub fn check_target(&self, target: &Tokenizer, mask_token: Option<u32>) -> Result<()> {
         let difference = self.differences(target).find(|(id, ..)| Some(*id) != mask_token);
         match difference {
@@ -174,9 +186,11 @@ impl Tokenizer {
         })
     }
 
-    /// What a `tokenizer.json` holds.
+    /// Returns the contents of a `tokenizer.json`.
     ///
-    /// **Errors**: [`Error::Tokenizer`].
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`].
     pub fn to_json(&self) -> Result<String> {
         self.shared.tokenizer.to_string(true).map_err(|error| fault(&self.shared.path, error.to_string()))
     }

@@ -11,7 +11,7 @@ use super::rows::Sample;
 use crate::error::{Error, Result};
 use crate::text::{ChatTokenizer, Message, Rendering, Special};
 
-/// What was read.
+/// Samples read from files, and the lines that were skipped.
 #[derive(Debug, Default)]
 pub struct Dataset {
     /// In the order of the files.
@@ -27,7 +27,7 @@ pub struct Skipped {
     pub path: PathBuf,
     /// Its number, from 1.
     pub line: usize,
-    /// What is wrong with it.
+    /// Reason why it is of no use.
     pub reason: String,
 }
 
@@ -41,11 +41,13 @@ struct Line {
 }
 
 impl Dataset {
-    /// Reads `paths`. Of a conversation, what the assistant says is to be predicted, the token that ends it included; of
-    /// a text, all of it. Samples are cut to `most_tokens` tokens.
+    /// Reads `paths`. Of a conversation, the assistant's messages are to be predicted, the tokens that end them included;
+    /// of a text, all but its first token. Samples are cut to `max_tokens` tokens.
     ///
-    /// **Errors**: [`Error::Io`]; [`Error::NoSamples`] if no line is of use.
-    pub fn read(paths: &[PathBuf], text: &ChatTokenizer, most_tokens: usize) -> Result<Dataset> {
+    /// # Errors
+    ///
+    /// [`Error::Io`]; [`Error::NoSamples`] if no line is of use.
+    pub fn read(paths: &[PathBuf], text: &ChatTokenizer, max_tokens: usize) -> Result<Dataset> {
         let mut dataset = Dataset::default();
         for path in paths {
             let unreadable = |source| Error::Io { path: path.clone(), source };
@@ -54,7 +56,7 @@ impl Dataset {
                 if line.trim_ascii().is_empty() {
                     continue;
                 }
-                match sample(&line, text, most_tokens) {
+                match sample(&line, text, max_tokens) {
                     Ok(sample) => dataset.samples.push(sample),
                     Err(reason) => dataset.skipped.push(Skipped { path: path.clone(), line: index + 1, reason }),
                 }
@@ -80,7 +82,7 @@ impl Dataset {
 }
 
 /// The sample of one line, or why there is none.
-fn sample(line: &[u8], text: &ChatTokenizer, most_tokens: usize) -> std::result::Result<Sample, String> {
+fn sample(line: &[u8], text: &ChatTokenizer, max_tokens: usize) -> std::result::Result<Sample, String> {
     let line: Line = serde_json::from_slice(line).map_err(|error| format!("it is no JSON object of ours: {error}"))?;
     let made = match line {
         Line { messages: Some(messages), .. } => conversation(&messages, text),
@@ -91,10 +93,10 @@ fn sample(line: &[u8], text: &ChatTokenizer, most_tokens: usize) -> std::result:
         _ => return Err("it has neither `messages` nor `prompt` and `response` nor `text`".to_owned()),
     };
     let mut sample = made.map_err(|error| error.to_string())?;
-    sample.tokens.truncate(most_tokens);
-    sample.labelled.truncate(most_tokens);
+    sample.tokens.truncate(max_tokens);
+    sample.labelled.truncate(max_tokens);
     if !sample.labelled.contains(&true) {
-        return Err(format!("nothing in its first {most_tokens} tokens is to be predicted"));
+        return Err(format!("nothing in its first {max_tokens} tokens is to be predicted"));
     }
     Ok(sample)
 }
@@ -117,7 +119,7 @@ fn conversation(messages: &[Message], text: &ChatTokenizer) -> Result<Sample> {
     let whole = render(last + 1, false)?;
     let mut push = |piece: &str, is_answer: bool| -> Result<()> {
         let tokens = text.tokenizer.encode(piece, Special::Keep)?;
-        // Nobody reads on after the token that ends an answer.
+        // Text after the token that ends an answer is never read.
         let ends = tokens.iter().position(|id| text.stop_tokens.binary_search(id).is_ok()).unwrap_or(tokens.len());
         sample.labelled.extend((0..tokens.len()).map(|at| is_answer && at <= ends));
         sample.tokens.extend(tokens);

@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use super::network::{Network, Recipe};
+use super::network::{Network, NetworkOptions};
+use crate::checkpoint::config::Config;
+use crate::checkpoint::export::{StoredTensor, write_draft};
 use crate::error::Result;
 use crate::gpu::Device;
-use crate::model::config::Config;
-use crate::model::export::{StoredTensor, write_draft};
-use crate::model::shared::{MASK_EMBEDDING, VOCABULARY};
+use crate::model::tied_draft::{MASK_EMBEDDING, VOCABULARY};
 use crate::text::ChatTokenizer;
 
-/// What a draft's folder holds beside what was trained.
+/// Embeddings stored in a draft's folder, in addition to the trained parameters.
 #[derive(Clone, Copy)]
 pub enum Embeddings<'a> {
     /// None of its own: those of its target are used.
@@ -21,8 +21,16 @@ pub enum Embeddings<'a> {
 
 /// Writes the draft that `network` is, made by `recipe`, to `folder`.
 ///
-/// **Errors**: [`crate::Error::Write`]; as [`Device::check`]; those of reading the base's embeddings.
-pub fn write(folder: &Path, device: &Device, network: &Network, recipe: &Recipe, embeddings: Embeddings) -> Result<()> {
+/// # Errors
+///
+/// [`crate::Error::Write`]; as [`Device::check`]; those of reading the base's embeddings.
+pub fn write(
+    folder: &Path,
+    device: &Device,
+    network: &Network,
+    recipe: &NetworkOptions,
+    embeddings: Embeddings,
+) -> Result<()> {
     let config = Config {
         mask_token: Some(recipe.mask_token),
         target_layers: recipe.target(),
@@ -58,7 +66,7 @@ pub fn write(folder: &Path, device: &Device, network: &Network, recipe: &Recipe,
 fn own_tables(
     device: &Device,
     network: &Network,
-    recipe: &Recipe,
+    recipe: &NetworkOptions,
     tensors: &mut Vec<(String, StoredTensor)>,
 ) -> Result<()> {
     let Config { vocab_size, hidden_size, tied_head, .. } = *recipe.config;

@@ -2,18 +2,18 @@
 
 use super::network::Shared;
 use super::parameter::{Parameter, Source};
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::config::Config;
 use crate::error::Result;
-use crate::gpu::{CacheFormat, Device, Pass, Plan};
+use crate::gpu::{CacheFormat, Device, KernelPlan, Pass};
 use crate::model::attention_shape;
-use crate::model::checkpoint::Checkpoint;
-use crate::model::config::Config;
 use crate::ops::gradients::{
     Accumulate, ColumnSum, GainGradients, InputGradient, PackedAttention, PackedAttentionGradient, RmsNormGradient,
     RopeGradient, Swiglu, SwigluGradient, WeightGradient,
 };
-use crate::ops::{Finish, KvCache, Matmul, RmsNorm, Role, Rope, RopeGains, RowSet, Tensor};
+use crate::ops::{Epilogue, KvCache, Matmul, Phase, RmsNorm, Rope, RopeGains, RowRange, Tensor};
 
-/// What of a layer is trained: all of it.
+/// Parameters of a layer, all of which are trained.
 pub struct LayerParameters {
     attention_norm: Parameter,
     qkv: Parameter,
@@ -30,10 +30,12 @@ pub struct LayerParameters {
 impl LayerParameters {
     /// Reads layer `from` of `checkpoint`, which becomes layer `to` of the draft.
     ///
-    /// **Errors**: those of reading the checkpoint; [`crate::Error::OutOfMemory`].
+    /// # Errors
+    ///
+    /// Those of reading the checkpoint; [`crate::Error::OutOfMemory`].
     pub fn read(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         config: &Config,
         checkpoint: &dyn Checkpoint,
         [from, to]: [usize; 2],
@@ -79,7 +81,7 @@ impl LayerParameters {
     }
 }
 
-/// What a layer's backward pass wants of its forward pass, beside its input.
+/// Activations of a layer's forward pass that its backward pass needs, in addition to its input.
 pub struct Activations {
     normed: Tensor,
     qkv: Tensor,
@@ -97,15 +99,17 @@ pub struct Activations {
 impl Activations {
     /// Room for `rows` rows.
     ///
-    /// **Errors**: [`crate::Error::OutOfMemory`], [`crate::Error::Limit`].
-    pub fn new(device: &Device, plan: &Plan, config: &Config, rows: usize) -> Result<Activations> {
+    /// # Errors
+    ///
+    /// [`crate::Error::OutOfMemory`], [`crate::Error::Limit`].
+    pub fn new(device: &Device, plan: &KernelPlan, config: &Config, rows: usize) -> Result<Activations> {
         let shape = attention_shape(config);
         let tensor = |label, width| Tensor::new(device, label, rows, width);
         Ok(Activations {
             normed: tensor("normed", config.hidden_size)?,
             qkv: tensor("qkv", shape.qkv_width())?,
             query: tensor("query", config.query_size())?,
-            cache: KvCache::new(device, &Plan { cache: CacheFormat::F32, ..*plan }, &shape, rows)?,
+            cache: KvCache::new(device, &KernelPlan { cache: CacheFormat::F32, ..*plan }, &shape, rows)?,
             attended: tensor("attended", config.query_size())?,
             log_sums: tensor("log sums", config.heads)?,
             middle: tensor("middle", config.hidden_size)?,
@@ -129,7 +133,7 @@ impl Activations {
 
 /// Gradients of one layer's activations, shared by all layers: one is done before the next begins.
 pub struct ActivationGradients {
-    /// Of the residual stream.
+    /// Gradient of the residual stream.
     pub hidden: Tensor,
     normed: Tensor,
     qkv: Tensor,
@@ -144,7 +148,9 @@ pub struct ActivationGradients {
 impl ActivationGradients {
     /// Room for `rows` rows.
     ///
-    /// **Errors**: [`crate::Error::OutOfMemory`], [`crate::Error::Limit`].
+    /// # Errors
+    ///
+    /// [`crate::Error::OutOfMemory`], [`crate::Error::Limit`].
     pub fn new(device: &Device, config: &Config, rows: usize) -> Result<ActivationGradients> {
         let tensor = |label, width| Tensor::new(device, label, rows, width);
         Ok(ActivationGradients {
@@ -209,7 +215,7 @@ impl Product {
         let (matrix, gradients) = parameter.as_matrix();
         Ok(Product {
             weights: WeightGradient::new(device, &shared.step, matrix, [x, dy], gradients)?,
-            input: InputGradient::new(device, &shared.step, matrix, [dy, dx], Accumulate::Store, RowSet::All)?,
+            input: InputGradient::new(device, &shared.step, matrix, [dy, dx], Accumulate::Store, RowRange::All)?,
         })
     }
 
@@ -222,10 +228,12 @@ impl Product {
 impl Layer {
     /// Binds a layer that reads `input` and writes `result`, rows of the residual stream.
     ///
-    /// **Errors**: [`crate::Error::Compile`] if a kernel does not compile.
+    /// # Errors
+    ///
+    /// [`crate::Error::Compile`] if a kernel does not compile.
     pub fn new(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         config: &Config,
         shared: &Shared,
         parameters: &LayerParameters,
@@ -235,12 +243,12 @@ impl Layer {
         let (step, shape) = (&shared.step, attention_shape(config));
         let epsilon = config.norm_epsilon as f32;
         let norm = |x: [&Tensor; 2], gain: &Parameter| {
-            RmsNorm::new(device, step, x, gain.as_vector()[0], epsilon, RowSet::All)
+            RmsNorm::new(device, step, x, gain.as_vector()[0], epsilon, RowRange::All)
         };
-        let matmul = |parameter: &Parameter, rows: [&Tensor; 2], finish: Finish| {
-            Matmul::new(device, plan, step, parameter.as_matrix().0, rows, finish, RowSet::All)
+        let matmul = |parameter: &Parameter, rows: [&Tensor; 2], finish: Epilogue| {
+            Matmul::new(device, plan, step, parameter.as_matrix().0, rows, finish, RowRange::All)
         };
-        let bias = parameters.qkv_bias.as_ref().map_or(Finish::Store, |bias| Finish::Bias(bias.as_vector()[0]));
+        let bias = parameters.qkv_bias.as_ref().map_or(Epilogue::Store, |bias| Epilogue::Bias(bias.as_vector()[0]));
         let gains = parameters.head_norm.as_ref().map(|[query, key]| RopeGains {
             query: query.as_vector()[0],
             key: key.as_vector()[0],
@@ -259,17 +267,17 @@ impl Layer {
                 [&a.query, &a.attended],
                 &a.log_sums,
             )?,
-            output: matmul(&parameters.output, [&a.attended, &a.middle], Finish::Residual(input))?,
+            output: matmul(&parameters.output, [&a.attended, &a.middle], Epilogue::Residual(input))?,
             feed_forward_norm: norm([&a.middle, &a.middle_normed], &parameters.feed_forward_norm)?,
-            gate_up: matmul(&parameters.gate_up, [&a.middle_normed, &a.gate_up], Finish::Store)?,
+            gate_up: matmul(&parameters.gate_up, [&a.middle_normed, &a.gate_up], Epilogue::Store)?,
             swiglu: Swiglu::new(device, [&a.gate_up, &a.gated])?,
-            down: matmul(&parameters.down, [&a.gated, result], Finish::Residual(&a.middle))?,
+            down: matmul(&parameters.down, [&a.gated, result], Epilogue::Residual(&a.middle))?,
         };
 
         let d = &shared.gradients;
         let norm = |x: &Tensor, gain: &Parameter| {
             let [gain, gradient] = gain.as_vector();
-            RmsNormGradient::new(device, step, x, gain, epsilon, [&d.normed, &d.hidden], gradient, RowSet::All)
+            RmsNormGradient::new(device, step, x, gain, epsilon, [&d.normed, &d.hidden], gradient, RowRange::All)
         };
         let product = |parameter, x, rows| Product::new(device, shared, parameter, x, rows);
         let head_norm = parameters.head_norm.as_ref().map(|[query, key]| {
@@ -314,18 +322,20 @@ impl Layer {
     ///   n = RMSNorm(h);  m = h + Wₒ · Attention(RoPE(W_q·n), RoPE(W_k·n), W_v·n)
     ///   n = RMSNorm(m);  h' = m + W_down · (SiLU(W_gate·n) ⊙ (W_up·n))
     ///
-    /// **Errors**: [`crate::Error::Compile`] if a kernel does not compile.
+    /// # Errors
+    ///
+    /// [`crate::Error::Compile`] if a kernel does not compile.
     pub fn forward(&self, pass: &mut Pass, rows: usize) -> Result<()> {
         let layer = &self.forward;
         layer.attention_norm.encode(pass, rows);
-        layer.qkv.encode(pass, Role::Prompt, rows)?;
+        layer.qkv.encode(pass, Phase::Prefill, rows)?;
         layer.rope.encode(pass, rows);
         layer.attention.encode(pass, rows);
-        layer.output.encode(pass, Role::Prompt, rows)?;
+        layer.output.encode(pass, Phase::Prefill, rows)?;
         layer.feed_forward_norm.encode(pass, rows);
-        layer.gate_up.encode(pass, Role::Prompt, rows)?;
+        layer.gate_up.encode(pass, Phase::Prefill, rows)?;
         layer.swiglu.encode(pass, rows);
-        layer.down.encode(pass, Role::Prompt, rows)
+        layer.down.encode(pass, Phase::Prefill, rows)
     }
 
     /// Records the backward pass of `rows` rows: the gradient of the residual stream, by the layer's result, becomes

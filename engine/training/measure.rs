@@ -2,40 +2,42 @@
 
 use std::sync::Arc;
 
-use crate::decoding::{Decoder, DecoderOptions, Draft, Drafts, Method};
+use crate::decoding::{Decoder, DecoderOptions, Draft, DraftLength, Method};
 use crate::error::Result;
-use crate::model::Transformer;
+use crate::model::Weights;
 
-/// What a draft reaches.
+/// Acceptance of a draft's proposals by its target.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Acceptance {
+pub struct AcceptanceRate {
     /// Mean tokens that a round commits, the target's own included.
     pub tokens_per_round: f64,
     /// For each position of the draft, the share of rounds in which it was accepted.
     pub accepted: Vec<f64>,
 }
 
-/// Lets `target` and `draft` answer `prompts` with up to `most_tokens` tokens each, `drafts` proposed per round, and
+/// Lets `target` and `draft` answer `prompts` with up to `max_tokens` tokens each, `drafts` proposed per round, and
 /// ends early when `keep_going` says so. An answer ends at a token of `stop_tokens`.
 ///
-/// **Errors**: those of [`Decoder`].
+/// # Errors
+///
+/// Those of [`Decoder`].
 pub fn acceptance(
-    target: &Arc<Transformer>,
+    target: &Arc<Weights>,
     draft: &Draft,
     prompts: &[Vec<u32>],
     stop_tokens: &[u32],
-    [drafts, most_tokens]: [usize; 2],
+    [drafts, max_tokens]: [usize; 2],
     keep_going: &dyn Fn() -> bool,
-) -> Result<Acceptance> {
+) -> Result<AcceptanceRate> {
     let longest = prompts.iter().map(Vec::len).max().unwrap_or_default();
-    let context = longest + most_tokens + 1;
-    let (method, fixed) = (Method::Pard, Drafts::Fixed(drafts));
+    let context = longest + max_tokens + 1;
+    let (method, fixed) = (Method::Pard, DraftLength::Fixed(drafts));
     let options = DecoderOptions { method, drafts: fixed, context, ..DecoderOptions::default() };
     let mut decoder = Decoder::new(target, Some(draft), options)?;
     let (mut rounds, mut tokens, mut accepted) = (0, 0, vec![0.0; drafts]);
     for prompt in prompts {
         decoder.start(prompt, keep_going)?;
-        while keep_going() && decoder.tokens().len() < prompt.len() + most_tokens {
+        while keep_going() && decoder.tokens().len() < prompt.len() + max_tokens {
             if decoder.round()?.iter().any(|id| stop_tokens.contains(id)) {
                 break;
             }
@@ -52,5 +54,5 @@ pub fn acceptance(
     }
     let rounds = rounds.max(1) as f64;
     let accepted = accepted.into_iter().map(|sum| sum / rounds).collect();
-    Ok(Acceptance { tokens_per_round: tokens as f64 / rounds, accepted })
+    Ok(AcceptanceRate { tokens_per_round: tokens as f64 / rounds, accepted })
 }

@@ -14,8 +14,8 @@ pub mod state;
 mod teacher;
 mod trainer;
 
-pub use network::{Network, Recipe};
+pub use network::{Network, NetworkOptions};
 pub use optimizer::OptimizerOptions;
-pub use rows::{PackedRows, Retention, Sample};
+pub use rows::{CodRetention, PackedRows, Sample};
 pub use teacher::Loss;
 pub use trainer::{Position, StepReport, Trainer, TrainingOptions};

@@ -1,8 +1,8 @@
 //! The draft while it is trained: parameters in f32, the rows of one pass, and its forward and backward passes.
 //!
-//! The forward kernels are the engine's own prompt kernels. Every layer's input is kept; what else a layer's backward
-//! pass wants is kept too where that is cheap, and computed again layer by layer where it is not. Logits exist for a few
-//! rows at a time.
+//! The forward kernels are the engine's own prompt kernels. Every layer's input is kept; the other activations for the
+//! backward pass are kept too where that is cheap, and computed again layer by layer where it is not. Logits exist for a
+//! few rows at a time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use super::parameter::{Parameter, Source};
 use super::projection::Projection;
 use super::rows::PackedRows;
 use super::teacher::{Loss, Teacher};
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::config::{Config, TargetLayers};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Device, Pass, Plan};
-use crate::model::Transformer;
-use crate::model::checkpoint::Checkpoint;
-use crate::model::config::{Config, TargetLayers};
-use crate::model::rotary;
-use crate::model::shared::MASK_EMBEDDING;
+use crate::gpu::{Buffer, Device, KernelPlan, Pass};
+use crate::model::Weights;
+use crate::model::rope_table;
+use crate::model::tied_draft::MASK_EMBEDDING;
 use crate::ops::gradients::{
     Accumulate, CrossEntropy, EmbeddingGradient, InputGradient, Label, Readers, RmsNormGradient, RowLoss, TrainingRow,
     WeightGradient,
 };
 use crate::ops::{
-    Embedding, Finish, MOST_ROWS, MaskRow, Matmul, Matrix, RmsNorm, Role, RowSet, Step, Tensor, WeightFormat,
+    Embedding, Epilogue, MAX_ROWS, MaskRow, Matmul, Matrix, Phase, RmsNorm, RowRange, Step, Tensor, WeightFormat,
 };
 
 /// Activations of all layers that may be kept, in bytes; beyond, they are computed again.
@@ -32,19 +32,19 @@ const KEPT_ACTIVATIONS: u64 = 2 << 30;
 /// Logits that exist at a time, in bytes.
 const LOGITS: usize = 64 << 20;
 /// The most rows that have logits at a time.
-const MOST_LOGIT_ROWS: usize = 256;
+const MAX_LOGIT_ROWS: usize = 256;
 
-/// What is trained, and from where.
-pub struct Recipe<'a> {
+/// Options of a network: its trained parts and their sources.
+pub struct NetworkOptions<'a> {
     /// The draft's hyper-parameters: the base's, with the number of layers that the draft has.
     pub config: &'a Config,
     /// The base's tensors.
     pub checkpoint: &'a dyn Checkpoint,
-    /// Which layers of the base the draft begins with.
+    /// Layers of the base that the draft begins with.
     pub layers: &'a [usize],
     /// The id that masks have; below the vocabulary's size if embeddings are trained.
     pub mask_token: u32,
-    /// Whether embeddings and head stay as they are, but for the mask's row.
+    /// `true` to leave embeddings and head as they are, except for the mask's row.
     pub freeze_embeddings: bool,
     /// The tokens that the draft may propose, ascending; only with frozen embeddings.
     pub vocabulary: Option<&'a [u32]>,
@@ -52,23 +52,23 @@ pub struct Recipe<'a> {
     pub rows: usize,
     /// Tokens of the longest sample.
     pub positions: usize,
-    /// The target that is asked what it would say, if the loss looks at more than the text.
-    pub teacher: Option<&'a Arc<Transformer>>,
-    /// What of a row's loss counts.
+    /// Target that serves as the teacher, if the loss depends on more than the text.
+    pub teacher: Option<&'a Arc<Weights>>,
+    /// Loss of a row.
     pub loss: Loss,
     /// Layers of the teacher that the draft reads beside tokens, ascending.
     pub target_layers: &'a [usize],
 }
 
-impl Recipe<'_> {
-    /// What the draft reads of its target, as its configuration has it.
+impl NetworkOptions<'_> {
+    /// The target layers that the draft reads, as its configuration has them.
     pub fn target(&self) -> Option<TargetLayers> {
         let hidden_size = self.teacher.filter(|_| !self.target_layers.is_empty())?.config().hidden_size;
         Some(TargetLayers { layers: self.target_layers.to_vec(), hidden_size })
     }
 }
 
-/// What all layers work on.
+/// Buffers shared by all layers.
 pub struct Shared {
     /// The pass's [`Step`].
     pub step: Buffer,
@@ -128,7 +128,7 @@ pub struct Network {
     keeps_activations: bool,
     head: Head,
     teacher: Option<Teacher>,
-    /// Whether the loss asks the teacher, who may be there for its states alone.
+    /// Set if the loss needs the teacher, which may be there for its states alone.
     teaches: bool,
     loss: Loss,
     embedding_gradient: EmbeddingGradient,
@@ -150,10 +150,12 @@ struct Head {
 impl Network {
     /// Uploads what `recipe` asks for.
     ///
-    /// **Errors**: [`Error::Option`] if a sample could be longer than a layer's attention window, beyond which training's
+    /// # Errors
+    ///
+    /// [`Error::Option`] if a sample could be longer than a layer's attention window, beyond which training's
     /// attention does not forget; those of reading the checkpoint; [`Error::OutOfMemory`], [`Error::Limit`].
-    pub fn new(device: &Device, plan: &Plan, recipe: &Recipe) -> Result<Network> {
-        let &Recipe { config, checkpoint, mask_token, .. } = recipe;
+    pub fn new(device: &Device, plan: &KernelPlan, recipe: &NetworkOptions) -> Result<Network> {
+        let &NetworkOptions { config, checkpoint, mask_token, .. } = recipe;
         let shortest = recipe.layers.iter().filter_map(|&layer| config.window(layer)).min();
         if let Some(window) = shortest.filter(|&window| window < recipe.positions) {
             let reason = format!(
@@ -163,7 +165,7 @@ impl Network {
             );
             return Err(Error::Option { option: "seq-len", reason });
         }
-        let (hidden, rows) = (config.hidden_size, recipe.rows.max(MOST_ROWS));
+        let (hidden, rows) = (config.hidden_size, recipe.rows.max(MAX_ROWS));
         let named = |name: &str| Source { from: name.to_owned(), to: name.to_owned() };
         let trained = |name| -> Result<Table> {
             let tensors = vec![(named(name), config.vocab_size)];
@@ -171,7 +173,7 @@ impl Network {
         };
         let all: Vec<u32> = (0..config.vocab_size as u32).collect();
         let frozen = |name, ids: &[u32]| -> Result<Table> {
-            Ok(Table::Frozen(Box::new(some_rows(device, plan, checkpoint, name, ids, hidden)?)))
+            Ok(Table::Frozen(Box::new(sample_rows(device, plan, checkpoint, name, ids, hidden)?)))
         };
         const TABLE: &str = "model.embed_tokens.weight";
         let head_name = if config.tied_head { TABLE } else { "lm_head.weight" };
@@ -252,7 +254,7 @@ impl Network {
         let head = Head::new(device, plan, head_of, &final_norm, epsilon, [top, gradient], [&labels, &losses], taught)?;
         Ok(Network {
             device: device.clone(),
-            angles: rotary::angles(config, recipe.positions),
+            angles: rope_table::angles(config, recipe.positions),
             head_dim: config.head_dim,
             capacity: rows,
             vocabulary: recipe.vocabulary.map(<[u32]>::to_vec),
@@ -296,15 +298,17 @@ impl Network {
         self.capacity
     }
 
-    /// Whether a teacher is asked.
+    /// Returns `true` if the loss needs the teacher.
     pub fn has_teacher(&self) -> bool {
         self.teaches
     }
 
-    /// Adds the gradients of `packed`'s loss, `Σ weight · loss` with the rows' losses as the recipe's [`Loss`] says, to the
-    /// parameters' and returns what each row lost. Choices are ids of the vocabulary.
+    /// Adds the gradients of `packed`'s loss, `Σ weight · loss` with the rows' losses as the recipe's [`Loss`] says, to
+    /// the parameters' and returns each row's loss. Choices are ids of the vocabulary.
     ///
-    /// **Errors**: [`Error::Option`] if there are more rows than room; as [`Device::check`].
+    /// # Errors
+    ///
+    /// [`Error::Option`] if there are more rows than room; as [`Device::check`].
     pub fn learn(&self, packed: &PackedRows, weight: f32) -> Result<Vec<RowLoss>> {
         let rows = packed.rows.len();
         if rows > self.capacity || rows == 0 {
@@ -327,7 +331,7 @@ impl Network {
             pass.section("forward");
             self.embedding.encode(pass, rows);
             match &self.projection {
-                Some(projection) => projection.product.encode(pass, Role::Prompt, rows),
+                Some(projection) => projection.product.encode(pass, Phase::Prefill, rows),
                 None => Ok(()),
             }
         })?;
@@ -390,7 +394,7 @@ impl Network {
         let label = |(row, label): (usize, &Option<u32>)| Label {
             id: label.and_then(|id| self.index_of(id)).unwrap_or(Label::NONE),
             weight: self.loss.cross_entropy * weight(row),
-            // What the teacher would say counts though the draft cannot say the text's token.
+            // The teacher's distribution counts even if the draft cannot propose the text's token.
             divergence_weight: if label.is_some() { self.loss.divergence * weight(row) } else { 0.0 },
         };
         self.labels.write(device, 0, &packed.labels.iter().enumerate().map(label).collect::<Vec<_>>());
@@ -426,13 +430,13 @@ impl Network {
 impl Head {
     /// Rows that have logits at a time.
     fn rows(matrix: &Matrix) -> usize {
-        (LOGITS / (4 * matrix.outputs())).clamp(MOST_ROWS, MOST_LOGIT_ROWS)
+        (LOGITS / (4 * matrix.outputs())).clamp(MAX_ROWS, MAX_LOGIT_ROWS)
     }
 
     #[allow(clippy::too_many_arguments, reason = "each is another operand")]
     fn new(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         table: &Table,
         final_norm: &Parameter,
         epsilon: f32,
@@ -454,8 +458,8 @@ impl Head {
             }
         };
         Ok(Head {
-            norm: RmsNorm::new(device, &step, [top, &normed], gain, epsilon, RowSet::Outputs)?,
-            product: Matmul::new(device, plan, &step, matrix, [&normed, &logits], Finish::Store, RowSet::All)?,
+            norm: RmsNorm::new(device, &step, [top, &normed], gain, epsilon, RowRange::Outputs)?,
+            product: Matmul::new(device, plan, &step, matrix, [&normed, &logits], Epilogue::Store, RowRange::All)?,
             loss: CrossEntropy::new(device, &step, &logits, teacher, labels, losses)?,
             weights,
             input: InputGradient::new(
@@ -464,7 +468,7 @@ impl Head {
                 matrix,
                 [&logits, &normed_gradient],
                 Accumulate::Store,
-                RowSet::All,
+                RowRange::All,
             )?,
             norm_gradient: RmsNormGradient::new(
                 device,
@@ -474,7 +478,7 @@ impl Head {
                 epsilon,
                 [&normed_gradient, top_gradient],
                 gain_gradient,
-                RowSet::Outputs,
+                RowRange::Outputs,
             )?,
             rows,
             step,
@@ -496,7 +500,7 @@ impl Head {
             }
             pass.section("loss");
             self.norm.encode(pass, rows);
-            self.product.encode(pass, Role::Prompt, rows)?;
+            self.product.encode(pass, Phase::Prefill, rows)?;
             self.loss.encode(pass, rows);
             if let Some(weights) = &self.weights {
                 weights.encode(pass, rows);
@@ -509,9 +513,9 @@ impl Head {
 }
 
 /// The rows `ids` of the matrix `name`, in BF16 as they are run.
-fn some_rows(
+fn sample_rows(
     device: &Device,
-    plan: &Plan,
+    plan: &KernelPlan,
     checkpoint: &dyn Checkpoint,
     name: &str,
     ids: &[u32],

@@ -5,16 +5,16 @@ use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Pass};
 use crate::ops::gradients::{AdamW, AdamWStep, GradientNorm, MomentFormat};
 
-/// What a user may choose.
+/// Options of the optimiser.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OptimizerOptions {
-    /// Of each step, before any schedule.
+    /// Learning rate of each step, before any schedule.
     pub learning_rate: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// The longest that all gradients together may be.
+    /// Maximum norm of all gradients together.
     pub clip: f64,
-    /// How the moments are kept.
+    /// Storage format of the moments.
     pub moments: MomentFormat,
 }
 
@@ -40,7 +40,9 @@ pub struct Optimizer {
 impl Optimizer {
     /// For `parameters`, in their order.
     ///
-    /// **Errors**: [`Error::OutOfMemory`].
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`].
     pub fn new<'a>(
         device: &Device,
         parameters: impl Iterator<Item = &'a Parameter>,
@@ -59,7 +61,9 @@ impl Optimizer {
 
     /// Step `number` (1, 2, ..) at `rate` times the learning rate; gradients become zero. Returns their norm.
     ///
-    /// **Errors**: [`Error::Diverged`] if a gradient is no number, before anything is changed; as [`Device::check`].
+    /// # Errors
+    ///
+    /// [`Error::Diverged`] if a gradient is no number, before anything is changed; as [`Device::check`].
     pub fn step(&self, number: u64, rate: f64) -> Result<f32> {
         let OptimizerOptions { learning_rate, weight_decay, clip, .. } = self.options;
         let correction = |beta: f64| (1.0 - beta.powf(number as f64)) as f32;
@@ -94,14 +98,18 @@ impl Optimizer {
 
     /// The moments of every buffer, for a checkpoint.
     ///
-    /// **Errors**: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn moments(&self) -> Result<Vec<[Vec<f32>; 2]>> {
         self.moves.iter().map(|parameter| parameter.moments(&self.device)).collect()
     }
 
     /// Takes the moments up again.
     ///
-    /// **Errors**: [`Error::Shape`] if they belong to other parameters.
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they belong to other parameters.
     pub fn set_moments(&self, index: usize, moments: [&[f32]; 2]) -> Result<()> {
         self.moves[index].set_moments(&self.device, moments)
     }

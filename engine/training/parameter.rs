@@ -1,8 +1,8 @@
-//! What is trained: matrices and vectors in f32 on the device, each with its gradient.
+//! Trained parameters: matrices and vectors in f32 on the device, each with its gradient.
 
+use crate::checkpoint::Checkpoint;
 use crate::error::Result;
-use crate::gpu::{Buffer, Device, Plan};
-use crate::model::checkpoint::Checkpoint;
+use crate::gpu::{Buffer, Device, KernelPlan};
 use crate::ops::{Matrix, Tensor, WeightFormat};
 
 /// A matrix or a vector, with its gradient beside it.
@@ -12,7 +12,7 @@ pub struct Parameter {
     values: Values,
 }
 
-/// Where the values and their gradients lie; both are walked side by side.
+/// Values and their gradients, which have the same layout.
 enum Values {
     Matrix { matrix: Box<Matrix>, gradients: Vec<Buffer> },
     Vector { values: Tensor, gradient: Tensor },
@@ -21,10 +21,12 @@ enum Values {
 impl Parameter {
     /// One matrix made of the tensors `tensors` of `checkpoint`, given by name and height, one below the other.
     ///
-    /// **Errors**: those of reading the checkpoint and of [`Matrix::upload`].
+    /// # Errors
+    ///
+    /// Those of reading the checkpoint and of [`Matrix::upload`].
     pub fn matrix(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         checkpoint: &dyn Checkpoint,
         tensors: Vec<(Source, usize)>,
         columns: usize,
@@ -42,10 +44,12 @@ impl Parameter {
 
     /// A matrix that begins with `values`, of tensors given by name and height.
     ///
-    /// **Errors**: those of [`Matrix::upload`].
+    /// # Errors
+    ///
+    /// Those of [`Matrix::upload`].
     pub fn of_matrix(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         tensors: Vec<(String, usize)>,
         columns: usize,
         values: &[f32],
@@ -62,7 +66,9 @@ impl Parameter {
 
     /// One vector made of the tensors `tensors` of `checkpoint`, given by name and length, one after the other.
     ///
-    /// **Errors**: those of reading the checkpoint; [`crate::Error::OutOfMemory`].
+    /// # Errors
+    ///
+    /// Those of reading the checkpoint; [`crate::Error::OutOfMemory`].
     pub fn vector(device: &Device, checkpoint: &dyn Checkpoint, tensors: Vec<(Source, usize)>) -> Result<Parameter> {
         let mut values = Vec::new();
         for (source, len) in &tensors {
@@ -73,7 +79,9 @@ impl Parameter {
 
     /// A vector that begins with `values`.
     ///
-    /// **Errors**: [`crate::Error::OutOfMemory`].
+    /// # Errors
+    ///
+    /// [`crate::Error::OutOfMemory`].
     pub fn of_vector(device: &Device, tensors: Vec<(String, usize)>, values: &[f32]) -> Result<Parameter> {
         let gradient = Tensor::vector(device, "gradient", &vec![0.0; values.len()])?;
         let values = Tensor::vector(device, &tensors[0].0, values)?;
@@ -82,7 +90,9 @@ impl Parameter {
 
     /// The matrix and its gradients.
     ///
-    /// **Panics** if it is a vector, which its maker knows.
+    /// # Panics
+    ///
+    /// Panics if it is a vector, which its maker knows.
     pub fn as_matrix(&self) -> (&Matrix, &[Buffer]) {
         match &self.values {
             Values::Matrix { matrix, gradients } => (matrix, gradients),
@@ -92,7 +102,9 @@ impl Parameter {
 
     /// The vector and its gradient.
     ///
-    /// **Panics** if it is a matrix, which its maker knows.
+    /// # Panics
+    ///
+    /// Panics if it is a matrix, which its maker knows.
     pub fn as_vector(&self) -> [&Tensor; 2] {
         match &self.values {
             Values::Vector { values, gradient } => [values, gradient],
@@ -128,7 +140,9 @@ impl Parameter {
 
     /// The values, row by row, of all tensors one after the other.
     ///
-    /// **Errors**: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn read(&self, device: &Device) -> Result<Vec<f32>> {
         match &self.values {
             Values::Matrix { matrix, .. } => matrix.read_rows(device),
@@ -137,7 +151,7 @@ impl Parameter {
     }
 }
 
-/// Where a tensor is read from, and what it is called in the draft: layers may move up.
+/// Names of a tensor in the base and in the draft: layers may move up.
 pub struct Source {
     /// Its name in the base's checkpoint.
     pub from: String,

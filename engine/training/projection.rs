@@ -1,34 +1,36 @@
-//! What a draft that reads its target's states makes of them, while it is trained.
+//! Projection of the target's states, for a draft that reads them, while it is trained.
 
 use super::network::Shared;
 use super::parameter::{Parameter, Source};
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::config::TargetLayers;
 use crate::error::Result;
-use crate::gpu::{Device, Plan};
+use crate::gpu::{Device, KernelPlan};
 use crate::model::TARGET_PROJECTION;
-use crate::model::checkpoint::Checkpoint;
-use crate::model::config::TargetLayers;
 use crate::ops::gradients::WeightGradient;
-use crate::ops::{Finish, Matmul, RowSet, Tensor};
+use crate::ops::{Epilogue, Matmul, RowRange, Tensor};
 
-/// What is made of the target's states, and added to the embeddings.
+/// Projection of the target's states, which is added to the embeddings.
 pub struct Projection {
     /// `[hidden, layers · target's hidden]`.
     pub parameter: Parameter,
-    /// What each row reads; nothing, of masks.
+    /// States that each row reads; zeros for masks.
     pub states: Tensor,
-    /// Adds it to the embeddings.
+    /// Adds the projection to the embeddings.
     pub product: Matmul,
     pub gradient: WeightGradient,
 }
 
 impl Projection {
-    /// It begins with what `checkpoint` has of it if that is a draft's, and else with zeros: the draft is then what it would
-    /// be without.
+    /// Begins with the values of `checkpoint` if that is a draft that has them, and else with zeros: the draft is then
+    /// what it would be without a projection.
     ///
-    /// **Errors**: those of reading the checkpoint; [`crate::Error::OutOfMemory`], [`crate::Error::Limit`].
+    /// # Errors
+    ///
+    /// Those of reading the checkpoint; [`crate::Error::OutOfMemory`], [`crate::Error::Limit`].
     pub fn new(
         device: &Device,
-        plan: &Plan,
+        plan: &KernelPlan,
         checkpoint: &dyn Checkpoint,
         target: &TargetLayers,
         shared: &Shared,
@@ -49,7 +51,7 @@ impl Projection {
         let (matrix, gradients) = parameter.as_matrix();
         let (step, gradient) = (&shared.step, &shared.gradients.hidden);
         Ok(Projection {
-            product: Matmul::new(device, plan, step, matrix, [&states, embedded], Finish::Add, RowSet::All)?,
+            product: Matmul::new(device, plan, step, matrix, [&states, embedded], Epilogue::Add, RowRange::All)?,
             gradient: WeightGradient::new(device, step, matrix, [&states, gradient], gradients)?,
             parameter,
             states,

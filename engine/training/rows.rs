@@ -15,29 +15,29 @@ use crate::ops::gradients::TrainingRow;
 pub struct Sample {
     /// Its tokens, those of its prompt included.
     pub tokens: Vec<u32>,
-    /// Which of them are to be predicted; as long as `tokens`.
+    /// `true` for each token that is to be predicted; as long as `tokens`.
     pub labelled: Vec<bool>,
 }
 
-/// How many masks are laid out for a sample.
+/// Number of masks laid out for a sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Retention {
+pub struct CodRetention {
     /// Tokens predicted at once, K_train: the next one and those of `segments - 1` masks.
     pub segments: usize,
-    /// Segment s keeps `ratio^s` of its rows,
+    /// Segment s keeps `ratio^s` of its rows.
     pub ratio: f64,
-    /// but this part at least.
+    /// Smallest part of its rows that a segment keeps.
     pub least: f64,
 }
 
-impl Retention {
+impl CodRetention {
     /// The part of the rows that segment `segment` keeps.
     fn share(&self, segment: usize) -> f64 {
         self.ratio.powi(segment as i32).max(self.least).min(1.0)
     }
 
     /// The most rows that a sample of `tokens` tokens takes.
-    pub fn most_rows(&self, tokens: usize) -> usize {
+    pub fn max_rows(&self, tokens: usize) -> usize {
         let kept = |segment| (self.share(segment) * tokens as f64).ceil() as usize;
         tokens + (1..self.segments).map(kept).sum::<usize>()
     }
@@ -46,19 +46,19 @@ impl Retention {
 /// The rows of one pass.
 #[derive(Debug, Clone, Default)]
 pub struct PackedRows {
-    /// What each row sees, and what sees it.
+    /// Ranges of rows that each row sees, and that see it.
     pub rows: Vec<TrainingRow>,
-    /// What each row reads: a token, or the mask.
+    /// Input of each row: a token, or the mask.
     pub ids: Vec<u32>,
     /// The token that each row is to predict, if any.
     pub labels: Vec<Option<u32>>,
-    /// How many masks each row has read, itself included.
+    /// Number of masks that each row has read, itself included.
     pub segments: Vec<usize>,
 }
 
 impl PackedRows {
     /// The rows of `sample`.
-    pub fn of(sample: &Sample, retention: &Retention, mask: u32, random: &mut Rng) -> PackedRows {
+    pub fn of(sample: &Sample, retention: &CodRetention, mask: u32, random: &mut Rng) -> PackedRows {
         let mut packed = PackedRows::default();
         let tokens = &sample.tokens;
         // The last token predicts nothing, and nothing that has a label sees it.
@@ -147,9 +147,9 @@ impl PackedRows {
     }
 }
 
-/// How many masks hang at each token of `sample` but the last. A chain grows while it has something to predict, and
+/// The number of masks at each token of `sample` but the last. A chain grows while it has something to predict, and
 /// segment s is drawn from the chains that segment s - 1 has kept.
-fn chain_lengths(sample: &Sample, retention: &Retention, random: &mut Rng) -> Vec<usize> {
+fn chain_lengths(sample: &Sample, retention: &CodRetention, random: &mut Rng) -> Vec<usize> {
     let reals = sample.tokens.len().saturating_sub(1);
     let mut lengths = vec![0; reals];
     let predicts = |anchor: usize, segment: usize| sample.labelled.get(anchor + segment + 1) == Some(&true);

@@ -1,5 +1,5 @@
-//! A run's checkpoint: one safetensors file with every parameter, both its moments, and where the run is. A run that goes
-//! on from it does what it would have done.
+//! A run's checkpoint: one safetensors file with every parameter, both its moments, and the run's progress. A resumed run
+//! continues exactly as it would have.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,16 +8,18 @@ use safetensors::SafeTensors;
 
 use super::parameter::Parameter;
 use super::trainer::{Position, Trainer};
+use crate::checkpoint::export::{StoredTensor, write_tensors};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
-use crate::model::export::{StoredTensor, write_tensors};
 
 const POSITION: &str = "position";
 const RUN: &str = "run";
 
 /// Writes the run's state. `run` describes it: a run that is described otherwise cannot go on from it.
 ///
-/// **Errors**: [`Error::Write`]; as [`Device::check`].
+/// # Errors
+///
+/// [`Error::Write`]; as [`Device::check`].
 pub fn save(path: &Path, device: &Device, trainer: &Trainer, run: &str) -> Result<()> {
     let mut tensors = Vec::new();
     let moments = trainer.optimizer().moments()?;
@@ -36,7 +38,9 @@ pub fn save(path: &Path, device: &Device, trainer: &Trainer, run: &str) -> Resul
 
 /// Puts `trainer` where the run that wrote `path` was.
 ///
-/// **Errors**: [`Error::Io`]; [`Error::Damaged`] if it is no such file; [`Error::OtherRun`] if it is of a run that is
+/// # Errors
+///
+/// [`Error::Io`]; [`Error::Damaged`] if it is no such file; [`Error::OtherRun`] if it is of a run that is
 /// described otherwise.
 pub fn restore(path: &Path, device: &Device, trainer: &mut Trainer, run: &str) -> Result<()> {
     let damaged = |reason: String| Error::Damaged { path: path.to_owned(), reason };

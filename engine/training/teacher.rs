@@ -1,7 +1,7 @@
 //! The target as a teacher: its distribution of the token after each token of a pass, which a draft's rows are to have too.
 //!
-//! The target reads each sample once, without masks; a row that stands at a position wants what the target says there, so
-//! that the rows of all segments share its states. Logits exist for a few rows at a time, as the draft's do.
+//! The target reads each sample once, without masks. A row needs the target's distribution at its position, so the rows
+//! of all segments share its states. Logits exist for a few rows at a time, as the draft's do.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,19 +9,21 @@ use std::sync::Arc;
 use super::rows::PackedRows;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Pass};
-use crate::model::{Sequence, Tap, Transformer};
+use crate::model::{Hook, ModelRunner, Weights};
 use crate::ops::gradients::{CrossEntropy, Label, RowLoss};
-use crate::ops::{Finish, Gather, MOST_ROWS, Matmul, Recall, RmsNorm, Role, RowSet, Session, States, Step, Tensor};
+use crate::ops::{
+    Epilogue, Gather, HiddenStates, LoadHidden, MAX_ROWS, Matmul, Phase, RmsNorm, RowRange, Session, Step, Tensor,
+};
 
-/// What of a row's loss counts: `cross_entropy · −ln p(token) + divergence · KL(teacher || draft)`, each row weighted.
+/// Loss of a row: `cross_entropy · −ln p(token) + divergence · KL(teacher || draft)`, times the row's weight.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Loss {
     /// Weight of the cross-entropy.
     pub cross_entropy: f32,
     /// Weight of the divergence.
     pub divergence: f32,
-    /// Whether a row counts as much as the teacher believes in the tokens that its masks stand for: a proposal is worth
-    /// something only if those before it are accepted. All rows count alike otherwise.
+    /// `true` to weight each row by the teacher's probability of the tokens that its masks stand for: a proposal is worth
+    /// something only if those before it are accepted. Otherwise all rows have the same weight.
     pub by_acceptance: bool,
 }
 
@@ -32,14 +34,14 @@ impl Loss {
     pub const TEACHER: Loss = Loss { cross_entropy: 0.1, divergence: 1.0, by_acceptance: true };
 }
 
-/// A target that is asked, bound.
+/// Target used as the teacher, bound.
 pub struct Teacher {
     device: Device,
-    sequence: Sequence,
-    /// Of the pass's tokens, in their rows; the rows of masks are not looked at.
+    sequence: ModelRunner,
+    /// States of the pass's tokens, in their rows; the rows of masks are not used.
     states: Tensor,
     step: Buffer,
-    /// The rows whose states the next logits are of.
+    /// Rows of `states` for the next logits.
     rows: Buffer,
     gather: Gather,
     norm: RmsNorm,
@@ -47,19 +49,19 @@ pub struct Teacher {
     logits: Tensor,
     labels: Buffer,
     losses: Buffer,
-    /// Of the teacher's own logits.
+    /// Cross-entropy of the teacher's own logits.
     surprise: CrossEntropy,
     kept: Option<Kept>,
 }
 
-/// What a draft reads of the teacher beside tokens.
+/// Teacher states that a draft reads in addition to tokens.
 struct Kept {
-    tap: Tap,
-    /// Of one sample, whose step and session these are.
-    recall: Recall,
+    tap: Hook,
+    /// Reads the states of one sample, to which `step` and `session` belong.
+    recall: LoadHidden,
     step: Buffer,
     session: Buffer,
-    /// What the sample's tokens read.
+    /// States that the sample's tokens read.
     read: Tensor,
 }
 
@@ -67,9 +69,11 @@ impl Teacher {
     /// Binds `target`, for passes of `rows` rows and samples of `positions` tokens; logits are of the head's rows
     /// `vocabulary`, or of its first `width`, for as many rows at a time as `chunk` says.
     ///
-    /// **Errors**: [`Error::Option`] if its head has fewer rows; [`Error::OutOfMemory`], [`Error::Limit`].
+    /// # Errors
+    ///
+    /// [`Error::Option`] if its head has fewer rows; [`Error::OutOfMemory`], [`Error::Limit`].
     pub fn new(
-        target: &Arc<Transformer>,
+        target: &Arc<Weights>,
         [rows, positions, chunk]: [usize; 3],
         vocabulary: Option<&[u32]>,
         width: usize,
@@ -104,12 +108,20 @@ impl Teacher {
         let labels = Buffer::storage(device, "teacher's labels", (rows * size_of::<Label>()) as u64)?;
         let losses = Buffer::storage(device, "teacher's losses", (rows * size_of::<RowLoss>()) as u64)?;
         let (norm, epsilon) = (&target.final_norm, target.config().norm_epsilon as f32);
-        let choices = words("teacher's choices", crate::ops::MOST_ROWS)?;
+        let choices = words("teacher's choices", crate::ops::MAX_ROWS)?;
         Ok(Teacher {
-            sequence: Sequence::new(target, positions, vocab, &choices)?,
+            sequence: ModelRunner::new(target, positions, vocab, &choices)?,
             gather: Gather::new(device, &chosen, [&states, &picked])?,
-            norm: RmsNorm::new(device, &step, [&picked, &normed], norm, epsilon, RowSet::All)?,
-            product: Matmul::new(device, target.plan(), &step, head, [&normed, &logits], Finish::Store, RowSet::All)?,
+            norm: RmsNorm::new(device, &step, [&picked, &normed], norm, epsilon, RowRange::All)?,
+            product: Matmul::new(
+                device,
+                target.plan(),
+                &step,
+                head,
+                [&normed, &logits],
+                Epilogue::Store,
+                RowRange::All,
+            )?,
             surprise: CrossEntropy::new(device, &step, &logits, None, &labels, &losses)?,
             kept: None,
             device: device.clone(),
@@ -127,18 +139,20 @@ impl Teacher {
         &self.logits
     }
 
-    /// Has it keep what its layers `layers` make of tokens, for samples of `positions` tokens.
+    /// Makes it keep the results of its layers `layers` for each token, for samples of `positions` tokens.
     ///
-    /// **Errors**: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn keep(&mut self, layers: &[usize], positions: usize) -> Result<()> {
-        let (device, positions) = (&self.device, positions.max(MOST_ROWS));
-        let states = States::new(device, positions, layers.len(), self.states.width)?;
+        let (device, positions) = (&self.device, positions.max(MAX_ROWS));
+        let states = HiddenStates::new(device, positions, layers.len(), self.states.width)?;
         let step = Buffer::shared::<Step>(device, "sample's step")?;
         let session = Buffer::storage(device, "sample's session", size_of::<Session>() as u64)?;
         let read = Tensor::new(device, "sample's states", positions, layers.len() * self.states.width)?;
         self.kept = Some(Kept {
             tap: self.sequence.keeping(None, 0, layers, &states)?,
-            recall: Recall::new(device, &step, 0, &session, &states, &read)?,
+            recall: LoadHidden::new(device, &step, 0, &session, &states, &read)?,
             step,
             session,
             read,
@@ -146,10 +160,12 @@ impl Teacher {
         Ok(())
     }
 
-    /// Reads the tokens of `packed`, each sample from its beginning. What the draft reads of each goes to its row of
-    /// `target_states`, if it keeps that.
+    /// Reads the tokens of `packed`, each sample from its beginning. The states that the draft reads go to the tokens'
+    /// rows of `target_states`, if they are kept.
     ///
-    /// **Errors**: [`Error::TokenRange`] for a token that it does not have; as [`Device::check`].
+    /// # Errors
+    ///
+    /// [`Error::TokenRange`] for a token that it does not have; as [`Device::check`].
     pub fn read(&self, packed: &PackedRows, target_states: Option<&Tensor>) -> Result<()> {
         for tokens in packed.samples() {
             let taps = self.kept.as_ref().map(|kept| &kept.tap);
@@ -161,7 +177,7 @@ impl Teacher {
         Ok(())
     }
 
-    /// Has the next [`Teacher::encode`] ask for what is wanted of `rows`, one after the other.
+    /// Selects the states of `rows`, one after the other, for the next [`Teacher::encode`].
     pub fn ask(&self, rows: &[u32], first: usize) {
         self.rows.write(&self.device, 0, rows);
         let count = rows.len() as u32;
@@ -171,17 +187,22 @@ impl Teacher {
 
     /// Records its logits of the `rows` rows that were asked for.
     ///
-    /// **Errors**: [`Error::Compile`] if a kernel does not compile.
+    /// # Errors
+    ///
+    /// [`Error::Compile`] if a kernel does not compile.
     pub fn encode(&self, pass: &mut Pass, rows: usize) -> Result<()> {
         self.gather.encode(pass, rows);
         self.norm.encode(pass, rows);
-        self.product.encode(pass, Role::Prompt, rows)
+        self.product.encode(pass, Phase::Prefill, rows)
     }
 
-    /// For each row of `packed`, the chance that the teacher would say what the masks up to it stand for: the product of
-    /// its probabilities of those tokens. `index_of` finds a token among the logits; one that is not there has none.
+    /// For each row of `packed`, the chance that the teacher would write the tokens that the masks up to it stand for:
+    /// the product of its probabilities of those tokens. `index_of` finds a token among the logits; one that is not there
+    /// has none.
     ///
-    /// **Errors**: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn reached(&self, packed: &PackedRows, index_of: impl Fn(u32) -> Option<u32>) -> Result<Vec<f32>> {
         let tokens: Vec<u32> = packed.samples().into_iter().flatten().map(|row| row as u32).collect();
         let index = |row: u32| packed.labels[row as usize].and_then(&index_of);
@@ -203,7 +224,7 @@ impl Teacher {
                 chances[row as usize] = (-loss.cross_entropy).exp();
             }
         }
-        // A mask is reached if the row before it in its chain is, and what that row predicts is said.
+        // A mask is reached if the row before it in its chain is, and its predicted token is written.
         let mut reached = vec![1.0; packed.rows.len()];
         for (row, &segment) in packed.segments.iter().enumerate().filter(|&(_, &segment)| segment > 0) {
             let before = match segment {
@@ -217,7 +238,7 @@ impl Teacher {
 }
 
 impl Kept {
-    /// Takes what was kept of a sample to where its tokens' rows `rows` read it.
+    /// Copies the kept states of a sample to its tokens' rows `rows` of `into`.
     fn recall(&self, device: &Device, into: &Tensor, rows: Range<usize>) -> Result<()> {
         let count = rows.len() as u32;
         self.step.write(device, 0, &[Step { rows: count, ..Step::default() }]);

@@ -5,32 +5,32 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use super::network::{Network, Recipe};
+use super::network::{Network, NetworkOptions};
 use super::optimizer::{Optimizer, OptimizerOptions};
-use super::rows::{PackedRows, Retention, Sample};
+use super::rows::{CodRetention, PackedRows, Sample};
 use crate::error::{Error, Result};
-use crate::gpu::{Device, Plan};
+use crate::gpu::{Device, KernelPlan};
 
-/// How a draft is trained.
+/// Options of a training run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainingOptions {
-    /// How many masks are laid out for a sample.
-    pub retention: Retention,
+    /// Number of masks laid out for a sample.
+    pub retention: CodRetention,
     /// The optimiser's numbers.
     pub optimizer: OptimizerOptions,
-    /// How often each sample is read.
+    /// Number of times that each sample is read.
     pub epochs: u64,
     /// Rows of an optimiser step, at most; more than a pass takes are several passes.
     pub batch_rows: usize,
     /// Steps over which the learning rate rises to its full height.
     pub warmup: u64,
-    /// Whether the learning rate falls to zero towards the end.
+    /// `true` to let the learning rate fall linearly over the run, down to 2 % of its full height.
     pub decay: bool,
     /// Names all that is random.
     pub seed: u64,
 }
 
-/// Where a run is: what the next step depends on, beside the weights and moments.
+/// Progress of a run: all that the next step depends on, except for the weights and moments.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Position {
     /// Optimiser steps done.
@@ -41,10 +41,10 @@ pub struct Position {
     pub sample: usize,
 }
 
-/// What one step did.
+/// Report of one step.
 #[derive(Debug, Clone)]
 pub struct StepReport {
-    /// Where the run is after it.
+    /// Progress of the run after it.
     pub position: Position,
     /// Mean cross-entropy, in nats, over the rows that have a label.
     pub loss: f64,
@@ -78,11 +78,13 @@ pub struct Trainer {
 impl Trainer {
     /// A run over `samples`, at its beginning.
     ///
-    /// **Errors**: [`Error::Option`] if a sample does not fit a pass or there is none; those of [`Network::new`].
+    /// # Errors
+    ///
+    /// [`Error::Option`] if a sample does not fit a pass or there is none; those of [`Network::new`].
     pub fn new(
         device: &Device,
-        plan: &Plan,
-        recipe: &Recipe,
+        plan: &KernelPlan,
+        recipe: &NetworkOptions,
         samples: Vec<Sample>,
         options: TrainingOptions,
     ) -> Result<Trainer> {
@@ -90,11 +92,11 @@ impl Trainer {
             return Err(Error::NoSamples { reason: "there is none".to_owned() });
         }
         let longest = samples.iter().map(|sample| sample.tokens.len()).max().unwrap_or_default();
-        let most = options.retention.most_rows(longest);
+        let most = options.retention.max_rows(longest);
         if most > recipe.rows || longest > recipe.positions {
             let reason = format!(
-                "a sample of {longest} tokens takes up to {most} rows, and a pass {}; shorten samples (--seq-len) or ask \
-                 for more rows (--pass-rows)",
+                "a sample of {longest} tokens takes up to {most} rows, and a pass {}; shorten samples or ask for more \
+                 rows",
                 recipe.rows
             );
             return Err(Error::Option { option: "pass-rows", reason });
@@ -106,7 +108,7 @@ impl Trainer {
         Ok(Trainer { network, optimizer, samples, options, position, mask_token, order })
     }
 
-    /// Whether all epochs are done.
+    /// Returns `true` if all epochs are done.
     pub fn is_done(&self) -> bool {
         self.position.epoch >= self.options.epochs
     }
@@ -117,7 +119,7 @@ impl Trainer {
         (epoch as f64 + sample as f64 / self.samples.len() as f64) / self.options.epochs.max(1) as f64
     }
 
-    /// Where the run is.
+    /// The progress of the run.
     pub fn position(&self) -> Position {
         self.position
     }
@@ -132,7 +134,7 @@ impl Trainer {
         &self.optimizer
     }
 
-    /// How it is trained.
+    /// The options of the run.
     pub fn options(&self) -> &TrainingOptions {
         &self.options
     }
@@ -144,7 +146,9 @@ impl Trainer {
 
     /// One step, as part `progress` of the run (0 to 1), which the schedule goes by.
     ///
-    /// **Errors**: [`Error::Diverged`]; as [`Device::check`].
+    /// # Errors
+    ///
+    /// [`Error::Diverged`]; as [`Device::check`].
     pub fn step(&mut self, progress: f64) -> Result<StepReport> {
         let begin = Instant::now();
         let (passes, position, tokens) = self.next_passes();

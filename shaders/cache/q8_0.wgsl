@@ -1,7 +1,7 @@
-// Where an 8-bit cache keeps the key or value at `place` = (slot * KV_HEADS + head) * capacity + position. Numbers are
+// Layout of an 8-bit cache, whose key or value `place` is (slot * KV_HEADS + head) * capacity + position. Numbers are
 // d * q for BLOCK of them at a time, q a signed byte of -127 ..= 127: HEAD_DIM / 4 words of q, then the d of each block.
-// Of keys word i of KEY_TILE neighbouring positions lies side by side, so that attention's lanes, one a key, read
-// contiguously; of values the words of a row do.
+// For keys, word i of KEY_TILE neighbouring positions lies side by side, so that attention's lanes, one a key, read
+// contiguously; for values, the words of a row do.
 //
 // Constants: BLOCK, a multiple of 16 that divides HEAD_DIM.
 const WORDS: u32 = HEAD_DIM / 4u + HEAD_DIM / BLOCK;

@@ -1,4 +1,4 @@
-// Half-precision cache, for reading: what is loaded, and what it says.
+// Half-precision cache, for reading: the loaded words, and their values.
 @group(0) @binding(3) var<storage, read> keys: array<vec4<u32>>;          // pieces of 8
 @group(0) @binding(4) var<storage, read> values: array<vec2<u32>>;        // pieces of 4
 

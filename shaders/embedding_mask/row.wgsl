@@ -3,7 +3,7 @@
 
 fn is_masked(id: u32, piece: u32, out: u32) -> bool {
     if id != params.mask { return false; }
-    // Of a table in parts the first writes it.
+    // If the table is in parts, the first one writes it.
     if params.first_out == 0u {
         y[out] = mask_row[2u * piece];
         y[out + 1u] = mask_row[2u * piece + 1u];

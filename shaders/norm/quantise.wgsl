@@ -1,4 +1,4 @@
-// Normalised rows, and of the first X_ROWS the integers too, as quantise_rows.wgsl would make them: what products read next.
+// Normalised rows, and for the first X_ROWS the integers too, as quantise_rows.wgsl would make them: for the next products.
 @group(0) @binding(5) var<storage, read_write> integers: array<vec4<u32>>;    // [padded, X_ROWS, 2 * PLANES + 1]
 
 fn write_row(row: u32, source: u32, scale: f32, lane: u32) {

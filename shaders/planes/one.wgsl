@@ -10,8 +10,8 @@ fn rounded(at: u32) -> Rounded { return Rounded(x[at], x[at + 1u], x[at + 2u]); 
 // The integer sum of the first 16 products of a block, plus `more`.
 fn dot_a(w: Operands, v: Rounded, more: i32) -> i32 { return dot16(w.a, v.high_a, more); }
 
-// That of the last 16.
+// The integer sum of the last 16 products of a block, plus `more`.
 fn dot_b(w: Operands, v: Rounded, more: i32) -> i32 { return dot16(w.b, v.high_b, more); }
 
-// That of all 32.
+// The integer sum of all 32 products of a block, plus `more`.
 fn dot32(w: Operands, v: Rounded, more: i32) -> i32 { return dot16(w.b, v.high_b, dot16(w.a, v.high_a, more)); }

@@ -12,12 +12,12 @@ fn dot_a(w: Operands, v: Rounded, more: i32) -> i32 {
     return dot16(w.a, v.low_a, (dot16(w.a, v.high_a, 0) << 8u) + more);
 }
 
-// That of the last 16.
+// The integer sum of the last 16 products of a block, plus `more`.
 fn dot_b(w: Operands, v: Rounded, more: i32) -> i32 {
     return dot16(w.b, v.low_b, (dot16(w.b, v.high_b, 0) << 8u) + more);
 }
 
-// That of all 32.
+// The integer sum of all 32 products of a block, plus `more`.
 fn dot32(w: Operands, v: Rounded, more: i32) -> i32 {
     let high = dot16(w.b, v.high_b, dot16(w.a, v.high_a, 0));
     return dot16(w.b, v.low_b, dot16(w.a, v.low_a, (high << 8u) + more));

@@ -1,4 +1,4 @@
-// What attention and the merge of its parts work on.
+// Operands of attention and of the merge of its parts.
 //
 // Constants: HEADS, SPLIT, KEY_BLOCK, WINDOW.
 struct AttentionParams {
@@ -16,13 +16,13 @@ fn first_key(row: u32) -> u32 {
     return end - min(end, WINDOW);
 }
 
-// How many of the keys `start .. start + count` lie before those that a row sees.
+// Number of the keys `start .. start + count` before those that a row sees.
 fn hidden(row: u32, start: u32, count: u32) -> u32 {
     if WINDOW == 0u { return 0u; }
     return min(max(first_key(row), start) - start, count);
 }
 
-// How many of the keys `start .. start + count` a row sees, those before its window included.
+// Number of the keys `start .. start + count` that a row sees, those before its window included.
 fn visible(row: u32, start: u32, count: u32) -> u32 {
     if row >= step.rows { return 0u; }
     return min(max(position_of(row) + 1u, start) - start, count);
@@ -30,8 +30,8 @@ fn visible(row: u32, start: u32, count: u32) -> u32 {
 
 fn sees(row: u32, start: u32, count: u32) -> bool { return hidden(row, start, count) < visible(row, start, count); }
 
-// Where the scratch holds span number `span` of a query head. A row has no more spans than there is room for; where a
-// window passes over many, they take turns.
+// Index of span number `span` of a query head in the scratch. A row has no more spans than there is room for; if a window
+// passes over many, they take turns.
 fn entry(row: u32, head: u32, span: u32) -> u32 {
     let room = params.entries / step.rows;
     return (row * HEADS + head) * room + span % room;
@@ -39,7 +39,7 @@ fn entry(row: u32, head: u32, span: u32) -> u32 {
 
 const LOWEST: f32 = -3.0e38;  // below every score; shaders may assume no infinity
 
-// What brings sums for the largest scores `a` and `b` to the larger of them.
+// Factors that bring sums for the largest scores `a` and `b` to the larger of them.
 fn rescaling(a: f32, b: f32) -> vec2<f32> { return vec2(exp(a - max(a, b)), exp(b - max(a, b))); }
 
 // `sum` and one more part, rescaled. A fused step leaves compilers no choice, so that all kernels round alike; plans

@@ -1,4 +1,4 @@
-// Eight consecutive values of one row: what a 16-byte load of 16-bit values holds.
+// Eight consecutive values of one row: a 16-byte load of 16-bit values.
 struct Eight { low: vec4<f32>, high: vec4<f32> }
 
 // dot(a, b) + sum, in one fixed order, each step rounded once where the device has a fused multiply-add.

@@ -1,4 +1,4 @@
-// What both matrix products work on.
+// Operands of both matrix products.
 struct MatmulParams {
     pieces: u32,     // depth / 8
     rows_out: u32,   // outputs of this part of the matrix

@@ -1,6 +1,6 @@
-// What the attention of training rows and its gradients share. They work on tiles of TILE pairs of (row, query head), all
-// of one key-value head, by TILE keys. A lane scores 4 pairs by 4 keys; the scores then go through workgroup memory, and
-// for the product that follows it holds 4 rows of sums by STEPS eights of the head's dimensions.
+// Code shared by the attention of training rows and its gradients. They work on tiles of TILE pairs of (row, query head),
+// all of one key-value head, by TILE keys. A lane scores 4 pairs by 4 keys; the scores then go through workgroup memory,
+// and for the product that follows it holds 4 rows of sums by STEPS eights of the head's dimensions.
 //
 // Constants: HEADS, KV_HEADS, HEAD_DIM, KEY_TILE.
 // A head of more than PART eights is cut into parts, one a workgroup, so that the sums stay in registers.
@@ -25,12 +25,12 @@ fn pair_index(pair: u32, kv_head: u32) -> u32 {
     return (pair / GROUP) * HEADS + kv_head * GROUP + pair % GROUP;
 }
 
-// What `visible` needs of a row: context_first, context_end, chain_first, row.
+// Visibility of a row, for `visible`: context_first, context_end, chain_first, row.
 fn sight(row: u32) -> vec4<u32> {
     return vec4(training_rows[row].context_first, training_rows[row].context_end, training_rows[row].chain_first, row);
 }
 
-// Which of the four keys from `key` on a row sees.
+// Mask of the four keys from `key` on that a row sees.
 fn visible(sight: vec4<u32>, key: u32) -> vec4<bool> {
     let keys = vec4(key) + vec4(0u, 1u, 2u, 3u);
     let in_context = (keys >= vec4(sight.x)) & (keys < vec4(sight.y));
@@ -50,7 +50,7 @@ fn seen_tiles(first: u32, last: u32) -> vec4<u32> {
     return vec4(seen.x / TILE, context_end, chain_first, max(last / TILE + 1u, chain_first));
 }
 
-// Where a key and its value lie in the cache. Keys past the last row, which no row sees, repeat it: they may be anything.
+// Index of a key and its value in the cache. Keys past the last row, which no row sees, repeat it: they may be anything.
 fn place_of(kv_head: u32, key: u32) -> u32 { return kv_head * params.capacity + min(key, step.rows - 1u); }
 
 fn read_value8(place: u32, piece: u32) -> Eight {
@@ -79,5 +79,5 @@ fn add_scaled(factor: f32, v: Eight, sum: Eight) -> Eight {
     return Eight(fma(vec4(factor), v.low, sum.low), fma(vec4(factor), v.high, sum.high));
 }
 
-// exp(x) for x <= 0, up to rounding. What lies below e^-100 counts for nothing beside a 1.
+// exp(x) for x <= 0, up to rounding. Values below e^-100 vanish beside a 1.
 fn exp_below(x: vec4<f32>) -> vec4<f32> { return exp(clamp(x, vec4(-100.0), vec4(0.0))); }

@@ -1,4 +1,4 @@
-// What both gradients of the attention of training rows share: the softmax's weights are computed anew from log_sums.
+// Code shared by both gradients of the attention of training rows. Softmax weights are recomputed from log_sums.
 @group(0) @binding(6) var<storage, read> output_gradient: array<vec4<f32>>;   // [rows, HEADS * HEAD_DIM]
 @group(0) @binding(7) var<storage, read> sums: array<vec2<f32>>;              // [rows, HEADS]: log_sum, dout . out
 

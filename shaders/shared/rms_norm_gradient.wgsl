@@ -1,2 +1,2 @@
-// What the gradients of rms_norm work on.
+// Parameters of the gradients of rms_norm.
 struct RmsNormGradientParams { pieces: u32, epsilon: f32 }                // pieces = width / 4

@@ -1,4 +1,4 @@
-// What the gradients of `rope` work on.
+// Operands of the gradients of `rope`.
 struct RopeGradientParams { epsilon: f32 }
 @group(0) @binding(0) var<uniform> params: RopeGradientParams;
 @group(0) @binding(1) var<uniform> step: Step;

@@ -1,4 +1,4 @@
-// What a session keeps between rounds. Only `accept` changes it.
+// State of a session between rounds. Only `accept` changes it.
 struct Session {
     tokens: u32,        // committed tokens, the prompt's included
     target_rows: u32,   // rows in the target's caches that hold committed tokens
@@ -10,7 +10,7 @@ struct RoundParams {
     drafts: u32,        // K
     mask: u32,
     parallel: u32,      // 1: one draft pass proposes all K (PARD); 0: K passes, one each (VSD)
-    pass_index: u32,    // which of the K passes this is
+    pass_index: u32,    // index of this pass among the K
     rows: u32,          // rows to feed: at least as many as are needed, surplus rows are harmless
-    slot: u32,          // of the caches
+    slot: u32,          // slot of the caches
 }

@@ -1,5 +1,5 @@
-// What brings a row to a common size: 1 / sqrt(mean(x^2) + eps) of the row that begins at piece `source` of x. Every lane of
-// the workgroup gets it.
+// Factor that brings a row to a common size: 1 / sqrt(mean(x^2) + eps) of the row that begins at piece `source` of x.
+// Every lane of the workgroup gets it.
 //
 // Constants: LANES per row, a power of two.
 var<workgroup> gathered: array<f32, LANES>;

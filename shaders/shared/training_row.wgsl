@@ -1,4 +1,4 @@
-// What one row of a packed training step may attend to, and what attends to it: two contiguous ranges of rows each.
+// Visibility of one row of a packed training step: the rows that it sees and those that see it, two ranges each.
 struct TrainingRow {
     context_first: u32,  // it sees the rows context_first .. context_end: its sample's real tokens; a real row is the last
     context_end: u32,

@@ -6,7 +6,7 @@
 // Four dimensions of a head, and the four that they turn with.
 struct Turned { low: vec4<f32>, high: vec4<f32> }
 
-// Of head `head` (q's, then k's) the dimensions 4 * i .. 4 * i + 4 and those half a head on.
+// Dimensions 4 * i .. 4 * i + 4 of head `head` (q's, then k's), and those half a head on.
 fn turned_back(row: u32, head: u32, i: u32) -> Turned {
     var low: vec4<f32>;
     var high: vec4<f32>;

@@ -1,11 +1,11 @@
-// What formats have in common where their weights are integers to multiply by. A run is RUN blocks of 32 weights. Of a format
-// there are: read_run, the words of a run; scales_of, what they are scaled by; operands, block i of the run as bytes;
-// add_block, the products with a block of x, scaled and added to a sum.
+// Code shared by formats whose weights are integers to multiply by. A run is RUN blocks of 32 weights. Each format
+// provides: read_run, the words of a run; scales_of, their scales; operands, block i of the run as bytes; add_block, the
+// products with a block of x, scaled and added to a sum.
 
 // The 32 weights of a block, 16 and 16: words of every other one of eight, as x has them (quantise_rows.wgsl).
 struct Operands { a: vec4<u32>, b: vec4<u32> }
 
-// What a block of x has beside its bytes: the size of a step, sums of values in steps, and the sum of all values.
+// Fields of a block of x beside its bytes: the size of a step, sums of values in steps, and the sum of all values.
 fn size(v: Rounded) -> f32 { return bitcast<f32>(v.rest.x); }
 fn sum_a(v: Rounded) -> i32 { return bitcast<i32>(v.rest.y); }
 fn sum_b(v: Rounded) -> i32 { return bitcast<i32>(v.rest.z); }

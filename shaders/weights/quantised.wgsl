@@ -1,4 +1,4 @@
-// What formats of quantised weights have in common. A row is made of chunks of whole words, packed by
+// Code shared by formats of quantised weights. A row is made of chunks of whole words, packed by
 // engine/ops/quantised/pack.rs; word i of LANES neighbouring rows is contiguous. SHARE pieces share a scale.
 @group(0) @binding(2) var<storage, read> weights: array<u32>;
 
@@ -7,7 +7,7 @@ fn word_of(start: u32, word: u32, lane: u32) -> u32 {
     return weights[(start + word) * LANES + lane];
 }
 
-// A piece that was not loaded yet: how its words become numbers, and how many they are, depends on the format.
+// A piece that is not loaded yet: the format determines the number of its words and their decoding.
 struct Raw { start: u32, piece: u32, lane: u32 }
 
 fn raw8(start: u32, piece: u32, lane: u32) -> Raw { return Raw(start, piece, lane); }

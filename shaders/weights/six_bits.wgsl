@@ -3,7 +3,7 @@
 // They are read for two groups at a time.
 const SHARE: u32 = 8u;
 
-// What two groups of 32 weights are scaled by.
+// Scales and minima of two groups of 32 weights.
 struct SixBits { scale: vec2<f32>, minimum: vec2<f32> }
 
 // Those of groups `i` and `i + 1` of a chunk, whose four words begin at `at`.

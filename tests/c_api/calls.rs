@@ -9,8 +9,8 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pard_engine::c_api::*;
+use pard_engine::checkpoint::ModelFiles;
 use pard_engine::decoding::{Decoder, DecoderOptions, Generation, Limits};
-use pard_engine::model::ModelFiles;
 use pard_engine::{LoadOptions, Message, Model, Rendering};
 
 use super::MODELS;
@@ -167,12 +167,12 @@ impl Drop for Session {
     }
 }
 
-/// What the engine itself writes, and of which tokens.
+/// The engine's own answer: text and tokens.
 static EXPECTED: LazyLock<(String, Vec<u32>)> = LazyLock::new(|| {
     let files = ModelFiles::open(&MODELS.target).expect("the model opens");
     let model = Model::upload(device(), files, LoadOptions::default(), &|_, _| ()).expect("upload");
     let options = DecoderOptions { context: 96, ..DecoderOptions::default() };
-    let mut decoder = Decoder::new(&model.transformer, None, options).expect("a decoder");
+    let mut decoder = Decoder::new(&model.weights, None, options).expect("a decoder");
     let question = Message::new("user", QUESTION.to_str().expect("UTF-8"));
     let prompt = model.text.chat_tokens(&[question], Rendering::default()).expect("a prompt");
     let limits = Limits { max_tokens: 30, stop: vec![] };
@@ -319,7 +319,7 @@ fn structs_may_be_older_or_newer_than_the_library() {
     done(|error| start((&raw const newer).cast(), error));
     newer.more = 1;
     refused(INVALID, "later version", |error| start((&raw const newer).cast(), error));
-    // Of the first version only the size and the first field: the rest is default, whatever lies there.
+    // A struct of the first version with only the size and the first field: the rest has its defaults, whatever lies there.
     let older = sized!(PardAnswerOptions { size: 2 * size_of::<usize>(), max_tokens: 3, stop_count: 99 });
     done(|error| start(&older, error));
     assert_eq!(session.run(None, null_mut()).0, OK);
@@ -330,7 +330,7 @@ fn structs_may_be_older_or_newer_than_the_library() {
         let mut round = sized!(PardRound { size: size });
         refused(INVALID, "size", |error| unsafe { pard_session_round(session.0, &mut round, error) });
     }
-    // What is filled ends where the caller's struct ends.
+    // Writing stops at the end of the caller's struct.
     let mut statistics = sized!(PardStatistics { size: 2 * size_of::<usize>(), rounds: 77 });
     done(|error| unsafe { pard_session_statistics(session.0, &mut statistics, error) });
     assert_eq!((statistics.size, statistics.rounds), (2 * size_of::<usize>(), 77));
@@ -415,7 +415,7 @@ fn callbacks_may_neither_disturb_an_answer_nor_take_the_program_down() {
     let (status, message) = session.run(Some(panic_at_once), null_mut());
     assert_eq!(status, INTERNAL);
     assert!(message.contains("a callback's own fault"), "{message}");
-    // What was left is written by the next call.
+    // The next call writes the rest.
     assert_eq!(session.run(Some(keep_on), null_mut()), (OK, String::new()));
     assert_eq!(session.text(), EXPECTED.0);
 
@@ -506,7 +506,7 @@ fn a_model_is_loaded_from_memory() {
     refused(NO_MODEL, "config.json", |error| load(&[], error));
     done(|error| load(&borrowed, error));
     unsafe {
-        // Nothing of it is needed any more.
+        // The model needs none of the files any more.
         drop(files);
         assert_eq!(text_at(pard_model_name(model)), "small");
         let mut session = null_mut();

@@ -20,7 +20,7 @@ pub fn include() -> PathBuf {
 /// The folder that `./run stage` lays out.
 pub struct Library {
     pub folder: PathBuf,
-    /// What the static library wants to be linked with.
+    /// System libraries that the static library has to be linked with.
     pub system_libraries: Vec<String>,
 }
 

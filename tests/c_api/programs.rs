@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pard_engine::model::source::{self, SourceOptions};
+use pard_engine::checkpoint::options::SourceOptions;
+use pard_engine::checkpoint::resolve;
 
 use super::MODELS;
 use super::library::{LIBRARY, compiler, run, skip};
@@ -27,7 +28,7 @@ fn program(file: &str, language: &str, is_static: bool) -> Option<PathBuf> {
     Some(binary)
 }
 
-/// What a program wrote to standard output.
+/// Runs a program and returns its standard output.
 #[track_caller]
 fn answer(program: &Path, arguments: &[&str]) -> String {
     let output = run(Command::new(program).args(arguments));
@@ -68,7 +69,7 @@ fn the_readmes_c_program_compiles_and_links() {
 /// The default model, by the shared library from C and by the static one from C++.
 #[test]
 fn c_and_cpp_programs_run_the_default_model() {
-    if let Err(error) = source::resolve("smollm2", &SourceOptions::from_env()) {
+    if let Err(error) = resolve::resolve("smollm2", &SourceOptions::from_env()) {
         return skip(&format!("the default model from C and C++: {error}"));
     }
     let programs = [program("smoke.c", "C", false), program("smoke.cpp", "C++", true)];

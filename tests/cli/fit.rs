@@ -27,7 +27,7 @@ fn what_fits_is_said_before_anything_is_uploaded() {
     assert_eq!(itself["draft_bytes"]["weights"], 0);
     assert_eq!(itself["draft_bytes"]["caches"], fit["draft_bytes"]["caches"]);
 
-    // What is needed is enough, and a little less is not.
+    // The memory needed is enough, and a little less is not.
     let gib = |bytes: u64| format!("{}", bytes as f64 / f64::from(1 << 30));
     let needed = fit["needed_bytes"].as_u64().expect("a sum");
     let models = ["-m", target, "-d", draft, "-c", "200"];

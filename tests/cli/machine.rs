@@ -1,5 +1,4 @@
-//! What is on this machine and what it can do: `pard models`, `pard pull`, `pard doctor`; and what shells and manuals
-//! are told.
+//! Commands about this machine: `pard models`, `pard pull`, `pard doctor`; and the output for shells and manuals.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -81,7 +80,7 @@ fn models_in_the_caches_are_listed_with_their_sizes() {
     assert!(line("a/bert").ends_with("not a model that pard runs"), "{text}");
     assert!(text.trim_end().ends_with("in all"), "{text}");
 
-    // Nothing is fetched where that is forbidden, and nothing but a repository.
+    // `pull` fetches nothing offline, and only repositories.
     run(with_caches(&["pull", "owner/other"], &caches)).expect_error(1, &["owner/other", "HF_HUB_OFFLINE"]);
     run(with_caches(&["pull", name(&whole)], &caches)).expect_error(1, &["no repository"]);
     let default = run(with_caches(&["pull", "smollm2"], &caches));

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use pard_engine::gpu::shader_source;
-use pard_engine::ops::MOST_ROWS;
+use pard_engine::ops::MAX_ROWS;
 use serde_json::{Value, json};
 
 use super::{Ended, MODELS, command, json_of, name, pard};
@@ -110,8 +110,8 @@ fn check_trace(path: &Path, report: &Value) {
     assert_eq!(kernels, expected);
 }
 
-/// What a step's products are said to read is what the model weighs, and what they are said to compute two operations a
-/// weight: a share of the device's rates that is counted twice would show here, on however noisy a machine.
+/// A step's products are reported to read the model's size, and to compute two operations a weight: a share of the device's
+/// rates that is counted twice would show here, on however noisy a machine.
 #[test]
 fn a_profile_counts_each_weight_once() {
     let report = json_of(&["profile", "-m", name(&MODELS.target), "--rounds", "1", "--json"]);
@@ -139,13 +139,13 @@ fn edited_shaders_are_taken_from_a_folder() {
         )
     };
     let edited = folder("edited-shaders");
-    std::fs::create_dir_all(edited.join("finish")).expect("a folder");
-    let source = shader_source("finish/add").expect("a shader");
-    std::fs::write(edited.join("finish/add.wgsl"), format!("// Edited.\n{source}")).expect("a shader");
+    std::fs::create_dir_all(edited.join("epilogue")).expect("a folder");
+    let source = shader_source("epilogue/add").expect("a shader");
+    std::fs::write(edited.join("epilogue/add.wgsl"), format!("// Edited.\n{source}")).expect("a shader");
     std::fs::write(edited.join("rope.wgsl"), shader_source("rope").expect("a shader")).expect("a shader");
     let ended = profile(&edited);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    assert!(ended.stderr.contains("edited shaders: finish/add\n"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("edited shaders: epilogue/add\n"), "{}", ended.stderr);
 
     std::fs::write(edited.join("rope.wgsl"), "this is no shader").expect("a shader");
     profile(&edited).expect_error(1, &["rope"]);
@@ -173,9 +173,9 @@ fn a_tuned_model_writes_the_same_tokens() {
     assert_eq!(untuned["plan"]["tuned"], false);
 
     let tuned: Value = serde_json::from_str(&run(&["tune", "-m", target, "--json"]).stdout).expect("JSON");
-    assert_eq!(list(&tuned, "pass_seconds").len(), MOST_ROWS);
+    assert_eq!(list(&tuned, "pass_seconds").len(), MAX_ROWS);
     for matrix in list(&tuned, "matrices") {
-        assert_eq!(list(matrix, "variants").len(), MOST_ROWS, "{matrix}");
+        assert_eq!(list(matrix, "variants").len(), MAX_ROWS, "{matrix}");
     }
     let after = generate();
     assert_eq!((&after["plan"]["tuned"], &after["output_ids"]), (&json!(true), &untuned["output_ids"]));

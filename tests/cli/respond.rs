@@ -79,7 +79,7 @@ fn prompts_of_every_form_become_conversations_and_a_second_run_goes_on() {
     assert_eq!(conversations.iter().map(said).collect::<Vec<_>>(), expected);
     assert_eq!(conversations[1]["messages"][0], json!({"role": "system", "content": "the rule"}));
 
-    // What `generate` writes for the same prompt.
+    // `generate` writes the same for the same prompt.
     let alone = pard(&["generate", "-m", name(&MODELS.target), "-p", "the other", "-n", "12", "-q"]);
     assert_eq!(alone.stdout.strip_suffix('\n'), conversations[0]["messages"][1]["content"].as_str());
 

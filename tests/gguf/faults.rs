@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use pard_engine::Error;
-use pard_engine::model::checkpoint::Checkpoint;
-use pard_engine::model::gguf::Gguf;
+use pard_engine::checkpoint::Checkpoint;
+use pard_engine::checkpoint::gguf::Gguf;
 use proptest::prelude::*;
 
 use super::writer::{Tensor, Value, Writer, element, small_llama};

@@ -1,6 +1,6 @@
 //! Hyper-parameters from metadata.
 
-use pard_engine::model::config::{Config, Family, RopeScaling, SlidingWindow, Yarn};
+use pard_engine::checkpoint::config::{Config, Family, RopeScaling, SlidingWindow, Yarn};
 use pard_engine::{Error, Result};
 
 use super::open_good;

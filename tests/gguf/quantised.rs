@@ -1,10 +1,10 @@
 //! Quantised files on the device: each tensor in its own format, and the same logits as with all of them widened.
 
+use pard_engine::checkpoint::Checkpoint;
+use pard_engine::checkpoint::gguf::Gguf;
 use pard_engine::gpu::Buffer;
-use pard_engine::model::checkpoint::Checkpoint;
-use pard_engine::model::gguf::Gguf;
-use pard_engine::model::{Sequence, Transformer, WeightChoice};
-use pard_engine::ops::{MOST_ROWS, Role, WeightFormat};
+use pard_engine::model::{ModelRunner, WeightDtype, Weights};
+use pard_engine::ops::{MAX_ROWS, Phase, WeightFormat};
 use std::sync::Arc;
 
 use super::open_good;
@@ -73,10 +73,10 @@ fn model(formats: [WeightFormat; 7], embedding: WeightFormat) -> Writer {
     gain(writer, "output_norm.weight")
 }
 
-fn upload(gguf: &Gguf, choice: WeightChoice) -> Arc<Transformer> {
+fn upload(gguf: &Gguf, choice: WeightDtype) -> Arc<Weights> {
     let config = gguf.config().expect("hyper-parameters");
-    let expected = Transformer::expected_bytes(&config, gguf, choice).expect("a whole model");
-    let model = Transformer::upload(device(), &device().default_plan(), &config, gguf, choice, &|_, _| ());
+    let expected = Weights::expected_bytes(&config, gguf, choice).expect("a whole model");
+    let model = Weights::upload(device(), &device().default_plan(), &config, gguf, choice, &|_, _| ());
     let model = model.expect("upload");
     let more = model.bytes() as f64 / expected as f64;
     assert!((1.0..1.05).contains(&more), "{} bytes, {expected} were expected", model.bytes());
@@ -84,13 +84,13 @@ fn upload(gguf: &Gguf, choice: WeightChoice) -> Arc<Transformer> {
 }
 
 /// The logits after a prompt, and after five rows more.
-fn logits(model: &Arc<Transformer>) -> Vec<f32> {
-    let choices = Buffer::storage(device(), "choices", 4 * MOST_ROWS as u64).expect("a small buffer");
-    let sequence = Sequence::new(model, 64, model.config().vocab_size, &choices).expect("a sequence");
+fn logits(model: &Arc<Weights>) -> Vec<f32> {
+    let choices = Buffer::storage(device(), "choices", 4 * MAX_ROWS as u64).expect("a small buffer");
+    let sequence = ModelRunner::new(model, 64, model.config().vocab_size, &choices).expect("a sequence");
     let tokens: Vec<u32> = (0..12).map(|index| index * 19 % 256).collect();
-    sequence.run(Role::Prompt, &tokens[..7], 0, 1).expect("a prompt");
+    sequence.run(Phase::Prefill, &tokens[..7], 0, 1).expect("a prompt");
     let mut all = sequence.logits(1).expect("logits");
-    sequence.run(Role::Round, &tokens[7..], 7, 5).expect("rows");
+    sequence.run(Phase::Decode, &tokens[7..], 7, 5).expect("rows");
     all.extend(sequence.logits(5).expect("logits"));
     all
 }
@@ -99,14 +99,14 @@ fn logits(model: &Arc<Transformer>) -> Vec<f32> {
 fn every_format_gives_the_logits_of_its_widened_values() {
     use WeightFormat::{Bf16, F16, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
     let mixes = [
-        // What llama.cpp's Q4_K_M does to some layers, and what it falls back to.
+        // Formats of some layers in llama.cpp's Q4_K_M, and those it falls back to.
         [Q4K, Q4K, Q6K, Q4K, Q4K, Q4K, Q6K],
         [Q5_0, Q5K, Q8_0, Q5_1, Q4_1, Q4_1, Q4_0],
         [Q8_0, F16, Bf16, Q6K, Q5_0, Q5_0, Q8_0],
     ];
     for formats in mixes {
         let (_file, gguf) = open_good(&model(formats, formats[0]).bytes());
-        let (native, widened) = (upload(&gguf, WeightChoice::Compact), upload(&gguf, WeightChoice::F32));
+        let (native, widened) = (upload(&gguf, WeightDtype::Compact), upload(&gguf, WeightDtype::F32));
         assert!(native.notices().is_empty(), "{:?}", native.notices());
         let file_bytes: u64 =
             gguf.tensors().iter().filter(|tensor| tensor.shape.len() == 2).map(|tensor| tensor.bytes).sum();
@@ -117,15 +117,15 @@ fn every_format_gives_the_logits_of_its_widened_values() {
     }
 }
 
-/// Of mixed and single formats, as stored, widened, and quantised where they are floats.
+/// Covers mixed and single formats, as stored, widened, and quantised where they are floats.
 #[test]
 fn what_is_needed_is_what_is_allocated() {
     use WeightFormat::{F16, F32, Q4_1, Q4K, Q6K, Q8_0};
-    let quantised = WeightChoice::Quantised { layers: Q4K, ends: Q8_0 };
+    let quantised = WeightDtype::Quantised { layers: Q4K, ends: Q8_0 };
     for formats in [[Q4K, Q4K, Q6K, Q4K, Q4K, Q4K, Q6K], [Q4_1, Q8_0, Q8_0, F16, Q4K, Q6K, F32], [F32; 7]] {
         let (_file, gguf) = open_good(&model(formats, formats[0]).bytes());
         let config = gguf.config().expect("hyper-parameters");
-        for choice in [WeightChoice::Compact, WeightChoice::Bf16, WeightChoice::F32, quantised] {
+        for choice in [WeightDtype::Compact, WeightDtype::Bf16, WeightDtype::F32, quantised] {
             expect_allocated(&format!("{formats:?}"), &config, &gguf, choice);
         }
     }
@@ -136,9 +136,9 @@ fn what_is_needed_is_what_is_allocated() {
 fn a_gate_and_an_up_of_two_formats_become_bf16() {
     use WeightFormat::{Q4K, Q6K, Q8_0};
     let (_file, gguf) = open_good(&model([Q4K, Q4K, Q4K, Q4K, Q4K, Q6K, Q4K], Q8_0).bytes());
-    let native = upload(&gguf, WeightChoice::Compact);
+    let native = upload(&gguf, WeightDtype::Compact);
     assert_eq!(native.notices(), ["Q4_K weights are kept as BF16", "Q6_K weights are kept as BF16"]);
-    let error = relative_error(&logits(&native), &logits(&upload(&gguf, WeightChoice::F32)));
+    let error = relative_error(&logits(&native), &logits(&upload(&gguf, WeightDtype::F32)));
     assert!(error > 1e-5 && error < 2e-2, "{error:e}");
 }
 
@@ -149,8 +149,8 @@ fn a_float_model_is_quantised_on_request() {
     use WeightFormat::{F32, Q4_1, Q4K, Q8_0};
     let (_file, floats) = open_good(&model([F32, F32, F32, Q4_1, F32, F32, F32], F32).bytes());
     let (_file, blocks) = open_good(&model([Q4K, Q4K, Q4K, Q4_1, Q4K, Q4K, Q4K], Q8_0).bytes());
-    let here = upload(&floats, WeightChoice::Quantised { layers: Q4K, ends: Q8_0 });
-    let there = upload(&blocks, WeightChoice::Compact);
+    let here = upload(&floats, WeightDtype::Quantised { layers: Q4K, ends: Q8_0 });
+    let there = upload(&blocks, WeightDtype::Compact);
     assert_eq!(here.bytes(), there.bytes());
     same_bits("quantised here and before", &logits(&here), &logits(&there));
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use pard_engine::model::gguf::Gguf;
+use pard_engine::checkpoint::gguf::Gguf;
 use pard_engine::{Error, Result};
 use proptest::prelude::*;
 use serde_json::Value as Json;

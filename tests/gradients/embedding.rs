@@ -1,6 +1,6 @@
 //! `embedding_gradient` on the device.
 
-use pard_engine::gpu::{Buffer, Device, Plan};
+use pard_engine::gpu::{Buffer, Device, KernelPlan};
 use pard_engine::ops::gradients::{EmbeddingGradient, Readers};
 use pard_engine::ops::{Matrix, Tensor, WeightFormat};
 
@@ -39,14 +39,14 @@ fn tokens(random: &mut Random, rows: usize, vocab: usize) -> (Vec<u32>, Vec<Opti
     (order, ids)
 }
 
-/// Where a value lies in a part of a table: pieces of 8 of `lanes` rows are side by side.
+/// Index of a value in a part of a table: pieces of 8 of `lanes` rows are side by side.
 fn interleaved_index(lanes: usize, width: usize, row: usize, column: usize) -> usize {
     let piece = (row / lanes * (width / 8) + column / 8) * lanes + row % lanes;
     8 * piece + column % 8
 }
 
 /// Rows that a table is padded to: what one row takes, over what a row is.
-fn rows_of_a_group(plan: &Plan, width: usize) -> usize {
+fn rows_of_a_group(plan: &KernelPlan, width: usize) -> usize {
     Matrix::expected_bytes(plan, WeightFormat::F32, [1, width]) as usize / (width * 4)
 }
 

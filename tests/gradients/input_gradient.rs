@@ -1,8 +1,8 @@
 //! `input_gradient` on the device.
 
-use pard_engine::gpu::{Device, Plan};
+use pard_engine::gpu::{Device, KernelPlan};
 use pard_engine::ops::gradients::{Accumulate, InputGradient};
-use pard_engine::ops::{Matrix, RowSet, Step, WeightFormat};
+use pard_engine::ops::{Matrix, RowRange, Step, WeightFormat};
 
 use super::{finite_differences, loss, wide};
 use crate::ops::matmul::{FORMATS, GPU_PLANS, upload, values_in};
@@ -13,12 +13,12 @@ use crate::support::gpu::{device, device_with_binding_limit};
 use crate::support::random::Random;
 
 /// The kernel's rows for `dy`; `before`, if given, is what they are added to.
-fn run(device: &Device, matrix: &Matrix, dy: &[f32], before: Option<&[f32]>, row_set: RowSet) -> Vec<f32> {
+fn run(device: &Device, matrix: &Matrix, dy: &[f32], before: Option<&[f32]>, row_set: RowRange) -> Vec<f32> {
     let rows = dy.len() / matrix.outputs();
     // The count that is not meant is another number.
     let counts = match row_set {
-        RowSet::All => Step { rows: rows as u32, outputs: rows as u32 + 3, ..Step::default() },
-        RowSet::Outputs => Step { rows: 40, first_output: 5, outputs: rows as u32, ..Step::default() },
+        RowRange::All => Step { rows: rows as u32, outputs: rows as u32 + 3, ..Step::default() },
+        RowRange::Outputs => Step { rows: 40, first_output: 5, outputs: rows as u32, ..Step::default() },
     };
     let step = step(device, counts);
     let (dy, dx) = (input(device, matrix.outputs(), dy), output(device, rows, matrix.columns()));
@@ -34,13 +34,13 @@ fn run(device: &Device, matrix: &Matrix, dy: &[f32], before: Option<&[f32]>, row
     read(device, "input_gradient", &dx, rows)
 }
 
-fn agrees(plan: &Plan, format: WeightFormat, shape: [usize; 2], rows: usize, index: usize, random: &mut Random) {
+fn agrees(plan: &KernelPlan, format: WeightFormat, shape: [usize; 2], rows: usize, index: usize, random: &mut Random) {
     let [outputs, depth] = shape;
     let weights = values_in(format, random, outputs * depth, 1.0);
     let matrix = upload(device(), plan, format, shape, &weights);
     let (dy, dx) = (random.normals(rows * outputs, 1.0), random.normals(rows * depth, 1.0));
     let before = (index % 2 == 1).then_some(dx.as_slice());
-    let row_set = if index % 3 == 1 { RowSet::Outputs } else { RowSet::All };
+    let row_set = if index % 3 == 1 { RowRange::Outputs } else { RowRange::All };
     let expected = input_gradient(&dy, &weights, depth, before);
     let context = format!("{rows} rows, {shape:?}, {format:?}, added {}, {row_set:?}, {plan}", before.is_some());
     compare(device(), "input_gradient", &context, &run(device(), &matrix, &dy, before, row_set), &expected);
@@ -59,7 +59,7 @@ fn input_gradient_agrees_with_f64_over_odd_shapes() {
 #[test]
 fn input_gradient_agrees_with_f64_by_plans_of_the_gpu_classes() {
     let mut random = Random::new(102);
-    let one_lane = Plan { lanes: 1, ..device().default_plan() };
+    let one_lane = KernelPlan { lanes: 1, ..device().default_plan() };
     for (index, plan) in GPU_PLANS.into_iter().chain([one_lane]).enumerate() {
         for (turn, depth) in [8, 72, 576].into_iter().enumerate() {
             agrees(&plan, FORMATS[(index + turn) % 3], [257, depth], 33, index + turn, &mut random);
@@ -79,8 +79,8 @@ fn input_gradient_of_a_matrix_in_parts_gives_the_same_bits() {
         let whole = upload(device(), &plan, format, shape, &weights);
         let (dy, dx) = (random.normals(rows * shape[0], 1.0), random.normals(rows * shape[1], 1.0));
         for before in [None, Some(dx.as_slice())] {
-            let expected = run(device(), &whole, &dy, before, RowSet::All);
-            same_bits("in parts", &run(&limited, &parts, &dy, before, RowSet::All), &expected);
+            let expected = run(device(), &whole, &dy, before, RowRange::All);
+            same_bits("in parts", &run(&limited, &parts, &dy, before, RowRange::All), &expected);
         }
     }
 }
@@ -92,9 +92,9 @@ fn a_row_of_an_input_gradient_does_not_depend_on_the_others() {
     let weights = random.normals(shape[0] * shape[1], 1.0);
     let matrix = upload(device(), &device().default_plan(), WeightFormat::F32, shape, &weights);
     let dy = random.normals(rows * shape[0], 1.0);
-    let together = run(device(), &matrix, &dy, None, RowSet::All);
+    let together = run(device(), &matrix, &dy, None, RowRange::All);
     for (row, (dy, dx)) in dy.chunks(shape[0]).zip(together.chunks(shape[1])).enumerate() {
-        same_bits(&format!("row {row}"), &run(device(), &matrix, dy, None, RowSet::All), dx);
+        same_bits(&format!("row {row}"), &run(device(), &matrix, dy, None, RowRange::All), dx);
     }
 }
 

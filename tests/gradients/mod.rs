@@ -17,7 +17,7 @@ use pard_engine::gpu::Buffer;
 use pard_engine::ops::gradients::{
     AdamW, AdamWStep, CrossEntropy, EmbeddingGradient, GradientNorm, MomentFormat, Readers, RmsNormGradient,
 };
-use pard_engine::ops::{Matrix, RowSet, Step, Tensor, WeightFormat};
+use pard_engine::ops::{Matrix, RowRange, Step, Tensor, WeightFormat};
 use pard_engine::{Error, Result};
 
 use crate::support::gpu::noop;
@@ -60,7 +60,7 @@ fn operands_that_do_not_fit_are_refused() {
 
     let (x, row) = (tensor(9, 16), tensor(1, 16));
     let norm = |x: &Tensor, gain: &Tensor, dy: &Tensor, dx: &Tensor, dgain: &Tensor| {
-        RmsNormGradient::new(device, &step, x, gain, 1e-6, [dy, dx], dgain, RowSet::All)
+        RmsNormGradient::new(device, &step, x, gain, 1e-6, [dy, dx], dgain, RowRange::All)
     };
     refused(norm(&tensor(9, 6), &row, &x, &x, &row), "rms_norm_gradient", "x");
     refused(norm(&x, &tensor(1, 12), &x, &x, &row), "rms_norm_gradient", "gain");

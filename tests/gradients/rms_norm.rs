@@ -1,7 +1,7 @@
 //! `rms_norm_gradient`, `rms_norm_gain_gradient` and `rms_norm_gain_merge` on the device.
 
 use pard_engine::ops::gradients::RmsNormGradient;
-use pard_engine::ops::{RowSet, Step, Tensor};
+use pard_engine::ops::{RowRange, Step, Tensor};
 
 use super::finite_differences;
 use crate::ops::{compare, input, read, step, submit};
@@ -26,7 +26,7 @@ fn check(random: &mut Random, [rows, width]: [usize; 2], magnitude: f32, first_o
     let dy = random.normals(outputs * width, 2.0);
     let values = Step { rows: rows as u32, first_output: first as u32, outputs: outputs as u32, ..Step::default() };
     let step = step(device(), values);
-    let row_set = if first_output.is_some() { RowSet::Outputs } else { RowSet::All };
+    let row_set = if first_output.is_some() { RowRange::Outputs } else { RowRange::All };
     let (x_rows, dy_rows) = (input(device(), width, &x), input(device(), width, &dy));
     let gain_row = exact(width, &gain);
     // Room for as many rows as x has; poison in those that nobody may touch.

@@ -56,7 +56,7 @@ impl Packed {
         });
     }
 
-    /// Whether row `i` sees row `j`: (s, p) sees the real tokens 0..=p-s of its sample and its own chain's masks.
+    /// Returns `true` if row `i` sees row `j`: (s, p) sees the real tokens 0..=p-s of its sample and its own chain's masks.
     fn sees(&self, i: usize, j: usize) -> bool {
         let ([sample, segment, position], [other, other_segment, other_position]) =
             (self.elements[i], self.elements[j]);

@@ -1,6 +1,6 @@
 //! `weight_gradient` on the device, and how matrices are written and read back.
 
-use pard_engine::gpu::{Buffer, Device, Plan};
+use pard_engine::gpu::{Buffer, Device, KernelPlan};
 use pard_engine::ops::gradients::WeightGradient;
 use pard_engine::ops::{Matrix, Step, WeightFormat};
 
@@ -18,7 +18,7 @@ fn words(device: &Device, buffer: &Buffer) -> Vec<f32> {
 
 /// The kernel's sums, `[outputs, columns]`, added to `before`. They are written and read as a matrix of their own, whose
 /// padding must stay zero.
-fn run(device: &Device, plan: &Plan, matrix: &Matrix, [x, dy]: [&[f32]; 2], before: &[f32]) -> Vec<f32> {
+fn run(device: &Device, plan: &KernelPlan, matrix: &Matrix, [x, dy]: [&[f32]; 2], before: &[f32]) -> Vec<f32> {
     let (outputs, columns) = (matrix.outputs(), matrix.columns());
     let rows = x.len() / columns;
     let step = step(device, Step { rows: rows as u32, outputs: rows as u32 + 3, ..Step::default() });
@@ -48,7 +48,7 @@ fn run(device: &Device, plan: &Plan, matrix: &Matrix, [x, dy]: [&[f32]; 2], befo
     sums
 }
 
-fn agrees(plan: &Plan, format: WeightFormat, shape: [usize; 2], rows: usize, random: &mut Random) {
+fn agrees(plan: &KernelPlan, format: WeightFormat, shape: [usize; 2], rows: usize, random: &mut Random) {
     let [outputs, depth] = shape;
     let matrix = upload(device(), plan, format, shape, &vec![1.0; outputs * depth]);
     let [x, dy, before] = [rows * depth, rows * outputs, outputs * depth].map(|len| random.normals(len, 1.0));
@@ -70,7 +70,7 @@ fn weight_gradient_agrees_with_f64_over_odd_shapes() {
 #[test]
 fn weight_gradient_agrees_with_f64_by_plans_of_the_gpu_classes() {
     let mut random = Random::new(112);
-    let one_lane = Plan { lanes: 1, ..device().default_plan() };
+    let one_lane = KernelPlan { lanes: 1, ..device().default_plan() };
     for plan in GPU_PLANS.into_iter().chain([one_lane]) {
         for depth in [8, 72, 576] {
             agrees(&plan, WeightFormat::F32, [257, depth], 33, &mut random);

@@ -1,7 +1,7 @@
 //! `argmax` and `argmax_merge` on the device.
 
 use pard_engine::gpu::{Buffer, Device};
-use pard_engine::ops::{Argmax, BatchRow, Draw, DrawParams, MOST_ROWS, Rows, Step};
+use pard_engine::ops::{Argmax, BatchRow, Draw, DrawParams, MAX_ROWS, Rows, Step};
 
 use super::{POISON, input, row_counts, step, submit, words};
 use crate::oracle::argmax::argmax;
@@ -118,7 +118,7 @@ fn ids_at_or_past_the_limit_are_never_chosen() {
     }
 }
 
-/// What a sampler's mask or a broken model may leave: infinities must not hide a number.
+/// A sampler's mask or a broken model may leave such values: infinities must not hide a number.
 #[test]
 fn extreme_logits_are_ordered_too() {
     let lowest = f32::MIN;
@@ -136,7 +136,7 @@ fn noise_is_of_the_seed_the_position_and_the_id() {
     let mut random = Random::new(44);
     let room = Rows::buffer(device()).expect("a small buffer");
     for (vocab, limit) in [(1, 1), (307, 306), (2049, 2049), (10007, 10000)] {
-        let rows: Vec<BatchRow> = (0..MOST_ROWS as u32)
+        let rows: Vec<BatchRow> = (0..MAX_ROWS as u32)
             .map(|row| BatchRow {
                 position: [row, random.bits() as u32 >> 8][row as usize % 2],
                 slot: 0,
@@ -144,15 +144,15 @@ fn noise_is_of_the_seed_the_position_and_the_id() {
                 temperature: [0.0, 0.3, 1.0, 20.0][row as usize / 4 % 4],
             })
             .collect();
-        let logits = random.normals(MOST_ROWS * vocab, 3.0);
+        let logits = random.normals(MAX_ROWS * vocab, 3.0);
         let (step, choices) =
             (step(device(), Step { outputs: 32, rows: 32, ..Step::default() }), words(device(), 64, &[]));
         room.write(device(), 0, &rows);
         let on_device = input(device(), vocab, &logits);
         let many = Rows::Many { step: &step, batch: &room };
         let op = Argmax::new(device(), many, &on_device, limit, None, &choices).expect("shapes that fit");
-        submit(device(), |pass| op.encode(pass, MOST_ROWS));
-        let chosen: Vec<u32> = choices.read(device(), 0, MOST_ROWS).expect("reading back");
+        submit(device(), |pass| op.encode(pass, MAX_ROWS));
+        let chosen: Vec<u32> = choices.read(device(), 0, MAX_ROWS).expect("reading back");
         for ((row, &BatchRow { position, seed, temperature, .. }), &id) in rows.iter().enumerate().zip(&chosen) {
             assert!((id as usize) < limit, "row {row}: {id} of {limit}");
             let draw = DrawParams { temperature, seed };

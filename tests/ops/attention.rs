@@ -1,8 +1,8 @@
 //! `attention` and `attention_merge` on the device.
 
-use pard_engine::gpu::{CacheFormat, Device, Plan};
+use pard_engine::gpu::{CacheFormat, Device, KernelPlan};
 use pard_engine::ops::{
-    Attention, AttentionScratch, AttentionShape, AttentionVariant, BatchRow, KvCache, Role, Rows, Step, Tensor,
+    Attention, AttentionScratch, AttentionShape, AttentionVariant, BatchRow, KvCache, Phase, Rows, Step, Tensor,
 };
 
 use super::{compare, input, output, poison, read, step, submit};
@@ -15,7 +15,7 @@ use crate::support::random::Random;
 /// A filled cache and scratch of one shape.
 pub struct Layer<'a> {
     pub device: &'a Device,
-    pub plan: Plan,
+    pub plan: KernelPlan,
     pub shape: AttentionShape,
     /// `[kv_heads, positions, head_dim]`, as the cache holds them.
     pub keys: Vec<f32>,
@@ -28,7 +28,13 @@ pub struct Layer<'a> {
 
 impl<'a> Layer<'a> {
     /// Keys and values of deviation 1 for `positions` positions.
-    pub fn new(device: &'a Device, plan: Plan, shape: AttentionShape, positions: usize, random: &mut Random) -> Self {
+    pub fn new(
+        device: &'a Device,
+        plan: KernelPlan,
+        shape: AttentionShape,
+        positions: usize,
+        random: &mut Random,
+    ) -> Self {
         let len = shape.kv_heads * positions * shape.head_dim;
         Self::of(device, plan, shape, positions, random.normals(len, 1.0), random.normals(len, 1.0))
     }
@@ -36,7 +42,7 @@ impl<'a> Layer<'a> {
     /// Given keys and values.
     pub fn of(
         device: &'a Device,
-        plan: Plan,
+        plan: KernelPlan,
         shape: AttentionShape,
         positions: usize,
         keys: Vec<f32>,
@@ -55,19 +61,19 @@ impl<'a> Layer<'a> {
 
     /// The kernel's rows for `query`, `[rows, heads, head_dim]`, at positions `start..`. What no row may look at is NaN:
     /// positions before the first row's window, later ones, the scratch, the rows beyond.
-    pub fn run(&self, role: Role, query: &[f32], start: usize) -> Vec<f32> {
+    pub fn run(&self, role: Phase, query: &[f32], start: usize) -> Vec<f32> {
         let rows = query.len() / (self.shape.heads * self.shape.head_dim);
         self.run_until(role, query, start, start + rows)
     }
 
     /// The same with a later end than need be, as the host knows it when rounds are in flight.
-    fn run_until(&self, role: Role, query: &[f32], start: usize, end: usize) -> Vec<f32> {
+    fn run_until(&self, role: Phase, query: &[f32], start: usize, end: usize) -> Vec<f32> {
         let (op, out, rows) = self.prepared(query, start);
         submit(self.device, |pass| op.encode(pass, role, rows, end).expect("a kernel that compiles"));
         read(self.device, "attention", &out, rows)
     }
 
-    /// What each way to compute a round's rows gives.
+    /// Results of every way to compute a round's rows.
     pub fn run_every_variant(&self, query: &[f32], start: usize) -> Vec<(AttentionVariant, Vec<f32>)> {
         let (op, out, rows) = self.prepared(query, start);
         let run = |variant| {
@@ -117,12 +123,12 @@ impl<'a> Layer<'a> {
         self.cache.values.write(self.device, 0, &layout(false).encoded(&spread(&self.values)));
     }
 
-    fn agrees(&self, role: Role, rows: usize, start: usize, sharpness: f32, random: &mut Random) {
+    fn agrees(&self, role: Phase, rows: usize, start: usize, sharpness: f32, random: &mut Random) {
         let query = random.normals(rows * self.shape.heads * self.shape.head_dim, sharpness);
         self.agrees_for(role, &query, start, &format!("sharpness {sharpness}"));
     }
 
-    fn agrees_for(&self, role: Role, query: &[f32], start: usize, what: &str) {
+    fn agrees_for(&self, role: Phase, query: &[f32], start: usize, what: &str) {
         let AttentionShape { heads, kv_heads, head_dim } = self.shape;
         let rows = query.len() / (heads * head_dim);
         let key_tile = self.plan.key_split as usize;
@@ -156,7 +162,7 @@ fn rounds_agree_with_f64() {
             }
             let layer = Layer::new(device(), plan(cache), shape(spec), 700, &mut random);
             for (rows, start) in ROUNDS {
-                layer.agrees(Role::Round, rows, start, 1.0, &mut random);
+                layer.agrees(Phase::Decode, rows, start, 1.0, &mut random);
             }
         }
     }
@@ -172,8 +178,8 @@ fn every_group_and_row_count_agrees_with_f64() {
         }
         let layer = Layer::new(device(), plan(CacheFormat::F16), shape((group, 1, 32)), 300, &mut random);
         for rows in super::row_counts() {
-            layer.agrees(Role::Round, rows, 300 - 32 - rows, 1.0, &mut random);
-            layer.agrees(Role::Round, rows, 0, 1.0, &mut random);
+            layer.agrees(Phase::Decode, rows, 300 - 32 - rows, 1.0, &mut random);
+            layer.agrees(Phase::Decode, rows, 0, 1.0, &mut random);
         }
     }
 }
@@ -188,7 +194,7 @@ fn prompts_agree_with_f64() {
             }
             let layer = Layer::new(device(), plan(cache), shape(spec), 600, &mut random);
             for (rows, start) in [(1, 0), (2, 63), (33, 0), (70, 0), (17, 250), (5, 254), (9, 510), (40, 530)] {
-                layer.agrees(Role::Prompt, rows, start, 1.0, &mut random);
+                layer.agrees(Phase::Prefill, rows, start, 1.0, &mut random);
             }
         }
     }
@@ -205,10 +211,10 @@ fn windows_agree_with_f64() {
             let cache = CacheFormat::ALL[(index + turn) % 3];
             let layer = Layer::new(device(), plan(cache), shape(spec), 700, &mut random).windowed(Some(window));
             for (rows, start) in ROUNDS.into_iter().chain([(32, 500), (3, 697)]) {
-                layer.agrees(Role::Round, rows, start, 1.0, &mut random);
+                layer.agrees(Phase::Decode, rows, start, 1.0, &mut random);
             }
             for (rows, start) in [(70, 0), (17, 250), (5, 254), (40, 530)] {
-                layer.agrees(Role::Prompt, rows, start, 1.0, &mut random);
+                layer.agrees(Phase::Prefill, rows, start, 1.0, &mut random);
             }
         }
     }
@@ -218,20 +224,20 @@ fn windows_agree_with_f64() {
 fn windows_over_other_splits_agree_with_f64() {
     let mut random = Random::new(69);
     for (key_split, window) in [(64, 65), (64, 200), (128, 63), (128, 129)] {
-        let plan = Plan { key_split, ..plan(CacheFormat::F16) };
+        let plan = KernelPlan { key_split, ..plan(CacheFormat::F16) };
         let layer = Layer::new(device(), plan, shape((3, 2, 64)), 700, &mut random).windowed(Some(window));
         for (rows, start) in ROUNDS {
-            layer.agrees(Role::Round, rows, start, 1.0, &mut random);
+            layer.agrees(Phase::Decode, rows, start, 1.0, &mut random);
         }
         for (rows, start) in [(70, 0), (9, 510)] {
-            layer.agrees(Role::Prompt, rows, start, 1.0, &mut random);
+            layer.agrees(Phase::Prefill, rows, start, 1.0, &mut random);
         }
     }
 }
 
 /// A GPU's plan: keys cut finer, parts merged in blocks of 512 keys.
-pub fn gpu_plan(cache: CacheFormat) -> Plan {
-    Plan { lanes: 32, slices: 8, key_split: 64, ..plan(cache) }
+pub fn gpu_plan(cache: CacheFormat) -> KernelPlan {
+    KernelPlan { lanes: 32, slices: 8, key_split: 64, ..plan(cache) }
 }
 
 #[test]
@@ -247,10 +253,10 @@ fn plans_of_gpus_agree_with_f64() {
             for window in [None, Some(windows[index])] {
                 let layer = Layer::new(device(), gpu_plan(cache), shape(spec), 700, &mut random).windowed(window);
                 for (rows, start) in ROUNDS.into_iter().chain([(32, 500), (3, 697)]) {
-                    layer.agrees(Role::Round, rows, start, 1.0, &mut random);
+                    layer.agrees(Phase::Decode, rows, start, 1.0, &mut random);
                 }
                 for (rows, start) in [(70, 0), (17, 250), (40, 530)] {
-                    layer.agrees(Role::Prompt, rows, start, 1.0, &mut random);
+                    layer.agrees(Phase::Prefill, rows, start, 1.0, &mut random);
                 }
             }
         }
@@ -269,9 +275,9 @@ fn long_contexts_of_gpus_agree_with_f64() {
         for window in [None, Some(1500)] {
             let layer = Layer::new(device(), gpu_plan(cache), shape(spec), positions, &mut random).windowed(window);
             for (rows, end) in [(1, positions), (3, positions - 100), (2, positions / 2 + 1)] {
-                layer.agrees(Role::Round, rows, end - rows, 2.0, &mut random);
+                layer.agrees(Phase::Decode, rows, end - rows, 2.0, &mut random);
             }
-            layer.agrees(Role::Prompt, 5, positions - 7, 2.0, &mut random);
+            layer.agrees(Phase::Prefill, 5, positions - 7, 2.0, &mut random);
         }
     }
 }
@@ -286,7 +292,7 @@ fn contexts_of_32768_agree_with_f64() {
         [(CacheFormat::F16, None), (CacheFormat::F32, None), (CacheFormat::Q8_0, None), (CacheFormat::F16, Some(4096))];
     for (cache, window) in cases {
         let layer = Layer::new(device(), plan(cache), spec, positions, &mut random).windowed(window);
-        for role in [Role::Round, Role::Prompt] {
+        for role in [Phase::Decode, Phase::Prefill] {
             layer.agrees(role, 3, positions - 3, 1.0, &mut random);
             layer.agrees(role, 2, 20_000, 3.0, &mut random);
         }
@@ -297,13 +303,13 @@ fn contexts_of_32768_agree_with_f64() {
 fn other_splits_agree_with_f64() {
     let mut random = Random::new(64);
     for key_split in [64, 128] {
-        let plan = Plan { key_split, ..plan(CacheFormat::F16) };
+        let plan = KernelPlan { key_split, ..plan(CacheFormat::F16) };
         let layer = Layer::new(device(), plan, shape((3, 2, 64)), 700, &mut random);
         for (rows, start) in ROUNDS {
-            layer.agrees(Role::Round, rows, start, 1.0, &mut random);
+            layer.agrees(Phase::Decode, rows, start, 1.0, &mut random);
         }
         for (rows, start) in [(70, 0), (5, 126), (9, 510)] {
-            layer.agrees(Role::Prompt, rows, start, 1.0, &mut random);
+            layer.agrees(Phase::Prefill, rows, start, 1.0, &mut random);
         }
     }
 }
@@ -315,7 +321,7 @@ fn sharp_flat_and_large_attention_agrees_with_f64() {
     for cache in CacheFormat::ALL {
         let positions = 600;
         let len = spec.kv_heads * positions * spec.head_dim;
-        for role in [Role::Round, Role::Prompt] {
+        for role in [Phase::Decode, Phase::Prefill] {
             let layer = Layer::new(device(), plan(cache), spec, positions, &mut random);
             // Scores of some hundreds, of which one key takes all; scores of 0, which all share.
             for sharpness in [0.0, 1e-20, 30.0, 1e3] {
@@ -347,9 +353,9 @@ fn an_end_later_than_need_be_changes_nothing() {
         let layer = Layer::new(device(), plan(CacheFormat::F16), shape((3, 2, 64)), 700, &mut random).windowed(window);
         for (rows, start) in [(1, 0), (5, 64), (13, 250)] {
             let query = random.normals(rows * 6 * 64, 1.0);
-            let expected = layer.run(Role::Round, &query, start);
+            let expected = layer.run(Phase::Decode, &query, start);
             for end in [start + rows + 32, 513, 700] {
-                super::same_bits("a later end", &layer.run_until(Role::Round, &query, start, end), &expected);
+                super::same_bits("a later end", &layer.run_until(Phase::Decode, &query, start, end), &expected);
             }
         }
     }
@@ -387,7 +393,7 @@ fn rows_of_several_sequences_have_the_bits_of_each_alone() {
             let (query, out) = (input(device(), width, query), output(device(), rows_count, width));
             let op = Attention::new(device(), &plan, rows, &shape, window, cache, &scratch, [&query, &out]);
             let op = op.expect("shapes that fit");
-            submit(device(), |pass| op.encode(pass, Role::Round, rows_count, end).expect("a kernel that compiles"));
+            submit(device(), |pass| op.encode(pass, Phase::Decode, rows_count, end).expect("a kernel that compiles"));
             read(device(), "attention", &out, rows_count)
         };
         let alone = |row: usize| {

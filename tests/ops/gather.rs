@@ -1,7 +1,7 @@
 //! `gather` on the device, seen through a product: what it makes gives the bits that an upload of the same rows gives.
 
-use pard_engine::gpu::{Device, Plan};
-use pard_engine::ops::{Finish, Gather, Matmul, Matrix, Role, RowSet, Step};
+use pard_engine::gpu::{Device, KernelPlan};
+use pard_engine::ops::{Epilogue, Gather, Matmul, Matrix, Phase, RowRange, Step};
 
 use super::matmul::{FORMATS, GPU_PLANS, upload, values_in};
 use super::{input, output, read, same_bits, step, submit, words};
@@ -9,17 +9,18 @@ use crate::support::gpu::{cooperative_plan, device, device_with_binding_limit};
 use crate::support::random::Random;
 
 /// The rows `x`, multiplied.
-fn product(device: &Device, plan: &Plan, matrix: &Matrix, role: Role, x: &[f32]) -> Vec<f32> {
+fn product(device: &Device, plan: &KernelPlan, matrix: &Matrix, role: Phase, x: &[f32]) -> Vec<f32> {
     let (rows, outputs) = (x.len() / matrix.columns(), matrix.outputs());
     let step = step(device, Step { rows: rows as u32, ..Step::default() });
     let (x, y) = (input(device, matrix.columns(), x), output(device, rows, outputs));
-    let op = Matmul::new(device, plan, &step, matrix, [&x, &y], Finish::Store, RowSet::All).expect("shapes that fit");
+    let op =
+        Matmul::new(device, plan, &step, matrix, [&x, &y], Epilogue::Store, RowRange::All).expect("shapes that fit");
     submit(device, |pass| op.encode(pass, role, rows).expect("a kernel that compiles"));
     read(device, "gather", &y, rows)
 }
 
 /// Gathers `count` of `rows` rows, and compares them with an upload.
-fn agrees(device: &Device, plan: &Plan, [rows, columns]: [usize; 2], count: usize, random: &mut Random) {
+fn agrees(device: &Device, plan: &KernelPlan, [rows, columns]: [usize; 2], count: usize, random: &mut Random) {
     for format in FORMATS {
         let values = values_in(format, random, rows * columns, 1.0);
         let whole = upload(device, plan, format, [rows, columns], &values);
@@ -32,7 +33,7 @@ fn agrees(device: &Device, plan: &Plan, [rows, columns]: [usize; 2], count: usiz
         let expected = upload(device, plan, format, [count, columns], &picked);
         let gathered = whole.gather(device, "gathered", &ids).expect("rows there are");
         assert_eq!((gathered.outputs(), gathered.bytes()), (count, expected.bytes()));
-        for (role, x_rows) in [(Role::Round, 2), (Role::Prompt, 17)] {
+        for (role, x_rows) in [(Phase::Decode, 2), (Phase::Prefill, 17)] {
             let x = random.normals(x_rows * columns, 1.0);
             let [got, expected] = [&gathered, &expected].map(|matrix| product(device, plan, matrix, role, &x));
             same_bits(&format!("{count} of [{rows}, {columns}], {format:?}, {plan}"), &got, &expected);

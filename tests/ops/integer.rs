@@ -1,7 +1,7 @@
 //! `matmul_integer` on the device: products by quantised weights, of random bits.
 
-use pard_engine::gpu::{CacheFormat, Plan, Products, QuantisedProducts};
-use pard_engine::ops::{Finish, Matrix, Role};
+use pard_engine::gpu::{CacheFormat, KernelPlan, MatmulPath, QuantisedProducts};
+use pard_engine::ops::{Epilogue, Matrix, Phase};
 
 use super::quantised::{Blocks, product, quantised};
 use super::{compare, input, quantise_rows, row_counts};
@@ -12,13 +12,13 @@ use crate::oracle::swiglu::swiglu;
 use crate::support::gpu::{device, sweep};
 use crate::support::random::Random;
 
-const fn plan([lanes, slices]: [u32; 2], cache: CacheFormat, planes: u32) -> Plan {
+const fn plan([lanes, slices]: [u32; 2], cache: CacheFormat, planes: u32) -> KernelPlan {
     let quantised = QuantisedProducts::Integer { planes };
-    Plan { lanes, slices, key_split: 256, cache, products: Products::Plain, quantised }
+    KernelPlan { lanes, slices, key_split: 256, cache, products: MatmulPath::Plain, quantised }
 }
 
 /// Plans of the GPU classes, and one of a CPU.
-pub const INTEGER_PLANS: [Plan; 4] = [
+pub const INTEGER_PLANS: [KernelPlan; 4] = [
     plan([32, 8], CacheFormat::F16, 2),
     plan([32, 4], CacheFormat::F16, 1),
     plan([64, 4], CacheFormat::F32, 2),
@@ -26,14 +26,14 @@ pub const INTEGER_PLANS: [Plan; 4] = [
 ];
 
 /// `x` as the device rounds it, `[rows, columns]`.
-fn rounded(plan: &Plan, columns: usize, x: &[f32]) -> Vec<f64> {
+fn rounded(plan: &KernelPlan, columns: usize, x: &[f32]) -> Vec<f64> {
     let QuantisedProducts::Integer { planes } = plan.quantised else { panic!("{plan} rounds nothing") };
     let rows = quantise_rows::run(device(), &input(device(), columns, x), planes, x.len() / columns);
     rows.iter().flat_map(|words| unpack(words, planes as usize).0[..columns].to_vec()).collect()
 }
 
-/// What x's rounding may add to the bounds: of each block, what a value may lose, times the weights.
-fn widen(plan: &Plan, x: &[f32], weights: &[f32], columns: usize, bounds: &mut [f64]) {
+/// Adds the error of x's rounding to the bounds: for each block, the maximum error of a value times the weights.
+fn widen(plan: &KernelPlan, x: &[f32], weights: &[f32], columns: usize, bounds: &mut [f64]) {
     let QuantisedProducts::Integer { planes } = plan.quantised else { panic!("{plan} rounds nothing") };
     let sizes = |weights: &[f32]| -> Vec<f64> {
         weights.chunks(32).map(|block| block.iter().map(|&weight| f64::from(weight).abs()).sum()).collect()
@@ -48,10 +48,10 @@ fn widen(plan: &Plan, x: &[f32], weights: &[f32], columns: usize, bounds: &mut [
 }
 
 /// Compares the product of some rows with that of the rounded rows, and with that of the exact ones.
-fn agrees(plan: &Plan, matrix: &Matrix, weights: &[f32], rows: usize, random: &mut Random) {
+fn agrees(plan: &KernelPlan, matrix: &Matrix, weights: &[f32], rows: usize, random: &mut Random) {
     let columns = matrix.columns();
     let x = random.normals(rows * columns, 1.0);
-    let actual = product(device(), plan, matrix, Finish::Store, Role::Round, &x);
+    let actual = product(device(), plan, matrix, Epilogue::Store, Phase::Decode, &x);
     let context = format!("{rows} rows, [{}, {columns}], {:?}, {plan}", matrix.outputs(), matrix.formats());
     let of_rounded = matmul_integer(&rounded(plan, columns, &x), weights, columns);
     compare(device(), "matmul_integer", &context, &actual, &of_rounded);
@@ -90,7 +90,7 @@ fn gates_and_ups_are_joined() {
         let blocks = Blocks::new(format, 2 * outputs, columns, &mut random);
         let x = random.normals(rows * columns, 0.1);
         let matrix = blocks.upload_pair(device(), plan);
-        let actual = product(device(), plan, &matrix, Finish::Swiglu, Role::Round, &x);
+        let actual = product(device(), plan, &matrix, Epilogue::Swiglu, Phase::Decode, &x);
         let products = matmul_integer(&rounded(plan, columns, &x), &blocks.values, columns);
         let mut expected: Expected = swiglu(&products.values, outputs);
         for (row, bounds) in expected.bound.chunks_mut(outputs).enumerate() {
@@ -116,7 +116,7 @@ fn the_largest_sums_fit() {
             blocks.fill_numbers(fill);
             let plan = &INTEGER_PLANS[0];
             let matrix = blocks.upload(device(), plan);
-            let actual = product(device(), plan, &matrix, Finish::Store, Role::Round, &x);
+            let actual = product(device(), plan, &matrix, Epilogue::Store, Phase::Decode, &x);
             let expected = matmul_integer(&rounded(plan, columns, &x), &blocks.values, columns);
             compare(device(), "matmul_integer", &format!("{format:?} of {fill:#x}"), &actual, &expected);
         }

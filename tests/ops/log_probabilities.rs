@@ -1,6 +1,6 @@
 //! `log_probabilities` on the device.
 
-use pard_engine::ops::{LogProbabilities, MOST_ROWS};
+use pard_engine::ops::{LogProbabilities, MAX_ROWS};
 
 use super::{POISON, compare, input, submit, words};
 use crate::oracle::Expected;
@@ -11,7 +11,7 @@ use crate::support::random::Random;
 /// Less than a workgroup, no multiple of one, and more than one.
 const VOCABS: [usize; 6] = [1, 2, 63, 257, 307, 10007];
 
-/// Where they begin: behind a count and 17 tokens.
+/// Offset of the log-probabilities: after a count and 17 tokens.
 const FIRST_WORD: usize = 18;
 
 fn agrees(context: &str, logits: &[f32], vocab: usize, limit: usize, top: usize, ids: Option<&[u32]>) {
@@ -62,7 +62,7 @@ fn agrees(context: &str, logits: &[f32], vocab: usize, limit: usize, top: usize,
 fn log_probabilities_are_those_of_softmax() {
     let mut random = Random::new(71);
     for (index, vocab) in VOCABS.into_iter().enumerate() {
-        let rows = if index % 2 == 0 { 1 } else { MOST_ROWS };
+        let rows = if index % 2 == 0 { 1 } else { MAX_ROWS };
         let logits = random.normals(rows * vocab, 4.0);
         for (limit, top) in
             [(vocab, 0), (vocab, 1), (vocab.div_ceil(2), 5.min(vocab.div_ceil(2))), (vocab, 20.min(vocab))]

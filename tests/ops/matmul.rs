@@ -1,8 +1,8 @@
 //! `matmul_rows`, `matmul_tile` and `matmul_cooperative` on the device.
 
 use pard_engine::Error;
-use pard_engine::gpu::{CacheFormat, Device, Plan, Products, QuantisedProducts};
-use pard_engine::ops::{Finish, Matmul, Matrix, Role, RowSet, Step, WeightFormat};
+use pard_engine::gpu::{CacheFormat, Device, KernelPlan, MatmulPath, QuantisedProducts};
+use pard_engine::ops::{Epilogue, Matmul, Matrix, Phase, RowRange, Step, WeightFormat};
 
 use super::{OUTPUTS, ROW_COUNTS, WIDTHS, compare, input, output, read, row_counts, same_bits, step, submit, vector};
 use crate::oracle::matmul::matmul;
@@ -14,34 +14,34 @@ use crate::support::random::Random;
 pub const FORMATS: [WeightFormat; 3] = [WeightFormat::Bf16, WeightFormat::F16, WeightFormat::F32];
 
 /// Plans of the GPU classes, which the software adapter can run as well.
-pub const GPU_PLANS: [Plan; 3] = [
-    Plan {
+pub const GPU_PLANS: [KernelPlan; 3] = [
+    KernelPlan {
         lanes: 32,
         slices: 8,
         key_split: 256,
         cache: CacheFormat::F16,
-        products: Products::Plain,
+        products: MatmulPath::Plain,
         quantised: QuantisedProducts::Float,
     },
-    Plan {
+    KernelPlan {
         lanes: 64,
         slices: 4,
         key_split: 128,
         cache: CacheFormat::F32,
-        products: Products::Plain,
+        products: MatmulPath::Plain,
         quantised: QuantisedProducts::Float,
     },
-    Plan {
+    KernelPlan {
         lanes: 8,
         slices: 4,
         key_split: 64,
         cache: CacheFormat::Q8_0,
-        products: Products::Plain,
+        products: MatmulPath::Plain,
         quantised: QuantisedProducts::Float,
     },
 ];
 
-/// [`Finish`] without its operands.
+/// [`Epilogue`] without its operands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     Store,
@@ -63,7 +63,7 @@ pub fn values_in(format: WeightFormat, random: &mut Random, len: usize, deviatio
 }
 
 /// Uploads `values`, `[rows, columns]`.
-pub fn upload(device: &Device, plan: &Plan, format: WeightFormat, shape: [usize; 2], values: &[f32]) -> Matrix {
+pub fn upload(device: &Device, plan: &KernelPlan, format: WeightFormat, shape: [usize; 2], values: &[f32]) -> Matrix {
     let source = |range: std::ops::Range<usize>, out: &mut [f32]| {
         out.copy_from_slice(&values[range.start * shape[1]..range.end * shape[1]]);
         Ok(())
@@ -74,19 +74,19 @@ pub fn upload(device: &Device, plan: &Plan, format: WeightFormat, shape: [usize;
 /// A product ready to run, and what it should give.
 pub struct Product<'a> {
     pub device: &'a Device,
-    pub plan: Plan,
+    pub plan: KernelPlan,
     pub matrix: Matrix,
     pub values: Vec<f32>,
     pub bias: Vec<f32>,
     pub ending: Ending,
-    pub row_set: RowSet,
+    pub row_set: RowRange,
 }
 
 impl<'a> Product<'a> {
     /// Random weights of deviation 1.
     pub fn new(
         device: &'a Device,
-        plan: Plan,
+        plan: KernelPlan,
         format: WeightFormat,
         [outputs, depth]: [usize; 2],
         ending: Ending,
@@ -99,7 +99,7 @@ impl<'a> Product<'a> {
     /// Given weights and bias.
     pub fn of(
         device: &'a Device,
-        plan: Plan,
+        plan: KernelPlan,
         format: WeightFormat,
         shape: [usize; 2],
         ending: Ending,
@@ -107,27 +107,27 @@ impl<'a> Product<'a> {
         bias: Vec<f32>,
     ) -> Self {
         let matrix = upload(device, &plan, format, shape, &values);
-        Self { device, plan, matrix, values, bias, ending, row_set: RowSet::All }
+        Self { device, plan, matrix, values, bias, ending, row_set: RowRange::All }
     }
 
     /// The kernel's rows for `x`, `[rows, depth]`; `residual`, `[rows, outputs]`, is there before an `Add`.
-    pub fn run(&self, role: Role, x: &[f32], residual: &[f32]) -> Vec<f32> {
+    pub fn run(&self, role: Phase, x: &[f32], residual: &[f32]) -> Vec<f32> {
         let (device, outputs, depth) = (self.device, self.matrix.rows(), self.matrix.columns());
         let rows = x.len() / depth;
         // The count that is not meant is another number.
         let step_values = match self.row_set {
-            RowSet::All => Step { rows: rows as u32, outputs: rows as u32 + 3, ..Step::default() },
-            RowSet::Outputs => Step { rows: 40, first_output: 5, outputs: rows as u32, ..Step::default() },
+            RowRange::All => Step { rows: rows as u32, outputs: rows as u32 + 3, ..Step::default() },
+            RowRange::Outputs => Step { rows: 40, first_output: 5, outputs: rows as u32, ..Step::default() },
         };
         let step = step(device, step_values);
         let x = input(device, depth, x);
         let (y, bias) = (output(device, rows, outputs), vector(device, &self.bias));
         let finish = match self.ending {
-            Ending::Store => Finish::Store,
-            Ending::Bias => Finish::Bias(&bias),
+            Ending::Store => Epilogue::Store,
+            Ending::Bias => Epilogue::Bias(&bias),
             Ending::Add => {
                 y.buffer.write(device, 0, residual);
-                Finish::Add
+                Epilogue::Add
             }
         };
         let op = Matmul::new(device, &self.plan, &step, &self.matrix, [&x, &y], finish, self.row_set)
@@ -137,14 +137,14 @@ impl<'a> Product<'a> {
     }
 
     /// Compares the kernel with the oracle, for rows of the given magnitude.
-    fn agrees(&self, role: Role, rows: usize, magnitude: f32, random: &mut Random) {
+    fn agrees(&self, role: Phase, rows: usize, magnitude: f32, random: &mut Random) {
         let (outputs, depth) = (self.matrix.rows(), self.matrix.columns());
         let x = random.normals(rows * depth, magnitude);
         let residual = random.normals(rows * outputs, magnitude);
         self.agrees_for(role, &x, &residual, &format!("magnitude {magnitude}"));
     }
 
-    fn agrees_for(&self, role: Role, x: &[f32], residual: &[f32], what: &str) {
+    fn agrees_for(&self, role: Phase, x: &[f32], residual: &[f32], what: &str) {
         let (outputs, depth) = (self.matrix.rows(), self.matrix.columns());
         let bias = (self.ending == Ending::Bias).then_some(self.bias.as_slice());
         let before = (self.ending == Ending::Add).then_some(residual);
@@ -163,8 +163,8 @@ impl<'a> Product<'a> {
 }
 
 /// Widens a plain product's bounds to those of `plan`'s.
-pub fn widen(plan: &Plan, bounds: &mut [f64]) {
-    if plan.products != Products::Plain {
+pub fn widen(plan: &KernelPlan, bounds: &mut [f64]) {
+    if plan.products != MatmulPath::Plain {
         // Each term is up to three products, all of them added up; what two halves of f16 leave out of a value, 2^-22 of
         // it, is less than the roundings of the shortest sum, of 8 terms.
         bounds.iter_mut().for_each(|bound| *bound *= 3.0);
@@ -173,14 +173,14 @@ pub fn widen(plan: &Plan, bounds: &mut [f64]) {
 
 /// Gates and ups, multiplied and then joined by SwiGLU.
 pub struct GateUp {
-    plan: Plan,
+    plan: KernelPlan,
     weights: Matrix,
     values: Vec<f32>,
 }
 
 impl GateUp {
     /// Random weights for `outputs` outputs.
-    pub fn new(plan: Plan, format: WeightFormat, [outputs, depth]: [usize; 2], random: &mut Random) -> Self {
+    pub fn new(plan: KernelPlan, format: WeightFormat, [outputs, depth]: [usize; 2], random: &mut Random) -> Self {
         let values = values_in(format, random, 2 * outputs * depth, 0.3);
         let source = |range: std::ops::Range<usize>, out: &mut [f32]| {
             out.copy_from_slice(&values[range.start * depth..range.end * depth]);
@@ -193,12 +193,12 @@ impl GateUp {
     }
 
     /// The kernel's rows for `x`, `[rows, depth]`.
-    pub fn run(&self, role: Role, x: &[f32]) -> Vec<f32> {
+    pub fn run(&self, role: Phase, x: &[f32]) -> Vec<f32> {
         let (outputs, depth) = (self.weights.outputs(), self.weights.columns());
         let rows = x.len() / depth;
         let (input, y) = (input(device(), depth, x), output(device(), rows, outputs));
         let step = step(device(), Step { rows: rows as u32, ..Step::default() });
-        let op = Matmul::new(device(), &self.plan, &step, &self.weights, [&input, &y], Finish::Swiglu, RowSet::All)
+        let op = Matmul::new(device(), &self.plan, &step, &self.weights, [&input, &y], Epilogue::Swiglu, RowRange::All)
             .expect("shapes that fit");
         submit(device(), |pass| op.encode(pass, role, rows).expect("a kernel that compiles"));
         read(device(), "swiglu", &y, rows)
@@ -206,7 +206,7 @@ impl GateUp {
 
     /// Compares the kernel with the oracle. The products' errors reach the result through silu's slope, 1.1 at most, and
     /// through the product with the other.
-    fn agrees(&self, role: Role, rows: usize, random: &mut Random) {
+    fn agrees(&self, role: Phase, rows: usize, random: &mut Random) {
         let (outputs, depth) = (self.weights.outputs(), self.weights.columns());
         let x = random.normals(rows * depth, 1.0);
         let mut products = matmul(&x, &self.values, depth, None, None);
@@ -245,12 +245,12 @@ fn rows_agree_with_f64_over_odd_shapes() {
     rows_over_odd_shapes(device().default_plan());
 }
 
-fn rows_over_odd_shapes(plan: Plan) {
+fn rows_over_odd_shapes(plan: KernelPlan) {
     let mut random = Random::new(51);
     every_case(|shape, format, ending, index| {
         let product = Product::new(device(), plan, format, shape, ending, &mut random);
         let rows = if sweep() { row_counts() } else { vec![ROW_COUNTS[index % 8]] };
-        rows.into_iter().for_each(|rows| product.agrees(Role::Round, rows, 1.0, &mut random));
+        rows.into_iter().for_each(|rows| product.agrees(Phase::Decode, rows, 1.0, &mut random));
     });
 }
 
@@ -259,13 +259,13 @@ fn every_row_count_format_and_ending_agrees_with_f64() {
     every_row_count_format_and_ending(device().default_plan());
 }
 
-fn every_row_count_format_and_ending(plan: Plan) {
+fn every_row_count_format_and_ending(plan: KernelPlan) {
     let mut random = Random::new(52);
     for (index, rows) in row_counts().into_iter().enumerate() {
         for turn in 0..if sweep() { 9 } else { 3 } {
             let (format, ending) = (FORMATS[turn % 3], ENDINGS[(index + turn + turn / 3) % 3]);
             Product::new(device(), plan, format, [65, 136], ending, &mut random).agrees(
-                Role::Round,
+                Phase::Decode,
                 rows,
                 1.0,
                 &mut random,
@@ -279,13 +279,13 @@ fn prompts_agree_with_f64_over_odd_shapes() {
     prompts_over_odd_shapes(device().default_plan());
 }
 
-fn prompts_over_odd_shapes(plan: Plan) {
+fn prompts_over_odd_shapes(plan: KernelPlan) {
     let mut random = Random::new(53);
     every_case(|shape, format, ending, index| {
         let product = Product::new(device(), plan, format, shape, ending, &mut random);
         let all = [1, 7, 15, 16, 17, 31, 33, 70];
         let rows = if sweep() { all.to_vec() } else { vec![all[index % 8], all[(index + 3) % 8]] };
-        rows.into_iter().for_each(|rows| product.agrees(Role::Prompt, rows, 1.0, &mut random));
+        rows.into_iter().for_each(|rows| product.agrees(Phase::Prefill, rows, 1.0, &mut random));
     });
 }
 
@@ -294,11 +294,11 @@ fn output_rows_are_counted_by_the_steps_outputs() {
     output_rows(device().default_plan());
 }
 
-fn output_rows(plan: Plan) {
+fn output_rows(plan: KernelPlan) {
     let mut random = Random::new(54);
     for (rows, ending) in [(1, Ending::Store), (5, Ending::Add), (13, Ending::Store), (32, Ending::Bias)] {
         let product = Product::new(device(), plan, WeightFormat::Bf16, [307, 72], ending, &mut random);
-        Product { row_set: RowSet::Outputs, ..product }.agrees(Role::Round, rows, 1.0, &mut random);
+        Product { row_set: RowRange::Outputs, ..product }.agrees(Phase::Decode, rows, 1.0, &mut random);
     }
 }
 
@@ -311,8 +311,8 @@ fn plans_of_the_gpu_classes_agree_with_f64() {
             let (format, ending) = (FORMATS[(index + turn) % 3], ENDINGS[turn % 3]);
             let product = Product::new(device(), plan, format, [257, depth], ending, &mut random);
             let rows = if sweep() { row_counts() } else { vec![[1, 2, 13, 5, 32][turn]] };
-            rows.into_iter().for_each(|rows| product.agrees(Role::Round, rows, 1.0, &mut random));
-            product.agrees(Role::Prompt, 33, 1.0, &mut random);
+            rows.into_iter().for_each(|rows| product.agrees(Phase::Decode, rows, 1.0, &mut random));
+            product.agrees(Phase::Prefill, 33, 1.0, &mut random);
         }
     }
 }
@@ -322,10 +322,10 @@ fn tiny_large_and_equal_values_agree_with_f64() {
     tiny_large_and_equal_values(device().default_plan());
 }
 
-fn tiny_large_and_equal_values(plan: Plan) {
+fn tiny_large_and_equal_values(plan: KernelPlan) {
     let mut random = Random::new(56);
     let (shape, rows) = ([33, 136], 3);
-    for role in [Role::Round, Role::Prompt] {
+    for role in [Phase::Decode, Phase::Prefill] {
         for ending in ENDINGS {
             for (format, weight, magnitude) in [
                 (WeightFormat::Bf16, 1e-15, 1e-25),
@@ -357,12 +357,14 @@ fn gate_and_up_agree_with_f64() {
     gate_and_up([device().default_plan()].into_iter().chain(GPU_PLANS));
 }
 
-fn gate_and_up(plans: impl IntoIterator<Item = Plan>) {
+fn gate_and_up(plans: impl IntoIterator<Item = KernelPlan>) {
     let mut random = Random::new(61);
     for (turn, (plan, outputs)) in plans.into_iter().zip([65, 136, 31, 257]).enumerate() {
         for (format, depth) in FORMATS.into_iter().zip([72, 136, 8]) {
             let product = GateUp::new(plan, format, [outputs, depth], &mut random);
-            for (role, rows) in [(Role::Round, 1), (Role::Round, 2 + turn), (Role::Round, 32), (Role::Prompt, 33)] {
+            for (role, rows) in
+                [(Phase::Decode, 1), (Phase::Decode, 2 + turn), (Phase::Decode, 32), (Phase::Prefill, 33)]
+            {
                 product.agrees(role, rows, &mut random);
             }
         }
@@ -375,12 +377,12 @@ fn half_precision_subnormals_count() {
     half_precision_subnormals(device().default_plan());
 }
 
-fn half_precision_subnormals(plan: Plan) {
+fn half_precision_subnormals(plan: KernelPlan) {
     let mut random = Random::new(57);
     let values: Vec<f32> = (1..=16 * 40).map(|bits| half::f16::from_bits(bits).to_f32()).collect();
     let product = Product::of(device(), plan, WeightFormat::F16, [16, 40], Ending::Store, values, vec![]);
-    product.agrees(Role::Round, 2, 1.0, &mut random);
-    product.agrees(Role::Prompt, 2, 1.0, &mut random);
+    product.agrees(Phase::Decode, 2, 1.0, &mut random);
+    product.agrees(Phase::Prefill, 2, 1.0, &mut random);
 }
 
 #[test]
@@ -388,7 +390,7 @@ fn a_matrix_in_parts_gives_the_same_bits() {
     a_matrix_in_parts(device().default_plan());
 }
 
-fn a_matrix_in_parts(plan: Plan) {
+fn a_matrix_in_parts(plan: KernelPlan) {
     let limited = device_with_binding_limit(50_000);
     let shape = [257, 136];
     for (format, ending) in FORMATS.into_iter().zip(ENDINGS) {
@@ -396,7 +398,7 @@ fn a_matrix_in_parts(plan: Plan) {
         let (parts, whole) = (product(&limited), product(device()));
         assert!(parts.matrix.bytes() > limited.largest_binding(), "in parts");
         let mut random = Random::new(59);
-        for (role, rows) in [(Role::Round, 2), (Role::Round, 13), (Role::Prompt, 33)] {
+        for (role, rows) in [(Phase::Decode, 2), (Phase::Decode, 13), (Phase::Prefill, 33)] {
             let (x, residual) = (random.normals(rows * shape[1], 1.0), random.normals(rows * shape[0], 1.0));
             parts.agrees_for(role, &x, &residual, "in parts");
             same_bits("in parts", &parts.run(role, &x, &residual), &whole.run(role, &x, &residual));
@@ -416,12 +418,12 @@ fn a_matrix_whose_smallest_part_is_too_large_is_refused() {
 /// A grid holds 65,535 workgroups in x; more are folded into y. One lane makes that many of a small matrix.
 #[test]
 fn more_workgroups_than_a_grid_is_wide() {
-    let plan = Plan { lanes: 1, ..device().default_plan() };
+    let plan = KernelPlan { lanes: 1, ..device().default_plan() };
     let mut random = Random::new(60);
     let shape = [4 * 65_535 + 9, 8];
     let product = Product::new(device(), plan, WeightFormat::Bf16, shape, Ending::Store, &mut random);
-    product.agrees(Role::Round, 2, 1.0, &mut random);
-    product.agrees(Role::Prompt, 2, 1.0, &mut random);
+    product.agrees(Phase::Decode, 2, 1.0, &mut random);
+    product.agrees(Phase::Prefill, 2, 1.0, &mut random);
 }
 
 #[test]
@@ -435,18 +437,18 @@ fn cooperative_products_agree_with_f64() {
     half_precision_subnormals(plan);
     a_matrix_in_parts(plan);
     rows_of_unlike_magnitudes(plan);
-    gate_and_up([8, 32].map(|lanes| Plan { lanes, ..plan }));
+    gate_and_up([8, 32].map(|lanes| KernelPlan { lanes, ..plan }));
     // Weights interleaved as on a GPU.
     let mut random = Random::new(61);
     for (format, ending) in FORMATS.into_iter().zip(ENDINGS) {
-        let product = Product::new(device(), Plan { lanes: 32, ..plan }, format, [257, 136], ending, &mut random);
-        product.agrees(Role::Round, 13, 1.0, &mut random);
-        product.agrees(Role::Prompt, 33, 1.0, &mut random);
+        let product = Product::new(device(), KernelPlan { lanes: 32, ..plan }, format, [257, 136], ending, &mut random);
+        product.agrees(Phase::Decode, 13, 1.0, &mut random);
+        product.agrees(Phase::Prefill, 33, 1.0, &mut random);
     }
 }
 
 /// Rows of weights, and rows of x in turn, that differ by a factor of 10^30: each has a scale of its own.
-fn rows_of_unlike_magnitudes(plan: Plan) {
+fn rows_of_unlike_magnitudes(plan: KernelPlan) {
     let mut random = Random::new(62);
     let (outputs, depth, rows) = (33, 136, 9);
     let factor = |row: usize| [1e-15f32, 1.0, 1e15][row % 3];
@@ -464,15 +466,15 @@ fn rows_of_unlike_magnitudes(plan: Plan) {
             x.iter_mut().for_each(|value| *value *= factor(row + 1));
         }
         let residual = random.normals(rows * outputs, 1.0);
-        product.agrees_for(Role::Round, &x, &residual, "rows of unlike magnitudes");
-        product.agrees_for(Role::Prompt, &x, &residual, "rows of unlike magnitudes");
+        product.agrees_for(Phase::Decode, &x, &residual, "rows of unlike magnitudes");
+        product.agrees_for(Phase::Prefill, &x, &residual, "rows of unlike magnitudes");
     }
 }
 
 #[test]
 fn a_kept_residual_gives_the_bits_of_one_that_is_added_to() {
     let mut random = Random::new(57);
-    for (format, role, rows) in [(WeightFormat::Bf16, Role::Round, 5), (WeightFormat::F32, Role::Prompt, 70)] {
+    for (format, role, rows) in [(WeightFormat::Bf16, Phase::Decode, 5), (WeightFormat::F32, Phase::Prefill, 70)] {
         let [outputs, depth] = [65, 136];
         let plan = device().default_plan();
         let product = Product::new(device(), plan, format, [outputs, depth], Ending::Add, &mut random);
@@ -481,8 +483,8 @@ fn a_kept_residual_gives_the_bits_of_one_that_is_added_to() {
         let step = step(device(), Step { rows: rows as u32, ..Step::default() });
         let (x, residual) = (input(device(), depth, &x), input(device(), outputs, &before));
         let y = output(device(), rows, outputs);
-        let finish = Finish::Residual(&residual);
-        let op = Matmul::new(device(), &plan, &step, &product.matrix, [&x, &y], finish, RowSet::All);
+        let finish = Epilogue::Residual(&residual);
+        let op = Matmul::new(device(), &plan, &step, &product.matrix, [&x, &y], finish, RowRange::All);
         let op = op.expect("shapes that fit");
         submit(device(), |pass| op.encode(pass, role, rows).expect("a kernel that compiles"));
         same_bits(&format!("{format:?}, {role:?}"), &read(device(), "matmul", &y, rows), &added);

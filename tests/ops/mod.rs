@@ -23,7 +23,7 @@ pub mod truncation;
 
 use pard_engine::Result;
 use pard_engine::gpu::{Buffer, Device, Pass};
-use pard_engine::ops::{MOST_ROWS, Step, Tensor};
+use pard_engine::ops::{MAX_ROWS, Step, Tensor};
 
 use crate::comparison::check;
 use crate::oracle::Expected;
@@ -36,7 +36,7 @@ pub const POISON: u32 = u32::MAX;
 const BEYOND: u32 = 0x7fc0_0bad;
 
 /// Row counts of the usual set: those that K of 1, 2, 4 and 8 lead to, and the ends.
-pub const ROW_COUNTS: [usize; 8] = [1, 2, 3, 5, 8, 13, 17, MOST_ROWS];
+pub const ROW_COUNTS: [usize; 8] = [1, 2, 3, 5, 8, 13, 17, MAX_ROWS];
 
 /// Weight rows: around a lane group, around several, and odd.
 pub const OUTPUTS: [usize; 8] = [1, 3, 31, 33, 64, 65, 257, 1000];
@@ -46,7 +46,7 @@ pub const WIDTHS: [usize; 7] = [8, 24, 40, 72, 136, 576, 1000];
 
 /// 1..=32 in a sweep, else the usual ones.
 pub fn row_counts() -> Vec<usize> {
-    if sweep() { (1..=MOST_ROWS).collect() } else { ROW_COUNTS.to_vec() }
+    if sweep() { (1..=MAX_ROWS).collect() } else { ROW_COUNTS.to_vec() }
 }
 
 /// Fills `buffer` with NaN.
@@ -84,7 +84,7 @@ pub fn output(device: &Device, rows: usize, width: usize) -> Tensor {
 
 /// For `rows` rows, or as many as ops ask for, and one that nobody may touch.
 fn room(device: &Device, rows: usize, width: usize) -> Tensor {
-    Tensor::new(device, "rows", rows.max(MOST_ROWS) + 1, width).expect("a small tensor")
+    Tensor::new(device, "rows", rows.max(MAX_ROWS) + 1, width).expect("a small tensor")
 }
 
 /// The first `rows` rows, after checking that nothing was written beyond them.

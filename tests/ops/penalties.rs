@@ -1,7 +1,7 @@
 //! `penalties` and `token_counts` on the device.
 
 use pard_engine::gpu::Buffer;
-use pard_engine::ops::{BANNED, MOST_ROWS, Penalties, PenaltyTerms, Session, Step, TokenCounts};
+use pard_engine::ops::{BANNED, MAX_ROWS, Penalties, PenaltyTerms, Session, Step, TokenCounts};
 
 use super::{compare, input, output, read, step, submit, words};
 use crate::oracle::penalties::{Terms, penalties};
@@ -70,8 +70,8 @@ fn every_row_counts_what_stands_before_it() {
             let proposals = words(device, 32, &text.proposals);
             let biases: Vec<f32> = (0..room as u32).map(|id| bias_of(id).unwrap_or(BANNED)).collect();
             let bias = Buffer::with_values(device, "bias", &biases).expect("a small buffer");
-            let logits = random.normals(MOST_ROWS * vocab, 3.0);
-            let (on_device, adjusted) = (input(device, vocab, &logits), output(device, MOST_ROWS, vocab));
+            let logits = random.normals(MAX_ROWS * vocab, 3.0);
+            let (on_device, adjusted) = (input(device, vocab, &logits), output(device, MAX_ROWS, vocab));
             let Terms { repetition, presence, frequency } = terms;
             let operands = PenaltyTerms {
                 session: &session,

@@ -1,7 +1,7 @@
 //! `quantise_rows` on the device.
 
 use pard_engine::gpu::{Device, Pass};
-use pard_engine::ops::{MOST_ROWS, QuantiseRows, RmsNorm, RowSet, Step, Tensor};
+use pard_engine::ops::{MAX_ROWS, QuantiseRows, RmsNorm, RowRange, Step, Tensor};
 
 use super::{input, output, poison, read, submit, vector};
 use crate::oracle::quantise_rows::{Rest, error, largest, unpack};
@@ -21,8 +21,8 @@ fn written(device: &Device, x: &Tensor, planes: u32, rows: usize, encode: impl F
     submit(device, encode);
     let block = 4 * (2 * planes as usize + 1);
     let blocks = x.width.div_ceil(64) * 2;
-    let words: Vec<u32> = buffer.read(device, 0, blocks * MOST_ROWS * block).expect("words");
-    let of_row = |row: usize| words.chunks(block).skip(row).step_by(MOST_ROWS).flatten().copied().collect();
+    let words: Vec<u32> = buffer.read(device, 0, blocks * MAX_ROWS * block).expect("words");
+    let of_row = |row: usize| words.chunks(block).skip(row).step_by(MAX_ROWS).flatten().copied().collect();
     (0..rows).map(of_row).collect()
 }
 
@@ -47,7 +47,7 @@ fn rows(random: &mut Random, rows: usize, width: usize) -> Vec<f32> {
 fn values_are_within_the_bound_and_sums_are_theirs() {
     let mut random = Random::new(161);
     for (planes, width) in [(2, 32), (1, 32), (2, 96), (1, 576), (2, 576), (2, 4096)] {
-        for count in [1, 5, MOST_ROWS] {
+        for count in [1, 5, MAX_ROWS] {
             let values = rows(&mut random, count, width);
             let x = input(device(), width, &values);
             let mut worst = 0.0f64;
@@ -85,7 +85,7 @@ fn a_normalisation_writes_the_integers_of_its_rows() {
         for first_output in [None, Some(3)] {
             // More rows than there is room for as integers, as prompts have.
             let (count, outputs) = (70, 70 - first_output.unwrap_or(0));
-            let row_set = if first_output.is_some() { RowSet::Outputs } else { RowSet::All };
+            let row_set = if first_output.is_some() { RowRange::Outputs } else { RowRange::All };
             let first = first_output.unwrap_or(0) as u32;
             let step = Step { rows: count, first_output: first, outputs: outputs as u32, ..Step::default() };
             let step = super::step(device(), step);
@@ -96,14 +96,14 @@ fn a_normalisation_writes_the_integers_of_its_rows() {
             submit(device(), |pass| op.encode(pass, outputs));
             let op = RmsNorm::quantising(device(), &step, [&x, &y], &gain, 1e-5, row_set, Some(planes));
             let op = op.expect("shapes that fit");
-            let found = written(device(), &y, planes, MOST_ROWS, |pass| op.encode(pass, outputs));
+            let found = written(device(), &y, planes, MAX_ROWS, |pass| op.encode(pass, outputs));
             let context = format!("{planes} bytes, width {width}, from {first_output:?}");
             assert_eq!(
                 read(device(), "rms_norm", &y, outputs),
                 read(device(), "rms_norm", &plain, outputs),
                 "{context}"
             );
-            assert_eq!(found, run(device(), &plain, planes, MOST_ROWS), "{context}");
+            assert_eq!(found, run(device(), &plain, planes, MAX_ROWS), "{context}");
         }
     }
 }

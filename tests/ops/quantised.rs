@@ -3,8 +3,8 @@
 
 use std::ops::Range;
 
-use pard_engine::gpu::{Device, Plan};
-use pard_engine::ops::{Embedding, Finish, Matmul, Matrix, Role, RowSet, Section, Source, Step, WeightFormat};
+use pard_engine::gpu::{Device, KernelPlan};
+use pard_engine::ops::{Embedding, Epilogue, Matmul, Matrix, Phase, RowRange, Section, Source, Step, WeightFormat};
 
 use super::matmul::{GPU_PLANS, widen as widen_bounds};
 use super::{compare, input, output, read, same_bits, step, submit};
@@ -24,7 +24,7 @@ pub struct Blocks {
     pub format: WeightFormat,
     pub columns: usize,
     bytes: Vec<u8>,
-    /// What they stand for.
+    /// The values that the blocks represent.
     pub values: Vec<f32>,
 }
 
@@ -67,12 +67,12 @@ impl Blocks {
         out.copy_from_slice(&self.bytes[rows.start * width..rows.end * width]);
     }
 
-    pub fn upload(&self, device: &Device, plan: &Plan) -> Matrix {
+    pub fn upload(&self, device: &Device, plan: &KernelPlan) -> Matrix {
         stacked(device, plan, &[self])
     }
 
     /// As gates and ups.
-    pub fn upload_pair(&self, device: &Device, plan: &Plan) -> Matrix {
+    pub fn upload_pair(&self, device: &Device, plan: &KernelPlan) -> Matrix {
         let shape = [self.rows() / 2, self.columns];
         let read = |rows: Range<usize>, out: &mut [u8]| {
             self.read(rows, out);
@@ -83,7 +83,7 @@ impl Blocks {
 }
 
 /// One matrix of all of `blocks`, one below the other.
-fn stacked(device: &Device, plan: &Plan, blocks: &[&Blocks]) -> Matrix {
+fn stacked(device: &Device, plan: &KernelPlan, blocks: &[&Blocks]) -> Matrix {
     let readers: Vec<_> = blocks
         .iter()
         .map(|blocks| {
@@ -103,23 +103,30 @@ fn stacked(device: &Device, plan: &Plan, blocks: &[&Blocks]) -> Matrix {
 }
 
 /// The product of `x`, `[rows, columns]`, by the kernel of `role`.
-pub fn product(device: &Device, plan: &Plan, matrix: &Matrix, finish: Finish, role: Role, x: &[f32]) -> Vec<f32> {
+pub fn product(
+    device: &Device,
+    plan: &KernelPlan,
+    matrix: &Matrix,
+    finish: Epilogue,
+    role: Phase,
+    x: &[f32],
+) -> Vec<f32> {
     let rows = x.len() / matrix.columns();
     let (x, y) = (input(device, matrix.columns(), x), output(device, rows, matrix.outputs()));
     let step = step(device, Step { rows: rows as u32, ..Step::default() });
-    let op = Matmul::new(device, plan, &step, matrix, [&x, &y], finish, RowSet::All).expect("shapes that fit");
+    let op = Matmul::new(device, plan, &step, matrix, [&x, &y], finish, RowRange::All).expect("shapes that fit");
     submit(device, |pass| op.encode(pass, role, rows).expect("a kernel that compiles"));
     read(device, "matmul", &y, rows)
 }
 
 /// Compares a product with the oracle.
-fn agrees(plan: &Plan, matrix: &Matrix, values: &[f32], role: Role, rows: usize, random: &mut Random) {
+fn agrees(plan: &KernelPlan, matrix: &Matrix, values: &[f32], role: Phase, rows: usize, random: &mut Random) {
     let x = random.normals(rows * matrix.columns(), 1.0);
     let mut expected = matmul(&x, values, matrix.columns(), None, None);
     widen_bounds(plan, &mut expected.bound);
     let shape = [matrix.outputs(), matrix.columns()];
     let context = format!("{role:?}, {rows} rows, {shape:?}, {:?}, {plan}", matrix.formats());
-    let actual = product(device(), plan, matrix, Finish::Store, role, &x);
+    let actual = product(device(), plan, matrix, Epilogue::Store, role, &x);
     compare(device(), "matmul", &context, &actual, &expected);
 }
 
@@ -128,7 +135,7 @@ fn widths(format: WeightFormat) -> [usize; 3] {
     if format.block_len() == 256 { [256, 768, 512] } else { [32, 96, 576] }
 }
 
-fn products_over_odd_shapes(plans: &[Plan]) {
+fn products_over_odd_shapes(plans: &[KernelPlan]) {
     let mut random = Random::new(141);
     for (index, format) in quantised().enumerate() {
         for (turn, columns) in widths(format).into_iter().enumerate() {
@@ -139,7 +146,7 @@ fn products_over_odd_shapes(plans: &[Plan]) {
                 let outputs = [1, 33, 257][(index + turn + at) % 3];
                 let blocks = Blocks::new(format, outputs, columns, &mut random);
                 let matrix = blocks.upload(device(), plan);
-                for (role, rows) in [(Role::Round, 1), (Role::Round, [2, 5, 13, 32][turn]), (Role::Prompt, 33)] {
+                for (role, rows) in [(Phase::Decode, 1), (Phase::Decode, [2, 5, 13, 32][turn]), (Phase::Prefill, 33)] {
                     agrees(plan, &matrix, &blocks.values, role, rows, &mut random);
                 }
             }
@@ -165,14 +172,14 @@ fn rows_of_several_formats_are_one_matrix() {
     rows_of_several_formats(device().default_plan());
 }
 
-fn rows_of_several_formats(plan: Plan) {
+fn rows_of_several_formats(plan: KernelPlan) {
     let mut random = Random::new(142);
     let blocks = [(WeightFormat::Q4K, 96), (WeightFormat::Q6K, 33), (WeightFormat::Q8_0, 7)]
         .map(|(format, rows)| Blocks::new(format, rows, 256, &mut random));
     let matrix = stacked(device(), &plan, &blocks.each_ref());
     assert_eq!(matrix.formats(), [WeightFormat::Q4K, WeightFormat::Q6K, WeightFormat::Q8_0]);
     let values = blocks.each_ref().map(|blocks| blocks.values.as_slice()).concat();
-    for (role, rows) in [(Role::Round, 1), (Role::Round, 13), (Role::Prompt, 33)] {
+    for (role, rows) in [(Phase::Decode, 1), (Phase::Decode, 13), (Phase::Prefill, 33)] {
         agrees(&plan, &matrix, &values, role, rows, &mut random);
     }
 }
@@ -186,10 +193,10 @@ fn quantised_matrices_in_parts_give_the_same_bits() {
         let blocks = Blocks::new(format, 321, 256, &mut random);
         let (parts, whole) = (blocks.upload(&limited, &plan), blocks.upload(device(), &plan));
         assert!(parts.bytes() > limited.largest_binding(), "{format:?}: in parts");
-        for (role, rows) in [(Role::Round, 3), (Role::Prompt, 33)] {
+        for (role, rows) in [(Phase::Decode, 3), (Phase::Prefill, 33)] {
             let x = random.normals(rows * 256, 1.0);
             let [one, other] = [(&limited, &parts), (device(), &whole)]
-                .map(|(device, matrix)| product(device, &plan, matrix, Finish::Store, role, &x));
+                .map(|(device, matrix)| product(device, &plan, matrix, Epilogue::Store, role, &x));
             same_bits(&format!("{format:?} in parts"), &one, &other);
         }
     }

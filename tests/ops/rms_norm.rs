@@ -1,7 +1,7 @@
 //! `rms_norm` on the device.
 
 use pard_engine::gpu::Device;
-use pard_engine::ops::{RmsNorm, RowSet, Step};
+use pard_engine::ops::{RmsNorm, RowRange, Step};
 
 use super::{compare, input, output, read, row_counts, step, submit, vector};
 use crate::oracle::rms_norm::rms_norm;
@@ -14,7 +14,7 @@ const WIDTHS: [usize; 11] = [4, 8, 24, 40, 72, 136, 252, 256, 260, 576, 1000];
 pub fn run(device: &Device, x: &[f32], gain: &[f32], epsilon: f32, first_output: Option<usize>) -> Vec<f32> {
     let (width, rows) = (gain.len(), x.len() / gain.len());
     let outputs = rows - first_output.unwrap_or(0);
-    let row_set = if first_output.is_some() { RowSet::Outputs } else { RowSet::All };
+    let row_set = if first_output.is_some() { RowRange::Outputs } else { RowRange::All };
     let step = step(
         device,
         Step {

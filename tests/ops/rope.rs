@@ -1,6 +1,6 @@
 //! `rope` on the device: q, and k and v as the cache holds them afterwards.
 
-use pard_engine::gpu::{Buffer, CacheFormat, Device, Plan};
+use pard_engine::gpu::{Buffer, CacheFormat, Device, KernelPlan};
 use pard_engine::ops::{AttentionShape, BatchRow, KvCache, Rope, RopeGains, Rows, Step};
 
 use super::{POISON, compare, input, output, poison, read, row_counts, step, submit, vector};
@@ -24,7 +24,7 @@ const SHAPES: [AttentionShape; 8] = [
     AttentionShape { heads: 2, kv_heads: 1, head_dim: 256 },
 ];
 
-/// What one run leaves: rows of q, and the whole of the caches, NaN where nothing was written.
+/// Output of one run: rows of q, and the whole of the caches, NaN where nothing was written.
 pub struct Rotated {
     pub query: Vec<f32>,
     /// `[kv_heads, capacity, head_dim]`.
@@ -56,7 +56,7 @@ impl Angles {
 /// The kernel's results for `qkv` at positions `start..`.
 pub fn run(
     device: &Device,
-    plan: &Plan,
+    plan: &KernelPlan,
     shape: AttentionShape,
     angles: &Angles,
     qkv: &[f32],

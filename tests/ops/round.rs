@@ -1,9 +1,9 @@
 //! `inputs` and `accept` on the device: by hand, and round by round beside the toy decoders. There the device says which
 //! ids lie where, toy models on the host choose, and text, lengths and caches must be those of the rule.
 
-use pard_engine::decoding::MOST_DRAFTS;
+use pard_engine::decoding::MAX_DRAFTS;
 use pard_engine::gpu::{Buffer, Device};
-use pard_engine::ops::{Accept, Inputs, RoundBuffers, RoundParams, Session, Step, Whose};
+use pard_engine::ops::{Accept, BuildInputs, ModelRole, RoundBuffers, RoundParams, Session, Step};
 
 use super::{POISON, poison, submit, words};
 use crate::oracle::accept::accept;
@@ -38,9 +38,9 @@ impl State {
             device,
             session: Buffer::with_values(device, "session", &[session]).expect("a small buffer"),
             tokens: words(device, TOKENS, tokens),
-            proposals: words(device, 2 * MOST_DRAFTS, &[]),
-            choices: words(device, 2 * MOST_DRAFTS, &[]),
-            record: words(device, 2 + MOST_DRAFTS, &[]),
+            proposals: words(device, 2 * MAX_DRAFTS, &[]),
+            choices: words(device, 2 * MAX_DRAFTS, &[]),
+            record: words(device, 2 + MAX_DRAFTS, &[]),
             step: Buffer::shared::<Step>(device, "step").expect("a small buffer"),
             ids: words(device, IDS, &[]),
         }
@@ -52,10 +52,10 @@ impl State {
     }
 
     /// Runs `inputs`; returns the step and the ids of its rows.
-    fn inputs(&self, whose: Whose, params: RoundParams) -> (Step, Vec<u32>) {
+    fn inputs(&self, whose: ModelRole, params: RoundParams) -> (Step, Vec<u32>) {
         poison(self.device, &self.step);
         poison(self.device, &self.ids);
-        let op = Inputs::new(self.device, whose, params, self.buffers(), &self.step, &self.ids).expect("buffers");
+        let op = BuildInputs::new(self.device, whose, params, self.buffers(), &self.step, &self.ids).expect("buffers");
         submit(self.device, |pass| op.encode(pass));
         let step = self.step.read::<Step>(self.device, 0, 1).expect("reading back")[0];
         let mut ids: Vec<u32> = self.ids.read(self.device, 0, IDS).expect("reading back");
@@ -69,7 +69,7 @@ impl State {
         poison(self.device, &self.record);
         let op = Accept::new(self.device, params, self.buffers()).expect("buffers");
         submit(self.device, |pass| op.encode(pass));
-        let record: Vec<u32> = self.record.read(self.device, 0, 2 + MOST_DRAFTS).expect("reading back");
+        let record: Vec<u32> = self.record.read(self.device, 0, 2 + MAX_DRAFTS).expect("reading back");
         let (reported, beyond) = record[1..].split_at(record[0] as usize);
         assert!(beyond.iter().all(|&token| token == POISON), "more than is reported: {record:?}");
         reported.to_vec()
@@ -108,26 +108,26 @@ fn inputs_by_hand() {
     };
 
     // A parallel draft: the two tokens it has not seen, then masks for d2 and d3; the last token's row gives d1.
-    let parallel = state.inputs(Whose::Draft, params(3, true, 0, 4));
+    let parallel = state.inputs(ModelRole::Draft, params(3, true, 0, 4));
     assert_eq!(parallel, (step(2, 4, 1, 3, 0), vec![52, 53, MASK, MASK]));
     // A surplus row reads one more mask.
-    let surplus = state.inputs(Whose::Draft, params(3, true, 0, 5));
+    let surplus = state.inputs(ModelRole::Draft, params(3, true, 0, 5));
     assert_eq!(surplus, (step(2, 5, 1, 3, 0), vec![52, 53, MASK, MASK, MASK]));
     // An autoregressive draft: what it has not seen gives d1; d1 gives d2, and d2 gives d3.
-    assert_eq!(state.inputs(Whose::Draft, params(3, false, 0, 2)), (step(2, 2, 1, 1, 0), vec![52, 53]));
-    assert_eq!(state.inputs(Whose::Draft, params(3, false, 1, 1)), (step(4, 1, 0, 1, 1), vec![60]));
-    assert_eq!(state.inputs(Whose::Draft, params(3, false, 2, 1)), (step(5, 1, 0, 1, 2), vec![61]));
+    assert_eq!(state.inputs(ModelRole::Draft, params(3, false, 0, 2)), (step(2, 2, 1, 1, 0), vec![52, 53]));
+    assert_eq!(state.inputs(ModelRole::Draft, params(3, false, 1, 1)), (step(4, 1, 0, 1, 1), vec![60]));
+    assert_eq!(state.inputs(ModelRole::Draft, params(3, false, 2, 1)), (step(5, 1, 0, 1, 2), vec![61]));
     // The target: the newest token and all proposals.
-    assert_eq!(state.inputs(Whose::Target, params(3, true, 0, 4)), (step(3, 4, 0, 4, 0), vec![53, 60, 61, 62]));
-    assert_eq!(state.inputs(Whose::Target, params(3, false, 0, 4)), (step(3, 4, 0, 4, 0), vec![53, 60, 61, 62]));
+    assert_eq!(state.inputs(ModelRole::Target, params(3, true, 0, 4)), (step(3, 4, 0, 4, 0), vec![53, 60, 61, 62]));
+    assert_eq!(state.inputs(ModelRole::Target, params(3, false, 0, 4)), (step(3, 4, 0, 4, 0), vec![53, 60, 61, 62]));
     // No draft: one row.
-    assert_eq!(state.inputs(Whose::Target, params(0, false, 0, 1)), (step(3, 1, 0, 1, 0), vec![53]));
+    assert_eq!(state.inputs(ModelRole::Target, params(0, false, 0, 1)), (step(3, 1, 0, 1, 0), vec![53]));
 }
 
 #[test]
 fn accept_commits_what_the_oracle_accepts() {
     let mut random = Random::new(71);
-    for drafts in 0..=MOST_DRAFTS {
+    for drafts in 0..=MAX_DRAFTS {
         for agreeing in 0..=drafts {
             for parallel in [false, true] {
                 let proposals: Vec<Token> = random.indices(drafts, 1000);
@@ -213,11 +213,11 @@ fn follows(method: Option<Method>, quality: Quality, drafts: usize, seed: u64, s
             }
         };
         for (index, rows) in passes {
-            let (at, proposed) = draft.forward(state.inputs(Whose::Draft, params(drafts, parallel, index, rows)));
+            let (at, proposed) = draft.forward(state.inputs(ModelRole::Draft, params(drafts, parallel, index, rows)));
             state.proposals.write(device(), at, &proposed);
         }
         let rows = (session.tokens - session.target_rows) as usize + drafts + surplus;
-        let (at, chosen) = target.forward(state.inputs(Whose::Target, params(drafts, parallel, 0, rows)));
+        let (at, chosen) = target.forward(state.inputs(ModelRole::Target, params(drafts, parallel, 0, rows)));
         state.choices.write(device(), at, &chosen);
         let kept = state.accept(params(drafts, parallel, 0, 0));
 
@@ -239,7 +239,7 @@ fn rounds_follow_the_rule_for_every_draft_length() {
         follows(None, Quality::Perfect, 0, seed, 0);
         for method in [Method::Vsd, Method::Pard] {
             for (index, quality) in QUALITIES.into_iter().enumerate() {
-                for drafts in 1..=MOST_DRAFTS {
+                for drafts in 1..=MAX_DRAFTS {
                     if sweep() || (index + drafts) % 2 == seed as usize {
                         follows(Some(method), quality, drafts, seed, 0);
                     }

@@ -2,7 +2,7 @@
 //! is that of the position before, or nothing.
 
 use pard_engine::gpu::{Buffer, Device};
-use pard_engine::ops::{BatchRow, Recall, Remember, Rows, Session, States, Step};
+use pard_engine::ops::{BatchRow, HiddenStates, LoadHidden, Rows, Session, Step, StoreHidden};
 
 use super::{compare, input, output, read, step, submit};
 use crate::oracle::Expected;
@@ -24,12 +24,12 @@ fn a_row_reads_what_was_kept_of_the_position_before() {
     for (width, parts) in [(4, 1), (24, 3), (136, 1), (576, 4), (1000, 2)] {
         for (first, rows) in [(0, 1), (0, 32), (7, 5), (33, 17)] {
             let positions = 64;
-            let states = States::new(device(), positions, parts, width).expect("room");
+            let states = HiddenStates::new(device(), positions, parts, width).expect("room");
             let at = step(device(), Step { start: first as u32, rows: rows as u32, ..Step::default() });
             let mut kept = vec![Expected::default(); rows];
             for part in 0..parts {
                 let x = random.normals(rows * width, 10f32.powi(2 * part as i32 - 2));
-                let op = Remember::new(device(), &at, 0, &input(device(), width, &x), EPSILON, &states, part);
+                let op = StoreHidden::new(device(), &at, 0, &input(device(), width, &x), EPSILON, &states, part);
                 submit(device(), |pass| op.expect("shapes that fit").encode(pass, rows));
                 for (row, kept) in x.chunks(width).zip(&mut kept) {
                     let expected = remember(row, width, EPSILON);
@@ -40,7 +40,8 @@ fn a_row_reads_what_was_kept_of_the_position_before() {
             // The target has read all of them but the last two, and the draft reads one more.
             let known = (first + rows).saturating_sub(2);
             let y = output(device(), rows + 1, parts * width);
-            let op = Recall::new(device(), &at, 0, &session(device(), known), &states, &y).expect("shapes that fit");
+            let op =
+                LoadHidden::new(device(), &at, 0, &session(device(), known), &states, &y).expect("shapes that fit");
             submit(device(), |pass| op.encode(pass, rows + 1));
             let actual = read(device(), "recall", &y, rows + 1);
             for (row, actual) in actual.chunks(parts * width).enumerate() {
@@ -49,7 +50,7 @@ fn a_row_reads_what_was_kept_of_the_position_before() {
                 if row > 0 && position <= known {
                     compare(device(), "recall", &context, actual, &kept[row - 1]);
                 } else {
-                    // Of what lies before the first row nothing was kept.
+                    // No states were kept of tokens before the first row.
                     assert!(actual.iter().all(|&value| value == 0.0), "{context}");
                 }
             }
@@ -73,13 +74,14 @@ fn rows_of_other_sequences_are_passed_over() {
     let x_rows = input(device(), width, &x);
     let y = output(device(), 6, width);
     // A position past the room is nobody's.
-    let small = States::new(device(), 4, 1, width).expect("room");
-    let op = Remember::new(device(), rows, 1, &x_rows, EPSILON, &small, 0).expect("shapes that fit");
+    let small = HiddenStates::new(device(), 4, 1, width).expect("room");
+    let op = StoreHidden::new(device(), rows, 1, &x_rows, EPSILON, &small, 0).expect("shapes that fit");
     submit(device(), |pass| op.encode(pass, 6));
     for slot in [0, 1] {
-        let states = States::new(device(), positions, 1, width).expect("room");
-        let keep = Remember::new(device(), rows, slot, &x_rows, EPSILON, &states, 0).expect("shapes that fit");
-        let recall = Recall::new(device(), rows, slot, &session(device(), 16), &states, &y).expect("shapes that fit");
+        let states = HiddenStates::new(device(), positions, 1, width).expect("room");
+        let keep = StoreHidden::new(device(), rows, slot, &x_rows, EPSILON, &states, 0).expect("shapes that fit");
+        let recall =
+            LoadHidden::new(device(), rows, slot, &session(device(), 16), &states, &y).expect("shapes that fit");
         submit(device(), |pass| {
             keep.encode(pass, 6);
             recall.encode(pass, 6);
@@ -94,7 +96,7 @@ fn rows_of_other_sequences_are_passed_over() {
                 let expected = remember(&x[before * width..][..width], width, EPSILON);
                 compare(device(), "recall", &format!("row {row}"), actual, &expected);
             }
-            // Nobody's reads it.
+            // No operation reads this row's slot.
             (None, 2) => assert!(actual.iter().all(|value| value.is_nan()), "row {row}"),
             (None, _) => assert!(actual.iter().all(|&value| value == 0.0), "row {row}"),
         }

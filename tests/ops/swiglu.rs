@@ -1,7 +1,7 @@
-//! `finish/swiglu` by itself: products whose weights pick one value each, so that gates and ups are exactly those given.
+//! `epilogue/swiglu` by itself: products whose weights pick one value each, so that gates and ups are exactly those given.
 
 use pard_engine::gpu::Device;
-use pard_engine::ops::{Finish, MOST_ROWS, Matmul, Matrix, Role, RowSet, Step, WeightFormat};
+use pard_engine::ops::{Epilogue, MAX_ROWS, Matmul, Matrix, Phase, RowRange, Step, WeightFormat};
 
 use super::{compare, input, output, read, row_counts, step, submit};
 use crate::oracle::swiglu::swiglu;
@@ -24,8 +24,8 @@ pub fn run(device: &Device, width: usize, gate_up: &[f32]) -> Vec<f32> {
     let weights = Matrix::upload_pair(device, &plan, "weights", WeightFormat::Bf16, shape, &picking).expect("weights");
     let (x, y) = (input(device, 2 * width, gate_up), output(device, rows, width));
     let step = step(device, Step { rows: rows as u32, ..Step::default() });
-    let op = Matmul::new(device, &plan, &step, &weights, [&x, &y], Finish::Swiglu, RowSet::All).expect("shapes");
-    let role = if rows > MOST_ROWS { Role::Prompt } else { Role::Round };
+    let op = Matmul::new(device, &plan, &step, &weights, [&x, &y], Epilogue::Swiglu, RowRange::All).expect("shapes");
+    let role = if rows > MAX_ROWS { Phase::Prefill } else { Phase::Decode };
     submit(device, |pass| op.encode(pass, role, rows).expect("a kernel that compiles"));
     read(device, "swiglu", &y, rows)
 }

@@ -1,6 +1,6 @@
 //! `truncation` on the device.
 
-use pard_engine::ops::{MOST_ROWS, Truncation, TruncationTerms};
+use pard_engine::ops::{MAX_ROWS, Truncation, TruncationTerms};
 
 use super::{POISON, input, submit, words};
 use crate::oracle::truncation::{Terms, truncation};
@@ -43,7 +43,7 @@ fn agrees(context: &str, logits: &[f32], vocab: usize, limit: usize, terms: Term
     for (row, (logits, threshold)) in logits.chunks(vocab).zip(got).enumerate() {
         let (least, most) = truncation(&logits[..limit], terms);
         let within = f64::from(threshold) >= least && f64::from(threshold) <= most;
-        // Where all that is not banned is kept, it does not matter by how much.
+        // If every token that is not banned is kept, the exact threshold does not matter.
         let smallest = logits[..limit].iter().copied().filter(|&logit| logit > f32::MIN).fold(f32::MAX, f32::min);
         let all = threshold <= smallest && least <= f64::from(f32::MIN);
         assert!(
@@ -88,9 +88,9 @@ fn far_apart_and_equal_logits_have_thresholds_too() {
 #[test]
 fn a_rows_threshold_does_not_depend_on_the_rows_beside_it() {
     let (mut random, vocab) = (Random::new(92), 4099);
-    let logits = random.normals(MOST_ROWS * vocab, 3.0);
+    let logits = random.normals(MAX_ROWS * vocab, 3.0);
     for terms in [TERMS[1], TERMS[4], TERMS[8]] {
-        let together = run(&logits, vocab, vocab, terms, 0, MOST_ROWS);
+        let together = run(&logits, vocab, vocab, terms, 0, MAX_ROWS);
         for row in [0, 1, 13, 31] {
             assert_eq!(run(&logits, vocab, vocab, terms, row, 1), together[row..=row], "row {row}, {terms:?}");
         }

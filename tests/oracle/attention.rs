@@ -18,7 +18,7 @@ pub struct AttentionShape {
     pub positions: usize,
     /// The position of row 0: row r sees the keys `0..=start + r`.
     pub start: usize,
-    /// How many keys the kernel takes between two rescalings of its running sum; for the bound only, 1 allows any.
+    /// Number of keys that the kernel takes between two rescalings of its running sum; for the bound only, 1 allows any.
     pub key_tile: usize,
 }
 
@@ -51,7 +51,7 @@ pub fn windowed_attention<Q: Real, K: Real>(
         let end = start + row + 1;
         let first = window.map_or(0, |window| end.saturating_sub(window));
         let seen = end - first;
-        // Where the first key lies within a part of them is not said.
+        // The first key may lie anywhere within a tile.
         let rescalings = 2 * (seen.div_ceil(key_tile) + usize::from(first > 0));
         for head in 0..heads {
             let query = &q[(row * heads + head) * head_dim..][..head_dim];

@@ -1,6 +1,6 @@
-//! What every operation should give: f64, straight from the formula, no tiling, with a derived bound per element.
-//! Nothing here is shared with the engine but plain types. Each function is generic over f32 and f64 input: kernels are
-//! compared with the f32 values they were given, the whole forward pass is chained in f64 without rounding.
+//! Expected results of every operation: f64, straight from the formula, no tiling, with a derived bound per element. Only
+//! plain types are shared with the engine. Each function is generic over f32 and f64 input: kernels are compared with the
+//! f32 values they were given, the whole forward pass is chained in f64 without rounding.
 
 pub mod accept;
 pub mod argmax;
@@ -25,12 +25,12 @@ pub mod swiglu;
 pub mod transformer;
 pub mod truncation;
 
-/// What an operation should give.
+/// Expected result of an operation.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Expected {
     /// The value of each element.
     pub values: Vec<f64>,
-    /// How far an f32 kernel may be off, for each element.
+    /// Maximum error of an f32 kernel, for each element.
     pub bound: Vec<f64>,
 }
 

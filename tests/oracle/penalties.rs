@@ -2,7 +2,7 @@
 
 use super::{Expected, Real};
 
-/// How much penalties take.
+/// Strengths of the penalties.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
     pub repetition: f32,
@@ -35,7 +35,7 @@ pub fn penalties<T: Real>(
         let mut size = logit.abs();
         let repetition = f64::from(terms.repetition);
         if times > 0.0 || prompt.contains(id) {
-            // What is as good as 0 may take the other branch.
+            // A value close to 0 may take the other branch.
             size *= repetition.max(1.0 / repetition);
             logit = if logit > 0.0 { logit / repetition } else { logit * repetition };
             size += 2.5 * logit.abs();

@@ -1,8 +1,7 @@
 //! Rows as integers with a step for each 32 values.
 
-/// What a block of 32 values may lose: the largest error of one of them, in parts of the block's largest magnitude. Half a
-/// step is 1/65278 of it in two signed bytes, 1/254 in one; two divisions that are off by 2.5 units in the last place make it
-/// more.
+/// Maximum error of a value in a block of 32, relative to the block's largest magnitude. Half a step is 1/65278 of it in
+/// two signed bytes, 1/254 in one; two divisions that are off by 2.5 units in the last place make it more.
 pub fn error(planes: u32) -> f64 {
     if planes == 2 { 1.0 / 62_000.0 } else { 1.0 / 250.0 }
 }
@@ -12,9 +11,9 @@ pub fn largest(x: &[f32]) -> Vec<f64> {
     x.chunks(32).map(|block| block.iter().fold(0.0, |most: f64, &value| most.max(f64::from(value).abs()))).collect()
 }
 
-/// What a block holds beside its values.
+/// Data of a block beside its values.
 pub struct Rest {
-    /// That of a step.
+    /// Size of a step.
     pub size: f32,
     /// The first 16 values and the last 16, added up, in steps.
     pub sums: [i32; 2],

@@ -1,4 +1,4 @@
-//! What a draft keeps of its target's rows.
+//! The states that a draft keeps of its target's rows.
 
 use super::rms_norm::rms_norm;
 use super::{Expected, Real};

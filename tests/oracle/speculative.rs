@@ -40,9 +40,9 @@ impl<'a> ToyModel<'a> {
     }
 }
 
-/// Who proposes tokens.
+/// Source of proposals.
 pub enum Proposer<'a> {
-    /// Nobody: one token per forward (AR).
+    /// None: one token per forward (AR).
     None,
     /// A draft that is asked token by token (VSD).
     Chain(ToyModel<'a>),
@@ -59,7 +59,7 @@ pub enum Proposer<'a> {
 pub struct ToyDecoder<'a> {
     /// The model whose greedy text is wanted.
     pub target: ToyModel<'a>,
-    /// Where proposals come from.
+    /// Source of the proposals.
     pub proposer: Proposer<'a>,
     draft_len: usize,
     /// All committed tokens, the prompt included.

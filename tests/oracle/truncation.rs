@@ -1,7 +1,7 @@
 //! The lowest logit that may be drawn: by top-k, top-p (Holtzman et al. 2019, arXiv:1904.09751) and min-p (Nguyen et al.
 //! 2024, arXiv:2407.01082), in this order; equals stay or go together.
 
-/// Which tokens may be drawn; 0 or 1 where all may.
+/// Limits on the tokens that may be drawn; 0 or 1 for no limit.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
     pub top_k: usize,

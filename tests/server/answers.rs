@@ -1,11 +1,11 @@
-//! What is answered: the tokens of `pard generate`, whole or as a stream, by any method.
+//! Answers of the server: the tokens of `pard generate`, whole or as a stream, by any method.
 
 use serde_json::{Value, json};
 
 use super::{Server, chat, streamed_text, text};
 use crate::cli::{MODELS, json_of, name};
 
-/// What `pard generate` answers to a chat.
+/// Answer of `pard generate` to a chat.
 fn generated(prompt: &str, more: &[&str]) -> Value {
     json_of(&[&["generate", "-m", name(&MODELS.target), "-p", prompt, "--json", "-q"], more].concat())
 }
@@ -219,6 +219,6 @@ fn all_that_chooses_tokens_is_passed_on_and_probabilities_are_told() {
     for list in ["tokens", "token_logprobs", "top_logprobs", "text_offset"] {
         assert_eq!(logprobs[list].as_array().map(Vec::len), Some(5), "{list}: {choice}");
     }
-    // Where nothing is drawn, the token that is taken is the likeliest.
+    // Under greedy decoding, the token taken is the likeliest.
     assert!(number(&logprobs["token_logprobs"][0]) <= 0.0 && logprobs["text_offset"][0] == 0, "{choice}");
 }

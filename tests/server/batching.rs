@@ -33,7 +33,7 @@ fn requests(longest: usize) -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// What the answer says, apart from what it cost.
+/// The answer's content, without its statistics.
 fn said(server: &Server, (path, body): &(&str, Value)) -> Value {
     let mut body = body.clone();
     // The bits of a new decoder, whoever was here before.

@@ -1,4 +1,4 @@
-//! What the command line refuses.
+//! Options that `pard serve` refuses.
 
 use std::net::TcpListener;
 

@@ -86,7 +86,7 @@ fn a_reader_that_does_not_read_is_dropped_and_holds_nobody_up() {
         assert!(Instant::now() < deadline, "it holds its session: {} rounds", server.metric("pard_rounds_total"));
     }
     assert!(server.metric("pard_answer_tokens_total") < 39_000.0, "it was not dropped, it came to its end");
-    // What the system had kept is all that is left of it.
+    // Only data that the system had buffered is left.
     let mut rest = Vec::new();
     let _ = idle.read_to_end(&mut rest);
     assert!(!rest.ends_with(b"data: [DONE]\n\n"));
@@ -133,7 +133,7 @@ fn sigterm_lets_answers_end_and_takes_no_more() {
     assert_eq!(server.ended(), Some(0));
     drop(idle);
 
-    // What does not end in time is cut off, and told so.
+    // An answer that does not end in time is cut off with an error.
     let mut server = Server::endless(&["-c", "16384", "--drain-timeout", "0.3"]);
     let running = begun(&server);
     kill(&server);

@@ -56,7 +56,7 @@ impl Browser {
         self.call("POST", &format!("/session/{}/url", self.session), &json!({ "url": url }));
     }
 
-    /// What a script gives.
+    /// Runs a script and returns its result.
     fn run(&self, script: &str) -> Value {
         let path = format!("/session/{}/execute/sync", self.session);
         self.call("POST", &path, &json!({ "script": script, "args": [] }))
@@ -143,7 +143,7 @@ fn the_page_streams_an_answer_and_shows_what_was_accepted() {
     assert_eq!(browser.run("return document.querySelectorAll('.assistant .accepted').length"), 32);
     assert_eq!(browser.run("return messages.length"), 4);
 
-    // What cannot be answered is said.
+    // Errors are shown.
     ask(&"the thing ".repeat(80), "10");
     let error = browser.run("return document.querySelector('.error').textContent");
     assert!(error.as_str().is_some_and(|error| error.contains("the context holds 512")), "{error}");

@@ -1,4 +1,4 @@
-//! What is no request, or one that cannot be had, is refused in OpenAI's form, and the server goes on.
+//! Invalid and unsupported requests are refused in OpenAI's form, and the server goes on.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -82,7 +82,7 @@ fn parameters_that_cannot_be_had_are_named() {
     let long = server.post("/v1/chat/completions", &chat(&"the thing ".repeat(600), json!({})));
     long.expect_error(400, &["the context holds 512"]);
     assert_eq!(long.json()["error"]["code"], "context_length_exceeded");
-    // What is neutral, absent or unknown is no reason to refuse.
+    // Neutral, absent and unknown parameters are accepted.
     let more = json!({ "temperature": null, "tools": [], "top_p": 1, "user": "me", "content": 4, "max_tokens": 1, "metadata": {} });
     server.chat("the", more);
     let parts = json!([{ "type": "text", "text": "the " }, { "type": "text", "text": "thing" }]);

@@ -6,7 +6,7 @@ pub struct ChiSquare {
     statistic: f64,
     cells: usize,
     rest: (f64, f64),
-    /// Of which some cells stand alone.
+    /// Number of samples with cells of their own.
     samples: usize,
 }
 
@@ -34,12 +34,12 @@ impl ChiSquare {
 
     /// Fails unless the statistic is within five deviations of its mean: k - 1 and √(2 (k - 1)) for k cells.
     #[track_caller]
-    pub fn check(mut self, context: &str, least_cells: usize) {
+    pub fn check(mut self, context: &str, min_cells: usize) {
         let (expected, seen) = self.rest;
         if expected > 0.0 {
             self.cell(expected, seen);
         }
-        assert!(self.cells >= least_cells, "{context}: {} cells", self.cells);
+        assert!(self.cells >= min_cells, "{context}: {} cells", self.cells);
         let (freedom, statistic) = ((self.cells - self.samples) as f64, self.statistic);
         assert!(
             statistic <= freedom + 5.0 * (2.0 * freedom).sqrt(),

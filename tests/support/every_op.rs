@@ -1,17 +1,17 @@
 //! Builds and records every op in every variant that a model can lead to: what the tests of shaders and bindings run.
 
-use pard_engine::gpu::{Buffer, CacheFormat, Device, Pass, Plan};
+use pard_engine::gpu::{Buffer, CacheFormat, Device, KernelPlan, Pass};
 use pard_engine::ops::gradients::{
     Accumulate, AdamW, AdamWStep, ColumnSum, CrossEntropy, EmbeddingGradient, GainGradients, GradientNorm,
     InputGradient, MomentFormat, PackedAttention, PackedAttentionGradient, Readers, RmsNormGradient, RopeGradient,
     Swiglu, SwigluGradient, TrainingRow, WeightGradient,
 };
 use pard_engine::ops::{
-    Accept, Argmax, Attention, AttentionScratch, AttentionShape, BatchIds, Draw, DrawParams, Embedding, Finish, Gather,
-    Inputs, KvCache, LogProbabilities, MOST_ROWS, MaskRow, Matmul, Matrix, Penalties, PenaltyTerms, Probabilities,
-    Recall, Rejection, RejectionTerms, Remember, RmsNorm, Role, Rope, RopeGains, RoundBuffers, RoundParams, RowSet,
-    Rows, Session, States, Step, Tensor, TokenCounts, Truncation, TruncationTerms, Variant, WeightFormat, Whose,
-    Yardstick,
+    Accept, Argmax, Attention, AttentionScratch, AttentionShape, BatchIds, BuildInputs, Draw, DrawParams, Embedding,
+    Epilogue, Gather, HiddenStates, KvCache, LoadHidden, LogProbabilities, MAX_ROWS, MaskRow, Matmul, Matrix,
+    ModelRole, PeakProbe, Penalties, PenaltyTerms, Phase, Probabilities, Rejection, RejectionTerms, RmsNorm, Rope,
+    RopeGains, RoundBuffers, RoundParams, RowRange, Rows, Session, Step, StoreHidden, Tensor, TokenCounts, Truncation,
+    TruncationTerms, Variant, WeightFormat,
 };
 
 use crate::ops::quantised::quantised;
@@ -29,7 +29,7 @@ const SHAPES: [AttentionShape; 8] = [
 ];
 
 /// Everything, on `device`. Each op is recorded for every number of rows that has a kernel of its own.
-pub fn build_and_record(device: &Device, plan: &Plan) {
+pub fn build_and_record(device: &Device, plan: &KernelPlan) {
     let built = Pass::submit(device, None, |pass| {
         for format in [WeightFormat::Bf16, WeightFormat::F16, WeightFormat::F32] {
             products(device, plan, format, pass)?;
@@ -40,8 +40,8 @@ pub fn build_and_record(device: &Device, plan: &Plan) {
         }
         for cache in CacheFormat::ALL {
             for shape in SHAPES {
-                attention(device, &Plan { cache, ..*plan }, shape, pass)?;
-                packed_attention(device, &Plan { cache, ..*plan }, shape, pass)?;
+                attention(device, &KernelPlan { cache, ..*plan }, shape, pass)?;
+                packed_attention(device, &KernelPlan { cache, ..*plan }, shape, pass)?;
             }
         }
         rows(device, pass)?;
@@ -57,19 +57,19 @@ pub fn build_and_record(device: &Device, plan: &Plan) {
 }
 
 /// `bandwidth` and `multiply`.
-fn yardstick(device: &Device, plan: &Plan) -> pard_engine::Result<()> {
-    Yardstick::new(device, plan, |index| index).map(drop)
+fn yardstick(device: &Device, plan: &KernelPlan) -> pard_engine::Result<()> {
+    PeakProbe::new(device, plan, |index| index).map(drop)
 }
 
 /// `remember` and `recall`.
 fn target_states(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
     let (width, step, batch) = (72, step(device)?, Rows::buffer(device)?);
-    let states = States::new(device, 64, 2, width)?;
+    let states = HiddenStates::new(device, 64, 2, width)?;
     let session = Buffer::storage(device, "session", size_of::<Session>() as u64)?;
     let (x, y) = (Tensor::new(device, "x", 100, width)?, Tensor::new(device, "y", 100, 2 * width)?);
     for rows in [Rows::One(&step), Rows::Many { step: &step, batch: &batch }] {
-        Remember::new(device, rows, 0, &x, 1e-5, &states, 1)?.encode(pass, MOST_ROWS);
-        Recall::new(device, rows, 0, &session, &states, &y)?.encode(pass, MOST_ROWS);
+        StoreHidden::new(device, rows, 0, &x, 1e-5, &states, 1)?.encode(pass, MAX_ROWS);
+        LoadHidden::new(device, rows, 0, &session, &states, &y)?.encode(pass, MAX_ROWS);
     }
     Ok(())
 }
@@ -79,7 +79,7 @@ fn step(device: &Device) -> pard_engine::Result<Buffer> {
 }
 
 /// `embedding`, `gather`, `matmul_rows` and `matmul_tile`.
-fn products(device: &Device, plan: &Plan, format: WeightFormat, pass: &mut Pass) -> pard_engine::Result<()> {
+fn products(device: &Device, plan: &KernelPlan, format: WeightFormat, pass: &mut Pass) -> pard_engine::Result<()> {
     let [outputs, depth] = [65, 72];
     let zeros = |_: std::ops::Range<usize>, out: &mut [f32]| {
         out.fill(0.0);
@@ -96,52 +96,57 @@ fn products(device: &Device, plan: &Plan, format: WeightFormat, pass: &mut Pass)
     Gather::new(device, &ids, [&x, &Tensor::new(device, "gathered", 100, depth)?])?.encode(pass, 100);
     let (step, bias) = (step(device)?, Tensor::new(device, "bias", 1, outputs)?);
     let residual = Tensor::new(device, "residual", 100, outputs)?;
-    for finish in [Finish::Store, Finish::Add, Finish::Residual(&residual), Finish::Bias(&bias)] {
-        for row_set in [RowSet::All, RowSet::Outputs] {
+    for finish in [Epilogue::Store, Epilogue::Add, Epilogue::Residual(&residual), Epilogue::Bias(&bias)] {
+        for row_set in [RowRange::All, RowRange::Outputs] {
             let op = Matmul::new(device, plan, &step, &matrix, [&x, &y], finish, row_set)?;
-            // What a product ends in and which rows it takes are pieces that fit every variant, if they fit one.
+            // Epilogues and row ranges are pieces that fit every variant, if they fit one.
             match (finish, row_set) {
-                (Finish::Store, RowSet::All) => every_variant(plan, &op, 1, pass)?,
-                _ => SOME_ROWS.into_iter().try_for_each(|rows| op.encode(pass, Role::Round, rows))?,
+                (Epilogue::Store, RowRange::All) => every_variant(plan, &op, 1, pass)?,
+                _ => SOME_ROWS.into_iter().try_for_each(|rows| op.encode(pass, Phase::Decode, rows))?,
             }
-            if row_set == RowSet::All {
-                op.encode(pass, Role::Prompt, 100)?;
+            if row_set == RowRange::All {
+                op.encode(pass, Phase::Prefill, 100)?;
             }
         }
     }
     let pair = Matrix::upload_pair(device, plan, "weights", format, [outputs, depth], &zeros)?;
-    let op = Matmul::new(device, plan, &step, &pair, [&x, &y], Finish::Swiglu, RowSet::All)?;
+    let op = Matmul::new(device, plan, &step, &pair, [&x, &y], Epilogue::Swiglu, RowRange::All)?;
     every_variant(plan, &op, 2, pass)?;
-    op.encode(pass, Role::Prompt, 100)
+    op.encode(pass, Phase::Prefill, 100)
 }
 
-/// What reads quantised weights.
-fn quantised_products(device: &Device, plan: &Plan, format: WeightFormat, pass: &mut Pass) -> pard_engine::Result<()> {
+/// Encodes the products that read quantised weights.
+fn quantised_products(
+    device: &Device,
+    plan: &KernelPlan,
+    format: WeightFormat,
+    pass: &mut Pass,
+) -> pard_engine::Result<()> {
     let [outputs, depth] = [65, 256];
     let matrix = Matrix::upload(device, plan, "weights", format, [outputs, depth], &|_, _| Ok(()))?;
     let (x, y) = (Tensor::new(device, "x", 100, depth)?, Tensor::new(device, "y", 100, outputs)?);
     let (ids, step) = (Buffer::storage(device, "ids", 400)?, step(device)?);
     Embedding::new(device, &matrix, None, &ids, &x)?.encode(pass, 100);
     matrix.gather(device, "gathered", &[3, 64])?;
-    InputGradient::new(device, &step, &matrix, [&y, &x], Accumulate::Store, RowSet::All)?.encode(pass, 100);
-    let op = Matmul::new(device, plan, &step, &matrix, [&x, &y], Finish::Store, RowSet::All)?;
-    SOME_ROWS.into_iter().try_for_each(|rows| op.encode(pass, Role::Round, rows))?;
-    op.encode(pass, Role::Prompt, 100)?;
+    InputGradient::new(device, &step, &matrix, [&y, &x], Accumulate::Store, RowRange::All)?.encode(pass, 100);
+    let op = Matmul::new(device, plan, &step, &matrix, [&x, &y], Epilogue::Store, RowRange::All)?;
+    SOME_ROWS.into_iter().try_for_each(|rows| op.encode(pass, Phase::Decode, rows))?;
+    op.encode(pass, Phase::Prefill, 100)?;
     let pair = Matrix::upload_pair(device, plan, "weights", format, [outputs, depth], &|_, out| {
         out.fill(0.0);
         Ok(())
     })?;
-    let op = Matmul::new(device, plan, &step, &pair, [&x, &y], Finish::Swiglu, RowSet::All)?;
-    [1, 13, 32].into_iter().try_for_each(|rows| op.encode(pass, Role::Round, rows))
+    let op = Matmul::new(device, plan, &step, &pair, [&x, &y], Epilogue::Swiglu, RowRange::All)?;
+    [1, 13, 32].into_iter().try_for_each(|rows| op.encode(pass, Phase::Decode, rows))
 }
 
 /// Numbers of rows of which each leads to another kind of variant.
-const SOME_ROWS: [usize; 6] = [1, 2, 8, 13, 17, MOST_ROWS];
+const SOME_ROWS: [usize; 6] = [1, 2, 8, 13, 17, MAX_ROWS];
 
 /// The usual variants, and those that a table may ask for.
-fn every_variant(plan: &Plan, op: &Matmul, pair: u32, pass: &mut Pass) -> pard_engine::Result<()> {
-    for rows in 1..=MOST_ROWS {
-        op.encode(pass, Role::Round, rows)?;
+fn every_variant(plan: &KernelPlan, op: &Matmul, pair: u32, pass: &mut Pass) -> pard_engine::Result<()> {
+    for rows in 1..=MAX_ROWS {
+        op.encode(pass, Phase::Decode, rows)?;
         if !SOME_ROWS.contains(&rows) {
             continue;
         }
@@ -153,12 +158,17 @@ fn every_variant(plan: &Plan, op: &Matmul, pair: u32, pass: &mut Pass) -> pard_e
 }
 
 /// `input_gradient`, `weight_gradient` and `column_sum`.
-fn product_gradients(device: &Device, plan: &Plan, format: WeightFormat, pass: &mut Pass) -> pard_engine::Result<()> {
+fn product_gradients(
+    device: &Device,
+    plan: &KernelPlan,
+    format: WeightFormat,
+    pass: &mut Pass,
+) -> pard_engine::Result<()> {
     let [outputs, depth] = [65, 72];
     let matrix = Matrix::upload(device, plan, "weights", format, [outputs, depth], &|_, _| Ok(()))?;
     let (x, dy) = (Tensor::new(device, "x", 100, depth)?, Tensor::new(device, "dy", 100, outputs)?);
     let (step, dx) = (step(device)?, Tensor::new(device, "dx", 100, depth)?);
-    for row_set in [RowSet::All, RowSet::Outputs] {
+    for row_set in [RowRange::All, RowRange::Outputs] {
         InputGradient::new(device, &step, &matrix, [&dy, &dx], Accumulate::Add, row_set)?.encode(pass, 100);
     }
     let gradients = matrix.gradients(device)?;
@@ -178,7 +188,7 @@ fn swiglu(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
 }
 
 /// `rope`, `attention` and `attention_merge`.
-fn attention(device: &Device, plan: &Plan, shape: AttentionShape, pass: &mut Pass) -> pard_engine::Result<()> {
+fn attention(device: &Device, plan: &KernelPlan, shape: AttentionShape, pass: &mut Pass) -> pard_engine::Result<()> {
     let positions = 300;
     let width = shape.heads * shape.head_dim;
     let step = step(device)?;
@@ -190,7 +200,7 @@ fn attention(device: &Device, plan: &Plan, shape: AttentionShape, pass: &mut Pas
     let gain = Tensor::new(device, "gain", 1, shape.head_dim)?;
     let batch = Rows::buffer(device)?;
     let (one, many) = (Rows::One(&step), Rows::Many { step: &step, batch: &batch });
-    for (rows, count) in [(one, 100), (many, MOST_ROWS)] {
+    for (rows, count) in [(one, 100), (many, MAX_ROWS)] {
         for gains in [None, Some(RopeGains { query: &gain, key: &gain, epsilon: 1e-6 })] {
             Rope::new(device, rows, &shape, &angles, [&qkv, &query], &cache, gains)?.encode(pass, count);
         }
@@ -198,12 +208,12 @@ fn attention(device: &Device, plan: &Plan, shape: AttentionShape, pass: &mut Pas
     for window in [None, Some(70)] {
         let op = Attention::new(device, plan, many, &shape, window, &cache, &scratch, [&query, &out])?;
         for end in [positions, 1] {
-            (1..=MOST_ROWS).try_for_each(|rows| op.encode(pass, Role::Round, rows, end))?;
+            (1..=MAX_ROWS).try_for_each(|rows| op.encode(pass, Phase::Decode, rows, end))?;
         }
         let op = Attention::new(device, plan, one, &shape, window, &cache, &scratch, [&query, &out])?;
-        (1..=MOST_ROWS).try_for_each(|rows| op.encode(pass, Role::Round, rows, positions))?;
-        op.encode(pass, Role::Prompt, 100, positions)?;
-        // Of one shape what other devices would choose.
+        (1..=MAX_ROWS).try_for_each(|rows| op.encode(pass, Phase::Decode, rows, positions))?;
+        op.encode(pass, Phase::Prefill, 100, positions)?;
+        // Encodes, for one shape, the variants that other devices would choose.
         if window.is_none() && shape == SHAPES[0] {
             let candidates = op.candidates(13, positions);
             candidates.into_iter().try_for_each(|variant| op.encode_as(pass, variant, 13, positions))?;
@@ -213,7 +223,12 @@ fn attention(device: &Device, plan: &Plan, shape: AttentionShape, pass: &mut Pas
 }
 
 /// `packed_attention` and its gradients, `rope_gradient`, `rope_head_scales` and `rope_gain_gradient`.
-fn packed_attention(device: &Device, plan: &Plan, shape: AttentionShape, pass: &mut Pass) -> pard_engine::Result<()> {
+fn packed_attention(
+    device: &Device,
+    plan: &KernelPlan,
+    shape: AttentionShape,
+    pass: &mut Pass,
+) -> pard_engine::Result<()> {
     let rows = 100;
     let (step, angles) = (step(device)?, Buffer::storage(device, "angles", (rows * shape.head_dim * 4) as u64)?);
     let training_rows = Buffer::with_values(device, "rows", &vec![TrainingRow::default(); rows])?;
@@ -250,14 +265,14 @@ fn packed_attention(device: &Device, plan: &Plan, shape: AttentionShape, pass: &
 /// `rms_norm`, `argmax`, `argmax_merge` and `batch_ids`.
 fn rows(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
     let step = step(device)?;
-    let tensor = |width| Tensor::new(device, "rows", MOST_ROWS, width);
+    let tensor = |width| Tensor::new(device, "rows", MAX_ROWS, width);
     let (x, y, gain) = (tensor(136)?, tensor(136)?, Tensor::new(device, "gain", 1, 136)?);
-    for row_set in [RowSet::All, RowSet::Outputs] {
-        RmsNorm::new(device, &step, [&x, &y], &gain, 1e-6, row_set)?.encode(pass, MOST_ROWS);
+    for row_set in [RowRange::All, RowRange::Outputs] {
+        RmsNorm::new(device, &step, [&x, &y], &gain, 1e-6, row_set)?.encode(pass, MAX_ROWS);
         let (x, y, gain) = (tensor(96)?, tensor(96)?, Tensor::new(device, "gain", 1, 96)?);
         for planes in [1, 2] {
             let op = RmsNorm::quantising(device, &step, [&x, &y], &gain, 1e-6, row_set, Some(planes))?;
-            op.encode(pass, MOST_ROWS);
+            op.encode(pass, MAX_ROWS);
         }
     }
     let choices = Buffer::storage(device, "choices", 128)?;
@@ -265,17 +280,17 @@ fn rows(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
     let (batch, sources) = (Rows::buffer(device)?, Buffer::storage(device, "sources", 256)?);
     for rows in [Rows::One(&step), Rows::Many { step: &step, batch: &batch }] {
         for vocabulary in [None, Some(&vocabulary)] {
-            Argmax::new(device, rows, &tensor(4099)?, 4097, vocabulary, &choices)?.encode(pass, MOST_ROWS);
+            Argmax::new(device, rows, &tensor(4099)?, 4097, vocabulary, &choices)?.encode(pass, MAX_ROWS);
         }
     }
     choices_of_one(device, pass, &step, &choices)?;
-    BatchIds::new(device, &step, &sources, &choices, &Buffer::storage(device, "ids", 128)?)?.encode(pass, MOST_ROWS);
+    BatchIds::new(device, &step, &sources, &choices, &Buffer::storage(device, "ids", 128)?)?.encode(pass, MAX_ROWS);
     Ok(())
 }
 
 /// `penalties`, `truncation`, `argmax` and `token_counts`, for rows of one sequence.
 fn choices_of_one(device: &Device, pass: &mut Pass, step: &Buffer, choices: &Buffer) -> pard_engine::Result<()> {
-    let tensor = || Tensor::new(device, "rows", MOST_ROWS, 4099);
+    let tensor = || Tensor::new(device, "rows", MAX_ROWS, 4099);
     let words = |count: u64| Buffer::storage(device, "words", 4 * count);
     let [session, proposals, counts, bias] = [words(3)?, words(32)?, words(4099)?, words(4099)?];
     let [vocabulary, record, thresholds] = [words(4099)?, words(18)?, words(32)?];
@@ -291,16 +306,16 @@ fn choices_of_one(device: &Device, pass: &mut Pass, step: &Buffer, choices: &Buf
         frequency: 0.5,
     };
     for vocabulary in [None, Some(&vocabulary)] {
-        Penalties::new(device, step, terms, 0, [&logits, &adjusted], 4097, vocabulary)?.encode(pass, MOST_ROWS);
+        Penalties::new(device, step, terms, 0, [&logits, &adjusted], 4097, vocabulary)?.encode(pass, MAX_ROWS);
         for (noise, thresholds) in [(None, None), (Some(&noise), None), (Some(&noise), Some(&thresholds))] {
             let draw = Draw { noise, thresholds, first_row: 0 };
-            Argmax::drawing(device, step, draw, &adjusted, 4097, vocabulary, choices)?.encode(pass, MOST_ROWS);
+            Argmax::drawing(device, step, draw, &adjusted, 4097, vocabulary, choices)?.encode(pass, MAX_ROWS);
         }
     }
     let terms = TruncationTerms { top_k: 40, top_p: 0.9, min_p: 0.1, temperature: 1.0 };
     // Around the number of tokens from which on a weight has fewer bits.
     for limit in [4097, 1] {
-        Truncation::new(device, terms, 0, &adjusted, limit, &thresholds)?.encode(pass, MOST_ROWS);
+        Truncation::new(device, terms, 0, &adjusted, limit, &thresholds)?.encode(pass, MAX_ROWS);
     }
     TokenCounts::new(device, &record, &counts)?.encode(pass, 17);
     chances_of_one(device, pass, step, choices)
@@ -308,14 +323,14 @@ fn choices_of_one(device: &Device, pass: &mut Pass, step: &Buffer, choices: &Buf
 
 /// `probabilities`, `rejection` and `log_probabilities`.
 fn chances_of_one(device: &Device, pass: &mut Pass, step: &Buffer, choices: &Buffer) -> pard_engine::Result<()> {
-    let tensor = || Tensor::new(device, "rows", MOST_ROWS, 4099);
+    let tensor = || Tensor::new(device, "rows", MAX_ROWS, 4099);
     let words = |count: u64| Buffer::storage(device, "words", 4 * count);
     let [vocabulary, thresholds, proposals, record] = [words(4099)?, words(32)?, words(32)?, words(1000)?];
     let (logits, target, draft) = (tensor()?, tensor()?, tensor()?);
     for vocabulary in [None, Some(&vocabulary)] {
         for thresholds in [None, Some(&thresholds)] {
             let op = Probabilities::new(device, step, 1.0, 0, &logits, 4097, vocabulary, thresholds, &target)?;
-            op.encode(pass, MOST_ROWS);
+            op.encode(pass, MAX_ROWS);
         }
         LogProbabilities::new(device, &logits, 4097, vocabulary, &record, 18, 20)?.encode(pass, 17);
     }
@@ -332,19 +347,19 @@ fn rounds(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
         RoundBuffers { session: &session, tokens: &tokens, proposals: &proposals, choices: &choices, record: &record };
     let (step, ids) = (step(device)?, words()?);
     let params = RoundParams { drafts: 8, mask: 5, parallel: 1, pass_index: 0, rows: 9, slot: 0 };
-    for whose in [Whose::Draft, Whose::Target] {
-        Inputs::new(device, whose, params, buffers, &step, &ids)?.encode(pass);
+    for whose in [ModelRole::Draft, ModelRole::Target] {
+        BuildInputs::new(device, whose, params, buffers, &step, &ids)?.encode(pass);
     }
     Accept::new(device, params, buffers)?.encode(pass);
     Ok(())
 }
 
 /// `rms_norm_gradient`, `rms_norm_gain_gradient`, `rms_norm_gain_merge`, `cross_entropy` and `embedding_gradient`.
-fn row_gradients(device: &Device, plan: &Plan, pass: &mut Pass) -> pard_engine::Result<()> {
+fn row_gradients(device: &Device, plan: &KernelPlan, pass: &mut Pass) -> pard_engine::Result<()> {
     let (step, width) = (step(device)?, 136);
     let tensor = |width| Tensor::new(device, "rows", 100, width);
     let [x, gain, dy, dx, dgain] = [tensor(width)?, tensor(width)?, tensor(width)?, tensor(width)?, tensor(width)?];
-    for row_set in [RowSet::All, RowSet::Outputs] {
+    for row_set in [RowRange::All, RowRange::Outputs] {
         RmsNormGradient::new(device, &step, &x, &gain, 1e-6, [&dy, &dx], &dgain, row_set)?.encode(pass, 100);
     }
     let words = || Buffer::storage(device, "words", 1600);

@@ -3,9 +3,9 @@
 use std::io::Write as _;
 use std::sync::{Arc, LazyLock};
 
-use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, Plan, ProductChoice, Products};
-use pard_engine::model::config::Config;
-use pard_engine::model::{Transformer, WeightChoice};
+use pard_engine::checkpoint::config::Config;
+use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, KernelPlan, MatmulChoice, MatmulPath};
+use pard_engine::model::{WeightDtype, Weights};
 
 use super::memory::Memory;
 use super::tiny_model::{Recipe, Tensors};
@@ -18,47 +18,47 @@ pub fn device() -> &'static Device {
 }
 
 /// The adapter's plan with the cache format `cache`.
-pub fn plan(cache: CacheFormat) -> Plan {
-    Plan { cache, ..device().default_plan() }
+pub fn plan(cache: CacheFormat) -> KernelPlan {
+    KernelPlan { cache, ..device().default_plan() }
 }
 
 /// The adapter's plan with cooperative products; where it has no such matrices, a line says what was not tested.
-pub fn cooperative_plan(test: &str) -> Option<Plan> {
+pub fn cooperative_plan(test: &str) -> Option<KernelPlan> {
     let Some(tile) = device().cooperative_tile() else {
         // Past the test harness, which keeps what a passing test prints to itself.
         let name = device().name();
         let _ = writeln!(std::io::stderr(), "NOT HERE: {test}: {name} has no cooperative matrices, and refuses them");
         return None;
     };
-    Some(Plan { products: Products::Cooperative { tile }, ..device().default_plan() })
+    Some(KernelPlan { products: MatmulPath::Cooperative { tile }, ..device().default_plan() })
 }
 
-/// What multiplies the real model's matrices: `PARD_PRODUCTS=cooperative` asks for the adapter's matrix units.
-pub fn products() -> ProductChoice {
+/// Kernels for the real model's matrix products: `PARD_PRODUCTS=cooperative` selects the adapter's matrix units.
+pub fn products() -> MatmulChoice {
     match std::env::var("PARD_PRODUCTS").as_deref() {
-        Err(_) | Ok("plain") => ProductChoice::Plain,
-        Ok("cooperative") => ProductChoice::Cooperative,
+        Err(_) | Ok("plain") => MatmulChoice::Plain,
+        Ok("cooperative") => MatmulChoice::Cooperative,
         Ok(other) => panic!("PARD_PRODUCTS is {other:?}; there are plain and cooperative"),
     }
 }
 
-/// What cooperative matrices take.
+/// Features that cooperative matrices need.
 const COOPERATIVE: wgpu::Features =
     wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16).union(wgpu::Features::SUBGROUP);
 
 /// Uploads the model of `recipe`.
-pub fn upload(recipe: &Recipe, plan: &Plan) -> Arc<Transformer> {
+pub fn upload(recipe: &Recipe, plan: &KernelPlan) -> Arc<Weights> {
     upload_tensors(&recipe.config, recipe.tensors(), plan)
 }
 
 /// Uploads the model of `config` whose weights are `tensors`.
-pub fn upload_tensors(config: &Config, tensors: Tensors, plan: &Plan) -> Arc<Transformer> {
+pub fn upload_tensors(config: &Config, tensors: Tensors, plan: &KernelPlan) -> Arc<Weights> {
     let memory = Memory::new(tensors);
-    let model = Transformer::upload(device(), plan, config, &memory, WeightChoice::Compact, &|_, _| ());
+    let model = Weights::upload(device(), plan, config, &memory, WeightDtype::Compact, &|_, _| ());
     Arc::new(model.expect("upload"))
 }
 
-/// Whether the long sweeps were asked for.
+/// Returns `true` if the long sweeps were requested.
 pub fn sweep() -> bool {
     std::env::var_os("PARD_SWEEP").is_some()
 }

@@ -17,7 +17,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Where a number or, in 8 bits, a word lies: the `at`-th of `count` pieces of `width` that a row is made of.
+    /// Index of a number or, in 8 bits, a word: the `at`-th of `count` pieces of `width` that a row is made of.
     fn index(&self, row: usize, [at, count, width]: [usize; 3]) -> usize {
         let (piece, rest) = (at / width, at % width);
         if self.is_keys {
@@ -78,7 +78,7 @@ impl Layout {
         (0..words.len() / (count * width)).map(row).collect()
     }
 
-    /// What `bytes` hold; what is untouched poison stays it, bit for bit.
+    /// Decodes `bytes`; untouched poison is kept, bit for bit.
     pub fn decoded(&self, bytes: &[u8]) -> Vec<f32> {
         let block = CacheFormat::block(self.head_dim);
         let value = |row: &[u32], dim: usize| match self.format {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use pard_engine::model::checkpoint::{Checkpoint, StoredType, TensorInfo};
+use pard_engine::checkpoint::{Checkpoint, StoredType, TensorInfo};
 use pard_engine::{Error, Result};
 
 use super::tiny_model::Tensors;

@@ -1,4 +1,4 @@
-//! What the tests stand on: random numbers, small models made from a seed, and a second implementation to agree with.
+//! Support for the tests: random numbers, small models made from a seed, and a second implementation to agree with.
 
 pub mod candle_reference;
 pub mod chi_square;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use half::bf16;
 use pard_engine::Result;
-use pard_engine::gpu::{Device, Plan};
-use pard_engine::model::config::Config;
-use pard_engine::model::shared::{MASK_EMBEDDING, VOCABULARY};
-use pard_engine::model::{Blueprint, Transformer, WeightChoice};
+use pard_engine::checkpoint::config::Config;
+use pard_engine::gpu::{Device, KernelPlan};
+use pard_engine::model::tied_draft::{MASK_EMBEDDING, VOCABULARY};
+use pard_engine::model::{MemoryPlan, WeightDtype, Weights};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
@@ -17,7 +17,7 @@ use super::memory::Memory;
 use super::random::Random;
 use super::tiny_model::{Recipe, Stored, Tensors, to_bf16, write_json};
 
-/// What its files say.
+/// Contents of its files.
 pub struct SharedDraft {
     pub config: Config,
     /// Layers, final norm and the mask's row.
@@ -51,29 +51,29 @@ impl SharedDraft {
     }
 
     /// Uploads it beside `target`.
-    pub fn upload(&self, target: &Transformer, plan: &Plan) -> Result<Arc<Transformer>> {
+    pub fn upload(&self, target: &Weights, plan: &KernelPlan) -> Result<Arc<Weights>> {
         self.upload_on(device(), target, plan)
     }
 
     /// The same on another device than that of the tests.
-    pub fn upload_on(&self, device: &Device, target: &Transformer, plan: &Plan) -> Result<Arc<Transformer>> {
-        let (memory, choice) = (self.memory(), WeightChoice::Compact);
-        Transformer::upload_draft(device, plan, &self.config, &memory, target, choice, &|_, _| ()).map(Arc::new)
+    pub fn upload_on(&self, device: &Device, target: &Weights, plan: &KernelPlan) -> Result<Arc<Weights>> {
+        let (memory, choice) = (self.memory(), WeightDtype::Compact);
+        Weights::upload_draft(device, plan, &self.config, &memory, target, choice, &|_, _| ()).map(Arc::new)
     }
 
-    /// What it will be beside a target of that blueprint.
-    pub fn blueprint(&self, target: &Blueprint) -> Result<Blueprint> {
-        Blueprint::new(&self.config, &self.memory(), WeightChoice::Compact, Some(target))
+    /// Its memory plan beside a target with that plan.
+    pub fn blueprint(&self, target: &MemoryPlan) -> Result<MemoryPlan> {
+        MemoryPlan::new(&self.config, &self.memory(), WeightDtype::Compact, Some(target))
     }
 
     /// The memory it should take.
     pub fn expected_bytes(&self) -> Result<u64> {
-        Transformer::expected_bytes(&self.config, &self.memory(), WeightChoice::Compact)
+        Weights::expected_bytes(&self.config, &self.memory(), WeightDtype::Compact)
     }
 
     /// Uploads the same draft as a whole model: with copies of the embeddings of `target`, the mask's row put in, and of
     /// all its head.
-    pub fn upload_whole(&self, target: &Recipe, plan: &Plan) -> Arc<Transformer> {
+    pub fn upload_whole(&self, target: &Recipe, plan: &KernelPlan) -> Arc<Weights> {
         let mask = self.config.mask_token.expect("a mask token") as usize;
         let hidden = self.config.hidden_size;
         let vocab_size = self.config.vocab_size.max(mask + 1);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use half::bf16;
-use pard_engine::model::config::{Config, Family, RopeScaling, SlidingWindow, Yarn};
+use pard_engine::checkpoint::config::{Config, Family, RopeScaling, SlidingWindow, Yarn};
 use pard_engine::ops::WeightFormat;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
@@ -15,14 +15,14 @@ use serde_json::{Value, json};
 use super::random::Random;
 use super::tiny_tokenizer;
 
-/// What to make. Start from one of the three functions and change fields.
+/// Description of a model. Start from one of the three functions and change fields.
 #[derive(Debug, Clone)]
 pub struct Recipe {
     /// Names the weights.
     pub seed: u64,
     /// The sizes and the family's terms.
     pub config: Config,
-    /// Whether a tied head is stored all the same, as some published models do.
+    /// Set if a tied head is stored all the same, as some published models do.
     pub duplicate_head: bool,
     /// Files the weights are split over; more than one come with an index.
     pub shards: usize,

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use candle_core::{D, DType, Device, Result, Tensor};
-use pard_engine::model::config::Config;
-use pard_engine::model::{TARGET_PROJECTION, rotary};
+use pard_engine::checkpoint::config::Config;
+use pard_engine::model::{TARGET_PROJECTION, rope_table};
 use pard_engine::training::PackedRows;
 
-/// What a row is: the token it reads, its position, the token it predicts, and which rows it sees.
+/// A row: the token it reads, its position, the token it predicts, and which rows it sees.
 pub struct Row {
     pub id: u32,
     pub position: usize,
@@ -33,10 +33,10 @@ impl Row {
 }
 
 /// The model's tensors by their Hugging Face names; those that are variables get gradients.
-pub type Weights = BTreeMap<String, Tensor>;
+pub type Tensors = BTreeMap<String, Tensor>;
 
 /// The sum of the rows' cross-entropies; `states` as for [`logits`].
-pub fn loss(config: &Config, weights: &Weights, rows: &[Row], states: Option<&Tensor>) -> Result<Tensor> {
+pub fn loss(config: &Config, weights: &Tensors, rows: &[Row], states: Option<&Tensor>) -> Result<Tensor> {
     let logits = candle_nn::ops::log_softmax(&logits(config, weights, rows, states)?, D::Minus1)?;
     let (labelled, labels): (Vec<u32>, Vec<u32>) =
         rows.iter().enumerate().filter_map(|(row, it)| Some((row as u32, it.label?))).unzip();
@@ -46,7 +46,7 @@ pub fn loss(config: &Config, weights: &Weights, rows: &[Row], states: Option<&Te
 
 /// The rows' logits, `[rows, vocab]`. A draft that reads its target's states gets those of the token before each row's, or
 /// zeros, `[rows, layers · hidden]`.
-pub fn logits(config: &Config, weights: &Weights, rows: &[Row], states: Option<&Tensor>) -> Result<Tensor> {
+pub fn logits(config: &Config, weights: &Tensors, rows: &[Row], states: Option<&Tensor>) -> Result<Tensor> {
     let mut hidden = embedded(weights, rows)?;
     if let Some(states) = states {
         hidden = (hidden + states.matmul(&weights[TARGET_PROJECTION].t()?)?)?;
@@ -58,7 +58,7 @@ pub fn logits(config: &Config, weights: &Weights, rows: &[Row], states: Option<&
 }
 
 /// The rows of the embedding that `rows` read.
-pub fn embedded(weights: &Weights, rows: &[Row]) -> Result<Tensor> {
+pub fn embedded(weights: &Tensors, rows: &[Row]) -> Result<Tensor> {
     let ids: Vec<u32> = rows.iter().map(|row| row.id).collect();
     weights["model.embed_tokens.weight"].index_select(&Tensor::new(ids, &Device::Cpu)?, 0)
 }
@@ -66,7 +66,7 @@ pub fn embedded(weights: &Weights, rows: &[Row]) -> Result<Tensor> {
 /// The residual stream behind the last layer; `seen` is shown that behind each.
 pub fn through_layers(
     config: &Config,
-    weights: &Weights,
+    weights: &Tensors,
     rows: &[Row],
     mut hidden: Tensor,
     seen: &mut dyn FnMut(usize, &Tensor) -> Result<()>,
@@ -125,7 +125,7 @@ pub fn rms_norm(x: &Tensor, gain: &Tensor, epsilon: f64) -> Result<Tensor> {
 fn angles(config: &Config, rows: &[Row]) -> Result<(Tensor, Tensor)> {
     let half = config.head_dim / 2;
     let longest = rows.iter().map(|row| row.position + 1).max().unwrap_or(1);
-    let table = rotary::angles(config, longest);
+    let table = rope_table::angles(config, longest);
     let pick = |offset: usize| -> Result<Tensor> {
         let values: Vec<f32> =
             rows.iter().flat_map(|row| table[row.position * config.head_dim + offset..][..half].to_vec()).collect();

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use candle_core::Device::Cpu;
 use candle_core::{Tensor, Var};
 use fastrand::Rng;
-use pard_engine::gpu::{CacheFormat, Plan};
-use pard_engine::model::config::Config;
+use pard_engine::checkpoint::config::Config;
+use pard_engine::gpu::{CacheFormat, KernelPlan};
 use pard_engine::ops::{Matrix, WeightFormat};
-use pard_engine::training::{Loss, Network, PackedRows, Recipe as NetworkRecipe, Retention, Sample};
+use pard_engine::training::{CodRetention, Loss, Network, NetworkOptions, PackedRows, Sample};
 
 use super::candle::{self, Row};
 use crate::support::gpu::device;
@@ -16,7 +16,7 @@ use crate::support::memory::Memory;
 use crate::support::random::Random;
 use crate::support::tiny_model::{Recipe, Tensors};
 
-/// How far a gradient may be off, as a part of its tensor's largest.
+/// Maximum error of a gradient, as a part of its tensor's largest.
 pub const BAR: f32 = 2e-4;
 
 /// Samples with a prompt that is not to be predicted.
@@ -32,7 +32,7 @@ pub fn samples(random: &mut Random, vocab: usize) -> Vec<Sample> {
 /// A loss on candle, and its gradient by every tensor.
 pub fn by_candle(
     tensors: &Tensors,
-    loss: impl FnOnce(&candle::Weights) -> Tensor,
+    loss: impl FnOnce(&candle::Tensors) -> Tensor,
 ) -> (f32, BTreeMap<String, Vec<f32>>) {
     let variables: BTreeMap<String, Var> = tensors
         .iter()
@@ -52,8 +52,8 @@ pub fn by_candle(
 }
 
 /// A draft of two layers that trains all it has, of the text alone, with room for `rows` rows.
-pub fn recipe_of<'a>(config: &'a Config, checkpoint: &'a Memory, mask_token: u32, rows: usize) -> NetworkRecipe<'a> {
-    NetworkRecipe {
+pub fn recipe_of<'a>(config: &'a Config, checkpoint: &'a Memory, mask_token: u32, rows: usize) -> NetworkOptions<'a> {
+    NetworkOptions {
         config,
         checkpoint,
         layers: &[0, 1],
@@ -77,12 +77,12 @@ fn gradients_are_those_of_candles_autograd() {
         let tensors = recipe.tensors();
         let mut random = Random::new(62);
         let mask = config.vocab_size as u32 - 1;
-        let retention = Retention { segments: 4, ratio: 0.7, least: 0.2 };
+        let retention = CodRetention { segments: 4, ratio: 0.7, least: 0.2 };
         let mut packed = PackedRows::default();
         for sample in samples(&mut random, config.vocab_size) {
             packed.append(PackedRows::of(&sample, &retention, mask, &mut Rng::with_seed(63)));
         }
-        let plan = Plan { cache: CacheFormat::F32, ..device().default_plan() };
+        let plan = KernelPlan { cache: CacheFormat::F32, ..device().default_plan() };
         let memory = Memory::new(tensors.clone());
         let network = Network::new(device(), &plan, &recipe_of(&config, &memory, mask, packed.rows.len() + 5))
             .expect("a network");
@@ -98,7 +98,7 @@ fn gradients_are_those_of_candles_autograd() {
 }
 
 /// Compares the network's gradients with those `expected` of tensors by their names.
-pub fn compare(network: &Network, plan: &Plan, expected: &BTreeMap<String, Vec<f32>>, bar: f32, context: &str) {
+pub fn compare(network: &Network, plan: &KernelPlan, expected: &BTreeMap<String, Vec<f32>>, bar: f32, context: &str) {
     for parameter in network.parameters() {
         let names: Vec<&str> = parameter.tensors().iter().map(|(name, _)| name.as_str()).collect();
         let expected: Vec<f32> = names.iter().flat_map(|&name| expected[name].clone()).collect();

@@ -1,15 +1,16 @@
-//! What is learnt: a text by heart, which the decoder then gets whole in every round; and that a run that is broken off and
-//! taken up again ends with the same bits.
+//! Training learns a text by heart, which the decoder then gets whole in every round; and a run that is interrupted and
+//! resumed ends with the same bits.
 
 use std::path::Path;
 
-use pard_engine::gpu::{CacheFormat, Plan};
-use pard_engine::model::config::{Config, SlidingWindow};
-use pard_engine::model::{LoadOptions, Model, ModelFiles};
+use pard_engine::checkpoint::ModelFiles;
+use pard_engine::checkpoint::config::{Config, SlidingWindow};
+use pard_engine::gpu::{CacheFormat, KernelPlan};
+use pard_engine::model::{LoadOptions, Model};
 use pard_engine::training::draft::{self, Embeddings};
 use pard_engine::training::measure::acceptance;
 use pard_engine::training::{
-    Loss, OptimizerOptions, Recipe as NetworkRecipe, Retention, Sample, StepReport, Trainer, TrainingOptions, state,
+    CodRetention, Loss, NetworkOptions, OptimizerOptions, Sample, StepReport, Trainer, TrainingOptions, state,
 };
 use pard_engine::{Draft, Error};
 use tempfile::TempDir;
@@ -36,7 +37,7 @@ fn text(len: usize) -> Vec<Sample> {
 
 fn options(steps: u64) -> TrainingOptions {
     TrainingOptions {
-        retention: Retention { segments: 8, ratio: 0.7, least: 0.2 },
+        retention: CodRetention { segments: 8, ratio: 0.7, least: 0.2 },
         optimizer: OptimizerOptions { learning_rate: 3e-3, ..OptimizerOptions::default() },
         epochs: steps,
         batch_rows: 512,
@@ -46,8 +47,8 @@ fn options(steps: u64) -> TrainingOptions {
     }
 }
 
-fn recipe(files: &ModelFiles) -> NetworkRecipe<'_> {
-    NetworkRecipe {
+fn recipe(files: &ModelFiles) -> NetworkOptions<'_> {
+    NetworkOptions {
         config: &files.config,
         checkpoint: &*files.checkpoint,
         layers: &[0, 1],
@@ -63,7 +64,7 @@ fn recipe(files: &ModelFiles) -> NetworkRecipe<'_> {
 }
 
 fn trainer(files: &ModelFiles, samples: Vec<Sample>, options: TrainingOptions) -> Trainer {
-    let plan = Plan { cache: CacheFormat::F32, ..device().default_plan() };
+    let plan = KernelPlan { cache: CacheFormat::F32, ..device().default_plan() };
     Trainer::new(device(), &plan, &recipe(files), samples, options).expect("a trainer")
 }
 
@@ -80,13 +81,13 @@ fn a_model_with_a_shorter_attention_window_is_refused() {
     };
     windowed(63).write(folder.path());
     let files = ModelFiles::open(folder.path()).expect("the model just written");
-    let plan = Plan { cache: CacheFormat::F32, ..device().default_plan() };
+    let plan = KernelPlan { cache: CacheFormat::F32, ..device().default_plan() };
     let refused = Trainer::new(device(), &plan, &recipe(&files), text(40), options(1)).err();
     assert!(
         matches!(&refused, Some(Error::Option { option: "seq-len", reason }) if reason.contains("63")),
         "{refused:?}"
     );
-    let first_layer = NetworkRecipe { layers: &[0], ..recipe(&files) };
+    let first_layer = NetworkOptions { layers: &[0], ..recipe(&files) };
     assert!(Trainer::new(device(), &plan, &first_layer, text(40), options(1)).is_ok());
 
     windowed(64).write(folder.path());
@@ -127,14 +128,14 @@ fn a_text_learnt_by_heart_is_accepted_whole_in_every_round() {
 
     let name = draft_folder.path().to_str().expect("a name in UTF-8");
     let model = Model::load(device(), name, LoadOptions::default()).expect("the draft as a model");
-    assert_eq!(model.transformer.config().mask_token, Some(MASK));
+    assert_eq!(model.weights.config().mask_token, Some(MASK));
     let draft = Draft::new(&model, &model, None).expect("it drafts for itself");
     for drafts in [1, 3, 7] {
         // As many rounds as the text has room for.
         let begin = 4;
         let count = (tokens.len() - begin - 1) / (drafts + 1) * (drafts + 1) - drafts;
         let prompts = [tokens[..begin].to_vec()];
-        let reached = acceptance(&model.transformer, &draft, &prompts, &[], [drafts, count], &|| true).expect("rounds");
+        let reached = acceptance(&model.weights, &draft, &prompts, &[], [drafts, count], &|| true).expect("rounds");
         assert_eq!(reached.tokens_per_round, (drafts + 1) as f64, "K = {drafts}: {:?}", reached.accepted);
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use fastrand::Rng;
-use pard_engine::training::{PackedRows, Retention, Sample};
+use pard_engine::training::{CodRetention, PackedRows, Sample};
 use proptest::prelude::*;
 
 const MASK: u32 = 9999;
@@ -55,14 +55,14 @@ proptest! {
         least in 0.0f64..1.0,
         seed in any::<u64>(),
     ) {
-        let retention = Retention { segments, ratio, least };
+        let retention = CodRetention { segments, ratio, least };
         let mut random = Rng::with_seed(seed);
         let mut packed = PackedRows::default();
         for sample in &samples {
             let first = packed.rows.len();
             packed.append(PackedRows::of(sample, &retention, MASK, &mut random));
             let rows = first..packed.rows.len();
-            prop_assert!(rows.len() <= retention.most_rows(sample.tokens.len()));
+            prop_assert!(rows.len() <= retention.max_rows(sample.tokens.len()));
             let elements = Elements::of(&packed, rows.clone());
             for (&(segment, position), &row) in &elements.rows {
                 let at = packed.rows[row];
@@ -92,7 +92,7 @@ proptest! {
 #[test]
 fn segments_keep_their_share() {
     let sample = Sample { tokens: (0..101).collect(), labelled: vec![true; 101] };
-    let retention = Retention { segments: 8, ratio: 0.7, least: 0.2 };
+    let retention = CodRetention { segments: 8, ratio: 0.7, least: 0.2 };
     let packed = PackedRows::of(&sample, &retention, MASK, &mut Rng::with_seed(7));
     let counts: Vec<usize> =
         (0..8).map(|segment| packed.segments.iter().filter(|&&other| other == segment).count()).collect();
@@ -101,7 +101,7 @@ fn segments_keep_their_share() {
         let expected = (100.0f64 * share).ceil() as usize;
         assert!(counts[segment] <= expected && counts[segment] + 6 >= expected, "{segment}: {counts:?}");
     }
-    let all = PackedRows::of(&sample, &Retention { ratio: 1.0, ..retention }, MASK, &mut Rng::with_seed(7));
+    let all = PackedRows::of(&sample, &CodRetention { ratio: 1.0, ..retention }, MASK, &mut Rng::with_seed(7));
     assert_eq!(all.rows.len(), (0..8).map(|segment| 100 - segment).sum::<usize>());
     let again = PackedRows::of(&sample, &retention, MASK, &mut Rng::with_seed(7));
     assert_eq!((again.rows, again.ids), (packed.rows, packed.ids), "one seed, one choice");

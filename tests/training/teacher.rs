@@ -8,24 +8,24 @@ use candle_core::Device::Cpu;
 use candle_core::{D, Tensor};
 use fastrand::Rng;
 use pard_engine::Error;
-use pard_engine::gpu::{CacheFormat, Plan};
-use pard_engine::model::config::Config;
-use pard_engine::model::{Transformer, WeightChoice};
-use pard_engine::training::{Loss, Network, PackedRows, Recipe as NetworkRecipe, Retention, Sample};
+use pard_engine::checkpoint::config::Config;
+use pard_engine::gpu::{CacheFormat, KernelPlan};
+use pard_engine::model::{WeightDtype, Weights};
+use pard_engine::training::{CodRetention, Loss, Network, NetworkOptions, PackedRows, Sample};
 
-use super::candle::{self, Row, Weights};
+use super::candle::{self, Row, Tensors as CandleTensors};
 use super::gradients::{BAR, by_candle, compare, recipe_of, samples};
 use crate::support::gpu::device;
 use crate::support::memory::Memory;
 use crate::support::random::Random;
 use crate::support::tiny_model::{Recipe, Tensors};
 
-fn plan() -> Plan {
-    Plan { cache: CacheFormat::F32, ..device().default_plan() }
+fn plan() -> KernelPlan {
+    KernelPlan { cache: CacheFormat::F32, ..device().default_plan() }
 }
 
 /// The same on candle.
-pub fn weights(tensors: &Tensors) -> Weights {
+pub fn weights(tensors: &Tensors) -> CandleTensors {
     let tensor = |(name, stored): (&String, &crate::support::tiny_model::Stored)| {
         (name.clone(), Tensor::from_slice(&stored.values, stored.shape.clone(), &Cpu).expect("a tensor"))
     };
@@ -33,11 +33,11 @@ pub fn weights(tensors: &Tensors) -> Weights {
 }
 
 /// The teacher: the same family with other weights and one layer more, on the device and on candle.
-fn teacher(recipe: &Recipe) -> (Arc<Transformer>, Config, Weights) {
+fn teacher(recipe: &Recipe) -> (Arc<Weights>, Config, CandleTensors) {
     let recipe = Recipe { seed: recipe.seed + 100, ..recipe.clone() };
     let tensors = recipe.tensors();
     let memory = Memory::new(tensors.clone());
-    let model = Transformer::upload(device(), &plan(), &recipe.config, &memory, WeightChoice::Compact, &|_, _| ());
+    let model = Weights::upload(device(), &plan(), &recipe.config, &memory, WeightDtype::Compact, &|_, _| ());
     (Arc::new(model.expect("a small model")), recipe.config.clone(), weights(&tensors))
 }
 
@@ -51,9 +51,9 @@ fn token_rows(samples: &[PackedRows]) -> Vec<u32> {
     rows
 }
 
-/// What candle makes of the teacher: the log-probabilities of the tokens `vocabulary` for each row, and the chance that
-/// the tokens before it in its chain are said.
-fn asked(config: &Config, weights: &Weights, samples: &[PackedRows], vocabulary: &[u32]) -> (Tensor, Vec<f32>) {
+/// The teacher's predictions by candle: the log-probabilities of the tokens `vocabulary` for each row, and the probability
+/// of the tokens before it in its chain.
+fn asked(config: &Config, weights: &CandleTensors, samples: &[PackedRows], vocabulary: &[u32]) -> (Tensor, Vec<f32>) {
     let (mut all, mut reached, mut first) = (Vec::new(), Vec::new(), 0);
     let indices: BTreeMap<u32, usize> = vocabulary.iter().enumerate().map(|(index, &id)| (id, index)).collect();
     let chosen = Tensor::new(vocabulary, &Cpu).expect("ids");
@@ -85,7 +85,7 @@ fn asked(config: &Config, weights: &Weights, samples: &[PackedRows], vocabulary:
 }
 
 /// The rows of each sample alone, as the packed pass has them one after the other.
-fn split(samples: &[Sample], retention: &Retention, mask: u32) -> Vec<PackedRows> {
+fn split(samples: &[Sample], retention: &CodRetention, mask: u32) -> Vec<PackedRows> {
     samples.iter().map(|sample| PackedRows::of(sample, retention, mask, &mut Rng::with_seed(63))).collect()
 }
 
@@ -95,7 +95,7 @@ fn pack(parts: &[PackedRows]) -> PackedRows {
     packed
 }
 
-const RETENTION: Retention = Retention { segments: 4, ratio: 0.7, least: 0.2 };
+const RETENTION: CodRetention = CodRetention { segments: 4, ratio: 0.7, least: 0.2 };
 
 #[test]
 fn the_rows_of_samples_and_tokens_are_found() {
@@ -132,7 +132,7 @@ fn gradients_of_the_teachers_loss_are_those_of_candles_autograd() {
         let network = Network::new(
             device(),
             &plan(),
-            &NetworkRecipe {
+            &NetworkOptions {
                 teacher: Some(&target),
                 loss: Loss::TEACHER,
                 ..recipe_of(&config, &Memory::new(tensors.clone()), mask, packed.rows.len() + 5)
@@ -177,7 +177,7 @@ fn a_reduced_vocabulary_is_asked_of_the_teacher_too() {
     let network = Network::new(
         device(),
         &plan(),
-        &NetworkRecipe {
+        &NetworkOptions {
             config: &config,
             checkpoint: &Memory::new(tensors.clone()),
             layers: &[0],
@@ -220,7 +220,7 @@ fn a_teacher_that_lacks_the_drafts_tokens_is_refused() {
     let network = Network::new(
         device(),
         &plan(),
-        &NetworkRecipe {
+        &NetworkOptions {
             config: &recipe.config,
             checkpoint: &Memory::new(recipe.tensors()),
             layers: &[0],

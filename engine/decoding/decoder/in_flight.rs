@@ -1,33 +1,33 @@
-//! Rounds in flight: who proposes in the next one and how much, and what comes back of the oldest.
+//! Rounds in flight: the proposer and draft length of the next one, and the results of the oldest.
 
 use std::time::Instant;
 
 use super::Decoder;
 use crate::decoding::ngram::NgramOptions;
-use crate::decoding::options::{MOST_DRAFTS, Method};
+use crate::decoding::options::{MAX_DRAFTS, Method};
 use crate::decoding::pace::Pace;
-use crate::decoding::rounds::{Outlook, Proposer};
+use crate::decoding::round::{Bounds, Proposer};
 use crate::decoding::statistics::RoundStatistics;
 use crate::error::{Error, Result};
 use crate::model::Way;
 
 impl Decoder {
-    /// What is known of the sequence after the rounds in flight.
-    pub(super) fn outlook(&self) -> Outlook {
-        let begin = Outlook::of(&self.session);
+    /// Bounds on the sequence after the rounds in flight.
+    pub(super) fn outlook(&self) -> Bounds {
+        let begin = Bounds::of(&self.session);
         self.in_flight.iter().fold(begin, |outlook, &(drafts, _)| outlook.after(self.options.method, drafts))
     }
 
-    /// Whether one more round fits before the last is read back: within the context whatever that one commits, and
-    /// without a draft that has fallen behind.
+    /// Returns `true` if one more round may be submitted before the last is read back: no n-grams are looked up, the
+    /// context has room whatever the last round commits, and the draft has not fallen behind.
     pub(super) fn has_room_ahead(&self) -> bool {
         let outlook = self.outlook();
-        // What is looked up has to be known.
+        // N-gram lookup needs the committed tokens.
         let is_blind = self.options.method != Method::Ngram && self.ngrams.is_none();
         is_blind && (outlook.tokens as usize) < self.options.context && !self.is_behind(outlook)
     }
 
-    /// Whether a round is possible.
+    /// Checks that a round is possible.
     pub(in crate::decoding) fn check_room(&self) -> Result<()> {
         if self.tokens.is_empty() {
             return Err(Error::EmptyPrompt);
@@ -38,14 +38,14 @@ impl Decoder {
         Ok(())
     }
 
-    /// Whether the draft has to read more than a round's window first.
-    pub(super) fn is_behind(&self, outlook: Outlook) -> bool {
-        self.rounds.draft().is_some() && outlook.unseen as usize > MOST_DRAFTS + 1
+    /// Returns `true` if the draft first has to read more tokens than fit into a round's window.
+    pub(super) fn is_behind(&self, outlook: Bounds) -> bool {
+        self.rounds.draft().is_some() && outlook.unseen as usize > MAX_DRAFTS + 1
     }
 
     /// Submits a round.
     pub(super) fn submit(&mut self) -> Result<()> {
-        let drafts = self.options.drafts.or_else(|| self.pace.as_ref().map_or(MOST_DRAFTS, Pace::choose));
+        let drafts = self.options.drafts.or_else(|| self.pace.as_ref().map_or(MAX_DRAFTS, Pace::choose));
         let (proposer, drafts) = match self.options.method {
             Method::Ngram => (Proposer::Ngrams, self.look_up(drafts).len()),
             _ => self.stand_in(drafts).map_or((Proposer::Draft, drafts), |found| (Proposer::Ngrams, found)),
@@ -70,8 +70,8 @@ impl Decoder {
         proposals
     }
 
-    /// Proposes what n-grams find if that promises more than `drafts` proposals of the draft, and gives how many tokens. No
-    /// round is in flight.
+    /// Proposes the tokens that n-grams find if their estimate exceeds that of `drafts` proposals of the draft, and
+    /// returns their number. No round is in flight.
     fn stand_in(&mut self, drafts: usize) -> Option<usize> {
         let (ngrams, pace) = (self.ngrams.as_mut()?, self.pace.as_ref()?);
         let most = self.options.drafts.or_else(|| ngrams.choose());
@@ -79,7 +79,7 @@ impl Decoder {
             ngrams.observe(0, 0);
             return None;
         }
-        // What follows a single token says less than any draft.
+        // A match of a single token predicts worse than any draft.
         let NgramOptions { longest, shortest } = self.options.ngram;
         let ngram = NgramOptions { longest: longest.max(2), shortest: shortest.max(2) };
         let proposals = ngram.propose(&self.tokens, most);
@@ -90,12 +90,12 @@ impl Decoder {
         Some(proposals.len())
     }
 
-    /// Whether n-grams propose in the draft's place in the newest round.
+    /// Returns `true` if n-grams propose in the draft's place in the newest round.
     fn stands_in(&self) -> bool {
         self.ngrams.is_some() && self.proposer == Proposer::Ngrams
     }
 
-    /// Lets the draft read what was committed while it was not asked. No round is in flight.
+    /// Lets the draft read the tokens committed while it was not asked. No round is in flight.
     pub(super) fn catch_up(&mut self) -> Result<()> {
         let Some(draft) = self.rounds.draft() else { return Ok(()) };
         let (first, known) = (self.session.draft_rows as usize, self.tokens.len() - 1);
@@ -106,8 +106,8 @@ impl Decoder {
         Ok(())
     }
 
-    /// Reads back what the oldest round in flight committed, follows the device's bookkeeping, and counts the round, which
-    /// was waited for since `begin`.
+    /// Reads back the tokens that the oldest round in flight committed, follows the device's bookkeeping, and counts the
+    /// round, which was waited for since `begin`.
     pub(super) fn land(&mut self, begin: Instant) -> Result<()> {
         let (drafts, accepted) = (self.follow()?, self.committed - 1);
         match (&mut self.ngrams, &mut self.pace) {
@@ -115,7 +115,7 @@ impl Decoder {
                 self.statistics.ngram_rounds += 1;
                 ngrams.observe(drafts, accepted);
             }
-            // Nothing to look up says nothing of how good it would have been.
+            // A lookup without a match says nothing about the acceptance rate.
             (_, Some(pace)) if drafts > 0 || pace.choose() == 0 || self.options.method != Method::Ngram => {
                 pace.observe(drafts, accepted);
             }
@@ -132,7 +132,8 @@ impl Decoder {
         self.last_round = RoundStatistics { proposed, accepted: self.committed - 1, time };
     }
 
-    /// Reads back what the oldest round in flight committed, follows the device's bookkeeping, and gives the round's K.
+    /// Reads back the tokens that the oldest round in flight committed, follows the device's bookkeeping, and returns the
+    /// round's K.
     pub(super) fn follow(&mut self) -> Result<usize> {
         let Some((drafts, slot)) = self.in_flight.pop_front() else {
             return Err(Error::Gpu { what: "round".to_owned(), reason: "none was submitted".to_owned() });
@@ -159,7 +160,7 @@ impl Decoder {
         };
         self.last_drafts = drafts;
         if self.stands_in() {
-            // The device takes it that the draft proposed, and has read what it has not.
+            // The device assumes that the draft proposed, and that it has read rows which it has not.
             self.session.draft_rows = draft_rows;
             self.rounds.write_session(&self.session);
         }

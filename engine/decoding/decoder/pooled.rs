@@ -1,50 +1,51 @@
-//! What a pool asks of its decoders, to run a round of several of them in one pass.
+//! Operations that a pool needs of its decoders to run a round of several of them in one pass.
 
 use std::time::Instant;
 
 use super::Decoder;
-use crate::decoding::joining::Offer;
-use crate::decoding::options::{Acceptance, DecoderOptions, Method};
+use crate::decoding::joining::Candidate;
+use crate::decoding::options::{AcceptanceRule, DecoderOptions, Method};
 use crate::decoding::pace::{Costs, Pace, Promise};
-use crate::decoding::pool::Seat;
-use crate::decoding::rounds::Proposer;
+use crate::decoding::pool::CacheSlot;
+use crate::decoding::round::Proposer;
 use crate::error::Result;
 use crate::gpu::{Buffer, Pass, Readback};
-use crate::model::{PlacedRow, Tap, Way};
+use crate::model::{Hook, PlacedRow, Way};
 
 impl Decoder {
     /// Its place in the pool.
-    pub(in crate::decoding) fn seat(&self) -> &Seat {
+    pub(in crate::decoding) fn seat(&self) -> &CacheSlot {
         self.rounds.seat()
     }
 
-    /// Whether a round was submitted and not read back.
+    /// Returns `true` if a round was submitted and not read back.
     pub(in crate::decoding) fn is_ahead(&self) -> bool {
         !self.in_flight.is_empty()
     }
 
-    /// Whether its text is the same whether it speculates or not.
+    /// Returns `true` if its text does not depend on speculation.
     pub(in crate::decoding) fn joins(&self) -> bool {
         let DecoderOptions { acceptance, sampling, .. } = &self.options;
-        *acceptance == Acceptance::Noise || sampling.temperature == 0.0 || self.rounds.draft().is_none()
+        *acceptance == AcceptanceRule::Noise || sampling.temperature == 0.0 || self.rounds.draft().is_none()
     }
 
-    /// What passes cost, if that is known.
+    /// The costs of passes, if known.
     pub(in crate::decoding) fn costs(&self) -> Option<&Costs> {
         self.pace.as_ref().map(Pace::costs)
     }
 
-    /// What a round of its own promises, if costs are known.
+    /// Estimates a round of its own, if costs are known.
     pub(in crate::decoding) fn promise(&self) -> Option<Promise> {
         let pace = self.pace.as_ref()?;
         Some(pace.promise(self.options.drafts.or_else(|| pace.choose())))
     }
 
-    /// What it may propose in a pass with others, if costs are known.
-    pub(in crate::decoding) fn offer(&self) -> Option<Offer> {
+    /// The proposals it can contribute to a pass with others; none if costs are unknown or its draft needs passes of its
+    /// own.
+    pub(in crate::decoding) fn offer(&self) -> Option<Candidate> {
         let pace = self.pace.as_ref()?;
         let limit = self.options.drafts.or_else(|| pace.limit());
-        let offer = |most, unseen| Some(Offer { most, unseen, chances: pace.chances() });
+        let offer = |most, unseen| Some(Candidate { most, unseen, chances: pace.chances() });
         match self.options.method {
             // Each of its proposals takes a pass of the draft.
             Method::Ar | Method::Vsd => None,
@@ -58,12 +59,12 @@ impl Decoder {
         }
     }
 
-    /// Whether a model proposes its tokens.
+    /// Returns `true` if a model proposes its tokens.
     pub(in crate::decoding) fn has_draft(&self) -> bool {
         self.rounds.draft().is_some()
     }
 
-    /// Binds what a round of `drafts` proposals in a pass with others needs, and gives the rows that it has in the target's
+    /// Binds the kernels of a round of `drafts` proposals in a pass with others, and returns its rows in the target's
     /// pass; those of a draft's proposals without their tokens. No round is in flight.
     pub(in crate::decoding) fn prepare_shared(&mut self, drafts: usize) -> Result<Vec<PlacedRow>> {
         let (proposer, proposals) = match self.options.method {
@@ -80,13 +81,13 @@ impl Decoder {
         Ok(self.placed(self.tokens[known..].iter().copied().chain(proposals), known))
     }
 
-    /// What passes of the target over its rows and others' keep for its draft.
-    pub(in crate::decoding) fn keep_together(&self) -> Option<&Tap> {
+    /// The hook that keeps states for its draft in passes of the target over its rows and others'.
+    pub(in crate::decoding) fn keep_together(&self) -> Option<&Hook> {
         self.rounds.keep(Way::Together)
     }
 
-    /// What passes of the draft over its rows and others' read of that.
-    pub(in crate::decoding) fn read_kept_together(&self) -> Option<&Tap> {
+    /// The hook that reads those states in passes of the draft over its rows and others'.
+    pub(in crate::decoding) fn read_kept_together(&self) -> Option<&Hook> {
         self.rounds.read_kept(Way::Together)
     }
 
@@ -118,7 +119,7 @@ impl Decoder {
         self.rounds.finish_rows(pass, drafts, self.next_slot);
     }
 
-    /// Where the round reports to, and where that is copied to.
+    /// The buffer of the round's record, and the readback it is copied to.
     pub(in crate::decoding) fn record(&self) -> (&Buffer, &Readback) {
         self.rounds.record(self.next_slot)
     }

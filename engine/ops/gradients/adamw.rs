@@ -21,7 +21,7 @@ pub struct AdamWStep {
     pub beta1: f32,
     /// Decay of the second moment.
     pub beta2: f32,
-    /// What is added to the second moment's root.
+    /// Added to the root of the second moment.
     pub epsilon: f32,
     /// Decoupled weight decay.
     pub weight_decay: f32,
@@ -35,7 +35,7 @@ pub struct AdamWStep {
     pub number: u32,
 }
 
-/// How moments are kept.
+/// Storage format of the moments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MomentFormat {
     /// IEEE single precision.
@@ -74,7 +74,10 @@ impl AdamW {
     /// The moments begin as zeros.
     ///
     /// Shapes: `parameter` and `gradient` hold `values` f32, a multiple of 4; `step` holds an [`AdamWStep`], `norm` an f32.
-    /// Errors: [`Error::Shape`] if they do not fit, [`Error::OutOfMemory`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit, [`Error::OutOfMemory`].
     /// Source: arXiv:1711.05101, algorithm 2.
     pub fn new(
         device: &Device,
@@ -103,7 +106,9 @@ impl AdamW {
 
     /// Reads the first and the second moment back, for a checkpoint.
     ///
-    /// Errors: as [`Device::check`].
+    /// # Errors
+    ///
+    /// As [`Device::check`].
     pub fn moments(&self, device: &Device) -> Result<[Vec<f32>; 2]> {
         let read = |buffer: &Buffer| match self.format {
             MomentFormat::F32 => buffer.read(device, 0, self.values),
@@ -117,7 +122,9 @@ impl AdamW {
 
     /// Takes the moments up from a checkpoint.
     ///
-    /// Errors: [`Error::Shape`] if they are not as many as the parameter's values.
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they are not as many as the parameter's values.
     pub fn set_moments(&self, device: &Device, moments: [&[f32]; 2]) -> Result<()> {
         for (buffer, values) in self.moments.iter().zip(moments) {
             if values.len() != self.values {

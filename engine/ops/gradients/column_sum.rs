@@ -21,7 +21,10 @@ impl ColumnSum {
     /// `sums[o] += Σ dy[m, o]` over the step's rows.
     ///
     /// Shapes: `dy` is `[rows, width]`, `sums` holds `width` values of f32, and at most 3 more.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     pub fn new(device: &Device, step: &Buffer, dy: &Tensor, sums: &Buffer) -> Result<ColumnSum> {
         let got = sums.bytes() as usize / size_of::<f32>();
         if got != dy.width.next_multiple_of(4) {

@@ -10,7 +10,7 @@ struct CrossEntropyParams {
     vocab: u32,
 }
 
-/// What a row should predict.
+/// Expected prediction of a row, with the weights of its losses.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Label {
@@ -18,7 +18,7 @@ pub struct Label {
     pub id: u32,
     /// Weight of the cross-entropy; without a token it counts as 0.
     pub weight: f32,
-    /// Weight of the divergence from the teacher; without a teacher nobody looks at it.
+    /// Weight of the divergence from the teacher; ignored without a teacher.
     pub divergence_weight: f32,
 }
 
@@ -27,7 +27,7 @@ impl Label {
     pub const NONE: u32 = u32::MAX;
 }
 
-/// What a row lost, before any weight.
+/// Loss of a row, before any weight.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct RowLoss {
@@ -55,7 +55,10 @@ impl CrossEntropy {
     ///
     /// Shapes: `logits` and `teacher` are `[rows, vocab]`; `labels` holds [`Label`]s with ids below `vocab`, `losses`
     /// [`RowLoss`]es.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     /// Source: for the divergence arXiv:1503.02531.
     pub fn new(
         device: &Device,

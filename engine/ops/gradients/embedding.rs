@@ -13,12 +13,12 @@ struct EmbeddingGradientParams {
     first_out: u32,
 }
 
-/// Which rows read which token, as the host writes it for each pass. All hold u32.
+/// Rows that read each token, as the host writes them for each pass. All buffers hold u32.
 #[derive(Clone, Copy)]
 pub struct Readers<'a> {
     /// The tokens, each at most once.
     pub ids: &'a Buffer,
-    /// Where each token's rows begin in `rows`, and where the last one's end.
+    /// Start of each token's rows in `rows`, then the end of the last one's.
     pub firsts: &'a Buffer,
     /// The rows, token by token.
     pub rows: &'a Buffer,
@@ -36,7 +36,10 @@ impl EmbeddingGradient {
     ///
     /// Shapes: `dx` is `[rows, width]`; `gradients` hold, for each part of the table `[vocab, width]`, as many f32 as the
     /// part has weights, in its layout.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     pub fn new(
         device: &Device,
         readers: Readers,
@@ -61,7 +64,10 @@ impl EmbeddingGradient {
     /// `readers`.
     ///
     /// Shapes: `dx` is `[rows, width]`, `gradient` `[1, width]`; `width` is a multiple of 8.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     pub fn of_row(device: &Device, readers: Readers, dx: &Tensor, gradient: &Tensor) -> Result<EmbeddingGradient> {
         if !dx.width.is_multiple_of(8) {
             let (got, expected) = (vec![dx.rows, dx.width], vec![dx.rows, dx.width.next_multiple_of(8)]);
@@ -93,7 +99,7 @@ impl EmbeddingGradient {
 
     /// Records the gradients of the first `ids` tokens, which `rows` rows read.
     pub fn encode(&self, pass: &mut Pass, ids: usize, rows: usize) {
-        // Of several parts each has some of the tokens.
+        // Each of several parts has some of the tokens.
         let bytes = 4 * (rows + 2 * ids) * self.width / self.parts.len();
         let work = Work::of(rows, [1, self.width], bytes, rows * self.width / self.parts.len());
         for part in &self.parts {

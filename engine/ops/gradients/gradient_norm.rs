@@ -34,7 +34,9 @@ pub struct GradientNorm {
 impl GradientNorm {
     /// The Euclidean norm of `gradients`, buffers of f32 with the number of values of each.
     ///
-    /// Errors: [`crate::Error::Shape`] if a buffer holds fewer values, or if they are no multiple of 4.
+    /// # Errors
+    ///
+    /// [`crate::Error::Shape`] if a buffer holds fewer values, or if they are no multiple of 4.
     pub fn new(device: &Device, gradients: &[(&Buffer, usize)]) -> Result<GradientNorm> {
         let (mut shapes, mut sections) = (Vec::new(), 0);
         for (buffer, values) in gradients {

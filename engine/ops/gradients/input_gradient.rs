@@ -3,9 +3,9 @@
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 use crate::ops::matrix::{Matrix, PIECE};
-use crate::ops::{RowSet, Tensor};
+use crate::ops::{RowRange, Tensor};
 
-/// What becomes of a finished gradient.
+/// Operation on a finished gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accumulate {
     /// It is stored.
@@ -42,19 +42,22 @@ struct Part {
 }
 
 impl InputGradient {
-    /// `dx[m] = Wᵀ · dy[m]`, stored or added, for `y[m] = W · x[m]`. With [`RowSet::Outputs`], the rows are the first
+    /// `dx[m] = Wᵀ · dy[m]`, stored or added, for `y[m] = W · x[m]`. With [`RowRange::Outputs`], the rows are the first
     /// `step.outputs` of both.
     ///
     /// Shapes: `dy` is `[rows, outputs of W]`, `dx` is `[rows, columns]`, both with room for whatever is encoded; `W` is no
     /// pair.
-    /// Errors: [`crate::Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Shape`] if they do not fit.
     pub fn new(
         device: &Device,
         step: &Buffer,
         weights: &Matrix,
         [dy, dx]: [&Tensor; 2],
         accumulate: Accumulate,
-        row_set: RowSet,
+        row_set: RowRange,
     ) -> Result<InputGradient> {
         let columns = weights.columns();
         weights.expect_single("input_gradient")?;

@@ -1,5 +1,5 @@
-//! What training adds to the ops: gradients, the loss, and the optimiser. Gradients of weights and of the residual stream
-//! are added to what their buffers hold.
+//! Ops of training: gradients, the loss, and the optimiser. Gradients of weights and of the residual stream are added to
+//! what their buffers hold.
 
 mod adamw;
 mod column_sum;

@@ -5,24 +5,24 @@ use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 use crate::ops::{AttentionShape, KvCache, Tensor};
 
-/// What one row of a packed step may attend to, and what attends to it, in rows: shaders/shared/training_row.wgsl.
+/// Visibility of one row of a packed step: the rows that it sees and those that see it (shaders/shared/training_row.wgsl).
 /// A sample's real rows come first, then its mask chains, in ascending order of the real rows that they hang at.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct TrainingRow {
     /// It sees the real rows `context_first..context_end` of its sample; a real row is itself the last of them.
     pub context_first: u32,
-    /// Where those end.
+    /// End of those rows.
     pub context_end: u32,
     /// It sees the masks `chain_first..=` itself of its chain; a real row none, so that this is the row after it.
     pub chain_first: u32,
     /// It is seen by `real_first..real_end`: a real row by real rows, a mask by the masks of its chain; first itself.
     pub real_first: u32,
-    /// Where those end.
+    /// End of those rows.
     pub real_end: u32,
     /// A real row is seen by `later_first..later_end`: the masks of all chains that hang at it or after it.
     pub later_first: u32,
-    /// Where those end; for a mask, where they begin.
+    /// End of those rows; `later_first` for a mask, which has none.
     pub later_end: u32,
     /// Its position in the sample's text.
     pub position: u32,
@@ -41,11 +41,11 @@ const TILE: usize = 32;
 /// Eights of a head that a workgroup sums up.
 const PART: usize = 16;
 
-/// What the kernels are made of beside their own files and the cache's.
+/// Files that the kernels share, besides the cache's.
 const SHARED: [&str; 5] =
     ["shared/packed_attention", "shared/eight", "shared/step", "shared/training_row", "query/storage"];
 
-/// What the kernels share: who sees whom, queries, keys and values.
+/// Parts that the kernels share: the rows' visibility, queries, keys and values.
 struct Seen {
     params: Buffer,
     constants: Vec<(&'static str, u32)>,
@@ -76,7 +76,7 @@ impl Seen {
         Ok(Seen { params, constants: cache.constants(shape), readers: cache.readers(), shape: *shape })
     }
 
-    /// The kernel of `files` and the shared ones, with what is shared bound before `operands`.
+    /// The kernel of `files` and the shared ones, with the shared operands bound before `operands`.
     fn dispatch(
         &self,
         device: &Device,
@@ -117,7 +117,10 @@ impl PackedAttention {
     ///
     /// Shapes: `rows` is `[rows]` of [`TrainingRow`]; `query`, `out` are `[rows, heads · head_dim]`, `log_sums` is
     /// `[rows, heads]`; row r's key and value lie at position r of `cache`.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     /// Source: the online softmax of arXiv:1805.02867; the mask of arXiv:2504.18583.
     pub fn new(
         device: &Device,
@@ -158,7 +161,10 @@ impl PackedAttentionGradient {
     ///
     /// Shapes: as [`PackedAttention::new`]; `output_gradient` and `query_gradient` are `[rows, heads · head_dim]`,
     /// `key_gradient` and `value_gradient` `[rows, kv_heads · head_dim]`, row-major.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     /// Source: Dao et al. 2022, arXiv:2205.14135, algorithm 4.
     #[expect(clippy::too_many_arguments, reason = "operands and results of one op")]
     pub fn new(

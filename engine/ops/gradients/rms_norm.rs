@@ -1,7 +1,7 @@
 //! The gradients of [`super::super::RmsNorm`]: shaders/rms_norm_gradient.wgsl for its input,
 //! shaders/rms_norm_gain_gradient.wgsl and shaders/rms_norm_gain_merge.wgsl for its gain.
 
-use super::super::{RowSet, Tensor};
+use super::super::{RowRange, Tensor};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
@@ -24,12 +24,15 @@ pub struct RmsNormGradient {
 }
 
 impl RmsNormGradient {
-    /// Of `y[r] = x[r] · s[r] · gain`, `s[r] = 1 / √(mean(x[r]²) + ε)`:
+    /// Gradients of `y[r] = x[r] · s[r] · gain`, `s[r] = 1 / √(mean(x[r]²) + ε)`:
     /// `dx[r] += s[r] · (gain · dy[r] − x[r] · s[r]² · mean(gain · dy[r] · x[r]))` and `dgain += Σ dy[r] · x[r] · s[r]`.
-    /// With [`RowSet::Outputs`], row 0 of `dy` is row `step.first_output` of `x` and `dx`.
+    /// With [`RowRange::Outputs`], row 0 of `dy` is row `step.first_output` of `x` and `dx`.
     ///
     /// Shapes: `x`, `dy`, `dx` are `[rows, width]`, `gain` and `dgain` `[1, width]`; `width` is a multiple of 4.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     /// Source: arXiv:1910.07467, section 4.
     #[expect(clippy::too_many_arguments, reason = "the forward op's operands, and a gradient for each")]
     pub fn new(
@@ -40,7 +43,7 @@ impl RmsNormGradient {
         epsilon: f32,
         [dy, dx]: [&Tensor; 2],
         dgain: &Tensor,
-        row_set: RowSet,
+        row_set: RowRange,
     ) -> Result<RmsNormGradient> {
         const OP: &str = "rms_norm_gradient";
         if !x.width.is_multiple_of(4) {
@@ -55,7 +58,7 @@ impl RmsNormGradient {
         let params = Buffer::uniform(device, "rms_norm_gradient params", &params)?;
         let scales = Buffer::storage(device, "row scales", (dy.rows * size_of::<f32>()) as u64)?;
         let sums = Buffer::storage(device, "gain sums", (SECTIONS * x.width * size_of::<f32>()) as u64)?;
-        // A CPU's barriers cost more than what they would share out.
+        // A CPU's barriers cost more than the work they would share out.
         let lanes = if device.is_software() { 8 } else { 64 };
         let sections = ("SECTIONS", SECTIONS as u32);
         let kernel = |name, constants: &[(&'static str, u32)]| {

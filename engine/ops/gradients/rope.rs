@@ -5,10 +5,10 @@ use crate::error::Result;
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 use crate::ops::{AttentionShape, Tensor};
 
-/// The normalisation of every head of q and k (Qwen3), and where the gradients of its gains go.
+/// The normalisation of every head of q and k (Qwen3), with the gradients of its gains.
 #[derive(Clone, Copy)]
 pub struct GainGradients<'a> {
-    /// What was normalised, `[rows, (heads + 2 · kv_heads) · head_dim]`.
+    /// Input of the normalisation, `[rows, (heads + 2 · kv_heads) · head_dim]`.
     pub qkv: &'a Tensor,
     /// The gains of q's and k's heads, `[1, head_dim]` each.
     pub gains: [&'a Tensor; 2],
@@ -40,7 +40,10 @@ impl RopeGradient {
     /// Shapes: `angles` is `[rows, 2, head_dim / 2]` of f32 (cosines, then sines), row by row; the gradients of q, k and
     /// v are `[rows, heads · head_dim]` and `[rows, kv_heads · head_dim]`; `qkv_gradient` is
     /// `[rows, (heads + 2 · kv_heads) · head_dim]`.
-    /// Errors: [`crate::Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Shape`] if they do not fit.
     /// Source: arXiv:2104.09864 and arXiv:1910.07467, differentiated.
     pub fn new(
         device: &Device,

@@ -26,15 +26,18 @@ pub struct Swiglu {
 }
 
 impl Swiglu {
-    /// `y[m, i] = silu(x[m, i]) · x[m, width + i]`, `silu(g) = g / (1 + e^-g)`. Unlike [`crate::ops::Finish::Swiglu`] it
+    /// `y[m, i] = silu(x[m, i]) · x[m, width + i]`, `silu(g) = g / (1 + e^-g)`. Unlike [`crate::ops::Epilogue::Swiglu`] it
     /// leaves gates and ups, which [`SwigluGradient`] needs.
     ///
     /// Shapes: `x` is `[rows, 2 · width]`, each row its gates and then its ups; `y` is `[rows, width]`.
-    /// Errors: [`crate::Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Shape`] if they do not fit.
     /// Source: arXiv:2002.05202.
     pub fn new(device: &Device, [x, y]: [&Tensor; 2]) -> Result<Swiglu> {
         x.expect("swiglu", "x", y.rows, 2 * y.width)?;
-        let kernel = device.kernel(&["swiglu", "finish/swiglu"], &[("THREADS", THREADS)])?;
+        let kernel = device.kernel(&["swiglu", "epilogue/swiglu"], &[("THREADS", THREADS)])?;
         let params = Buffer::uniform(device, "swiglu params", &SwigluParams { width: y.width as u32 })?;
         let dispatch = kernel.dispatch(device, &[&params, &x.buffer, &y.buffer], [1, 1, 1])?;
         Ok(Swiglu { dispatch, width: y.width })
@@ -58,7 +61,10 @@ impl SwigluGradient {
     /// `du = dy · g · σ`.
     ///
     /// Shapes: `x`, `dx` are `[rows, 2 · width]`, each row its gates and then its ups; `dy` is `[rows, width]`.
-    /// Errors: [`crate::Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Shape`] if they do not fit.
     /// Source: the derivative of arXiv:2002.05202's formula.
     pub fn new(device: &Device, [x, dy, dx]: [&Tensor; 3]) -> Result<SwigluGradient> {
         x.expect("swiglu_gradient", "x", dy.rows, 2 * dy.width)?;

@@ -31,7 +31,10 @@ impl WeightGradient {
     ///
     /// Shapes: `x` is `[rows, columns]`, `dy` is `[rows, outputs of W]`; `gradients` is what [`Matrix::gradients`] makes; `W`
     /// is no pair.
-    /// Errors: [`Error::Shape`] if they do not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if they do not fit.
     pub fn new(
         device: &Device,
         step: &Buffer,

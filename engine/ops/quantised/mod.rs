@@ -1,4 +1,4 @@
-//! Quantised weights on the host: from GGUF's blocks to what the shaders read, and from floats to GGUF's blocks.
+//! Quantised weights on the host: from GGUF's blocks to the shaders' layout, and from floats to GGUF's blocks.
 
 pub(super) mod pack;
 pub(super) mod quantise;

@@ -1,16 +1,16 @@
 //! GGUF's blocks become chunks of whole words, which shaders/weights/ read: first the numbers, those of one 8-value piece
 //! in one word (or two), then their scales. Nothing is rounded. Bytes, and the bits that four-bit numbers lack, lie such that
 //! every other number of a piece is a byte of one word: the operands of integer dot products (shaders/weights/integer.wgsl)
-//! are then a shift and a mask away. What the blocks hold is told in
-//! engine/model/gguf/element.rs, which widens them.
+//! are then a shift and a mask away. engine/model/gguf/element.rs describes the blocks and widens
+//! them.
 
 use half::f16;
 
 /// Words of the longest chunk.
-pub const MOST_WORDS: usize = 53;
+pub const MAX_WORDS: usize = 53;
 
 /// The words of a chunk; a format fills as many as it has.
-pub type Words = [u32; MOST_WORDS];
+pub type Words = [u32; MAX_WORDS];
 
 /// The bits of the half-precision number at `at`.
 fn half_bits(block: &[u8], at: usize) -> u32 {
@@ -31,7 +31,7 @@ fn nibble(bytes: &[u8], index: usize) -> u8 {
     bytes[index % 16] >> (index / 16 * 4) & 15
 }
 
-/// Which number of 32 is byte `byte` of operand `operand` of eight: every other one of a piece.
+/// Returns which number of 32 is byte `byte` of operand `operand` of eight: every other one of a piece.
 fn operand(operand: usize, byte: usize) -> usize {
     operand / 2 * 8 + 2 * byte + operand % 2
 }

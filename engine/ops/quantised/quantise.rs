@@ -111,8 +111,8 @@ fn nearest(value: f32, most: f32) -> f32 {
     value.round_ties_even().clamp(0.0, most)
 }
 
-/// What a search for scale and minimum tries: numbers up to `largest`, stretched by `first`, `first` + 0.1 .. up to `steps`
-/// times.
+/// Candidates of a search for scale and minimum: numbers up to `largest`, stretched by `first`, `first` + 0.1 .. up to
+/// `first` + 0.1 · `steps`.
 #[derive(Clone, Copy)]
 struct Search {
     largest: f32,

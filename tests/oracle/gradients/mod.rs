@@ -1,4 +1,4 @@
-//! What gradients, the loss and the optimiser should give. Their formulas are held against finite differences of the
+//! Expected values of gradients, the loss and the optimiser. Their formulas are checked against finite differences of the
 //! forward oracles in tests/gradients.
 
 pub mod adamw;

@@ -1,0 +1,25 @@
+//! Advice on the engine's errors, in the words of the command line. The engine itself knows no flags and no commands.
+
+use pard_engine::Error;
+use pard_engine::checkpoint::resolve::DEFAULT_MODEL;
+
+/// Returns the flag or command that helps with `error`, if there is one.
+pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    let hint = match error.downcast_ref::<Error>()? {
+        Error::DeviceLost { .. } => {
+            "if it is lost once more, `pard fit` says what it has room for, and `pard tune` finds kernels that compile"
+        }
+        Error::OutOfMemory { .. } | Error::DoesNotFit { .. } => "`pard fit` says what fits",
+        Error::Compile { .. } => "`pard tune` looks for kernels that compile",
+        Error::NoEmbeddings { .. } => "give it with -d beside its target",
+        Error::NoMaskToken { .. } => "--mask-token names one, --method vsd needs none",
+        Error::ContextFull { .. } => "-c sets the context",
+        Error::Template { .. } => "--raw continues plain text",
+        Error::Diverged { .. } => "--lr sets the learning rate",
+        Error::Option { option: "pass-rows", .. } => "--seq-len cuts samples, --pass-rows sets the rows of a pass",
+        Error::OtherRun { .. } => "--out names the folder",
+        Error::NoModel { name, .. } if name == DEFAULT_MODEL => "`./run demo` and `./run model` fetch it",
+        _ => return None,
+    };
+    Some(hint)
+}

@@ -1,0 +1,328 @@
+//! A model's hyper-parameters, whatever file they came from.
+//! Parsing lives with the formats (`hugging_face`, `gguf`); the checks that hold for all of them live here.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// A family of architectures. They share one forward pass and differ in the terms named here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// Llama 2 and 3, SmolLM2, Mistral.
+    Llama,
+    /// Qwen2, Qwen2.5, DeepSeek-R1-Distill-Qwen: a bias on q, k and v.
+    Qwen2,
+    /// Qwen3: RMSNorm per head on q and k before RoPE.
+    Qwen3,
+}
+
+impl Family {
+    /// `model_type` in `config.json`, and `general.architecture` in GGUF, with the family each names.
+    pub const KNOWN: [(&'static str, Family); 4] =
+        [("llama", Family::Llama), ("mistral", Family::Llama), ("qwen2", Family::Qwen2), ("qwen3", Family::Qwen3)];
+
+    /// The family that `model_type` names.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownFamily`], which lists the known ones.
+    pub fn from_model_type(path: &Path, model_type: &str) -> Result<Family> {
+        Self::KNOWN.iter().find(|(name, _)| *name == model_type).map(|&(_, family)| family).ok_or_else(|| {
+            Error::UnknownFamily {
+                path: path.to_owned(),
+                model_type: model_type.to_owned(),
+                supported: Self::KNOWN.map(|(name, _)| name).join(", "),
+            }
+        })
+    }
+}
+
+/// Scaling of the rotary frequencies for contexts longer than the pre-training's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RopeScaling {
+    /// Plain RoPE.
+    None,
+    /// Every frequency divided by `factor` (position interpolation).
+    Linear {
+        /// The divisor.
+        factor: f64,
+    },
+    /// Llama 3.1's: low frequencies divided by `factor`, high ones kept, a linear blend between.
+    Llama3 {
+        /// The divisor of the low frequencies.
+        factor: f64,
+        /// Wavelengths longer than `original_context / low_freq_factor` are divided.
+        low_freq_factor: f64,
+        /// Wavelengths shorter than `original_context / high_freq_factor` are kept.
+        high_freq_factor: f64,
+        /// The context of the pre-training, in tokens.
+        original_context: f64,
+    },
+    /// YaRN's: low frequencies divided by `factor`, high ones kept, a linear blend over the dimensions between; cosines
+    /// and sines are multiplied by `attention_factor`.
+    Yarn(Yarn),
+    /// Divisors per frequency, one for each of `head_dim / 2` (GGUF's `rope_freqs.weight` is read into this).
+    Factors,
+}
+
+/// YaRN, arXiv:2309.00071, as Hugging Face's `_compute_yarn_parameters` has it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Yarn {
+    /// The divisor of the low frequencies.
+    pub factor: f64,
+    /// The context of the pre-training, in tokens.
+    pub original_context: f64,
+    /// Frequencies that turn more often than this over the original context are kept.
+    pub beta_fast: f64,
+    /// Frequencies that turn less often than this over the original context are divided.
+    pub beta_slow: f64,
+    /// Factor of cosines and sines, so that a score is multiplied by its square.
+    pub attention_factor: f64,
+    /// `true` if the blend begins and ends at whole dimensions.
+    pub truncate: bool,
+}
+
+impl Yarn {
+    /// Hugging Face's defaults of all but the two that a file must name.
+    pub fn new(factor: f64, original_context: f64) -> Yarn {
+        Yarn {
+            factor,
+            original_context,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            attention_factor: Yarn::magnitude(factor, 1.0),
+            truncate: true,
+        }
+    }
+
+    /// `0.1 · mscale · ln(factor) + 1`, and 1 for a factor of at most 1: the square root of the paper's `1 / t`, where
+    /// `mscale` is 1.
+    pub fn magnitude(factor: f64, mscale: f64) -> f64 {
+        if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 }
+    }
+
+    /// Fails with the key of `config.json` whose value is not valid, and the reason.
+    pub(super) fn check(&self) -> std::result::Result<(), (&'static str, String)> {
+        let Yarn { factor, original_context, beta_fast, beta_slow, attention_factor, .. } = *self;
+        for (key, value) in [
+            ("factor", factor),
+            ("original_max_position_embeddings", original_context),
+            ("beta_fast", beta_fast),
+            ("beta_slow", beta_slow),
+            ("attention_factor", attention_factor),
+        ] {
+            if !(value.is_finite() && value > 0.0) {
+                return Err((key, format!("{value} is not a positive number")));
+            }
+        }
+        if beta_fast < beta_slow {
+            return Err(("beta_fast", format!("{beta_fast} is below beta_slow, {beta_slow}")));
+        }
+        Ok(())
+    }
+
+    /// The context that the stretched frequencies are for, in tokens.
+    pub fn context(&self) -> usize {
+        (self.factor * self.original_context) as usize
+    }
+}
+
+/// Sliding-window attention: its length and its layers, in which a token at position p sees the positions from
+/// `p - tokens + 1` to p.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlidingWindow {
+    /// Length of the window, the token itself included.
+    pub tokens: usize,
+    /// `true` for each layer with the window; the others see all positions before.
+    pub layers: Vec<bool>,
+}
+
+/// The layers of its target whose outputs a draft reads beside tokens (the target-dependent mode of PARD-2,
+/// arXiv:2605.08632).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetLayers {
+    /// Indices of the layers, ascending (`target_layers`).
+    pub layers: Vec<usize>,
+    /// The target's hidden size (`target_hidden_size`).
+    pub hidden_size: usize,
+}
+
+impl TargetLayers {
+    /// The number of values in a token's states.
+    pub fn width(&self) -> usize {
+        self.layers.len() * self.hidden_size
+    }
+}
+
+/// A model's hyper-parameters.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The architecture.
+    pub family: Family,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Decoder layers.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Width of one head; a multiple of 16 in 32..=256.
+    pub head_dim: usize,
+    /// Width of the feed-forward layer.
+    pub feed_forward_size: usize,
+    /// Rows of the embedding, padding included.
+    pub vocab_size: usize,
+    /// The epsilon of every RMSNorm.
+    pub norm_epsilon: f64,
+    /// The base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// Scaling of the rotary frequencies.
+    pub rope_scaling: RopeScaling,
+    /// Rotary divisors per frequency, `head_dim / 2` of them, when `rope_scaling` is [`RopeScaling::Factors`].
+    pub rope_factors: Vec<f32>,
+    /// The attention window, if any layer has one.
+    pub sliding_window: Option<SlidingWindow>,
+    /// `true` if the head is the embedding.
+    pub tied_head: bool,
+    /// `true` if q, k and v have a bias.
+    pub qkv_bias: bool,
+    /// `true` if each head of q and k is normalised before RoPE.
+    pub head_norm: bool,
+    /// The longest context the model was made for, in tokens.
+    pub context: usize,
+    /// The mask token of a PARD draft (`pard_token`).
+    pub mask_token: Option<u32>,
+    /// `true` if embedding and head are those of the draft's target (`shared_embeddings`), except the mask token's row
+    /// of the embedding.
+    pub shared_embeddings: bool,
+    /// The layers of its target whose outputs a draft reads, if it does.
+    pub target_layers: Option<TargetLayers>,
+}
+
+impl Config {
+    /// The largest size of any kind: far beyond any model, and small enough that no product of two of them overflows.
+    pub(super) const LARGEST: usize = 1 << 24;
+
+    /// Width of all query heads together; unlike `hidden_size` in Qwen3.
+    pub fn query_size(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Width of all key heads together, and of all value heads.
+    pub fn key_value_size(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    /// The number of tokens that layer `layer` sees, the row's own included; `None` if it sees all before.
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        let window = self.sliding_window.as_ref()?;
+        window.layers.get(layer).copied().unwrap_or(false).then_some(window.tokens)
+    }
+
+    /// The same model of some of its layers, in the order of `layers`.
+    pub fn of_layers(&self, layers: &[usize]) -> Config {
+        let chosen = |window: &SlidingWindow| SlidingWindow {
+            tokens: window.tokens,
+            layers: layers.iter().map(|&layer| self.window(layer).is_some()).collect(),
+        };
+        let sliding_window = self.sliding_window.as_ref().map(chosen).filter(|window| window.layers.contains(&true));
+        Config { layers: layers.len(), sliding_window, ..self.clone() }
+    }
+
+    /// Returns `true` if `id` is a mask token with a row apart from the embedding.
+    pub fn mask_has_row(&self, id: u32) -> bool {
+        self.shared_embeddings && self.mask_token == Some(id)
+    }
+
+    /// Checks what every later stage relies on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`], which names the field and `path`.
+    pub fn check(&self, path: &Path) -> Result<()> {
+        let fault =
+            |field: &str, reason: String| Err(Error::Config { path: path.to_owned(), field: field.to_owned(), reason });
+        const LARGEST: usize = Config::LARGEST;
+        for (field, value) in [
+            ("hidden_size", self.hidden_size),
+            ("num_hidden_layers", self.layers),
+            ("num_attention_heads", self.heads),
+            ("num_key_value_heads", self.kv_heads),
+            ("head_dim", self.head_dim),
+            ("intermediate_size", self.feed_forward_size),
+            ("vocab_size", self.vocab_size),
+            ("max_position_embeddings", self.context),
+        ] {
+            if value == 0 || value > LARGEST {
+                return fault(field, format!("{value} is not between 1 and {LARGEST}"));
+            }
+        }
+        if !self.heads.is_multiple_of(self.kv_heads) {
+            return fault(
+                "num_key_value_heads",
+                format!("{} heads cannot share {} key-value heads evenly", self.heads, self.kv_heads),
+            );
+        }
+        if self.heads / self.kv_heads > 64 {
+            return fault(
+                "num_key_value_heads",
+                format!("{} query heads on one key-value head; at most 64 are supported", self.heads / self.kv_heads),
+            );
+        }
+        if !self.head_dim.is_multiple_of(16) || !(32..=256).contains(&self.head_dim) {
+            return fault("head_dim", format!("{} is not a multiple of 16 between 32 and 256", self.head_dim));
+        }
+        for (field, value) in [("hidden_size", self.hidden_size), ("intermediate_size", self.feed_forward_size)] {
+            if !value.is_multiple_of(8) {
+                return fault(field, format!("{value} is not a multiple of 8, which 16-byte weight loads need"));
+            }
+        }
+        if !(self.norm_epsilon > 0.0 && self.norm_epsilon < 1.0) {
+            return fault("rms_norm_eps", format!("{} is not between 0 and 1", self.norm_epsilon));
+        }
+        if !(self.rope_theta > 1.0 && self.rope_theta.is_finite()) {
+            return fault("rope_theta", format!("{} is not a finite number above 1", self.rope_theta));
+        }
+        if self.rope_scaling == RopeScaling::Factors && self.rope_factors.len() != self.head_dim / 2 {
+            return fault(
+                "rope_freqs",
+                format!("{} factors for {} frequencies", self.rope_factors.len(), self.head_dim / 2),
+            );
+        }
+        if let Some(window) = &self.sliding_window {
+            if window.tokens == 0 || window.tokens > LARGEST {
+                return fault("sliding_window", format!("{} is not between 1 and {LARGEST}", window.tokens));
+            }
+            if window.layers.len() != self.layers {
+                let reason = format!("{} entries for {} layers", window.layers.len(), self.layers);
+                return fault("layer_types", reason);
+            }
+        }
+        if let Some(TargetLayers { layers, hidden_size }) = &self.target_layers {
+            if layers.is_empty() || layers.windows(2).any(|pair| pair[0] >= pair[1]) {
+                return fault("target_layers", "there has to be a layer, and layers have to ascend".to_owned());
+            }
+            if *hidden_size == 0 || *hidden_size > LARGEST || !hidden_size.is_multiple_of(8) {
+                let reason = format!("{hidden_size} is not a multiple of 8 between 8 and {LARGEST}");
+                return fault("target_hidden_size", reason);
+            }
+            if layers.len() > LARGEST / hidden_size {
+                return fault("target_layers", format!("{} layers are too many", layers.len()));
+            }
+        }
+        if self.shared_embeddings {
+            // The mask's row is its own, so that its id need not be one of the embedding's.
+            return match self.mask_token {
+                Some(_) => Ok(()),
+                None => fault("pard_token", "is missing; a draft with shared_embeddings has one".to_owned()),
+            };
+        }
+        if let Some(id) = self.mask_token
+            && id as usize >= self.vocab_size
+        {
+            return fault("pard_token", format!("{id} is outside the vocabulary of {}", self.vocab_size));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,306 @@
+//! GGUF, llama.cpp's one-file format: tensors (often quantised), hyper-parameters and tokenizer together.
+//! A file is mapped, its header checked once and whole, and rows are widened when they are asked for.
+//! Versions 2 and 3 are supported, little-endian, in one part. Names are Hugging Face's, so that nothing after this
+//! module depends on the format of a model's files.
+
+mod directory;
+mod element;
+mod hyper_parameters;
+mod metadata;
+mod names;
+mod pre_tokenizer;
+mod reader;
+mod tokenizer;
+mod vocabulary;
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use self::directory::Tensor;
+use self::element::Element;
+use self::metadata::{Entries, Metadata};
+use self::names::Rotated;
+use self::reader::{Reader, damaged};
+pub use self::vocabulary::SpecialTokens;
+use crate::checkpoint::config::Config;
+use crate::checkpoint::storage::Bytes;
+use crate::checkpoint::{Checkpoint, TensorInfo};
+use crate::error::{Error, Result};
+
+/// Data begin at a multiple of this where the file does not say otherwise.
+const DEFAULT_ALIGNMENT: u64 = 32;
+
+/// An open GGUF file.
+///
+/// A file that [`Gguf::open`] opens is memory-mapped: it must not be changed or cut off by anyone while this lives.
+pub struct Gguf {
+    path: PathBuf,
+    map: Bytes,
+    entries: Entries,
+    /// Sorted by name.
+    tensors: Vec<TensorInfo>,
+    /// Their locations, in the same order.
+    extents: Vec<Extent>,
+}
+
+/// Location and encoding of a tensor in the file.
+struct Extent {
+    element: Element,
+    bytes: Range<usize>,
+    rows: usize,
+    columns: usize,
+    /// The heads within which the converter reordered the rows, if it did.
+    reordered_heads: Option<usize>,
+}
+
+impl Gguf {
+    /// Maps the file at `path` and checks its header.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]; those of [`Gguf::from_bytes`].
+    pub fn open(path: &Path) -> Result<Gguf> {
+        let map = Bytes::map(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        Gguf::from_bytes(path, map)
+    }
+
+    /// Checks the header of a file whose bytes are `map`; `path` names it in messages.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`] if the file is no GGUF file, of a version or byte order that is
+    /// not read, cut off, or contradicts itself; [`Error::Config`] if it is one of several parts;
+    /// [`Error::TensorType`] for an element type that is not read.
+    pub fn from_bytes(path: &Path, map: Bytes) -> Result<Gguf> {
+        let mut reader = Reader { path, bytes: &map, position: 0 };
+        let (tensor_count, key_count) = read_preamble(&mut reader)?;
+        let entries = metadata::read_entries(&mut reader, key_count)?;
+        let metadata = Metadata { path, bytes: &map, entries: &entries };
+        let parts = metadata.unsigned("split.count")?.unwrap_or(1);
+        if parts > 1 {
+            return Err(metadata.fault(
+                "split.count",
+                format!("this is one of {parts} parts; join them with `llama-gguf-split --merge` first"),
+            ));
+        }
+        let alignment = metadata.unsigned("general.alignment")?.unwrap_or(DEFAULT_ALIGNMENT);
+        if !alignment.is_power_of_two() {
+            return Err(metadata.fault("general.alignment", format!("{alignment} is not a power of two")));
+        }
+        let directory = directory::read_directory(&mut reader, tensor_count, alignment)?;
+        let (tensors, extents) = describe(metadata, directory)?;
+        Ok(Gguf { path: path.to_owned(), map, entries, tensors, extents })
+    }
+
+    /// The hyper-parameters.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownFamily`], and [`Error::Config`] for one that is missing, inconsistent or asks for
+    /// something that this crate does not do.
+    pub fn config(&self) -> Result<Config> {
+        hyper_parameters::read_config(self)
+    }
+
+    /// The tokenizer. `encode(text, true)` puts the begin token first where the file wants one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] if the file holds none or one of a kind that is not known.
+    pub fn tokenizer(&self) -> Result<tokenizers::Tokenizer> {
+        tokenizer::build(self.metadata())
+    }
+
+    /// The tokens with a meaning of their own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`], [`Error::TokenRange`].
+    pub fn special_tokens(&self) -> Result<SpecialTokens> {
+        vocabulary::Vocabulary::read(self.metadata())?.special_tokens(self.metadata())
+    }
+
+    /// The chat template (Jinja), if the file holds one.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.metadata().text("tokenizer.chat_template").ok().flatten()
+    }
+
+    /// The further chat templates, by name (`tool_use`, `rag`).
+    pub fn named_chat_templates(&self) -> impl Iterator<Item = (&str, &str)> {
+        const PREFIX: &str = "tokenizer.chat_template.";
+        self.entries
+            .keys()
+            .filter_map(|key| Some((key.strip_prefix(PREFIX)?, self.metadata().text(key).ok().flatten()?)))
+    }
+
+    /// The name the publisher gave the model, if the file says.
+    pub fn model_name(&self) -> Option<&str> {
+        self.metadata().text("general.name").ok().flatten()
+    }
+
+    fn metadata(&self) -> Metadata<'_> {
+        Metadata { path: &self.path, bytes: &self.map, entries: &self.entries }
+    }
+}
+
+/// Reads magic, version and the two counts.
+fn read_preamble(reader: &mut Reader) -> Result<(u64, u64)> {
+    if reader.bytes.get(..4) != Some(b"GGUF") {
+        return Err(reader.damaged("not a GGUF file: it does not begin with \"GGUF\""));
+    }
+    reader.take(4, format_args!("the magic number"))?;
+    let version = reader.u32(format_args!("the version"))?;
+    match version {
+        2 | 3 => {}
+        _ if version.swap_bytes() <= 0xFFFF && version > 0xFFFF => {
+            return Err(reader.damaged("a big-endian GGUF file; only little-endian ones are read"));
+        }
+        _ => {
+            return Err(reader.damaged(format_args!(
+                "GGUF version {version}; versions 2 and 3 are read (convert the model again with a current llama.cpp)"
+            )));
+        }
+    }
+    // A tensor has at least an empty name, one axis, its type and its offset; a key an empty name, a type and one byte.
+    let tensor_count = reader.count(32, format_args!("the number of tensors"))?;
+    let key_count = reader.count(13, format_args!("the number of metadata keys"))?;
+    Ok((tensor_count, key_count))
+}
+
+/// Renames and sorts the tensors.
+fn describe(metadata: Metadata, directory: Vec<Tensor>) -> Result<(Vec<TensorInfo>, Vec<Extent>)> {
+    let mut described = Vec::with_capacity(directory.len());
+    for tensor in directory {
+        let Tensor { name, shape, element, bytes } = tensor;
+        let columns = shape[shape.len() - 1];
+        let rows = shape[..shape.len() - 1].iter().product();
+        let reordered_heads = match names::rotated(name) {
+            Some(projection) => reordered_heads(metadata, name, projection, shape[0])?,
+            None => None,
+        };
+        let info =
+            TensorInfo { name: names::hugging_face(name), shape, stored: element.stored, bytes: bytes.len() as u64 };
+        described.push((info, Extent { element, bytes, rows, columns, reordered_heads }));
+    }
+    described.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
+    if let Some(pair) = described.windows(2).find(|pair| pair[0].0.name == pair[1].0.name) {
+        return Err(damaged(metadata.path, format_args!("two tensors stand for {:?}", pair[0].0.name)));
+    }
+    Ok(described.into_iter().unzip())
+}
+
+/// The heads of `projection`, if the converter reordered its `outputs` rows. llama.cpp rotates neighbouring values in
+/// models of the Llama architecture and so stores them interleaved; it leaves all others in Hugging Face's order.
+fn reordered_heads(metadata: Metadata, name: &str, projection: Rotated, outputs: usize) -> Result<Option<usize>> {
+    let architecture = hyper_parameters::architecture(metadata)?;
+    if !matches!(architecture, "llama" | "mistral") {
+        return Ok(None);
+    }
+    let heads = match projection {
+        Rotated::Query => hyper_parameters::heads(metadata, architecture)?,
+        Rotated::Key => hyper_parameters::kv_heads(metadata, architecture)?,
+    };
+    if heads == 0 || !outputs.is_multiple_of(heads) || !(outputs / heads).is_multiple_of(2) {
+        return Err(damaged(
+            metadata.path,
+            format_args!("tensor {name:?} has {outputs} rows, which are not {heads} heads of even width"),
+        ));
+    }
+    Ok(Some(heads))
+}
+
+/// Returns the place in the file of row `row` of `rows` that were reordered within `heads`: Hugging Face has the first
+/// parts of all pairs that RoPE rotates, then all second parts; the file has pair after pair.
+fn stored_row(row: usize, rows: usize, heads: usize) -> usize {
+    let head_dim = rows / heads;
+    let (head, within) = (row / head_dim, row % head_dim);
+    let (part, pair) = (within / (head_dim / 2), within % (head_dim / 2));
+    head * head_dim + pair * 2 + part
+}
+
+impl Checkpoint for Gguf {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
+        let extent = self.extent(name, &rows)?;
+        expect_out("read_rows", out, rows.len(), extent.columns)?;
+        let widen = extent.element.widen;
+        match extent.reordered_heads {
+            Some(heads) if extent.rows == 1 => {
+                let mut values = vec![0.0; out.len()];
+                widen(self.stored(extent, rows), &mut values);
+                for (position, out) in out.iter_mut().enumerate() {
+                    *out = values[stored_row(position, extent.columns, heads)];
+                }
+            }
+            _ => self.each_run(extent, rows, out, extent.columns, widen),
+        }
+        Ok(())
+    }
+
+    fn read_blocks(&self, name: &str, rows: Range<usize>, out: &mut [u8]) -> Result<()> {
+        let extent = self.extent(name, &rows)?;
+        expect_out("read_blocks", out, rows.len(), extent.row_bytes())?;
+        self.each_run(extent, rows, out, extent.row_bytes(), |stored, out| out.copy_from_slice(stored));
+        Ok(())
+    }
+}
+
+impl Gguf {
+    /// Returns the location of `name`, which must have rows `rows`.
+    fn extent(&self, name: &str, rows: &Range<usize>) -> Result<&Extent> {
+        let index = self
+            .tensors
+            .binary_search_by(|tensor| tensor.name.as_str().cmp(name))
+            .map_err(|_| Error::MissingTensor { path: self.path.clone(), name: name.to_owned() })?;
+        let extent = &self.extents[index];
+        if rows.start > rows.end || rows.end > extent.rows {
+            let reason = format_args!("rows {rows:?} of tensor {name:?}, which has {}", extent.rows);
+            return Err(damaged(&self.path, reason));
+        }
+        Ok(extent)
+    }
+
+    /// The bytes of rows `rows`, in the file's order.
+    fn stored(&self, extent: &Extent, rows: Range<usize>) -> &[u8] {
+        let bytes = extent.row_bytes();
+        &self.map[extent.bytes.clone()][rows.start * bytes..rows.end * bytes]
+    }
+
+    /// Passes the bytes of `rows`, and their place in `out`, to `take`: all at once, or row by row where the file has
+    /// them in another order.
+    fn each_run<T>(
+        &self,
+        extent: &Extent,
+        rows: Range<usize>,
+        out: &mut [T],
+        width: usize,
+        take: impl Fn(&[u8], &mut [T]),
+    ) {
+        let Some(heads) = extent.reordered_heads else { return take(self.stored(extent, rows), out) };
+        for (row, out) in rows.zip(out.chunks_exact_mut(width)) {
+            let from = stored_row(row, extent.rows, heads);
+            take(self.stored(extent, from..from + 1), out);
+        }
+    }
+}
+
+impl Extent {
+    fn row_bytes(&self) -> usize {
+        self.columns / self.element.values * self.element.bytes
+    }
+}
+
+/// Checks that `out` has room for `rows` rows of `width`, and no more.
+fn expect_out<T>(op: &'static str, out: &[T], rows: usize, width: usize) -> Result<()> {
+    if out.len() == rows * width {
+        return Ok(());
+    }
+    Err(Error::Shape { op, tensor: "out", got: vec![out.len()], expected: vec![rows, width] })
+}

@@ -1,0 +1,249 @@
+//! `config.json` of a Hugging Face folder → [`Config`].
+//! Settings that this crate cannot compute exactly (other activations, other scalings) are refused here, by name,
+//! rather than computed wrongly later. Absent keys take the defaults of `transformers`.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::config::{Config, Family, RopeScaling, SlidingWindow, TargetLayers, Yarn};
+use super::json::{self, Object};
+use crate::error::Result;
+
+/// Reads and checks a `config.json`.
+///
+/// # Errors
+///
+/// [`crate::Error::Io`]; [`crate::Error::Damaged`] if it is not JSON; [`crate::Error::UnknownFamily`];
+/// [`crate::Error::Config`], which names the key.
+pub fn read_config(path: &Path) -> Result<Config> {
+    parse_config(path, &json::read(path)?)
+}
+
+/// As [`read_config`], from JSON at hand; `path` is for messages.
+///
+/// # Errors
+///
+/// [`crate::Error::UnknownFamily`], [`crate::Error::Config`], [`crate::Error::Damaged`].
+pub fn parse_config(path: &Path, json: &Value) -> Result<Config> {
+    let keys = Object::of(path, json)?;
+    let model_type = keys.required("model_type", keys.text("model_type")?)?;
+    let family = Family::from_model_type(path, model_type)?;
+    refuse_unsupported(&keys, family, model_type)?;
+
+    let size = |key: &str| keys.required(key, keys.size(key)?);
+    let hidden_size = size("hidden_size")?;
+    let heads = size("num_attention_heads")?;
+    let layers = size("num_hidden_layers")?;
+    let (rope_theta, rope_scaling) = rope(&keys)?;
+    let mut context = size("max_position_embeddings")?;
+    if let RopeScaling::Yarn(yarn) = &rope_scaling {
+        // Published files stretch the frequencies without a word about the context that comes of it.
+        context = context.max(yarn.context());
+    }
+    let config = Config {
+        family,
+        hidden_size,
+        layers,
+        heads,
+        kv_heads: keys.size("num_key_value_heads")?.unwrap_or(heads),
+        head_dim: head_dim(&keys, family, hidden_size, heads)?,
+        feed_forward_size: size("intermediate_size")?,
+        vocab_size: size("vocab_size")?,
+        norm_epsilon: keys.number("rms_norm_eps")?.unwrap_or(1e-6),
+        rope_theta,
+        rope_scaling,
+        rope_factors: Vec::new(),
+        sliding_window: sliding_window(&keys, model_type, layers.min(Config::LARGEST))?,
+        tied_head: keys.flag("tie_word_embeddings")?,
+        qkv_bias: family == Family::Qwen2,
+        head_norm: family == Family::Qwen3,
+        context,
+        mask_token: mask_token(&keys)?,
+        shared_embeddings: keys.flag("shared_embeddings")?,
+        target_layers: target_layers(&keys)?,
+    };
+    config.check(path)?;
+    Ok(config)
+}
+
+fn refuse_unsupported(keys: &Object, family: Family, model_type: &str) -> Result<()> {
+    if keys.get("quantization_config").is_some() {
+        return Err(keys.fault(
+            "quantization_config",
+            "quantised safetensors are not supported; use the BF16, F16 or F32 model, or a GGUF file",
+        ));
+    }
+    let activation = keys.text("hidden_act")?.unwrap_or("silu");
+    if !matches!(activation, "silu" | "swish") {
+        return Err(keys.fault("hidden_act", format!("{activation:?} is not supported; supported: silu")));
+    }
+    // Qwen2 has its biases on q, k and v whatever this key says, and Mistral has none.
+    let honours_attention_bias = model_type == "llama" || family == Family::Qwen3;
+    if honours_attention_bias && keys.flag("attention_bias")? {
+        return Err(
+            keys.fault("attention_bias", "true puts a bias on o_proj as well as on q, k and v, which is not supported")
+        );
+    }
+    if keys.flag("mlp_bias")? {
+        return Err(keys.fault("mlp_bias", "a bias in the feed-forward layer is not supported"));
+    }
+    Ok(())
+}
+
+fn head_dim(keys: &Object, family: Family, hidden_size: usize, heads: usize) -> Result<usize> {
+    if let Some(head_dim) = keys.size("head_dim")? {
+        return Ok(head_dim);
+    }
+    if family == Family::Qwen3 {
+        return Ok(128);
+    }
+    match hidden_size.checked_rem(heads) {
+        Some(0) => Ok(hidden_size / heads),
+        Some(_) => {
+            Err(keys
+                .fault("num_attention_heads", format!("hidden_size {hidden_size} does not divide by {heads} heads")))
+        }
+        None => Err(keys.fault("num_attention_heads", "0 heads")),
+    }
+}
+
+/// The base and the scaling of the rotary frequencies. Newer files keep both in `rope_parameters`.
+fn rope(keys: &Object) -> Result<(f64, RopeScaling)> {
+    let newer = keys.object("rope_parameters", "rope_parameters.")?;
+    let older = keys.object("rope_scaling", "rope_scaling.")?;
+    let mut theta = keys.number("rope_theta")?;
+    if let Some(newer) = &newer {
+        theta = newer.number("rope_theta")?.or(theta);
+    }
+    let scaling = match newer.or(older) {
+        Some(scaling) => rope_scaling(keys, &scaling)?,
+        None => RopeScaling::None,
+    };
+    for (object, key) in newer.iter().chain([keys]).map(|object| (object, "partial_rotary_factor")) {
+        if object.number(key)?.is_some_and(|factor| factor != 1.0) {
+            return Err(object.fault(key, "rotating only a part of each head is not supported"));
+        }
+    }
+    Ok((theta.unwrap_or(10_000.0), scaling))
+}
+
+fn rope_scaling(keys: &Object, scaling: &Object) -> Result<RopeScaling> {
+    let kind = match scaling.text("rope_type")? {
+        Some(kind) => Some(kind),
+        None => scaling.text("type")?,
+    };
+    let positive = |key: &str| {
+        let number = scaling.required(key, scaling.number(key)?)?;
+        match number.is_finite() && number > 0.0 {
+            true => Ok(number),
+            false => Err(scaling.fault(key, format!("{number} is not a positive number"))),
+        }
+    };
+    let original_context = || {
+        let original = "original_max_position_embeddings";
+        match keys.number(original)? {
+            Some(context) if scaling.get(original).is_none() && context > 0.0 => Ok(context),
+            _ => positive(original),
+        }
+    };
+    match kind {
+        None | Some("default") => Ok(RopeScaling::None),
+        Some("linear") => Ok(RopeScaling::Linear { factor: positive("factor")? }),
+        Some("yarn") => yarn(scaling, positive, original_context()?).map(RopeScaling::Yarn),
+        Some("llama3") => {
+            let original_context = original_context()?;
+            let (low_freq_factor, high_freq_factor) = (positive("low_freq_factor")?, positive("high_freq_factor")?);
+            if low_freq_factor >= high_freq_factor {
+                let reason = format!("{high_freq_factor} is not above low_freq_factor, {low_freq_factor}");
+                return Err(scaling.fault("high_freq_factor", reason));
+            }
+            Ok(RopeScaling::Llama3 { factor: positive("factor")?, low_freq_factor, high_freq_factor, original_context })
+        }
+        Some(other) => {
+            let known = "default, linear, llama3, yarn";
+            Err(scaling.fault("rope_type", format!("{other:?} is not supported; supported: {known}")))
+        }
+    }
+}
+
+/// Reads a `yarn` scaling as `transformers` does; `positive` reads a positive number that must be there.
+fn yarn(scaling: &Object, positive: impl Fn(&str) -> Result<f64>, original_context: f64) -> Result<Yarn> {
+    let given = |key: &str| if scaling.get(key).is_some() { positive(key).map(Some) } else { Ok(None) };
+    let defaults = Yarn::new(positive("factor")?, original_context);
+    let (beta_fast, beta_slow) = (given("beta_fast")?, given("beta_slow")?);
+    let attention_factor =
+        match (given("attention_factor")?, scaling.number("mscale")?, scaling.number("mscale_all_dim")?) {
+            (Some(given), ..) => given,
+            (None, Some(mscale), Some(all)) if mscale != 0.0 && all != 0.0 => {
+                Yarn::magnitude(defaults.factor, mscale) / Yarn::magnitude(defaults.factor, all)
+            }
+            _ => defaults.attention_factor,
+        };
+    let truncate = scaling.get("truncate").is_none() || scaling.flag("truncate")?;
+    let yarn = Yarn {
+        beta_fast: beta_fast.unwrap_or(defaults.beta_fast),
+        beta_slow: beta_slow.unwrap_or(defaults.beta_slow),
+        attention_factor,
+        truncate,
+        ..defaults
+    };
+    yarn.check().map_err(|(key, reason)| scaling.fault(key, reason))?;
+    Ok(yarn)
+}
+
+/// The attention window, if any layer has one: Mistral's layers all have it, Qwen's from `max_window_layers` on if
+/// `use_sliding_window` says so; newer files say it layer by layer.
+fn sliding_window(keys: &Object, model_type: &str, layers: usize) -> Result<Option<SlidingWindow>> {
+    let is_qwen = model_type.starts_with("qwen");
+    let listed = if is_qwen || model_type == "mistral" { layer_types(keys, layers)? } else { return Ok(None) };
+    let in_use = !is_qwen || keys.flag("use_sliding_window")?;
+    // `transformers` tells a key that is not there from one that is null.
+    let is_named = keys.keys().any(|key| key == "sliding_window");
+    let tokens = if is_named { keys.size("sliding_window")? } else { Some(4096) };
+    let layers = match listed {
+        Some(listed) => listed,
+        None if is_qwen => {
+            let full_layers = keys.size("max_window_layers")?.unwrap_or(28);
+            (0..layers).map(|layer| layer >= full_layers).collect()
+        }
+        None => vec![true; layers],
+    };
+    let tokens = tokens.filter(|_| in_use && layers.contains(&true));
+    Ok(tokens.map(|tokens| SlidingWindow { tokens, layers }))
+}
+
+/// Reads `layer_types`, if present: `true` for each layer whose attention slides.
+fn layer_types(keys: &Object, layers: usize) -> Result<Option<Vec<bool>>> {
+    let Some(types) = keys.get("layer_types") else { return Ok(None) };
+    let types = types.as_array().ok_or_else(|| keys.fault("layer_types", "expected a list"))?;
+    if types.len() != layers {
+        return Err(keys.fault("layer_types", format!("{} entries for {layers} layers", types.len())));
+    }
+    let slides = |kind: &Value| match kind.as_str() {
+        Some("full_attention") => Ok(false),
+        Some("sliding_attention") => Ok(true),
+        _ => {
+            let known = "full_attention, sliding_attention";
+            Err(keys.fault("layer_types", format!("{kind} is not supported; supported: {known}")))
+        }
+    };
+    types.iter().map(slides).collect::<Result<_>>().map(Some)
+}
+
+/// The mask token of a parallel draft. PARD writes `pard_token`; other engines read the other two as well.
+fn mask_token(keys: &Object) -> Result<Option<u32>> {
+    for key in ["pard_token", "mask_token_id", "ptd_token_id"] {
+        if let Some(token) = keys.token(key)? {
+            return Ok(Some(token));
+        }
+    }
+    Ok(None)
+}
+
+/// Reads the layers of its target whose outputs a draft uses, if it does.
+fn target_layers(keys: &Object) -> Result<Option<TargetLayers>> {
+    let Some(layers) = keys.sizes("target_layers")? else { return Ok(None) };
+    let hidden_size = keys.required("target_hidden_size", keys.size("target_hidden_size")?)?;
+    Ok(Some(TargetLayers { layers, hidden_size }))
+}

@@ -1,0 +1,86 @@
+//! Options for finding and fetching models, and the files of a model folder.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::json;
+
+/// A file that every model folder holds.
+pub(super) const CONFIG: &str = "config.json";
+
+/// Returns the files that a model folder with the file `config` must hold beside its tensors: that file, and a
+/// tokenizer unless it is a draft that uses its target's.
+pub(super) fn required(config: &Path) -> &'static [&'static str] {
+    let shares = json::read(config).is_ok_and(|config| config.get("shared_embeddings") == Some(&true.into()));
+    if shares { &[CONFIG] } else { &[CONFIG, "tokenizer.json"] }
+}
+
+/// Learns how a download is getting on.
+pub trait DownloadProgress {
+    /// `done` of the `total` bytes of `file` are here.
+    fn report(&self, file: &str, done: u64, total: u64);
+}
+
+/// Options for finding and fetching models.
+pub struct SourceOptions<'a> {
+    /// The folder of the default model; none if the user has no home.
+    pub cache: Option<PathBuf>,
+    /// The hub's cache; none if the user has no home.
+    pub hub_cache: Option<PathBuf>,
+    /// The hub.
+    pub endpoint: String,
+    /// The user's key to gated repositories.
+    pub token: Option<String>,
+    /// `true` if nothing may be downloaded.
+    pub offline: bool,
+    /// Told of every download.
+    pub progress: Option<&'a dyn DownloadProgress>,
+}
+
+impl SourceOptions<'_> {
+    /// As the environment says.
+    pub fn from_env() -> Self {
+        Self::from_variables(|name| std::env::var_os(name))
+    }
+
+    /// As the environment variables given by `variable` say: `PARD_CACHE` for the default model, and for the hub those
+    /// of Hugging Face's own tools (`HF_HUB_CACHE`, `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`,
+    /// `HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE`).
+    pub fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let set = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let path = |name: &str| set(name).map(PathBuf::from);
+        let text = |name: &str| set(name).and_then(|value| value.into_string().ok());
+        let home = path(if cfg!(windows) { "USERPROFILE" } else { "HOME" });
+        let in_home = |folder: &str| home.as_ref().map(|home| home.join(folder));
+        let caches = || path("XDG_CACHE_HOME").or_else(|| in_home(".cache"));
+
+        let own_caches = if cfg!(windows) {
+            path("LOCALAPPDATA")
+        } else if cfg!(target_os = "macos") {
+            path("XDG_CACHE_HOME").or_else(|| in_home("Library/Caches"))
+        } else {
+            caches()
+        };
+        let hub_home = path("HF_HOME").or_else(|| caches().map(|caches| caches.join("huggingface")));
+        let token_file = path("HF_TOKEN_PATH").or_else(|| hub_home.as_ref().map(|home| home.join("token")));
+        let token = text("HF_TOKEN").or_else(|| std::fs::read_to_string(token_file?).ok());
+        let yes = |name: &str| {
+            text(name).is_some_and(|value| matches!(value.to_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"))
+        };
+        SourceOptions {
+            cache: path("PARD_CACHE").or_else(|| own_caches.map(|caches| caches.join("pard"))),
+            hub_cache: path("HF_HUB_CACHE").or_else(|| hub_home.as_ref().map(|home| home.join("hub"))),
+            endpoint: text("HF_ENDPOINT").map_or_else(
+                || "https://huggingface.co".to_owned(),
+                |endpoint| endpoint.trim_end_matches('/').to_owned(),
+            ),
+            token: token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()),
+            offline: yes("HF_HUB_OFFLINE") || yes("TRANSFORMERS_OFFLINE"),
+            progress: None,
+        }
+    }
+}
+
+/// Instructions for doing without a download.
+pub(super) const BY_HAND: &str =
+    "put its config.json, tokenizer.json, tokenizer_config.json and *.safetensors into a folder and name that folder";

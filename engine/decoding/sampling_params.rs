@@ -1,0 +1,185 @@
+//! Sampling parameters. A token is drawn as argmax(logits / T + g) with Gumbel noise g that is a function of the seed,
+//! the position and the token alone (arXiv:1411.0030). A draft that draws by the same noise proposes what its target will
+//! draw, as far as their distributions agree; the check stays an equality, and the target's distribution is kept. So AR,
+//! VSD and PARD write the same tokens at any temperature. The rejection rule of arXiv:2211.17192 gives this up: there,
+//! the text depends on the proposals.
+
+use crate::error::{Error, Result};
+use crate::ops::BANNED;
+
+/// The highest temperature. Tokens are as good as evenly distributed long before it.
+pub const MAX_TEMPERATURE: f32 = 1000.0;
+/// The largest presence or frequency penalty, and with a minus the smallest.
+pub const MAX_PENALTY: f32 = 100.0;
+/// The largest repetition penalty; its reciprocal is the smallest.
+pub const MAX_REPETITION: f32 = 1000.0;
+/// The largest bias of a token, and with a minus the smallest.
+pub const MAX_BIAS: f32 = 10_000.0;
+/// The most tokens whose log-probabilities are reported beside the chosen one's, as in OpenAI's interface.
+pub const MAX_LOGPROBS: usize = 20;
+
+/// Sampling parameters: penalties, biases and bans change the logits, the temperature divides them, top-k, top-p and
+/// min-p leave some tokens out, in this order, and one is drawn from the rest. The defaults take the likeliest token and
+/// change nothing. Their effect does not depend on the method or on K.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SamplingParams {
+    /// Tokens are drawn from `softmax(logits / temperature)`, 0 to [`MAX_TEMPERATURE`]; 0 takes the likeliest.
+    pub temperature: f32,
+    /// Names the draws: a prompt and a seed give the same text every time, on the same device.
+    pub seed: u64,
+    /// Draws from the so many likeliest tokens; 0: from all. Of equals at the edge all stay.
+    pub top_k: usize,
+    /// Draws from the likeliest tokens that have this share of the probability of those that `top_k` leaves, above 0 up
+    /// to 1; 1: from all. Source: Holtzman et al. 2019, arXiv:1904.09751.
+    pub top_p: f32,
+    /// Draws from tokens that are at least this share as probable as the likeliest, 0 to 1; 0: from all. Source: Nguyen et
+    /// al. 2024, arXiv:2407.01082.
+    pub min_p: f32,
+    /// Divides the logit of a token that prompt or answer has if it is positive, else multiplies it; 1 changes nothing.
+    /// From 1 / [`MAX_REPETITION`] to [`MAX_REPETITION`]. Source: Keskar et al. 2019, arXiv:1909.05858, as Transformers
+    /// has it.
+    pub repetition_penalty: f32,
+    /// Subtracted from the logit of a token that the answer has, the prompt left out, as in OpenAI's interface. 0 changes
+    /// nothing. Of size [`MAX_PENALTY`] at most.
+    pub presence_penalty: f32,
+    /// Subtracted from the logit of a token as often as the answer has it, the prompt left out. 0 changes nothing. Of
+    /// size [`MAX_PENALTY`] at most.
+    pub frequency_penalty: f32,
+    /// Tokens and the biases added to their logits before all else, of size [`MAX_BIAS`] at most; several for one token
+    /// add up.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// Tokens that are never chosen.
+    pub banned: Vec<u32>,
+    /// None: no log-probabilities. Otherwise those of each chosen token and of so many likeliest ones, 0 to
+    /// [`MAX_LOGPROBS`]; see [`TokenLogprobs`].
+    pub top_logprobs: Option<usize>,
+}
+
+impl Default for SamplingParams {
+    fn default() -> SamplingParams {
+        SamplingParams {
+            temperature: 0.0,
+            seed: 0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: Vec::new(),
+            banned: Vec::new(),
+            top_logprobs: None,
+        }
+    }
+}
+
+/// Log-probability of a chosen token, and of the likeliest ones.
+///
+/// Natural logarithms of softmax(logits) as the model gives them: before biases, penalties, temperature and truncation,
+/// as llama.cpp and OpenAI report them. A token chosen for its bias may therefore have a very low one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogprobs {
+    /// The token that was chosen.
+    pub token: u32,
+    /// Its log-probability.
+    pub logprob: f32,
+    /// The likeliest tokens and their log-probabilities, the likeliest first, as many as were asked for.
+    pub top: Vec<(u32, f32)>,
+}
+
+impl SamplingParams {
+    /// Returns `true` if the likeliest token is taken and logits are not changed.
+    pub fn is_greedy(&self) -> bool {
+        self.temperature == 0.0 && !self.adjusts()
+    }
+
+    /// Returns `true` if truncation leaves tokens out of the draw.
+    pub(super) fn truncates(&self) -> bool {
+        self.temperature > 0.0 && (self.top_k > 0 || self.top_p < 1.0 || self.min_p > 0.0)
+    }
+
+    /// Returns `true` if choices depend on the tokens that the text already has.
+    pub(super) fn counts(&self) -> bool {
+        self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
+    }
+
+    /// Returns `true` if logits are changed.
+    pub(super) fn adjusts(&self) -> bool {
+        self.counts() || !self.logit_bias.is_empty() || !self.banned.is_empty()
+    }
+
+    /// The bias of each logit, for a vocabulary of `vocab` tokens that holds all tokens it names.
+    pub(super) fn biases(&self, vocab: usize) -> Vec<f32> {
+        let mut biases = vec![0.0; vocab];
+        for &(id, bias) in &self.logit_bias {
+            biases[id as usize] += bias;
+        }
+        for &id in &self.banned {
+            biases[id as usize] = BANNED;
+        }
+        biases
+    }
+
+    /// Checks the ranges that do not depend on the model.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`], which names the option that is out of range.
+    pub fn check(&self) -> Result<()> {
+        let fault = |option, reason| Err(Error::Option { option, reason });
+        let ranges = [
+            ("temperature", self.temperature, 0.0, MAX_TEMPERATURE),
+            ("min-p", self.min_p, 0.0, 1.0),
+            ("repetition penalty", self.repetition_penalty, 1.0 / MAX_REPETITION, MAX_REPETITION),
+            ("presence penalty", self.presence_penalty, -MAX_PENALTY, MAX_PENALTY),
+            ("frequency penalty", self.frequency_penalty, -MAX_PENALTY, MAX_PENALTY),
+        ];
+        for (option, value, least, most) in ranges {
+            if !(least..=most).contains(&value) {
+                return fault(option, format!("{value} is not between {least} and {most}"));
+            }
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return fault("top-p", format!("{} is not above 0 and at most 1; 1 leaves no token out", self.top_p));
+        }
+        if let Some((id, bias)) = self.logit_bias.iter().find(|(_, bias)| !(-MAX_BIAS..=MAX_BIAS).contains(bias)) {
+            let reason =
+                format!("{bias} of token {id} is not between -{MAX_BIAS} and {MAX_BIAS}; a ban excludes a token");
+            return fault("logit bias", reason);
+        }
+        match self.top_logprobs {
+            Some(count) if count > MAX_LOGPROBS => {
+                fault("log-probabilities", format!("{count} are more than the supported {MAX_LOGPROBS}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks the tokens that it names, for a model of `vocab` tokens.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`], which names the option and the token that the model does not know.
+    pub fn check_tokens(&self, vocab: usize) -> Result<()> {
+        let biased = self.logit_bias.iter().map(|&(id, _)| ("logit bias", id));
+        let banned = self.banned.iter().map(|&id| ("banned tokens", id));
+        if let Some((option, id)) = biased.chain(banned).find(|&(_, id)| id as usize >= vocab) {
+            let reason = format!("token {id} is outside the vocabulary of {vocab} tokens");
+            return Err(Error::Option { option, reason });
+        }
+        let distinct: std::collections::HashSet<u32> = self.banned.iter().copied().collect();
+        if distinct.len() == vocab {
+            let reason = format!("they are all {vocab} that the model knows; leave one");
+            return Err(Error::Option { option: "banned tokens", reason });
+        }
+        Ok(())
+    }
+}
+
+/// The noise of text `index` under `seed` (splitmix64; Steele, Lea & Flood 2014).
+pub(super) fn noise(seed: u64, index: usize) -> u32 {
+    let state = seed.wrapping_add((index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed ^ (mixed >> 31)) as u32
+}

@@ -1,0 +1,593 @@
+//! One sequence on a model: its caches, its scratch, and the forward pass with every operand bound.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
+
+use super::hidden_states::Hook;
+use super::rope_table;
+use super::sampler::Sampler;
+use super::submit_pace::SubmitPace;
+use super::tied_draft::TargetEmbeddings;
+use super::weights::{Weights, attention_shape};
+use crate::checkpoint::config::{Config, TargetLayers};
+use crate::error::{Error, Result};
+use crate::gpu::{Buffer, CacheFormat, Device, KernelPlan, Pass, QuantisedProducts};
+use crate::ops::{
+    Argmax, Attention, AttentionScratch, Embedding, Epilogue, HiddenStates, KvCache, MAX_ROWS, Matmul, Phase,
+    QuantiseRows, RmsNorm, Rope, RopeGains, RowRange, Rows, Step, Tensor,
+};
+
+/// Most rows of a prompt that run in one submit.
+const MAX_PROMPT_ROWS: usize = 512;
+/// Multiplications that one submit may ask for at most, however fast the device: what [`SubmitPace`] may grow to.
+const SUBMIT_MULTIPLICATIONS: u64 = 250_000_000_000;
+
+/// A model's forward pass for one sequence, or for a batch's rows.
+pub struct ModelRunner {
+    model: Arc<Weights>,
+    activations: Arc<Activations>,
+    logits: Arc<Tensor>,
+    step: Buffer,
+    ids: Tensor,
+    embedding: Embedding,
+    /// Adds the projected states of the target to the embeddings, in a draft that reads them.
+    projection: Option<Matmul>,
+    layers: Vec<Layer>,
+    final_norm: RmsNorm,
+    head: Matmul,
+    argmax: Argmax,
+    /// The first logits of a row, which are those of tokens that may be chosen.
+    limit: usize,
+}
+
+/// One decoder layer (pre-norm, grouped-query attention, SwiGLU).
+struct Layer {
+    attention_norm: RmsNorm,
+    qkv: Matmul,
+    /// Replaced when the caches grow.
+    cached: RwLock<CachedOps>,
+    output: Matmul,
+    feed_forward_norm: RmsNorm,
+    gate_up: Matmul,
+    down: Matmul,
+}
+
+/// The operations of a layer that use its cache.
+pub(super) struct CachedOps {
+    rope: Rope,
+    attention: Attention,
+}
+
+/// Activations, shared by all layers: one layer is done before the next begins.
+pub(super) struct Activations {
+    /// Held from the first word that the host writes for a pass until the pass is submitted.
+    turn: Mutex<()>,
+    prompt_rows: usize,
+    pace: Mutex<SubmitPace>,
+    positions: usize,
+    hidden: Tensor,
+    /// The target's states that each row reads, in a draft that reads them.
+    target_states: Option<Tensor>,
+    normed: Tensor,
+    qkv: Tensor,
+    query: Tensor,
+    attended: Tensor,
+    gated: Tensor,
+    scratch: AttentionScratch,
+    angles: Buffer,
+}
+
+impl ModelRunner {
+    /// Binds `model` to caches for `positions` positions. The choice of each output row goes to `choices`, from among
+    /// the first `limit` ids, as far as the head has rows for them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`] or [`Error::OutOfMemory`] if the caches do not fit the device.
+    pub fn new(model: &Arc<Weights>, positions: usize, limit: usize, choices: &Buffer) -> Result<ModelRunner> {
+        let activations = Arc::new(Activations::new(model, positions)?);
+        let caches = ModelRunner::caches(model, 1, positions)?;
+        let logits = ModelRunner::room_for_logits(model)?;
+        ModelRunner::bind(model, &activations, &caches, None, limit, &logits, choices)
+    }
+
+    /// Allocates the logits of a pass's output rows, `[MAX_ROWS, rows of the head]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tensor::new`].
+    pub(super) fn room_for_logits(model: &Weights) -> Result<Arc<Tensor>> {
+        Ok(Arc::new(Tensor::new(&model.device, "logits", MAX_ROWS, model.head().outputs())?))
+    }
+
+    /// A cache for each layer, with `slots` slots of `positions` positions.
+    ///
+    /// # Errors
+    ///
+    /// As [`ModelRunner::new`].
+    pub(super) fn caches(model: &Weights, slots: usize, positions: usize) -> Result<Vec<KvCache>> {
+        let (device, plan, shape) = (&model.device, &model.plan, model.attention_shape());
+        model.layers.iter().map(|_| KvCache::with_slots(device, plan, &shape, slots, positions)).collect()
+    }
+
+    /// Binds `model` to activations and caches that others may share. With `batch` each row is of a sequence of its own,
+    /// as [`Rows::Many`] has it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`].
+    pub(super) fn bind<'a>(
+        model: &Arc<Weights>,
+        activations: &Arc<Activations>,
+        caches: impl IntoIterator<Item = &'a KvCache>,
+        batch: Option<&Buffer>,
+        limit: usize,
+        logits: &Arc<Tensor>,
+        choices: &Buffer,
+    ) -> Result<ModelRunner> {
+        let (device, plan, config, a) = (&model.device, model.plan, &model.config, &**activations);
+        let step = Buffer::shared::<Step>(device, "step")?;
+        let rows_of_ids = a.prompt_rows.max(2 * MAX_ROWS);
+        let ids = Buffer::storage(device, "ids", (rows_of_ids * 4) as u64)?;
+        let ids = Tensor::of(ids, rows_of_ids, 1);
+        let rows = batch.map_or(Rows::One(&step), |batch| Rows::Many { step: &step, batch });
+        let layers = (0..model.layers.len()).zip(caches).map(|(layer, cache)| Layer::new(model, layer, rows, a, cache));
+        let layers = layers.collect::<Result<_>>()?;
+        let mask_row = model.shared.as_ref().map(TargetEmbeddings::mask_row);
+        let vocabulary = model.vocabulary();
+        let limit = vocabulary.map_or(limit, |vocabulary| vocabulary.below(limit));
+        let listed = vocabulary.map(|vocabulary| &vocabulary.buffer);
+        let projected = model.projection.as_ref().zip(a.target_states.as_ref());
+        let projection = projected.map(|(matrix, states)| {
+            Matmul::new(device, &plan, &step, matrix, [states, &a.hidden], Epilogue::Add, RowRange::All)
+        });
+
+        let head = [&a.normed, logits];
+        let mut head = Matmul::new(device, &plan, &step, model.head(), head, Epilogue::Store, RowRange::Outputs)?;
+        Ok(ModelRunner {
+            embedding: Embedding::new(device, &model.embedding, mask_row, &ids.buffer, &a.hidden)?,
+            projection: projection.transpose()?,
+            layers,
+            final_norm: RmsNorm::quantising(
+                device,
+                &step,
+                [&a.hidden, &a.normed],
+                &model.final_norm,
+                config.norm_epsilon as f32,
+                RowRange::Outputs,
+                head.take_quantisation(),
+            )?,
+            head,
+            argmax: Argmax::new(device, rows, logits, limit, listed, choices)?,
+            limit,
+            model: model.clone(),
+            activations: activations.clone(),
+            logits: logits.clone(),
+            step,
+            ids,
+        })
+    }
+
+    /// Binds layer `layer` to `cache`, which is to replace its own: see [`ModelRunner::replace_cache`]. `batch` is the
+    /// buffer that the runner was bound with.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Gpu`].
+    pub(super) fn bind_cache(&self, batch: Option<&Buffer>, layer: usize, cache: &KvCache) -> Result<CachedOps> {
+        CachedOps::new(&self.model, layer, self.rows(batch), &self.activations, cache)
+    }
+
+    /// Replaces the cache of layer `layer`.
+    pub(super) fn replace_cache(&self, layer: usize, cached: CachedOps) {
+        *self.layers[layer].cached.write().unwrap_or_else(PoisonError::into_inner) = cached;
+    }
+
+    /// Keeps others from writing what a pass reads (step and ids) until it is submitted.
+    pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.activations.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Positions that a slot has.
+    pub(super) fn positions(&self) -> usize {
+        self.activations.positions
+    }
+
+    /// Returns the [`Rows`] of its passes; `batch` is the buffer that the runner was bound with.
+    pub(super) fn rows<'a>(&'a self, batch: Option<&'a Buffer>) -> Rows<'a> {
+        batch.map_or(Rows::One(&self.step), |batch| Rows::Many { step: &self.step, batch })
+    }
+
+    /// The residual stream of each row of a pass.
+    pub(super) fn hidden(&self) -> &Tensor {
+        &self.activations.hidden
+    }
+
+    /// The target's states that a pass's rows read, if they do.
+    pub(super) fn target_states(&self) -> Option<&Tensor> {
+        self.activations.target_states.as_ref()
+    }
+
+    /// The activations, which other runners of the same model share.
+    pub(super) fn activations(&self) -> &Arc<Activations> {
+        &self.activations
+    }
+
+    /// The model it runs.
+    pub fn model(&self) -> &Arc<Weights> {
+        &self.model
+    }
+
+    /// Checks that caches and scratch for `positions` positions can be bound, before any upload.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`].
+    pub fn check(device: &Device, plan: &KernelPlan, config: &Config, positions: usize) -> Result<()> {
+        ModelRunner::check_slots(device, plan, config, 1, positions)
+    }
+
+    /// The same for caches with `slots` slots.
+    pub(super) fn check_slots(
+        device: &Device,
+        plan: &KernelPlan,
+        config: &Config,
+        slots: usize,
+        positions: usize,
+    ) -> Result<()> {
+        let shape = attention_shape(config);
+        KvCache::check(device, plan, &shape, slots, positions)?;
+        AttentionScratch::check(device, plan, &shape, positions)
+    }
+
+    /// Device memory that caches for `positions` positions take, with the states of the target if a draft reads those.
+    pub fn cache_bytes(format: CacheFormat, config: &Config, positions: usize) -> u64 {
+        let shape = attention_shape(config);
+        let states = config.target_layers.as_ref().map_or(0, |target| HiddenStates::bytes(positions, target.width()));
+        (config.layers as u64).saturating_mul(KvCache::bytes(format, &shape, positions)).saturating_add(states)
+    }
+
+    /// The buffer that a pass's step is written to (by [`crate::ops::BuildInputs`]).
+    pub fn step(&self) -> &Buffer {
+        &self.step
+    }
+
+    /// The buffer that a pass's token ids are written to.
+    pub fn ids(&self) -> &Buffer {
+        &self.ids.buffer
+    }
+
+    /// The same as a tensor, one word per row.
+    pub(super) fn words(&self) -> &Tensor {
+        &self.ids
+    }
+
+    /// Records the decoder for `rows` rows, all at positions before `end`; the step and ids are on the device already.
+    /// `taps` store states or read them.
+    ///   h = W_embed\[ids\] + W_target · states, of a draft that reads them;  for each layer:
+    ///   n = RMSNorm(h);  h += Wₒ · Attention(RoPE(W_q·n), RoPE(W_k·n), W_v·n)
+    ///   n = RMSNorm(h);  h += W_down · (SiLU(W_gate·n) ⊙ (W_up·n))
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Compile`] if a kernel does not compile.
+    pub fn forward(&self, pass: &mut Pass, role: Phase, rows: usize, end: usize, taps: &[&Hook]) -> Result<()> {
+        self.embedding.encode(pass, rows);
+        if let Some(projection) = &self.projection {
+            taps.iter().for_each(|tap| tap.read(pass, rows));
+            projection.encode(pass, role, rows)?;
+        }
+        // With a subset of the layers uploaded, they take turns.
+        for (index, layer) in self.layers.iter().cycle().take(self.model.config.layers).enumerate() {
+            pass.layer(Some(index));
+            layer.attention_norm.encode(pass, rows);
+            layer.qkv.encode(pass, role, rows)?;
+            {
+                let cached = layer.cached.read().unwrap_or_else(PoisonError::into_inner);
+                cached.rope.encode(pass, rows);
+                cached.attention.encode(pass, role, rows, end)?;
+            }
+            layer.output.encode(pass, role, rows)?;
+            layer.feed_forward_norm.encode(pass, rows);
+            layer.gate_up.encode(pass, role, rows)?;
+            layer.down.encode(pass, role, rows)?;
+            taps.iter().for_each(|tap| tap.keep(index, pass, rows));
+        }
+        pass.layer(None);
+        Ok(())
+    }
+
+    /// Records the choice of each of the step's `outputs` output rows: argmax(W_head · RMSNorm(h)).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Compile`] if a kernel does not compile.
+    pub fn choose(&self, pass: &mut Pass, outputs: usize) -> Result<()> {
+        self.score(pass, outputs)?;
+        self.pick(None, pass, outputs);
+        Ok(())
+    }
+
+    /// Records the choice of `outputs` rows whose logits are there, by `sampler`, which was made for this sequence; without
+    /// one the likeliest are taken.
+    pub fn pick(&self, sampler: Option<&Sampler>, pass: &mut Pass, outputs: usize) {
+        match sampler {
+            None => self.argmax.encode(pass, outputs),
+            Some(sampler) => sampler.encode(pass, outputs),
+        }
+    }
+
+    /// Records the logits of each of the step's `outputs` output rows: W_head · RMSNorm(h).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Compile`] if a kernel does not compile.
+    pub fn score(&self, pass: &mut Pass, outputs: usize) -> Result<()> {
+        self.final_norm.encode(pass, outputs);
+        self.head.encode(pass, Phase::Decode, outputs)
+    }
+
+    /// Runs `tokens` at positions `start..` as prompt rows, in chunks that bound the time of one submit. It waits after
+    /// each chunk and stops early if `keep_going` says so. Gives how many tokens were read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ContextFull`] if they do not fit the caches; as [`Device::check`].
+    pub fn prefill(&self, tokens: &[u32], start: usize, keep_going: &dyn Fn() -> bool) -> Result<usize> {
+        self.prefill_slot(0, tokens, start, &[], keep_going)
+    }
+
+    /// The same in slot `slot` of the caches, with `taps`.
+    pub(crate) fn prefill_slot(
+        &self,
+        slot: usize,
+        tokens: &[u32],
+        start: usize,
+        taps: &[&Hook],
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<usize> {
+        let pace = || self.activations.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut read = 0;
+        while read < tokens.len() {
+            let rows = pace().rows().min(tokens.len() - read);
+            self.run_tapped(slot, Phase::Prefill, &tokens[read..read + rows], start + read, 0, taps)?;
+            // Kernels are compiled before they are submitted.
+            let begin = Instant::now();
+            self.device().wait()?;
+            pace().took(rows, begin.elapsed());
+            read += rows;
+            if !keep_going() {
+                break;
+            }
+        }
+        Ok(read)
+    }
+
+    /// Runs `tokens` as a prompt from position 0 on, and copies what the layers make of each, before the final norm, to
+    /// the rows `first..` of `states`; with `taps`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ContextFull`] if they do not fit the caches, [`Error::TokenRange`]; as [`Device::check`].
+    pub fn states(&self, tokens: &[u32], states: &Tensor, first: usize, taps: &[&Hook]) -> Result<()> {
+        let rows = self.activations.prompt_rows;
+        let row_bytes = (states.width * size_of::<f32>()) as u64;
+        for (chunk, at) in tokens.chunks(rows).zip((0..).step_by(rows)) {
+            self.run_tapped(0, Phase::Prefill, chunk, at, 0, taps)?;
+            let (offset, bytes) = ((first + at) as u64 * row_bytes, chunk.len() as u64 * row_bytes);
+            states.buffer.copy_from(self.device(), &self.activations.hidden.buffer, offset, bytes);
+        }
+        Ok(())
+    }
+
+    /// Runs `tokens` at positions `start..` in one pass; the last `outputs` of them get logits and choices.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ContextFull`] if they do not fit the caches, [`Error::Option`] if they are more rows than one
+    /// pass takes, [`Error::TokenRange`]; as [`Device::check`].
+    pub fn run(&self, role: Phase, tokens: &[u32], start: usize, outputs: usize) -> Result<()> {
+        self.run_slot(0, role, tokens, start, outputs)
+    }
+
+    /// The same in slot `slot` of the caches.
+    pub(crate) fn run_slot(
+        &self,
+        slot: usize,
+        role: Phase,
+        tokens: &[u32],
+        start: usize,
+        outputs: usize,
+    ) -> Result<()> {
+        self.run_tapped(slot, role, tokens, start, outputs, &[])
+    }
+
+    /// The same with `taps`.
+    fn run_tapped(
+        &self,
+        slot: usize,
+        role: Phase,
+        tokens: &[u32],
+        start: usize,
+        outputs: usize,
+        taps: &[&Hook],
+    ) -> Result<()> {
+        let Activations { prompt_rows, positions, .. } = *self.activations;
+        let most = if role == Phase::Prefill { prompt_rows } else { MAX_ROWS };
+        if tokens.is_empty() || tokens.len() > most || outputs > tokens.len().min(MAX_ROWS) {
+            return Err(Error::Option {
+                option: "rows",
+                reason: format!("{} rows with {outputs} outputs; one pass takes 1 to {most}", tokens.len()),
+            });
+        }
+        let end = start + tokens.len();
+        if end > positions {
+            return Err(Error::ContextFull { tokens: end, context: positions });
+        }
+        let vocab = self.model.config.vocab_size;
+        let has_row = |id: u32| (id as usize) < vocab || self.model.config.mask_has_row(id);
+        if let Some(&id) = tokens.iter().find(|&&id| !has_row(id)) {
+            return Err(Error::TokenRange { what: "token", id, vocab });
+        }
+        let device = self.device();
+        let first_output = (tokens.len() - outputs) as u32;
+        let step = Step {
+            start: start as u32,
+            rows: tokens.len() as u32,
+            first_output,
+            outputs: outputs as u32,
+            first_choice: 0,
+            slot: slot as u32,
+        };
+        let _turn = self.turn();
+        self.step.write(device, 0, &[step]);
+        self.ids.buffer.write(device, 0, tokens);
+        Pass::submit(device, None, |pass| {
+            pass.section(if role == Phase::Prefill { "prefill" } else { "forward" });
+            self.forward(pass, role, tokens.len(), end, taps)?;
+            if outputs > 0 { self.choose(pass, outputs) } else { Ok(()) }
+        })
+    }
+
+    /// The logits of the last pass's first `outputs` output rows, `[outputs, rows of the head]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::check`].
+    pub fn logits(&self, outputs: usize) -> Result<Vec<f32>> {
+        self.logits.buffer.read(self.device(), 0, outputs * self.logits.width)
+    }
+
+    /// The logits of a pass's output rows, and how many of each row are those of tokens that may be chosen.
+    pub(super) fn scores(&self) -> (&Tensor, usize) {
+        (&self.logits, self.limit)
+    }
+
+    fn device(&self) -> &Device {
+        &self.model.device
+    }
+}
+
+impl Activations {
+    /// For prompts of any length and positions before `positions`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`] or [`Error::OutOfMemory`] if they do not fit the device.
+    pub fn new(model: &Weights, positions: usize) -> Result<Activations> {
+        let (device, config, shape) = (&model.device, &model.config, model.attention_shape());
+        let rows = prompt_rows(model.multiplications_per_row());
+        let [hidden, normed, qkv, query, attended, gated] =
+            row_widths(config).map(|(label, width)| Tensor::new(device, label, rows, width));
+        let target_states = config.target_layers.as_ref().map(TargetLayers::width);
+        let target_states = target_states.map(|width| Tensor::new(device, "target's states", rows, width));
+        Ok(Activations {
+            turn: Mutex::default(),
+            target_states: target_states.transpose()?,
+            prompt_rows: rows,
+            pace: Mutex::new(match device.is_software() {
+                true => SubmitPace::unbounded(rows),
+                false => SubmitPace::new(rows),
+            }),
+            positions,
+            hidden: hidden?,
+            normed: normed?,
+            qkv: qkv?,
+            query: query?,
+            attended: attended?,
+            gated: gated?,
+            scratch: AttentionScratch::new(device, &model.plan, &shape, positions)?,
+            angles: Buffer::with_values(
+                device,
+                "rotary angles",
+                &rope_table::angles(config, angle_positions(positions)),
+            )?,
+        })
+    }
+
+    /// Device memory that [`Activations::new`] will take for a model of `config`, of which a row costs `multiplications`
+    /// and whose head has `head_rows` rows.
+    pub fn expected_bytes(
+        device: &Device,
+        plan: &KernelPlan,
+        config: &Config,
+        [multiplications, head_rows]: [u64; 2],
+        positions: usize,
+    ) -> u64 {
+        let tensor = |rows: usize, width: u64| Buffer::rows_bytes(device, 4 * rows as u64 * width);
+        let rows = prompt_rows(multiplications);
+        let of_rows: u64 = row_widths(config).into_iter().map(|(_, width)| tensor(rows, width as u64)).sum();
+        let parts: u64 = AttentionScratch::bytes(plan, &attention_shape(config), positions).into_iter().sum();
+        let angles = 4 * (angle_positions(positions) * config.head_dim) as u64;
+        let states = config.target_layers.as_ref().map_or(0, |target| tensor(rows, target.width() as u64));
+        // The rows that integer products read: normed, attended and gated rows, and states.
+        let integers = match plan.quantised {
+            QuantisedProducts::Float => 0,
+            QuantisedProducts::Integer { .. } => {
+                let read = [config.hidden_size, config.query_size(), config.feed_forward_size];
+                let states = config.target_layers.as_ref().map_or(0, |target| QuantiseRows::bytes(target.width()));
+                states + read.into_iter().map(QuantiseRows::bytes).sum::<u64>()
+            }
+        };
+        of_rows + states + tensor(MAX_ROWS, head_rows) + parts + angles + integers
+    }
+}
+
+/// Most rows of a prompt that one submit takes, of a model whose rows cost `multiplications` each.
+fn prompt_rows(multiplications: u64) -> usize {
+    let affordable = SUBMIT_MULTIPLICATIONS / multiplications.max(1);
+    affordable.clamp(MAX_ROWS as u64, MAX_PROMPT_ROWS as u64) as usize
+}
+
+/// The activations of each row of a pass, with their widths.
+fn row_widths(config: &Config) -> [(&'static str, usize); 6] {
+    [
+        ("hidden", config.hidden_size),
+        ("normed", config.hidden_size),
+        ("qkv", attention_shape(config).qkv_width()),
+        ("query", config.query_size()),
+        ("attended", config.query_size()),
+        ("gated", config.feed_forward_size),
+    ]
+}
+
+/// Positions that there are rotary angles for.
+fn angle_positions(positions: usize) -> usize {
+    positions.next_multiple_of(64)
+}
+
+impl Layer {
+    fn new(model: &Weights, layer: usize, rows: Rows, a: &Activations, cache: &KvCache) -> Result<Layer> {
+        let (device, plan, weights, step) = (&model.device, &model.plan, &model.layers[layer], rows.step());
+        let epsilon = model.config.norm_epsilon as f32;
+        let norm = |gain, planes| {
+            RmsNorm::quantising(device, step, [&a.hidden, &a.normed], gain, epsilon, RowRange::All, planes)
+        };
+        let matmul = |matrix, x, y, finish| Matmul::new(device, plan, step, matrix, [x, y], finish, RowRange::All);
+        let bias = weights.qkv_bias.as_ref().map_or(Epilogue::Store, Epilogue::Bias);
+        let mut qkv = matmul(&weights.qkv, &a.normed, &a.qkv, bias)?;
+        let mut gate_up = matmul(&weights.gate_up, &a.normed, &a.gated, Epilogue::Swiglu)?;
+        Ok(Layer {
+            attention_norm: norm(&weights.attention_norm, qkv.take_quantisation())?,
+            qkv,
+            cached: RwLock::new(CachedOps::new(model, layer, rows, a, cache)?),
+            output: matmul(&weights.output, &a.attended, &a.hidden, Epilogue::Add)?,
+            feed_forward_norm: norm(&weights.feed_forward_norm, gate_up.take_quantisation())?,
+            gate_up,
+            down: matmul(&weights.down, &a.gated, &a.hidden, Epilogue::Add)?,
+        })
+    }
+}
+
+impl CachedOps {
+    fn new(model: &Weights, layer: usize, rows: Rows, a: &Activations, cache: &KvCache) -> Result<CachedOps> {
+        let (device, plan, shape) = (&model.device, &model.plan, model.attention_shape());
+        let (weights, window) = (&model.layers[layer], model.config.window(layer));
+        let epsilon = model.config.norm_epsilon as f32;
+        let gains = weights.head_norm.as_ref().map(|[query, key]| RopeGains { query, key, epsilon });
+        Ok(CachedOps {
+            rope: Rope::new(device, rows, &shape, &a.angles, [&a.qkv, &a.query], cache, gains)?,
+            attention: Attention::new(device, plan, rows, &shape, window, cache, &a.scratch, [&a.query, &a.attended])?,
+        })
+    }
+}

@@ -1,0 +1,166 @@
+//! A draft without embeddings of its own: its embedding table and its head are its target's, on the device and in memory
+//! only once. Its files hold what was trained, the layers, the final norm and the mask token's row; and, for a faster head,
+//! the ids of a reduced output vocabulary.
+
+use std::sync::Arc;
+
+use super::loader::Loader;
+use super::weight_dtype::WeightDtype;
+use super::weights::{Progress, Weights};
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::config::{Config, TargetLayers};
+use crate::error::{Error, Result};
+use crate::gpu::{Buffer, Device, KernelPlan};
+use crate::ops::{MaskRow, Matrix, Tensor, check_products};
+
+/// The tensor that holds the mask token's row of the embedding, `[hidden]`.
+pub const MASK_EMBEDDING: &str = "pard.mask_embedding";
+/// The tensor that holds the ids of the output vocabulary, ascending, if it is a reduced one: `[N]` of I32 or U32.
+pub const VOCABULARY: &str = "pard.vocabulary";
+
+/// Replacement for the embeddings of such a draft.
+pub(super) struct TargetEmbeddings {
+    mask: u32,
+    mask_row: Tensor,
+    /// `true` if embedding and head are copies, since the target is on another device.
+    pub is_copy: bool,
+    pub vocabulary: Option<Vocabulary>,
+}
+
+/// The tokens that a head has rows for.
+pub(super) struct Vocabulary {
+    ids: Vec<u32>,
+    pub buffer: Buffer,
+}
+
+impl TargetEmbeddings {
+    /// The row that stands in for the table's.
+    pub fn mask_row(&self) -> MaskRow<'_> {
+        MaskRow { id: self.mask, row: &self.mask_row }
+    }
+}
+
+impl Vocabulary {
+    fn new(device: &Device, ids: Vec<u32>) -> Result<Vocabulary> {
+        Ok(Vocabulary { buffer: Buffer::with_values(device, "vocabulary", &ids)?, ids })
+    }
+
+    /// The number of its tokens with ids below `limit`; they are its first.
+    pub fn below(&self, limit: usize) -> usize {
+        self.ids.partition_point(|&id| (id as usize) < limit)
+    }
+}
+
+/// The ids of the reduced output vocabulary in `checkpoint`, if it has one.
+///
+/// # Errors
+///
+/// [`Error::Damaged`] if they are none, do not ascend, or lie outside the embedding; those of
+/// [`Checkpoint::read_ids`].
+pub fn vocabulary(config: &Config, checkpoint: &dyn Checkpoint) -> Result<Option<Vec<u32>>> {
+    let Some(ids) = checkpoint.read_ids(VOCABULARY)? else { return Ok(None) };
+    let fault = |reason: String| {
+        Err(Error::Damaged { path: checkpoint.path().to_owned(), reason: format!("{VOCABULARY}: {reason}") })
+    };
+    if ids.is_empty() {
+        return fault("it names no token".to_owned());
+    }
+    if let Some(pair) = ids.windows(2).find(|pair| pair[0] >= pair[1]) {
+        return fault(format!("{} follows {}; its ids have to ascend", pair[1], pair[0]));
+    }
+    // The largest comes last.
+    match ids.last() {
+        Some(&id) if id as usize >= config.vocab_size => {
+            fault(format!("{id} is outside the vocabulary of {} tokens", config.vocab_size))
+        }
+        _ => Ok(Some(ids)),
+    }
+}
+
+/// Checks that `target` has what a draft of `config` needs of it: embeddings, states. `checkpoint` names its files.
+///
+/// # Errors
+///
+/// [`Error::Config`].
+pub fn check_target(config: &Config, checkpoint: &dyn Checkpoint, target: &Config) -> Result<()> {
+    let fault = |field: &str, reason: String| {
+        Err(Error::Config { path: checkpoint.path().to_owned(), field: field.to_owned(), reason })
+    };
+    for (field, got, expected) in
+        [("hidden_size", config.hidden_size, target.hidden_size), ("vocab_size", config.vocab_size, target.vocab_size)]
+    {
+        if config.shared_embeddings && got != expected {
+            return fault(field, format!("{got}, but the target's, whose embeddings it uses, is {expected}"));
+        }
+    }
+    if let Some(TargetLayers { layers, hidden_size }) = &config.target_layers {
+        if *hidden_size != target.hidden_size {
+            let reason = format!("{hidden_size}, but the hidden size of the target is {}", target.hidden_size);
+            return fault("target_hidden_size", reason);
+        }
+        if let Some(layer) = layers.iter().find(|&&layer| layer >= target.layers) {
+            let reason = format!("{layer} is no layer of the target, whose layers are 0 to {}", target.layers - 1);
+            return fault("target_layers", reason);
+        }
+    }
+    Ok(())
+}
+
+impl Weights {
+    /// The tokens that its head has rows for, if those are some only.
+    pub(super) fn vocabulary(&self) -> Option<&Vocabulary> {
+        self.shared.as_ref()?.vocabulary.as_ref()
+    }
+
+    /// Uploads a draft beside `target`. A whole model is uploaded as by [`Weights::upload`]; one without embeddings of its
+    /// own shares those of `target`, and of a reduced head it gets a copy of the rows it needs. On another device than the
+    /// target's it gets copies of all that it shares.
+    ///
+    /// # Errors
+    ///
+    /// As [`Weights::upload`]; [`Error::Config`] if the target's embeddings do not fit;
+    /// [`Error::Damaged`] for a faulty vocabulary; [`Error::Option`] if the plan lays weights out unlike the target's.
+    pub fn upload_draft(
+        device: &Device,
+        plan: &KernelPlan,
+        config: &Config,
+        checkpoint: &dyn Checkpoint,
+        target: &Weights,
+        choice: WeightDtype,
+        progress: &Progress,
+    ) -> Result<Weights> {
+        check_target(config, checkpoint, &target.config)?;
+        if !config.shared_embeddings {
+            return Weights::upload(device, plan, config, checkpoint, choice, progress);
+        }
+        config.check(checkpoint.path())?;
+        if (plan.lanes, plan.products) != (target.plan.lanes, target.plan.products) {
+            let reason = format!(
+                "a draft that shares its target's embeddings is multiplied as those are: {}, {} lanes",
+                target.plan.products, target.plan.lanes
+            );
+            return Err(Error::Option { option: "products", reason });
+        }
+        // Config::check has seen to it that there is one.
+        let mask = config.mask_token.unwrap_or_default();
+        let vocabulary = vocabulary(config, checkpoint)?;
+        let loader = Loader::new(device, plan, config, checkpoint, choice, progress)?;
+        let mask_row = loader.vector(&[MASK_EMBEDDING], &[config.hidden_size])?;
+        check_products(device, plan)?;
+        let is_here = device.is_same(&target.device);
+        let here = |matrix: &Arc<Matrix>| match is_here {
+            true => Ok(matrix.clone()),
+            false => matrix.copied_to(&target.device, device).map(Arc::new),
+        };
+        let embedding = here(&target.embedding)?;
+        let (head, vocabulary) = match vocabulary {
+            None => (target.own_head().map(here).transpose()?, None),
+            Some(ids) => {
+                let head = Arc::new(target.head().gather(&target.device, "reduced head", &ids)?);
+                let head = if is_here { head } else { here(&head)? };
+                (Some(head), Some(Vocabulary::new(device, ids)?))
+            }
+        };
+        loader.finish(config, embedding, head, Some(TargetEmbeddings { mask, mask_row, vocabulary, is_copy: !is_here }))
+    }
+}

@@ -1,0 +1,169 @@
+//! A model's weights on the device. They are shared by every sequence that runs on them.
+
+use std::sync::Arc;
+
+use super::loader::Loader;
+use super::memory_plan::MemoryPlan;
+use super::tensor_map::end_matrices;
+use super::tied_draft::TargetEmbeddings;
+use super::weight_dtype::WeightDtype;
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::config::Config;
+use crate::error::{Error, Result};
+use crate::gpu::{Device, KernelPlan};
+use crate::ops::{AttentionShape, Matrix, Tensor, check_products};
+
+/// A decoder's weights, and the hyper-parameters that go with them.
+pub struct Weights {
+    pub(super) device: Device,
+    pub(super) plan: KernelPlan,
+    pub(super) config: Config,
+    pub(super) embedding: Arc<Matrix>,
+    pub(super) layers: Vec<LayerWeights>,
+    pub(crate) final_norm: Tensor,
+    pub(super) head: Option<Arc<Matrix>>,
+    /// Set for a draft whose embedding and head are its target's.
+    pub(super) shared: Option<TargetEmbeddings>,
+    /// The projection of the target's states, in a draft that reads them.
+    pub(super) projection: Option<Matrix>,
+    pub(super) notices: Vec<String>,
+}
+
+/// One layer. Matrices that read the same rows are one matrix: q, k and v; gate and up.
+pub(super) struct LayerWeights {
+    pub attention_norm: Tensor,
+    pub qkv: Matrix,
+    pub qkv_bias: Option<Tensor>,
+    /// Gains for q and k.
+    pub head_norm: Option<[Tensor; 2]>,
+    pub output: Matrix,
+    pub feed_forward_norm: Tensor,
+    pub gate_up: Matrix,
+    pub down: Matrix,
+}
+
+/// Reports bytes done and bytes in all while weights are uploaded.
+pub type Progress<'a> = dyn Fn(u64, u64) + 'a;
+
+impl Weights {
+    /// Uploads the weights of `checkpoint`, which must be those that `config` describes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoEmbeddings`] for a draft that needs its target's; [`Error::MissingTensor`] or
+    /// [`Error::TensorShape`] before anything is uploaded; [`Error::Gpu`] if the plan's matrix units fail their check;
+    /// [`Error::OutOfMemory`], [`Error::Limit`].
+    pub fn upload(
+        device: &Device,
+        plan: &KernelPlan,
+        config: &Config,
+        checkpoint: &dyn Checkpoint,
+        choice: WeightDtype,
+        progress: &Progress,
+    ) -> Result<Weights> {
+        config.check(checkpoint.path())?;
+        if config.shared_embeddings {
+            return Err(Error::NoEmbeddings { path: checkpoint.path().to_owned() });
+        }
+        let mut loader = Loader::new(device, plan, config, checkpoint, choice, progress)?;
+        check_products(device, plan)?;
+        let [embedding, head] = end_matrices(config);
+        let embedding = loader.matrix(&embedding)?;
+        let head = match config.tied_head {
+            true => None,
+            false => Some(Arc::new(loader.matrix(&head)?)),
+        };
+        loader.finish(config, Arc::new(embedding), head, None)
+    }
+
+    /// Device memory that the weights of `checkpoint` will take, the padding of the device's layout aside, and without what
+    /// a draft shares with its target. It takes no device to know.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::Damaged`], as an upload would.
+    pub fn expected_bytes(config: &Config, checkpoint: &dyn Checkpoint, choice: WeightDtype) -> Result<u64> {
+        Ok(MemoryPlan::new(config, checkpoint, choice, None)?.unpadded_bytes())
+    }
+
+    /// The device that holds the weights.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The hyper-parameters.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The numeric plan that the weights were laid out for.
+    pub fn plan(&self) -> &KernelPlan {
+        &self.plan
+    }
+
+    /// Notices about the upload, such as a change of precision.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
+    }
+
+    /// Device memory that the weights take, without what belongs to a target.
+    pub fn bytes(&self) -> u64 {
+        let [embedding, head] = self.owns();
+        let ends = [Some(&self.embedding).filter(|_| embedding), self.head.as_ref().filter(|_| head)];
+        self.layer_matrices().chain(ends.into_iter().flatten().map(Arc::as_ref)).map(Matrix::bytes).sum()
+    }
+
+    /// Returns whether the embedding is its own, and whether the head is, if it is not the embedding.
+    fn owns(&self) -> [bool; 2] {
+        match &self.shared {
+            None => [true, true],
+            Some(shared) => [shared.is_copy, shared.is_copy || shared.vocabulary.is_some()],
+        }
+    }
+
+    fn layer_matrices(&self) -> impl Iterator<Item = &Matrix> {
+        self.layers.iter().flat_map(|l| [&l.qkv, &l.output, &l.gate_up, &l.down]).chain(&self.projection)
+    }
+
+    /// All matrices that a pass reads, the embedding and the head included, whosever they are.
+    pub(super) fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        self.layer_matrices().chain([self.embedding.as_ref()]).chain(self.head.as_deref())
+    }
+
+    /// Its own matrices; none if a draft shares some of them.
+    pub(super) fn own_matrices_mut(&mut self) -> Option<Vec<&mut Matrix>> {
+        let [embedding, head] = self.owns();
+        let layers = self.layers.iter_mut().flat_map(|l| [&mut l.qkv, &mut l.output, &mut l.gate_up, &mut l.down]);
+        let mut matrices: Vec<&mut Matrix> = layers.chain(&mut self.projection).collect();
+        if embedding {
+            matrices.push(Arc::get_mut(&mut self.embedding)?);
+        }
+        if let Some(own) = self.head.as_mut().filter(|_| head) {
+            matrices.push(Arc::get_mut(own)?);
+        }
+        Some(matrices)
+    }
+
+    /// Multiplications that one row costs outside attention.
+    pub(super) fn multiplications_per_row(&self) -> u64 {
+        self.layer_matrices().chain([self.head()]).map(|matrix| (matrix.rows() * matrix.columns()) as u64).sum()
+    }
+
+    pub(crate) fn head(&self) -> &Matrix {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// The head, unless it is the embedding.
+    pub(super) fn own_head(&self) -> Option<&Arc<Matrix>> {
+        self.head.as_ref()
+    }
+
+    pub(super) fn attention_shape(&self) -> AttentionShape {
+        attention_shape(&self.config)
+    }
+}
+
+/// The heads that `config` describes.
+pub fn attention_shape(config: &Config) -> AttentionShape {
+    AttentionShape { heads: config.heads, kv_heads: config.kv_heads, head_dim: config.head_dim }
+}

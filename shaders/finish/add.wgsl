@@ -1,2 +1,0 @@
-// What becomes of a finished dot product: it is added to what is there (the residual stream).
-fn finish(index: u32, out: u32, value: f32, partner: f32) { y[index] += value; }
