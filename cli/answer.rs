@@ -1,7 +1,7 @@
 //! One answer, and what is reported of it.
 
 use pard_engine::decoding::{
-    Decoder, DraftLength, FinishReason, Generation, Limits, Method, SamplingParams, Speculation, Statistics,
+    DraftLength, FinishReason, Generation, Limits, Method, SamplingParams, Sequence, Speculation, Statistics,
     TokenLogprobs,
 };
 use pard_engine::model::Model;
@@ -24,13 +24,13 @@ pub struct Answer {
 pub enum Begin {
     /// With the whole prompt.
     Anew,
-    /// With what the decoder's caches do not hold of it.
+    /// With what the sequence's caches do not hold of it.
     FromCaches,
 }
 
 /// Answers `prompt`, and hands every piece of text to `show` as soon as it is certain. Ctrl-C ends it after a round.
 pub fn answer(
-    decoder: &mut Decoder,
+    sequence: &mut Sequence,
     model: &Model,
     prompt: &[u32],
     limits: Limits,
@@ -40,21 +40,21 @@ pub fn answer(
     let mut text = String::new();
     let keep_going = || !interrupt::requested();
     let mut generation = match begin {
-        Begin::Anew => Generation::start(decoder, model, prompt, limits, &keep_going)?,
-        Begin::FromCaches => Generation::resume(decoder, model, prompt, limits, &keep_going)?,
+        Begin::Anew => Generation::start(sequence, &model.text, prompt, limits, &keep_going)?,
+        Begin::FromCaches => Generation::resume(sequence, &model.text, prompt, limits, &keep_going)?,
     };
     let finish = loop {
         if let Some(finish) = generation.finish_reason() {
             break finish;
         }
-        let piece = if interrupt::requested() { generation.cancel() } else { generation.round()? };
+        let piece = if interrupt::requested() { generation.cancel() } else { generation.round()?.text };
         if !piece.is_empty() {
             show(&piece)?;
             text.push_str(&piece);
         }
     };
     let (output, logprobs) = (generation.output().to_vec(), generation.logprobs().to_vec());
-    Ok(Answer { text, output, finish, statistics: decoder.statistics().clone(), logprobs })
+    Ok(Answer { text, output, finish, statistics: sequence.statistics().clone(), logprobs })
 }
 
 /// Tokens that were kept, per second of decoding: those cut off after a stop are no use to anybody.
@@ -138,13 +138,13 @@ pub fn joined(mut base: Value, more: Value) -> Value {
 }
 
 /// The statistics on one line.
-pub fn summary(decoder: &Decoder, answer: &Answer) -> String {
-    let (statistics, tokens, options) = (&answer.statistics, answer.output.len(), decoder.options());
+pub fn summary(sequence: &Sequence, answer: &Answer) -> String {
+    let (statistics, tokens, options) = (&answer.statistics, answer.output.len(), sequence.options());
     let seconds = |time: std::time::Duration| time.as_secs_f64();
     let method = match options.method {
         Method::Ar => "ar".to_owned(),
         _ if options.drafts == DraftLength::Auto => {
-            format!("{}, K = auto{}", options.proposers(), choice(decoder, statistics))
+            format!("{}, K = auto{}", options.proposers(), choice(sequence, statistics))
         }
         _ => format!("{}, K = {}", options.proposers(), options.drafts),
     };
@@ -165,8 +165,8 @@ pub fn summary(decoder: &Decoder, answer: &Answer) -> String {
 }
 
 /// The mean K that was chosen, and why speculation was off, for the statistics line.
-fn choice(decoder: &Decoder, statistics: &Statistics) -> String {
-    let why = match decoder.speculation() {
+fn choice(sequence: &Sequence, statistics: &Statistics) -> String {
+    let why = match sequence.speculation() {
         None | Some(Speculation::Pays) => "",
         Some(Speculation::TooSlow) => ": it cannot pay here, since a draft and a pass over several rows cost too much",
         Some(Speculation::TooRarelyAccepted) => ": too few proposals were accepted to pay",

@@ -6,7 +6,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, value_parser};
 use pard_engine::checkpoint::resolve::DEFAULT_MODEL;
 use pard_engine::decoding::{
-    AcceptanceRule, DecoderOptions, DraftLength, MAX_DRAFTS, MAX_TEMPERATURE, Method, NgramOptions, SamplingParams,
+    AcceptanceRule, DraftLength, MAX_DRAFTS, MAX_TEMPERATURE, Method, NgramOptions, SamplingParams, SequenceOptions,
 };
 use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, MatmulChoice, QuantisedChoice, Shaders, is_same_adapter};
 use pard_engine::model::{LoadOptions, WeightDtype};
@@ -234,6 +234,8 @@ pub struct RespondArguments {
     /// Names the draws: a seed gives the same texts, however many are written at once
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub seed: u64,
+    #[command(flatten)]
+    pub logits: LogitArguments,
     /// Tokens of each response at most
     #[arg(short = 'n', long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
     pub max_tokens: usize,
@@ -410,6 +412,13 @@ pub struct SamplingArguments {
     /// Names the draws: a seed gives the same text every time, by every method and every K
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub seed: u64,
+    #[command(flatten)]
+    pub logits: LogitArguments,
+}
+
+/// Options that say which tokens may be drawn, and how logits are changed first.
+#[derive(Args, Clone)]
+pub struct LogitArguments {
     /// Draw from the K likeliest tokens only; 0: from all
     #[arg(long, value_name = "K", default_value_t = 0)]
     pub top_k: usize,
@@ -438,9 +447,31 @@ pub struct SamplingArguments {
 
 impl SamplingArguments {
     pub fn options(&self, top_logprobs: Option<usize>) -> SamplingParams {
+        SamplingParams { top_logprobs, ..self.logits.options(self.temperature, self.seed) }
+    }
+}
+
+impl Default for LogitArguments {
+    /// Every token may be drawn, and no logit is changed.
+    fn default() -> LogitArguments {
+        LogitArguments {
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: Vec::new(),
+            ban: Vec::new(),
+        }
+    }
+}
+
+impl LogitArguments {
+    pub fn options(&self, temperature: f32, seed: u64) -> SamplingParams {
         SamplingParams {
-            temperature: self.temperature,
-            seed: self.seed,
+            temperature,
+            seed,
             top_k: self.top_k,
             top_p: self.top_p,
             min_p: self.min_p,
@@ -449,7 +480,7 @@ impl SamplingArguments {
             frequency_penalty: self.frequency_penalty,
             logit_bias: self.logit_bias.clone(),
             banned: self.ban.clone(),
-            top_logprobs,
+            top_logprobs: None,
         }
     }
 }
@@ -686,12 +717,12 @@ impl MemoryArguments {
 
 impl DecodingArguments {
     /// Options for a decoder that uses `method` in a context of `context` tokens.
-    pub fn options(&self, method: Method, context: usize) -> DecoderOptions {
+    pub fn options(&self, method: Method, context: usize) -> SequenceOptions {
         let drafts = match method {
             Method::Ngram => self.draft_len.unwrap_or_default(),
             _ => self.models.drafts(self.draft_len),
         };
-        DecoderOptions {
+        SequenceOptions {
             method,
             drafts,
             context,

@@ -9,7 +9,7 @@ mod throughput;
 use std::process::ExitCode;
 
 use pard_engine::Error;
-use pard_engine::decoding::{DecoderOptions, DraftLength, FinishReason, Limits, Method};
+use pard_engine::decoding::{DraftLength, FinishReason, Limits, Method, SequenceOptions};
 
 use crate::answer::{Answer, Begin, answer};
 use crate::args::{BenchArguments, Format};
@@ -62,16 +62,16 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
         .into_iter()
         .map(|(method, drafts, with_ngrams)| {
             let (run_ahead, sampling) = (arguments.run_ahead, sampling.clone());
-            let options = DecoderOptions {
+            let options = SequenceOptions {
                 method,
                 drafts,
                 context,
                 run_ahead,
                 with_ngrams,
                 sampling,
-                ..DecoderOptions::default()
+                ..SequenceOptions::default()
             };
-            Ok(Run::new(models.decoder(options)?))
+            Ok(Run::new(models.sequence(options)?))
         })
         .collect::<pard_engine::Result<Vec<_>>>()?;
 
@@ -83,14 +83,14 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
         let answer_next = |run: &mut Run| {
             bar.inc(1);
             let limits = Limits { max_tokens, stop: Vec::new() };
-            answer(&mut run.decoder, &models.target, tokens, limits, Begin::Anew, |_| Ok(()))
+            answer(&mut run.sequence, &models.target, tokens, limits, Begin::Anew, |_| Ok(()))
         };
         runs.iter_mut().map(answer_next).collect()
     };
     // Not counted: kernels are compiled when they are first used.
     for run in &mut runs {
-        run.decoder.warm_up()?;
-        models.prepare(&mut run.decoder, talk)?;
+        run.sequence.warm_up()?;
+        models.prepare(&mut run.sequence, talk)?;
     }
     ask(&mut runs, &prompts[0].1, WARM_UP_TOKENS.min(arguments.max_tokens))?;
     for (_, tokens) in &prompts {

@@ -1,4 +1,4 @@
-//! `pard chat`: a conversation, on a terminal or line by line from a pipe. The decoder goes on from the turn before, so
+//! `pard chat`: a conversation, on a terminal or line by line from a pipe. The sequence goes on from the turn before, so
 //! that only what is new is read.
 
 mod command;
@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use pard_engine::Error;
 use pard_engine::checkpoint::options::SourceOptions;
-use pard_engine::decoding::{Decoder, FinishReason, Limits, Method, Statistics};
+use pard_engine::decoding::{FinishReason, Limits, Method, Sequence, Statistics};
 use pard_engine::gpu::Device;
 use pard_engine::text::{Conversation, Message, Rendering};
 use serde_json::{Value, json};
@@ -80,7 +80,7 @@ struct Chat {
     decoding: DecodingArguments,
     device: Device,
     models: Models,
-    decoder: Decoder,
+    sequence: Sequence,
     conversation: Conversation,
     rendering: Rendering,
     answers: usize,
@@ -99,12 +99,12 @@ impl Chat {
     ) -> anyhow::Result<Chat> {
         let prepared = prepared(&decoding, talk)?;
         let device = decoding.models.device.open()?;
-        let (models, decoder) = prepared.upload(&device, &decoding, talk)?;
+        let (models, sequence) = prepared.upload(&device, &decoding, talk)?;
         Ok(Chat {
             decoding,
             device,
             models,
-            decoder,
+            sequence,
             conversation,
             rendering,
             answers: 0,
@@ -138,7 +138,7 @@ impl Chat {
 
     fn answer(&mut self, message: &str) -> anyhow::Result<()> {
         let prompt = self.conversation.ask(&self.models.target.text, message)?;
-        let context = self.decoder.options().context;
+        let context = self.sequence.options().context;
         if prompt.len() >= context {
             self.conversation.take_back();
             anyhow::bail!(
@@ -157,7 +157,8 @@ impl Chat {
             out.write_all(piece.as_bytes())?;
             out.flush()
         };
-        let answered = answer::answer(&mut self.decoder, &self.models.target, &prompt, limits, Begin::FromCaches, show);
+        let answered =
+            answer::answer(&mut self.sequence, &self.models.target, &prompt, limits, Begin::FromCaches, show);
         if shown || answered.is_ok() {
             output::print("")?;
         }
@@ -179,7 +180,7 @@ impl Chat {
         if !answer.logprobs.is_empty() {
             self.talk.note(&output::dimmed(&answer::logprobs_lines(&self.models.target, &answer.logprobs)));
         }
-        let line = format!("{}; context: {used} of {context}", answer::summary(&self.decoder, answer));
+        let line = format!("{}; context: {used} of {context}", answer::summary(&self.sequence, answer));
         self.talk.note(&output::dimmed(&line));
         if answer.finish == FinishReason::Context {
             self.talk.note("the context is full: /reset begins a new conversation, `pard chat -c TOKENS` makes room");
@@ -202,8 +203,8 @@ impl Chat {
             statistics.prefill.as_secs_f64(),
             statistics.rounds,
             statistics.tokens_per_round(),
-            self.decoder.tokens().len(),
-            self.decoder.options().context,
+            self.sequence.tokens().len(),
+            self.sequence.options().context,
         );
         if !accepted.is_empty() {
             let shares: Vec<String> = accepted.iter().map(|share| format!("{share:.2}")).collect();
@@ -213,7 +214,7 @@ impl Chat {
     }
 
     fn model(&self) -> String {
-        let options = self.decoder.options();
+        let options = self.sequence.options();
         let draft = self.models.draft.as_ref().map(|draft| format!(", drafted for by {}", draft.name));
         format!(
             "{}{}; {}, K = {}; context: {}; {}",
@@ -237,8 +238,8 @@ impl Chat {
             decoding.with_ngrams = false;
         }
         let prepared = prepared(&decoding, self.talk)?;
-        let (models, decoder) = prepared.upload(&self.device, &decoding, self.talk)?;
-        (self.models, self.decoder, self.decoding) = (models, decoder, decoding);
+        let (models, sequence) = prepared.upload(&self.device, &decoding, self.talk)?;
+        (self.models, self.sequence, self.decoding) = (models, sequence, decoding);
         // Its tokens are not the other's.
         self.conversation = Conversation::new(self.conversation.messages().to_vec(), self.rendering);
         Ok(())

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use pard_engine::checkpoint::ModelFiles;
 use pard_engine::checkpoint::resolve::DEFAULT_MODEL;
-use pard_engine::decoding::{Decoder, DecoderOptions, DraftLength, Limits, MAX_DRAFTS, Method};
+use pard_engine::decoding::{DraftLength, Limits, MAX_DRAFTS, Method, Sequence, SequenceOptions};
 use pard_engine::gpu::{AdapterReport, Device, KernelPlan, MatmulPath, adapters};
 use pard_engine::model::{LoadOptions, ModelRunner};
 use pard_engine::ops::{PeakProbe, check_products, check_row_invariance, check_values};
@@ -302,19 +302,19 @@ fn question(device: &Device, files: ModelFiles, arguments: &DoctorArguments) -> 
     let advice = "with a smaller model (-m) or another adapter (--device) it may go";
     let answered = || -> anyhow::Result<(String, f64)> {
         let options = LoadOptions::default();
-        ModelRunner::check(device, &options.plan(device)?, &files.config, Decoder::positions(CONTEXT))?;
+        ModelRunner::check(device, &options.plan(device)?, &files.config, 1, Sequence::positions(CONTEXT))?;
         let model = load::upload(device, files, options, Verbosity::Quiet)?;
         let prompt = match model.text.has_chat_template() {
             true => model.text.chat_tokens(&[Message::new("user", QUESTION)], Rendering::default())?,
             false => model.text.text_tokens(QUESTION)?,
         };
         let (method, drafts) = (Method::Ar, DraftLength::Fixed(0));
-        let options = DecoderOptions { method, drafts, context: CONTEXT, ..DecoderOptions::default() };
-        let mut decoder = Decoder::new(&model.weights, None, options)?;
-        decoder.warm_up()?;
+        let options = SequenceOptions { method, drafts, context: CONTEXT, ..SequenceOptions::default() };
+        let mut sequence = Sequence::new(&model.weights, None, options)?;
+        sequence.warm_up()?;
         interrupt::listen()?;
         let limits = Limits { max_tokens: 24, stop: Vec::new() };
-        let answer = answer(&mut decoder, &model, &prompt, limits, Begin::Anew, |_| Ok(()))?;
+        let answer = answer(&mut sequence, &model, &prompt, limits, Begin::Anew, |_| Ok(()))?;
         let speed = tokens_per_second(answer.output.len(), &answer.statistics);
         Ok((answer.text.trim().to_owned(), speed))
     };

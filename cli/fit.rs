@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use pard_engine::Result;
-use pard_engine::decoding::{Costs, Decoder, Method};
+use pard_engine::decoding::{Costs, Method, Sequence};
 use pard_engine::gpu::{Buffer, KernelPlan, MemoryReport};
 use pard_engine::model::{LoadOptions, MemoryEstimate, Model, ModelRunner, PassCost, WeightDtype};
 use pard_engine::ops::{MAX_ROWS, PeakProbe, WeightFormat};
@@ -255,7 +255,7 @@ impl Speed {
 fn cost(model: &Model, context: usize) -> Result<(PassCost, f64)> {
     let transformer: &Arc<_> = &model.weights;
     let choices = Buffer::storage(transformer.device(), "choices", 4 * MAX_ROWS as u64)?;
-    let positions = Decoder::positions(context);
+    let positions = Sequence::positions(context);
     let sequence = ModelRunner::new(transformer, positions, transformer.config().vocab_size, &choices)?;
     let cost = match &model.tuning {
         Some(tuning) => tuning.pass_cost(),

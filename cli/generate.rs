@@ -31,7 +31,7 @@ pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
         return Err(Error::ContextFull { tokens: tokens.len(), context }.into());
     }
 
-    let (models, mut decoder) = prepared.upload(&decoding.models.device.open()?, decoding, talk)?;
+    let (models, mut sequence) = prepared.upload(&decoding.models.device.open()?, decoding, talk)?;
     interrupt::listen()?;
     let limits = Limits { max_tokens: decoding.max_tokens.unwrap_or(DEFAULT_TOKENS), stop: decoding.stop.clone() };
     let mut shown = false;
@@ -44,7 +44,7 @@ pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
         out.write_all(piece.as_bytes())?;
         out.flush()
     };
-    let answer = answer(&mut decoder, &models.target, &tokens, limits, Begin::Anew, show);
+    let answer = answer(&mut sequence, &models.target, &tokens, limits, Begin::Anew, show);
     // Ends the line of the text written so far, so that an error message begins a new one.
     if shown || (answer.is_ok() && !arguments.json) {
         output::print("")?;
@@ -55,11 +55,11 @@ pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
             "text": answer.text,
             "prompt_ids": tokens,
             "output_ids": answer.output,
-            "method": decoder.options().proposers(),
-            "k": drafts_json(decoder.options().drafts),
+            "method": sequence.options().proposers(),
+            "k": drafts_json(sequence.options().drafts),
             "mean_k": answer.statistics.mean_drafts(),
-            "sampling": sampling_json(&decoder.options().sampling),
-            "acceptance": decoder.options().acceptance.name(),
+            "sampling": sampling_json(&sequence.options().sampling),
+            "acceptance": sequence.options().acceptance.name(),
             "logprobs": decoding.logprobs.map(|_| logprobs_json(&models.target, &answer.logprobs)),
             "finish_reason": answer.finish.name(),
             "plan": models.plan(context),
@@ -69,6 +69,6 @@ pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
     if !arguments.json && !answer.logprobs.is_empty() {
         talk.note(&logprobs_lines(&models.target, &answer.logprobs));
     }
-    talk.note(&summary(&decoder, &answer));
+    talk.note(&summary(&sequence, &answer));
     Ok(interrupt::exit_code())
 }

@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use pard_engine::checkpoint::options::{DownloadProgress, SourceOptions};
 use pard_engine::checkpoint::resolve;
 use pard_engine::checkpoint::{DraftFiles, ModelFiles};
-use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, DraftLength, Method};
+use pard_engine::decoding::{Costs, Draft, DraftLength, Method, Sequence, SequenceOptions};
 use pard_engine::gpu::Device;
 use pard_engine::model::{LoadOptions, MemoryPlan, Model, PassCost, Progress, tied_draft};
 use pard_engine::{Error, Result};
@@ -158,7 +158,7 @@ impl Files {
     }
 }
 
-/// Files and settings of a decoder, found and checked before anything is uploaded.
+/// Files and settings of a sequence, found and checked before anything is uploaded.
 pub struct LoadedFiles {
     pub files: Files,
     pub method: Method,
@@ -197,12 +197,12 @@ impl LoadedFiles {
         Ok(LoadedFiles { files, method, context })
     }
 
-    /// Uploads the models, and makes a decoder that is ready.
-    pub fn upload(self, device: &Device, arguments: &DecodingArguments, talk: Verbosity) -> Result<(Models, Decoder)> {
+    /// Uploads the models, and makes a sequence that is ready.
+    pub fn upload(self, device: &Device, arguments: &DecodingArguments, talk: Verbosity) -> Result<(Models, Sequence)> {
         let models = self.files.upload(device, &arguments.models, self.context, talk)?;
-        let mut decoder = models.decoder(arguments.options(self.method, self.context))?;
-        models.prepare(&mut decoder, talk)?;
-        Ok((models, decoder))
+        let mut sequence = models.sequence(arguments.options(self.method, self.context))?;
+        models.prepare(&mut sequence, talk)?;
+        Ok((models, sequence))
     }
 }
 
@@ -252,19 +252,19 @@ pub struct Models {
 }
 
 impl Models {
-    /// A decoder with caches of its own.
-    pub fn decoder(&self, options: DecoderOptions) -> Result<Decoder> {
-        Decoder::new(&self.target.weights, self.draft.as_ref(), options)
+    /// A sequence with caches of its own.
+    pub fn sequence(&self, options: SequenceOptions) -> Result<Sequence> {
+        Sequence::new(&self.target.weights, self.draft.as_ref(), options)
     }
 
-    /// Tells a decoder that chooses K what passes cost: as measured before on this device, or else anew, once.
-    pub fn prepare(&self, decoder: &mut Decoder, talk: Verbosity) -> Result<()> {
-        if decoder.options().drafts == DraftLength::Auto { self.tell_costs(decoder, talk) } else { Ok(()) }
+    /// Tells a sequence that chooses K what passes cost: as measured before on this device, or else anew, once.
+    pub fn prepare(&self, sequence: &mut Sequence, talk: Verbosity) -> Result<()> {
+        if sequence.options().drafts == DraftLength::Auto { self.tell_costs(sequence, talk) } else { Ok(()) }
     }
 
-    /// Tells a decoder what passes cost, whether it chooses K or not.
-    pub fn tell_costs(&self, decoder: &mut Decoder, talk: Verbosity) -> Result<()> {
-        let known = self.costs.get().map(|costs| match decoder.options().method {
+    /// Tells a sequence what passes cost, whether it chooses K or not.
+    pub fn tell_costs(&self, sequence: &mut Sequence, talk: Verbosity) -> Result<()> {
+        let known = self.costs.get().map(|costs| match sequence.options().method {
             // Looking tokens up costs nothing beside a pass.
             Method::Ngram => Costs { draft: PassCost::from_points(&[]), ..costs.clone() },
             _ => costs.clone(),
@@ -273,15 +273,15 @@ impl Models {
             Some(costs) => costs,
             None => {
                 talk.note("measuring what passes cost here, to choose K; `pard tune` measures it once for all");
-                let measured = decoder.measure_costs()?;
+                let measured = sequence.measure_costs()?;
                 // N-grams say nothing of what a draft's passes cost, if there is one.
-                if decoder.options().method != Method::Ngram || self.draft.is_none() {
+                if sequence.options().method != Method::Ngram || self.draft.is_none() {
                     self.costs.get_or_init(|| measured.clone());
                 }
                 measured
             }
         };
-        decoder.set_costs(costs);
+        sequence.set_costs(costs);
         Ok(())
     }
 

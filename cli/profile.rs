@@ -6,7 +6,7 @@ pub mod trace;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use pard_engine::decoding::{Decoder, DecoderOptions, DraftLength, Method};
+use pard_engine::decoding::{DraftLength, Method, Sequence, SequenceOptions};
 use pard_engine::gpu::{Device, Profile};
 use pard_engine::ops::PeakProbe;
 use pard_engine::{Error, Result};
@@ -48,9 +48,9 @@ pub fn run(arguments: &ProfileArguments) -> anyhow::Result<ExitCode> {
     for method in methods {
         // Without a round that runs ahead each is seen by itself.
         let (drafts, run_ahead) = (DraftLength::Fixed(drafts), Some(false));
-        let options = DecoderOptions { method, drafts, context, run_ahead, ..DecoderOptions::default() };
-        let decoder = models.decoder(options)?;
-        measured.push(measure(&device, decoder, &prompt, rounds, arguments.separate_passes)?);
+        let options = SequenceOptions { method, drafts, context, run_ahead, ..SequenceOptions::default() };
+        let sequence = models.sequence(options)?;
+        measured.push(measure(&device, sequence, &prompt, rounds, arguments.separate_passes)?);
         if interrupt::requested() {
             return Ok(interrupt::exit_code());
         }
@@ -87,18 +87,18 @@ fn prompt(models: &Models, tokens: usize) -> Vec<u32> {
     (0..tokens).map(|index| ((index * 7919 + 13) % vocab) as u32).collect()
 }
 
-/// One prompt and `rounds` rounds of `decoder`, all of whose kernels have run before.
+/// One prompt and `rounds` rounds of `sequence`, all of whose kernels have run before.
 fn measure(
     device: &Device,
-    mut decoder: Decoder,
+    mut sequence: Sequence,
     prompt: &[u32],
     rounds: usize,
     separate_passes: bool,
 ) -> Result<Measured> {
     let keep_going = || !interrupt::requested();
-    decoder.warm_up()?;
-    decoder.start(prompt, &keep_going)?;
-    decoder.round()?;
+    sequence.warm_up()?;
+    sequence.start(prompt, &keep_going)?;
+    sequence.round()?;
 
     let profiled = |work: &mut dyn FnMut() -> Result<()>| -> Result<(Profile, f64)> {
         device.start_profile(separate_passes)?;
@@ -108,16 +108,16 @@ fn measure(
         let profile = device.end_profile()?;
         done.map(|()| (profile, seconds))
     };
-    let prefill = profiled(&mut || decoder.start(prompt, &keep_going))?;
+    let prefill = profiled(&mut || sequence.start(prompt, &keep_going))?;
     // The first round reads one known token where a later one may read several.
-    decoder.round()?;
+    sequence.round()?;
     let decode = profiled(&mut || {
         for _ in 0..rounds {
             if keep_going() {
-                decoder.round()?;
+                sequence.round()?;
             }
         }
         Ok(())
     })?;
-    Ok(Measured { options: decoder.options().clone(), rounds, prompt_tokens: prompt.len(), prefill, decode })
+    Ok(Measured { options: sequence.options().clone(), rounds, prompt_tokens: prompt.len(), prefill, decode })
 }

@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use pard_engine::Error;
-use pard_engine::decoding::{FinishReason, RespondOptions, respond};
-use pard_engine::model::{Batch, Model};
+use pard_engine::decoding::{FinishReason, RespondOptions, Sequence, respond};
+use pard_engine::model::{Model, ModelRunner};
 use pard_engine::text::{ChatTokenizer, Message, Rendering, TextStream};
 use serde_json::{Value, json};
 
@@ -56,17 +56,17 @@ pub fn run(arguments: &RespondArguments) -> anyhow::Result<ExitCode> {
         parallel: (arguments.parallel as usize).min(jobs.len()),
         context: most.min(longest.saturating_add(prompts_room).saturating_add(arguments.max_tokens)),
         max_tokens: arguments.max_tokens,
-        temperature,
-        seed: arguments.seed,
+        sampling: arguments.logits.options(temperature, arguments.seed),
         run_ahead: None,
     };
     let device = arguments.device.open()?;
     let load_options = arguments.memory.load_options();
-    Batch::check(&device, &load_options.plan(&device)?, &files.config, options.parallel, options.context)?;
+    let positions = Sequence::positions(options.context);
+    ModelRunner::check(&device, &load_options.plan(&device)?, &files.config, options.parallel, positions)?;
     let model = load::upload(&device, files, load_options, talk)?;
     interrupt::listen()?;
     if arguments.free.is_some() {
-        jobs = write_prompts(&model, jobs, options, arguments, talk)?;
+        jobs = write_prompts(&model, jobs, options.clone(), arguments, talk)?;
         if interrupt::requested() {
             return Ok(interrupt::exit_code());
         }
@@ -163,11 +163,11 @@ fn write_prompts(
     talk: Verbosity,
 ) -> anyhow::Result<Vec<Job>> {
     let mut prompts = Vec::new();
-    let total = jobs.len();
+    let (total, context) = (jobs.len(), options.context);
     write(model, jobs, options, "prompts", talk, |index, content, finish| {
         if finish == FinishReason::Stop && !content.trim().is_empty() {
             let messages = vec![Message::new("user", content)];
-            prompts.extend(chat(index, messages, arguments, &model.text, options.context));
+            prompts.extend(chat(index, messages, arguments, &model.text, context));
         }
         Ok(())
     })?;

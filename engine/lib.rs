@@ -3,18 +3,18 @@
 //! exactly what the target alone would write.
 //!
 //! ```no_run
-//! use pard_engine::{Decoder, DecoderOptions, Device, Draft, Generation, Limits, Message, Method, Model};
+//! use pard_engine::{Device, Draft, Generation, Limits, Message, Method, Model, Sequence, SequenceOptions};
 //!
 //! # fn main() -> pard_engine::Result<()> {
 //! let device = Device::open(&Default::default())?;
 //! let target = Model::load(&device, "Qwen/Qwen3-4B", Default::default())?;
 //! let draft = Model::load_draft(&device, "amd/PARD-Qwen3-0.6B", &target, Default::default())?;
 //! let draft = Draft::new(&draft, &target, None)?;
-//! let options = DecoderOptions { method: Method::Pard, ..DecoderOptions::default() };
-//! let mut decoder = Decoder::new(&target.weights, Some(&draft), options)?;
+//! let options = SequenceOptions { method: Method::Pard, ..SequenceOptions::default() };
+//! let mut sequence = Sequence::new(&target.weights, Some(&draft), options)?;
 //! let prompt = target.text.chat_tokens(&[Message::new("user", "Who are you?")], Default::default())?;
 //! let limits = Limits { max_tokens: 256, stop: vec![] };
-//! for piece in Generation::start(&mut decoder, &target, &prompt, limits, &|| true)? {
+//! for piece in Generation::start(&mut sequence, &target.text, &prompt, limits, &|| true)? {
 //!     print!("{}", piece?);
 //! }
 //! # Ok(())
@@ -40,8 +40,8 @@ pub mod text;
 pub mod training;
 
 pub use decoding::{
-    AnswerStream, Completion, Decoder, DecoderOptions, Draft, DraftLength, FinishReason, Generation, Limits, Method,
-    Piece, RoundStatistics, SamplingParams, Statistics, TokenLogprobs,
+    AnswerStream, Completion, Draft, DraftLength, Engine, FinishReason, Generation, Limits, Method, Piece,
+    RoundStatistics, SamplingParams, Sequence, SequenceOptions, Statistics, TokenLogprobs,
 };
 pub use error::{Error, Result};
 pub use gpu::Device;
@@ -50,4 +50,4 @@ pub use text::{Conversation, Message, Rendering};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
-struct Readme;
+struct Documents;

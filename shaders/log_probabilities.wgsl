@@ -8,13 +8,14 @@ struct LogProbabilitiesParams {
     vocab: u32,       // width of a row
     limit: u32,       // logits of tokens that may be chosen
     first_word: u32,  // start of log-probabilities in the record
-    top: u32,         // number of the likeliest tokens that are wanted
+    words: u32,       // words of a row there
 }
 @group(0) @binding(0) var<uniform> params: LogProbabilitiesParams;
 @group(0) @binding(1) var<storage, read> logits: array<f32>;              // [rows, vocab]
-// [1 + tokens]: how many, and which; from first_word on [rows, 1 + 2 top]: bits of log p of the row's token, then of each
-// of the likeliest its id and the bits of its log p.
+// From first_word on [rows, words]: bits of log p of the row's token, then of each of the likeliest its id and the bits of
+// its log p, as many as the row's turn asks for.
 @group(0) @binding(2) var<storage, read_write> record: array<u32>;
+@group(0) @binding(3) var<storage, read> choices: array<u32>;             // by batch[row].choice
 
 const LANES: u32 = 256u;
 const LOWEST = -3.4028234e38;
@@ -28,12 +29,15 @@ var<workgroup> own_logit: f32;
 @compute @workgroup_size(256)
 fn log_probabilities(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = group.x;
+    let wanted = sampling[output_turn(row)].logprobs;
+    if wanted == 0u { return; }
+    let top = wanted - 1u;
     let first = row * params.vocab;
-    let words = params.first_word + row * (1u + 2u * params.top);
+    let words = params.first_word + row * params.words;
     var largest = LOWEST;
     var previous_value = LOWEST;
     var previous_index = 0u;
-    for (var rank = 0u; rank < max(params.top, 1u); rank++) {
+    for (var rank = 0u; rank < max(top, 1u); rank++) {
         var value = LOWEST;
         var index = params.limit;
         for (var i = lane; i < params.limit; i += LANES) {
@@ -60,13 +64,13 @@ fn log_probabilities(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
         previous_value = found_value;
         previous_index = found_index;
         if rank == 0u { largest = previous_value; }
-        if lane == 0u && rank < params.top {
+        if lane == 0u && rank < top {
             record[words + 1u + 2u * rank] = token(previous_index);
             record[words + 2u + 2u * rank] = bitcast<u32>(previous_value);
         }
         workgroupBarrier();
     }
-    let own = record[1u + row];
+    let own = choices[batch[row].choice];
     var sum = 0.0;
     for (var i = lane; i < params.limit; i += LANES) {
         let logit = logits[first + i];
@@ -80,7 +84,7 @@ fn log_probabilities(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
         for (var other = 0u; other < LANES; other++) { total += lane_value[other]; }
         let log_total = log(total);
         record[words] = bitcast<u32>(own_logit - largest - log_total);
-        for (var rank = 0u; rank < params.top; rank++) {
+        for (var rank = 0u; rank < top; rank++) {
             let word = words + 2u + 2u * rank;
             record[word] = bitcast<u32>(bitcast<f32>(record[word]) - largest - log_total);
         }

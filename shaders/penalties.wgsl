@@ -4,24 +4,22 @@
 //   l' = l - P - F n for a token that the answer has n > 0 times               (as OpenAI's API has it)
 // Biases come first, as in llama.cpp and Transformers.
 // Row r follows proposals d1 .. de that are not committed yet. They count as if they were, so that a row has the bits
-// that it would have alone.
+// that it would have alone. Rows whose turn asks for no changes keep their logits.
 //
+// Constants: CHOICES, room for a turn's proposals.
 // Dispatch: x over logits in workgroups of 64, y over rows from first_row on.
 struct PenaltiesParams {
     vocab: u32,       // width of a row
     limit: u32,       // logits that may be chosen
     first_row: u32,
-    repetition: f32,  // R
-    presence: f32,    // P
-    frequency: f32,   // F
+    ids: u32,         // tokens of the vocabulary
 }
 @group(0) @binding(0) var<uniform> params: PenaltiesParams;
-@group(0) @binding(1) var<uniform> step: Step;
-@group(0) @binding(2) var<storage, read> session: Session;
+@group(0) @binding(2) var<storage, read> sessions: array<Session>;        // by slot
 @group(0) @binding(3) var<storage, read> logits: array<f32>;              // [rows, vocab]
-@group(0) @binding(5) var<storage, read> counts: array<u32>;              // of each id: 2 x times in the answer + in prompt
-@group(0) @binding(6) var<storage, read> proposals: array<u32>;           // d1 ..
-@group(0) @binding(7) var<storage, read> bias: array<f32>;                // of each id
+@group(0) @binding(5) var<storage, read> counts: array<u32>;              // [slots, ids]: 2 x times in the answer + in prompt
+@group(0) @binding(6) var<storage, read> proposals: array<u32>;           // [turns, CHOICES]: d1 ..
+@group(0) @binding(7) var<storage, read> bias: array<f32>;                // [slots, ids]
 @group(0) @binding(8) var<storage, read_write> adjusted: array<f32>;      // [rows, vocab]
 
 const LOWEST = -3.4028234e38;
@@ -31,17 +29,26 @@ fn penalties(@builtin(global_invocation_id) at: vec3<u32>) {
     let index = at.x;
     if index >= params.limit { return; }
     let row = params.first_row + at.y;
+    let at_logit = row * params.vocab + index;
+    let turn = output_turn(row);
+    let terms = sampling[turn];
+    if terms.changes == 0u {
+        adjusted[at_logit] = logits[at_logit];
+        return;
+    }
+    let slot = output_slot(row);
     let id = token(index);
-    var count = counts[id];
-    let uncommitted = step.start + step.first_output + row + 1u - session.tokens;
+    let of_slot = slot * params.ids + id;
+    var count = counts[of_slot];
+    let uncommitted = output_position(row) - sessions[slot].tokens;
     for (var i = 0u; i < uncommitted; i++) {
-        if proposals[i] == id { count += 2u; }
+        if proposals[turn * CHOICES + i] == id { count += 2u; }
     }
-    var logit = logits[row * params.vocab + index] + bias[id];
+    var logit = logits[at_logit] + bias[of_slot];
     if count > 0u {
-        if logit > 0.0 { logit = logit / params.repetition; } else { logit = logit * params.repetition; }
+        if logit > 0.0 { logit = logit / terms.repetition; } else { logit = logit * terms.repetition; }
     }
-    if count > 1u { logit = fma(-params.frequency, f32(count / 2u), logit - params.presence); }
-    if bias[id] == LOWEST { logit = LOWEST; }
-    adjusted[row * params.vocab + index] = logit;
+    if count > 1u { logit = fma(-terms.frequency, f32(count / 2u), logit - terms.presence); }
+    if bias[of_slot] == LOWEST { logit = LOWEST; }
+    adjusted[at_logit] = logit;
 }

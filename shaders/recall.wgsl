@@ -9,7 +9,7 @@ struct RecallParams {
 }
 @group(0) @binding(0) var<uniform> params: RecallParams;
 @group(0) @binding(1) var<uniform> step: Step;
-@group(0) @binding(2) var<storage, read> session: Session;
+@group(0) @binding(2) var<storage, read> sessions: array<Session>;        // by slot
 @group(0) @binding(3) var<storage, read> states: array<vec2<u32>>;        // [positions, width]
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;       // [rows, width]
 
@@ -18,7 +18,7 @@ fn recall(@builtin(global_invocation_id) at: vec3<u32>) {
     if at.x >= params.pieces || slot_of(at.y) != params.slot { return; }
     let position = position_of(at.y);
     var value = vec4(0.0);
-    if position > 0u && position <= session.target_rows {
+    if position > 0u && position <= sessions[params.slot].target_rows {
         let words = states[(position - 1u) * params.pieces + at.x];
         value = vec4(unpack2x16float(words.x), unpack2x16float(words.y));
     }

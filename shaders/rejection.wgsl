@@ -5,12 +5,10 @@
 // A refused d is never drawn again: it was refused for p(d) < q(d). So a choice that is the proposal says that it was
 // accepted, and `accept` needs to know no more.
 //
+// The sequence has the pass to itself: proposal r + 1 is row r's, and the last row has none.
+//
 // Dispatch: one workgroup per row.
-struct RejectionParams {
-    vocab: u32,        // width of a row
-    draw_seed: u32,    // seed of the noise that tokens are drawn by
-    accept_seed: u32,  // seed of the noise that proposals are accepted by
-}
+struct RejectionParams { vocab: u32 }                                     // width of a row
 @group(0) @binding(0) var<uniform> params: RejectionParams;
 @group(0) @binding(1) var<uniform> step: Step;
 @group(0) @binding(2) var<storage, read> target_chances: array<f32>;      // [rows, vocab]: p
@@ -28,8 +26,8 @@ var<workgroup> lane_index: array<u32, LANES>;
 fn rejection(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = group.x;
     let first = row * params.vocab;
-    // A row's token stands one position further on.
-    let position = step.start + step.first_output + row + 1u;
+    let position = output_position(row);
+    let terms = sampling[output_turn(row)];
     let is_checked = row + 1u < step.outputs;
     var value = LOWEST;
     var index = params.vocab;
@@ -37,7 +35,7 @@ fn rejection(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         var chance = target_chances[first + i];
         if is_checked { chance -= draft_chances[first + i]; }
         if chance > 0.0 {
-            let score = log(chance) + gumbel(i, position, params.draw_seed);
+            let score = log(chance) + gumbel(i, position, terms.seed);
             if score > value { value = score; index = i; }
         }
     }
@@ -54,10 +52,10 @@ fn rejection(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     }
     if is_checked {
         let proposal = proposals[row];
-        let share = (f32(hash(vec3(proposal, position, params.accept_seed))) + 0.5) * 0x1p-32;
+        let share = (f32(hash(vec3(proposal, position, terms.accept_seed))) + 0.5) * 0x1p-32;
         let p = target_chances[first + proposal];
         // If p equals q, nothing is left to draw from, and a rejection is a matter of rounding.
         if (p > 0.0 && share * draft_chances[first + proposal] <= p) || index == params.vocab { index = proposal; }
     }
-    choices[step.first_choice + row] = index;
+    choices[batch[row].choice] = index;
 }

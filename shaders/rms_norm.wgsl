@@ -1,7 +1,7 @@
 // Root-mean-square normalisation: y[r] = x[r] / sqrt(mean(x[r]^2) + eps) * gain.
 // Zhang & Sennrich 2019, arXiv:1910.07467; eps as in Llama.
 //
-// Constants: LANES per row, a power of two; OUTPUT_ROWS 1 if x starts at the first row whose output is wanted.
+// Constants: LANES per row, a power of two. Which row of x row r of y is made of, norm_rows/ says.
 // Dispatch: one workgroup per row.
 struct RmsNormParams { pieces: u32, epsilon: f32 }
 @group(0) @binding(0) var<uniform> params: RmsNormParams;                 // pieces = width / 4
@@ -12,9 +12,7 @@ struct RmsNormParams { pieces: u32, epsilon: f32 }
 
 @compute @workgroup_size(LANES)
 fn rms_norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let out = group.x * params.pieces;
-    var source = out;
-    if OUTPUT_ROWS != 0u { source += step.first_output * params.pieces; }
+    let source = source_of(group.x) * params.pieces;
     let scale = row_scale(source, params.pieces, params.epsilon, lane);
     write_row(group.x, source, scale, lane);
 }

@@ -12,13 +12,9 @@
 // Constants: BITS, bits of a word of a weight, such that as many words as there are tokens sum up in 32 bits.
 // Dispatch: one workgroup per row, from first_row on.
 struct TruncationParams {
-    vocab: u32,        // width of a row
-    limit: u32,        // logits that may be chosen
+    vocab: u32,  // width of a row
+    limit: u32,  // logits that may be chosen
     first_row: u32,
-    top_k: u32,        // 0: all
-    top_p: f32,        // 1: all
-    min_p_gap: f32,    // T log p
-    temperature: f32,  // above 0
 }
 @group(0) @binding(0) var<uniform> params: TruncationParams;
 @group(0) @binding(1) var<storage, read> logits: array<f32>;              // [rows, vocab]
@@ -73,10 +69,10 @@ var<workgroup> found: u32;
 var<workgroup> wanted: Mass;
 
 // Weight of the token in the search: 1 if tokens are counted, else exp((l - max) / T) in units of 2^-(2 BITS).
-fn mass(logit: f32, largest: f32, counted: bool) -> Mass {
+fn mass(logit: f32, largest: f32, temperature: f32, counted: bool) -> Mass {
     if counted { return Mass(0u, 1u); }
     // Bounded where the exponential is 0 anyway, so that nothing overflows.
-    let exponent = max(logit - largest, -100.0 * params.temperature) / params.temperature;
+    let exponent = max(logit - largest, -100.0 * temperature) / temperature;
     let words = exp(exponent) * f32(1u << BITS);
     let high = min(u32(words), MASK);
     return Mass(high, min(u32((words - f32(high)) * f32(1u << BITS)), MASK));
@@ -84,6 +80,7 @@ fn mass(logit: f32, largest: f32, counted: bool) -> Mass {
 
 // The largest t such that the logits from t on weigh `top_k`, or `top_p` of those from `lowest` on.
 fn search(row: u32, lane: u32, lowest: f32, largest: f32, counted: bool) -> f32 {
+    let terms = sampling[output_turn(row)];
     for (var shift = 32u; shift > 0u; ) {
         shift -= 8u;
         atomicStore(&highs[lane], 0u);
@@ -95,7 +92,7 @@ fn search(row: u32, lane: u32, lowest: f32, largest: f32, counted: bool) -> f32 
             let logit = logits[row * params.vocab + i];
             let key = key_of(logit);
             if logit < lowest || (shift < 24u && (key >> (shift + 8u)) != known) { continue; }
-            let weight = mass(logit, largest, counted);
+            let weight = mass(logit, largest, terms.temperature, counted);
             let digit = (key >> shift) & 255u;
             if weight.high > 0u { atomicAdd(&highs[digit], weight.high); }
             atomicAdd(&lows[digit], weight.low);
@@ -104,11 +101,11 @@ fn search(row: u32, lane: u32, lowest: f32, largest: f32, counted: bool) -> f32 
         if lane == 0u {
             var target_mass = wanted;
             if shift == 24u {
-                target_mass = Mass(params.top_k >> BITS, params.top_k & MASK);
+                target_mass = Mass(terms.top_k >> BITS, terms.top_k & MASK);
                 if !counted {
                     var total = Mass(0u, 0u);
                     for (var digit = 0u; digit < DIGITS; digit++) { total = plus(total, of_digit(digit)); }
-                    target_mass = share(params.top_p, total);
+                    target_mass = share(terms.top_p, total);
                 }
             }
             var above = Mass(0u, 0u);
@@ -143,7 +140,8 @@ fn truncation(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
     workgroupBarrier();
     for (var i = 0u; i < DIGITS; i++) { largest = max(largest, largest_of[i]); }
     var threshold = LOWEST;
-    if params.top_k > 0u { threshold = search(row, lane, LOWEST, largest, true); }
-    if params.top_p < 1.0 { threshold = max(threshold, search(row, lane, threshold, largest, false)); }
-    if lane == 0u { thresholds[row] = max(threshold, largest + params.min_p_gap); }
+    let terms = sampling[output_turn(row)];
+    if terms.top_k > 0u { threshold = search(row, lane, LOWEST, largest, true); }
+    if terms.top_p < 1.0 { threshold = max(threshold, search(row, lane, threshold, largest, false)); }
+    if lane == 0u { thresholds[row] = max(threshold, largest + terms.min_p_gap); }
 }

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use pard_engine::Error;
-use pard_engine::decoding::{Decoder, DecoderOptions, DraftLength, FinishReason, RespondOptions, Response, respond};
+use pard_engine::decoding::{
+    DraftLength, Engine, FinishReason, RespondOptions, Response, SamplingParams, Sequence, SequenceOptions, respond,
+};
 use pard_engine::gpu::{Buffer, CacheFormat};
-use pard_engine::model::{Batch, ModelRunner, Sampling, Weights};
+use pard_engine::model::{ModelRunner, Weights};
 use pard_engine::ops::Phase;
 
 use crate::ops::same_bits;
@@ -16,7 +18,6 @@ use crate::support::tiny_model::Recipe;
 
 const CONTEXT: usize = 320;
 const LONGEST: usize = 24;
-const GREEDY: Sampling = Sampling { temperature: 0.0, seed: 0 };
 
 fn options(parallel: usize) -> RespondOptions {
     RespondOptions { parallel, context: CONTEXT, max_tokens: LONGEST, ..RespondOptions::default() }
@@ -30,22 +31,33 @@ fn prompts(count: usize, vocab: usize) -> Vec<Vec<u32>> {
 }
 
 #[test]
-fn a_row_of_a_batch_has_the_bits_of_the_row_alone() {
+fn a_row_among_others_has_the_bits_of_the_row_alone() {
     for recipe in Recipe::each_family(4).into_iter().chain([Recipe::partly_windowed(4)]) {
         let vocab = recipe.config.vocab_size;
         for cache in CacheFormat::ALL {
             let model = upload(&recipe, &plan(cache));
             let prompts = prompts(8, vocab);
-            let mut batch = Batch::new(&model, prompts.len(), CONTEXT).expect("a batch");
-            for (slot, prompt) in prompts.iter().enumerate() {
-                batch.start(slot, prompt, 8, GREEDY).expect("a prompt");
-            }
+            let engine = Engine::new(&model, None, CONTEXT, prompts.len()).expect("an engine");
+            let plain = SequenceOptions {
+                drafts: DraftLength::Fixed(0),
+                context: CONTEXT,
+                run_ahead: Some(false),
+                ..SequenceOptions::default()
+            };
+            let mut sequences: Vec<Sequence> = prompts
+                .iter()
+                .map(|prompt| {
+                    let mut sequence = engine.add(plain.clone()).expect("a sequence");
+                    sequence.start(prompt, &|| true).expect("a prompt");
+                    sequence
+                })
+                .collect();
             let choices = Buffer::storage(device(), "choices", 128).expect("a small buffer");
-            let alone = ModelRunner::new(&model, CONTEXT, vocab, &choices).expect("a sequence");
-            let mut texts = prompts.clone();
+            let alone = ModelRunner::new(&model, CONTEXT, vocab, &choices).expect("a runner");
             for round in 0..8 {
-                batch.submit().expect("a pass");
-                let logits = batch.logits(prompts.len()).expect("logits");
+                let texts: Vec<Vec<u32>> = sequences.iter().map(|sequence| sequence.tokens().to_vec()).collect();
+                let passes = engine.step(&mut sequences.iter_mut().collect::<Vec<_>>()).expect("a pass");
+                assert_eq!(passes, [prompts.len()], "a row of each");
                 for (slot, text) in texts.iter().enumerate().filter(|(slot, _)| (slot + round) % 3 == 0) {
                     let (last, known) = text.split_last().expect("a token");
                     alone.prefill(&prompts[slot][..prompts[slot].len() - 1], 0, &|| true).expect("prefill");
@@ -55,14 +67,10 @@ fn a_row_of_a_batch_has_the_bits_of_the_row_alone() {
                     }
                     alone.run(Phase::Decode, &[*last], known.len(), 1).expect("a row");
                     let context = format!("{:?}, {cache:?}, slot {slot}, round {round}", recipe.config.family);
-                    let expected = alone.logits(1).expect("logits");
-                    same_bits(&context, &logits[slot * vocab..][..vocab], &expected);
-                }
-                for (slot, token) in batch.land().expect("tokens") {
-                    texts[slot].push(token);
+                    let (got, expected) = (sequences[slot].logits(), alone.logits(1).expect("logits"));
+                    same_bits(&context, &got.expect("logits"), &expected);
                 }
             }
-            assert_eq!((batch.live(), batch.in_flight()), (0, 0));
         }
     }
 }
@@ -81,8 +89,8 @@ fn greedy_responses_are_those_of_every_prompt_alone() {
         let model = upload(&recipe, &plan(CacheFormat::F16));
         let prompts = prompts(40, recipe.config.vocab_size);
         let alone_options =
-            DecoderOptions { drafts: DraftLength::Fixed(0), context: CONTEXT, ..DecoderOptions::default() };
-        let mut decoder = Decoder::new(&model, None, alone_options).expect("a decoder");
+            SequenceOptions { drafts: DraftLength::Fixed(0), context: CONTEXT, ..SequenceOptions::default() };
+        let mut decoder = Sequence::new(&model, None, alone_options).expect("a decoder");
         let mut alone = |prompt: &[u32]| {
             decoder.start(prompt, &|| true).expect("start");
             for _ in 0..LONGEST {
@@ -117,7 +125,8 @@ fn drawn_responses_depend_on_the_seed_and_on_nobody_else() {
     let model = upload(&recipe, &plan(CacheFormat::F16));
     let prompts = prompts(20, recipe.config.vocab_size);
     let drawn = |parallel, seed, run_ahead| {
-        let options = RespondOptions { temperature: 0.9, seed, run_ahead: Some(run_ahead), ..options(parallel) };
+        let sampling = SamplingParams { temperature: 0.9, seed, ..SamplingParams::default() };
+        let options = RespondOptions { sampling, run_ahead: Some(run_ahead), ..options(parallel) };
         responses(&model, &[7, 8, 9, 10], &prompts, options)
     };
     let one_by_one = drawn(1, 1, false);
@@ -129,7 +138,8 @@ fn drawn_responses_depend_on_the_seed_and_on_nobody_else() {
     assert!(same <= 2, "{same} of 20 texts are the same under another seed");
     // The same prompt twice is drawn twice.
     let twice = [prompts[2].clone(), prompts[2].clone()];
-    let options = RespondOptions { temperature: 0.9, ..options(2) };
+    let sampling = SamplingParams { temperature: 0.9, ..SamplingParams::default() };
+    let options = RespondOptions { sampling, ..options(2) };
     let pair = responses(&model, &[], &twice, options);
     assert_ne!(pair[0].tokens, pair[1].tokens);
 }
@@ -145,7 +155,8 @@ fn tokens_are_drawn_as_softmax_says() {
     let logits = sequence.logits(1).expect("logits");
     let draws = 6400;
     for temperature in [0.5f32, 1.0, 1.7] {
-        let options = RespondOptions { max_tokens: 1, temperature, seed: 3, ..options(32) };
+        let sampling = SamplingParams { temperature, seed: 3, ..SamplingParams::default() };
+        let options = RespondOptions { max_tokens: 1, sampling, ..options(32) };
         let mut counts = vec![0usize; vocab];
         for response in responses(&model, &[], &vec![vec![11]; draws], options) {
             counts[response.tokens[0] as usize] += 1;
@@ -190,7 +201,8 @@ fn what_cannot_be_responded_to_is_refused_with_a_reason() {
     assert!(matches!(first(vec![9999], options(2)), Error::TokenRange { id: 9999, .. }));
     assert!(matches!(first(vec![9999, 1], options(2)), Error::TokenRange { id: 9999, .. }));
     for temperature in [-1.0, f32::NAN, f32::INFINITY] {
-        let error = first(vec![1], RespondOptions { temperature, ..options(2) });
-        assert!(matches!(error, Error::Option { option: "temperature", .. }));
+        let sampling = SamplingParams { temperature, ..SamplingParams::default() };
+        let refused = respond(&model, &[], std::iter::empty(), RespondOptions { sampling, ..options(2) }).map(drop);
+        assert!(matches!(refused, Err(Error::Option { option: "temperature", .. })));
     }
 }

@@ -14,7 +14,7 @@ use pard_engine::ops::gradients::{
 use pard_engine::ops::{
     Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Epilogue, Gather, KvCache, LogProbabilities,
     MAX_ROWS, MaskRow, Matmul, Matrix, Penalties, PenaltyTerms, Phase, Probabilities, QuantiseRows, Rejection,
-    RejectionTerms, RmsNorm, Rope, RopeGains, RowRange, Step, Tensor, Truncation, TruncationTerms, WeightFormat,
+    RejectionTerms, RmsNorm, Rope, RopeGains, RowRange, Step, Tensor, Truncation, WeightFormat,
 };
 use pard_engine::{Error, Result};
 
@@ -157,37 +157,40 @@ fn operands_that_do_not_fit_are_refused() {
     refused(gated(&tensor(rows, 24), Epilogue::Store), "matmul", "weights");
     refused(gated(&tensor(rows, 48), Epilogue::Swiglu), "matmul", "y");
     for limit in [0, 17] {
-        refused(Argmax::new(device, &step, &tensor(rows, 16), limit, None, &ids), "argmax", "limit");
+        let op = Argmax::new(device, [&step, &step], None, 0, &tensor(rows, 16), limit, None, &ids);
+        refused(op, "argmax", "limit");
     }
     let vocabulary = buffer(48);
-    refused(Argmax::new(device, &step, &tensor(rows, 16), 16, Some(&vocabulary), &ids), "argmax", "vocabulary");
+    let op = Argmax::new(device, [&step, &step], None, 0, &tensor(rows, 16), 16, Some(&vocabulary), &ids);
+    refused(op, "argmax", "vocabulary");
 
     let terms = PenaltyTerms {
-        session: &ids,
+        batch: &step,
+        sampling: &step,
+        sessions: &ids,
         proposals: &ids,
         counts: &ids,
         bias: &ids,
-        repetition: 1.0,
-        presence: 0.0,
-        frequency: 0.0,
+        ids: 16,
     };
-    let penalties = |to: &Tensor, limit| Penalties::new(device, &step, terms, 0, [&tensor(rows, 16), to], limit, None);
+    let penalties = |to: &Tensor, limit| Penalties::new(device, terms, 0, [&tensor(rows, 16), to], limit, None);
     refused(penalties(&tensor(rows, 17), 16), "penalties", "adjusted");
     refused(penalties(&tensor(rows, 16), 17), "penalties", "limit");
-    let terms = TruncationTerms { top_k: 0, top_p: 0.5, min_p: 0.0, temperature: 1.0 };
     for limit in [0, 17] {
-        refused(Truncation::new(device, terms, 0, &tensor(rows, 16), limit, &ids), "truncation", "limit");
+        let op = Truncation::new(device, [&step, &step], 0, &tensor(rows, 16), limit, &ids);
+        refused(op, "truncation", "limit");
     }
     let chances =
-        |limit, to: &Tensor| Probabilities::new(device, &step, 1.0, 0, &tensor(rows, 16), limit, None, None, to);
+        |limit, to: &Tensor| Probabilities::new(device, [&step, &step], 0, &tensor(rows, 16), limit, None, None, to);
     refused(chances(17, &tensor(rows, 20)), "probabilities", "limit");
     refused(chances(16, &tensor(rows, 15)), "probabilities", "limit");
     let (target, draft) = (&tensor(rows, 16), &tensor(rows, 17));
-    let terms = RejectionTerms { target, draft, proposals: &ids, draw_seed: 0, accept_seed: 0 };
-    refused(Rejection::new(device, &step, terms, &ids), "rejection", "draft");
-    for (limit, top) in [(0, 0), (17, 1), (8, 9)] {
-        let op = LogProbabilities::new(device, &tensor(rows, 16), limit, None, &ids, 18, top);
-        refused(op, "log_probabilities", "limit and top");
+    let terms = RejectionTerms { target, draft, proposals: &ids };
+    refused(Rejection::new(device, [&step, &step, &step], terms, &ids), "rejection", "draft");
+    for limit in [0, 17] {
+        let x = &tensor(rows, 16);
+        let op = LogProbabilities::new(device, [&step, &step], x, limit, None, &ids, &ids, [18, 20]);
+        refused(op, "log_probabilities", "limit");
     }
 
     let shape = AttentionShape { heads: 2, kv_heads: 1, head_dim: 32 };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pard_engine::Error;
 use pard_engine::checkpoint::config::Config;
 use pard_engine::decoding::{
-    Costs, Decoder, DecoderOptions, Draft, DraftLength, MAX_DRAFTS, Method, Speculation, Statistics,
+    Costs, Draft, DraftLength, MAX_DRAFTS, Method, Sequence, SequenceOptions, Speculation, Statistics,
 };
 use pard_engine::gpu::{AdapterQuery, Buffer, CacheFormat, Device};
 use pard_engine::model::{ModelRunner, PassCost, WeightDtype, Weights};
@@ -26,17 +26,17 @@ pub fn draft(model: &Arc<Weights>) -> Draft {
     Draft { name: "draft".to_owned(), model: model.clone(), mask: Some(MASK) }
 }
 
-fn options(method: Method, drafts: usize, context: usize) -> DecoderOptions {
-    DecoderOptions { method, drafts: DraftLength::Fixed(drafts), context, ..DecoderOptions::default() }
+fn options(method: Method, drafts: usize, context: usize) -> SequenceOptions {
+    SequenceOptions { method, drafts: DraftLength::Fixed(drafts), context, ..SequenceOptions::default() }
 }
 
-pub fn decoder(target: &Arc<Weights>, draft: &Draft, method: Method, drafts: usize) -> Decoder {
+pub fn decoder(target: &Arc<Weights>, draft: &Draft, method: Method, drafts: usize) -> Sequence {
     let options = options(method, drafts, CONTEXT);
-    Decoder::new(target, Some(draft), options).expect("a decoder")
+    Sequence::new(target, Some(draft), options).expect("a decoder")
 }
 
 /// Decodes at least `count` tokens and returns the first `count`.
-pub fn decode(decoder: &mut Decoder, prompt: &[u32], count: usize) -> Vec<u32> {
+pub fn decode(decoder: &mut Sequence, prompt: &[u32], count: usize) -> Vec<u32> {
     decoder.start(prompt, &|| true).expect("start");
     while decoder.tokens().len() < prompt.len() + count {
         decoder.round().expect("round");
@@ -96,8 +96,8 @@ fn methods_agree(recipe: &Recipe, cache: CacheFormat, lengths: &[usize]) {
         }
         for method in [Method::Ar, Method::Vsd, Method::Pard] {
             let drafts = if method == Method::Ar { 0 } else { 5 };
-            let ahead = DecoderOptions { run_ahead: Some(true), ..options(method, drafts, CONTEXT) };
-            let mut ahead = Decoder::new(&target, Some(&draft(&stranger)), ahead).expect("a decoder");
+            let ahead = SequenceOptions { run_ahead: Some(true), ..options(method, drafts, CONTEXT) };
+            let mut ahead = Sequence::new(&target, Some(&draft(&stranger)), ahead).expect("a decoder");
             assert_eq!(decode(&mut ahead, &prompt, 40), alone, "{:?}, {} ahead", recipe.config.family, method.name());
         }
     }
@@ -170,14 +170,14 @@ fn running_ahead_and_choosing_k_write_the_same_tokens() {
         for run_ahead in [false, true] {
             let ahead = |method, drafts| {
                 let run_ahead = Some(run_ahead);
-                DecoderOptions { method, drafts, context: CONTEXT, run_ahead, ..DecoderOptions::default() }
+                SequenceOptions { method, drafts, context: CONTEXT, run_ahead, ..SequenceOptions::default() }
             };
-            let plain = Decoder::new(&target, None, ahead(Method::Ar, DraftLength::Fixed(0)));
+            let plain = Sequence::new(&target, None, ahead(Method::Ar, DraftLength::Fixed(0)));
             assert_eq!(decode(&mut plain.expect("a decoder"), &prompt, 60), alone, "AR, ahead: {run_ahead}");
             for method in [Method::Vsd, Method::Pard] {
                 for model in [&target, &stranger] {
                     let new =
-                        |drafts| Decoder::new(&target, Some(&draft(model)), ahead(method, drafts)).expect("a decoder");
+                        |drafts| Sequence::new(&target, Some(&draft(model)), ahead(method, drafts)).expect("a decoder");
                     for drafts in [1, 3, 16] {
                         let tokens = decode(&mut new(DraftLength::Fixed(drafts)), &prompt, 60);
                         assert_eq!(tokens, alone, "{}, K = {drafts}, ahead: {run_ahead}", method.name());
@@ -198,7 +198,7 @@ fn running_ahead_and_choosing_k_write_the_same_tokens() {
 }
 
 /// Three turns of a conversation: each prompt is all that was said before and something new.
-fn converse(decoder: &mut Decoder, vocab: usize, resumes: bool) -> Vec<Vec<u32>> {
+fn converse(decoder: &mut Sequence, vocab: usize, resumes: bool) -> Vec<Vec<u32>> {
     const ANSWER: usize = 13;
     let mut said: Vec<u32> = Vec::new();
     let turn = |turn: u64| {
@@ -230,8 +230,8 @@ fn a_resumed_decoder_writes_what_one_that_begins_anew_does() {
         for run_ahead in [false, true] {
             for (method, drafts) in [(Method::Ar, 0), (Method::Vsd, 1), (Method::Vsd, 4), (Method::Pard, 4)] {
                 for model in [&target, &stranger] {
-                    let options = DecoderOptions { run_ahead: Some(run_ahead), ..options(method, drafts, CONTEXT) };
-                    let mut decoder = Decoder::new(&target, Some(&draft(model)), options).expect("a decoder");
+                    let options = SequenceOptions { run_ahead: Some(run_ahead), ..options(method, drafts, CONTEXT) };
+                    let mut decoder = Sequence::new(&target, Some(&draft(model)), options).expect("a decoder");
                     let context = format!("{:?}, {}, K = {drafts}", recipe.config.family, method.name());
                     assert_eq!(converse(&mut decoder, vocab, true), anew, "{context}");
                     // The draft's caches too: one that knows what was said proposes what it will accept.
@@ -278,7 +278,7 @@ fn any_prompt_can_be_resumed_with() {
     let vocab = recipe.config.vocab_size;
     let target = upload(&recipe, &plan(CacheFormat::F32));
     let options = options(Method::Vsd, 3, 1000);
-    let new = || Decoder::new(&target, Some(&draft(&target)), options.clone()).expect("a decoder");
+    let new = || Sequence::new(&target, Some(&draft(&target)), options.clone()).expect("a decoder");
     let first = Random::new(36).indices(40, vocab);
     let mut resumed = new();
     decode(&mut resumed, &first, 20);
@@ -325,8 +325,8 @@ fn k_follows_cost_and_acceptance() {
     let stranger = upload(&Recipe { seed: 14, ..recipe }, &plan(CacheFormat::F16));
     let prompt = [1, 2, 3];
     let new = |model, target_cost: &PassCost, draft_cost: &PassCost| {
-        let options = DecoderOptions { method: Method::Vsd, context: CONTEXT, ..DecoderOptions::default() };
-        let mut decoder = Decoder::new(&target, Some(&draft(model)), options).expect("a decoder");
+        let options = SequenceOptions { method: Method::Vsd, context: CONTEXT, ..SequenceOptions::default() };
+        let mut decoder = Sequence::new(&target, Some(&draft(model)), options).expect("a decoder");
         decoder.set_costs(Costs { target: target_cost.clone(), draft: draft_cost.clone() });
         decode(&mut decoder, &prompt, 80);
         (decoder.statistics().clone(), decoder.speculation().expect("K is chosen"))
@@ -455,7 +455,7 @@ fn a_full_context_ends_the_decoding_and_nothing_else() {
     let target = upload(&Recipe::llama(41), &plan(CacheFormat::F16));
     for (method, drafts) in [(Method::Ar, 0), (Method::Vsd, 16), (Method::Pard, 16)] {
         let options = options(method, drafts, 20);
-        let mut decoder = Decoder::new(&target, Some(&draft(&target)), options).expect("a decoder");
+        let mut decoder = Sequence::new(&target, Some(&draft(&target)), options).expect("a decoder");
         decoder.start(&[1; 19], &|| true).expect("one token still fits");
         decoder.round().expect("a round that may run past the context");
         assert!(matches!(decoder.round(), Err(Error::ContextFull { context: 20, .. })));
@@ -470,7 +470,7 @@ fn a_full_context_ends_the_decoding_and_nothing_else() {
 fn what_cannot_be_decoded_is_refused_with_a_reason() {
     let target = upload(&Recipe::llama(51), &plan(CacheFormat::F16));
     let new = |draft: Option<&Draft>, method, drafts| {
-        Decoder::new(&target, draft, options(method, drafts, CONTEXT)).map(drop)
+        Sequence::new(&target, draft, options(method, drafts, CONTEXT)).map(drop)
     };
     assert!(matches!(new(Some(&draft(&target)), Method::Pard, 17), Err(Error::Option { .. })));
     assert!(matches!(new(None, Method::Vsd, 4), Err(Error::Option { .. })));

@@ -14,11 +14,11 @@ use pard_engine::checkpoint::ModelFiles;
 use pard_engine::checkpoint::options::SourceOptions;
 use pard_engine::checkpoint::resolve;
 use pard_engine::checkpoint::storage::{Bytes, Memory, Storage};
-use pard_engine::decoding::{AnswerStream, Completion, DraftLength, Piece, Pool, SamplingParams};
+use pard_engine::decoding::{AnswerStream, Completion, DraftLength, Engine, Piece, SamplingParams};
 use pard_engine::gpu::wgpu;
 use pard_engine::{
-    Decoder, DecoderOptions, Device, Draft, Error, FinishReason, Generation, Limits, LoadOptions, Message, Method,
-    Model, Rendering, Result,
+    Device, Draft, Error, FinishReason, Generation, Limits, LoadOptions, Message, Method, Model, Rendering, Result,
+    Sequence, SequenceOptions,
 };
 
 use crate::support::gpu::device;
@@ -46,17 +46,21 @@ fn limits() -> Limits {
 }
 
 /// A decoder for `model`, which proposes its own tokens; they are accepted, since they are those it would choose.
-fn decoder(model: &Model) -> Decoder {
+fn decoder(model: &Model) -> Sequence {
     let draft = Draft::new(model, model, Some(3)).expect("a draft");
-    let options =
-        DecoderOptions { method: Method::Vsd, drafts: DraftLength::Fixed(3), context: 96, ..DecoderOptions::default() };
-    Decoder::new(&model.weights, Some(&draft), options).expect("a decoder")
+    let options = SequenceOptions {
+        method: Method::Vsd,
+        drafts: DraftLength::Fixed(3),
+        context: 96,
+        ..SequenceOptions::default()
+    };
+    Sequence::new(&model.weights, Some(&draft), options).expect("a decoder")
 }
 
 /// The answer that all ways to it have to give.
 fn expected() -> (String, Vec<u32>) {
     let mut decoder = decoder(&MODEL);
-    let mut generation = Generation::start(&mut decoder, &MODEL, &prompt(), limits(), &|| true).expect("a start");
+    let mut generation = Generation::start(&mut decoder, &MODEL.text, &prompt(), limits(), &|| true).expect("a start");
     let text = generation.by_ref().collect::<Result<String>>().expect("a text");
     (text, generation.output().to_vec())
 }
@@ -120,7 +124,7 @@ fn a_model_may_lie_in_memory_or_in_an_applications_own_storage() {
     // It runs, too, and writes what the other does.
     let model = Model::upload(device(), sealed, LoadOptions::default(), &|_, _| ()).expect("upload");
     let mut decoder = decoder(&model);
-    let generation = Generation::start(&mut decoder, &model, &prompt(), limits(), &|| true).expect("a start");
+    let generation = Generation::start(&mut decoder, &model.text, &prompt(), limits(), &|| true).expect("a start");
     assert_eq!(generation.collect::<Result<String>>().expect("a text"), expected().0);
 
     // Faults name the file by the storage's own name for it.
@@ -166,7 +170,7 @@ fn pieces_and_generations_have_the_log_probabilities_of_their_tokens() {
         decoder
     };
     let mut decoder = asked();
-    let mut generation = Generation::start(&mut decoder, &MODEL, &prompt(), limits(), &|| true).expect("a start");
+    let mut generation = Generation::start(&mut decoder, &MODEL.text, &prompt(), limits(), &|| true).expect("a start");
     while generation.finish_reason().is_none() {
         generation.round().expect("a round");
     }
@@ -193,7 +197,7 @@ fn a_stream_gives_the_iterators_answer_round_by_round() {
                     assert_eq!(pieces.iter().map(|piece| piece.text.as_str()).collect::<String>(), text);
                     assert_eq!(pieces.iter().flat_map(|piece| piece.tokens.clone()).collect::<Vec<_>>(), tokens);
                     assert!(matches!(stream.finish_reason(), Some(FinishReason::Length | FinishReason::Stop)));
-                    decoder = stream.into_decoder().expect("no panic");
+                    decoder = stream.into_sequence().expect("no panic");
                     let statistics = decoder.statistics();
                     assert_eq!(statistics.rounds, pieces.len());
                     let sum = |count: fn(&Piece) -> usize| pieces.iter().map(count).sum::<usize>();
@@ -213,30 +217,30 @@ fn a_pools_answers_are_those_of_decoders_of_their_own() {
     let prompts = questions.map(|question| {
         MODEL.text.chat_tokens(&[Message::new("user", question)], Rendering::default()).expect("a prompt")
     });
-    let options = DecoderOptions { drafts: DraftLength::Fixed(0), context: 96, ..DecoderOptions::default() };
+    let options = SequenceOptions { drafts: DraftLength::Fixed(0), context: 96, ..SequenceOptions::default() };
     let expected = prompts.clone().map(|prompt| {
-        let mut decoder = Decoder::new(&MODEL.weights, None, options.clone()).expect("a decoder");
-        let generation = Generation::start(&mut decoder, &MODEL, &prompt, limits(), &|| true).expect("a start");
+        let mut decoder = Sequence::new(&MODEL.weights, None, options.clone()).expect("a decoder");
+        let generation = Generation::start(&mut decoder, &MODEL.text, &prompt, limits(), &|| true).expect("a start");
         generation.collect::<Result<String>>().expect("a text")
     });
-    let pool = Pool::new(&MODEL.weights, None, 96, 3).expect("a pool");
-    let mut answers: Vec<(Decoder, Completion, String)> = prompts
+    let pool = Engine::new(&MODEL.weights, None, 96, 3).expect("a pool");
+    let mut answers: Vec<(Sequence, Completion, String)> = prompts
         .iter()
         .map(|prompt| {
-            let mut decoder = pool.decoder(options.clone()).expect("a decoder");
+            let mut decoder = pool.add(options.clone()).expect("a decoder");
             decoder.start(prompt, &|| true).expect("a start");
-            (decoder, Completion::new(&MODEL.text, limits(), 96 - prompt.len()), String::new())
+            (decoder, Completion::new(&MODEL.text, limits(), prompt.len(), 96), String::new())
         })
         .collect();
     loop {
         let mut live: Vec<_> =
             answers.iter_mut().filter(|(_, transcript, _)| transcript.finish_reason().is_none()).collect();
-        let mut decoders: Vec<&mut Decoder> = live.iter_mut().map(|(decoder, _, _)| decoder).collect();
-        if pool.round(&mut decoders).expect("a round").is_empty() {
+        let mut decoders: Vec<&mut Sequence> = live.iter_mut().map(|(decoder, _, _)| decoder).collect();
+        if pool.step(&mut decoders).expect("a round").is_empty() {
             break;
         }
         for (decoder, transcript, text) in live {
-            *text += &transcript.take(decoder.last_tokens());
+            *text += &transcript.take_round(decoder).expect("a piece").text;
         }
     }
     assert_eq!(answers.into_iter().map(|(_, _, text)| text).collect::<Vec<_>>(), expected);
@@ -292,13 +296,14 @@ fn an_application_shares_its_device_and_drives_rounds_one_at_a_time() {
     let frame =
         raw.create_buffer(&wgpu::BufferDescriptor { label: None, size: 1 << 20, usage, mapped_at_creation: false });
     decoder.start(&prompt(), &|| true).expect("a start");
-    let mut transcript = Completion::new(&model.text, limits(), 96 - prompt().len());
+    let mut transcript = Completion::new(&model.text, limits(), prompt().len(), 96);
     let (mut text, mut frames) = (String::new(), 0);
     while transcript.finish_reason().is_none() {
         let mut encoder = raw.create_command_encoder(&Default::default());
         encoder.clear_buffer(&frame, 0, None);
         queue.submit([encoder.finish()]);
-        text += &transcript.take(decoder.round().expect("a round"));
+        decoder.round().expect("a round");
+        text += &transcript.take_round(&mut decoder).expect("a piece").text;
         frames += 1;
     }
     assert_eq!((text, transcript.output()), (expected().0, &expected().1[..]));

@@ -6,7 +6,7 @@ use pard_engine::Error;
 use pard_engine::checkpoint::Checkpoint;
 use pard_engine::checkpoint::ModelFiles;
 use pard_engine::checkpoint::config::Config;
-use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, DraftLength, Method};
+use pard_engine::decoding::{Costs, Draft, DraftLength, Method, Sequence, SequenceOptions};
 use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, KernelPlan, MatmulChoice};
 use pard_engine::model::{LoadOptions, MemoryEstimate, MemoryPlan, Model, ModelRunner, PassCost, WeightDtype, Weights};
 use pard_engine::ops::WeightFormat;
@@ -30,12 +30,12 @@ fn upload(device: &Device, plan: &KernelPlan, config: &Config, files: &dyn Check
     Weights::upload(device, plan, config, files, choice, &|_, _| ()).expect("upload")
 }
 
-fn decoder(target: &Arc<Weights>, draft: Option<&Arc<Weights>>) -> Decoder {
+fn decoder(target: &Arc<Weights>, draft: Option<&Arc<Weights>>) -> Sequence {
     let draft = draft.map(|model| Draft { name: "draft".to_owned(), model: model.clone(), mask: Some(5) });
     let method = if draft.is_some() { Method::Pard } else { Method::Ar };
     let options =
-        DecoderOptions { method, drafts: DraftLength::Fixed(4), context: CONTEXT, ..DecoderOptions::default() };
-    Decoder::new(target, draft.as_ref(), options).expect("a decoder")
+        SequenceOptions { method, drafts: DraftLength::Fixed(4), context: CONTEXT, ..SequenceOptions::default() };
+    Sequence::new(target, draft.as_ref(), options).expect("a decoder")
 }
 
 /// Checks a sum against what the device has allocated since it held `before` bytes.
@@ -61,7 +61,7 @@ pub fn expect_allocated(what: &str, config: &Config, files: &dyn Checkpoint, cho
             let matrices: u64 = model.bytes();
             assert!(matrices <= weights.weights && matrices * 10 > weights.weights * 9, "{what}: {matrices}");
             let decoder = decoder(&model, None);
-            let need = blueprint.need(device, &plan, Decoder::positions(CONTEXT));
+            let need = blueprint.need(device, &plan, Sequence::positions(CONTEXT));
             expect(&format!("{what}, {choice:?}, {:?}", plan.cache), device, before, need);
             drop((model, decoder));
             assert_eq!(device.allocated_bytes(), before, "{what}: what is dropped is not counted");
@@ -94,7 +94,7 @@ fn what_is_needed_is_what_is_allocated() {
 fn drafts_are_counted_beside_their_targets() {
     alone(|device| {
         let plan = device.default_plan();
-        let positions = Decoder::positions(CONTEXT);
+        let positions = Sequence::positions(CONTEXT);
         for recipe in Recipe::each_family(7) {
             let what = |draft: &str| format!("{:?} and {draft}", recipe.config.family);
             let files = Memory::new(recipe.tensors());

@@ -1,6 +1,6 @@
 //! Log-probabilities of an answer's tokens: those of the model's own logits, by every method, and none unless asked for.
 
-use pard_engine::decoding::{AcceptanceRule, DecoderOptions, DraftLength, Method, SamplingParams, TokenLogprobs};
+use pard_engine::decoding::{AcceptanceRule, DraftLength, Method, SamplingParams, SequenceOptions, TokenLogprobs};
 use pard_engine::gpu::CacheFormat;
 
 use crate::comparison::check;
@@ -32,7 +32,7 @@ fn they_are_those_of_the_models_logits() {
         (Method::Vsd, 4, 2, AcceptanceRule::Rejection, drawn(1.5, 2)),
     ] {
         let run_ahead = Some(false);
-        let options = DecoderOptions { run_ahead, acceptance, ..options(method, drafts, &reporting(top, sampling)) };
+        let options = SequenceOptions { run_ahead, acceptance, ..options(method, drafts, &reporting(top, sampling)) };
         // A draft that is the target is accepted now and then, a stranger hardly ever.
         for model in [&target, &stranger] {
             let mut decoder = decoder(&target, &draft(model), options.clone());
@@ -65,7 +65,7 @@ fn every_method_reports_the_same() {
     let sampling = reporting(3, drawn(0.9, 4));
     let report = |method, drafts, run_ahead| {
         let run_ahead = Some(run_ahead);
-        let options = DecoderOptions { run_ahead, drafts, ..options(method, 0, &sampling) };
+        let options = SequenceOptions { run_ahead, drafts, ..options(method, 0, &sampling) };
         let mut decoder = decoder(&target, &draft(&target), options);
         decoder.start(&[1, 2, 3], &|| true).expect("start");
         let mut all = Vec::new();

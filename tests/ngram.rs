@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pard_engine::Error;
 use pard_engine::decoding::{
-    AcceptanceRule, Costs, Decoder, DecoderOptions, DraftLength, MAX_DRAFTS, Method, NgramOptions, SamplingParams,
+    AcceptanceRule, Costs, DraftLength, MAX_DRAFTS, Method, NgramOptions, SamplingParams, Sequence, SequenceOptions,
 };
 use pard_engine::gpu::CacheFormat;
 use pard_engine::model::PassCost;
@@ -47,8 +47,8 @@ fn the_text_is_ars() {
     for (recipe, sampling) in Recipe::each_family(111).into_iter().zip([drawn(0.0, 0), repeated, everything()]) {
         let target = upload(&recipe, &plan(CacheFormat::F16));
         let prompt = prompt(recipe.config.vocab_size);
-        let write = |options: DecoderOptions| {
-            let mut decoder = Decoder::new(&target, None, options).expect("it needs no draft");
+        let write = |options: SequenceOptions| {
+            let mut decoder = Sequence::new(&target, None, options).expect("it needs no draft");
             decoder.set_costs(Costs {
                 target: PassCost::from_points(&[(1, 1.0), (32, 2.0)]),
                 draft: PassCost::from_points(&[]),
@@ -67,7 +67,7 @@ fn the_text_is_ars() {
             {
                 let run_ahead = Some(run_ahead);
                 let (text, statistics) =
-                    write(DecoderOptions { drafts, ngram, run_ahead, ..options(Method::Ngram, 0, &sampling) });
+                    write(SequenceOptions { drafts, ngram, run_ahead, ..options(Method::Ngram, 0, &sampling) });
                 assert_eq!(text, alone, "{:?}, K = {drafts}, {ngram:?}", recipe.config.family);
                 proposed += statistics.proposed.iter().sum::<usize>();
             }
@@ -83,7 +83,7 @@ fn a_repetition_is_accepted_whole() {
     let target = upload(&recipe, &plan(CacheFormat::F16));
     let sampling = SamplingParams { logit_bias: vec![(19, 5000.0)], ..SamplingParams::default() };
     for drafts in [1, 4, 16] {
-        let mut decoder = Decoder::new(&target, None, options(Method::Ngram, drafts, &sampling)).expect("a decoder");
+        let mut decoder = Sequence::new(&target, None, options(Method::Ngram, drafts, &sampling)).expect("a decoder");
         decoder.start(&[1, 2, 3], &|| true).expect("start");
         for _ in 0..5 {
             decoder.round().expect("a round");
@@ -107,7 +107,7 @@ fn n_grams_stand_in_for_an_unsure_draft() {
         let prompt = prompt(recipe.config.vocab_size);
         let alone = {
             let mut decoder =
-                Decoder::new(&target, None, options(Method::Ar, 0, &sampling)).expect("it needs no draft");
+                Sequence::new(&target, None, options(Method::Ar, 0, &sampling)).expect("it needs no draft");
             decode(&mut decoder, &prompt, 60)
         };
         let mut stood_in = 0;
@@ -118,8 +118,8 @@ fn n_grams_stand_in_for_an_unsure_draft() {
                 (&stranger, DraftLength::Auto),
                 (&target, DraftLength::Fixed(3)),
             ] {
-                let options = DecoderOptions { drafts, with_ngrams: true, ..options(method, 0, &sampling) };
-                let mut decoder = Decoder::new(&target, Some(&draft(model)), options).expect("a decoder");
+                let options = SequenceOptions { drafts, with_ngrams: true, ..options(method, 0, &sampling) };
+                let mut decoder = Sequence::new(&target, Some(&draft(model)), options).expect("a decoder");
                 decoder.set_costs(Costs {
                     target: PassCost::from_points(&[(1, 1.0), (32, 2.0)]),
                     draft: PassCost::from_points(&[(1, 0.05), (32, 0.1)]),
@@ -150,16 +150,16 @@ fn n_grams_stand_in_for_an_unsure_draft() {
 fn options_that_make_no_sense_are_refused_by_name() {
     let recipe = Recipe::llama(113);
     let target = upload(&recipe, &plan(CacheFormat::F16));
-    let refused = |options: DecoderOptions| match Decoder::new(&target, None, options).map(drop) {
+    let refused = |options: SequenceOptions| match Sequence::new(&target, None, options).map(drop) {
         Err(Error::Option { option, .. }) => option,
         other => panic!("{other:?}"),
     };
     for (longest, shortest) in [(3, 0), (1, 2), (65, 1), (0, 0)] {
         let ngram = NgramOptions { longest, shortest };
-        assert_eq!(refused(DecoderOptions { ngram, ..options(Method::Ngram, 4, &drawn(0.0, 0)) }), "n-gram");
+        assert_eq!(refused(SequenceOptions { ngram, ..options(Method::Ngram, 4, &drawn(0.0, 0)) }), "n-gram");
     }
     let acceptance = AcceptanceRule::Rejection;
-    assert_eq!(refused(DecoderOptions { acceptance, ..options(Method::Ngram, 4, &drawn(1.0, 0)) }), "acceptance");
-    let stand_ins = DecoderOptions { acceptance, with_ngrams: true, ..options(Method::Vsd, 4, &drawn(1.0, 0)) };
+    assert_eq!(refused(SequenceOptions { acceptance, ..options(Method::Ngram, 4, &drawn(1.0, 0)) }), "acceptance");
+    let stand_ins = SequenceOptions { acceptance, with_ngrams: true, ..options(Method::Vsd, 4, &drawn(1.0, 0)) };
     assert_eq!(refused(stand_ins), "acceptance");
 }

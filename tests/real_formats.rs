@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pard_engine::checkpoint::ModelFiles;
-use pard_engine::decoding::{Decoder, DecoderOptions, Method};
+use pard_engine::decoding::{Method, Sequence, SequenceOptions};
 use pard_engine::gpu::{Buffer, CacheFormat, KernelPlan, QuantisedProducts};
 use pard_engine::model::{LoadOptions, Model, ModelRunner, WeightDtype, Weights};
 use pard_engine::ops::{MAX_ROWS, Phase, WeightFormat};
@@ -81,8 +81,8 @@ fn rounded_on_candle(files: &ModelFiles, layers: WeightFormat) -> CandleModel {
 fn check(name: &str, model: &Arc<Weights>, candle: &mut CandleModel, prompts: &[Vec<u32>]) {
     let count = if sweep() { 64 } else { 16 };
     for prompt in prompts {
-        let options = DecoderOptions { method: Method::Ar, context: 512, ..DecoderOptions::default() };
-        let mut decoder = Decoder::new(model, None, options).expect("a decoder");
+        let options = SequenceOptions { method: Method::Ar, context: 512, ..SequenceOptions::default() };
+        let mut decoder = Sequence::new(model, None, options).expect("a decoder");
         decoder.start(prompt, &|| true).expect("a prompt");
         while decoder.tokens().len() < prompt.len() + count {
             decoder.round().expect("a round");

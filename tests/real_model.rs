@@ -8,7 +8,7 @@ use pard_engine::checkpoint::ModelFiles;
 use pard_engine::checkpoint::options::SourceOptions;
 use pard_engine::checkpoint::resolve;
 use pard_engine::decoding::{
-    Decoder, DecoderOptions, Draft, DraftLength, FinishReason, Generation, Limits, MAX_DRAFTS, Method,
+    Draft, DraftLength, FinishReason, Generation, Limits, MAX_DRAFTS, Method, Sequence, SequenceOptions,
 };
 use pard_engine::gpu::{Buffer, CacheFormat, MatmulChoice, QuantisedChoice};
 use pard_engine::model::{LoadOptions, Model, ModelRunner};
@@ -155,8 +155,8 @@ fn every_method_writes_the_same_text() {
     let prompts: Vec<Vec<u32>> = prompts.iter().map(|prompt| chat(model, prompt)).collect();
     let decode = |method, drafts| -> Vec<Vec<u32>> {
         let fixed = DraftLength::Fixed(drafts);
-        let options = DecoderOptions { method, drafts: fixed, context: 512, ..DecoderOptions::default() };
-        let mut decoder = Decoder::new(&model.weights, Some(&draft), options).expect("a decoder");
+        let options = SequenceOptions { method, drafts: fixed, context: 512, ..SequenceOptions::default() };
+        let mut decoder = Sequence::new(&model.weights, Some(&draft), options).expect("a decoder");
         let answer = |prompt: &Vec<u32>| {
             decoder.start(prompt, &|| true).expect("start");
             while decoder.tokens().len() < prompt.len() + count {
@@ -185,13 +185,13 @@ fn every_method_writes_the_same_text() {
 #[test]
 fn an_answer_ends_where_it_should() {
     let model = model();
-    let options = DecoderOptions { method: Method::Ar, context: 256, ..DecoderOptions::default() };
-    let mut decoder = Decoder::new(&Arc::clone(&model.weights), None, options).expect("a decoder");
+    let options = SequenceOptions { method: Method::Ar, context: 256, ..SequenceOptions::default() };
+    let mut decoder = Sequence::new(&Arc::clone(&model.weights), None, options).expect("a decoder");
     let mut answer = |prompt: &str, max_tokens, stop: &[&str]| {
         let limits = Limits { max_tokens, stop: stop.iter().map(|&stop| stop.to_owned()).collect() };
         let prompt = chat(model, prompt);
         let mut generation =
-            Generation::start(&mut decoder, model, &prompt, limits, &|| true).expect("an answer begins");
+            Generation::start(&mut decoder, &model.text, &prompt, limits, &|| true).expect("an answer begins");
         let text: String = generation.by_ref().map(|piece| piece.expect("a piece")).collect();
         (text, generation.output().to_vec(), generation.finish_reason().expect("it ended"))
     };
@@ -212,15 +212,15 @@ fn a_conversation_is_the_same_by_every_method_and_reads_only_what_is_new() {
     let draft = Draft::new(model, model, None).expect("a draft");
     let converse = |method: Method, drafts: usize| {
         let options =
-            DecoderOptions { method, drafts: DraftLength::Fixed(drafts), context: 512, ..DecoderOptions::default() };
-        let mut decoder = Decoder::new(&model.weights, Some(&draft), options).expect("a decoder");
+            SequenceOptions { method, drafts: DraftLength::Fixed(drafts), context: 512, ..SequenceOptions::default() };
+        let mut decoder = Sequence::new(&model.weights, Some(&draft), options).expect("a decoder");
         let mut conversation = Conversation::new(Vec::new(), Rendering::default());
         let mut spoken = 0;
         for question in ["What is the capital of France?", "And of Italy?", "Which of them is larger?"] {
             let prompt = conversation.ask(&model.text, question).expect("the template renders");
             let limits = Limits { max_tokens: 16, stop: Vec::new() };
             let mut answer =
-                Generation::resume(&mut decoder, model, &prompt, limits, &|| true).expect("the prompt is read");
+                Generation::resume(&mut decoder, &model.text, &prompt, limits, &|| true).expect("the prompt is read");
             let text: String = answer.by_ref().map(|piece| piece.expect("a round")).collect();
             let output = answer.output().to_vec();
             let statistics = decoder.statistics();

@@ -1,7 +1,7 @@
 //! The rejection rule of speculative sampling (Leviathan et al. 2023, arXiv:2211.17192): the target's distribution is kept,
 //! and proposals are accepted as often as the two distributions agree.
 
-use pard_engine::decoding::{AcceptanceRule, Costs, DecoderOptions, DraftLength, Method, SamplingParams};
+use pard_engine::decoding::{AcceptanceRule, Costs, DraftLength, Method, SamplingParams, SequenceOptions};
 use pard_engine::gpu::CacheFormat;
 use pard_engine::model::PassCost;
 
@@ -13,8 +13,8 @@ use crate::support::gpu::{plan, upload};
 use crate::support::shared_draft::SharedDraft;
 use crate::support::tiny_model::Recipe;
 
-fn rejecting(method: Method, drafts: usize, sampling: &SamplingParams) -> DecoderOptions {
-    DecoderOptions { acceptance: AcceptanceRule::Rejection, ..options(method, drafts, sampling) }
+fn rejecting(method: Method, drafts: usize, sampling: &SamplingParams) -> SequenceOptions {
+    SequenceOptions { acceptance: AcceptanceRule::Rejection, ..options(method, drafts, sampling) }
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_seed_gives_the_same_text_and_greedy_decoding_is_ars() {
     let recipe = Recipe::llama(122);
     let target = upload(&recipe, &plan(CacheFormat::F16));
     let stranger = upload(&Recipe { seed: 123, ..recipe }, &plan(CacheFormat::F16));
-    let write = |options: DecoderOptions| {
+    let write = |options: SequenceOptions| {
         let mut decoder = decoder(&target, &draft(&stranger), options);
         decoder.set_costs(Costs {
             target: PassCost::from_points(&[(1, 1.0), (32, 2.0)]),
@@ -94,7 +94,7 @@ fn a_seed_gives_the_same_text_and_greedy_decoding_is_ars() {
         });
         decode(&mut decoder, &[1, 2, 3], 40)
     };
-    let ahead = |run_ahead, options| DecoderOptions { run_ahead: Some(run_ahead), ..options };
+    let ahead = |run_ahead, options| SequenceOptions { run_ahead: Some(run_ahead), ..options };
     let greedy = write(options(Method::Ar, 0, &drawn(0.0, 0)));
     for method in [Method::Vsd, Method::Pard] {
         assert_eq!(write(rejecting(method, 4, &drawn(0.0, 9))), greedy, "{}", method.name());
@@ -106,7 +106,7 @@ fn a_seed_gives_the_same_text_and_greedy_decoding_is_ars() {
             assert!(text.iter().all(|token| !sampling.banned.contains(token)), "{text:?}");
         }
         // Rounds without proposals are part of it.
-        let auto = DecoderOptions { drafts: DraftLength::Auto, ..rejecting(method, 0, &drawn(1.0, 5)) };
+        let auto = SequenceOptions { drafts: DraftLength::Auto, ..rejecting(method, 0, &drawn(1.0, 5)) };
         assert_eq!(write(auto.clone()), write(auto), "{}, K = auto", method.name());
     }
 }

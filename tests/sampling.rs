@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pard_engine::Error;
 use pard_engine::decoding::{
-    Costs, Decoder, DecoderOptions, Draft, DraftLength, Method, RespondOptions, SamplingParams, respond,
+    Costs, Draft, DraftLength, Method, RespondOptions, SamplingParams, Sequence, SequenceOptions, respond,
 };
 use pard_engine::gpu::{Buffer, CacheFormat};
 use pard_engine::model::{ModelRunner, PassCost, Weights};
@@ -28,13 +28,13 @@ pub fn drawn(temperature: f32, seed: u64) -> SamplingParams {
     SamplingParams { temperature, seed, ..SamplingParams::default() }
 }
 
-pub fn options(method: Method, drafts: usize, sampling: &SamplingParams) -> DecoderOptions {
+pub fn options(method: Method, drafts: usize, sampling: &SamplingParams) -> SequenceOptions {
     let (drafts, sampling) = (DraftLength::Fixed(drafts), sampling.clone());
-    DecoderOptions { method, drafts, sampling, context: CONTEXT, ..DecoderOptions::default() }
+    SequenceOptions { method, drafts, sampling, context: CONTEXT, ..SequenceOptions::default() }
 }
 
-pub fn decoder(target: &Arc<Weights>, draft: &Draft, options: DecoderOptions) -> Decoder {
-    Decoder::new(target, Some(draft), options).expect("a decoder")
+pub fn decoder(target: &Arc<Weights>, draft: &Draft, options: SequenceOptions) -> Sequence {
+    Sequence::new(target, Some(draft), options).expect("a decoder")
 }
 
 pub fn lengths() -> Vec<usize> {
@@ -54,7 +54,7 @@ pub fn is_lossless(recipe: &Recipe, sampling: &SamplingParams, lengths: &[usize]
         for method in [Method::Vsd, Method::Pard] {
             for model in [&target, &stranger] {
                 ahead = !ahead;
-                let options = DecoderOptions { run_ahead: Some(ahead), ..options(method, drafts, sampling) };
+                let options = SequenceOptions { run_ahead: Some(ahead), ..options(method, drafts, sampling) };
                 let tokens = decode(&mut decoder(&target, &draft(model), options), &prompt, 40);
                 let (family, method) = (recipe.config.family, method.name());
                 assert_eq!(tokens, alone, "{family:?}, {method}, K = {drafts}, ahead: {ahead}, {sampling:?}");
@@ -83,7 +83,7 @@ fn choosing_k_draws_the_same_tokens() {
     let alone = decode(&mut decoder(&target, &draft(&target), options(Method::Ar, 0, &sampling)), &[1, 2, 3], 60);
     for method in [Method::Vsd, Method::Pard] {
         for (model, run_ahead) in [(&target, false), (&stranger, true), (&target, true)] {
-            let options = DecoderOptions {
+            let options = SequenceOptions {
                 drafts: DraftLength::Auto,
                 run_ahead: Some(run_ahead),
                 ..options(method, 0, &sampling)
@@ -138,7 +138,8 @@ fn one_text_alone_is_the_first_of_many() {
     let recipe = Recipe::llama(2);
     let model = upload(&recipe, &plan(CacheFormat::F16));
     let prompts = [vec![4, 5, 6], vec![7], vec![8, 9]];
-    let many = RespondOptions { context: CONTEXT, max_tokens: 24, temperature: 0.8, seed: 6, ..Default::default() };
+    let sampling = drawn(0.8, 6);
+    let many = RespondOptions { context: CONTEXT, max_tokens: 24, sampling, ..Default::default() };
     let written = respond(&model, &[], prompts.iter().cloned().enumerate(), many).expect("a batch");
     let first = written.map(|response| response.expect("a response")).find(|response| response.index == 0);
     let mut alone = decoder(&model, &draft(&model), options(Method::Ar, 0, &drawn(0.8, 6)));
@@ -192,7 +193,7 @@ pub const FEW: usize = 16;
 /// Fails unless `decoder` draws thousands of tokens from `logits`, which are those after each token, as softmax says of
 /// those that `terms` leave.
 #[track_caller]
-pub fn draws_as_softmax_says(decoder: &mut Decoder, logits: &[Vec<f64>], terms: truncation::Terms) {
+pub fn draws_as_softmax_says(decoder: &mut Sequence, logits: &[Vec<f64>], terms: truncation::Terms) {
     let truncation::Terms { top_k, top_p, min_p, temperature } = terms;
     let mut counts = vec![vec![0; FEW]; FEW];
     for seed in 0..25 {
@@ -232,7 +233,7 @@ fn options_out_of_range_are_refused_by_name() {
     let target = upload(&Recipe::llama(51), &plan(CacheFormat::F16));
     let mut decoder = decoder(&target, &draft(&target), options(Method::Ar, 0, &drawn(0.0, 0)));
     for temperature in [-0.1, 1001.0, f32::NAN, f32::INFINITY] {
-        let refused = Decoder::new(&target, None, options(Method::Ar, 0, &drawn(temperature, 0))).map(drop);
+        let refused = Sequence::new(&target, None, options(Method::Ar, 0, &drawn(temperature, 0))).map(drop);
         assert!(matches!(refused, Err(Error::Option { option: "temperature", .. })), "{temperature}");
         let refused = decoder.set_sampling(drawn(temperature, 0));
         assert!(matches!(refused, Err(Error::Option { option: "temperature", .. })), "{temperature}");
@@ -256,7 +257,7 @@ fn options_out_of_range_are_refused_by_name() {
         let refused = decoder.set_sampling(sampling.clone());
         let named = matches!(&refused, Err(Error::Option { option: name, .. }) if *name == option);
         assert!(named, "{option}: {refused:?} for {sampling:?}");
-        let refused = Decoder::new(&target, None, options(Method::Ar, 0, &sampling)).map(drop);
+        let refused = Sequence::new(&target, None, options(Method::Ar, 0, &sampling)).map(drop);
         let named = matches!(&refused, Err(Error::Option { option: name, .. }) if *name == option);
         assert!(named, "{option}: {refused:?} for {sampling:?}");
     }

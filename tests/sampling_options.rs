@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pard_engine::decoding::{DecoderOptions, Method, SamplingParams};
+use pard_engine::decoding::{Method, SamplingParams, SequenceOptions};
 use pard_engine::gpu::{AdapterQuery, Buffer, CacheFormat, Device};
 use pard_engine::model::{ModelRunner, WeightDtype, Weights};
 use pard_engine::ops::Phase;
@@ -178,7 +178,7 @@ fn options_change_from_text_to_text() {
     };
     let all = [drawn(0.0, 0), everything(), drawn(0.8, 5), everything(), drawn(0.0, 0)];
     for run_ahead in [false, true] {
-        let options = DecoderOptions { run_ahead: Some(run_ahead), ..options(Method::Pard, 4, &all[0]) };
+        let options = SequenceOptions { run_ahead: Some(run_ahead), ..options(Method::Pard, 4, &all[0]) };
         let mut decoder = decoder(&target, &draft(&target), options);
         for sampling in &all {
             decoder.set_sampling(sampling.clone()).expect("options in range");
@@ -194,7 +194,7 @@ fn a_text_that_was_cut_goes_on_as_before() {
     let recipe = Recipe::llama(93);
     let target = upload(&recipe, &plan(CacheFormat::F32));
     for (method, run_ahead) in [(Method::Ar, false), (Method::Pard, true)] {
-        let options = DecoderOptions { run_ahead: Some(run_ahead), ..options(method, 4, &everything()) };
+        let options = SequenceOptions { run_ahead: Some(run_ahead), ..options(method, 4, &everything()) };
         let mut decoder = decoder(&target, &draft(&target), options);
         let text = decode(&mut decoder, &[1, 2, 3], 40);
         decoder.truncate(3 + 12).expect("a cut");
@@ -214,7 +214,7 @@ fn a_greedy_round_has_no_dispatch_for_options_that_are_not_used() {
     let model = Weights::upload(&device, &plan, &recipe.config, &memory, WeightDtype::Compact, &|_, _| ());
     let model = Arc::new(model.expect("upload"));
     let round = |sampling: &SamplingParams| -> Vec<String> {
-        let options = DecoderOptions { run_ahead: Some(false), ..options(Method::Pard, 4, sampling) };
+        let options = SequenceOptions { run_ahead: Some(false), ..options(Method::Pard, 4, sampling) };
         let mut decoder = decoder(&model, &draft(&model), options);
         decoder.start(&[1, 2, 3], &|| true).expect("start");
         device.start_profile(false).expect("timestamps");

@@ -11,7 +11,7 @@ use pard_engine::gpu::{
     Composition, KernelPlan, MatmulPath, Shaders, UNROLL, UNROLL_BUDGET, compose, shader_names, shader_source,
 };
 use pard_engine::ops::gradients::{AdamWStep, Label, RowLoss};
-use pard_engine::ops::{RoundParams, Session, Step};
+use pard_engine::ops::{PassRow, Session, Step, TurnSampling};
 
 use crate::ops::integer::INTEGER_PLANS;
 use crate::ops::matmul::GPU_PLANS;
@@ -232,10 +232,10 @@ fn host_structs_lie_as_the_shaders_read_them() {
         }
         for (_, variable) in module.global_variables.iter() {
             if variable.space == naga::AddressSpace::Uniform {
-                // Rows are an array; all else is a struct.
+                // Rows and turns are arrays; all else is a struct.
                 let Some(name) = module.types[variable.ty].name.as_deref() else {
                     assert!(
-                        matches!(variable.name.as_deref(), Some("x" | "query" | "batch")),
+                        matches!(variable.name.as_deref(), Some("x" | "query" | "batch" | "turns" | "sampling")),
                         "{:?}",
                         composition.files
                     );
@@ -261,9 +261,12 @@ fn host_structs_are_read_as_the_compiler_lays_them_out() {
             assert_eq!(size_of::<$name>(), 4 * offsets.len(), stringify!($name));
         };
     }
-    laid_out!(Step: start, rows, first_output, outputs, first_choice, slot);
+    laid_out!(Step: start, rows, first_output, outputs, slot);
+    laid_out!(PassRow: position, slot, output, choice);
     laid_out!(Session: tokens, target_rows, draft_rows);
-    laid_out!(RoundParams: drafts, mask, parallel, pass_index, rows, slot);
+    laid_out!(TurnSampling:
+        temperature, seed, draft_seed, accept_seed, top_k, top_p, min_p_gap, repetition, presence, frequency, changes,
+        logprobs);
     laid_out!(Label: id, weight, divergence_weight);
     laid_out!(RowLoss: cross_entropy, divergence, choice, teacher_choice);
     laid_out!(AdamWStep: learning_rate, beta1, beta2, epsilon, weight_decay, correction1, correction2, clip, number);

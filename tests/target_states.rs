@@ -9,7 +9,7 @@ use candle_core::{DType, Tensor};
 use fastrand::Rng;
 use pard_engine::Error;
 use pard_engine::checkpoint::config::{Config, TargetLayers};
-use pard_engine::decoding::{Costs, Decoder, DecoderOptions, Draft, DraftLength, Method, Pool};
+use pard_engine::decoding::{Costs, Draft, DraftLength, Engine, Method, Sequence, SequenceOptions};
 use pard_engine::gpu::{CacheFormat, KernelPlan};
 use pard_engine::model::{PassCost, TARGET_PROJECTION, Weights};
 use pard_engine::training::{CodRetention, Network, NetworkOptions, PackedRows};
@@ -170,17 +170,17 @@ fn it_proposes_what_candle_proposes_from_the_same_states() {
 fn it_proposes_the_same_in_passes_with_others() {
     let pair = Pair::of(Recipe::llama(51));
     let (target, draft) = pair.upload(&plan(CacheFormat::F32));
-    let pool = Pool::new(&target, Some(&draft), CONTEXT, 3).expect("a pool");
-    let mut decoders: Vec<Decoder> = (0..3)
+    let pool = Engine::new(&target, Some(&draft), CONTEXT, 3).expect("a pool");
+    let mut decoders: Vec<Sequence> = (0..3)
         .map(|seed| {
-            let options = DecoderOptions {
+            let options = SequenceOptions {
                 method: Method::Pard,
                 drafts: DraftLength::Fixed(3),
                 context: CONTEXT,
                 run_ahead: Some(false),
-                ..DecoderOptions::default()
+                ..SequenceOptions::default()
             };
-            let mut decoder = pool.decoder(options).expect("a decoder");
+            let mut decoder = pool.add(options).expect("a decoder");
             let free = PassCost::from_points(&[(1, 1.0), (32, 1.01)]);
             decoder.set_costs(Costs { target: free, draft: PassCost::from_points(&[(1, 0.01), (32, 0.02)]) });
             let prompt = Random::new(52 + seed).indices(6 + 5 * seed as usize, pair.target.config.vocab_size);
@@ -192,7 +192,7 @@ fn it_proposes_the_same_in_passes_with_others() {
     let mut shared = 0;
     for round in 0..5 {
         let before: Vec<Vec<u32>> = decoders.iter().map(|decoder| decoder.tokens().to_vec()).collect();
-        let passes = pool.round(&mut decoders.iter_mut().collect::<Vec<_>>()).expect("rounds");
+        let passes = pool.step(&mut decoders.iter_mut().collect::<Vec<_>>()).expect("rounds");
         shared += usize::from(passes.len() < decoders.len());
         for (index, decoder) in decoders.iter().enumerate() {
             let proposals = decoder.proposals().expect("proposals");

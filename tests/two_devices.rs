@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use pard_engine::Error;
 use pard_engine::decoding::{
-    AcceptanceRule, Costs, Decoder, DecoderOptions, Draft, DraftLength, Method, SamplingParams, Speculation,
+    AcceptanceRule, Costs, Draft, DraftLength, Method, SamplingParams, Sequence, SequenceOptions, Speculation,
 };
 use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, is_same_adapter};
 use pard_engine::model::{PassCost, WeightDtype, Weights};
@@ -35,19 +35,19 @@ fn upload_on(device: &Device, recipe: &Recipe) -> Arc<Weights> {
     Arc::new(model.expect("upload"))
 }
 
-fn decoder(target: &Arc<Weights>, draft: &Arc<Weights>, options: DecoderOptions) -> Decoder {
+fn decoder(target: &Arc<Weights>, draft: &Arc<Weights>, options: SequenceOptions) -> Sequence {
     let draft = Draft { name: "draft".to_owned(), model: draft.clone(), mask: Some(MASK) };
-    Decoder::new(target, Some(&draft), options).expect("a decoder")
+    Sequence::new(target, Some(&draft), options).expect("a decoder")
 }
 
-fn options(method: Method, drafts: usize, sampling: &SamplingParams) -> DecoderOptions {
+fn options(method: Method, drafts: usize, sampling: &SamplingParams) -> SequenceOptions {
     let (drafts, sampling) = (DraftLength::Fixed(drafts), sampling.clone());
     // Rounds of one device would know less than those of two.
-    DecoderOptions { method, drafts, context: CONTEXT, sampling, run_ahead: Some(false), ..DecoderOptions::default() }
+    SequenceOptions { method, drafts, context: CONTEXT, sampling, run_ahead: Some(false), ..SequenceOptions::default() }
 }
 
 /// The tokens of `count` rounds, round by round, with what each proposed.
-fn rounds(decoder: &mut Decoder, prompt: &[u32], count: usize) -> Vec<(Vec<u32>, Vec<u32>)> {
+fn rounds(decoder: &mut Sequence, prompt: &[u32], count: usize) -> Vec<(Vec<u32>, Vec<u32>)> {
     decoder.start(prompt, &|| true).expect("start");
     let mut round = || {
         let tokens = decoder.round().expect("round").to_vec();
@@ -112,7 +112,7 @@ fn a_draft_elsewhere_catches_up() {
     let target = upload(&recipe, &plan(CacheFormat::F16));
     let draft = upload_on(elsewhere(), &recipe);
     for sampling in samplings() {
-        let options = |method, drafts| DecoderOptions { drafts, ..options(method, 0, &sampling) };
+        let options = |method, drafts| SequenceOptions { drafts, ..options(method, 0, &sampling) };
         let prompt = Random::new(6).indices(12, recipe.config.vocab_size);
         let mut alone = decoder(&target, &target, options(Method::Ar, DraftLength::Fixed(0)));
         let mut auto = decoder(&target, &draft, options(Method::Pard, DraftLength::Auto));
@@ -123,7 +123,7 @@ fn a_draft_elsewhere_catches_up() {
             assert_eq!(auto.round().expect("round").len(), 1);
         }
         auto.set_costs(Costs { target: flat.clone(), draft: flat.clone() });
-        let proposed = |decoder: &Decoder| decoder.statistics().proposed.iter().sum::<usize>();
+        let proposed = |decoder: &Sequence| decoder.statistics().proposed.iter().sum::<usize>();
         let before = proposed(&auto);
         for _ in 0..4 {
             auto.round().expect("round");
@@ -159,7 +159,7 @@ fn a_crossing_counts_in_choosing_k() {
     let flat = |seconds| PassCost::from_points(&[(1, seconds)]);
     let speculation = |draft: &Arc<Weights>| {
         let options =
-            DecoderOptions { drafts: DraftLength::Auto, ..options(Method::Pard, 0, &SamplingParams::default()) };
+            SequenceOptions { drafts: DraftLength::Auto, ..options(Method::Pard, 0, &SamplingParams::default()) };
         let mut decoder = decoder(&target, draft, options);
         decoder.set_costs(Costs { target: flat(1e-6), draft: flat(1e-7) });
         decoder.speculation().expect("K is chosen")
@@ -195,17 +195,17 @@ fn what_cannot_cross_is_refused() {
     let model = upload_on(elsewhere(), &recipe);
     let draft = Draft { name: "draft".to_owned(), model: model.clone(), mask: Some(MASK) };
     let drawn = SamplingParams { temperature: 0.7, ..SamplingParams::default() };
-    let rejecting = |sampling: &SamplingParams| DecoderOptions {
+    let rejecting = |sampling: &SamplingParams| SequenceOptions {
         acceptance: AcceptanceRule::Rejection,
         ..options(Method::Pard, 3, sampling)
     };
-    let refused = Decoder::new(&target, Some(&draft), rejecting(&drawn)).map(drop);
+    let refused = Sequence::new(&target, Some(&draft), rejecting(&drawn)).map(drop);
     let is_named = |error: &Error| matches!(error, Error::Option { option: "acceptance", reason } if reason.contains("two devices"));
     assert!(refused.as_ref().is_err_and(is_named), "{refused:?}");
     // Without draws there is nothing to reject by; what comes later is refused later.
     let mut greedy = decoder(&target, &model, rejecting(&SamplingParams::default()));
     assert!(greedy.set_sampling(drawn.clone()).as_ref().is_err_and(is_named));
-    assert!(Decoder::new(&target, Some(&draft), DecoderOptions { method: Method::Ar, ..rejecting(&drawn) }).is_ok());
+    assert!(Sequence::new(&target, Some(&draft), SequenceOptions { method: Method::Ar, ..rejecting(&drawn) }).is_ok());
 
     let query = |device: &str| AdapterQuery { device: Some(device.to_owned()), backend: None };
     assert!(is_same_adapter(&AdapterQuery::default(), &AdapterQuery::default()).expect("an adapter"));

@@ -5,10 +5,10 @@ use std::error::Error;
 
 use pard_engine::gpu::{Buffer, Device, KernelPlan, Pass};
 use pard_engine::ops::{
-    Accept, Argmax, Attention, AttentionScratch, AttentionShape, BuildInputs, Draw, DrawParams, Embedding, Epilogue,
-    KvCache, LogProbabilities, MAX_ROWS, Matmul, Matrix, ModelRole, Penalties, PenaltyTerms, Phase, Probabilities,
-    Rejection, RejectionTerms, RmsNorm, Rope, RopeGains, RoundBuffers, RoundParams, RowRange, Rows, Step, Tensor,
-    Truncation, TruncationTerms, Variant, WeightFormat,
+    Accept, Argmax, Attention, AttentionScratch, AttentionShape, BuildInputs, Draw, Embedding, Epilogue, KvCache,
+    LogProbabilities, MAX_ROWS, Matmul, Matrix, ModelRole, NormRows, PassRow, Penalties, PenaltyTerms, Phase,
+    Probabilities, Rejection, RejectionTerms, RmsNorm, Rope, RopeGains, RoundBuffers, RowRange, Rows, Step, Tensor,
+    Truncation, Turn, TurnSampling, Variant, WeightFormat,
 };
 use serde_json::json;
 
@@ -200,7 +200,7 @@ fn role_name(role: Phase) -> &'static str {
 fn attention(recorder: &mut Recorder, device: &Device, plan: &KernelPlan, model: &Model) -> Done {
     let shape = model.heads;
     let width = shape.heads * shape.head_dim;
-    let (step, batch) = (Buffer::shared::<Step>(device, "step")?, Rows::buffer(device)?);
+    let (step, batch) = (Buffer::shared::<Step>(device, "step")?, PassRow::buffer(device)?);
     let angles = Buffer::storage(device, "angles", (POSITIONS * shape.head_dim * 4) as u64)?;
     let cache = KvCache::new(device, plan, &shape, POSITIONS)?;
     let scratch = AttentionScratch::new(device, plan, &shape, POSITIONS)?;
@@ -244,8 +244,9 @@ fn between(recorder: &mut Recorder, device: &Device, plan: &KernelPlan, model: &
     let tensor = || Tensor::new(device, "rows", MAX_ROWS, hidden);
     let (x, y, gain) = (tensor()?, tensor()?, Tensor::new(device, "gain", 1, hidden)?);
     let describe = |op: &str| json!({ "op": op, "model": model.name, "role": "round", "rows": rows });
-    for row_set in [RowRange::All, RowRange::Outputs] {
-        let op = RmsNorm::new(device, &step, [&x, &y], &gain, 1e-6, row_set)?;
+    let batch = PassRow::buffer(device)?;
+    for rows_of_x in [RowRange::All.into(), NormRows::Listed(&batch)] {
+        let op = RmsNorm::quantising(device, &step, [&x, &y], &gain, 1e-6, rows_of_x, None)?;
         recorder.op(device, describe("rms_norm"), |pass| {
             op.encode(pass, rows);
             Ok(())
@@ -272,15 +273,16 @@ fn between(recorder: &mut Recorder, device: &Device, plan: &KernelPlan, model: &
 
 /// The choice of tokens: the likeliest, drawn, and as speculation accepts them.
 fn choices(recorder: &mut Recorder, device: &Device, model: &Model) -> Done {
-    let (vocabulary, rows, drafts) = (model.vocabulary, 17, 16);
+    let (vocabulary, rows) = (model.vocabulary, 17);
     let step = Buffer::shared::<Step>(device, "step")?;
     let words = |count: usize| Buffer::storage(device, "words", 4 * count as u64);
     let tensor = || Tensor::new(device, "rows", MAX_ROWS, vocabulary);
     let (logits, adjusted, draft) = (tensor()?, tensor()?, tensor()?);
-    let [session, tokens, proposals, chosen, record] =
-        [words(3)?, words(POSITIONS)?, words(32)?, words(32)?, words(1000)?];
+    let [sessions, tokens, proposals, chosen, record] =
+        [words(3)?, words(POSITIONS)?, words(1024)?, words(1024)?, words(2000)?];
     let [counts, bias, thresholds, ids] = [words(vocabulary)?, words(vocabulary)?, words(32)?, words(128)?];
-    let noise = Buffer::uniform(device, "draw", &DrawParams { temperature: 1.0, seed: 1 })?;
+    let (batch, sampling, turns) = (PassRow::buffer(device)?, TurnSampling::buffer(device)?, Turn::buffer(device)?);
+    let (batch, sampling) = (&batch, &sampling);
     let mut op = |name: &str, record: &dyn Fn(&mut Pass)| {
         let what = json!({ "op": name, "model": model.name, "role": "round", "rows": rows });
         recorder.op(device, what, |pass| {
@@ -288,43 +290,41 @@ fn choices(recorder: &mut Recorder, device: &Device, model: &Model) -> Done {
             Ok(())
         })
     };
-    let argmax = Argmax::new(device, Rows::One(&step), &logits, vocabulary, None, &chosen)?;
+    let argmax = Argmax::new(device, [&step, batch], None, 0, &logits, vocabulary, None, &chosen)?;
     op("argmax", &|pass| argmax.encode(pass, rows))?;
     let terms = PenaltyTerms {
-        session: &session,
+        batch,
+        sampling,
+        sessions: &sessions,
         proposals: &proposals,
         counts: &counts,
         bias: &bias,
-        repetition: 1.1,
-        presence: 0.5,
-        frequency: 0.5,
+        ids: vocabulary,
     };
-    let penalties = Penalties::new(device, &step, terms, 0, [&logits, &adjusted], vocabulary, None)?;
+    let penalties = Penalties::new(device, terms, 0, [&logits, &adjusted], vocabulary, None)?;
     op("penalties", &|pass| penalties.encode(pass, rows))?;
-    let terms = TruncationTerms { top_k: 40, top_p: 0.9, min_p: 0.1, temperature: 1.0 };
-    let truncation = Truncation::new(device, terms, 0, &adjusted, vocabulary, &thresholds)?;
+    let truncation = Truncation::new(device, [batch, sampling], 0, &adjusted, vocabulary, &thresholds)?;
     op("truncation", &|pass| truncation.encode(pass, rows))?;
     for thresholds in [None, Some(&thresholds)] {
-        let draw = Draw { noise: Some(&noise), thresholds, first_row: 0 };
-        let argmax = Argmax::drawing(device, &step, draw, &adjusted, vocabulary, None, &chosen)?;
-        op("argmax", &|pass| argmax.encode(pass, rows))?;
-        let chances = Probabilities::new(device, &step, 1.0, 0, &logits, vocabulary, None, thresholds, &adjusted)?;
+        let draw = Some(Draw { sampling, role: ModelRole::Target, thresholds });
+        let argmax = Argmax::new(device, [&step, batch], draw, 0, &adjusted, vocabulary, None, &chosen)?;
+        op("draw", &|pass| argmax.encode(pass, rows))?;
+        let inputs = [batch, sampling];
+        let chances = Probabilities::new(device, inputs, 0, &logits, vocabulary, None, thresholds, &adjusted)?;
         op("probabilities", &|pass| chances.encode(pass, rows))?;
     }
-    let terms =
-        RejectionTerms { target: &adjusted, draft: &draft, proposals: &proposals, draw_seed: 1, accept_seed: 2 };
-    let rejection = Rejection::new(device, &step, terms, &chosen)?;
+    let terms = RejectionTerms { target: &adjusted, draft: &draft, proposals: &proposals };
+    let rejection = Rejection::new(device, [&step, batch, sampling], terms, &chosen)?;
     op("rejection", &|pass| rejection.encode(pass, rows))?;
-    let logprobs = LogProbabilities::new(device, &logits, vocabulary, None, &record, 18, 20)?;
+    let (inputs, place) = ([batch, sampling], [576, 20]);
+    let logprobs = LogProbabilities::new(device, inputs, &logits, vocabulary, None, &chosen, &record, place)?;
     op("log_probabilities", &|pass| logprobs.encode(pass, rows))?;
-    let buffers =
-        RoundBuffers { session: &session, tokens: &tokens, proposals: &proposals, choices: &chosen, record: &record };
-    let params = RoundParams { drafts, mask: 5, parallel: 1, pass_index: 0, rows: rows as u32, slot: 0 };
-    for whose in [ModelRole::Draft, ModelRole::Target] {
-        let inputs = BuildInputs::new(device, whose, params, buffers, &step, &ids)?;
-        op("inputs", &|pass| inputs.encode(pass))?;
+    let buffers = RoundBuffers { turns: &turns, sessions: &sessions, tokens: &tokens, proposals: &proposals };
+    for role in [ModelRole::Draft, ModelRole::Target] {
+        let inputs = BuildInputs::new(device, role, buffers, [&step, &ids, batch])?;
+        op("inputs", &|pass| inputs.encode(pass, rows))?;
     }
-    let accept = Accept::new(device, params, buffers)?;
-    op("accept", &|pass| accept.encode(pass))?;
+    let accept = Accept::new(device, buffers, &chosen, &record)?;
+    op("accept", &|pass| accept.encode(pass, 1, rows))?;
     Ok(device.wait()?)
 }

@@ -2,7 +2,9 @@
 
 use pard_engine::Result;
 use pard_engine::gpu::Buffer;
-use pard_engine::ops::{Accept, BuildInputs, ModelRole, RoundBuffers, RoundParams, Session, Step};
+use pard_engine::ops::{
+    Accept, BuildInputs, ModelRole, PassPlan, PassRow, ProposerKind, RECORD, RoundBuffers, Session, Step, Turn,
+};
 
 use crate::bench::{Bench, Case, MAX_REPETITIONS, each};
 use crate::oracle;
@@ -16,6 +18,7 @@ const SESSION: Session = Session { tokens: 100, target_rows: 99, draft_rows: 95 
 
 /// The buffers of a session, with d1 .. dK and t0 .. tK; the target agrees with all but the last draft.
 struct Buffers {
+    turns: Buffer,
     session: Buffer,
     tokens: Buffer,
     proposals: Buffer,
@@ -38,18 +41,21 @@ impl Buffers {
         let device = &bench.device;
         // Each repetition of `accept` commits a round more.
         let tokens: Vec<u32> = (0..SESSION.tokens + (MAX_REPETITIONS * (DRAFTS + 1)) as u32).collect();
+        let turns = Turn::buffer(device)?;
+        turns.write(device, 0, &[Turn::new(0, 0, DRAFTS, ProposerKind::Parallel)]);
         Ok(Buffers {
+            turns,
             session: Buffer::with_values(device, "session", &[SESSION])?,
             tokens: Buffer::with_values(device, "tokens", &tokens)?,
             proposals: Buffer::with_values(device, "proposals", &proposals())?,
             choices: Buffer::with_values(device, "choices", &choices())?,
-            record: Buffer::storage(device, "record", 18 * 4)?,
+            record: Buffer::storage(device, "record", 4 * RECORD as u64)?,
         })
     }
 
     fn all(&self) -> RoundBuffers<'_> {
-        let Buffers { session, tokens, proposals, choices, record } = self;
-        RoundBuffers { session, tokens, proposals, choices, record }
+        let Buffers { turns, session, tokens, proposals, .. } = self;
+        RoundBuffers { turns, sessions: session, tokens, proposals }
     }
 }
 
@@ -73,17 +79,17 @@ pub fn inputs(bench: &Bench) -> Result<()> {
         (ModelRole::Target, SESSION.target_rows, DRAFTS + 1, target_ids),
     ] {
         let rows = expected.len();
-        let params =
-            RoundParams { drafts: DRAFTS as u32, mask: MASK, parallel: 1, pass_index: 0, rows: rows as u32, slot: 0 };
-        let op = BuildInputs::new(device, whose, params, buffers.all(), &bench.step, &ids)?;
+        let batch = PassRow::buffer(device)?;
+        let op = BuildInputs::new(device, whose, buffers.all(), [&bench.step, &ids, &batch])?;
+        let of_turn = |count| (0..count).map(|index| (0, index)).collect();
+        op.plan(device, &PassPlan { rows: of_turn(rows), outputs: of_turn(outputs), pass_index: 0, mask: MASK });
         let case = Case {
-            record: each(|pass| op.encode(pass)),
-            ..case("inputs", &format!("{whose:?}"), rows, rows * 8 + size_of::<Step>() + 12, &buffers.session)
+            record: each(|pass| op.encode(pass, rows)),
+            ..case("inputs", &format!("{whose:?}"), rows, rows * 24 + size_of::<Step>() + 12, &buffers.session)
         };
         let actual: Vec<u32> = bench.result(&case, &ids, rows)?;
         assert_eq!(actual, expected, "inputs, ids of {whose:?}");
-        let first_output = SESSION.tokens - 1 - start;
-        let step = Step { start, rows: rows as u32, first_output, outputs: outputs as u32, ..Step::default() };
+        let step = Step { start, rows: rows as u32, outputs: outputs as u32, ..Step::default() };
         assert_eq!(bench.step.read::<Step>(device, 0, 1)?, [step], "inputs, step of {whose:?}");
         bench.time(&[case])?;
     }
@@ -96,12 +102,11 @@ pub fn accept(bench: &Bench) -> Result<()> {
         return Ok(());
     }
     let (device, buffers) = (&bench.device, Buffers::new(bench)?);
-    let params = RoundParams { drafts: DRAFTS as u32, mask: MASK, parallel: 1, pass_index: 0, rows: 0, slot: 0 };
-    let op = Accept::new(device, params, buffers.all())?;
+    let op = Accept::new(device, buffers.all(), &buffers.choices, &buffers.record)?;
     let committed = oracle::accept::accept(&proposals(), &choices());
     let bytes = 4 * (DRAFTS * 2 + 2 * committed.len()) + 2 * size_of::<Session>();
     let case = Case {
-        record: each(|pass| op.encode(pass)),
+        record: each(|pass| op.encode(pass, 1, DRAFTS + 1)),
         ..case("accept", &format!("{} of {DRAFTS} drafts", committed.len() - 1), 1, bytes, &buffers.session)
     };
     let actual: Vec<u32> = bench.result(&case, &buffers.record, committed.len() + 1)?;

@@ -4,8 +4,8 @@ use pard_engine::Result;
 use pard_engine::checkpoint::config::Config;
 use pard_engine::gpu::Buffer;
 use pard_engine::ops::{
-    Argmax, AttentionShape, Embedding, HiddenStates, KvCache, LoadHidden, MAX_ROWS, Matrix, RmsNorm, Rope, RopeGains,
-    RowRange, StoreHidden, Tensor, WeightFormat,
+    Argmax, AttentionShape, Embedding, HiddenStates, KvCache, LoadHidden, MAX_ROWS, Matrix, PassRow, RmsNorm, Rope,
+    RopeGains, RowRange, StoreHidden, Tensor, WeightFormat,
 };
 
 use crate::bench::{Bench, Case, PROMPT_ROWS, each};
@@ -188,7 +188,9 @@ pub fn argmax(bench: &Bench, config: &Config) -> Result<()> {
     let input = Random::new(8).normals(MAX_ROWS * vocab, 1.0);
     let logits = bench.tensor(vocab, &input)?;
     let choices = Buffer::storage(device, "choices", MAX_ROWS as u64 * 4)?;
-    let op = &Argmax::new(device, &bench.step, &logits, vocab, None, &choices)?;
+    let batch = PassRow::buffer(device)?;
+    batch.write(device, 0, &PassRow::of_one(0, 0, 0));
+    let op = &Argmax::new(device, [&bench.step, &batch], None, 0, &logits, vocab, None, &choices)?;
     let cases = [1, 9, MAX_ROWS].map(|rows| Case {
         kernel,
         what: format!("vocabulary of {vocab}"),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::AdaptArguments;
-use crate::args::{MemoryArguments, RespondArguments};
+use crate::args::{LogitArguments, MemoryArguments, RespondArguments};
 use crate::output::Verbosity;
 use crate::{interrupt, prompt, respond};
 
@@ -34,6 +34,7 @@ pub fn complete(arguments: &AdaptArguments, talk: Verbosity) -> anyhow::Result<O
         out: out.clone(),
         temperature: Some(arguments.temperature),
         seed: arguments.seed,
+        logits: LogitArguments::default(),
         max_tokens: arguments.seq_len,
         parallel: pard_engine::ops::MAX_ROWS as u8,
         thinking: None,

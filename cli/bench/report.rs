@@ -1,6 +1,6 @@
 //! Report of the bench: speeds, acceptance rates, and whether the tokens are AR's.
 
-use pard_engine::decoding::{Decoder, Method, Statistics};
+use pard_engine::decoding::{Method, Sequence, Statistics};
 use serde_json::{Value, json};
 
 use crate::answer::{Answer, drafts_json, joined, sampling_json, statistics_json, tokens_per_second};
@@ -10,15 +10,15 @@ use crate::prompt::Prompt;
 
 /// One method's answers.
 pub struct Run {
-    pub decoder: Decoder,
+    pub sequence: Sequence,
     statistics: Statistics,
     output_tokens: usize,
     outputs: Vec<Vec<u32>>,
 }
 
 impl Run {
-    pub fn new(decoder: Decoder) -> Run {
-        Run { decoder, statistics: Statistics::default(), output_tokens: 0, outputs: Vec::new() }
+    pub fn new(sequence: Sequence) -> Run {
+        Run { sequence, statistics: Statistics::default(), output_tokens: 0, outputs: Vec::new() }
     }
 
     /// Adds the answer to the next prompt.
@@ -29,11 +29,11 @@ impl Run {
     }
 
     fn method(&self) -> Method {
-        self.decoder.options().method
+        self.sequence.options().method
     }
 
     fn name(&self) -> String {
-        self.decoder.options().proposers()
+        self.sequence.options().proposers()
     }
 
     fn tokens_per_second(&self) -> f64 {
@@ -69,7 +69,7 @@ impl Report<'_> {
             let place = difference.as_ref().map(|at| json!({ "prompt": at.prompt, "position": at.position }));
             let report = json!({
                 "method": run.name(),
-                "k": drafts_json(run.decoder.options().drafts),
+                "k": drafts_json(run.sequence.options().drafts),
                 "mean_k": run.statistics.mean_drafts(),
                 "output_tokens": run.output_tokens,
                 "speed_up": self.speed_up(run),
@@ -83,7 +83,7 @@ impl Report<'_> {
             "draft": self.draft,
             "prompts": self.prompts.len(),
             "prompt_tokens": self.prompt_tokens(),
-            "sampling": self.runs.first().map(|run| sampling_json(&run.decoder.options().sampling)),
+            "sampling": self.runs.first().map(|run| sampling_json(&run.sequence.options().sampling)),
             "methods": self.runs.iter().map(run).collect::<Vec<_>>(),
             "plan": self.models.plan(self.context),
         })
@@ -103,7 +103,7 @@ impl Report<'_> {
             None => String::new(),
             Some(name) => format!(", drafted for by {name}"),
         };
-        let drawn = match self.runs.first().map(|run| &run.decoder.options().sampling) {
+        let drawn = match self.runs.first().map(|run| &run.sequence.options().sampling) {
             Some(sampling) if sampling.temperature > 0.0 => {
                 format!("; drawn at temperature {} by seed {}", sampling.temperature, sampling.seed)
             }
@@ -142,7 +142,7 @@ impl Report<'_> {
             };
             vec![
                 run.name(),
-                run.decoder.options().drafts.to_string(),
+                run.sequence.options().drafts.to_string(),
                 format!("{:.1}", statistics.mean_drafts()),
                 format!("{:.2}", run.tokens_per_second()),
                 self.speed_up(run).map_or("-".to_owned(), |ratio| format!("{ratio:.2}")),
@@ -167,7 +167,7 @@ impl Report<'_> {
         let mut rows = vec![row("accepted at", positions)];
         rows.extend(speculative.iter().map(|run| {
             let shares = run.statistics.accepted_per_position();
-            let name = format!("{}, K = {}", run.name(), run.decoder.options().drafts);
+            let name = format!("{}, K = {}", run.name(), run.sequence.options().drafts);
             row(&name, shares.iter().map(|share| format!("{share:.2}")).collect())
         }));
         (!speculative.is_empty()).then(|| output::table(&rows))
@@ -184,7 +184,7 @@ impl Report<'_> {
             let (name, number) = (run.name(), prompt + 1);
             Some(format!(
                 "{name}, K = {} differs from ar in prompt {number} ({shown:?}) at token {position} of the answer",
-                run.decoder.options().drafts
+                run.sequence.options().drafts
             ))
         };
         let differences: Vec<String> = self.runs.iter().filter_map(difference).collect();

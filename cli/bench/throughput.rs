@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use pard_engine::decoding::{Decoder, DecoderOptions};
+use pard_engine::decoding::{Sequence, SequenceOptions};
 
 use super::samples::{Samples, Subject};
 use crate::args::{BenchArguments, Format, TestArguments};
@@ -53,8 +53,8 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
         (files.target.path.clone(), inspect::parameters(&files.target.config, &*files.target.checkpoint));
     let device = arguments.models.device.open()?;
     let models = files.upload(&device, &arguments.models, context, talk)?;
-    let options = DecoderOptions { context, run_ahead: arguments.run_ahead, ..DecoderOptions::default() };
-    let mut decoder = models.decoder(options)?;
+    let options = SequenceOptions { context, run_ahead: arguments.run_ahead, ..SequenceOptions::default() };
+    let mut sequence = models.sequence(options)?;
 
     interrupt::listen()?;
     let begin = models.target.text.begin_token().unwrap_or(0);
@@ -75,7 +75,7 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
             Test::Prompt(tokens) => &prompt[..tokens],
             Test::Generation(_) => &[begin],
         };
-        let Some(samples) = sample(&mut decoder, test, start, arguments.repetitions as usize, &bar)? else { break };
+        let Some(samples) = sample(&mut sequence, test, start, arguments.repetitions as usize, &bar)? else { break };
         match format {
             Format::Markdown => print(subject.markdown_row(&samples))?,
             Format::Csv => print(subject.csv_row(&samples))?,
@@ -103,7 +103,7 @@ fn tests(arguments: &TestArguments) -> Vec<Test> {
 
 /// The times of all repetitions after one that does not count; none if Ctrl-C ended them.
 fn sample(
-    decoder: &mut Decoder,
+    sequence: &mut Sequence,
     test: Test,
     start: &[u32],
     repetitions: usize,
@@ -112,7 +112,7 @@ fn sample(
     bar.set_message(test.name());
     let mut times = Vec::with_capacity(repetitions + 1);
     for _ in 0..=repetitions {
-        let Some(time) = time(decoder, test, start)? else { return Ok(None) };
+        let Some(time) = time(sequence, test, start)? else { return Ok(None) };
         times.push(time);
         bar.inc(1);
     }
@@ -120,10 +120,10 @@ fn sample(
 }
 
 /// Runs the test and returns its duration; none if Ctrl-C ended it.
-fn time(decoder: &mut Decoder, test: Test, start: &[u32]) -> pard_engine::Result<Option<Duration>> {
+fn time(sequence: &mut Sequence, test: Test, start: &[u32]) -> pard_engine::Result<Option<Duration>> {
     let keep_going = || !interrupt::requested();
     let mut begin = Instant::now();
-    decoder.start(start, &keep_going)?;
+    sequence.start(start, &keep_going)?;
     let rounds = match test {
         // The prompt's last token is a row of the first round.
         Test::Prompt(_) => 1,
@@ -136,7 +136,7 @@ fn time(decoder: &mut Decoder, test: Test, start: &[u32]) -> pard_engine::Result
         if !keep_going() {
             return Ok(None);
         }
-        decoder.round()?;
+        sequence.round()?;
     }
     Ok(Some(begin.elapsed()))
 }

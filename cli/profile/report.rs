@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use pard_engine::decoding::{DecoderOptions, Method};
+use pard_engine::decoding::{Method, SequenceOptions};
 use pard_engine::gpu::{DispatchTime, Profile, Work};
 use pard_engine::ops::{COLD_BYTES, PeakRates};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use crate::output;
 
 /// The profiles of one decoder, each with the seconds that passed on the host's clock.
 pub struct Measured {
-    pub options: DecoderOptions,
+    pub options: SequenceOptions,
     pub rounds: usize,
     pub prompt_tokens: usize,
     pub prefill: (Profile, f64),

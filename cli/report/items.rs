@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pard_engine::checkpoint::resolve::DEFAULT_MODEL;
-use pard_engine::decoding::{DecoderOptions, DraftLength, Method};
+use pard_engine::decoding::{DraftLength, Method, SequenceOptions};
 use pard_engine::gpu::{Device, KernelPlan, MatmulPath, Profile, adapters};
 use pard_engine::measure::{self, KernelTime, MadeModel, Shape, Spread};
 use pard_engine::model::ModelRunner;
@@ -295,8 +295,12 @@ fn rounds(
     for (index, drafts) in [0].into_iter().chain(DRAFTS).enumerate() {
         for &method in methods.iter().rev().filter(|&&method| (method == Method::Ar) == (index == 0)) {
             record.item(&format!("rounds of {}, K = {drafts}", method.name()), |record| {
-                let options =
-                    DecoderOptions { method, drafts: DraftLength::Fixed(drafts), context, ..DecoderOptions::default() };
+                let options = SequenceOptions {
+                    method,
+                    drafts: DraftLength::Fixed(drafts),
+                    context,
+                    ..SequenceOptions::default()
+                };
                 let entry = timed_rounds(device, &models, options, &format!("{} {drafts}", method.name()), traced)?;
                 record.append("rounds", with(json!({ "method": method.name(), "drafts": drafts }), &entry))
             })?;
@@ -308,7 +312,7 @@ fn rounds(
 fn timed_rounds(
     device: &Device,
     models: &Models,
-    options: DecoderOptions,
+    options: SequenceOptions,
     name: &str,
     traced: &mut Vec<(String, Profile, f64)>,
 ) -> anyhow::Result<Value> {
@@ -321,25 +325,25 @@ fn timed_rounds(
         // Without a template the text would be no answer; any tokens do.
         Err(_) => (0..32).map(|index| (index * 7919 + 13) % vocabulary as u32).collect(),
     };
-    let mut decoder = models.decoder(options)?;
-    decoder.warm_up()?;
-    decoder.start(&prompt, &|| true)?;
-    decoder.round()?;
+    let mut sequence = models.sequence(options)?;
+    sequence.warm_up()?;
+    sequence.start(&prompt, &|| true)?;
+    sequence.round()?;
     let begin = Instant::now();
     let has_room = |len: usize| len + 2 * MAX_ROWS < context;
     let mut times = Vec::new();
-    while decoder.statistics().committed_tokens < tokens
+    while sequence.statistics().committed_tokens < tokens
         && begin.elapsed() < Duration::from_secs(most as u64)
-        && has_room(decoder.tokens().len())
+        && has_room(sequence.tokens().len())
     {
-        decoder.round()?;
-        times.push(decoder.last_round().time.as_secs_f64());
+        sequence.round()?;
+        times.push(sequence.last_round().time.as_secs_f64());
     }
-    let statistics = decoder.statistics().clone();
+    let statistics = sequence.statistics().clone();
     let profiled = measure::profiled(device, &mut || {
         for _ in 0..PROFILED_ROUNDS {
-            if has_room(decoder.tokens().len()) {
-                decoder.round()?;
+            if has_room(sequence.tokens().len()) {
+                sequence.round()?;
             }
         }
         Ok(())

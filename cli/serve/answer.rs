@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use pard_engine::decoding::{Completion, Decoder};
+use pard_engine::decoding::{Completion, Piece, Sequence};
 use pard_engine::text::ChatTokenizer;
 use pard_engine::{Error, Result};
 use tokio::sync::mpsc::error::TrySendError;
@@ -24,9 +24,9 @@ const PIECES: std::ops::RangeInclusive<usize> = 32..=1024;
 pub struct Answer {
     job: Job,
     session: Session,
-    transcript: Completion,
+    completion: Completion,
     stop_tokens: Vec<u32>,
-    /// Tokens of the prompt that the decoder was given.
+    /// Tokens of the prompt that the sequence was given.
     read: usize,
     reused: usize,
     /// Time that reading took.
@@ -63,19 +63,19 @@ impl Answer {
     ///
     /// # Errors
     ///
-    /// Those of [`pard_engine::Decoder::set_sampling`].
+    /// Those of [`pard_engine::Sequence::set_sampling`].
     pub fn begin(job: Job, mut session: Session, text: &ChatTokenizer) -> Result<Answer, Box<(Job, Error)>> {
-        if let Err(error) = session.decoder.set_sampling(job.sampling.clone()) {
+        if let Err(error) = session.sequence.set_sampling(job.sampling.clone()) {
             return Err(Box::new((job, error)));
         }
-        let room = session.decoder.options().context.saturating_sub(job.prompt.len());
         let reused = match job.reuse {
-            Reuse::Allowed => shared(session.decoder.tokens(), &job.prompt[..job.prompt.len().saturating_sub(1)]),
+            Reuse::Allowed => shared(session.sequence.tokens(), &job.prompt[..job.prompt.len().saturating_sub(1)]),
             Reuse::Never => 0,
         };
-        let transcript = Completion::new(text, job.limits.clone(), room);
+        let completion =
+            Completion::new(text, job.limits.clone(), job.prompt.len(), session.sequence.options().context);
         Ok(Answer {
-            transcript,
+            completion,
             stop_tokens: text.stop_tokens.clone(),
             read: 0,
             reused,
@@ -98,7 +98,7 @@ impl Answer {
     ///
     /// # Errors
     ///
-    /// Those of [`Decoder::resume`].
+    /// Those of [`Sequence::resume`].
     pub fn step(&mut self, piece: &mut PieceLength, patience: Duration, metrics: &Metrics) -> Result<Step> {
         self.is_ready = false;
         if self.job.events.is_closed() {
@@ -111,7 +111,7 @@ impl Answer {
         self.full_since = None;
         if self.read < self.job.prompt.len() {
             self.read_piece(piece)?;
-        } else if self.transcript.finish_reason().is_none() {
+        } else if self.completion.finish_reason().is_none() {
             self.is_ready = true;
             return Ok(Step::Ready);
         }
@@ -123,9 +123,9 @@ impl Answer {
         self.is_ready
     }
 
-    /// The decoder that runs its rounds.
-    pub fn decoder(&mut self) -> &mut Decoder {
-        &mut self.session.decoder
+    /// The sequence that writes it.
+    pub fn sequence(&mut self) -> &mut Sequence {
+        &mut self.session.sequence
     }
 
     /// Returns [`Step::Completed`] if all is written and the last event has room to be sent.
@@ -138,17 +138,17 @@ impl Answer {
     }
 
     fn read_piece(&mut self, piece: &mut PieceLength) -> Result<()> {
-        let (decoder, prompt) = (&mut self.session.decoder, &self.job.prompt);
+        let (sequence, prompt) = (&mut self.session.sequence, &self.job.prompt);
         let known = if self.read == 0 { self.reused } else { self.read };
         let end = prompt.len().min(known + piece.tokens + 1);
         let begin = Instant::now();
         if self.read == 0 && self.job.reuse == Reuse::Never {
-            decoder.start(&prompt[..end], &|| true)?;
+            sequence.start(&prompt[..end], &|| true)?;
         } else {
-            decoder.resume(&prompt[..end], &|| true)?;
+            sequence.resume(&prompt[..end], &|| true)?;
         }
         if self.read == 0 {
-            self.reused = decoder.statistics().reused_tokens;
+            self.reused = sequence.statistics().reused_tokens;
         }
         self.prefill += begin.elapsed();
         piece.took(end - known, begin.elapsed());
@@ -156,23 +156,16 @@ impl Answer {
         Ok(())
     }
 
-    /// Takes what the last round of its decoder committed.
+    /// Takes what the last round of its sequence committed.
     ///
     /// # Errors
     ///
-    /// Those of [`Decoder::truncate`].
+    /// Those of [`Completion::take_round`].
     pub fn take_round(&mut self, metrics: &Metrics) -> Result<Step> {
-        let tokens = self.session.decoder.last_tokens().to_vec();
-        let round = self.session.decoder.last_round();
-        let logprobs = self.session.decoder.last_logprobs();
+        let Piece { tokens, texts, logprobs, round, .. } = self.completion.take_round(&mut self.session.sequence)?;
         let mut written = Vec::with_capacity(tokens.len());
         let mut rest = String::new();
-        let before = self.transcript.output().len();
-        for (position, &id) in tokens.iter().enumerate() {
-            if self.transcript.finish_reason().is_some() {
-                break;
-            }
-            let text = self.transcript.take(&[id]);
+        for (position, (&id, text)) in tokens.iter().zip(texts).enumerate() {
             let accepted = position < round.accepted;
             self.accepted += usize::from(accepted);
             if self.stop_tokens.contains(&id) {
@@ -182,7 +175,7 @@ impl Answer {
             }
         }
         self.proposed += round.proposed;
-        metrics.round(round, self.transcript.output().len() - before);
+        metrics.round(round, tokens.len());
         if !std::mem::replace(&mut self.has_written, true) {
             metrics.first_token(self.job.queued.elapsed());
         }
@@ -190,11 +183,9 @@ impl Answer {
         if !written.is_empty() {
             self.outbox.push_back(Event::Round { index, tokens: written, proposed: round.proposed });
         }
-        if let Some(finish) = self.transcript.finish_reason() {
-            let tokens = self.transcript.output().len();
-            // Tokens that a round committed after the end are not part of the conversation.
-            self.session.decoder.truncate(self.job.prompt.len() + tokens)?;
-            let mut statistics = self.session.decoder.statistics().clone();
+        if let Some(finish) = self.completion.finish_reason() {
+            let tokens = self.completion.output().len();
+            let mut statistics = self.session.sequence.statistics().clone();
             (statistics.prefill, statistics.reused_tokens) = (self.prefill, self.reused);
             metrics.read(self.job.prompt.len(), self.reused);
             let ending = Ending {

@@ -1,30 +1,30 @@
-//! Decoders that stay between answers with what their caches hold.
+//! Sequences that stay between answers with what their caches hold.
 
 use pard_engine::Result;
-use pard_engine::decoding::{AcceptanceRule, Decoder, DecoderOptions, Method, Pool};
+use pard_engine::decoding::{AcceptanceRule, Engine, Method, Sequence, SequenceOptions};
 
 use super::job::{Job, Proposer, Reuse};
 use crate::load::Models;
 use crate::output::Verbosity;
 
-/// A decoder, which answers one request after the other.
+/// A sequence, which answers one request after the other.
 pub struct Session {
-    pub decoder: Decoder,
+    pub sequence: Sequence,
     proposer: Proposer,
 }
 
 /// The sessions that have nothing to do, the one that was used last at the end.
 pub struct Idle {
     sessions: Vec<Session>,
-    pool: Pool,
-    options: DecoderOptions,
+    engine: Engine,
+    options: SequenceOptions,
     talk: Verbosity,
 }
 
 impl Idle {
-    /// None yet. Those that are made are of `pool` and work as `options` say, apart from what each answer chooses for itself.
-    pub fn new(pool: Pool, options: DecoderOptions, talk: Verbosity) -> Idle {
-        Idle { sessions: Vec::new(), pool, options, talk }
+    /// None yet. Those that are made are of `engine` and work as `options` say, apart from what each answer chooses for itself.
+    pub fn new(engine: Engine, options: SequenceOptions, talk: Verbosity) -> Idle {
+        Idle { sessions: Vec::new(), engine, options, talk }
     }
 
     pub fn len(&self) -> usize {
@@ -40,19 +40,19 @@ impl Idle {
     ///
     /// # Errors
     ///
-    /// Those of [`Pool::decoder`] and [`Models::tell_costs`].
+    /// Those of [`Engine::add`] and [`Models::tell_costs`].
     pub fn make(&self, models: &Models, proposer: Proposer) -> Result<Session> {
-        let mut options = DecoderOptions { method: proposer.method, drafts: proposer.drafts, ..self.options.clone() };
+        let mut options = SequenceOptions { method: proposer.method, drafts: proposer.drafts, ..self.options.clone() };
         if matches!(proposer.method, Method::Ar | Method::Ngram) {
             // Only what a model proposes has chances that it could be accepted by.
             options.acceptance = AcceptanceRule::Noise;
         }
-        let mut decoder = self.pool.decoder(options)?;
-        if decoder.options().method != Method::Ar {
+        let mut sequence = self.engine.add(options)?;
+        if sequence.options().method != Method::Ar {
             // The gain from its proposals is weighed against passes shared with others.
-            models.tell_costs(&mut decoder, self.talk)?;
+            models.tell_costs(&mut sequence, self.talk)?;
         }
-        Ok(Session { decoder, proposer })
+        Ok(Session { sequence, proposer })
     }
 
     /// The session for `job`: the one that holds most of its prompt; a new one where that would cost another conversation
@@ -68,7 +68,7 @@ impl Idle {
             (shared, std::cmp::Reverse(index))
         });
         if let Some((shared, index)) = best
-            && (!may_grow || 2 * shared >= self.sessions[index].decoder.tokens().len())
+            && (!may_grow || 2 * shared >= self.sessions[index].sequence.tokens().len())
         {
             return Ok(self.sessions.remove(index));
         }
@@ -84,7 +84,7 @@ impl Session {
     /// Number of tokens of the prompt of `job` that the caches hold.
     fn shared(&self, job: &Job) -> usize {
         match job.reuse {
-            Reuse::Allowed => shared(self.decoder.tokens(), &job.prompt),
+            Reuse::Allowed => shared(self.sequence.tokens(), &job.prompt),
             Reuse::Never => 0,
         }
     }

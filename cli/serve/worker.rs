@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pard_engine::decoding::{Decoder, Pool};
+use pard_engine::decoding::{Engine, Sequence};
 use pard_engine::gpu::Device;
 use pard_engine::{Error, Result};
 
@@ -42,27 +42,27 @@ impl Worker {
     ///
     /// Why the models cannot be loaded, the first time.
     pub fn run(mut self, prepared: LoadedFiles, loaded: impl FnOnce()) -> Result<()> {
-        let mut engine = Engine::load(&self, prepared)?;
+        let mut backend = Backend::load(&self, prepared)?;
         self.queue.set_phase(Phase::Ready);
         loaded();
-        while let Err(reason) = self.serve(&mut engine) {
+        while let Err(reason) = self.serve(&mut backend) {
             self.queue.set_phase(Phase::Lost(reason.clone()));
             output::note(&format!("{reason}; loading the models again"));
-            for answer in engine.active.drain(..) {
+            for answer in backend.active.drain(..) {
                 answer.fail(Fault::unavailable("the GPU was lost; the model is being loaded again"));
                 self.queue.done(None);
             }
             // Its memory goes before the new one's is asked for.
-            drop(engine);
-            engine = match self.load_again() {
-                Some(engine) => engine,
+            drop(backend);
+            backend = match self.load_again() {
+                Some(backend) => backend,
                 None => return Ok(()),
             };
             self.metrics.rebuilt();
             self.queue.set_phase(Phase::Ready);
             self.talk.note("ready again");
         }
-        for answer in engine.active {
+        for answer in backend.active {
             answer.fail(Fault::unavailable("the server was shut down"));
         }
         Ok(())
@@ -73,9 +73,9 @@ impl Worker {
     /// # Errors
     ///
     /// Why that is not possible on this device any more.
-    fn serve(&mut self, engine: &mut Engine) -> Result<(), String> {
+    fn serve(&mut self, backend: &mut Backend) -> Result<(), String> {
         // A driver that fails may well take wgpu into a panic.
-        let served = std::panic::catch_unwind(AssertUnwindSafe(|| engine.serve(self)));
+        let served = std::panic::catch_unwind(AssertUnwindSafe(|| backend.serve(self)));
         match served {
             Ok(served) => served.map_err(|error| error.to_string()),
             Err(_) => Err("the engine panicked".to_owned()),
@@ -83,12 +83,12 @@ impl Worker {
     }
 
     /// Tries until it works; nothing if the queue has ended meanwhile.
-    fn load_again(&self) -> Option<Engine> {
+    fn load_again(&self) -> Option<Backend> {
         let mut pause = RETRIES[0];
         while !self.queue.wait_for_end(pause) {
-            let load = || Engine::load(self, LoadedFiles::open(&self.arguments.decoding, Verbosity::Quiet)?);
+            let load = || Backend::load(self, LoadedFiles::open(&self.arguments.decoding, Verbosity::Quiet)?);
             match std::panic::catch_unwind(AssertUnwindSafe(load)) {
-                Ok(Ok(engine)) => return Some(engine),
+                Ok(Ok(backend)) => return Some(backend),
                 Ok(Err(error)) => output::note(&format!("error: {error}")),
                 Err(_) => {}
             }
@@ -99,10 +99,10 @@ impl Worker {
 }
 
 /// The models on a device, and the answers at work.
-struct Engine {
+struct Backend {
     device: Device,
     models: Models,
-    pool: Pool,
+    engine: Engine,
     idle: Idle,
     active: Vec<Answer>,
     /// Sessions there may be.
@@ -110,19 +110,19 @@ struct Engine {
     piece: PieceLength,
 }
 
-impl Engine {
-    fn load(worker: &Worker, prepared: LoadedFiles) -> Result<Engine> {
+impl Backend {
+    fn load(worker: &Worker, prepared: LoadedFiles) -> Result<Backend> {
         let decoding = &worker.arguments.decoding;
         let device = decoding.models.device.open()?;
         let (method, context) = (prepared.method, prepared.context);
         let models = prepared.files.upload(&device, &decoding.models, context, worker.talk)?;
         let capacity = worker.arguments.parallel.into();
-        let pool = Pool::new(&models.target.weights, models.draft.as_ref(), context, capacity)?;
-        let mut idle = Idle::new(pool.clone(), decoding.options(method, context), worker.talk);
+        let engine = Engine::new(&models.target.weights, models.draft.as_ref(), context, capacity)?;
+        let mut idle = Idle::new(engine.clone(), decoding.options(method, context), worker.talk);
         // The first one shows whether there is room for its caches, and measures what passes cost.
         let first = idle.make(&models, worker.proposer)?;
         idle.put(first);
-        Ok(Engine { device, models, pool, idle, active: Vec::new(), capacity, piece: PieceLength::new() })
+        Ok(Backend { device, models, engine, idle, active: Vec::new(), capacity, piece: PieceLength::new() })
     }
 
     fn serve(&mut self, worker: &mut Worker) -> Result<()> {
@@ -219,8 +219,8 @@ impl Engine {
     /// Runs a round of each answer that is ready for one. If that fails, they all end; a lost device ends the others, too.
     fn round(&mut self, worker: &mut Worker) -> Result<()> {
         let ready = self.active.iter_mut().filter(|answer| answer.is_ready());
-        let mut decoders: Vec<&mut Decoder> = ready.map(Answer::decoder).collect();
-        let done = self.pool.round(&mut decoders);
+        let mut sequences: Vec<&mut Sequence> = ready.map(Answer::sequence).collect();
+        let done = self.engine.step(&mut sequences);
         if worker.arguments.lose_device_after.is_some_and(|rounds| worker.metrics.rounds() >= rounds) {
             worker.arguments.lose_device_after = None;
             self.device.destroy();

@@ -1,4 +1,4 @@
-//! `pard_session`: a decoder, and the answer that it writes.
+//! `pard_session`: a sequence, and the answer that it writes.
 
 use std::ffi::{c_char, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +11,8 @@ use super::model::{PardDraft, PardModel};
 use super::tokens::{PardMessage, chat_tokens};
 use super::writer::{PardOnRound, PardRound, PardStatistics, Writer};
 use crate::decoding::{
-    AcceptanceRule, Costs, Decoder, DecoderOptions, DraftLength, Limits, MAX_DRAFTS, Method, NgramOptions,
-    SamplingParams,
+    AcceptanceRule, Costs, DraftLength, Limits, MAX_DRAFTS, Method, NgramOptions, SamplingParams, Sequence,
+    SequenceOptions,
 };
 use crate::model::{Model, Tuning};
 
@@ -109,7 +109,7 @@ const DEFAULT_MAX_TOKENS: usize = 256;
 const DEFAULT_CONTEXT: usize = 4096;
 
 impl PardSessionOptions {
-    fn decoder_options(&self, model: &Model, draft: Option<&PardDraft>) -> Result<DecoderOptions, Failure> {
+    fn sequence_options(&self, model: &Model, draft: Option<&PardDraft>) -> Result<SequenceOptions, Failure> {
         let method = match (self.method, draft) {
             (0 | 1, None) | (1, Some(_)) => Method::Ar,
             (0, Some(draft)) if draft.draft.mask.is_some() => Method::Pard,
@@ -128,7 +128,7 @@ impl PardSessionOptions {
             0 => model.weights.config().context.min(DEFAULT_CONTEXT),
             context => context,
         };
-        let mut options = DecoderOptions { method, drafts, context, ..DecoderOptions::default() };
+        let mut options = SequenceOptions { method, drafts, context, ..SequenceOptions::default() };
         options.run_ahead = choice("run_ahead", self.run_ahead)?;
         options.acceptance = match self.acceptance {
             0 => AcceptanceRule::Noise,
@@ -229,13 +229,13 @@ pub unsafe extern "C" fn pard_session_new(
                 return Err(Failure::draft("the draft was loaded for another model"));
             }
             let options: PardSessionOptions = arguments::options(options, "pard_session_options")?;
-            let options = options.decoder_options(model, draft)?;
-            let mut decoder = Decoder::new(&model.weights, draft.map(|draft| &draft.draft), options)?;
+            let options = options.sequence_options(model, draft)?;
+            let mut sequence = Sequence::new(&model.weights, draft.map(|draft| &draft.draft), options)?;
             let target_cost = model.tuning.as_ref().map(Tuning::pass_cost);
             if let (Some(target), Some(draft)) = (target_cost, draft.and_then(|draft| draft.cost.clone())) {
-                decoder.set_costs(Costs { target, draft });
+                sequence.set_costs(Costs { target, draft });
             }
-            let writer = Mutex::new(Writer::new(model.clone(), decoder));
+            let writer = Mutex::new(Writer::new(model.clone(), sequence));
             Ok(PardSession { writer, cancelled: AtomicBool::new(false) })
         })
     }

@@ -7,21 +7,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::arguments::Shared;
 use super::failure::Failure;
 use crate::decoding::{
-    Completion, Decoder, FinishReason, Limits, MAX_DRAFTS, Method, RoundStatistics, SamplingParams, Statistics,
-    TokenLogprobs,
+    Completion, FinishReason, Limits, MAX_DRAFTS, Method, Piece, SamplingParams, Sequence, Statistics, TokenLogprobs,
 };
 use crate::model::Model;
 
 /// State used by one call at a time.
 pub(super) struct Writer {
     pub model: Arc<Model>,
-    decoder: Decoder,
-    transcript: Option<Completion>,
+    sequence: Sequence,
+    completion: Option<Completion>,
     /// The answer's text, and the zero byte that C wants at the end.
     pub text: Vec<u8>,
     /// The text of the last round, likewise.
     piece: Vec<u8>,
-    /// The log-probabilities of its tokens, as C has them, and the lists they point to.
+    /// Its tokens.
+    tokens: Vec<u32>,
+    /// Their log-probabilities, as C has them, and the lists they point to.
     logprobs: Vec<PardTokenLogprobs>,
     likeliest: Vec<PardLikelyToken>,
 }
@@ -144,20 +145,21 @@ fn method_number(method: Method) -> i32 {
 }
 
 impl Writer {
-    pub fn new(model: Arc<Model>, decoder: Decoder) -> Writer {
+    pub fn new(model: Arc<Model>, sequence: Sequence) -> Writer {
         Writer {
             model,
-            decoder,
-            transcript: None,
+            sequence,
+            completion: None,
             text: vec![0],
             piece: vec![0],
+            tokens: Vec::new(),
             logprobs: Vec::new(),
             likeliest: Vec::new(),
         }
     }
 
     pub fn forget(&mut self) {
-        self.transcript = None;
+        self.completion = None;
         self.text = vec![0];
         self.piece = vec![0];
     }
@@ -169,50 +171,45 @@ impl Writer {
         sampling: SamplingParams,
         cancelled: &AtomicBool,
     ) -> Result<(), Failure> {
-        self.decoder.set_sampling(sampling)?;
+        self.sequence.set_sampling(sampling)?;
         let is_cancelled = || cancelled.load(Ordering::Relaxed);
-        self.decoder.start(prompt, &|| !is_cancelled())?;
-        let room = self.decoder.options().context - prompt.len();
-        let transcript = self.transcript.insert(Completion::new(&self.model.text, limits, room));
+        self.sequence.start(prompt, &|| !is_cancelled())?;
+        let context = self.sequence.options().context;
+        let completion = self.completion.insert(Completion::new(&self.model.text, limits, prompt.len(), context));
         if is_cancelled() {
-            transcript.end(FinishReason::Cancelled);
+            completion.end(FinishReason::Cancelled);
         }
         Ok(())
     }
 
     /// The reason why the answer ended, if it has. One that was never begun counts as cancelled.
     fn finish(&self) -> Option<FinishReason> {
-        self.transcript.as_ref().map_or(Some(FinishReason::Cancelled), Completion::finish_reason)
+        self.completion.as_ref().map_or(Some(FinishReason::Cancelled), Completion::finish_reason)
     }
 
     /// Runs one round, if the answer wants one.
     pub fn round(&mut self, cancelled: &AtomicBool) -> Result<PardRound, Failure> {
-        let mut statistics = RoundStatistics::default();
-        let (mut text, mut tokens): (String, &[u32]) = (String::new(), &[]);
-        let mut failed = None;
-        if let Some(transcript) = self.transcript.as_mut().filter(|transcript| transcript.finish_reason().is_none()) {
-            let before = transcript.output().len();
+        let (mut piece, mut failed) = (Piece::default(), None);
+        if let Some(completion) = self.completion.as_mut().filter(|completion| completion.finish_reason().is_none()) {
             if cancelled.load(Ordering::Relaxed) {
-                text = transcript.end(FinishReason::Cancelled);
+                piece.text = completion.end(FinishReason::Cancelled);
             } else {
-                match self.decoder.round() {
-                    Ok(committed) => {
-                        text = transcript.take(committed);
-                        statistics = self.decoder.last_round();
-                    }
+                let sequence = &mut self.sequence;
+                match sequence.round().map(drop).and_then(|()| completion.take_round(sequence)) {
+                    Ok(taken) => piece = taken,
                     Err(error) => {
-                        text = transcript.end(FinishReason::Failed);
+                        piece.text = completion.end(FinishReason::Failed);
                         failed = Some(error);
                     }
                 }
             }
-            tokens = &transcript.output()[before..];
         }
-        let (tokens, token_count) = (tokens.as_ptr(), tokens.len());
-        self.keep_logprobs(token_count);
+        let Piece { text, tokens, logprobs, round: statistics, .. } = piece;
+        self.keep_logprobs(&logprobs);
         append(&mut self.text, &text);
         self.piece = vec![0];
         append(&mut self.piece, &text);
+        self.tokens = tokens;
         if let Some(error) = failed {
             return Err(error.into());
         }
@@ -220,8 +217,8 @@ impl Writer {
             size: size_of::<PardRound>(),
             text: self.piece.as_ptr().cast(),
             text_length: text.len(),
-            tokens,
-            token_count,
+            tokens: self.tokens.as_ptr(),
+            token_count: self.tokens.len(),
             proposed: statistics.proposed,
             accepted: statistics.accepted,
             seconds: statistics.time.as_secs_f64(),
@@ -231,9 +228,8 @@ impl Writer {
         })
     }
 
-    /// Keeps the log-probabilities of the last round's first `tokens` tokens where C callers find them.
-    fn keep_logprobs(&mut self, tokens: usize) {
-        let of_round: Vec<&TokenLogprobs> = self.decoder.last_logprobs().iter().take(tokens).collect();
+    /// Keeps the log-probabilities of the last round's tokens where C callers find them.
+    fn keep_logprobs(&mut self, of_round: &[TokenLogprobs]) {
         let pairs = of_round.iter().flat_map(|one| &one.top);
         self.likeliest = pairs.map(|&(token, logprob)| PardLikelyToken { token, logprob }).collect();
         let mut rest = &self.likeliest[..];
@@ -256,8 +252,8 @@ impl Writer {
             let round = self.round(cancelled)?;
             // SAFETY: the caller has handed over a function of this type.
             let stop = on_round.is_some_and(|on_round| unsafe { on_round(&round, user) } != 0);
-            if let Some(transcript) = self.transcript.as_mut().filter(|_| stop) {
-                let text = transcript.end(FinishReason::Cancelled);
+            if let Some(completion) = self.completion.as_mut().filter(|_| stop) {
+                let text = completion.end(FinishReason::Cancelled);
                 append(&mut self.text, &text);
             }
         }
@@ -267,9 +263,9 @@ impl Writer {
     pub fn statistics(&self) -> PardStatistics {
         let mut counts = Statistics::default();
         let mut answer_tokens = 0;
-        if let Some(transcript) = &self.transcript {
-            counts.clone_from(self.decoder.statistics());
-            answer_tokens = transcript.output().len();
+        if let Some(completion) = &self.completion {
+            counts.clone_from(self.sequence.statistics());
+            answer_tokens = completion.output().len();
         }
         let padded = |counts: &[usize]| std::array::from_fn(|index| counts.get(index).copied().unwrap_or(0));
         let decode_seconds = counts.decode.as_secs_f64();
@@ -286,7 +282,7 @@ impl Writer {
             mean_drafts: counts.mean_drafts(),
             proposed: padded(&counts.proposed),
             accepted: padded(&counts.accepted),
-            method: method_number(self.decoder.options().method),
+            method: method_number(self.sequence.options().method),
             finish: finish_number(self.finish()),
         }
     }

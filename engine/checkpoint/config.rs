@@ -161,7 +161,7 @@ pub struct Config {
     pub family: Family,
     /// Width of the residual stream.
     pub hidden_size: usize,
-    /// Decoder layers.
+    /// Sequence layers.
     pub layers: usize,
     /// Query heads.
     pub heads: usize,

@@ -1,6 +1,10 @@
-//! An answer apart from the decoder that writes it: whoever drives rounds themselves, one at a time or for many
-//! sequences, hands each round's tokens to a transcript and gets the text that they make certain.
+//! An answer apart from the loop that runs its rounds, which is the same for all: whoever drives rounds, for one sequence or
+//! for many, hands each of them to the answer and gets the text that it makes certain.
 
+use super::sampling_params::TokenLogprobs;
+use super::sequence::Sequence;
+use super::statistics::RoundStatistics;
+use crate::error::Result;
 use crate::text::{ChatTokenizer, TextStream};
 
 /// Limits that end an answer, in addition to the model's stop tokens and the end of the context.
@@ -40,56 +44,89 @@ impl FinishReason {
     }
 }
 
+/// What a round adds to an answer.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Piece {
+    /// The text that became certain, whole characters only; it may be none.
+    pub text: String,
+    /// The answer's tokens.
+    pub tokens: Vec<u32>,
+    /// The text that each of them made certain; the last one's includes what was held back, if it ends the answer.
+    pub texts: Vec<String>,
+    /// Their log-probabilities, one for each, if they are requested.
+    pub logprobs: Vec<TokenLogprobs>,
+    /// Proposals, acceptances and duration of the round.
+    pub round: RoundStatistics,
+}
+
 /// An answer as far as it is written: its tokens, the text they make certain, and whether it has ended.
 pub struct Completion {
     stop_tokens: Vec<u32>,
     stream: TextStream,
     max_tokens: usize,
+    prompt_tokens: usize,
     /// Tokens that the context has room for after the prompt.
     room: usize,
     output: Vec<u32>,
+    logprobs: Vec<TokenLogprobs>,
     finish: Option<FinishReason>,
 }
 
 impl Completion {
-    /// An answer of the model that `text` belongs to, where `room` tokens fit into the context after the prompt.
-    pub fn new(text: &ChatTokenizer, limits: Limits, room: usize) -> Completion {
+    /// An answer of the model that `text` belongs to, to a prompt of `prompt_tokens` tokens in a context of `context`.
+    pub fn new(text: &ChatTokenizer, limits: Limits, prompt_tokens: usize, context: usize) -> Completion {
         Completion {
             stop_tokens: text.stop_tokens.clone(),
             stream: TextStream::continuing(&text.tokenizer).with_stop_strings(limits.stop),
             max_tokens: limits.max_tokens,
-            room,
+            prompt_tokens,
+            room: context.saturating_sub(prompt_tokens),
             output: Vec::new(),
+            logprobs: Vec::new(),
             finish: (limits.max_tokens == 0).then_some(FinishReason::Length),
         }
     }
 
-    /// Takes the tokens of a round and gives the text they make certain, which may be none. Tokens past the answer's end,
-    /// which a round may well commit, are dropped.
-    pub fn take(&mut self, tokens: &[u32]) -> String {
-        let mut text = String::new();
-        if self.finish.is_some() {
-            return text;
-        }
-        for &token in tokens {
-            self.output.push(token);
-            if self.stop_tokens.contains(&token) {
-                self.finish = Some(FinishReason::Stop);
+    /// Takes the last round of `sequence`, which has read the prompt. Tokens past the answer's end, which a round may well
+    /// commit, are dropped, from the sequence as well: a conversation does not continue from them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Sequence::truncate`].
+    pub fn take_round(&mut self, sequence: &mut Sequence) -> Result<Piece> {
+        let mut piece = Piece { round: sequence.last_round(), ..Piece::default() };
+        for (index, &token) in sequence.last_tokens().iter().enumerate() {
+            if self.finish.is_some() {
                 break;
             }
+            let text = self.take(token);
+            piece.text.push_str(&text);
+            piece.texts.push(text);
+            piece.tokens.push(token);
+            piece.logprobs.extend(sequence.last_logprobs().get(index).cloned());
+        }
+        self.logprobs.extend_from_slice(&piece.logprobs);
+        if self.finish.is_some() {
+            sequence.truncate(self.prompt_tokens + self.output.len())?;
+        }
+        Ok(piece)
+    }
+
+    /// Takes a token, and gives the text that it makes certain, which may be none.
+    fn take(&mut self, token: u32) -> String {
+        self.output.push(token);
+        let mut text = String::new();
+        if self.stop_tokens.contains(&token) {
+            self.finish = Some(FinishReason::Stop);
+        } else {
             text.extend(self.stream.push(token));
             if self.stream.stopped().is_some() {
                 self.finish = Some(FinishReason::Stop);
-                break;
-            }
-            if self.output.len() == self.max_tokens {
+            } else if self.output.len() == self.max_tokens {
                 self.finish = Some(FinishReason::Length);
-                break;
-            }
-            // A round may commit more than fits; what AR would not have written is dropped.
-            if self.output.len() == self.room {
+            } else if self.output.len() == self.room {
+                // A round may commit more than fits; the rest AR would not have written.
                 self.finish = Some(FinishReason::Context);
-                break;
             }
         }
         if self.finish.is_some() {
@@ -101,6 +138,11 @@ impl Completion {
     /// The answer's tokens so far, a stop token at the end included.
     pub fn output(&self) -> &[u32] {
         &self.output
+    }
+
+    /// The log-probabilities of [`Completion::output`], one for each token, if they are requested; else none.
+    pub fn logprobs(&self) -> &[TokenLogprobs] {
+        &self.logprobs
     }
 
     /// Why the answer ended, once it has.

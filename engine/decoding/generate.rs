@@ -1,113 +1,110 @@
 //! From rounds of tokens to a stream of text that knows when to end.
 
-use super::completion::{Completion, FinishReason, Limits};
-use super::decoder::Decoder;
+use super::completion::{Completion, FinishReason, Limits, Piece};
 use super::sampling_params::TokenLogprobs;
+use super::sequence::Sequence;
 use crate::error::Result;
-use crate::model::Model;
+use crate::text::ChatTokenizer;
 
 /// An answer being written: an iterator over pieces of text, each of whole characters. Dropping it ends the answer.
 pub struct Generation<'a> {
-    decoder: &'a mut Decoder,
-    transcript: Completion,
-    logprobs: Vec<TokenLogprobs>,
-    prompt_tokens: usize,
+    sequence: &'a mut Sequence,
+    completion: Completion,
 }
 
 impl<'a> Generation<'a> {
-    /// Reads `prompt` and stands ready to answer it. `keep_going` is asked between the prompt's chunks; where it said no,
-    /// the answer is cancelled before it begins.
+    /// Reads `prompt` and stands ready to answer it with the model that `text` belongs to. `keep_going` is asked between the
+    /// prompt's chunks; where it says no, the answer is cancelled before it begins.
     ///
     /// # Errors
     ///
-    /// Those of [`Decoder::start`].
+    /// Those of [`Sequence::start`].
     pub fn start(
-        decoder: &'a mut Decoder,
-        model: &Model,
+        sequence: &'a mut Sequence,
+        text: &ChatTokenizer,
         prompt: &[u32],
         limits: Limits,
         keep_going: &dyn Fn() -> bool,
     ) -> Result<Generation<'a>> {
-        decoder.start(prompt, keep_going)?;
-        Ok(Generation::after(decoder, model, prompt.len(), limits, keep_going))
+        sequence.start(prompt, keep_going)?;
+        Ok(Generation::after(sequence, text, prompt.len(), limits, keep_going))
     }
 
-    /// As [`Generation::start`], but what the decoder's caches hold of `prompt` already is not read again: the next
+    /// As [`Generation::start`], but what the sequence's caches hold of `prompt` already is not read again: the next
     /// answer of a conversation, of which [`crate::text::Conversation`] gives the tokens.
     ///
     /// # Errors
     ///
-    /// Those of [`Decoder::resume`].
+    /// Those of [`Sequence::resume`].
     pub fn resume(
-        decoder: &'a mut Decoder,
-        model: &Model,
+        sequence: &'a mut Sequence,
+        text: &ChatTokenizer,
         prompt: &[u32],
         limits: Limits,
         keep_going: &dyn Fn() -> bool,
     ) -> Result<Generation<'a>> {
-        decoder.resume(prompt, keep_going)?;
-        Ok(Generation::after(decoder, model, prompt.len(), limits, keep_going))
+        sequence.resume(prompt, keep_going)?;
+        Ok(Generation::after(sequence, text, prompt.len(), limits, keep_going))
     }
 
-    /// Stands ready to answer a prompt of `prompt_tokens` tokens that the decoder has read.
+    /// Stands ready to answer a prompt of `prompt_tokens` tokens that the sequence has read.
     fn after(
-        decoder: &'a mut Decoder,
-        model: &Model,
+        sequence: &'a mut Sequence,
+        text: &ChatTokenizer,
         prompt_tokens: usize,
         limits: Limits,
         keep_going: &dyn Fn() -> bool,
     ) -> Generation<'a> {
-        let mut transcript = Completion::new(&model.text, limits, decoder.options().context - prompt_tokens);
+        let mut completion = Completion::new(text, limits, prompt_tokens, sequence.options().context);
         if !keep_going() {
-            transcript.end(FinishReason::Cancelled);
+            completion.end(FinishReason::Cancelled);
         }
-        Generation { decoder, transcript, logprobs: Vec::new(), prompt_tokens }
+        Generation { sequence, completion }
     }
 
     /// The answer's tokens so far, a stop token at the end included.
     pub fn output(&self) -> &[u32] {
-        self.transcript.output()
+        self.completion.output()
     }
 
-    /// The log-probabilities of [`Generation::output`], one for each token, if the decoder's options ask for them; else
+    /// The log-probabilities of [`Generation::output`], one for each token, if the sequence's options ask for them; else
     /// none.
     pub fn logprobs(&self) -> &[TokenLogprobs] {
-        &self.logprobs
+        self.completion.logprobs()
     }
 
     /// Why the answer ended, once it has.
     pub fn finish_reason(&self) -> Option<FinishReason> {
-        self.transcript.finish_reason()
+        self.completion.finish_reason()
     }
 
-    /// The decoder at work, with its statistics and its last round.
-    pub fn decoder(&self) -> &Decoder {
-        self.decoder
+    /// The sequence at work, with its statistics and its last round.
+    pub fn sequence(&self) -> &Sequence {
+        self.sequence
     }
 
     /// Ends the answer here and gives the text that was held back.
     pub fn cancel(&mut self) -> String {
-        self.transcript.end(FinishReason::Cancelled)
+        self.completion.end(FinishReason::Cancelled)
     }
 
-    /// Runs one round and gives the text it made certain, which may be none. An answer that has ended gets no round.
+    /// Runs one round and gives what it adds to the answer. An answer that has ended gets no round.
     ///
     /// # Errors
     ///
-    /// Those of [`Decoder::round`].
-    pub fn round(&mut self) -> Result<String> {
-        if self.transcript.finish_reason().is_some() {
-            return Ok(String::new());
+    /// Those of [`Sequence::round`]. The answer has ended then: a device that failed once does not answer again.
+    pub fn round(&mut self) -> Result<Piece> {
+        if self.completion.finish_reason().is_some() {
+            return Ok(Piece::default());
         }
-        let before = self.transcript.output().len();
-        let text = self.transcript.take(self.decoder.round()?);
-        let kept = self.transcript.output().len() - before;
-        self.logprobs.extend(self.decoder.last_logprobs().iter().take(kept).cloned());
-        if self.transcript.finish_reason().is_some() {
-            // Drops the tokens committed after the end: a conversation does not continue from them.
-            self.decoder.truncate(self.prompt_tokens + self.transcript.output().len())?;
+        let piece = match self.sequence.round() {
+            Ok(_) => self.completion.take_round(self.sequence),
+            Err(error) => Err(error),
+        };
+        if piece.is_err() {
+            self.completion.end(FinishReason::Failed);
         }
-        Ok(text)
+        piece
     }
 }
 
@@ -118,13 +115,9 @@ impl Iterator for Generation<'_> {
     fn next(&mut self) -> Option<Result<String>> {
         while self.finish_reason().is_none() {
             match self.round() {
-                Ok(text) if text.is_empty() => {}
-                Ok(text) => return Some(Ok(text)),
-                Err(error) => {
-                    // A device that failed once does not answer again.
-                    self.transcript.end(FinishReason::Failed);
-                    return Some(Err(error));
-                }
+                Ok(piece) if piece.text.is_empty() => {}
+                Ok(piece) => return Some(Ok(piece.text)),
+                Err(error) => return Some(Err(error)),
             }
         }
         None

@@ -97,7 +97,7 @@ impl std::fmt::Display for DraftLength {
 
 /// Options of a decoder. Only `sampling` and `acceptance` change the text.
 #[derive(Debug, Clone, PartialEq)]
-pub struct DecoderOptions {
+pub struct SequenceOptions {
     /// Method of proposing tokens.
     pub method: Method,
     /// Draft length: tokens proposed per round.
@@ -119,9 +119,9 @@ pub struct DecoderOptions {
     pub sampling: SamplingParams,
 }
 
-impl Default for DecoderOptions {
-    fn default() -> DecoderOptions {
-        DecoderOptions {
+impl Default for SequenceOptions {
+    fn default() -> SequenceOptions {
+        SequenceOptions {
             method: Method::default(),
             drafts: DraftLength::default(),
             context: 4096,
@@ -134,7 +134,7 @@ impl Default for DecoderOptions {
     }
 }
 
-impl DecoderOptions {
+impl SequenceOptions {
     /// Name of the proposers in reports: the method, and `+ngram` where n-grams may take its place.
     pub fn proposers(&self) -> String {
         format!("{}{}", self.method.name(), if self.with_ngrams { "+ngram" } else { "" })
@@ -170,7 +170,7 @@ impl DecoderOptions {
     ///
     /// [`Error::Option`] if K, the context, the n-gram or how tokens are chosen is out of range, or if no model proposes
     /// what is to be accepted by its chances.
-    pub(super) fn checked(mut self) -> Result<DecoderOptions> {
+    pub(super) fn checked(mut self) -> Result<SequenceOptions> {
         if self.drafts.most() > MAX_DRAFTS {
             return Err(Error::Option {
                 option: "draft length",
@@ -188,7 +188,7 @@ impl DecoderOptions {
             return Err(Error::Option { option: "acceptance", reason });
         }
         if self.drafts.most() == 0 || self.method == Method::Ar {
-            self = DecoderOptions { method: Method::Ar, drafts: DraftLength::Fixed(0), ..self };
+            self = SequenceOptions { method: Method::Ar, drafts: DraftLength::Fixed(0), ..self };
         }
         if matches!(self.method, Method::Ar | Method::Ngram) {
             self.with_ngrams = false;

@@ -1,18 +1,20 @@
-//! Responses to many prompts: as many sequences at once as there are slots, and the next prompt as soon as one ends
+//! Responses to many prompts: as many sequences at once as there is room for, and the next prompt as soon as one ends
 //! (continuous batching; Yu et al. 2022, "Orca", OSDI). It is plain decoding, one token a pass for each sequence.
 
 use std::iter::Fuse;
 use std::sync::Arc;
 
 use super::completion::FinishReason;
-use super::options::MAX_CONTEXT;
-use super::sampling_params::noise;
+use super::engine::Engine;
+use super::options::{DraftLength, Method, SequenceOptions};
+use super::sampling_params::{SamplingParams, seed_of};
+use super::sequence::Sequence;
 use crate::error::{Error, Result};
-use crate::model::{Batch, Sampling, Weights};
+use crate::model::Weights;
 use crate::ops::MAX_ROWS;
 
 /// Options for writing responses.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RespondOptions {
     /// Sequences at once, 1 to 32. No text depends on it.
     pub parallel: usize,
@@ -20,10 +22,8 @@ pub struct RespondOptions {
     pub context: usize,
     /// Tokens of a response.
     pub max_tokens: usize,
-    /// Tokens are drawn from `softmax(logits / temperature)`; 0 takes the likeliest.
-    pub temperature: f32,
-    /// Names the draws: each prompt has its own by this and its index.
-    pub seed: u64,
+    /// Sampling parameters. Each prompt has a seed of its own, by theirs and its index.
+    pub sampling: SamplingParams,
     /// `true` to submit a pass before the last one's tokens are known. This hides the host's work at the cost of a
     /// surplus row for each response. By default `true` on GPUs and `false` on software adapters, where rows are
     /// expensive.
@@ -36,8 +36,7 @@ impl Default for RespondOptions {
             parallel: MAX_ROWS,
             context: 4096,
             max_tokens: 512,
-            temperature: 0.0,
-            seed: 0,
+            sampling: SamplingParams::default(),
             run_ahead: None,
         }
     }
@@ -56,13 +55,12 @@ pub struct Response {
 
 /// Responses being written: an iterator over those that are done, in the order in which they end.
 pub struct Responses<P> {
-    batch: Batch,
+    engine: Engine,
     prompts: Fuse<P>,
     stop_tokens: Vec<u32>,
     options: RespondOptions,
-    run_ahead: bool,
-    /// The response being written in each slot.
-    slots: Vec<Option<Unfinished>>,
+    /// The sequences, each with the response that it is writing.
+    writers: Vec<(Sequence, Option<Unfinished>)>,
     /// For the iterator: responses that it has not given yet, the next one last.
     done: Vec<Response>,
     is_done: bool,
@@ -70,7 +68,6 @@ pub struct Responses<P> {
 }
 
 /// A response being written.
-#[derive(Clone)]
 struct Unfinished {
     response: Response,
     /// Its tokens at most; then it ends for the reason that stands in it.
@@ -81,7 +78,7 @@ struct Unfinished {
 ///
 /// # Errors
 ///
-/// [`Error::Option`] if an option is out of range; those of [`Batch::new`]. A prompt that is empty, fills the
+/// [`Error::Option`] if an option is out of range; those of [`Engine::new`]. A prompt that is empty, fills the
 /// context or holds an unknown token ends the iterator with its error.
 pub fn respond<P: Iterator<Item = (usize, Vec<u32>)>>(
     model: &Arc<Weights>,
@@ -89,18 +86,27 @@ pub fn respond<P: Iterator<Item = (usize, Vec<u32>)>>(
     prompts: P,
     options: RespondOptions,
 ) -> Result<Responses<P>> {
-    if options.max_tokens == 0 {
+    let RespondOptions { parallel, context, max_tokens, .. } = options;
+    if max_tokens == 0 {
         return Err(Error::Option { option: "max tokens", reason: "a response has 1 at least".to_owned() });
     }
-    if !(2..=MAX_CONTEXT).contains(&options.context) {
-        let reason = format!("{} is not between 2 and {MAX_CONTEXT} tokens", options.context);
-        return Err(Error::Option { option: "context", reason });
+    if !(1..=MAX_ROWS).contains(&parallel) {
+        let reason = format!("{parallel} sequences; a pass takes 1 to {MAX_ROWS}");
+        return Err(Error::Option { option: "parallel", reason });
     }
-    let batch = Batch::new(model, options.parallel, options.context)?;
+    let engine = Engine::new(model, None, context, parallel)?;
+    let sequence_options = SequenceOptions {
+        method: Method::Ar,
+        drafts: DraftLength::Fixed(0),
+        context,
+        run_ahead: options.run_ahead,
+        sampling: options.sampling.clone(),
+        ..SequenceOptions::default()
+    };
+    let writers = (0..parallel).map(|_| Ok((engine.add(sequence_options.clone())?, None)));
     Ok(Responses {
-        run_ahead: options.run_ahead.unwrap_or(!model.device().is_software()),
-        slots: vec![None; options.parallel],
-        batch,
+        writers: writers.collect::<Result<_>>()?,
+        engine,
         prompts: prompts.fuse(),
         stop_tokens: stop_tokens.to_vec(),
         options,
@@ -128,41 +134,37 @@ impl<P: Iterator<Item = (usize, Vec<u32>)>> Responses<P> {
     /// Those of a prompt, see [`respond`]; as [`crate::Device::check`].
     pub fn round(&mut self) -> Result<Vec<Response>> {
         self.fill()?;
-        self.is_done = self.slots.iter().all(Option::is_none);
-        if self.batch.in_flight() == 0 {
-            self.batch.submit()?;
-        }
-        if self.run_ahead {
-            self.batch.submit()?;
-        }
+        let writers = self.writers.iter_mut();
+        let mut live: Vec<&mut Sequence> =
+            writers.filter(|(_, unfinished)| unfinished.is_some()).map(|(sequence, _)| sequence).collect();
+        self.is_done = live.is_empty();
+        self.engine.step(&mut live)?;
         let mut done = Vec::new();
-        for (slot, token) in self.batch.land()? {
-            let Some(Unfinished { response, most }) = &mut self.slots[slot] else { continue };
-            response.tokens.push(token);
-            self.tokens += 1;
-            let is_stop = self.stop_tokens.contains(&token);
+        for (sequence, place) in &mut self.writers {
+            let Some(Unfinished { response, most }) = place else { continue };
+            let tokens = sequence.last_tokens();
+            response.tokens.extend_from_slice(tokens);
+            self.tokens += tokens.len();
+            let is_stop = tokens.iter().any(|token| self.stop_tokens.contains(token));
             if is_stop {
                 response.finish = FinishReason::Stop;
             }
             if is_stop || response.tokens.len() == *most {
-                self.batch.stop(slot);
-                done.extend(self.slots[slot].take().map(|unfinished| unfinished.response));
+                done.extend(place.take().map(|unfinished| unfinished.response));
             }
         }
         Ok(done)
     }
 
-    /// Starts on the next prompts in the slots that are free.
+    /// Starts on the next prompts with the sequences that are free.
     fn fill(&mut self) -> Result<()> {
-        let RespondOptions { context, max_tokens, temperature, .. } = self.options;
-        for (slot, place) in self.slots.iter_mut().enumerate().filter(|(_, place)| place.is_none()) {
+        let RespondOptions { context, max_tokens, ref sampling, .. } = self.options;
+        for (sequence, place) in self.writers.iter_mut().filter(|(_, place)| place.is_none()) {
             let Some((index, prompt)) = self.prompts.next() else { return Ok(()) };
-            if prompt.len() >= context {
-                return Err(Error::ContextFull { tokens: prompt.len(), context });
-            }
+            let seed = seed_of(sampling.seed, index);
+            sequence.set_sampling(SamplingParams { seed, ..sampling.clone() })?;
+            sequence.start(&prompt, &|| true)?;
             let most = max_tokens.min(context - prompt.len());
-            let sampling = Sampling { temperature, seed: noise(self.options.seed, index) };
-            self.batch.start(slot, &prompt, most, sampling)?;
             let finish = if most == max_tokens { FinishReason::Length } else { FinishReason::Context };
             *place = Some(Unfinished { response: Response { index, tokens: Vec::new(), finish }, most });
         }

@@ -1,410 +1,436 @@
-//! The commands of a round. They depend on how many tokens are proposed and on how many rows the draft has to read, and
-//! not on which tokens were committed: ids, lengths and positions stay on the device.
+//! The commands of a round: proposals, the target's pass over them, the choice of tokens, and their acceptance. They depend
+//! on how many tokens are proposed and on how many rows the draft has to read, and not on which tokens were committed: ids,
+//! lengths and positions stay on the device. Several sequences have a turn each in one round.
 
-use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
 
-use super::options::{AcceptanceRule, MAX_DRAFTS, Method};
-use super::pool::CacheSlot;
-use super::remote::RemoteDraft;
-use super::round_output::{Record, RoundOutputs};
-use super::samplers::{SamplerParts, Samplers};
-use super::sampling_params::SamplingParams;
+use super::bookkeeping::Bookkeeping;
+use super::proposer::Proposer;
+use super::remote::{Known, RemoteDraft};
+use super::round_output::{FIRST_LOGPROB, Flight, RECORD_WORDS, Readbacks};
+use super::sampling_params::MAX_LOGPROBS;
 use super::target_states::TargetStates;
 use crate::error::Result;
-use crate::gpu::{Buffer, Device, Pass, Readback};
-use crate::model::{Hook, KvCachePool, ModelRunner, Sampler, SamplerTerms, Turns, Way};
-use crate::ops::{Accept, BuildInputs, ModelRole, Phase, RoundBuffers, RoundParams, Session};
+use crate::gpu::{Buffer, Device, Pass};
+use crate::model::{Batching, Hook, ModelRunner, Sampler, SamplerBuffers, Stages, Weights, log_probabilities};
+use crate::ops::{
+    Accept, BuildInputs, LogProbabilities, ModelRole, PassPlan, PassRow, Phase, Session, TokenCounts, Turn,
+    TurnSampling,
+};
 
-/// The host's bounds on the sequence when it records a round; they are exact where no round is in flight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// Committed tokens, at most.
-    pub tokens: u32,
-    /// Committed tokens that the draft has not read, at most.
-    pub unseen: u32,
+/// A sequence's part in a round.
+pub struct Part<'a> {
+    pub slot: usize,
+    /// K.
+    pub drafts: usize,
+    pub proposer: Proposer,
+    /// The proposals, if the host knows them.
+    pub proposals: Vec<u32>,
+    /// The state before the round, as far as the host knows it: no count is higher on the device.
+    pub bounds: Session,
+    /// Committed tokens, as far as the host knows them, and how many of them are a prompt's.
+    pub tokens: &'a [u32],
+    pub prompt_tokens: usize,
+    pub sampling: TurnSampling,
+    pub stages: Stages,
+    /// States that its draft reads.
+    pub states: Option<&'a TargetStates>,
 }
 
-impl Bounds {
-    pub fn of(session: &Session) -> Bounds {
-        Bounds { tokens: session.tokens, unseen: session.tokens - session.draft_rows }
+impl Part<'_> {
+    fn counts(&self) -> bool {
+        self.sampling.changes & TurnSampling::PENALTIES > 0
     }
 
-    /// After a round of `drafts` proposals.
-    pub fn after(self, method: Method, drafts: usize) -> Bounds {
-        let unseen = match (drafts, method) {
-            (0, _) => self.unseen + 1,
-            // It has read all that was committed before the round; a serial draft its own proposals but the last as well.
-            (drafts, Method::Pard) => drafts as u32 + 1,
-            (_, Method::Ar | Method::Vsd | Method::Ngram) => 2,
-        };
-        Bounds { tokens: self.tokens + drafts as u32 + 1, unseen }
+    /// Rows and outputs that it has in the pass `pass_index` of the draft.
+    fn draft_pass(&self, pass_index: usize) -> Option<(usize, usize)> {
+        self.proposer.draft_pass(pass_index, self.drafts, self.bounds.unread() as usize)
     }
 }
 
-/// Source of a round's proposals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Proposer {
-    /// The draft model, if there is one.
-    Draft,
-    /// The host, which looks them up and has written them already.
-    Ngrams,
+/// A round that was submitted.
+pub struct Submitted {
+    pub flight: Arc<Flight>,
+    /// First output row of each turn.
+    pub first_outputs: Vec<usize>,
+    /// Rows of the target's pass.
+    pub rows: usize,
 }
 
-/// One sequence's rounds: its place in target and draft, and the bookkeeping between them.
-pub struct RoundRecorder {
-    device: Device,
-    method: Method,
+/// The state of all sequences, and the kernels between the passes of the models, bound.
+pub struct Rounds {
+    pub book: Bookkeeping,
+    choices: Buffer,
+    inputs: BuildInputs,
+    sampler: Sampler,
+    accept: Accept,
+    /// Counts committed tokens, once a sequence asks for it.
+    counting: Option<TokenCounts>,
+    logprobs: Option<LogProbabilities>,
+    record: Buffer,
+    readbacks: Readbacks,
+    drafting: Option<Drafting>,
+    /// Sampling parameters on the device.
+    sampling: Vec<TurnSampling>,
+}
+
+/// The same of the draft.
+struct Drafting {
     mask: u32,
-    seat: CacheSlot,
-    /// The draft's bookkeeping, if it is on another device.
+    /// By index of the pass.
+    inputs: Vec<BuildInputs>,
+    sampler: Sampler,
+    /// The state on its device, if that is another.
     remote: Option<RemoteDraft>,
-    session: Buffer,
-    tokens: Buffer,
-    pub proposals: Buffer,
-    /// Target states that the draft reads in addition to tokens, if it does.
-    states: Option<TargetStates>,
-    records: RoundOutputs,
-    /// Chooses the draft's likeliest tokens.
-    likeliest: Option<Sampler>,
-    /// Choose tokens in place of the likeliest.
-    samplers: Option<Samplers>,
-    /// Bookkeeping kernels by what they are told, bound on first use.
-    inputs: HashMap<(ModelRole, RoundParams), BuildInputs>,
-    accepts: HashMap<(usize, usize), Accept>,
 }
 
-/// Creates the buffer to which a model's rows write their choices.
-pub fn choices(device: &Device, label: &str) -> Result<Buffer> {
-    Buffer::storage(device, label, 4 * 2 * MAX_DRAFTS as u64)
+/// A pass of a model, as it is recorded.
+struct Planned {
+    plan: PassPlan,
+    /// Positions before which all rows lie.
+    end: usize,
+    batching: Batching,
+    stages: Stages,
+    /// Output rows that choose one after the other; those of a range choose at once.
+    turns: Vec<Range<usize>>,
 }
 
-impl RoundRecorder {
-    pub fn new(method: Method, mask: u32, context: usize, seat: CacheSlot) -> Result<RoundRecorder> {
-        let target = seat.target().alone();
-        let device = target.model().device().clone();
-        let words = |label, count: usize| Buffer::storage(&device, label, 4 * count as u64);
-        let proposals = choices(&device, "proposals")?;
-        let elsewhere =
-            seat.draft().map(|slots| slots.alone().model().device()).filter(|other| !other.is_same(&device));
-        let remote = elsewhere.map(|elsewhere| RemoteDraft::new(elsewhere, context)).transpose()?;
-        let proposed = remote.as_ref().map_or(&proposals, |remote| &remote.proposals);
-        let likeliest = |draft| Sampler::new(draft, SamplerTerms::default(), Turns::Together, proposed);
-        let session = Buffer::storage(&device, "session", size_of::<Session>() as u64)?;
-        Ok(RoundRecorder {
-            likeliest: seat.draft().map(KvCachePool::alone).map(likeliest).transpose()?,
-            states: TargetStates::new(&seat, context + 2 * MAX_DRAFTS, &session)?,
-            session,
-            tokens: words("tokens", context + 2 * MAX_DRAFTS)?,
-            proposals,
-            records: RoundOutputs::new(&device, target, None)?,
-            samplers: None,
-            inputs: HashMap::new(),
-            accepts: HashMap::new(),
-            device,
-            method,
-            mask,
-            seat,
-            remote,
+impl Planned {
+    fn new(plan: PassPlan, end: usize, stages: Stages, turns: Vec<Range<usize>>) -> Planned {
+        let first = plan.rows.first().map_or(0, |&(turn, _)| turn);
+        let is_one = plan.rows.iter().all(|&(turn, _)| turn == first);
+        Planned { plan, end, batching: if is_one { Batching::One } else { Batching::Many }, stages, turns }
+    }
+}
+
+impl Rounds {
+    /// Binds the kernels of rounds of `slots` sequences, each with room for `room` tokens, on the target `target`, whose
+    /// choices go to `choices`.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::OutOfMemory`], [`crate::Error::Compile`].
+    pub fn new(target: &ModelRunner, choices: Buffer, slots: usize, room: usize) -> Result<Rounds> {
+        let device = target.model().device();
+        let book = Bookkeeping::new(device, slots, room)?;
+        let record = Buffer::storage(device, "record", 4 * RECORD_WORDS as u64)?;
+        Ok(Rounds {
+            inputs: BuildInputs::new(device, ModelRole::Target, book.round(), target.inputs())?,
+            sampler: Sampler::new(ModelRole::Target, target.model().config().vocab_size),
+            accept: Accept::new(device, book.round(), &choices, &record)?,
+            counting: None,
+            logprobs: None,
+            record,
+            readbacks: Readbacks::default(),
+            drafting: None,
+            sampling: Vec::new(),
+            choices,
+            book,
         })
     }
 
-    /// Its place among those that share a model.
-    pub fn seat(&self) -> &CacheSlot {
-        &self.seat
+    /// Adds the draft `draft`, whose mask token is `mask`, for sequences of at most `slots` slots of `room` tokens, and
+    /// returns its runner. It proposes the first `ids` tokens, those of the target's vocabulary.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ModelRunner::new`].
+    pub fn add_draft(
+        &mut self,
+        draft: &Arc<Weights>,
+        mask: u32,
+        [slots, room, ids]: [usize; 3],
+    ) -> Result<ModelRunner> {
+        let device = draft.device();
+        let remote = match device.is_same(&self.book.device) {
+            true => None,
+            false => Some(RemoteDraft::new(device, slots, room)?),
+        };
+        let proposals = remote.as_ref().map_or(&self.book.proposals, |remote| &remote.book.proposals);
+        // A padding id that the target does not have must not be proposed: it could not be fed.
+        let runner = ModelRunner::new(draft, room, draft.config().vocab_size.min(ids), proposals)?;
+        let sampler = Sampler::new(ModelRole::Draft, ids);
+        self.drafting = Some(Drafting { mask, inputs: Vec::new(), sampler, remote });
+        self.sampling.clear();
+        Ok(runner)
     }
 
-    /// The target's rows.
-    pub fn target(&self) -> &ModelRunner {
-        self.seat.target().alone()
-    }
-
-    /// The draft's, if there is one.
-    pub fn draft(&self) -> Option<&ModelRunner> {
-        self.seat.draft().map(KvCachePool::alone)
-    }
-
-    /// The hook that keeps states in passes of the target, for a draft that reads them.
-    pub fn keep(&self, way: Way) -> Option<&Hook> {
-        self.states.as_ref()?.taps(way).map(|taps| &taps.keep)
-    }
-
-    /// The hook that reads those states in passes of the draft.
-    pub fn read_kept(&self, way: Way) -> Option<&Hook> {
-        self.states.as_ref()?.taps(way).map(|taps| &taps.read)
-    }
-
-    /// Binds the hooks for passes with other sequences, for a draft that reads states.
-    pub fn prepare_together(&mut self) -> Result<()> {
-        self.states.as_mut().map_or(Ok(()), |states| states.prepare_together(&self.seat, &self.session))
-    }
-
-    /// Returns `true` if the draft is on another device.
-    pub fn is_split(&self) -> bool {
-        self.remote.is_some()
-    }
-
-    /// Seconds that a round takes to the draft's device and back; 0 if it is the target's.
+    /// Seconds that a round of the sequence in slot `slot` takes to the draft's device and back; 0 if it is the target's.
     ///
     /// # Errors
     ///
     /// As [`Device::check`].
-    pub fn crossing(&self) -> Result<f64> {
-        self.remote.as_ref().map_or(Ok(0.0), |remote| remote.crossing(&self.device, &self.proposals))
+    pub fn crossing(&mut self, slot: usize) -> Result<f64> {
+        let remote = self.drafting.as_mut().and_then(|drafting| drafting.remote.as_mut());
+        remote.map_or(Ok(0.0), |remote| remote.crossing(&self.book, slot))
     }
 
-    /// Chooses tokens as `sampling` and `acceptance`, which were checked, say.
-    pub fn set_sampling(&mut self, sampling: &SamplingParams, acceptance: AcceptanceRule) -> Result<()> {
-        self.samplers = None;
-        self.remote.iter_mut().for_each(RemoteDraft::uncount);
-        if self.records.top() != sampling.top_logprobs {
-            // Kernels that write to the records are bound anew.
-            self.accepts.clear();
-            self.records = RoundOutputs::new(&self.device, self.target(), sampling.top_logprobs)?;
+    /// Sets what the logits of the sequence in slot `slot` are changed by, and makes room for `slots` slots.
+    ///
+    /// # Errors
+    ///
+    /// As [`Buffer::storage`].
+    pub fn set_biases(&mut self, slot: usize, slots: usize, bias: &[f32]) -> Result<()> {
+        let ids = bias.len();
+        if self.book.reserve_adjustments(slots, ids)? {
+            self.sampler.unbind();
+            if let Some(drafting) = &mut self.drafting {
+                drafting.sampler.unbind();
+            }
+            if let Some([counts, _]) = self.book.adjustments() {
+                let (device, turns) = (&self.book.device, [self.book.round().turns, &self.book.sampling]);
+                self.counting = Some(TokenCounts::new(device, turns, &self.record, counts, ids)?);
+            }
         }
-        self.samplers = Samplers::new(
-            sampling,
-            acceptance,
-            SamplerParts {
-                method: self.method,
-                target: self.target(),
-                draft: self.draft(),
-                session: &self.session,
-                choices: self.seat.target().choices(),
-                proposals: &self.proposals,
-                remote: self.remote.as_ref(),
-                records: [self.records.slot(0).0, self.records.slot(1).0],
-            },
-        )?;
+        self.book.write_bias(slot, bias);
+        if let Some(Drafting { remote: Some(remote), sampler, .. }) = &mut self.drafting {
+            if remote.reserve_adjustments(slots, ids)? {
+                sampler.unbind();
+            }
+            remote.book.write_bias(slot, bias);
+        }
         Ok(())
     }
 
-    /// Sets the device's bookkeeping.
-    pub fn write_session(&self, session: &Session) {
-        self.session.write(&self.device, 0, std::slice::from_ref(session));
-    }
-
-    /// The device's bookkeeping. Waits for the device.
-    pub fn read_session(&self) -> Result<Session> {
-        Ok(self.session.read(&self.device, 0, 1)?[0])
-    }
-
-    /// Sets the committed tokens, which are a prompt's.
-    pub fn write_tokens(&mut self, tokens: &[u32]) {
-        self.tokens.write(&self.device, 0, tokens);
-        self.write_counts(tokens, &[]);
-    }
-
-    /// Sets the counts of penalties: `prompt`, and `answer` after it.
-    pub fn write_counts(&mut self, prompt: &[u32], answer: &[u32]) {
-        self.remote.iter_mut().for_each(RemoteDraft::uncount);
-        if let Some(samplers) = &self.samplers {
-            samplers.write_counts(self.target(), prompt, answer);
+    /// Counts the tokens of the sequence in slot `slot` anew: `prompt`, and `answer` after it.
+    pub fn write_counts(&mut self, slot: usize, prompt: &[u32], answer: &[u32]) {
+        self.book.write_counts(slot, prompt, answer);
+        if let Some(remote) = self.drafting.as_mut().and_then(|drafting| drafting.remote.as_mut()) {
+            remote.uncount(slot);
         }
     }
 
-    /// Tells a draft on another device the committed `tokens`, which begin with a prompt of `prompt_tokens`.
-    pub fn hand_over(&mut self, session: &Session, tokens: &[u32], prompt_tokens: usize) {
-        let Some(remote) = &mut self.remote else { return };
-        remote.receive(session, tokens);
-        if let Some(samplers) = &self.samplers {
-            samplers.hand_over(remote, self.seat.target().alone(), tokens, prompt_tokens);
-        }
-    }
+    /// Submits a round of `parts`, whose rows fit into the passes of target and draft.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Compile`] if a kernel does not compile; as [`Device::check`].
+    pub fn submit(&mut self, target: &ModelRunner, draft: Option<&ModelRunner>, parts: &[Part]) -> Result<Submitted> {
+        let device = self.book.device.clone();
+        let (verify, first_outputs) = verify_pass(parts);
+        let mask = self.drafting.as_ref().map_or(0, |drafting| drafting.mask);
+        let draft_passes: Vec<Planned> = (0..).map_while(|index| draft_pass(parts, index, mask)).collect();
+        self.prepare(target, draft, &verify, &draft_passes)?;
 
-    /// Submits a round of `drafts` proposals, whose record goes to the slot `slot`.
-    pub fn submit(&mut self, proposer: Proposer, drafts: usize, slot: usize, outlook: Bounds) -> Result<()> {
-        self.prepare(proposer, drafts, slot, outlook)?;
-        let _turns = [Some(self.target()), self.draft()].map(|sequence| sequence.map(ModelRunner::turn));
-        if proposer == Proposer::Draft {
-            self.propose_elsewhere(drafts, outlook)?;
+        let _turns = [Some(target), draft].map(|runner| runner.map(ModelRunner::turn));
+        let turns: Vec<Turn> = parts
+            .iter()
+            .map(|part| Turn::new(part.slot, self.book.first_token(part.slot), part.drafts, part.proposer.kind()))
+            .collect();
+        self.book.write_turns(&turns);
+        let logprobs = parts.iter().any(|part| part.sampling.logprobs > 0);
+        if logprobs || verify.stages != Stages::default() {
+            self.write_sampling(parts);
         }
-        Pass::submit(&self.device, Some(self.records.slot(slot)), |pass| {
-            if proposer == Proposer::Draft {
-                self.propose(pass, drafts, outlook)?; // d1 .. dK: one draft pass (PARD), K of them (VSD), or none (AR)
+        for (turn, part) in parts.iter().enumerate().filter(|(_, part)| !part.proposals.is_empty()) {
+            self.book.write_proposals(turn, &part.proposals);
+        }
+        if let Some(draft) = draft.filter(|_| !draft_passes.is_empty()) {
+            self.propose_elsewhere(draft, parts, &turns, &draft_passes)?;
+        }
+        self.inputs.plan(&device, &verify.plan);
+        let readback = self.readbacks.take(&device, &self.record)?;
+        let (rows, outputs) = (verify.plan.rows.len(), verify.plan.outputs.len());
+        Pass::submit(&device, Some((&self.record, &readback)), |pass| {
+            if let (Some(drafting), Some(draft)) = (&self.drafting, draft)
+                && drafting.remote.is_none()
+            {
+                drafting.encode(pass, draft, parts, &draft_passes)?; // d1 .. dK: one pass (PARD), K of them (VSD), or none
             }
-            self.verify(pass, drafts, outlook)?; // t0 .. tK: one target pass
+            pass.section("verify");
+            let hooks: Vec<&Hook> = states(parts).map(|states| &states.hooks(verify.batching).store).collect();
+            self.inputs.encode(pass, rows);
+            encode(pass, target, &self.sampler, &verify, &hooks)?; // t0 .. tK: one pass of the target
             pass.section("accept");
-            self.accept(pass, drafts, slot); // commit what agrees, and the target's own next
+            self.accept.encode(pass, parts.len(), rows); // commit what agrees, and the target's own next
+            if let Some(counting) = self.counting.as_ref().filter(|_| parts.iter().any(Part::counts)) {
+                counting.encode(pass, parts.len(), rows);
+            }
+            if let Some(kernel) = self.logprobs.as_ref().filter(|_| logprobs) {
+                kernel.encode(pass, outputs);
+            }
             Ok(())
-        })
+        })?;
+        let logprob_rows = if logprobs { outputs } else { 0 };
+        let flight = Flight::new(&device, readback, &self.readbacks, parts.len(), logprob_rows);
+        Ok(Submitted { flight: Arc::new(flight), first_outputs, rows })
     }
 
-    /// Records the choice of a parallel draft's proposals, whose rows' logits are there. The round was prepared.
-    pub fn finish_proposals(&self, pass: &mut Pass, drafts: usize, outlook: Bounds) {
-        let Some(draft) = self.draft() else { return };
-        for (params, outputs) in self.draft_passes(drafts, outlook) {
-            // Choices depend on the positions of the rows.
-            self.inputs[&(ModelRole::Draft, params)].encode(pass);
-            draft.pick(self.draft_sampler(), pass, outputs);
+    /// Binds what the passes of a round need.
+    fn prepare(
+        &mut self,
+        target: &ModelRunner,
+        draft: Option<&ModelRunner>,
+        verify: &Planned,
+        draft_passes: &[Planned],
+    ) -> Result<()> {
+        if verify.batching == Batching::Many {
+            target.prepare_many()?;
         }
-    }
-
-    /// Records the tokens of the target's rows. The round was prepared.
-    pub fn begin_rows(&self, pass: &mut Pass, drafts: usize) {
-        self.inputs[&(ModelRole::Target, self.verify_params(drafts))].encode(pass);
-    }
-
-    /// Records the rest of a round whose rows' logits are there. The round was prepared.
-    pub fn finish_rows(&self, pass: &mut Pass, drafts: usize, slot: usize) {
-        self.begin_rows(pass, drafts);
-        self.target().pick(self.samplers.as_ref().map(|samplers| &samplers.target), pass, drafts + 1);
-        self.accept(pass, drafts, slot);
-    }
-
-    /// The mask token, which a draft reads in place of tokens not yet known.
-    pub fn mask(&self) -> u32 {
-        self.mask
-    }
-
-    /// The sampler of proposals.
-    fn draft_sampler(&self) -> Option<&Sampler> {
-        self.samplers.as_ref().and_then(|samplers| samplers.draft.as_ref()).or(self.likeliest.as_ref())
-    }
-
-    /// The buffer of a round's record, and the readback it is copied to.
-    pub fn record(&self, slot: usize) -> (&Buffer, &Readback) {
-        self.records.slot(slot)
-    }
-
-    /// Records the acceptance of proposals by the target's choices.
-    fn accept(&self, pass: &mut Pass, drafts: usize, slot: usize) {
-        self.accepts[&(drafts, slot)].encode(pass);
-        if let Some(samplers) = &self.samplers {
-            samplers.count(pass, slot, drafts);
+        if let (Some(drafting), Some(draft)) = (&mut self.drafting, draft) {
+            drafting.prepare(draft, &self.book, draft_passes)?;
+            // The rejection rule compares with the draft's chances, whether this round has proposals or not.
+            drafting.sampler.allocate(draft, Stages { rejects: verify.stages.rejects, ..Stages::default() })?;
         }
-        self.records.encode(pass, slot, drafts);
+        let buffers = SamplerBuffers {
+            sampling: &self.book.sampling,
+            sessions: self.book.sessions(),
+            proposals: &self.book.proposals,
+            adjustments: self.book.adjustments(),
+            choices: &self.choices,
+            draft_chances: self.drafting.as_ref().and_then(|drafting| drafting.sampler.chances()),
+        };
+        self.sampler.prepare(target, buffers, verify.stages, std::iter::once(0))?;
+        if self.logprobs.is_none() {
+            let (sampling, place) = (&self.book.sampling, [FIRST_LOGPROB, MAX_LOGPROBS]);
+            self.logprobs = Some(log_probabilities(target, sampling, &self.choices, &self.record, place)?);
+        }
+        Ok(())
     }
 
-    /// Waits for the round that was submitted to `slot`, and returns its record.
-    pub fn read(&self, drafts: usize, slot: usize) -> Result<Record> {
-        self.records.read(&self.device, drafts, slot)
-    }
-
-    /// Proposes `tokens` in the next round, in place of a draft.
-    pub fn write_proposals(&self, tokens: &[u32]) {
-        self.proposals.write(&self.device, 0, tokens);
+    /// Sets the sampling parameters of the round's turns, unless they are those of the last one.
+    fn write_sampling(&mut self, parts: &[Part]) {
+        let sampling: Vec<TurnSampling> = parts.iter().map(|part| part.sampling).collect();
+        if self.sampling != sampling {
+            self.book.write_sampling(&sampling);
+            if let Some(remote) = self.drafting.as_ref().and_then(|drafting| drafting.remote.as_ref()) {
+                remote.book.write_sampling(&sampling);
+            }
+            self.sampling = sampling;
+        }
     }
 
     /// Lets a draft on another device propose, and waits for its proposals.
-    fn propose_elsewhere(&self, drafts: usize, outlook: Bounds) -> Result<()> {
-        let (Some(remote), Some(draft)) = (self.remote.as_ref().filter(|_| drafts > 0), self.draft()) else {
-            return Ok(());
-        };
-        let proposals = remote.propose(drafts, |pass| {
-            if let Some(samplers) = &self.samplers {
-                samplers.count_elsewhere(pass);
-            }
-            self.draft_forward(draft, pass, drafts, outlook)
-        })?;
-        self.write_proposals(&proposals);
-        Ok(())
-    }
-
-    /// Records the draft's passes, if it is on the same device.
-    fn propose(&self, pass: &mut Pass, drafts: usize, outlook: Bounds) -> Result<()> {
-        match self.draft() {
-            Some(draft) if self.remote.is_none() => self.draft_forward(draft, pass, drafts, outlook),
-            _ => Ok(()),
+    fn propose_elsewhere(
+        &mut self,
+        draft: &ModelRunner,
+        parts: &[Part],
+        turns: &[Turn],
+        passes: &[Planned],
+    ) -> Result<()> {
+        let Some(drafting) = &mut self.drafting else { return Ok(()) };
+        let Some(remote) = &mut drafting.remote else { return Ok(()) };
+        remote.book.write_turns(turns);
+        let proposing = |part: &Part| part.draft_pass(0).is_some();
+        for (turn, part) in parts.iter().enumerate() {
+            let &Part { slot, bounds: session, tokens, prompt_tokens, .. } = part;
+            let known = Known { slot, session, tokens, prompt_tokens, counts: part.counts() };
+            remote.receive(turn, Some(known).filter(|_| proposing(part)));
         }
-    }
-
-    /// Records the passes of `draft`.
-    fn draft_forward(&self, draft: &ModelRunner, pass: &mut Pass, drafts: usize, outlook: Bounds) -> Result<()> {
-        pass.section("draft");
-        for (params, outputs) in self.draft_passes(drafts, outlook) {
-            let end = match params.pass_index {
-                0 => outlook.tokens - outlook.unseen + params.rows,
-                index => outlook.tokens + index,
-            };
-            self.inputs[&(ModelRole::Draft, params)].encode(pass);
-            let taps = self.read_kept(Way::Alone);
-            draft.forward(pass, Phase::Decode, params.rows as usize, end as usize, taps.as_slice())?;
-            choose(draft, self.draft_sampler(), pass, outputs)?;
-        }
-        Ok(())
-    }
-
-    /// Records the target's pass over the newest committed token and the proposals.
-    fn verify(&self, pass: &mut Pass, drafts: usize, outlook: Bounds) -> Result<()> {
-        pass.section("verify");
-        self.inputs[&(ModelRole::Target, self.verify_params(drafts))].encode(pass);
-        let (end, taps) = (outlook.tokens as usize + drafts, self.keep(Way::Alone));
-        self.target().forward(pass, Phase::Decode, drafts + 1, end, taps.as_slice())?;
-        choose(self.target(), self.samplers.as_ref().map(|samplers| &samplers.target), pass, drafts + 1)
-    }
-
-    /// The round's draft passes, and how many proposals each makes. Surplus rows are harmless and cost time.
-    fn draft_passes(&self, drafts: usize, outlook: Bounds) -> Vec<(RoundParams, usize)> {
-        let (most, rows) = (drafts as u32, outlook.unseen);
-        let params = RoundParams { drafts: most, mask: self.mask, parallel: 0, pass_index: 0, rows, slot: self.slot() };
-        match self.method {
-            _ if drafts == 0 => vec![],
-            Method::Ar | Method::Ngram => vec![],
-            Method::Pard => vec![(RoundParams { parallel: 1, rows: rows + most - 1, ..params }, drafts)],
-            Method::Vsd => {
-                let later = |pass_index| (RoundParams { pass_index, rows: 1, ..params }, 1);
-                [(params, 1)].into_iter().chain((1..most).map(later)).collect()
-            }
-        }
-    }
-
-    fn verify_params(&self, drafts: usize) -> RoundParams {
-        let drafts = drafts as u32;
-        RoundParams { drafts, mask: 0, parallel: 0, pass_index: 0, rows: drafts + 1, slot: self.slot() }
-    }
-
-    /// Its slot of the caches, as kernels are told.
-    fn slot(&self) -> u32 {
-        self.seat.slot as u32
-    }
-
-    /// Binds the bookkeeping kernels that the round needs.
-    pub fn prepare(&mut self, proposer: Proposer, drafts: usize, slot: usize, outlook: Bounds) -> Result<()> {
-        let verify = self.verify_params(drafts);
-        let mut needed = vec![(ModelRole::Target, verify)];
-        if proposer == Proposer::Draft {
-            needed.extend(self.draft_passes(drafts, outlook).into_iter().map(|(params, _)| (ModelRole::Draft, params)));
-        }
-        let bound = |record| RoundBuffers {
-            session: &self.session,
-            tokens: &self.tokens,
-            proposals: &self.proposals,
-            choices: self.seat.target().choices(),
-            record,
-        };
-        let buffers = bound(self.records.slot(slot).0);
-        for key in needed {
-            if self.inputs.contains_key(&key) {
-                continue;
-            }
-            let (whose, params) = key;
-            let slots = match (whose, self.seat.draft()) {
-                (ModelRole::Draft, Some(draft)) => draft,
-                _ => self.seat.target(),
-            };
-            let sequence = slots.alone();
-            let buffers = match (whose, &self.remote) {
-                (ModelRole::Draft, Some(RemoteDraft { session, tokens, proposals, .. })) => {
-                    RoundBuffers { session, tokens, proposals, ..buffers }
-                }
-                _ => buffers,
-            };
-            let device = sequence.model().device();
-            let made = BuildInputs::new(device, whose, params, buffers, sequence.step(), sequence.ids())?;
-            self.inputs.insert(key, made);
-        }
-        if !self.accepts.contains_key(&(drafts, slot)) {
-            let parallel = u32::from(self.method == Method::Pard);
-            let params = RoundParams { parallel, ..verify };
-            self.accepts.insert((drafts, slot), Accept::new(&self.device, params, buffers)?);
+        let Some(remote) = &drafting.remote else { return Ok(()) };
+        let all = remote.propose(parts.len(), |pass| drafting.encode(pass, draft, parts, passes))?;
+        for (turn, part) in parts.iter().enumerate().filter(|(_, part)| proposing(part)) {
+            self.book.write_proposals(turn, &all[turn * crate::ops::CHOICES..][..part.drafts]);
         }
         Ok(())
     }
 }
 
-/// Records the choice of `outputs` rows of `sequence`: the likeliest tokens, or those that `sampler` chooses.
-fn choose(sequence: &ModelRunner, sampler: Option<&Sampler>, pass: &mut Pass, outputs: usize) -> Result<()> {
-    sequence.score(pass, outputs)?;
-    sequence.pick(sampler, pass, outputs);
+impl Drafting {
+    /// Binds what `passes` need.
+    fn prepare(&mut self, draft: &ModelRunner, book: &Bookkeeping, passes: &[Planned]) -> Result<()> {
+        let book = self.remote.as_ref().map_or(book, |remote| &remote.book);
+        if passes.iter().any(|pass| pass.batching == Batching::Many) {
+            draft.prepare_many()?;
+        }
+        while self.inputs.len() < passes.len() {
+            self.inputs.push(BuildInputs::new(&book.device, ModelRole::Draft, book.round(), draft.inputs())?);
+        }
+        let buffers = SamplerBuffers {
+            sampling: &book.sampling,
+            sessions: book.sessions(),
+            proposals: &book.proposals,
+            adjustments: book.adjustments(),
+            choices: &book.proposals,
+            draft_chances: None,
+        };
+        for (inputs, pass) in self.inputs.iter().zip(passes) {
+            self.sampler.prepare(draft, buffers, pass.stages, pass.turns.iter().map(|rows| rows.start))?;
+            inputs.plan(&book.device, &pass.plan);
+        }
+        Ok(())
+    }
+
+    /// Records the draft's passes.
+    fn encode(&self, pass: &mut Pass, draft: &ModelRunner, parts: &[Part], passes: &[Planned]) -> Result<()> {
+        pass.section("draft");
+        for (inputs, planned) in self.inputs.iter().zip(passes) {
+            inputs.encode(pass, planned.plan.rows.len());
+            let hooks: Vec<&Hook> = states(parts).map(|states| &states.hooks(planned.batching).load).collect();
+            encode(pass, draft, &self.sampler, planned, &hooks)?;
+        }
+        Ok(())
+    }
+}
+
+/// Records a pass of `runner` and the choice of its outputs.
+fn encode(pass: &mut Pass, runner: &ModelRunner, sampler: &Sampler, planned: &Planned, hooks: &[&Hook]) -> Result<()> {
+    let Planned { plan, end, batching, stages, turns } = planned;
+    runner.forward(pass, Phase::Decode, *batching, [plan.rows.len(), *end], hooks)?;
+    runner.score(pass, plan.outputs.len())?;
+    for rows in turns {
+        sampler.encode(runner, pass, *stages, rows.clone());
+    }
     Ok(())
+}
+
+/// The states that drafts read, of the parts that have some.
+fn states<'a>(parts: &'a [Part]) -> impl Iterator<Item = &'a TargetStates> {
+    parts.iter().filter_map(|part| part.states)
+}
+
+/// The target's pass, over the newest committed token and the proposals of each part, and the first output of each.
+fn verify_pass(parts: &[Part]) -> (Planned, Vec<usize>) {
+    let mut plan = PassPlan::default();
+    let mut first_outputs = Vec::with_capacity(parts.len());
+    for (turn, part) in parts.iter().enumerate() {
+        first_outputs.push(plan.rows.len());
+        plan.rows.extend((0..=part.drafts).map(|index| (turn, index)));
+    }
+    plan.outputs.clone_from(&plan.rows);
+    let end = parts.iter().map(|part| part.bounds.tokens as usize + part.drafts).max().unwrap_or(0);
+    let stages = parts.iter().fold(Stages::default(), |stages, part| stages | part.stages);
+    let all = std::iter::once(0..plan.outputs.len()).collect();
+    (Planned::new(plan, end, stages, all), first_outputs)
+}
+
+/// The draft's pass `pass_index`, if a part has rows in it. Surplus rows are harmless and cost time.
+fn draft_pass(parts: &[Part], pass_index: usize, mask: u32) -> Option<Planned> {
+    let mut plan = PassPlan { pass_index, mask, ..PassPlan::default() };
+    let (mut end, mut stages, mut outputs_of) = (0, Stages::default(), Vec::new());
+    let mut one_by_one = false;
+    for (turn, part) in parts.iter().enumerate() {
+        let Some((rows, outputs)) = part.draft_pass(pass_index) else { continue };
+        plan.rows.extend((0..rows).map(|index| (turn, index)));
+        outputs_of.push((turn, outputs));
+        end = end.max(match pass_index {
+            0 => part.bounds.draft_rows as usize + rows,
+            index => part.bounds.tokens as usize + index,
+        });
+        stages = stages | part.stages;
+        // A parallel draft's rows are there before any of them has chosen, and count what those before them choose.
+        one_by_one |= outputs > 1 && part.counts();
+    }
+    let most = outputs_of.iter().map(|&(_, outputs)| outputs).max()?;
+    let mut turns = Vec::new();
+    for index in 0..most {
+        let first = plan.outputs.len();
+        let those = outputs_of.iter().filter(|&&(_, outputs)| index < outputs);
+        plan.outputs.extend(those.map(|&(turn, _)| (turn, index)));
+        turns.push(first..plan.outputs.len());
+    }
+    if !one_by_one {
+        turns = std::iter::once(0..plan.outputs.len()).collect();
+    }
+    Some(Planned::new(plan, end, stages, turns))
+}
+
+/// Room for the choices of the target's passes.
+///
+/// # Errors
+///
+/// As [`Buffer::storage`].
+pub fn choices(device: &Device) -> Result<Buffer> {
+    PassRow::choices(device, "choices")
 }

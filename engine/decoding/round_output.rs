@@ -1,99 +1,119 @@
-//! Record of a round: the number of tokens it committed, their ids, and their log-probabilities under the target, if
-//! requested. Nothing else is read back of a round.
+//! Results of a pass: the number of tokens that each turn committed, their ids, and their log-probabilities under the
+//! target, if requested. Nothing else is read back of a round.
 
-use super::options::MAX_DRAFTS;
-use super::sampling_params::TokenLogprobs;
-use crate::error::Result;
-use crate::gpu::{Buffer, Device, Pass, Readback};
-use crate::model::{ModelRunner, log_probabilities};
-use crate::ops::LogProbabilities;
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// First word of the log-probabilities in a record, after the number of tokens and the tokens.
-const FIRST_WORD: usize = 2 + MAX_DRAFTS;
+use super::sampling_params::{MAX_LOGPROBS, TokenLogprobs};
+use crate::error::{Error, Result};
+use crate::gpu::{Buffer, Device, Readback};
+use crate::ops::{LogProbabilities, MAX_ROWS, RECORD};
 
-/// The records of rounds, one for each that may be in flight.
-pub struct RoundOutputs {
-    slots: [(Buffer, Readback); 2],
-    logprobs: Option<Logprobs>,
+/// First word of the log-probabilities in a record, after the tokens of all turns.
+pub const FIRST_LOGPROB: usize = MAX_ROWS * RECORD;
+/// Words of an output row's log-probabilities.
+const LOGPROB_WORDS: usize = 1 + 2 * MAX_LOGPROBS;
+/// Words of a record.
+pub const RECORD_WORDS: usize = FIRST_LOGPROB + MAX_ROWS * LOGPROB_WORDS;
+
+/// Memory that results are copied to, for as many passes as are in flight at most.
+#[derive(Clone, Default)]
+pub struct Readbacks {
+    free: Arc<Mutex<Vec<Readback>>>,
 }
 
-struct Logprobs {
-    /// Number of the likeliest tokens that are reported.
-    top: usize,
-    /// By slot.
-    kernels: [LogProbabilities; 2],
-}
-
-/// Record of one round.
-pub struct Record {
-    /// Tokens committed, as the device counts them.
-    pub committed: usize,
-    /// K + 1 words that begin with them.
-    pub tokens: Vec<u32>,
-    /// One for each of the tokens committed, if they were asked for.
-    pub logprobs: Vec<TokenLogprobs>,
-}
-
-impl RoundOutputs {
-    /// Records with the log-probabilities of each token by `target` and of the `top` likeliest, if that is not none.
+impl Readbacks {
+    /// One that nobody reads, for a record.
     ///
     /// # Errors
     ///
-    /// [`crate::Error::OutOfMemory`].
-    pub fn new(device: &Device, target: &ModelRunner, top: Option<usize>) -> Result<RoundOutputs> {
-        let top = top.map(|top| top.min(target.model().config().vocab_size));
-        let words = FIRST_WORD + top.map_or(0, |top| (1 + MAX_DRAFTS) * LogProbabilities::words(top));
-        let slot = || -> Result<_> {
-            let record = Buffer::storage(device, "record", 4 * words as u64)?;
-            let readback = Readback::new(device, record.bytes())?;
-            Ok((record, readback))
+    /// As [`Readback::new`].
+    pub fn take(&self, device: &Device, record: &Buffer) -> Result<Readback> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        free.map_or_else(|| Readback::new(device, record.bytes()), Ok)
+    }
+}
+
+/// A pass that was submitted. Whichever of its sequences asks first waits for it.
+pub struct Flight {
+    device: Device,
+    readback: Option<Readback>,
+    readbacks: Readbacks,
+    /// Words of the record that are used.
+    len: usize,
+    words: Mutex<Option<Arc<[u32]>>>,
+}
+
+impl Flight {
+    /// A pass of `turns` turns whose record is copied to `readback`, with the log-probabilities of `logprob_rows` output
+    /// rows.
+    pub fn new(
+        device: &Device,
+        readback: Readback,
+        readbacks: &Readbacks,
+        turns: usize,
+        logprob_rows: usize,
+    ) -> Flight {
+        let len = match logprob_rows {
+            0 => turns * RECORD,
+            rows => FIRST_LOGPROB + rows * LOGPROB_WORDS,
         };
-        let slots = [slot()?, slot()?];
-        let kernel = |slot: usize, top| log_probabilities(target, &slots[slot].0, FIRST_WORD, top);
-        let logprobs = match top {
-            None => None,
-            Some(top) => Some(Logprobs { top, kernels: [kernel(0, top)?, kernel(1, top)?] }),
-        };
-        Ok(RoundOutputs { slots, logprobs })
+        let (device, readbacks) = (device.clone(), readbacks.clone());
+        Flight { device, readback: Some(readback), readbacks, len, words: Mutex::default() }
     }
 
-    /// Number of the likeliest tokens that are reported, if log-probabilities are.
-    pub fn top(&self) -> Option<usize> {
-        self.logprobs.as_ref().map(|logprobs| logprobs.top)
-    }
-
-    /// The buffer of the record that the round of `slot` writes, and the readback it is copied to.
-    pub fn slot(&self, slot: usize) -> (&Buffer, &Readback) {
-        let (record, readback) = &self.slots[slot];
-        (record, readback)
-    }
-
-    /// Records the log-probabilities of the committed tokens, which are in the record of `slot`, if requested.
-    pub fn encode(&self, pass: &mut Pass, slot: usize, drafts: usize) {
-        if let Some(Logprobs { kernels, .. }) = &self.logprobs {
-            kernels[slot].encode(pass, drafts + 1);
+    /// Waits for the pass, and returns its record.
+    fn words(&self) -> Result<Arc<[u32]>> {
+        let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&*words, &self.readback) {
+            (Some(words), _) => Ok(words.clone()),
+            (None, Some(readback)) => {
+                let read: Arc<[u32]> = readback.read::<u32>(&self.device, self.len)?.into();
+                Ok(words.insert(read).clone())
+            }
+            // It is there until the flight is dropped.
+            (None, None) => Ok(Arc::default()),
         }
     }
 
-    /// Waits for the round of `slot`, which had `drafts` proposals.
+    /// Waits for the pass, and returns what the turn `turn` of `drafts` proposals committed. Its first output row is
+    /// `first_output`; with `top`, log-probabilities were requested, of so many likeliest tokens.
     ///
     /// # Errors
     ///
-    /// As [`Device::check`].
-    pub fn read(&self, device: &Device, drafts: usize, slot: usize) -> Result<Record> {
-        let rows = drafts + 1;
-        let words = self.top().map_or(1 + rows, |top| FIRST_WORD + rows * LogProbabilities::words(top));
-        let words: Vec<u32> = self.slots[slot].1.read(device, words)?;
-        let (committed, tokens) = (words[0] as usize, words[1..=rows].to_vec());
-        let logprobs = match self.top() {
-            None => Vec::new(),
-            Some(top) => {
-                let rows = words[FIRST_WORD..].chunks(LogProbabilities::words(top));
-                tokens.iter().zip(rows).take(committed).map(|(&token, row)| TokenLogprobs::of(token, row)).collect()
-            }
-        };
-        Ok(Record { committed, tokens, logprobs })
+    /// As [`Device::check`]; [`Error::Gpu`] if the device reports more tokens than there can be.
+    pub fn read(&self, turn: usize, drafts: usize, first_output: usize, top: Option<usize>) -> Result<RoundOutput> {
+        let words = self.words()?;
+        let record = &words[turn * RECORD..][..RECORD];
+        let committed = record[0] as usize;
+        if committed == 0 || committed > drafts + 1 {
+            return Err(Error::Gpu {
+                what: "round".to_owned(),
+                reason: format!("the device reports {committed} tokens for a draft of {drafts}"),
+            });
+        }
+        let tokens = record[1..=committed].to_vec();
+        let logprobs = top.map_or_else(Vec::new, |top| {
+            let rows = words[FIRST_LOGPROB + first_output * LOGPROB_WORDS..].chunks(LOGPROB_WORDS);
+            let rows = rows.map(|row| &row[..LogProbabilities::words(top)]);
+            tokens.iter().zip(rows).map(|(&token, row)| TokenLogprobs::of(token, row)).collect()
+        });
+        Ok(RoundOutput { tokens, logprobs })
     }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let mut free = self.readbacks.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.extend(self.readback.take());
+    }
+}
+
+/// What a sequence gets of a round.
+pub struct RoundOutput {
+    /// Tokens committed.
+    pub tokens: Vec<u32>,
+    /// One for each of them, if requested.
+    pub logprobs: Vec<TokenLogprobs>,
 }
 
 impl TokenLogprobs {

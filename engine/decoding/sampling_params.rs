@@ -4,8 +4,10 @@
 //! VSD and PARD write the same tokens at any temperature. The rejection rule of arXiv:2211.17192 gives this up: there,
 //! the text depends on the proposals.
 
+use super::options::AcceptanceRule;
 use crate::error::{Error, Result};
-use crate::ops::BANNED;
+use crate::model::Stages;
+use crate::ops::{BANNED, TurnSampling};
 
 /// The highest temperature. Tokens are as good as evenly distributed long before it.
 pub const MAX_TEMPERATURE: f32 = 1000.0;
@@ -108,6 +110,43 @@ impl SamplingParams {
         self.counts() || !self.logit_bias.is_empty() || !self.banned.is_empty()
     }
 
+    /// Returns `true` if proposals of a draft model are accepted by the rejection rule, as `acceptance` asks for: then the
+    /// text depends on them.
+    pub(super) fn rejects(&self, acceptance: AcceptanceRule) -> bool {
+        acceptance == AcceptanceRule::Rejection && self.temperature > 0.0
+    }
+
+    /// The stages that a choice goes through; `rejects` says whether proposals are accepted by the rejection rule.
+    pub(super) fn stages(&self, rejects: bool) -> Stages {
+        let (adjusts, truncates, draws) = (self.adjusts(), self.truncates(), self.temperature > 0.0);
+        Stages { adjusts, truncates, draws, rejects }
+    }
+
+    /// The same parameters as kernels read them, where logits are those of `limit` tokens.
+    pub(super) fn turn(&self, rejects: bool, limit: usize) -> TurnSampling {
+        let [seed, draft_seed, accept_seed] = [0, 1, 2].map(|index| noise(self.seed, index));
+        let is_cut = self.truncates();
+        let biases = u32::from(self.adjusts()) * TurnSampling::BIASES;
+        let penalties = u32::from(self.counts()) * TurnSampling::PENALTIES;
+        let temperature = TurnSampling::temperature(self.temperature);
+        TurnSampling {
+            temperature,
+            seed,
+            // A draft that draws by the target's noise proposes what the target will draw.
+            draft_seed: if rejects { draft_seed } else { seed },
+            accept_seed,
+            // All that there are need no search.
+            top_k: if is_cut && self.top_k < limit { self.top_k as u32 } else { 0 },
+            top_p: if is_cut { self.top_p } else { 1.0 },
+            min_p_gap: TurnSampling::min_p_gap(temperature, if is_cut { self.min_p } else { 0.0 }),
+            repetition: self.repetition_penalty,
+            presence: self.presence_penalty,
+            frequency: self.frequency_penalty,
+            changes: biases + penalties,
+            logprobs: self.top_logprobs.map_or(0, |top| 1 + top.min(limit) as u32),
+        }
+    }
+
     /// The bias of each logit, for a vocabulary of `vocab` tokens that holds all tokens it names.
     pub(super) fn biases(&self, vocab: usize) -> Vec<f32> {
         let mut biases = vec![0.0; vocab];
@@ -176,9 +215,17 @@ impl SamplingParams {
     }
 }
 
-/// The noise of text `index` under `seed` (splitmix64; Steele, Lea & Flood 2014).
-pub(super) fn noise(seed: u64, index: usize) -> u32 {
-    let state = seed.wrapping_add((index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+/// Step of the state of splitmix64.
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The seed of the text `index` of many under `seed`: the first one has the seed itself.
+pub(super) fn seed_of(seed: u64, index: usize) -> u64 {
+    seed.wrapping_add((index as u64).wrapping_mul(STEP))
+}
+
+/// The seed number `index` of the noise under `seed` (splitmix64; Steele, Lea & Flood 2014).
+fn noise(seed: u64, index: usize) -> u32 {
+    let state = seed_of(seed, index + 1);
     let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     (mixed ^ (mixed >> 31)) as u32

@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Statistics {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Number of them that the target's caches already held, as [`super::Decoder::resume`] leaves them.
+    /// Number of them that the target's caches already held, as [`super::Sequence::resume`] leaves them.
     pub reused_tokens: usize,
     /// Tokens the rounds committed, those cut off after a stop included.
     pub committed_tokens: usize,

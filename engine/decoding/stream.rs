@@ -1,4 +1,4 @@
-//! An answer as an asynchronous stream, for any executor. Waiting for a GPU blocks, so the decoder works on a thread of its
+//! An answer as an asynchronous stream, for any executor. Waiting for a GPU blocks, so the sequence works on a thread of its
 //! own and wakes whoever waits; polling it from the executor's threads would hold up all else that runs there.
 
 use std::collections::VecDeque;
@@ -10,31 +10,17 @@ use std::thread::JoinHandle;
 
 use futures_core::Stream;
 
-use super::completion::{Completion, FinishReason, Limits};
-use super::decoder::Decoder;
-use super::sampling_params::TokenLogprobs;
-use super::statistics::RoundStatistics;
+use super::completion::{FinishReason, Limits, Piece};
+use super::generate::Generation;
+use super::sequence::Sequence;
 use crate::error::{Error, Result};
 use crate::text::ChatTokenizer;
-
-/// Output of one round.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Piece {
-    /// The text that became certain, whole characters only; it may be none.
-    pub text: String,
-    /// The answer's tokens.
-    pub tokens: Vec<u32>,
-    /// Their log-probabilities, one for each, if the decoder's options ask for them.
-    pub logprobs: Vec<TokenLogprobs>,
-    /// Proposals, acceptances and duration of the round.
-    pub round: RoundStatistics,
-}
 
 /// An answer being written on a thread of its own: a stream of [`Piece`]s, one for each round. Dropping it ends the answer
 /// after the round at work; it does not wait for that. A slow reader finds all that was written meanwhile.
 pub struct AnswerStream {
     shared: Arc<Shared>,
-    writer: Option<JoinHandle<Decoder>>,
+    writer: Option<JoinHandle<Sequence>>,
 }
 
 #[derive(Default)]
@@ -86,22 +72,22 @@ impl Drop for Ending {
 }
 
 impl AnswerStream {
-    /// Lets `decoder` read `prompt` and write an answer of the model that `text` belongs to. An error is the stream's
+    /// Lets `sequence` read `prompt` and write an answer of the model that `text` belongs to. An error is the stream's
     /// last item.
     ///
     /// # Errors
     ///
     /// [`Error::Thread`].
-    pub fn start(decoder: Decoder, text: &ChatTokenizer, prompt: Vec<u32>, limits: Limits) -> Result<AnswerStream> {
+    pub fn start(sequence: Sequence, text: &ChatTokenizer, prompt: Vec<u32>, limits: Limits) -> Result<AnswerStream> {
         let shared = Arc::new(Shared::default());
         let (ending, text) = (Ending(shared.clone()), text.clone());
         let write = move || {
-            let mut decoder = decoder;
+            let mut sequence = sequence;
             let shared = &ending.0;
-            if let Err(error) = write(&mut decoder, &text, &prompt, limits, shared) {
+            if let Err(error) = write(&mut sequence, &text, &prompt, limits, shared) {
                 shared.change(|state| state.pieces.push_back(Err(error)));
             }
-            decoder
+            sequence
         };
         let writer = std::thread::Builder::new().name("pard answer".to_owned()).spawn(write);
         Ok(AnswerStream { shared, writer: Some(writer.map_err(|source| Error::Thread { source })?) })
@@ -117,9 +103,9 @@ impl AnswerStream {
         self.shared.state().finish
     }
 
-    /// Ends the answer, waits for the round at work, and returns the decoder, for the next answer and for its statistics;
+    /// Ends the answer, waits for the round at work, and returns the sequence, for the next answer and for its statistics;
     /// none if its thread panicked.
-    pub fn into_decoder(mut self) -> Option<Decoder> {
+    pub fn into_sequence(mut self) -> Option<Sequence> {
         self.cancel();
         self.writer.take()?.join().ok()
     }
@@ -147,26 +133,21 @@ impl Stream for AnswerStream {
     }
 }
 
-fn write(decoder: &mut Decoder, text: &ChatTokenizer, prompt: &[u32], limits: Limits, shared: &Shared) -> Result<()> {
-    decoder.start(prompt, &|| !shared.is_cancelled())?;
-    let mut transcript = Completion::new(text, limits, decoder.options().context - prompt.len());
-    while transcript.finish_reason().is_none() {
-        let before = transcript.output().len();
-        let (text, round) = if shared.is_cancelled() {
-            (transcript.end(FinishReason::Cancelled), RoundStatistics::default())
-        } else {
-            let text = transcript.take(decoder.round()?);
-            (text, decoder.last_round())
+fn write(sequence: &mut Sequence, text: &ChatTokenizer, prompt: &[u32], limits: Limits, shared: &Shared) -> Result<()> {
+    let keep_going = || !shared.is_cancelled();
+    let mut generation = Generation::start(sequence, text, prompt, limits, &keep_going)?;
+    while generation.finish_reason().is_none() {
+        let piece = match shared.is_cancelled() {
+            true => Piece { text: generation.cancel(), ..Piece::default() },
+            false => generation.round()?,
         };
-        let tokens = transcript.output()[before..].to_vec();
-        let logprobs = decoder.last_logprobs().iter().take(tokens.len()).cloned().collect();
         shared.change(|state| {
-            state.finish = transcript.finish_reason();
-            if !text.is_empty() || !tokens.is_empty() {
-                state.pieces.push_back(Ok(Piece { text, tokens, logprobs, round }));
+            state.finish = generation.finish_reason();
+            if !piece.text.is_empty() || !piece.tokens.is_empty() {
+                state.pieces.push_back(Ok(piece));
             }
         });
     }
-    shared.change(|state| state.finish = transcript.finish_reason());
+    shared.change(|state| state.finish = generation.finish_reason());
     Ok(())
 }

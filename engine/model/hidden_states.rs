@@ -2,8 +2,7 @@
 //! Some layers of the target store their output for each token, and the draft adds a projection of it to its embedding
 //! of the next token. Masks, and tokens that the draft itself has proposed, have none.
 
-use super::kv_cache::{KvCachePool, Way};
-use super::runner::ModelRunner;
+use super::runner::{Batching, ModelRunner};
 use crate::error::Result;
 use crate::gpu::{Buffer, Pass};
 use crate::ops::{HiddenStates, LoadHidden, StoreHidden};
@@ -11,71 +10,56 @@ use crate::ops::{HiddenStates, LoadHidden, StoreHidden};
 /// Use of one sequence's hidden states by the passes of a model.
 pub enum Hook {
     /// A target's passes store the output of these layers for each row.
-    Keep(Vec<(usize, StoreHidden)>),
+    Store(Vec<(usize, StoreHidden)>),
     /// A draft's passes read the stored states.
-    Read(LoadHidden),
+    Load(LoadHidden),
 }
 
 impl Hook {
     /// Records, before the first layer, the loading of states for `rows` rows.
-    pub(super) fn read(&self, pass: &mut Pass, rows: usize) {
-        if let Hook::Read(recall) = self {
-            recall.encode(pass, rows);
+    pub(super) fn load(&self, pass: &mut Pass, rows: usize) {
+        if let Hook::Load(load) = self {
+            load.encode(pass, rows);
         }
     }
 
     /// Records the storing of `rows` rows' states behind layer `layer`.
-    pub(super) fn keep(&self, layer: usize, pass: &mut Pass, rows: usize) {
-        if let Hook::Keep(layers) = self {
-            layers.iter().filter(|(of, _)| *of == layer).for_each(|(_, remember)| remember.encode(pass, rows));
+    pub(super) fn store(&self, layer: usize, pass: &mut Pass, rows: usize) {
+        if let Hook::Store(layers) = self {
+            layers.iter().filter(|(of, _)| *of == layer).for_each(|(_, store)| store.encode(pass, rows));
         }
     }
 }
 
 impl ModelRunner {
     /// Creates the hook with which its passes store the states of the sequence in slot `slot`, behind each of `layers`.
-    /// `batch` is the buffer that the runner was bound with.
     ///
     /// # Errors
     ///
     /// [`crate::Error::Shape`] if `states` are of another shape.
-    pub(crate) fn keeping(
-        &self,
-        batch: Option<&Buffer>,
-        slot: usize,
-        layers: &[usize],
-        states: &HiddenStates,
-    ) -> Result<Hook> {
+    pub fn storing(&self, batching: Batching, slot: usize, layers: &[usize], states: &HiddenStates) -> Result<Hook> {
         let (device, epsilon) = (self.model().device(), self.model().config().norm_epsilon as f32);
         let kept = layers.iter().enumerate().map(|(part, &layer)| {
-            Ok((layer, StoreHidden::new(device, self.rows(batch), slot, self.hidden(), epsilon, states, part)?))
+            Ok((layer, StoreHidden::new(device, self.rows(batching), slot, self.hidden(), epsilon, states, part)?))
         });
-        Ok(Hook::Keep(kept.collect::<Result<_>>()?))
+        Ok(Hook::Store(kept.collect::<Result<_>>()?))
     }
-}
 
-impl KvCachePool {
-    /// Creates the hook with which passes of this target store the states of the sequence in slot `slot`, behind each
-    /// of `layers`: passes of that sequence alone, or of several together.
+    /// Creates the hook with which its passes load the states of the sequence in slot `slot`, as far as its target has run
+    /// according to `sessions`. None if this draft reads no states.
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Shape`] if `states` are of another shape; [`crate::Error::OutOfMemory`].
-    pub fn keeping(&self, way: Way, slot: usize, layers: &[usize], states: &HiddenStates) -> Result<Hook> {
-        let (sequence, batch) = self.way(way)?;
-        sequence.keeping(batch, slot, layers, states)
-    }
-
-    /// Creates the hook with which passes of this draft read the states of the sequence in slot `slot`, as far as its
-    /// target has run according to `session`. None if the draft reads no states.
-    ///
-    /// # Errors
-    ///
-    /// As [`KvCachePool::keeping`].
-    pub fn reading(&self, way: Way, slot: usize, session: &Buffer, states: &HiddenStates) -> Result<Option<Hook>> {
-        let (sequence, batch) = self.way(way)?;
-        let device = sequence.model().device();
-        let recall = |into| LoadHidden::new(device, sequence.rows(batch), slot, session, states, into);
-        Ok(sequence.target_states().map(recall).transpose()?.map(Hook::Read))
+    /// As [`ModelRunner::storing`].
+    pub fn loading(
+        &self,
+        batching: Batching,
+        slot: usize,
+        sessions: &Buffer,
+        states: &HiddenStates,
+    ) -> Result<Option<Hook>> {
+        let device = self.model().device();
+        let load = |into| LoadHidden::new(device, self.rows(batching), slot, sessions, states, into);
+        Ok(self.target_states().map(load).transpose()?.map(Hook::Load))
     }
 }

@@ -1,9 +1,7 @@
 //! Models on the GPU: their weights, their caches, and the forward pass.
 
 mod autotune;
-mod batch;
 mod hidden_states;
-mod kv_cache;
 mod layer_subset;
 mod loader;
 pub mod made;
@@ -29,13 +27,11 @@ use crate::gpu::{CacheFormat, Device, KernelPlan, MatmulChoice, MatmulPath, Quan
 use crate::text::ChatTokenizer;
 
 pub use autotune::{Choice, KeepGoing, LeftOut, Measured, Tuning};
-pub use batch::{Batch, Sampling};
 pub use hidden_states::Hook;
-pub use kv_cache::{KvCachePool, PlacedRow, Together, Way};
 pub use memory_plan::{MemoryEstimate, MemoryPlan};
 pub use pass_cost::PassCost;
-pub use runner::ModelRunner;
-pub use sampler::{Sampler, SamplerTerms, Turns, log_probabilities};
+pub use runner::{Batching, ModelRunner};
+pub use sampler::{Sampler, SamplerBuffers, Stages, log_probabilities};
 pub use submit_pace::SubmitPace;
 pub use tensor_map::{TARGET_PROJECTION, expected_matrices};
 pub use weight_dtype::WeightDtype;

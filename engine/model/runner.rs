@@ -1,11 +1,14 @@
-//! One sequence on a model: its caches, its scratch, and the forward pass with every operand bound.
+//! A model's forward pass with every operand bound, and the caches of the sequences that it is run for.
+//!
+//! Rows of any number of sequences go through it in one pass, which reads the weights once for all of them; a row's bits do
+//! not depend on the rows beside it. Where all rows are of one sequence, prompts among them, attention shares its keys
+//! between rows. Caches grow with the number of slots in use; the other buffers exist once.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
 use super::hidden_states::Hook;
 use super::rope_table;
-use super::sampler::Sampler;
 use super::submit_pace::SubmitPace;
 use super::tied_draft::TargetEmbeddings;
 use super::weights::{Weights, attention_shape};
@@ -13,8 +16,8 @@ use crate::checkpoint::config::{Config, TargetLayers};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, CacheFormat, Device, KernelPlan, Pass, QuantisedProducts};
 use crate::ops::{
-    Argmax, Attention, AttentionScratch, Embedding, Epilogue, HiddenStates, KvCache, MAX_ROWS, Matmul, Phase,
-    QuantiseRows, RmsNorm, Rope, RopeGains, RowRange, Rows, Step, Tensor,
+    Argmax, Attention, AttentionScratch, Embedding, Epilogue, HiddenStates, KvCache, MAX_ROWS, Matmul, NormRows,
+    PassRow, Phase, QuantiseRows, RmsNorm, Rope, RopeGains, RowRange, Rows, Step, Tensor,
 };
 
 /// Most rows of a prompt that run in one submit.
@@ -22,30 +25,53 @@ const MAX_PROMPT_ROWS: usize = 512;
 /// Multiplications that one submit may ask for at most, however fast the device: what [`SubmitPace`] may grow to.
 const SUBMIT_MULTIPLICATIONS: u64 = 250_000_000_000;
 
-/// A model's forward pass for one sequence, or for a batch's rows.
+/// A model, its caches, and its forward pass.
 pub struct ModelRunner {
     model: Arc<Weights>,
-    activations: Arc<Activations>,
-    logits: Arc<Tensor>,
+    activations: Activations,
+    logits: Tensor,
     step: Buffer,
-    ids: Tensor,
+    batch: Buffer,
+    ids: Buffer,
     embedding: Embedding,
     /// Adds the projected states of the target to the embeddings, in a draft that reads them.
     projection: Option<Matmul>,
     layers: Vec<Layer>,
+    caches: RwLock<Caches>,
     final_norm: RmsNorm,
     head: Matmul,
-    argmax: Argmax,
+    likeliest: Argmax,
     /// The first logits of a row, which are those of tokens that may be chosen.
     limit: usize,
+}
+
+/// The caches of all layers, and the operations that use them.
+struct Caches {
+    layers: Vec<LayerCache>,
+    /// For passes over the rows of one sequence.
+    one: Vec<CachedOps>,
+    /// For passes over rows of several, once there are such.
+    many: Option<Vec<CachedOps>>,
+}
+
+struct LayerCache {
+    cache: KvCache,
+    slots: usize,
+}
+
+/// Sequences whose rows a pass computes. A row's result is the same either way, bit for bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Batching {
+    /// One sequence: rows stand one position after the other.
+    One,
+    /// Any number of them.
+    Many,
 }
 
 /// One decoder layer (pre-norm, grouped-query attention, SwiGLU).
 struct Layer {
     attention_norm: RmsNorm,
     qkv: Matmul,
-    /// Replaced when the caches grow.
-    cached: RwLock<CachedOps>,
     output: Matmul,
     feed_forward_norm: RmsNorm,
     gate_up: Matmul,
@@ -53,7 +79,7 @@ struct Layer {
 }
 
 /// The operations of a layer that use its cache.
-pub(super) struct CachedOps {
+struct CachedOps {
     rope: Rope,
     attention: Attention,
 }
@@ -78,109 +104,113 @@ pub(super) struct Activations {
 }
 
 impl ModelRunner {
-    /// Binds `model` to caches for `positions` positions. The choice of each output row goes to `choices`, from among
-    /// the first `limit` ids, as far as the head has rows for them.
+    /// Binds `model` to caches with one slot of `positions` positions. The likeliest token of each output row goes to
+    /// `choices`, from among the first `limit` ids, as far as the head has rows for them.
     ///
     /// # Errors
     ///
     /// [`Error::Limit`] or [`Error::OutOfMemory`] if the caches do not fit the device.
     pub fn new(model: &Arc<Weights>, positions: usize, limit: usize, choices: &Buffer) -> Result<ModelRunner> {
-        let activations = Arc::new(Activations::new(model, positions)?);
-        let caches = ModelRunner::caches(model, 1, positions)?;
-        let logits = ModelRunner::room_for_logits(model)?;
-        ModelRunner::bind(model, &activations, &caches, None, limit, &logits, choices)
-    }
-
-    /// Allocates the logits of a pass's output rows, `[MAX_ROWS, rows of the head]`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Tensor::new`].
-    pub(super) fn room_for_logits(model: &Weights) -> Result<Arc<Tensor>> {
-        Ok(Arc::new(Tensor::new(&model.device, "logits", MAX_ROWS, model.head().outputs())?))
-    }
-
-    /// A cache for each layer, with `slots` slots of `positions` positions.
-    ///
-    /// # Errors
-    ///
-    /// As [`ModelRunner::new`].
-    pub(super) fn caches(model: &Weights, slots: usize, positions: usize) -> Result<Vec<KvCache>> {
-        let (device, plan, shape) = (&model.device, &model.plan, model.attention_shape());
-        model.layers.iter().map(|_| KvCache::with_slots(device, plan, &shape, slots, positions)).collect()
-    }
-
-    /// Binds `model` to activations and caches that others may share. With `batch` each row is of a sequence of its own,
-    /// as [`Rows::Many`] has it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::OutOfMemory`].
-    pub(super) fn bind<'a>(
-        model: &Arc<Weights>,
-        activations: &Arc<Activations>,
-        caches: impl IntoIterator<Item = &'a KvCache>,
-        batch: Option<&Buffer>,
-        limit: usize,
-        logits: &Arc<Tensor>,
-        choices: &Buffer,
-    ) -> Result<ModelRunner> {
-        let (device, plan, config, a) = (&model.device, model.plan, &model.config, &**activations);
-        let step = Buffer::shared::<Step>(device, "step")?;
-        let rows_of_ids = a.prompt_rows.max(2 * MAX_ROWS);
-        let ids = Buffer::storage(device, "ids", (rows_of_ids * 4) as u64)?;
-        let ids = Tensor::of(ids, rows_of_ids, 1);
-        let rows = batch.map_or(Rows::One(&step), |batch| Rows::Many { step: &step, batch });
-        let layers = (0..model.layers.len()).zip(caches).map(|(layer, cache)| Layer::new(model, layer, rows, a, cache));
+        let (device, plan, config) = (&model.device, &model.plan, &model.config);
+        let activations = Activations::new(model, positions)?;
+        let a = &activations;
+        let logits = Tensor::new(device, "logits", MAX_ROWS, model.head().outputs())?;
+        let (step, batch) = (Buffer::shared::<Step>(device, "step")?, PassRow::buffer(device)?);
+        let ids = Buffer::storage(device, "ids", 4 * a.prompt_rows.max(2 * MAX_ROWS) as u64)?;
+        let layers = (0..model.layers.len()).map(|layer| Layer::new(model, layer, &step, a));
         let layers = layers.collect::<Result<_>>()?;
+        let shape = model.attention_shape();
+        let cache = || Ok(LayerCache { cache: KvCache::new(device, plan, &shape, positions)?, slots: 1 });
+        let caches = model.layers.iter().map(|_| cache()).collect::<Result<Vec<_>>>()?;
+        let one = CachedOps::bind(model, Rows::One(&step), a, &caches)?;
         let mask_row = model.shared.as_ref().map(TargetEmbeddings::mask_row);
         let vocabulary = model.vocabulary();
         let limit = vocabulary.map_or(limit, |vocabulary| vocabulary.below(limit));
         let listed = vocabulary.map(|vocabulary| &vocabulary.buffer);
         let projected = model.projection.as_ref().zip(a.target_states.as_ref());
         let projection = projected.map(|(matrix, states)| {
-            Matmul::new(device, &plan, &step, matrix, [states, &a.hidden], Epilogue::Add, RowRange::All)
+            Matmul::new(device, plan, &step, matrix, [states, &a.hidden], Epilogue::Add, RowRange::All)
         });
-
-        let head = [&a.normed, logits];
-        let mut head = Matmul::new(device, &plan, &step, model.head(), head, Epilogue::Store, RowRange::Outputs)?;
+        let head = [&a.normed, &logits];
+        let mut head = Matmul::new(device, plan, &step, model.head(), head, Epilogue::Store, RowRange::Outputs)?;
         Ok(ModelRunner {
-            embedding: Embedding::new(device, &model.embedding, mask_row, &ids.buffer, &a.hidden)?,
+            embedding: Embedding::new(device, &model.embedding, mask_row, &ids, &a.hidden)?,
             projection: projection.transpose()?,
-            layers,
             final_norm: RmsNorm::quantising(
                 device,
                 &step,
                 [&a.hidden, &a.normed],
                 &model.final_norm,
                 config.norm_epsilon as f32,
-                RowRange::Outputs,
+                NormRows::Listed(&batch),
                 head.take_quantisation(),
             )?,
             head,
-            argmax: Argmax::new(device, rows, logits, limit, listed, choices)?,
+            likeliest: Argmax::new(device, [&step, &batch], None, 0, &logits, limit, listed, choices)?,
             limit,
+            layers,
+            caches: RwLock::new(Caches { layers: caches, one, many: None }),
             model: model.clone(),
-            activations: activations.clone(),
-            logits: logits.clone(),
+            activations,
+            logits,
             step,
+            batch,
             ids,
         })
     }
 
-    /// Binds layer `layer` to `cache`, which is to replace its own: see [`ModelRunner::replace_cache`]. `batch` is the
-    /// buffer that the runner was bound with.
+    /// Grows the caches to at least `slots` slots. Their contents stay.
     ///
     /// # Errors
     ///
-    /// [`Error::Gpu`].
-    pub(super) fn bind_cache(&self, batch: Option<&Buffer>, layer: usize, cache: &KvCache) -> Result<CachedOps> {
-        CachedOps::new(&self.model, layer, self.rows(batch), &self.activations, cache)
+    /// [`Error::Limit`] or [`Error::OutOfMemory`] if they do not fit the device; the existing ones stay then.
+    pub fn reserve(&self, slots: usize) -> Result<()> {
+        // A pass that was recorded with a cache is submitted before that is copied.
+        let _turn = self.turn();
+        let mut caches = self.caches.write().unwrap_or_else(PoisonError::into_inner);
+        let Caches { layers, one, many } = &mut *caches;
+        let (device, plan, shape) = (self.device(), &self.model.plan, self.model.attention_shape());
+        for (index, layer) in layers.iter_mut().enumerate().filter(|(_, layer)| layer.slots < slots) {
+            let cache = KvCache::with_slots(device, plan, &shape, slots, self.activations.positions)?;
+            // Slots lie one behind the other.
+            cache.keys.copy_from(device, &layer.cache.keys, 0, layer.cache.keys.bytes());
+            cache.values.copy_from(device, &layer.cache.values, 0, layer.cache.values.bytes());
+            let bind = |rows| CachedOps::new(&self.model, index, rows, &self.activations, &cache);
+            let (for_one, for_many) = (bind(Rows::One(&self.step))?, many.is_some().then(|| bind(self.many())));
+            if let (Some(many), Some(ops)) = (many.as_mut(), for_many.transpose()?) {
+                many[index] = ops;
+            }
+            one[index] = for_one;
+            // The old cache's memory goes before the next layer's is asked for.
+            *layer = LayerCache { cache, slots };
+        }
+        Ok(())
     }
 
-    /// Replaces the cache of layer `layer`.
-    pub(super) fn replace_cache(&self, layer: usize, cached: CachedOps) {
-        *self.layers[layer].cached.write().unwrap_or_else(PoisonError::into_inner) = cached;
+    /// The number of slots.
+    pub fn slots(&self) -> usize {
+        self.caches().layers.iter().map(|layer| layer.slots).min().unwrap_or(0)
+    }
+
+    /// Binds what passes over several sequences need, on first use.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Compile`], [`Error::OutOfMemory`].
+    pub fn prepare_many(&self) -> Result<()> {
+        if self.caches().many.is_none() {
+            let mut caches = self.caches.write().unwrap_or_else(PoisonError::into_inner);
+            caches.many = Some(CachedOps::bind(&self.model, self.many(), &self.activations, &caches.layers)?);
+        }
+        Ok(())
+    }
+
+    fn caches(&self) -> RwLockReadGuard<'_, Caches> {
+        self.caches.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn many(&self) -> Rows<'_> {
+        Rows::Many { step: &self.step, batch: &self.batch }
     }
 
     /// Keeps others from writing what a pass reads (step and ids) until it is submitted.
@@ -188,14 +218,12 @@ impl ModelRunner {
         self.activations.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Positions that a slot has.
-    pub(super) fn positions(&self) -> usize {
-        self.activations.positions
-    }
-
-    /// Returns the [`Rows`] of its passes; `batch` is the buffer that the runner was bound with.
-    pub(super) fn rows<'a>(&'a self, batch: Option<&'a Buffer>) -> Rows<'a> {
-        batch.map_or(Rows::One(&self.step), |batch| Rows::Many { step: &self.step, batch })
+    /// The [`Rows`] of its passes.
+    pub(super) fn rows(&self, batching: Batching) -> Rows<'_> {
+        match batching {
+            Batching::One => Rows::One(&self.step),
+            Batching::Many => self.many(),
+        }
     }
 
     /// The residual stream of each row of a pass.
@@ -208,33 +236,17 @@ impl ModelRunner {
         self.activations.target_states.as_ref()
     }
 
-    /// The activations, which other runners of the same model share.
-    pub(super) fn activations(&self) -> &Arc<Activations> {
-        &self.activations
-    }
-
     /// The model it runs.
     pub fn model(&self) -> &Arc<Weights> {
         &self.model
     }
 
-    /// Checks that caches and scratch for `positions` positions can be bound, before any upload.
+    /// Checks that caches with `slots` slots of `positions` positions, and scratch, can be bound, before any upload.
     ///
     /// # Errors
     ///
     /// [`Error::Limit`].
-    pub fn check(device: &Device, plan: &KernelPlan, config: &Config, positions: usize) -> Result<()> {
-        ModelRunner::check_slots(device, plan, config, 1, positions)
-    }
-
-    /// The same for caches with `slots` slots.
-    pub(super) fn check_slots(
-        device: &Device,
-        plan: &KernelPlan,
-        config: &Config,
-        slots: usize,
-        positions: usize,
-    ) -> Result<()> {
+    pub fn check(device: &Device, plan: &KernelPlan, config: &Config, slots: usize, positions: usize) -> Result<()> {
         let shape = attention_shape(config);
         KvCache::check(device, plan, &shape, slots, positions)?;
         AttentionScratch::check(device, plan, &shape, positions)
@@ -247,23 +259,14 @@ impl ModelRunner {
         (config.layers as u64).saturating_mul(KvCache::bytes(format, &shape, positions)).saturating_add(states)
     }
 
-    /// The buffer that a pass's step is written to (by [`crate::ops::BuildInputs`]).
-    pub fn step(&self) -> &Buffer {
-        &self.step
+    /// The buffers that describe a pass: its step, its token ids, and the [`PassRow`]s of its rows and outputs. See
+    /// [`crate::ops::BuildInputs`].
+    pub fn inputs(&self) -> [&Buffer; 3] {
+        [&self.step, &self.ids, &self.batch]
     }
 
-    /// The buffer that a pass's token ids are written to.
-    pub fn ids(&self) -> &Buffer {
-        &self.ids.buffer
-    }
-
-    /// The same as a tensor, one word per row.
-    pub(super) fn words(&self) -> &Tensor {
-        &self.ids
-    }
-
-    /// Records the decoder for `rows` rows, all at positions before `end`; the step and ids are on the device already.
-    /// `taps` store states or read them.
+    /// Records the decoder for `rows` rows, all at positions before `end`; what describes them is on the device already.
+    /// `hooks` store states or read them.
     ///   h = W_embed\[ids\] + W_target · states, of a draft that reads them;  for each layer:
     ///   n = RMSNorm(h);  h += Wₒ · Attention(RoPE(W_q·n), RoPE(W_k·n), W_v·n)
     ///   n = RMSNorm(h);  h += W_down · (SiLU(W_gate·n) ⊙ (W_up·n))
@@ -271,53 +274,48 @@ impl ModelRunner {
     /// # Errors
     ///
     /// [`Error::Compile`] if a kernel does not compile.
-    pub fn forward(&self, pass: &mut Pass, role: Phase, rows: usize, end: usize, taps: &[&Hook]) -> Result<()> {
+    pub fn forward(
+        &self,
+        pass: &mut Pass,
+        role: Phase,
+        batching: Batching,
+        [rows, end]: [usize; 2],
+        hooks: &[&Hook],
+    ) -> Result<()> {
+        let caches = self.caches();
+        let cached = match (batching, &caches.many) {
+            (Batching::Many, Some(many)) => many,
+            _ => &caches.one,
+        };
         self.embedding.encode(pass, rows);
         if let Some(projection) = &self.projection {
-            taps.iter().for_each(|tap| tap.read(pass, rows));
+            hooks.iter().for_each(|hook| hook.load(pass, rows));
             projection.encode(pass, role, rows)?;
         }
         // With a subset of the layers uploaded, they take turns.
-        for (index, layer) in self.layers.iter().cycle().take(self.model.config.layers).enumerate() {
+        let layers = self.layers.iter().zip(cached).cycle().take(self.model.config.layers);
+        for (index, (layer, cached)) in layers.enumerate() {
             pass.layer(Some(index));
             layer.attention_norm.encode(pass, rows);
             layer.qkv.encode(pass, role, rows)?;
-            {
-                let cached = layer.cached.read().unwrap_or_else(PoisonError::into_inner);
-                cached.rope.encode(pass, rows);
-                cached.attention.encode(pass, role, rows, end)?;
-            }
+            cached.rope.encode(pass, rows);
+            cached.attention.encode(pass, role, rows, end)?;
             layer.output.encode(pass, role, rows)?;
             layer.feed_forward_norm.encode(pass, rows);
             layer.gate_up.encode(pass, role, rows)?;
             layer.down.encode(pass, role, rows)?;
-            taps.iter().for_each(|tap| tap.keep(index, pass, rows));
+            hooks.iter().for_each(|hook| hook.store(index, pass, rows));
         }
         pass.layer(None);
         Ok(())
     }
 
-    /// Records the choice of each of the step's `outputs` output rows: argmax(W_head · RMSNorm(h)).
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Compile`] if a kernel does not compile.
-    pub fn choose(&self, pass: &mut Pass, outputs: usize) -> Result<()> {
-        self.score(pass, outputs)?;
-        self.pick(None, pass, outputs);
-        Ok(())
+    /// Records the choice of the likeliest token of `outputs` rows whose logits are there.
+    pub fn choose_likeliest(&self, pass: &mut Pass, outputs: usize) {
+        self.likeliest.encode(pass, outputs);
     }
 
-    /// Records the choice of `outputs` rows whose logits are there, by `sampler`, which was made for this sequence; without
-    /// one the likeliest are taken.
-    pub fn pick(&self, sampler: Option<&Sampler>, pass: &mut Pass, outputs: usize) {
-        match sampler {
-            None => self.argmax.encode(pass, outputs),
-            Some(sampler) => sampler.encode(pass, outputs),
-        }
-    }
-
-    /// Records the logits of each of the step's `outputs` output rows: W_head · RMSNorm(h).
+    /// Records the logits of each of the `outputs` output rows: W_head · RMSNorm(h).
     ///
     /// # Errors
     ///
@@ -337,20 +335,20 @@ impl ModelRunner {
         self.prefill_slot(0, tokens, start, &[], keep_going)
     }
 
-    /// The same in slot `slot` of the caches, with `taps`.
+    /// The same in slot `slot` of the caches, with `hooks`.
     pub(crate) fn prefill_slot(
         &self,
         slot: usize,
         tokens: &[u32],
         start: usize,
-        taps: &[&Hook],
+        hooks: &[&Hook],
         keep_going: &dyn Fn() -> bool,
     ) -> Result<usize> {
         let pace = || self.activations.pace.lock().unwrap_or_else(PoisonError::into_inner);
         let mut read = 0;
         while read < tokens.len() {
             let rows = pace().rows().min(tokens.len() - read);
-            self.run_tapped(slot, Phase::Prefill, &tokens[read..read + rows], start + read, 0, taps)?;
+            self.run_hooked(slot, Phase::Prefill, &tokens[read..read + rows], start + read, 0, hooks)?;
             // Kernels are compiled before they are submitted.
             let begin = Instant::now();
             self.device().wait()?;
@@ -364,16 +362,16 @@ impl ModelRunner {
     }
 
     /// Runs `tokens` as a prompt from position 0 on, and copies what the layers make of each, before the final norm, to
-    /// the rows `first..` of `states`; with `taps`.
+    /// the rows `first..` of `states`; with `hooks`.
     ///
     /// # Errors
     ///
     /// [`Error::ContextFull`] if they do not fit the caches, [`Error::TokenRange`]; as [`Device::check`].
-    pub fn states(&self, tokens: &[u32], states: &Tensor, first: usize, taps: &[&Hook]) -> Result<()> {
+    pub fn states(&self, tokens: &[u32], states: &Tensor, first: usize, hooks: &[&Hook]) -> Result<()> {
         let rows = self.activations.prompt_rows;
         let row_bytes = (states.width * size_of::<f32>()) as u64;
         for (chunk, at) in tokens.chunks(rows).zip((0..).step_by(rows)) {
-            self.run_tapped(0, Phase::Prefill, chunk, at, 0, taps)?;
+            self.run_hooked(0, Phase::Prefill, chunk, at, 0, hooks)?;
             let (offset, bytes) = ((first + at) as u64 * row_bytes, chunk.len() as u64 * row_bytes);
             states.buffer.copy_from(self.device(), &self.activations.hidden.buffer, offset, bytes);
         }
@@ -399,20 +397,20 @@ impl ModelRunner {
         start: usize,
         outputs: usize,
     ) -> Result<()> {
-        self.run_tapped(slot, role, tokens, start, outputs, &[])
+        self.run_hooked(slot, role, tokens, start, outputs, &[])
     }
 
-    /// The same with `taps`.
-    fn run_tapped(
+    /// The same with `hooks`.
+    fn run_hooked(
         &self,
         slot: usize,
         role: Phase,
         tokens: &[u32],
         start: usize,
         outputs: usize,
-        taps: &[&Hook],
+        hooks: &[&Hook],
     ) -> Result<()> {
-        let Activations { prompt_rows, positions, .. } = *self.activations;
+        let Activations { prompt_rows, positions, .. } = self.activations;
         let most = if role == Phase::Prefill { prompt_rows } else { MAX_ROWS };
         if tokens.is_empty() || tokens.len() > most || outputs > tokens.len().min(MAX_ROWS) {
             return Err(Error::Option {
@@ -430,22 +428,23 @@ impl ModelRunner {
             return Err(Error::TokenRange { what: "token", id, vocab });
         }
         let device = self.device();
-        let first_output = (tokens.len() - outputs) as u32;
-        let step = Step {
-            start: start as u32,
-            rows: tokens.len() as u32,
-            first_output,
-            outputs: outputs as u32,
-            first_choice: 0,
-            slot: slot as u32,
-        };
+        let first_output = tokens.len() - outputs;
+        let [start, rows, slot_] = [start, tokens.len(), slot].map(|count| count as u32);
+        let step = Step { start, rows, first_output: 0, outputs: outputs as u32, slot: slot_ };
         let _turn = self.turn();
         self.step.write(device, 0, &[step]);
-        self.ids.buffer.write(device, 0, tokens);
+        self.ids.write(device, 0, tokens);
+        if outputs > 0 {
+            self.batch.write(device, 0, &PassRow::of_one(slot, start as usize, first_output));
+        }
         Pass::submit(device, None, |pass| {
             pass.section(if role == Phase::Prefill { "prefill" } else { "forward" });
-            self.forward(pass, role, tokens.len(), end, taps)?;
-            if outputs > 0 { self.choose(pass, outputs) } else { Ok(()) }
+            self.forward(pass, role, Batching::One, [tokens.len(), end], hooks)?;
+            if outputs > 0 {
+                self.score(pass, outputs)?;
+                self.choose_likeliest(pass, outputs);
+            }
+            Ok(())
         })
     }
 
@@ -455,11 +454,21 @@ impl ModelRunner {
     ///
     /// As [`Device::check`].
     pub fn logits(&self, outputs: usize) -> Result<Vec<f32>> {
-        self.logits.buffer.read(self.device(), 0, outputs * self.logits.width)
+        self.logits_of(0, outputs)
+    }
+
+    /// The same of the `outputs` output rows from row `first` on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::check`].
+    pub fn logits_of(&self, first: usize, outputs: usize) -> Result<Vec<f32>> {
+        let width = self.logits.width;
+        self.logits.buffer.read(self.device(), (4 * first * width) as u64, outputs * width)
     }
 
     /// The logits of a pass's output rows, and how many of each row are those of tokens that may be chosen.
-    pub(super) fn scores(&self) -> (&Tensor, usize) {
+    pub(crate) fn scores(&self) -> (&Tensor, usize) {
         (&self.logits, self.limit)
     }
 
@@ -557,8 +566,8 @@ fn angle_positions(positions: usize) -> usize {
 }
 
 impl Layer {
-    fn new(model: &Weights, layer: usize, rows: Rows, a: &Activations, cache: &KvCache) -> Result<Layer> {
-        let (device, plan, weights, step) = (&model.device, &model.plan, &model.layers[layer], rows.step());
+    fn new(model: &Weights, layer: usize, step: &Buffer, a: &Activations) -> Result<Layer> {
+        let (device, plan, weights) = (&model.device, &model.plan, &model.layers[layer]);
         let epsilon = model.config.norm_epsilon as f32;
         let norm = |gain, planes| {
             RmsNorm::quantising(device, step, [&a.hidden, &a.normed], gain, epsilon, RowRange::All, planes)
@@ -570,7 +579,6 @@ impl Layer {
         Ok(Layer {
             attention_norm: norm(&weights.attention_norm, qkv.take_quantisation())?,
             qkv,
-            cached: RwLock::new(CachedOps::new(model, layer, rows, a, cache)?),
             output: matmul(&weights.output, &a.attended, &a.hidden, Epilogue::Add)?,
             feed_forward_norm: norm(&weights.feed_forward_norm, gate_up.take_quantisation())?,
             gate_up,
@@ -580,6 +588,12 @@ impl Layer {
 }
 
 impl CachedOps {
+    /// Binds those of all layers, each to its cache.
+    fn bind(model: &Weights, rows: Rows, a: &Activations, caches: &[LayerCache]) -> Result<Vec<CachedOps>> {
+        let caches = caches.iter().enumerate();
+        caches.map(|(layer, LayerCache { cache, .. })| CachedOps::new(model, layer, rows, a, cache)).collect()
+    }
+
     fn new(model: &Weights, layer: usize, rows: Rows, a: &Activations, cache: &KvCache) -> Result<CachedOps> {
         let (device, plan, shape) = (&model.device, &model.plan, model.attention_shape());
         let (weights, window) = (&model.layers[layer], model.config.window(layer));

@@ -1,48 +1,75 @@
-//! Choice of a sequence's tokens where it is not simply the likeliest: penalties and biases change the logits,
-//! truncation limits the tokens that may be drawn, and noise or the rejection rule draws one.
+//! Choice of tokens where it is not simply the likeliest: penalties and biases change the logits, truncation limits the
+//! tokens that may be drawn, and noise or the rejection rule draws one. The output rows of a pass go through it together,
+//! whichever sequences they are of; each goes by the sampling parameters of its own.
+
+use std::collections::HashMap;
+use std::ops::{BitOr, Range};
 
 use super::runner::ModelRunner;
 use crate::error::Result;
 use crate::gpu::{Buffer, Pass};
 use crate::ops::{
-    Argmax, Draw, LogProbabilities, MAX_ROWS, Penalties, PenaltyTerms, Probabilities, Rejection, RejectionTerms,
-    Tensor, Truncation, TruncationTerms,
+    Argmax, CHOICES, Draw, LogProbabilities, MAX_ROWS, ModelRole, Penalties, PenaltyTerms, Probabilities, Rejection,
+    RejectionTerms, Tensor, Truncation,
 };
 
-/// Parameters of the choice of tokens.
-#[derive(Clone, Copy, Default)]
-pub struct SamplerTerms<'a> {
-    /// Changes logits first.
-    pub penalties: Option<PenaltyTerms<'a>>,
-    /// Leaves some tokens out of the draw.
-    pub truncation: Option<TruncationTerms>,
-    /// Holds [`crate::ops::DrawParams`]; without it the likeliest is taken.
-    pub draw: Option<&'a Buffer>,
-    /// Destination of the probability of each token, `[choices, vocab]`, and the temperature.
-    pub chances: Option<(&'a Tensor, f32)>,
-    /// Chooses in place of `draw`, by the chances.
-    pub rejection: Option<RejectionTerms<'a>>,
+/// Stages that the choice of a pass's tokens goes through, if any of its sequences needs them. Without any, the likeliest are
+/// taken. A row that does not need a stage leaves it as it came.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Stages {
+    /// Penalties and biases change logits.
+    pub adjusts: bool,
+    /// Some tokens are left out of the draw.
+    pub truncates: bool,
+    /// Tokens are drawn by noise.
+    pub draws: bool,
+    /// Proposals are accepted by the rejection rule. The sequence has the pass to itself.
+    pub rejects: bool,
 }
 
-/// In what order the rows of a pass choose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turns {
-    /// All at once.
-    Together,
-    /// One after the other: each counts what those before it chose. A parallel draft's rows do.
-    OneByOne {
-        /// As many as there can be.
-        rows: usize,
-    },
+impl BitOr for Stages {
+    type Output = Stages;
+
+    fn bitor(self, other: Stages) -> Stages {
+        Stages {
+            adjusts: self.adjusts || other.adjusts,
+            truncates: self.truncates || other.truncates,
+            draws: self.draws || other.draws,
+            rejects: self.rejects || other.rejects,
+        }
+    }
 }
 
-/// Chooses the tokens of a sequence's output rows, with the operands bound.
+/// Buffers that choices are made from, on one device.
+#[derive(Clone, Copy)]
+pub struct SamplerBuffers<'a> {
+    /// [`crate::ops::TurnSampling::buffer`]'s.
+    pub sampling: &'a Buffer,
+    /// A [`crate::ops::Session`] for each slot.
+    pub sessions: &'a Buffer,
+    /// d1 .. dK of each turn.
+    pub proposals: &'a Buffer,
+    /// For each slot, the count of each token and its bias, if any sequence changes logits.
+    pub adjustments: Option<[&'a Buffer; 2]>,
+    /// Destination of the choices.
+    pub choices: &'a Buffer,
+    /// Probabilities that the draft drew its proposals with, if they are accepted by them.
+    pub draft_chances: Option<&'a Tensor>,
+}
+
+/// Chooses the tokens of a model's output rows. Operands are bound on first use.
 pub struct Sampler {
-    /// One for all rows, or one for each.
-    turns: Vec<Turn>,
+    role: ModelRole,
+    /// Tokens of the target's vocabulary.
+    ids: usize,
+    adjusted: Option<Tensor>,
+    thresholds: Option<Buffer>,
+    chances: Option<Tensor>,
+    bound: HashMap<(Stages, usize), Bound>,
 }
 
-struct Turn {
+/// The stages from one output row on.
+struct Bound {
     penalties: Option<Penalties>,
     truncation: Option<Truncation>,
     chances: Option<Probabilities>,
@@ -55,66 +82,115 @@ enum Choice {
 }
 
 impl Sampler {
-    /// Chooses the tokens of `sequence` by `terms`, and writes them to `choices`.
+    /// For the rows of a target, whose vocabulary has `ids` tokens, or of its draft.
+    pub fn new(role: ModelRole, ids: usize) -> Sampler {
+        Sampler { role, ids, adjusted: None, thresholds: None, chances: None, bound: HashMap::new() }
+    }
+
+    /// Forgets what was bound, as some of the buffers have been replaced.
+    pub fn unbind(&mut self) {
+        self.bound.clear();
+    }
+
+    /// Probabilities of the tokens of the last rows, if proposals are accepted by them.
+    pub fn chances(&self) -> Option<&Tensor> {
+        self.chances.as_ref()
+    }
+
+    /// Binds `stages` for output rows of `runner` from each of the rows `firsts` on.
     ///
     /// # Errors
     ///
-    /// [`crate::Error::OutOfMemory`].
-    pub fn new(sequence: &ModelRunner, terms: SamplerTerms, turns: Turns, choices: &Buffer) -> Result<Sampler> {
-        let (model, step) = (sequence.model(), sequence.step());
-        let device = model.device();
-        let (logits, limit) = sequence.scores();
-        let vocabulary = model.vocabulary().map(|vocabulary| &vocabulary.buffer);
-        let adjusted = match terms.penalties {
-            None => None,
-            Some(_) => Some(Tensor::new(device, "adjusted logits", MAX_ROWS, logits.width)?),
-        };
-        let scores = adjusted.as_ref().unwrap_or(logits);
-        let thresholds = match terms.truncation {
-            None => None,
-            Some(_) => Some(Buffer::storage(device, "thresholds", 4 * MAX_ROWS as u64)?),
-        };
-        let thresholds = thresholds.as_ref();
-        let turn = |first_row| -> Result<Turn> {
-            let penalties = terms
-                .penalties
-                .map(|terms| Penalties::new(device, step, terms, first_row, [logits, scores], limit, vocabulary));
-            let truncation = terms
-                .truncation
-                .zip(thresholds)
-                .map(|(terms, thresholds)| Truncation::new(device, terms, first_row, scores, limit, thresholds));
-            let chances = terms.chances.map(|(chances, temperature)| {
-                Probabilities::new(device, step, temperature, first_row, scores, limit, vocabulary, thresholds, chances)
-            });
-            let draw = Draw { noise: terms.draw, thresholds, first_row };
-            let choice = match terms.rejection {
-                Some(terms) => Choice::Rejection(Rejection::new(device, step, terms, choices)?),
-                None => Choice::Argmax(Argmax::drawing(device, step, draw, scores, limit, vocabulary, choices)?),
-            };
-            Ok(Turn {
-                penalties: penalties.transpose()?,
-                truncation: truncation.transpose()?,
-                chances: chances.transpose()?,
-                choice,
-            })
-        };
-        let rows = match turns {
-            Turns::Together => 1,
-            Turns::OneByOne { rows } => rows,
-        };
-        Ok(Sampler { turns: (0..rows).map(turn).collect::<Result<_>>()? })
+    /// [`crate::Error::OutOfMemory`], [`crate::Error::Compile`].
+    pub fn prepare(
+        &mut self,
+        runner: &ModelRunner,
+        buffers: SamplerBuffers,
+        stages: Stages,
+        firsts: impl Iterator<Item = usize>,
+    ) -> Result<()> {
+        self.allocate(runner, stages)?;
+        if stages == Stages::default() {
+            return Ok(());
+        }
+        for first in firsts {
+            if !self.bound.contains_key(&(stages, first)) {
+                let bound = self.bind(runner, buffers, stages, first)?;
+                self.bound.insert((stages, first), bound);
+            }
+        }
+        Ok(())
     }
 
-    /// Records the choice of `outputs` rows, whose logits are there.
-    pub(super) fn encode(&self, pass: &mut Pass, outputs: usize) {
-        match &self.turns[..] {
-            [all] => all.encode(pass, outputs),
-            turns => turns.iter().take(outputs).for_each(|turn| turn.encode(pass, 1)),
+    /// Allocates what `stages` write to.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tensor::new`].
+    pub fn allocate(&mut self, runner: &ModelRunner, stages: Stages) -> Result<()> {
+        let (device, logits) = (runner.model().device(), runner.scores().0);
+        if stages.adjusts && self.adjusted.is_none() {
+            self.adjusted = Some(Tensor::new(device, "adjusted logits", MAX_ROWS, logits.width)?);
         }
+        if stages.truncates && self.thresholds.is_none() {
+            self.thresholds = Some(Buffer::storage(device, "thresholds", 4 * MAX_ROWS as u64)?);
+        }
+        if stages.rejects && self.chances.is_none() {
+            self.chances = Some(Tensor::new(device, "chances", CHOICES, self.ids)?);
+        }
+        Ok(())
+    }
+
+    fn bind(&self, runner: &ModelRunner, buffers: SamplerBuffers, stages: Stages, first: usize) -> Result<Bound> {
+        let model = runner.model();
+        let (device, vocabulary) = (model.device(), model.vocabulary().map(|vocabulary| &vocabulary.buffer));
+        let ([step, _, batch], (logits, limit)) = (runner.inputs(), runner.scores());
+        let SamplerBuffers { sampling, sessions, proposals, adjustments, choices, draft_chances } = buffers;
+        let adjusted = self.adjusted.as_ref().filter(|_| stages.adjusts);
+        let scores = adjusted.unwrap_or(logits);
+        let thresholds = self.thresholds.as_ref().filter(|_| stages.truncates);
+        let penalties = adjusted.zip(adjustments).map(|(adjusted, [counts, bias])| {
+            let ids = self.ids;
+            let terms = PenaltyTerms { batch, sampling, sessions, proposals, counts, bias, ids };
+            Penalties::new(device, terms, first, [logits, adjusted], limit, vocabulary)
+        });
+        let truncation =
+            thresholds.map(|thresholds| Truncation::new(device, [batch, sampling], first, scores, limit, thresholds));
+        let own_chances = self.chances.as_ref().filter(|_| stages.rejects);
+        let chances = own_chances.map(|chances| {
+            let inputs = [batch, sampling];
+            Probabilities::new(device, inputs, first, scores, limit, vocabulary, thresholds, chances)
+        });
+        let choice = match (self.role, own_chances, draft_chances) {
+            (ModelRole::Target, Some(target), Some(draft)) => {
+                let terms = RejectionTerms { target, draft, proposals };
+                Choice::Rejection(Rejection::new(device, [step, batch, sampling], terms, choices)?)
+            }
+            _ => {
+                let draw = stages.draws.then_some(Draw { sampling, role: self.role, thresholds });
+                let inputs = [step, batch];
+                Choice::Argmax(Argmax::new(device, inputs, draw, first, scores, limit, vocabulary, choices)?)
+            }
+        };
+        Ok(Bound {
+            penalties: penalties.transpose()?,
+            truncation: truncation.transpose()?,
+            chances: chances.transpose()?,
+            choice,
+        })
+    }
+
+    /// Records the choice of the tokens of the output rows `rows` of `runner`, whose logits are there. The stages were
+    /// prepared for them.
+    pub fn encode(&self, runner: &ModelRunner, pass: &mut Pass, stages: Stages, rows: Range<usize>) {
+        if stages == Stages::default() {
+            return runner.choose_likeliest(pass, rows.end);
+        }
+        self.bound[&(stages, rows.start)].encode(pass, rows.len());
     }
 }
 
-impl Turn {
+impl Bound {
     fn encode(&self, pass: &mut Pass, rows: usize) {
         if let Some(penalties) = &self.penalties {
             penalties.encode(pass, rows);
@@ -132,19 +208,22 @@ impl Turn {
     }
 }
 
-/// Log-probabilities under `sequence` of the tokens that `record` reports, as by [`LogProbabilities::new`].
+/// Binds the log-probabilities under `runner` of the tokens that its output rows chose, as [`LogProbabilities::new`] has
+/// them, for `top` likeliest tokens at most, behind the word `first_word` of `record`.
 ///
 /// # Errors
 ///
-/// [`crate::Error::Shape`] if `top` is more than there are tokens.
+/// [`crate::Error::Compile`].
 pub fn log_probabilities(
-    sequence: &ModelRunner,
+    runner: &ModelRunner,
+    sampling: &Buffer,
+    choices: &Buffer,
     record: &Buffer,
-    first_word: usize,
-    top: usize,
+    [first_word, top]: [usize; 2],
 ) -> Result<LogProbabilities> {
-    let (logits, limit) = sequence.scores();
-    let model = sequence.model();
+    let (logits, limit) = runner.scores();
+    let model = runner.model();
     let vocabulary = model.vocabulary().map(|vocabulary| &vocabulary.buffer);
-    LogProbabilities::new(model.device(), logits, limit, vocabulary, record, first_word, top)
+    let ([_, _, batch], place) = (runner.inputs(), [first_word, top]);
+    LogProbabilities::new(model.device(), [batch, sampling], logits, limit, vocabulary, choices, record, place)
 }

@@ -1,7 +1,8 @@
 //! The largest logit of each row, with noise where a token is to be drawn: shaders/argmax.wgsl and
 //! shaders/argmax_merge.wgsl.
 
-use super::{Rows, Tensor};
+use super::rows::{CHOICES_CONSTANT, OUTPUT_FILES};
+use super::{ModelRole, Tensor};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
@@ -11,16 +12,6 @@ struct ArgmaxParams {
     vocab: u32,
     limit: u32,
     first_row: u32,
-}
-
-/// Sampling parameters of one sequence, as shaders/draw/one.wgsl lays them out.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct DrawParams {
-    /// Tokens are drawn from `softmax(logits / temperature)`; 0 takes the likeliest.
-    pub temperature: f32,
-    /// Seed of the noise.
-    pub seed: u32,
 }
 
 #[repr(C)]
@@ -40,73 +31,39 @@ pub struct Argmax {
     limit: usize,
 }
 
-/// Options for choosing the tokens of one sequence's rows.
+/// How rows draw their tokens.
 #[derive(Clone, Copy)]
 pub struct Draw<'a> {
-    /// Holds [`DrawParams`]: a row's noise is that of the seed, the position after its own, and the id. Without it the
-    /// likeliest is taken.
-    pub noise: Option<&'a Buffer>,
-    /// The lowest logit of each row that may be drawn, as [`super::Truncation`] finds it; only with noise.
+    /// Holds [`super::TurnSampling::buffer`]'s parameters: a row's noise is that of the turn's seed, the position after its own, and
+    /// the id.
+    pub sampling: &'a Buffer,
+    /// Model whose rows draw, which says by which seed.
+    pub role: ModelRole,
+    /// The lowest logit of each row that may be drawn, as [`super::Truncation`] finds it.
     pub thresholds: Option<&'a Buffer>,
-    /// The first row of those that choose.
-    pub first_row: usize,
-}
-
-/// Options for choosing tokens, of a batch or of one sequence.
-#[derive(Clone, Copy)]
-enum Choice<'a> {
-    /// By the noise of each row of a batch: the buffer is [`Rows::buffer`]'s.
-    OfBatch(&'a Buffer),
-    OfSequence(Draw<'a>),
 }
 
 impl Argmax {
-    /// `choices[step.first_choice + r] = argmax(logits[r, ..limit])`, the lowest index among equals, for the step's
-    /// output rows. For the rows of a batch, `argmax(logits[r, ..limit] + temperature[r] · g)`, which draws from
-    /// `softmax(logits[r, ..limit] / temperature[r])`: g is Gumbel noise of the row's seed, its position and the id.
+    /// `choices[batch[r].choice] = argmax(logits[r, ..limit])`, the lowest index among equals, for the output rows r from
+    /// `first_row` on. With `draw`, `argmax(logits[r, ..limit] + temperature · g)`, which draws from
+    /// `softmax(logits[r, ..limit] / temperature)`: g is Gumbel noise of the turn's seed, the token's position and its id.
     ///
     /// Where the logits are those of some tokens only, `vocabulary` has the ids of those, ascending, and the choice is
     /// `vocabulary[argmax]`.
     ///
-    /// Shapes: `logits` is `[rows, vocab]`, `vocabulary` `[vocab]` of u32, `choices` holds u32; `limit` is at most `vocab`.
+    /// Shapes: `batch` is [`super::PassRow::buffer`]'s, `logits` is `[rows, vocab]`, `vocabulary` `[vocab]` of u32, `choices`
+    /// holds u32; `limit` is at most `vocab`.
     ///
     /// # Errors
     ///
     /// [`Error::Shape`] if they do not fit.
     /// Source: of the noise, Maddison et al. 2014, arXiv:1411.0030.
-    pub fn new<'a>(
+    #[expect(clippy::too_many_arguments, reason = "operands of a kernel")]
+    pub fn new(
         device: &Device,
-        rows: impl Into<Rows<'a>>,
-        logits: &Tensor,
-        limit: usize,
-        vocabulary: Option<&Buffer>,
-        choices: &Buffer,
-    ) -> Result<Argmax> {
-        let rows = rows.into();
-        let likeliest = Draw { noise: None, thresholds: None, first_row: 0 };
-        let choice = rows.batch().map_or(Choice::OfSequence(likeliest), Choice::OfBatch);
-        Argmax::build(device, rows.step(), choice, logits, limit, vocabulary, choices)
-    }
-
-    /// The same for rows of one sequence, drawn as `draw` says, from its first row on.
-    ///
-    /// Shapes and errors: as [`Argmax::new`].
-    pub fn drawing(
-        device: &Device,
-        step: &Buffer,
-        draw: Draw,
-        logits: &Tensor,
-        limit: usize,
-        vocabulary: Option<&Buffer>,
-        choices: &Buffer,
-    ) -> Result<Argmax> {
-        Argmax::build(device, step, Choice::OfSequence(draw), logits, limit, vocabulary, choices)
-    }
-
-    fn build(
-        device: &Device,
-        step: &Buffer,
-        choice: Choice,
+        [step, batch]: [&Buffer; 2],
+        draw: Option<Draw>,
+        first_row: usize,
         logits: &Tensor,
         limit: usize,
         vocabulary: Option<&Buffer>,
@@ -122,10 +79,7 @@ impl Argmax {
         }
         let sections = limit.div_ceil(SECTION);
         let candidates = Buffer::storage(device, "argmax candidates", (logits.rows * sections * 8) as u64)?;
-        let first_row = match choice {
-            Choice::OfBatch(_) => 0,
-            Choice::OfSequence(draw) => draw.first_row as u32,
-        };
+        let first_row = first_row as u32;
         let params = ArgmaxParams { vocab: logits.width as u32, limit: limit as u32, first_row };
         let params = Buffer::uniform(device, "argmax params", &params)?;
         let merge_params = ArgmaxMergeParams { sections: sections as u32, first_row };
@@ -133,23 +87,23 @@ impl Argmax {
         let token = token_file(vocabulary);
         let mut operands = vec![&params, &logits.buffer, &candidates];
         let mut files = vec!["argmax"];
-        match choice {
-            // Noise is of the token's id.
-            Choice::OfBatch(batch) => {
-                files.extend(["noise/gumbel", "shared/gumbel", "kept/all", "draw/many", "shared/batch", token]);
-                operands.extend(vocabulary.into_iter().chain([batch]));
-            }
-            Choice::OfSequence(Draw { noise: None, .. }) => files.push("noise/none"),
-            Choice::OfSequence(Draw { noise: Some(noise), thresholds, .. }) => {
+        let mut constants = vec![("SECTION", SECTION as u32)];
+        match draw {
+            None => files.push("noise/none"),
+            Some(Draw { sampling, role, thresholds }) => {
                 let kept = if thresholds.is_some() { "kept/threshold" } else { "kept/all" };
-                files.extend(["noise/gumbel", "shared/gumbel", kept, "draw/one", "shared/step", token]);
-                operands.extend(vocabulary.into_iter().chain([step, noise]).chain(thresholds));
+                // Noise is of the token's id.
+                files.extend(["noise/gumbel", "shared/gumbel", kept, token, "shared/sampling"]);
+                files.extend(OUTPUT_FILES);
+                constants.extend([role.constant(), CHOICES_CONSTANT]);
+                operands.extend(vocabulary.into_iter().chain(thresholds).chain([batch, sampling]));
             }
         }
-        let kernel = device.kernel(&files, &[("SECTION", SECTION as u32)])?;
-        let merge = device.kernel(&["argmax_merge", "shared/step", token], &[])?;
+        let kernel = device.kernel(&files, &constants)?;
+        let merge_files = ["argmax_merge", "shared/step", token, "shared/batch", "shared/pass_row"];
+        let merge = device.kernel(&merge_files, &[])?;
         let mut merge_operands = vec![&merge_params, step, &candidates, choices];
-        merge_operands.extend(vocabulary);
+        merge_operands.extend(vocabulary.into_iter().chain([batch]));
         Ok(Argmax {
             candidates: kernel.dispatch(device, &operands, [1, 1, 1])?,
             merge: merge.dispatch(device, &merge_operands, [1, 1, 1])?,
@@ -157,7 +111,7 @@ impl Argmax {
         })
     }
 
-    /// Records the choice for `rows` rows, which must be the step's `outputs`.
+    /// Records the choice for `rows` output rows.
     pub fn encode(&self, pass: &mut Pass, rows: usize) {
         let sections = self.limit.div_ceil(SECTION);
         let work = Work::of(rows, [1, self.limit], rows * (4 * self.limit + 8 * sections), rows * self.limit);

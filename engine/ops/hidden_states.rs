@@ -118,9 +118,9 @@ pub struct LoadHidden {
 
 impl LoadHidden {
     /// `y[r] = states[p - 1]` for each row r, at position p of slot `slot`, or 0 where the target has not been: past the
-    /// rows that `session` says it has read, and at the beginning. Other slots' rows are passed over.
+    /// rows that the slot's session says it has read, and at the beginning. Other slots' rows are passed over.
     ///
-    /// Shapes: `y` is `[rows, parts · width]`; `session` holds a [`super::Session`].
+    /// Shapes: `y` is `[rows, parts · width]`; `sessions` holds a [`super::Session`] for each slot.
     ///
     /// # Errors
     ///
@@ -129,7 +129,7 @@ impl LoadHidden {
         device: &Device,
         rows: impl Into<Rows<'a>>,
         slot: usize,
-        session: &Buffer,
+        sessions: &Buffer,
         states: &HiddenStates,
         y: &Tensor,
     ) -> Result<LoadHidden> {
@@ -140,7 +140,7 @@ impl LoadHidden {
         let kernel = device.kernel(&files, &[])?;
         let params = RecallParams { pieces: (width / 4) as u32, slot: slot as u32 };
         let params = Buffer::uniform(device, "recall params", &params)?;
-        let operands = [&params, rows.step(), session, &states.buffer, &y.buffer];
+        let operands = [&params, rows.step(), sessions, &states.buffer, &y.buffer];
         let operands: Vec<&Buffer> = operands.into_iter().chain(rows.batch()).collect();
         Ok(LoadHidden { dispatch: kernel.dispatch(device, &operands, [1, 1, 1])?, width })
     }

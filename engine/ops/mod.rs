@@ -3,7 +3,6 @@
 
 mod argmax;
 mod attention;
-mod batch;
 mod cooperative;
 mod device_peak;
 mod embedding;
@@ -22,6 +21,8 @@ mod rejection;
 mod rms_norm;
 mod rope;
 mod round;
+mod rows;
+mod sampling;
 mod self_check;
 mod token_counts;
 mod truncation;
@@ -29,9 +30,8 @@ mod variant;
 mod weight_format;
 mod weight_layout;
 
-pub use argmax::{Argmax, Draw, DrawParams};
+pub use argmax::{Argmax, Draw};
 pub use attention::{Attention, AttentionScratch, AttentionVariant};
-pub use batch::{BatchIds, BatchRow, BatchSource, Rows};
 pub use device_peak::{COLD_BYTES, PeakProbe, PeakRates};
 pub use embedding::{Embedding, MaskRow};
 pub use gather::Gather;
@@ -43,12 +43,14 @@ pub use penalties::{BANNED, Penalties, PenaltyTerms};
 pub use probabilities::Probabilities;
 pub use quantise_rows::QuantiseRows;
 pub use rejection::{Rejection, RejectionTerms};
-pub use rms_norm::RmsNorm;
+pub use rms_norm::{NormRows, RmsNorm};
 pub use rope::{AttentionShape, KvCache, Rope, RopeGains};
-pub use round::{Accept, BuildInputs, ModelRole, RoundBuffers, RoundParams, Session};
+pub use round::{Accept, BuildInputs, ModelRole, PassPlan, ProposerKind, RECORD, RoundBuffers, Session, Turn};
+pub use rows::{CHOICES, PassRow, Rows};
+pub use sampling::TurnSampling;
 pub use self_check::{check_products, check_row_invariance, check_values};
 pub use token_counts::TokenCounts;
-pub use truncation::{Truncation, TruncationTerms};
+pub use truncation::Truncation;
 pub use variant::{Variant, Variants};
 pub use weight_format::WeightFormat;
 
@@ -127,8 +129,6 @@ pub struct Step {
     pub first_output: u32,
     /// Number of rows from there on that are wanted.
     pub outputs: u32,
-    /// Index of their first choice.
-    pub first_choice: u32,
     /// Slot of the caches, where all rows are of one sequence.
     pub slot: u32,
 }

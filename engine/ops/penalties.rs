@@ -2,6 +2,7 @@
 
 use super::Tensor;
 use super::argmax::token_file;
+use super::rows::{CHOICES_CONSTANT, OUTPUT_FILES};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
@@ -11,9 +12,7 @@ struct PenaltiesParams {
     vocab: u32,
     limit: u32,
     first_row: u32,
-    repetition: f32,
-    presence: f32,
-    frequency: f32,
+    ids: u32,
 }
 
 /// The bias of a banned token.
@@ -22,26 +21,26 @@ pub const BANNED: f32 = f32::MIN;
 /// Threads of a workgroup.
 const GROUP: usize = 64;
 
-/// Inputs and strengths of the penalties.
+/// Inputs of the penalties.
 #[derive(Clone, Copy)]
 pub struct PenaltyTerms<'a> {
-    /// One [`super::Session`].
-    pub session: &'a Buffer,
-    /// d1 .. dK, of which a row counts those before it.
+    /// [`super::PassRow::buffer`]'s: the rows of the pass.
+    pub batch: &'a Buffer,
+    /// [`super::TurnSampling::buffer`]'s: the strengths.
+    pub sampling: &'a Buffer,
+    /// A [`super::Session`] for each slot.
+    pub sessions: &'a Buffer,
+    /// d1 .. dK of each turn, of which a row counts those before it.
     pub proposals: &'a Buffer,
-    /// Counts of each id, as [`super::TokenCounts`] keeps them.
+    /// Counts of each id, as [`super::TokenCounts`] keeps them, for each slot.
     pub counts: &'a Buffer,
-    /// An f32 for each id; [`BANNED`] bans it.
+    /// An f32 for each id, for each slot; [`BANNED`] bans it.
     pub bias: &'a Buffer,
-    /// Divides positive logits and multiplies the others; 1 changes nothing.
-    pub repetition: f32,
-    /// Taken from a token of the answer, once.
-    pub presence: f32,
-    /// Taken from a token as often as the answer has it.
-    pub frequency: f32,
+    /// Ids of a slot.
+    pub ids: usize,
 }
 
-/// The penalties of a sequence's rows, with the operands bound.
+/// The penalties of a pass's output rows, with the operands bound.
 pub struct Penalties {
     dispatch: Dispatch,
     limit: usize,
@@ -49,7 +48,8 @@ pub struct Penalties {
 
 impl Penalties {
     /// `adjusted[r, i] = l(logits[r, i]) + bias[id]`, in which l takes the penalties from ids that the text has before row
-    /// r's token, uncommitted proposals included; of rows from `first_row` on, and i below `limit`.
+    /// r's token, uncommitted proposals included; of output rows from `first_row` on, and i below `limit`. Rows of turns
+    /// without penalties and biases are copied.
     ///
     /// Shapes: `logits` and `adjusted` are `[rows, vocab]`; `vocabulary` has the ids of logits that are those of some
     /// tokens only.
@@ -60,7 +60,6 @@ impl Penalties {
     /// Source: arXiv:1909.05858 for the repetition penalty.
     pub fn new(
         device: &Device,
-        step: &Buffer,
         terms: PenaltyTerms,
         first_row: usize,
         [logits, adjusted]: [&Tensor; 2],
@@ -72,15 +71,15 @@ impl Penalties {
             let expected = vec![logits.rows, logits.width];
             return Err(Error::Shape { op: "penalties", tensor: "limit", got: vec![logits.rows, limit], expected });
         }
-        let PenaltyTerms { session, proposals, counts, bias, repetition, presence, frequency } = terms;
-        let (vocab, limit_, first_row) = (logits.width as u32, limit as u32, first_row as u32);
-        let params = PenaltiesParams { vocab, limit: limit_, first_row, repetition, presence, frequency };
+        let PenaltyTerms { batch, sampling, sessions, proposals, counts, bias, ids } = terms;
+        let [vocab, limit_, first_row, ids] = [logits.width, limit, first_row, ids].map(|count| count as u32);
+        let params = PenaltiesParams { vocab, limit: limit_, first_row, ids };
         let params = Buffer::uniform(device, "penalties params", &params)?;
-        let token = token_file(vocabulary);
-        let kernel = device.kernel(&["penalties", "shared/step", "shared/round", token], &[])?;
-        let mut operands = vec![&params, step, session, &logits.buffer];
+        let files = [&["penalties", "shared/round", "shared/sampling", token_file(vocabulary)][..], &OUTPUT_FILES];
+        let kernel = device.kernel(&files.concat(), &[CHOICES_CONSTANT])?;
+        let mut operands = vec![&params, sessions, &logits.buffer];
         operands.extend(vocabulary);
-        operands.extend([counts, proposals, bias, &adjusted.buffer]);
+        operands.extend([counts, proposals, bias, &adjusted.buffer, batch, sampling]);
         Ok(Penalties { dispatch: kernel.dispatch(device, &operands, [1, 1, 1])?, limit })
     }
 

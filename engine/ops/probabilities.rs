@@ -2,7 +2,7 @@
 
 use super::Tensor;
 use super::argmax::token_file;
-use super::truncation::MIN_TEMPERATURE;
+use super::rows::{CHOICES_CONSTANT, OUTPUT_FILES};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
@@ -13,30 +13,28 @@ struct ProbabilitiesParams {
     limit: u32,
     first_row: u32,
     width: u32,
-    temperature: f32,
 }
 
-/// The chances of a sequence's rows, with the operands bound.
+/// The chances of a pass's output rows, with the operands bound.
 pub struct Probabilities {
     dispatch: Dispatch,
     limit: usize,
 }
 
 impl Probabilities {
-    /// `chances[step.first_choice + r, id] = softmax(logits[r, ..limit] / temperature)` over the logits of at least
-    /// `thresholds[r]`, 0 for the others; of rows from `first_row` on. Ids that no logit is of are left alone.
+    /// `chances[batch[r].choice, id] = softmax(logits[r, ..limit] / temperature)` over the logits of at least
+    /// `thresholds[r]`, 0 for the others; of output rows from `first_row` on. Ids that no logit is of are left alone.
     ///
-    /// Shapes: `logits` is `[rows, vocab]`; `chances` `[choices, ids]`; `vocabulary` has the ids of logits that are those of
+    /// Shapes: `batch` and `sampling` are [`super::PassRow::buffer`]'s and [`super::TurnSampling::buffer`]'s; `logits` is `[rows, vocab]`; `chances` `[choices, ids]`; `vocabulary` has the ids of logits that are those of
     /// some tokens only; `thresholds` holds an f32 a row, as [`super::Truncation`] finds them.
     ///
     /// # Errors
     ///
     /// [`Error::Shape`] if they do not fit.
-    #[allow(clippy::too_many_arguments, reason = "operands of a kernel")]
+    #[expect(clippy::too_many_arguments, reason = "operands of a kernel")]
     pub fn new(
         device: &Device,
-        step: &Buffer,
-        temperature: f32,
+        [batch, sampling]: [&Buffer; 2],
         first_row: usize,
         logits: &Tensor,
         limit: usize,
@@ -53,14 +51,14 @@ impl Probabilities {
             limit: limit as u32,
             first_row: first_row as u32,
             width: chances.width as u32,
-            temperature: temperature.max(MIN_TEMPERATURE),
         };
         let params = Buffer::uniform(device, "probabilities params", &params)?;
         let token = token_file(vocabulary);
         let kept = if thresholds.is_some() { "kept/threshold" } else { "kept/all" };
-        let kernel = device.kernel(&["probabilities", "shared/step", token, kept], &[])?;
-        let mut operands = vec![&params, &logits.buffer, &chances.buffer, step];
-        operands.extend(vocabulary.into_iter().chain(thresholds));
+        let files = [&["probabilities", "shared/sampling", token, kept][..], &OUTPUT_FILES].concat();
+        let kernel = device.kernel(&files, &[CHOICES_CONSTANT])?;
+        let mut operands = vec![&params, &logits.buffer, &chances.buffer];
+        operands.extend(vocabulary.into_iter().chain(thresholds).chain([batch, sampling]));
         Ok(Probabilities { dispatch: kernel.dispatch(device, &operands, [1, 1, 1])?, limit })
     }
 

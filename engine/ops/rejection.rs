@@ -1,6 +1,7 @@
 //! The rejection rule of speculative sampling: shaders/rejection.wgsl.
 
 use super::Tensor;
+use super::rows::{CHOICES_CONSTANT, OUTPUT_FILES};
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
@@ -8,11 +9,9 @@ use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct RejectionParams {
     vocab: u32,
-    draw_seed: u32,
-    accept_seed: u32,
 }
 
-/// Distributions and seeds that tokens are drawn with.
+/// Distributions that tokens are drawn from.
 #[derive(Clone, Copy)]
 pub struct RejectionTerms<'a> {
     /// p of each row, `[rows, vocab]`, as [`super::Probabilities`] gives it.
@@ -21,10 +20,6 @@ pub struct RejectionTerms<'a> {
     pub draft: &'a Tensor,
     /// d1 .. dK, each drawn from its q by other noise.
     pub proposals: &'a Buffer,
-    /// Seed of the noise that tokens are drawn by.
-    pub draw_seed: u32,
-    /// Seed of the noise that proposals are accepted by.
-    pub accept_seed: u32,
 }
 
 /// The choices of a target's rows, with the operands bound.
@@ -34,20 +29,26 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// `choices[step.first_choice + r]` = the proposal of row r with chance min(1, p / q) of it, else a token drawn from
+    /// `choices[batch[r].choice]` = the proposal of row r with chance min(1, p / q) of it, else a token drawn from
     /// max(p - q, 0), scaled; drawn from p for the last of the step's output rows. So it is distributed as p.
     ///
     /// # Errors
     ///
     /// [`crate::Error::Shape`] if p and q are not of the same width.
     /// Source: Leviathan et al. 2023, arXiv:2211.17192.
-    pub fn new(device: &Device, step: &Buffer, terms: RejectionTerms, choices: &Buffer) -> Result<Rejection> {
-        let RejectionTerms { target, draft, proposals, draw_seed, accept_seed } = terms;
+    pub fn new(
+        device: &Device,
+        [step, batch, sampling]: [&Buffer; 3],
+        terms: RejectionTerms,
+        choices: &Buffer,
+    ) -> Result<Rejection> {
+        let RejectionTerms { target, draft, proposals } = terms;
         draft.expect("rejection", "draft", draft.rows, target.width)?;
-        let params = RejectionParams { vocab: target.width as u32, draw_seed, accept_seed };
+        let params = RejectionParams { vocab: target.width as u32 };
         let params = Buffer::uniform(device, "rejection params", &params)?;
-        let kernel = device.kernel(&["rejection", "shared/step", "shared/gumbel"], &[])?;
-        let operands = [&params, step, &target.buffer, &draft.buffer, proposals, choices];
+        let files = [&["rejection", "shared/step", "shared/gumbel", "shared/sampling"][..], &OUTPUT_FILES].concat();
+        let kernel = device.kernel(&files, &[CHOICES_CONSTANT])?;
+        let operands = [&params, step, &target.buffer, &draft.buffer, proposals, choices, batch, sampling];
         Ok(Rejection { dispatch: kernel.dispatch(device, &operands, [1, 1, 1])?, vocab: target.width })
     }
 

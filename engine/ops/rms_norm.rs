@@ -12,6 +12,21 @@ struct RmsNormParams {
     epsilon: f32,
 }
 
+/// The rows of `x` that are normalised.
+#[derive(Clone, Copy)]
+pub enum NormRows<'a> {
+    /// Those of the step: all, or from `step.first_output` on.
+    Step(RowRange),
+    /// The output rows that [`super::PassRow::buffer`]'s rows name.
+    Listed(&'a Buffer),
+}
+
+impl From<RowRange> for NormRows<'_> {
+    fn from(row_range: RowRange) -> Self {
+        NormRows::Step(row_range)
+    }
+}
+
 /// A normalisation with its operands bound.
 pub struct RmsNorm {
     dispatch: Dispatch,
@@ -40,19 +55,19 @@ impl RmsNorm {
         RmsNorm::quantising(device, step, [x, y], gain, epsilon, row_set, None)
     }
 
-    /// As [`RmsNorm::new`]; with `planes`, also writes the first [`MAX_ROWS`] rows of `y` as integers of so many signed
+    /// As [`RmsNorm::new`], for the rows `rows`; with `planes`, also writes the first [`MAX_ROWS`] rows of `y` as integers of so many signed
     /// bytes, bit for bit as [`QuantiseRows`] does.
     ///
     /// # Errors
     ///
     /// [`Error::Shape`] as there, and if the width is no multiple of 32; as [`Buffer::storage`].
-    pub fn quantising(
+    pub fn quantising<'a>(
         device: &Device,
         step: &Buffer,
         [x, y]: [&Tensor; 2],
         gain: &Tensor,
         epsilon: f32,
-        row_set: RowRange,
+        rows: impl Into<NormRows<'a>>,
         planes: Option<u32>,
     ) -> Result<RmsNorm> {
         let multiple = if planes.is_some() { quantise_rows::BLOCK } else { 4 };
@@ -64,19 +79,32 @@ impl RmsNorm {
         y.expect("rms_norm", "y", MAX_ROWS, x.width)?;
         // A CPU's barriers cost more than the work they would share out.
         let lanes = if device.is_software() { 8 } else { 64 };
-        let (shared, constants) = (["shared/row_scale", "shared/step"], [("LANES", lanes), row_set.constant()]);
-        let kernel = match planes {
-            None => device.kernel(&[&["rms_norm", "norm/store"][..], &shared].concat(), &constants)?,
-            Some(planes) => device.kernel(
-                &[&["rms_norm", "norm/quantise", "shared/quantise"][..], &shared].concat(),
-                &[&constants[..], &quantise_rows::constants(planes)].concat(),
-            )?,
-        };
+        let mut files = vec!["rms_norm", "shared/row_scale", "shared/step"];
+        let mut constants = vec![("LANES", lanes)];
+        let rows = rows.into();
+        match rows {
+            NormRows::Step(row_range) => {
+                files.push("norm_rows/step");
+                constants.push(row_range.constant());
+            }
+            NormRows::Listed(_) => files.extend(["norm_rows/listed", "shared/batch", "shared/pass_row"]),
+        }
+        match planes {
+            None => files.push("norm/store"),
+            Some(planes) => {
+                files.extend(["norm/quantise", "shared/quantise"]);
+                constants.extend(quantise_rows::constants(planes));
+            }
+        }
+        let kernel = device.kernel(&files, &constants)?;
         let params = RmsNormParams { pieces: (x.width / 4) as u32, epsilon };
         let params = Buffer::uniform(device, "rms_norm params", &params)?;
         let mut operands = vec![&params, step, &x.buffer, &gain.buffer, &y.buffer];
         if planes.is_some() {
             operands.push(QuantiseRows::rows_of(device, y)?);
+        }
+        if let NormRows::Listed(batch) = rows {
+            operands.push(batch);
         }
         let dispatch = kernel.dispatch(device, &operands, [1, 1, 1])?;
         let integer_bytes = planes.map_or(0, |planes| quantise_rows::row_bytes(x.width, planes));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::decoding::{Decoder, DecoderOptions, Draft, DraftLength, Method};
+use crate::decoding::{Draft, DraftLength, Method, Sequence, SequenceOptions};
 use crate::error::Result;
 use crate::model::Weights;
 
@@ -20,7 +20,7 @@ pub struct AcceptanceRate {
 ///
 /// # Errors
 ///
-/// Those of [`Decoder`].
+/// Those of [`Sequence`].
 pub fn acceptance(
     target: &Arc<Weights>,
     draft: &Draft,
@@ -32,17 +32,17 @@ pub fn acceptance(
     let longest = prompts.iter().map(Vec::len).max().unwrap_or_default();
     let context = longest + max_tokens + 1;
     let (method, fixed) = (Method::Pard, DraftLength::Fixed(drafts));
-    let options = DecoderOptions { method, drafts: fixed, context, ..DecoderOptions::default() };
-    let mut decoder = Decoder::new(target, Some(draft), options)?;
+    let options = SequenceOptions { method, drafts: fixed, context, ..SequenceOptions::default() };
+    let mut sequence = Sequence::new(target, Some(draft), options)?;
     let (mut rounds, mut tokens, mut accepted) = (0, 0, vec![0.0; drafts]);
     for prompt in prompts {
-        decoder.start(prompt, keep_going)?;
-        while keep_going() && decoder.tokens().len() < prompt.len() + max_tokens {
-            if decoder.round()?.iter().any(|id| stop_tokens.contains(id)) {
+        sequence.start(prompt, keep_going)?;
+        while keep_going() && sequence.tokens().len() < prompt.len() + max_tokens {
+            if sequence.round()?.iter().any(|id| stop_tokens.contains(id)) {
                 break;
             }
         }
-        let statistics = decoder.statistics();
+        let statistics = sequence.statistics();
         rounds += statistics.rounds;
         tokens += statistics.committed_tokens;
         for (sum, share) in accepted.iter_mut().zip(statistics.accepted_per_position()) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::rows::PackedRows;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Pass};
-use crate::model::{Hook, ModelRunner, Weights};
+use crate::model::{Batching, Hook, ModelRunner, Weights};
 use crate::ops::gradients::{CrossEntropy, Label, RowLoss};
 use crate::ops::{
     Epilogue, Gather, HiddenStates, LoadHidden, MAX_ROWS, Matmul, Phase, RmsNorm, RowRange, Session, Step, Tensor,
@@ -56,7 +56,7 @@ pub struct Teacher {
 
 /// Teacher states that a draft reads in addition to tokens.
 struct Kept {
-    tap: Hook,
+    hook: Hook,
     /// Reads the states of one sample, to which `step` and `session` belong.
     recall: LoadHidden,
     step: Buffer,
@@ -151,7 +151,7 @@ impl Teacher {
         let session = Buffer::storage(device, "sample's session", size_of::<Session>() as u64)?;
         let read = Tensor::new(device, "sample's states", positions, layers.len() * self.states.width)?;
         self.kept = Some(Kept {
-            tap: self.sequence.keeping(None, 0, layers, &states)?,
+            hook: self.sequence.storing(Batching::One, 0, layers, &states)?,
             recall: LoadHidden::new(device, &step, 0, &session, &states, &read)?,
             step,
             session,
@@ -168,8 +168,8 @@ impl Teacher {
     /// [`Error::TokenRange`] for a token that it does not have; as [`Device::check`].
     pub fn read(&self, packed: &PackedRows, target_states: Option<&Tensor>) -> Result<()> {
         for tokens in packed.samples() {
-            let taps = self.kept.as_ref().map(|kept| &kept.tap);
-            self.sequence.states(&packed.ids[tokens.clone()], &self.states, tokens.start, taps.as_slice())?;
+            let hooks = self.kept.as_ref().map(|kept| &kept.hook);
+            self.sequence.states(&packed.ids[tokens.clone()], &self.states, tokens.start, hooks.as_slice())?;
             if let (Some(kept), Some(into)) = (&self.kept, target_states) {
                 kept.recall(&self.device, into, tokens)?;
             }

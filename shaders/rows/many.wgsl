@@ -1,3 +1,3 @@
-// Each row is of a sequence of its own.
+// Rows of several sequences: shared/pass_row says where each is.
 fn position_of(row: u32) -> u32 { return batch[row].position; }
 fn slot_of(row: u32) -> u32 { return batch[row].slot; }

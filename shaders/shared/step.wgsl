@@ -4,6 +4,5 @@ struct Step {
     rows: u32,          // rows of this pass
     first_output: u32,  // the first row whose next token is wanted
     outputs: u32,       // number of rows from there on that are wanted
-    first_choice: u32,  // index of their first choice
     slot: u32,          // slot of the caches, if all rows are of one sequence
 }

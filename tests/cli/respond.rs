@@ -113,6 +113,14 @@ fn drawn_responses_follow_the_seed() {
     assert_eq!(draw("same", &["--seed", "4", "--parallel", "2"]), drawn);
     assert_ne!(draw("other", &["--seed", "5"]), drawn);
     assert_ne!(drawn[0]["messages"], drawn[1]["messages"]);
+    // What limits the draw and what changes logits is as for one answer: the likeliest token alone is no draw.
+    let likeliest = draw("likeliest", &["--top-k", "1", "--seed", "9"]);
+    let greedy = folder.join("greedy");
+    assert_eq!(respond(&[&prompts], &greedy, &[]).code, Some(0));
+    assert_eq!(likeliest, written(&greedy));
+    assert_ne!(draw("penalised", &["--top-k", "1", "--repetition-penalty", "2"]), likeliest);
+    let ended = respond(&[&prompts], &folder.join("banned"), &["--ban", "99999999"]);
+    ended.expect_error(2, &["banned tokens", "99999999"]);
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! `argmax` and `argmax_merge` on the device.
 
-use pard_engine::gpu::{Buffer, Device};
-use pard_engine::ops::{Argmax, BatchRow, Draw, DrawParams, MAX_ROWS, Rows, Step};
+use pard_engine::gpu::Device;
+use pard_engine::ops::{Argmax, CHOICES, Draw, MAX_ROWS, ModelRole, PassRow, Step, TurnSampling};
 
-use super::{POISON, input, row_counts, step, submit, words};
+use super::{POISON, input, outputs, row_counts, sampling, step, submit, words};
 use crate::oracle::argmax::argmax;
 use crate::oracle::gumbel::gumbel;
 use crate::support::gpu::device;
@@ -27,11 +27,13 @@ fn run_listed(
     first_choice: usize,
 ) -> Vec<u32> {
     let rows = logits.len() / vocab;
-    let step_values = Step { outputs: rows as u32, first_choice: first_choice as u32, rows: 7, ..Step::default() };
+    let step_values = Step { outputs: rows as u32, rows: 7, ..Step::default() };
     let (step, choices) = (step(device, step_values), words(device, 64, &[]));
+    let batch = outputs(device, |row| PassRow { choice: (first_choice + row) as u32, ..PassRow::default() });
     let logits = input(device, vocab, logits);
     let vocabulary = vocabulary.map(|ids| words(device, ids.len(), ids));
-    let op = Argmax::new(device, &step, &logits, limit, vocabulary.as_ref(), &choices).expect("shapes that fit");
+    let op = Argmax::new(device, [&step, &batch], None, 0, &logits, limit, vocabulary.as_ref(), &choices);
+    let op = op.expect("shapes that fit");
     submit(device, |pass| op.encode(pass, rows));
     let all: Vec<u32> = choices.read(device, 0, 64).expect("reading back");
     let beyond = all[..first_choice].iter().chain(&all[first_choice + rows..]);
@@ -130,44 +132,64 @@ fn extreme_logits_are_ordered_too() {
     agrees("minus infinity", &logits, 3000, 3000, 0);
 }
 
-/// Choices of a batch's rows: the largest of `logit + temperature * noise`, as far as f32 can tell.
+/// Choices of drawn rows: the largest of `logit + temperature * noise`, as far as f32 can tell. A row's noise is that of its
+/// turn's seed, of the position behind its own, and of the token's id, also where the logits are those of some tokens only.
+/// Outputs may be any rows of the pass.
 #[test]
 fn noise_is_of_the_seed_the_position_and_the_id() {
     let mut random = Random::new(44);
-    let room = Rows::buffer(device()).expect("a small buffer");
-    for (vocab, limit) in [(1, 1), (307, 306), (2049, 2049), (10007, 10000)] {
-        let rows: Vec<BatchRow> = (0..MAX_ROWS as u32)
-            .map(|row| BatchRow {
-                position: [row, random.bits() as u32 >> 8][row as usize % 2],
-                slot: 0,
-                seed: [random.bits() as u32, 1][row as usize / 2 % 2],
-                temperature: [0.0, 0.3, 1.0, 20.0][row as usize / 4 % 4],
+    for (index, (vocab, limit)) in [(1, 1), (307, 306), (2049, 2049), (10007, 10000)].into_iter().enumerate() {
+        let turns: Vec<TurnSampling> = (0..MAX_ROWS)
+            .map(|turn| TurnSampling {
+                seed: [random.bits() as u32, 1][turn / 2 % 2],
+                draft_seed: random.bits() as u32,
+                temperature: [0.0, 0.3, 1.0, 20.0][turn / 4 % 4],
+                ..TurnSampling::default()
             })
             .collect();
+        let positions: Vec<u32> = (0..MAX_ROWS).map(|row| [row as u32, random.bits() as u32 >> 8][row % 2]).collect();
+        // Output r is row 7 r of the pass, and the second of its turn.
+        let row_of = |output: usize| 7 * output % MAX_ROWS;
+        let turn_of = |output: usize| (output + 3) % MAX_ROWS;
+        let batch = outputs(device(), |row| PassRow {
+            position: positions[row],
+            slot: 0,
+            output: row_of(row) as u32,
+            choice: (turn_of(row) * CHOICES + 1) as u32,
+        });
+        let sampling = sampling(device(), &turns);
         let logits = random.normals(MAX_ROWS * vocab, 3.0);
-        let (step, choices) =
-            (step(device(), Step { outputs: 32, rows: 32, ..Step::default() }), words(device(), 64, &[]));
-        room.write(device(), 0, &rows);
         let on_device = input(device(), vocab, &logits);
-        let many = Rows::Many { step: &step, batch: &room };
-        let op = Argmax::new(device(), many, &on_device, limit, None, &choices).expect("shapes that fit");
-        submit(device(), |pass| op.encode(pass, MAX_ROWS));
-        let chosen: Vec<u32> = choices.read(device(), 0, MAX_ROWS).expect("reading back");
-        for ((row, &BatchRow { position, seed, temperature, .. }), &id) in rows.iter().enumerate().zip(&chosen) {
-            assert!((id as usize) < limit, "row {row}: {id} of {limit}");
-            let draw = DrawParams { temperature, seed };
-            is_drawn(&format!("row {row}"), &logits[row * vocab..][..limit], None, draw, position + 1, id as usize);
+        let ids: Vec<u32> = (0..vocab as u32).map(|at| if index % 2 == 1 { 7 * at + 3 } else { at }).collect();
+        let vocabulary = words(device(), vocab, &ids);
+        let vocabulary = Some(&vocabulary).filter(|_| index % 2 == 1);
+        let step = step(device(), Step { outputs: 32, rows: 32, ..Step::default() });
+        for (role, first) in [(ModelRole::Target, 0), (ModelRole::Draft, 0), (ModelRole::Target, 5)] {
+            let choices = words(device(), CHOICES * MAX_ROWS, &[]);
+            let draw = Some(Draw { sampling: &sampling, role, thresholds: None });
+            let op = Argmax::new(device(), [&step, &batch], draw, first, &on_device, limit, vocabulary, &choices);
+            let op = op.expect("shapes that fit");
+            submit(device(), |pass| op.encode(pass, MAX_ROWS - first));
+            let chosen: Vec<u32> = choices.read(device(), 0, CHOICES * MAX_ROWS).expect("reading back");
+            for output in first..MAX_ROWS {
+                let TurnSampling { seed, draft_seed, temperature, .. } = turns[turn_of(output)];
+                let seed = if role == ModelRole::Draft { draft_seed } else { seed };
+                let id = chosen[turn_of(output) * CHOICES + 1];
+                let at = ids.iter().position(|&known| known == id).filter(|&at| at < limit);
+                let at = at.unwrap_or_else(|| panic!("output {output}: {id} may not be chosen"));
+                let position = positions[row_of(output)] + 1;
+                let context = format!("{role:?}, output {output} from {first} on");
+                is_drawn(&context, &logits[output * vocab..][..limit], &ids, (temperature, seed), position, at);
+            }
         }
     }
 }
 
 /// Fails unless the token at `index` is the largest of `logit + temperature * noise`, as far as f32 can tell.
 #[track_caller]
-fn is_drawn(context: &str, logits: &[f32], ids: Option<&[u32]>, draw: DrawParams, position: u32, index: usize) {
-    let DrawParams { temperature, seed } = draw;
+fn is_drawn(context: &str, logits: &[f32], ids: &[u32], (temperature, seed): (f32, u32), position: u32, index: usize) {
     let noised = |index: usize| {
-        let id = ids.map_or(index as u32, |ids| ids[index]);
-        let (noise, bound) = gumbel(seed, position, id);
+        let (noise, bound) = gumbel(seed, position, ids[index]);
         let (value, off) = (f64::from(logits[index]) + f64::from(temperature) * noise, f64::from(temperature) * bound);
         (value, off + value.abs() * 2f64.powi(-23))
     };
@@ -177,38 +199,4 @@ fn is_drawn(context: &str, logits: &[f32], ids: Option<&[u32]>, draw: DrawParams
         value + off >= surely,
         "{context}, {position} of {seed} at {temperature}: {index} has {value} ± {off}, another {surely} at least"
     );
-}
-
-/// Choices of one sequence's rows: the output rows of a step stand one after the other; a token's noise is its id's, also
-/// where the logits are those of some tokens only.
-#[test]
-fn noise_of_a_sequence_is_of_the_rows_positions() {
-    let mut random = Random::new(45);
-    for (vocab, limit, listed) in [(307, 306, false), (2049, 2049, true), (4099, 4000, false), (307, 300, true)] {
-        let ids: Vec<u32> = (0..vocab as u32).map(|index| 7 * index + 3).collect();
-        let vocabulary = words(device(), vocab, &ids);
-        for (temperature, start, rows, first_output) in [(0.7, 0, 1, 0), (1.0, 90, 9, 0), (3.0, 5, 20, 4)] {
-            let draw = DrawParams { temperature, seed: random.bits() as u32 };
-            let params = Buffer::uniform(device(), "draw", &draw).expect("a small buffer");
-            let outputs = rows - first_output;
-            let logits = random.normals(outputs * vocab, 3.0);
-            let [start, rows, first_output] = [start, rows as u32, first_output as u32];
-            let step_values =
-                Step { start, rows, first_output, outputs: outputs as u32, first_choice: 2, ..Step::default() };
-            let (step, choices) = (step(device(), step_values), words(device(), 64, &[]));
-            let (on_device, vocabulary) = (input(device(), vocab, &logits), Some(&vocabulary).filter(|_| listed));
-            let draw_by = Draw { noise: Some(&params), thresholds: None, first_row: 0 };
-            let op = Argmax::drawing(device(), &step, draw_by, &on_device, limit, vocabulary, &choices);
-            let op = op.expect("shapes that fit");
-            submit(device(), |pass| op.encode(pass, outputs));
-            let chosen: Vec<u32> = choices.read(device(), 8, outputs).expect("reading back");
-            for (row, &id) in chosen.iter().enumerate() {
-                let index = if listed { ids.iter().position(|&known| known == id) } else { Some(id as usize) };
-                let index = index.filter(|&index| index < limit).unwrap_or_else(|| panic!("{id} may not be chosen"));
-                let logits = &logits[row * vocab..][..limit];
-                let position = start + first_output + row as u32 + 1;
-                is_drawn(&format!("row {row}"), logits, listed.then_some(&ids), draw, position, index);
-            }
-        }
-    }
 }

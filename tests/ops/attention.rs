@@ -2,7 +2,7 @@
 
 use pard_engine::gpu::{CacheFormat, Device, KernelPlan};
 use pard_engine::ops::{
-    Attention, AttentionScratch, AttentionShape, AttentionVariant, BatchRow, KvCache, Phase, Rows, Step, Tensor,
+    Attention, AttentionScratch, AttentionShape, AttentionVariant, KvCache, PassRow, Phase, Rows, Step, Tensor,
 };
 
 use super::{compare, input, output, poison, read, step, submit};
@@ -405,9 +405,9 @@ fn rows_of_several_sequences_have_the_bits_of_each_alone() {
             run(&one, Rows::One(&step), &query[row * width..][..width], position + 1)
         };
         let expected: Vec<f32> = (0..at.len()).flat_map(alone).collect();
-        let batch = Rows::buffer(device()).expect("a small buffer");
-        let row = |(position, slot): (u32, u32)| BatchRow { position, slot, ..BatchRow::default() };
-        let rows: Vec<BatchRow> = at.iter().map(|&(position, slot)| row((position as u32, slot as u32))).collect();
+        let batch = PassRow::buffer(device()).expect("a small buffer");
+        let row = |(position, slot): (u32, u32)| PassRow { position, slot, ..PassRow::default() };
+        let rows: Vec<PassRow> = at.iter().map(|&(position, slot)| row((position as u32, slot as u32))).collect();
         // All rows, and those of a single part.
         for (chosen, end) in [(0..4, 601), (0..4, positions), (1..3, 256)] {
             let step = step(device(), Step { rows: chosen.len() as u32, ..Step::default() });

@@ -1,8 +1,8 @@
 //! `log_probabilities` on the device.
 
-use pard_engine::ops::{LogProbabilities, MAX_ROWS};
+use pard_engine::ops::{CHOICES, LogProbabilities, MAX_ROWS, PassRow, TurnSampling};
 
-use super::{POISON, compare, input, submit, words};
+use super::{POISON, compare, input, outputs, sampling, submit, words};
 use crate::oracle::Expected;
 use crate::oracle::log_probabilities::{likeliest, log_probabilities};
 use crate::support::gpu::device;
@@ -11,8 +11,9 @@ use crate::support::random::Random;
 /// Less than a workgroup, no multiple of one, and more than one.
 const VOCABS: [usize; 6] = [1, 2, 63, 257, 307, 10007];
 
-/// Offset of the log-probabilities: after a count and 17 tokens.
+/// Offset of the log-probabilities, and the most likeliest tokens that there is room for.
 const FIRST_WORD: usize = 18;
+const ROOM: usize = 20;
 
 fn agrees(context: &str, logits: &[f32], vocab: usize, limit: usize, top: usize, ids: Option<&[u32]>) {
     let (device, rows) = (device(), (logits.len() / vocab).min(17));
@@ -20,21 +21,35 @@ fn agrees(context: &str, logits: &[f32], vocab: usize, limit: usize, top: usize,
     let mut random = Random::new(vocab as u64);
     let chosen: Vec<usize> = (0..rows).map(|_| random.below(limit)).collect();
     let tokens: Vec<u32> = chosen.iter().map(|&index| id_of(index)).collect();
-    let stride = LogProbabilities::words(top);
-    let record = words(device, FIRST_WORD + 17 * stride + 8, &[&[rows as u32], &tokens[..]].concat());
+    // Every third row is of a turn that wants none.
+    let wants = |row: usize| rows < 3 || row % 3 != 2;
+    let turn = |logprobs| TurnSampling { logprobs, ..TurnSampling::default() };
+    let sampling = sampling(device, &[turn(0), turn(1 + top as u32)]);
+    let choice = |row: usize| CHOICES * usize::from(wants(row)) + row;
+    let batch = outputs(device, |row| PassRow { choice: choice(row) as u32, ..PassRow::default() });
+    let choices = words(device, 2 * CHOICES, &[]);
+    tokens.iter().enumerate().for_each(|(row, &token)| choices.write(device, 4 * choice(row) as u64, &[token]));
+    let (stride, used) = (LogProbabilities::words(ROOM), LogProbabilities::words(top));
+    let record = words(device, FIRST_WORD + 17 * stride + 8, &[]);
     let listed = ids.map(|ids| words(device, ids.len(), ids));
     let on_device = input(device, vocab, logits);
-    let op = LogProbabilities::new(device, &on_device, limit, listed.as_ref(), &record, FIRST_WORD, top);
+    let inputs = [&batch, &sampling];
+    let place = [FIRST_WORD, ROOM];
+    let op = LogProbabilities::new(device, inputs, &on_device, limit, listed.as_ref(), &choices, &record, place);
     let op = op.expect("operands that fit");
     submit(device, |pass| op.encode(pass, rows));
     let all: Vec<u32> = record.read(device, 0, FIRST_WORD + 17 * stride + 8).expect("reading back");
-    assert_eq!(all[1..=rows], tokens, "{context}: the round's own report stays");
+    assert!(all[..FIRST_WORD].iter().all(|&word| word == POISON), "{context}: before the first word");
     let beyond = &all[FIRST_WORD + rows * stride..];
     assert!(beyond.iter().all(|&word| word == POISON), "{context}: beyond {rows} rows");
     for row in 0..rows {
         let logits = &logits[row * vocab..][..limit];
         let (expected, best) = (log_probabilities(logits), likeliest(logits, top));
-        let words = &all[FIRST_WORD + row * stride..][..stride];
+        let (words, rest) = all[FIRST_WORD + row * stride..][..stride].split_at(if wants(row) { used } else { 0 });
+        assert!(rest.iter().all(|&word| word == POISON), "{context}, row {row}: more than is wanted");
+        if !wants(row) {
+            continue;
+        }
         let ids: Vec<u32> = words[1..].iter().step_by(2).copied().collect();
         assert_eq!(
             ids,

@@ -23,7 +23,7 @@ pub mod truncation;
 
 use pard_engine::Result;
 use pard_engine::gpu::{Buffer, Device, Pass};
-use pard_engine::ops::{MAX_ROWS, Step, Tensor};
+use pard_engine::ops::{MAX_ROWS, PassRow, Step, Tensor, TurnSampling};
 
 use crate::comparison::check;
 use crate::oracle::Expected;
@@ -100,6 +100,20 @@ pub fn read(device: &Device, op: &str, tensor: &Tensor, rows: usize) -> Vec<f32>
 pub fn step(device: &Device, step: Step) -> Buffer {
     let buffer = Buffer::shared::<Step>(device, "step").expect("a small buffer");
     buffer.write(device, 0, &[step]);
+    buffer
+}
+
+/// The rows of a pass, each as `row` says.
+pub fn outputs(device: &Device, row: impl Fn(usize) -> PassRow) -> Buffer {
+    let buffer = PassRow::buffer(device).expect("a small buffer");
+    buffer.write(device, 0, &(0..MAX_ROWS).map(row).collect::<Vec<_>>());
+    buffer
+}
+
+/// The sampling parameters of a round's turns on the device.
+pub fn sampling(device: &Device, turns: &[TurnSampling]) -> Buffer {
+    let buffer = TurnSampling::buffer(device).expect("a small buffer");
+    buffer.write(device, 0, turns);
     buffer
 }
 

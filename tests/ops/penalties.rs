@@ -1,9 +1,12 @@
 //! `penalties` and `token_counts` on the device.
 
 use pard_engine::gpu::Buffer;
-use pard_engine::ops::{BANNED, MAX_ROWS, Penalties, PenaltyTerms, Session, Step, TokenCounts};
+use pard_engine::ops::{
+    BANNED, CHOICES, MAX_ROWS, PassRow, Penalties, PenaltyTerms, ProposerKind, RECORD, Session, TokenCounts, Turn,
+    TurnSampling,
+};
 
-use super::{compare, input, output, read, step, submit, words};
+use super::{compare, input, output, outputs, read, same_bits, sampling, submit, words};
 use crate::oracle::penalties::{Terms, penalties};
 use crate::support::gpu::device;
 use crate::support::random::Random;
@@ -50,46 +53,63 @@ fn every_row_counts_what_stands_before_it() {
             let listed = index % 2 == 1;
             let ids: Vec<u32> = (0..vocab as u32).map(|at| if listed { 2 * at + 1 } else { at }).collect();
             let room = 2 * vocab + 1;
-            let known = (text.prompt.len() + answer) as u32;
-            // The newest committed token's row gives the first output; rows before it may be fed as well.
-            let first_output = known.min(3) - 1;
-            let step = step(
-                device,
-                Step { start: known - 1 - first_output, first_output, rows: 20, outputs: 17, ..Step::default() },
-            );
-            let session = Session { tokens: known, ..Session::default() };
-            let session = Buffer::with_values(device, "session", &[session]).expect("a small buffer");
-            let counts = Buffer::with_values(device, "counts", &TokenCounts::of_text(&text.prompt, &[], room));
+            let known = text.prompt.len() + answer;
+            // The sequence is in slot 1 and has turn 2; the newest committed token's row gives its first output, and rows
+            // before it are fed as well. The outputs behind its own are another's, which asks for nothing.
+            let (slot, turn, before) = (1, 2, known.min(3) - 1);
+            let own = first_row + rows;
+            let batch = outputs(device, |row| PassRow {
+                position: (known - 1 - before + row) as u32,
+                slot,
+                output: ((before + row) % MAX_ROWS) as u32,
+                choice: (if row < own { CHOICES * turn + row } else { CHOICES }) as u32,
+            });
+            let Terms { repetition, presence, frequency } = terms;
+            let changes = TurnSampling::BIASES + TurnSampling::PENALTIES;
+            let turns = [
+                TurnSampling::default(),
+                TurnSampling::default(),
+                TurnSampling { repetition, presence, frequency, changes, ..TurnSampling::default() },
+            ];
+            let sampling = sampling(device, &turns);
+            let sessions = [Session::default(), Session { tokens: known as u32, ..Session::default() }];
+            let sessions = Buffer::with_values(device, "sessions", &sessions).expect("a small buffer");
+            let counted = TokenCounts::of_text(&text.prompt, &[], room);
+            let counts = Buffer::with_values(device, "counts", &[vec![7; room], counted].concat());
             let counts = counts.expect("a small buffer");
+            let turn_buffer = Turn::buffer(device).expect("a small buffer");
+            turn_buffer.write(device, 0, &[Turn::new(slot as usize, 0, 0, ProposerKind::LookedUp); 3]);
             // Rounds of 5 tokens count the answer.
             for round in text.answer.chunks(5) {
-                let record = words(device, 18, &[&[round.len() as u32], round].concat());
-                let op = TokenCounts::new(device, &record, &counts).expect("buffers");
-                submit(device, |pass| op.encode(pass, 17));
+                let report = [&[round.len() as u32], round].concat();
+                let record = words(device, 3 * RECORD, &[&vec![1; 2 * RECORD][..], &report].concat());
+                let op = TokenCounts::new(device, [&turn_buffer, &sampling], &record, &counts, room).expect("buffers");
+                submit(device, |pass| op.encode(pass, 3, 17));
             }
-            let proposals = words(device, 32, &text.proposals);
+            let proposals = words(device, 3 * CHOICES, &[&[0; 2 * CHOICES][..], &text.proposals].concat());
             let biases: Vec<f32> = (0..room as u32).map(|id| bias_of(id).unwrap_or(BANNED)).collect();
-            let bias = Buffer::with_values(device, "bias", &biases).expect("a small buffer");
+            let bias = Buffer::with_values(device, "bias", &[vec![9.0; room], biases].concat());
+            let bias = bias.expect("a small buffer");
             let logits = random.normals(MAX_ROWS * vocab, 3.0);
             let (on_device, adjusted) = (input(device, vocab, &logits), output(device, MAX_ROWS, vocab));
-            let Terms { repetition, presence, frequency } = terms;
             let operands = PenaltyTerms {
-                session: &session,
+                batch: &batch,
+                sampling: &sampling,
+                sessions: &sessions,
                 proposals: &proposals,
                 counts: &counts,
                 bias: &bias,
-                repetition,
-                presence,
-                frequency,
+                ids: room,
             };
             let vocabulary = words(device, vocab, &ids);
             let vocabulary = Some(&vocabulary).filter(|_| listed);
-            let op = Penalties::new(device, &step, operands, first_row, [&on_device, &adjusted], vocab, vocabulary);
+            let op = Penalties::new(device, operands, first_row, [&on_device, &adjusted], vocab, vocabulary);
             let op = op.expect("shapes that fit");
-            submit(device, |pass| op.encode(pass, rows));
-            let got = read(device, "penalties", &adjusted, first_row + rows);
+            submit(device, |pass| op.encode(pass, rows + 1));
+            let got = read(device, "penalties", &adjusted, own + 1);
             assert!(got[..first_row * vocab].iter().all(|value| value.is_nan()), "rows before the first");
-            for row in first_row..first_row + rows {
+            same_bits("a row without penalties", &got[own * vocab..], &logits[own * vocab..][..vocab]);
+            for row in first_row..own {
                 let answer = [&text.answer[..], &text.proposals[..row]].concat();
                 let logits = &logits[row * vocab..][..vocab];
                 let expected = penalties(logits, &ids, &text.prompt, &answer, &bias_of, terms);
@@ -104,12 +124,19 @@ fn every_row_counts_what_stands_before_it() {
 #[test]
 fn a_round_counts_its_tokens_and_no_others() {
     let device = device();
-    let counts =
-        Buffer::with_values(device, "counts", &TokenCounts::of_text(&[3, 1, 3, 99], &[], 10)).expect("a buffer");
-    let record = words(device, 18, &[3, 3, 7, 7, 5, 5]);
-    let op = TokenCounts::new(device, &record, &counts).expect("buffers");
-    submit(device, |pass| op.encode(pass, 17));
-    let counted: Vec<u32> = counts.read(device, 0, 10).expect("reading back");
-    assert_eq!(counted, [0, 1, 0, 3, 0, 0, 0, 4, 0, 0]);
-    assert_eq!(counted, TokenCounts::of_text(&[3, 1, 3, 99], &[3, 7, 7], 10), "the host counts likewise");
+    let first = TokenCounts::of_text(&[3, 1, 3, 99], &[], 10);
+    let counts = Buffer::with_values(device, "counts", &[&[5; 10][..], &first].concat()).expect("a buffer");
+    let report = [&[2, 9, 9][..], &[0; RECORD - 3], &[3, 3, 7, 7, 5, 5]].concat();
+    let record = words(device, 2 * RECORD, &report);
+    let turns = Turn::buffer(device).expect("a small buffer");
+    turns.write(device, 0, &[0, 1].map(|slot| Turn::new(slot, 0, 0, ProposerKind::LookedUp)));
+    // Only the second turn asks for it.
+    let asking = TurnSampling { changes: TurnSampling::PENALTIES, ..TurnSampling::default() };
+    let biased = TurnSampling { changes: TurnSampling::BIASES, ..TurnSampling::default() };
+    let sampling = sampling(device, &[biased, asking]);
+    let op = TokenCounts::new(device, [&turns, &sampling], &record, &counts, 10).expect("buffers");
+    submit(device, |pass| op.encode(pass, 2, 17));
+    let counted: Vec<u32> = counts.read(device, 0, 20).expect("reading back");
+    assert_eq!(counted, [[5; 10], [0, 1, 0, 3, 0, 0, 0, 4, 0, 0]].concat());
+    assert_eq!(counted[10..], TokenCounts::of_text(&[3, 1, 3, 99], &[3, 7, 7], 10), "the host counts likewise");
 }

@@ -1,9 +1,9 @@
 //! `probabilities` on the device.
 
 use pard_engine::gpu::Buffer;
-use pard_engine::ops::{Probabilities, Step};
+use pard_engine::ops::{PassRow, Probabilities, TurnSampling};
 
-use super::{compare, input, output, step, submit, words};
+use super::{compare, input, output, outputs, sampling, submit, words};
 use crate::oracle::probabilities::probabilities;
 use crate::support::gpu::device;
 use crate::support::random::Random;
@@ -23,12 +23,12 @@ fn chances_are_those_of_softmax_over_what_is_kept() {
             let thresholds: Vec<f32> = (0..17).map(|row| largest(row).min(threshold.unwrap_or(f32::MIN))).collect();
             let on_device = Buffer::with_values(device, "thresholds", &thresholds).expect("a small buffer");
             let listed = words(device, vocab, &ids);
-            let step = step(device, Step { first_choice, outputs: 17, rows: 17, ..Step::default() });
+            let batch = outputs(device, |row| PassRow { choice: (first_choice + row) as u32, ..PassRow::default() });
+            let sampling = sampling(device, &[TurnSampling { temperature, ..TurnSampling::default() }]);
             let chances = output(device, 17, width);
             let op = Probabilities::new(
                 device,
-                &step,
-                temperature,
+                [&batch, &sampling],
                 first_row,
                 &input(device, vocab, &logits),
                 vocab,
@@ -41,7 +41,7 @@ fn chances_are_those_of_softmax_over_what_is_kept() {
             let all: Vec<f32> = chances.buffer.read(device, 0, 17 * width).expect("reading back");
             for row in 0..17 {
                 let got = &all[row * width..][..width];
-                let of = row.wrapping_sub(first_choice as usize);
+                let of = row.wrapping_sub(first_choice);
                 if !(first_row..first_row + rows).contains(&of) {
                     assert!(got.iter().all(|chance| chance.is_nan()), "row {row} is nobody's");
                     continue;

@@ -1,8 +1,8 @@
 //! `rejection` on the device.
 
-use pard_engine::ops::{Rejection, RejectionTerms, Step};
+use pard_engine::ops::{PassRow, Rejection, RejectionTerms, Step, TurnSampling};
 
-use super::{input, step, submit, words};
+use super::{input, outputs, sampling, step, submit, words};
 use crate::oracle::gumbel::{gumbel, uniform};
 use crate::support::gpu::device;
 use crate::support::random::Random;
@@ -41,14 +41,21 @@ fn choices_follow_the_rule() {
                 }
             };
             let proposals: Vec<u32> = (0..drafts).map(|row| draw(row, &mut random)).collect();
-            let step_values =
-                Step { start: 40 + round, first_output: 2, outputs: rows as u32, rows: 20, ..Step::default() };
+            let step_values = Step { outputs: rows as u32, rows: 20, ..Step::default() };
+            let batch = outputs(device, |row| PassRow {
+                position: 40 + round + row as u32,
+                output: (row as u32 + 2) % 32,
+                choice: row as u32,
+                ..PassRow::default()
+            });
+            // The draft's seed is for its own draws.
+            let turn = TurnSampling { temperature: 1.0, seed: draw_seed, accept_seed, ..TurnSampling::default() };
+            let sampling = sampling(device, &[TurnSampling { draft_seed: 5, ..turn }]);
             let (step, choices) = (step(device, step_values), words(device, 32, &[]));
             let (target, draft) = (input(device, vocab, &p), input(device, vocab, &q));
             let on_device = words(device, 32, &proposals);
-            let terms =
-                RejectionTerms { target: &target, draft: &draft, proposals: &on_device, draw_seed, accept_seed };
-            let op = Rejection::new(device, &step, terms, &choices).expect("operands that fit");
+            let terms = RejectionTerms { target: &target, draft: &draft, proposals: &on_device };
+            let op = Rejection::new(device, [&step, &batch, &sampling], terms, &choices).expect("operands that fit");
             submit(device, |pass| op.encode(pass, rows));
             let got: Vec<u32> = choices.read(device, 0, rows).expect("reading back");
             for (row, &choice) in got.iter().enumerate() {

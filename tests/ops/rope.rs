@@ -1,7 +1,7 @@
 //! `rope` on the device: q, and k and v as the cache holds them afterwards.
 
 use pard_engine::gpu::{Buffer, CacheFormat, Device, KernelPlan};
-use pard_engine::ops::{AttentionShape, BatchRow, KvCache, Rope, RopeGains, Rows, Step};
+use pard_engine::ops::{AttentionShape, KvCache, PassRow, Rope, RopeGains, Rows, Step};
 
 use super::{POISON, compare, input, output, poison, read, row_counts, step, submit, vector};
 use crate::comparison::flushed;
@@ -282,11 +282,11 @@ fn rows_of_several_sequences_go_to_their_slots() {
     let qkv = random.normals(at.len() * width, 1.0);
     let normed = Some(RopeGains { query: &gain, key: &gain, epsilon: 1e-6 });
     for (format, gains) in [(CacheFormat::F16, None), (CacheFormat::F32, normed), (CacheFormat::Q8_0, normed)] {
-        let batch = Rows::buffer(device()).expect("a small buffer");
-        let row = |(position, slot): (usize, usize)| BatchRow {
+        let batch = PassRow::buffer(device()).expect("a small buffer");
+        let row = |(position, slot): (usize, usize)| PassRow {
             position: position as u32,
             slot: slot as u32,
-            ..BatchRow::default()
+            ..PassRow::default()
         };
         batch.write(device(), 0, &at.map(row));
         let step = step(device(), Step { rows: at.len() as u32, ..Step::default() });

@@ -2,7 +2,7 @@
 //! is that of the position before, or nothing.
 
 use pard_engine::gpu::{Buffer, Device};
-use pard_engine::ops::{BatchRow, HiddenStates, LoadHidden, Rows, Session, Step, StoreHidden};
+use pard_engine::ops::{HiddenStates, LoadHidden, PassRow, Rows, Session, Step, StoreHidden};
 
 use super::{compare, input, output, read, step, submit};
 use crate::oracle::Expected;
@@ -12,10 +12,10 @@ use crate::support::random::Random;
 
 const EPSILON: f32 = 1e-5;
 
-fn session(device: &Device, target_rows: usize) -> Buffer {
+/// Sessions of three slots, whose targets have all been as far.
+fn sessions(device: &Device, target_rows: usize) -> Buffer {
     let session = Session { tokens: 0, target_rows: target_rows as u32, draft_rows: 0 };
-    Buffer::with_values(device, "session", &[session.tokens, session.target_rows, session.draft_rows])
-        .expect("a buffer")
+    Buffer::with_values(device, "sessions", &[session; 3]).expect("a buffer")
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn a_row_reads_what_was_kept_of_the_position_before() {
             let known = (first + rows).saturating_sub(2);
             let y = output(device(), rows + 1, parts * width);
             let op =
-                LoadHidden::new(device(), &at, 0, &session(device(), known), &states, &y).expect("shapes that fit");
+                LoadHidden::new(device(), &at, 0, &sessions(device(), known), &states, &y).expect("shapes that fit");
             submit(device(), |pass| op.encode(pass, rows + 1));
             let actual = read(device(), "recall", &y, rows + 1);
             for (row, actual) in actual.chunks(parts * width).enumerate() {
@@ -63,11 +63,11 @@ fn rows_of_other_sequences_are_passed_over() {
     let (width, positions) = (40, 16);
     let x = Random::new(92).normals(6 * width, 1.0);
     let places = [(1, 3), (0, 9), (1, 4), (2, 4), (0, 10), (1, 5)];
-    let mut batch = [BatchRow::default(); 32];
+    let mut batch = [PassRow::default(); 32];
     for (row, (slot, position)) in batch.iter_mut().zip(places) {
-        *row = BatchRow { slot, position, ..BatchRow::default() };
+        *row = PassRow { slot, position, ..PassRow::default() };
     }
-    let buffer = Rows::buffer(device()).expect("room");
+    let buffer = PassRow::buffer(device()).expect("room");
     buffer.write(device(), 0, &batch);
     let at = step(device(), Step { rows: 6, ..Step::default() });
     let rows = Rows::Many { step: &at, batch: &buffer };
@@ -81,7 +81,7 @@ fn rows_of_other_sequences_are_passed_over() {
         let states = HiddenStates::new(device(), positions, 1, width).expect("room");
         let keep = StoreHidden::new(device(), rows, slot, &x_rows, EPSILON, &states, 0).expect("shapes that fit");
         let recall =
-            LoadHidden::new(device(), rows, slot, &session(device(), 16), &states, &y).expect("shapes that fit");
+            LoadHidden::new(device(), rows, slot, &sessions(device(), 16), &states, &y).expect("shapes that fit");
         submit(device(), |pass| {
             keep.encode(pass, 6);
             recall.encode(pass, 6);

@@ -1,8 +1,8 @@
 //! `truncation` on the device.
 
-use pard_engine::ops::{MAX_ROWS, Truncation, TruncationTerms};
+use pard_engine::ops::{CHOICES, MAX_ROWS, PassRow, Truncation, TurnSampling};
 
-use super::{POISON, input, submit, words};
+use super::{POISON, input, outputs, sampling, submit, words};
 use crate::oracle::truncation::{Terms, truncation};
 use crate::support::gpu::device;
 use crate::support::random::Random;
@@ -27,9 +27,16 @@ const TERMS: [Terms; 10] = [
 fn run(logits: &[f32], vocab: usize, limit: usize, terms: Terms, first_row: usize, rows: usize) -> Vec<f32> {
     let device = device();
     let Terms { top_k, top_p, min_p, temperature } = terms;
-    let terms = TruncationTerms { top_k: top_k as u32, top_p, min_p, temperature };
+    let temperature = TurnSampling::temperature(temperature);
+    let min_p_gap = TurnSampling::min_p_gap(temperature, min_p);
+    let turn = TurnSampling { top_k: top_k as u32, top_p, min_p_gap, temperature, ..TurnSampling::default() };
+    // All rows are of the second turn.
+    let other = TurnSampling { top_k: 1, temperature: 1.0, ..TurnSampling::default() };
+    let sampling = sampling(device, &[other, turn]);
+    let batch = outputs(device, |row| PassRow { choice: (CHOICES + row % 3) as u32, ..PassRow::default() });
     let (on_device, thresholds) = (input(device, vocab, logits), words(device, 64, &[]));
-    let op = Truncation::new(device, terms, first_row, &on_device, limit, &thresholds).expect("shapes that fit");
+    let op = Truncation::new(device, [&batch, &sampling], first_row, &on_device, limit, &thresholds);
+    let op = op.expect("shapes that fit");
     submit(device, |pass| op.encode(pass, rows));
     let all: Vec<u32> = thresholds.read(device, 0, 64).expect("reading back");
     let beyond = all[..first_row].iter().chain(&all[first_row + rows..]);
@@ -72,6 +79,30 @@ fn thresholds_are_those_of_a_sorted_row() {
                 agrees("banned", &logits, vocab, vocab, terms);
             }
         }
+    }
+}
+
+/// Rows of several turns: each by its own parameters, and of those that ask for nothing everything is kept.
+#[test]
+fn rows_go_by_the_parameters_of_their_turns() {
+    let (mut random, vocab, device) = (Random::new(93), 300, device());
+    let temperature = |top_k, top_p| TurnSampling { temperature: 0.9, top_k, top_p, ..TurnSampling::default() };
+    let turns = [temperature(5, 1.0), TurnSampling::default(), temperature(0, 0.7), temperature(0, 1.0)];
+    let turn_of = |row: usize| row * 3 % turns.len();
+    let batch = outputs(device, |row| PassRow { choice: (CHOICES * turn_of(row)) as u32, ..PassRow::default() });
+    let (sampling, logits) = (sampling(device, &turns), random.normals(MAX_ROWS * vocab, 3.0));
+    let (on_device, thresholds) = (input(device, vocab, &logits), words(device, MAX_ROWS, &[]));
+    let op = Truncation::new(device, [&batch, &sampling], 0, &on_device, vocab, &thresholds).expect("shapes that fit");
+    submit(device, |pass| op.encode(pass, MAX_ROWS));
+    let got: Vec<f32> = thresholds.read(device, 0, MAX_ROWS).expect("reading back");
+    for (row, (&threshold, logits)) in got.iter().zip(logits.chunks(vocab)).enumerate() {
+        let TurnSampling { top_k, top_p, .. } = turns[turn_of(row)];
+        let terms = Terms { top_k: top_k as usize, top_p, min_p: 0.0, temperature: 0.9 };
+        let (least, most) = truncation(logits, terms);
+        let smallest = logits.iter().copied().fold(f32::MAX, f32::min);
+        let keeps_all = top_k == 0 && top_p == 1.0 && threshold <= smallest;
+        let within = (least..=most).contains(&f64::from(threshold));
+        assert!(keeps_all || within, "row {row}: {threshold}, not {least} to {most}");
     }
 }
 

@@ -7,11 +7,11 @@ use pard_engine::ops::gradients::{
     Swiglu, SwigluGradient, TrainingRow, WeightGradient,
 };
 use pard_engine::ops::{
-    Accept, Argmax, Attention, AttentionScratch, AttentionShape, BatchIds, BuildInputs, Draw, DrawParams, Embedding,
-    Epilogue, Gather, HiddenStates, KvCache, LoadHidden, LogProbabilities, MAX_ROWS, MaskRow, Matmul, Matrix,
-    ModelRole, PeakProbe, Penalties, PenaltyTerms, Phase, Probabilities, Rejection, RejectionTerms, RmsNorm, Rope,
-    RopeGains, RoundBuffers, RoundParams, RowRange, Rows, Session, Step, StoreHidden, Tensor, TokenCounts, Truncation,
-    TruncationTerms, Variant, WeightFormat,
+    Accept, Argmax, Attention, AttentionScratch, AttentionShape, BuildInputs, Draw, Embedding, Epilogue, Gather,
+    HiddenStates, KvCache, LoadHidden, LogProbabilities, MAX_ROWS, MaskRow, Matmul, Matrix, ModelRole, NormRows,
+    PassRow, PeakProbe, Penalties, PenaltyTerms, Phase, Probabilities, Rejection, RejectionTerms, RmsNorm, Rope,
+    RopeGains, RoundBuffers, RowRange, Rows, Session, Step, StoreHidden, Tensor, TokenCounts, Truncation, Turn,
+    TurnSampling, Variant, WeightFormat,
 };
 
 use crate::ops::quantised::quantised;
@@ -63,7 +63,7 @@ fn yardstick(device: &Device, plan: &KernelPlan) -> pard_engine::Result<()> {
 
 /// `remember` and `recall`.
 fn target_states(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
-    let (width, step, batch) = (72, step(device)?, Rows::buffer(device)?);
+    let (width, step, batch) = (72, step(device)?, PassRow::buffer(device)?);
     let states = HiddenStates::new(device, 64, 2, width)?;
     let session = Buffer::storage(device, "session", size_of::<Session>() as u64)?;
     let (x, y) = (Tensor::new(device, "x", 100, width)?, Tensor::new(device, "y", 100, 2 * width)?);
@@ -198,7 +198,7 @@ fn attention(device: &Device, plan: &KernelPlan, shape: AttentionShape, pass: &m
     let tensor = |width| Tensor::new(device, "rows", 100, width);
     let (qkv, query, out) = (tensor(shape.qkv_width())?, tensor(width)?, tensor(width)?);
     let gain = Tensor::new(device, "gain", 1, shape.head_dim)?;
-    let batch = Rows::buffer(device)?;
+    let batch = PassRow::buffer(device)?;
     let (one, many) = (Rows::One(&step), Rows::Many { step: &step, batch: &batch });
     for (rows, count) in [(one, 100), (many, MAX_ROWS)] {
         for gains in [None, Some(RopeGains { query: &gain, key: &gain, epsilon: 1e-6 })] {
@@ -261,96 +261,77 @@ fn packed_attention(
     Ok(())
 }
 
-/// `rms_norm`, `argmax` and `argmax_merge`.
-/// `rms_norm`, `argmax`, `argmax_merge` and `batch_ids`.
+/// `rms_norm`, `argmax` and `argmax_merge`, and the choices of a pass.
 fn rows(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
-    let step = step(device)?;
+    let (step, batch) = (step(device)?, PassRow::buffer(device)?);
     let tensor = |width| Tensor::new(device, "rows", MAX_ROWS, width);
     let (x, y, gain) = (tensor(136)?, tensor(136)?, Tensor::new(device, "gain", 1, 136)?);
-    for row_set in [RowRange::All, RowRange::Outputs] {
-        RmsNorm::new(device, &step, [&x, &y], &gain, 1e-6, row_set)?.encode(pass, MAX_ROWS);
+    let rows = [RowRange::All.into(), RowRange::Outputs.into(), NormRows::Listed(&batch)];
+    for rows in rows {
+        RmsNorm::quantising(device, &step, [&x, &y], &gain, 1e-6, rows, None)?.encode(pass, MAX_ROWS);
         let (x, y, gain) = (tensor(96)?, tensor(96)?, Tensor::new(device, "gain", 1, 96)?);
         for planes in [1, 2] {
-            let op = RmsNorm::quantising(device, &step, [&x, &y], &gain, 1e-6, row_set, Some(planes))?;
+            let op = RmsNorm::quantising(device, &step, [&x, &y], &gain, 1e-6, rows, Some(planes))?;
             op.encode(pass, MAX_ROWS);
         }
     }
-    let choices = Buffer::storage(device, "choices", 128)?;
-    let vocabulary = Buffer::storage(device, "vocabulary", 4 * 4097)?;
-    let (batch, sources) = (Rows::buffer(device)?, Buffer::storage(device, "sources", 256)?);
-    for rows in [Rows::One(&step), Rows::Many { step: &step, batch: &batch }] {
-        for vocabulary in [None, Some(&vocabulary)] {
-            Argmax::new(device, rows, &tensor(4099)?, 4097, vocabulary, &choices)?.encode(pass, MAX_ROWS);
-        }
-    }
-    choices_of_one(device, pass, &step, &choices)?;
-    BatchIds::new(device, &step, &sources, &choices, &Buffer::storage(device, "ids", 128)?)?.encode(pass, MAX_ROWS);
-    Ok(())
+    choices(device, pass, [&step, &batch])
 }
 
-/// `penalties`, `truncation`, `argmax` and `token_counts`, for rows of one sequence.
-fn choices_of_one(device: &Device, pass: &mut Pass, step: &Buffer, choices: &Buffer) -> pard_engine::Result<()> {
+/// `penalties`, `truncation`, `argmax`, `probabilities`, `rejection`, `log_probabilities` and `token_counts`.
+fn choices(device: &Device, pass: &mut Pass, [step, batch]: [&Buffer; 2]) -> pard_engine::Result<()> {
     let tensor = || Tensor::new(device, "rows", MAX_ROWS, 4099);
     let words = |count: u64| Buffer::storage(device, "words", 4 * count);
-    let [session, proposals, counts, bias] = [words(3)?, words(32)?, words(4099)?, words(4099)?];
-    let [vocabulary, record, thresholds] = [words(4099)?, words(18)?, words(32)?];
-    let noise = Buffer::uniform(device, "draw", &DrawParams { temperature: 1.0, seed: 1 })?;
-    let (logits, adjusted) = (tensor()?, tensor()?);
+    let [sessions, proposals, counts, bias] = [words(3)?, words(1024)?, words(4099)?, words(4099)?];
+    let [vocabulary, record, thresholds, choices] = [words(4099)?, words(3000)?, words(32)?, words(1024)?];
+    let (sampling, turns) = (&TurnSampling::buffer(device)?, Turn::buffer(device)?);
+    let (logits, adjusted, target, draft) = (tensor()?, tensor()?, tensor()?, tensor()?);
     let terms = PenaltyTerms {
-        session: &session,
+        batch,
+        sampling,
+        sessions: &sessions,
         proposals: &proposals,
         counts: &counts,
         bias: &bias,
-        repetition: 1.1,
-        presence: 0.5,
-        frequency: 0.5,
+        ids: 4099,
     };
     for vocabulary in [None, Some(&vocabulary)] {
-        Penalties::new(device, step, terms, 0, [&logits, &adjusted], 4097, vocabulary)?.encode(pass, MAX_ROWS);
-        for (noise, thresholds) in [(None, None), (Some(&noise), None), (Some(&noise), Some(&thresholds))] {
-            let draw = Draw { noise, thresholds, first_row: 0 };
-            Argmax::drawing(device, step, draw, &adjusted, 4097, vocabulary, choices)?.encode(pass, MAX_ROWS);
-        }
-    }
-    let terms = TruncationTerms { top_k: 40, top_p: 0.9, min_p: 0.1, temperature: 1.0 };
-    // Around the number of tokens from which on a weight has fewer bits.
-    for limit in [4097, 1] {
-        Truncation::new(device, terms, 0, &adjusted, limit, &thresholds)?.encode(pass, MAX_ROWS);
-    }
-    TokenCounts::new(device, &record, &counts)?.encode(pass, 17);
-    chances_of_one(device, pass, step, choices)
-}
-
-/// `probabilities`, `rejection` and `log_probabilities`.
-fn chances_of_one(device: &Device, pass: &mut Pass, step: &Buffer, choices: &Buffer) -> pard_engine::Result<()> {
-    let tensor = || Tensor::new(device, "rows", MAX_ROWS, 4099);
-    let words = |count: u64| Buffer::storage(device, "words", 4 * count);
-    let [vocabulary, thresholds, proposals, record] = [words(4099)?, words(32)?, words(32)?, words(1000)?];
-    let (logits, target, draft) = (tensor()?, tensor()?, tensor()?);
-    for vocabulary in [None, Some(&vocabulary)] {
+        Penalties::new(device, terms, 0, [&logits, &adjusted], 4097, vocabulary)?.encode(pass, MAX_ROWS);
         for thresholds in [None, Some(&thresholds)] {
-            let op = Probabilities::new(device, step, 1.0, 0, &logits, 4097, vocabulary, thresholds, &target)?;
+            let drawn = |role| Some(Draw { sampling, role, thresholds });
+            for draw in [None, drawn(ModelRole::Target), drawn(ModelRole::Draft)] {
+                let op = Argmax::new(device, [step, batch], draw, 0, &adjusted, 4097, vocabulary, &choices)?;
+                op.encode(pass, MAX_ROWS);
+            }
+            let inputs = [batch, sampling];
+            let op = Probabilities::new(device, inputs, 0, &logits, 4097, vocabulary, thresholds, &target)?;
             op.encode(pass, MAX_ROWS);
         }
-        LogProbabilities::new(device, &logits, 4097, vocabulary, &record, 18, 20)?.encode(pass, 17);
+        let (inputs, place) = ([batch, sampling], [576, 20]);
+        let op = LogProbabilities::new(device, inputs, &logits, 4097, vocabulary, &choices, &record, place)?;
+        op.encode(pass, 17);
     }
-    let terms = RejectionTerms { target: &target, draft: &draft, proposals: &proposals, draw_seed: 1, accept_seed: 2 };
-    Rejection::new(device, step, terms, choices)?.encode(pass, 17);
+    // Around the number of tokens from which on a weight has fewer bits.
+    for limit in [4097, 1] {
+        Truncation::new(device, [batch, sampling], 0, &adjusted, limit, &thresholds)?.encode(pass, MAX_ROWS);
+    }
+    let terms = RejectionTerms { target: &target, draft: &draft, proposals: &proposals };
+    Rejection::new(device, [step, batch, sampling], terms, &choices)?.encode(pass, 17);
+    TokenCounts::new(device, [&turns, sampling], &record, &counts, 4099)?.encode(pass, MAX_ROWS, 17);
     Ok(())
 }
 
 /// `inputs` and `accept`.
 fn rounds(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
-    let words = || Buffer::storage(device, "words", 512);
-    let [session, tokens, proposals, choices, record] = [words()?, words()?, words()?, words()?, words()?];
-    let buffers =
-        RoundBuffers { session: &session, tokens: &tokens, proposals: &proposals, choices: &choices, record: &record };
-    let (step, ids) = (step(device)?, words()?);
-    let params = RoundParams { drafts: 8, mask: 5, parallel: 1, pass_index: 0, rows: 9, slot: 0 };
-    for whose in [ModelRole::Draft, ModelRole::Target] {
-        BuildInputs::new(device, whose, params, buffers, &step, &ids)?.encode(pass);
+    let words = || Buffer::storage(device, "words", 4096);
+    let [sessions, tokens, proposals, choices, record] = [words()?, words()?, words()?, words()?, words()?];
+    let turns = Turn::buffer(device)?;
+    let buffers = RoundBuffers { turns: &turns, sessions: &sessions, tokens: &tokens, proposals: &proposals };
+    let (step, ids, batch) = (step(device)?, words()?, PassRow::buffer(device)?);
+    for role in [ModelRole::Draft, ModelRole::Target] {
+        BuildInputs::new(device, role, buffers, [&step, &ids, &batch])?.encode(pass, MAX_ROWS);
     }
-    Accept::new(device, params, buffers)?.encode(pass);
+    Accept::new(device, buffers, &choices, &record)?.encode(pass, MAX_ROWS, MAX_ROWS);
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pard_engine::Error;
 use pard_engine::decoding::{
-    AcceptanceRule, Costs, Decoder, DecoderOptions, Draft, DraftLength, Method, Pool, SamplingParams, TokenLogprobs,
+    AcceptanceRule, Costs, Draft, DraftLength, Engine, Method, SamplingParams, Sequence, SequenceOptions, TokenLogprobs,
 };
 use pard_engine::gpu::{CacheFormat, KernelPlan};
 use pard_engine::model::{PassCost, WeightDtype, Weights};
@@ -40,8 +40,8 @@ fn draft(model: &Arc<Weights>) -> Draft {
     Draft { name: "draft".to_owned(), model: model.clone(), mask: Some(MASK) }
 }
 
-fn options(method: Method, drafts: DraftLength, sampling: SamplingParams) -> DecoderOptions {
-    DecoderOptions { method, drafts, context: CONTEXT, sampling, ..DecoderOptions::default() }
+fn options(method: Method, drafts: DraftLength, sampling: SamplingParams) -> SequenceOptions {
+    SequenceOptions { method, drafts, context: CONTEXT, sampling, ..SequenceOptions::default() }
 }
 
 /// One text to be written.
@@ -51,7 +51,7 @@ struct Task {
     tokens: usize,
     /// Rounds of the others before it begins.
     begins: usize,
-    options: DecoderOptions,
+    options: SequenceOptions,
 }
 
 /// Tasks unlike each other in all there is.
@@ -77,54 +77,54 @@ fn tasks(vocab: usize) -> Vec<Task> {
 /// Its tokens, and their log-probabilities if they are asked for.
 type Text = (Vec<u32>, Vec<TokenLogprobs>);
 
-fn set_costs(decoder: &mut Decoder, target: Option<&PassCost>) {
-    let known = target.cloned().or_else(|| (decoder.options().drafts == DraftLength::Auto).then(sloped));
+fn set_costs(sequence: &mut Sequence, target: Option<&PassCost>) {
+    let known = target.cloned().or_else(|| (sequence.options().drafts == DraftLength::Auto).then(sloped));
     if let Some(target) = known {
-        decoder.set_costs(Costs { target, draft: cheap() });
+        sequence.set_costs(Costs { target, draft: cheap() });
     }
 }
 
 fn alone(target: &Arc<Weights>, model: &Arc<Weights>, task: &Task) -> Text {
-    let options = DecoderOptions { method: Method::Ar, drafts: DraftLength::Fixed(0), ..task.options.clone() };
-    let mut decoder = Decoder::new(target, Some(&draft(model)), options).expect("a decoder");
-    decoder.start(&task.prompt, &|| true).expect("a start");
+    let options = SequenceOptions { method: Method::Ar, drafts: DraftLength::Fixed(0), ..task.options.clone() };
+    let mut sequence = Sequence::new(target, Some(&draft(model)), options).expect("a sequence");
+    sequence.start(&task.prompt, &|| true).expect("a start");
     let mut logprobs = Vec::new();
     for _ in 0..task.tokens {
-        decoder.round().expect("a round");
-        logprobs.extend_from_slice(decoder.last_logprobs());
+        sequence.round().expect("a round");
+        logprobs.extend_from_slice(sequence.last_logprobs());
     }
-    (decoder.tokens()[task.prompt.len()..].to_vec(), logprobs)
+    (sequence.tokens()[task.prompt.len()..].to_vec(), logprobs)
 }
 
-/// All tasks in one pool, each from its time on, and the rows of all passes.
+/// All tasks in one engine, each from its time on, and the rows of all passes.
 fn pooled(
     [target, model]: [&Arc<Weights>; 2],
     tasks: &[Task],
     costs: Option<&PassCost>,
     run_ahead: bool,
 ) -> (Vec<Text>, Vec<usize>) {
-    let pool = Pool::new(target, Some(&draft(model)), CONTEXT, tasks.len()).expect("a pool");
+    let engine = Engine::new(target, Some(&draft(model)), CONTEXT, tasks.len()).expect("an engine");
     let mut texts: Vec<Text> = vec![Text::default(); tasks.len()];
-    let mut decoders: Vec<Option<Decoder>> = tasks.iter().map(|_| None).collect();
+    let mut sequences: Vec<Option<Sequence>> = tasks.iter().map(|_| None).collect();
     let mut passes = Vec::new();
     for round in 0.. {
         for (index, task) in tasks.iter().enumerate().filter(|(_, task)| task.begins == round) {
             // Caches grow here, with what the others have in them.
-            let options = DecoderOptions { run_ahead: Some(run_ahead), ..task.options.clone() };
-            let mut decoder = pool.decoder(options).expect("a decoder");
-            set_costs(&mut decoder, costs);
-            decoder.start(&task.prompt, &|| true).expect("a start");
-            assert!(decoder.last_tokens().is_empty());
-            decoders[index] = Some(decoder);
+            let options = SequenceOptions { run_ahead: Some(run_ahead), ..task.options.clone() };
+            let mut sequence = engine.add(options).expect("a sequence");
+            set_costs(&mut sequence, costs);
+            sequence.start(&task.prompt, &|| true).expect("a start");
+            assert!(sequence.last_tokens().is_empty());
+            sequences[index] = Some(sequence);
         }
-        let mut live: Vec<&mut Decoder> = decoders.iter_mut().flatten().collect();
-        passes.extend(pool.round(&mut live).expect("rounds"));
-        for (index, place) in decoders.iter_mut().enumerate() {
-            let Some(decoder) = place else { continue };
+        let mut live: Vec<&mut Sequence> = sequences.iter_mut().flatten().collect();
+        passes.extend(engine.step(&mut live).expect("rounds"));
+        for (index, place) in sequences.iter_mut().enumerate() {
+            let Some(sequence) = place else { continue };
             let (tokens, logprobs) = &mut texts[index];
-            tokens.extend_from_slice(decoder.last_tokens());
-            logprobs.extend_from_slice(decoder.last_logprobs());
-            assert_eq!(decoder.last_tokens().len(), decoder.last_round().accepted + 1);
+            tokens.extend_from_slice(sequence.last_tokens());
+            logprobs.extend_from_slice(sequence.last_logprobs());
+            assert_eq!(sequence.last_tokens().len(), sequence.last_round().accepted + 1);
             if tokens.len() >= tasks[index].tokens {
                 // It leaves, and its slot may be another's.
                 tokens.truncate(tasks[index].tokens);
@@ -132,7 +132,7 @@ fn pooled(
                 *place = None;
             }
         }
-        if decoders.iter().all(Option::is_none) && tasks.iter().all(|task| task.begins <= round) {
+        if sequences.iter().all(Option::is_none) && tasks.iter().all(|task| task.begins <= round) {
             break;
         }
     }
@@ -140,7 +140,7 @@ fn pooled(
 }
 
 #[test]
-fn a_pools_decoders_write_what_each_writes_alone() {
+fn an_engines_sequences_write_what_each_writes_alone() {
     for (index, recipe) in Recipe::each_family(14).into_iter().enumerate() {
         for cache in [CacheFormat::F16, CacheFormat::F32] {
             let target = upload(&recipe, &plan(cache));
@@ -183,9 +183,9 @@ fn rows_share_passes_where_that_pays() {
     // Six tokens a pass; also where nobody knows what passes cost.
     assert_eq!(rounds(Method::Ar, DraftLength::Fixed(0), None, 6), [6; 12]);
     assert_eq!(rounds(Method::Vsd, DraftLength::Fixed(3), None, 6), [6; 12]);
-    // The draft is always right: four tokens at the price of one are worth more than two, and less than six.
-    assert_eq!(rounds(Method::Vsd, DraftLength::Fixed(3), Some(&flat()), 2), [4; 6]);
-    assert_eq!(rounds(Method::Vsd, DraftLength::Fixed(3), Some(&flat()), 6), [6; 12]);
+    // The draft is always right: four tokens of each at the price of one.
+    assert_eq!(rounds(Method::Vsd, DraftLength::Fixed(3), Some(&flat()), 2), [8; 3]);
+    assert_eq!(rounds(Method::Vsd, DraftLength::Fixed(3), Some(&flat()), 6), [24; 3]);
     // An additional row costs the same in any pass.
     let alone = rounds(Method::Vsd, DraftLength::Fixed(3), Some(&flat()), 1);
     assert_eq!(alone, [4; 3]);
@@ -231,29 +231,30 @@ fn proposals_share_passes_too() {
 }
 
 #[test]
-fn some_go_together_and_some_alone() {
+fn a_serial_draft_proposes_in_a_pass_with_others() {
     let recipe = Recipe::qwen3(18);
     let target = upload(&recipe, &plan(CacheFormat::F16));
-    let pool = Pool::new(&target, Some(&draft(&target)), CONTEXT, 3).expect("a pool");
+    let engine = Engine::new(&target, Some(&draft(&target)), CONTEXT, 3).expect("an engine");
     let prompt = Random::new(1).indices(9, recipe.config.vocab_size);
-    let mut decoders: Vec<Decoder> = [(Method::Vsd, 15), (Method::Ar, 0), (Method::Ar, 0)]
+    let mut sequences: Vec<Sequence> = [(Method::Vsd, 15), (Method::Ar, 0), (Method::Ar, 0)]
         .into_iter()
         .map(|(method, drafts)| {
-            let options = DecoderOptions {
+            let options = SequenceOptions {
                 run_ahead: Some(false),
                 ..options(method, DraftLength::Fixed(drafts), SamplingParams::default())
             };
-            let mut decoder = pool.decoder(options).expect("a decoder");
-            set_costs(&mut decoder, Some(&flat()));
-            decoder.start(&prompt, &|| true).expect("a start");
-            decoder
+            let mut sequence = engine.add(options).expect("a sequence");
+            set_costs(&mut sequence, Some(&flat()));
+            sequence.start(&prompt, &|| true).expect("a start");
+            sequence
         })
         .collect();
-    // At first four of fifteen proposals are expected to pass: seven tokens in two passes are more than three in one.
-    let passes = pool.round(&mut decoders.iter_mut().collect::<Vec<_>>()).expect("rounds");
-    assert_eq!(passes, [16, 2]);
-    assert_eq!(decoders[0].last_tokens().len(), 16, "it agrees with itself");
-    assert_eq!(decoders[0].last_tokens()[0], decoders[1].last_tokens()[0]);
+    let passes = engine.step(&mut sequences.iter_mut().collect::<Vec<_>>()).expect("rounds");
+    let [rows] = passes[..] else { panic!("one pass takes all: {passes:?}") };
+    // A row of each, and the proposals whose chance of being accepted is worth a pass of the draft.
+    assert!((4..=18).contains(&rows), "{rows} rows");
+    assert_eq!(sequences[0].last_tokens().len(), rows - 2, "it agrees with itself");
+    assert_eq!(sequences[0].last_tokens()[0], sequences[1].last_tokens()[0]);
 }
 
 #[test]
@@ -262,27 +263,27 @@ fn what_depends_on_its_proposals_has_rounds_of_its_own() {
     let target = upload(&recipe, &plan(CacheFormat::F16));
     let prompt = Random::new(1).indices(9, recipe.config.vocab_size);
     let drawn = SamplingParams { temperature: 0.9, seed: 4, ..SamplingParams::default() };
-    let rejection = DecoderOptions {
+    let rejection = SequenceOptions {
         acceptance: AcceptanceRule::Rejection,
         run_ahead: Some(false),
         ..options(Method::Vsd, DraftLength::Fixed(3), drawn)
     };
-    let mut alone = Decoder::new(&target, Some(&draft(&target)), rejection.clone()).expect("a decoder");
+    let mut alone = Sequence::new(&target, Some(&draft(&target)), rejection.clone()).expect("a sequence");
     alone.start(&prompt, &|| true).expect("a start");
-    let pool = Pool::new(&target, Some(&draft(&target)), CONTEXT, 3).expect("a pool");
-    let mut decoders: Vec<Decoder> = (0..3)
+    let engine = Engine::new(&target, Some(&draft(&target)), CONTEXT, 3).expect("an engine");
+    let mut sequences: Vec<Sequence> = (0..3)
         .map(|index| {
             let greedy = options(Method::Ar, DraftLength::Fixed(0), SamplingParams::default());
             let options = if index == 1 { rejection.clone() } else { greedy };
-            let mut decoder = pool.decoder(options).expect("a decoder");
-            decoder.start(&prompt, &|| true).expect("a start");
-            decoder
+            let mut sequence = engine.add(options).expect("a sequence");
+            sequence.start(&prompt, &|| true).expect("a start");
+            sequence
         })
         .collect();
     for _ in 0..8 {
-        let passes = pool.round(&mut decoders.iter_mut().collect::<Vec<_>>()).expect("rounds");
+        let passes = engine.step(&mut sequences.iter_mut().collect::<Vec<_>>()).expect("rounds");
         assert_eq!(passes, [4, 2]);
-        assert_eq!(decoders[1].last_tokens(), alone.round().expect("a round"));
+        assert_eq!(sequences[1].last_tokens(), alone.round().expect("a round"));
     }
 }
 
@@ -292,20 +293,20 @@ fn a_conversation_goes_on_in_its_slot_and_a_full_context_ends_nobody_elses_text(
     let vocab = recipe.config.vocab_size;
     let target = upload(&recipe, &plan(CacheFormat::F16));
     let ar = || options(Method::Ar, DraftLength::Fixed(0), SamplingParams::default());
-    let pool = Pool::new(&target, None, CONTEXT, 2).expect("a pool");
-    let mut one = pool.decoder(DecoderOptions { context: 24, ..ar() }).expect("a decoder");
-    let mut other = pool.decoder(ar()).expect("a decoder");
-    let mut lone = Decoder::new(&target, None, ar()).expect("a decoder");
+    let engine = Engine::new(&target, None, CONTEXT, 2).expect("an engine");
+    let mut one = engine.add(SequenceOptions { context: 24, ..ar() }).expect("a sequence");
+    let mut other = engine.add(ar()).expect("a sequence");
+    let mut lone = Sequence::new(&target, None, ar()).expect("a sequence");
     one.start(&Random::new(1).indices(20, vocab), &|| true).expect("a start");
     let prompt = Random::new(2).indices(11, vocab);
     other.start(&prompt, &|| true).expect("a start");
     lone.start(&prompt, &|| true).expect("a start");
     for _ in 0..4 {
-        pool.round(&mut [&mut one, &mut other]).expect("a round");
+        engine.step(&mut [&mut one, &mut other]).expect("a round");
     }
-    let full = pool.round(&mut [&mut other, &mut one]);
+    let full = engine.step(&mut [&mut other, &mut one]);
     assert!(matches!(full, Err(Error::ContextFull { tokens: 24, context: 24 })), "{full:?}");
-    assert_eq!(pool.round(&mut [&mut other]).expect("a round"), [1]);
+    assert_eq!(engine.step(&mut [&mut other]).expect("a round"), [1]);
     // The next turn of both: what the caches hold is not read again.
     one.truncate(12).expect("less");
     assert!(one.last_tokens().is_empty());
@@ -314,68 +315,68 @@ fn a_conversation_goes_on_in_its_slot_and_a_full_context_ends_nobody_elses_text(
         lone.round().expect("a round");
     }
     assert_eq!(other.tokens(), lone.tokens());
-    for decoder in [&mut other, &mut lone] {
-        decoder.resume(&turn, &|| true).expect("a resumption");
-        assert_eq!(decoder.statistics().reused_tokens, 14);
+    for sequence in [&mut other, &mut lone] {
+        sequence.resume(&turn, &|| true).expect("a resumption");
+        assert_eq!(sequence.statistics().reused_tokens, 14);
     }
     let first = one.tokens()[..10].to_vec();
     one.resume(&first, &|| true).expect("a resumption");
     for _ in 0..6 {
-        assert_eq!(pool.round(&mut [&mut other, &mut one]).expect("a round"), [2]);
+        assert_eq!(engine.step(&mut [&mut other, &mut one]).expect("a round"), [2]);
         lone.round().expect("a round");
     }
     assert_eq!(other.tokens(), lone.tokens());
 }
 
 #[test]
-fn decoders_of_a_pool_may_work_on_several_threads() {
+fn sequences_of_an_engine_may_work_on_several_threads() {
     let recipe = Recipe::qwen3(21);
     let target = upload(&recipe, &plan(CacheFormat::F16));
     let tasks = tasks(recipe.config.vocab_size);
     let expected: Vec<Text> = tasks.iter().map(|task| alone(&target, &target, task)).collect();
-    let pool = Pool::new(&target, Some(&draft(&target)), CONTEXT, tasks.len()).expect("a pool");
+    let engine = Engine::new(&target, Some(&draft(&target)), CONTEXT, tasks.len()).expect("an engine");
     std::thread::scope(|scope| {
         for (task, (expected, _)) in tasks.iter().zip(&expected) {
-            let pool = &pool;
+            let engine = &engine;
             scope.spawn(move || {
-                let mut decoder = pool.decoder(task.options.clone()).expect("a decoder");
-                set_costs(&mut decoder, None);
-                decoder.start(&task.prompt, &|| true).expect("a start");
-                while decoder.tokens().len() < task.prompt.len() + task.tokens {
-                    decoder.round().expect("a round");
+                let mut sequence = engine.add(task.options.clone()).expect("a sequence");
+                set_costs(&mut sequence, None);
+                sequence.start(&task.prompt, &|| true).expect("a start");
+                while sequence.tokens().len() < task.prompt.len() + task.tokens {
+                    sequence.round().expect("a round");
                 }
-                assert_eq!(&decoder.tokens()[task.prompt.len()..][..task.tokens], expected);
+                assert_eq!(&sequence.tokens()[task.prompt.len()..][..task.tokens], expected);
             });
         }
     });
 }
 
 #[test]
-fn what_a_pool_has_no_room_for_is_refused_with_a_reason() {
+fn what_an_engine_has_no_room_for_is_refused_with_a_reason() {
     let recipe = Recipe::llama(22);
     let target = upload(&recipe, &plan(CacheFormat::F16));
     let ar = || options(Method::Ar, DraftLength::Fixed(0), SamplingParams::default());
-    assert!(matches!(Pool::new(&target, None, CONTEXT, 0), Err(Error::Option { option: "parallel", .. })));
-    assert!(matches!(Pool::new(&target, None, 1, 2), Err(Error::Option { option: "context", .. })));
-    let pool = Pool::new(&target, None, CONTEXT, 1).expect("a pool");
-    let longer = pool.decoder(DecoderOptions { context: CONTEXT + 1, ..ar() });
+    assert!(matches!(Engine::new(&target, None, CONTEXT, 0), Err(Error::Option { option: "parallel", .. })));
+    assert!(matches!(Engine::new(&target, None, 1, 2), Err(Error::Option { option: "context", .. })));
+    let engine = Engine::new(&target, None, CONTEXT, 1).expect("an engine");
+    let longer = engine.add(SequenceOptions { context: CONTEXT + 1, ..ar() });
     assert!(matches!(longer, Err(Error::Option { option: "context", .. })));
-    let pard = pool.decoder(options(Method::Pard, DraftLength::Auto, SamplingParams::default()));
+    let pard = engine.add(options(Method::Pard, DraftLength::Auto, SamplingParams::default()));
     assert!(matches!(pard, Err(Error::Option { option: "draft", .. })));
-    let mut first = pool.decoder(ar()).expect("a decoder");
-    assert!(matches!(pool.decoder(ar()), Err(Error::Option { option: "parallel", .. })));
-    assert!(matches!(pool.round(&mut [&mut first]), Err(Error::EmptyPrompt)));
-    let mut stranger = Decoder::new(&target, None, ar()).expect("a decoder");
+    let mut first = engine.add(ar()).expect("a sequence");
+    assert!(matches!(engine.add(ar()), Err(Error::Option { option: "parallel", .. })));
+    assert!(matches!(engine.step(&mut [&mut first]), Err(Error::EmptyPrompt)));
+    let mut stranger = Sequence::new(&target, None, ar()).expect("a sequence");
     stranger.start(&[1, 2], &|| true).expect("a start");
-    assert!(matches!(pool.round(&mut [&mut stranger]), Err(Error::Option { option: "decoders", .. })));
-    assert!(pool.round(&mut []).expect("nothing to do").is_empty());
+    assert!(matches!(engine.step(&mut [&mut stranger]), Err(Error::Option { option: "sequences", .. })));
+    assert!(engine.step(&mut []).expect("nothing to do").is_empty());
     drop(first);
-    pool.decoder(ar()).map(drop).expect("its slot is free again");
+    engine.add(ar()).map(drop).expect("its slot is free again");
 }
 
 /// Caches double where they can, grow by what is needed where not, and what does not fit takes nothing from the others.
 #[test]
-fn decoders_are_made_as_long_as_their_caches_fit() {
+fn sequences_are_added_as_long_as_their_caches_fit() {
     let limited = device_with_binding_limit(1_000_000);
     let recipe = Recipe::qwen2(23);
     let plan = KernelPlan { cache: CacheFormat::F32, ..limited.default_plan() };
@@ -384,32 +385,32 @@ fn decoders_are_made_as_long_as_their_caches_fit() {
     let target = Arc::new(target.expect("upload"));
     // Three slots of keys are 934 KB, four are more than one binding.
     let ar =
-        || DecoderOptions { context: 1140, ..options(Method::Ar, DraftLength::Fixed(0), SamplingParams::default()) };
+        || SequenceOptions { context: 1140, ..options(Method::Ar, DraftLength::Fixed(0), SamplingParams::default()) };
     let prompts: Vec<Vec<u32>> = (1..=3).map(|seed| Random::new(seed).indices(40, recipe.config.vocab_size)).collect();
     let expected: Vec<Vec<u32>> = prompts
         .iter()
         .map(|prompt| {
-            let mut decoder = Decoder::new(&target, None, ar()).expect("room for one");
-            decoder.start(prompt, &|| true).expect("a start");
+            let mut sequence = Sequence::new(&target, None, ar()).expect("room for one");
+            sequence.start(prompt, &|| true).expect("a start");
             for _ in 0..20 {
-                decoder.round().expect("a round");
+                sequence.round().expect("a round");
             }
-            decoder.tokens().to_vec()
+            sequence.tokens().to_vec()
         })
         .collect();
-    let pool = Pool::new(&target, None, 1140, 8).expect("room for one");
-    let mut decoders = Vec::new();
+    let engine = Engine::new(&target, None, 1140, 8).expect("room for one");
+    let mut sequences = Vec::new();
     for prompt in &prompts {
-        let mut decoder = pool.decoder(ar()).expect("room for three");
-        decoder.start(prompt, &|| true).expect("a start");
-        decoders.push(decoder);
+        let mut sequence = engine.add(ar()).expect("room for three");
+        sequence.start(prompt, &|| true).expect("a start");
+        sequences.push(sequence);
     }
-    assert!(matches!(pool.decoder(ar()).map(drop), Err(Error::Limit { .. })));
+    assert!(matches!(engine.add(ar()).map(drop), Err(Error::Limit { .. })));
     for _ in 0..20 {
-        let passes = pool.round(&mut decoders.iter_mut().collect::<Vec<_>>()).expect("a round");
+        let passes = engine.step(&mut sequences.iter_mut().collect::<Vec<_>>()).expect("a round");
         assert_eq!(passes, [3]);
     }
-    for (decoder, expected) in decoders.iter().zip(&expected) {
-        assert_eq!(decoder.tokens(), expected);
+    for (sequence, expected) in sequences.iter().zip(&expected) {
+        assert_eq!(sequence.tokens(), expected);
     }
 }

@@ -1,0 +1,267 @@
+//! Sequences that are decoded on one model: each has a slot of its caches, and rows of any number of them go through the
+//! model in one pass, which reads the weights once for all of them. No text depends on the other sequences, nor on which
+//! rounds were run together.
+//!
+//! PARD, arXiv:2504.18583: the draft proposes K tokens in one pass by reading K - 1 mask tokens; the target checks all
+//! of them in one pass, as a chain. VSD (arXiv:2211.17192) takes K passes of the draft; n-grams are looked up by the host;
+//! AR has no proposals. All commit exactly what the target alone would, since a row's result does not depend on the rows
+//! beside it; but for tokens drawn by [`super::AcceptanceRule::Rejection`], which keeps their distribution only.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+
+use super::draft::Draft;
+use super::options::{Method, SequenceOptions};
+use super::proposer::Proposer;
+use super::round::{Part, Rounds, Submitted, choices};
+use super::scheduler::{Assignment, Candidate, plan_step};
+use super::sequence::Sequence;
+use crate::error::{Error, Result};
+use crate::model::{ModelRunner, Weights};
+use crate::ops::{MAX_ROWS, check_row_invariance};
+
+/// Decodes sequences over one target, and over one draft if there is one.
+///
+/// ```no_run
+/// # use pard_engine::{Engine, Model, Result, SequenceOptions};
+/// # fn answers(model: &Model, prompts: &[Vec<u32>]) -> Result<Vec<Vec<u32>>> {
+/// let options = SequenceOptions { context: 2048, ..SequenceOptions::default() };
+/// let engine = Engine::new(&model.weights, None, options.context, prompts.len())?;
+/// let mut sequences = Vec::new();
+/// for prompt in prompts {
+///     let mut sequence = engine.add(options.clone())?;
+///     sequence.start(prompt, &|| true)?;
+///     sequences.push(sequence);
+/// }
+/// for _ in 0..100 {
+///     engine.step(&mut sequences.iter_mut().collect::<Vec<_>>())?;
+/// }
+/// # Ok(sequences.iter().map(|sequence| sequence.tokens().to_vec()).collect())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Engine {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// State shared by the sequences of an engine.
+pub(super) struct Shared {
+    context: usize,
+    capacity: usize,
+    pub target: ModelRunner,
+    draft: Option<Draft>,
+    /// The draft's runner, once a sequence asked for it.
+    drafting: OnceLock<ModelRunner>,
+    rounds: Mutex<Rounds>,
+    /// Set for each slot that has a sequence. Locked while caches grow.
+    taken: Mutex<Vec<bool>>,
+}
+
+/// A sequence's slot, which is free again once it is dropped.
+pub(super) struct CacheSlot {
+    shared: Arc<Shared>,
+    /// Its index in the caches of target and draft.
+    pub index: usize,
+}
+
+impl Engine {
+    /// An engine for at most `capacity` sequences with contexts of `context` tokens. The caches of the first sequence are
+    /// allocated here, those of each further one when it is added.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`] if the context is out of range, or `capacity` is 0; [`Error::Gpu`] if this driver's rounding
+    /// depends on the number of rows; [`Error::Limit`] or [`Error::OutOfMemory`] if the caches do not fit.
+    pub fn new(target: &Arc<Weights>, draft: Option<&Draft>, context: usize, capacity: usize) -> Result<Engine> {
+        SequenceOptions { context, ..SequenceOptions::default() }.check()?;
+        if capacity == 0 {
+            return Err(Error::Option { option: "parallel", reason: "an engine has 1 sequence at least".to_owned() });
+        }
+        let device = target.device();
+        if capacity > 1 {
+            check_row_invariance(device, target.plan(), capacity.min(MAX_ROWS))?;
+        }
+        let (room, chosen) = (Sequence::positions(context), choices(device)?);
+        let target = ModelRunner::new(target, room, target.config().vocab_size, &chosen)?;
+        let rounds = Mutex::new(Rounds::new(&target, chosen, capacity, room)?);
+        let (draft, drafting, taken) = (draft.cloned(), OnceLock::new(), Mutex::default());
+        Ok(Engine { shared: Arc::new(Shared { context, capacity, target, draft, drafting, rounds, taken }) })
+    }
+
+    /// Adds a sequence, which has a slot as long as it lives.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`] if an option is out of range, the context is longer than the engine's, the method lacks its
+    /// draft, or all slots have a sequence; [`Error::NoMaskToken`]; [`Error::Limit`] or [`Error::OutOfMemory`] if there is
+    /// no room for one more, in which case the existing ones go on.
+    pub fn add(&self, options: SequenceOptions) -> Result<Sequence> {
+        let (options, shared) = (options.checked()?, &*self.shared);
+        let target = shared.target.model();
+        options.sampling.check_tokens(target.config().vocab_size)?;
+        if options.context > shared.context {
+            let reason = format!("{} tokens are more than the engine's {}", options.context, shared.context);
+            return Err(Error::Option { option: "context", reason });
+        }
+        if options.method != Method::Ar {
+            check_row_invariance(target.device(), target.plan(), options.drafts.most() + 1)?;
+        }
+        let drafts = match (options.method, &shared.draft) {
+            (Method::Ar | Method::Ngram, _) => false,
+            (method, None) => {
+                let reason = format!("the method {} needs a draft model", method.name());
+                return Err(Error::Option { option: "draft", reason });
+            }
+            (method, Some(draft)) => {
+                if shared.is_split() {
+                    options.check_crossing()?;
+                    if draft.model.config().target_layers.is_some() {
+                        let reason =
+                            format!("{} reads what the target makes of tokens, and has to be with it", draft.name);
+                        return Err(Error::Option { option: "draft-device", reason });
+                    }
+                }
+                if method == Method::Pard && draft.mask.is_none() {
+                    return Err(Error::NoMaskToken { draft: draft.name.clone() });
+                }
+                true
+            }
+        };
+        let slot = self.take_slot(drafts)?;
+        Sequence::in_slot(self.clone(), slot, options)
+    }
+
+    /// Lets each of `sequences`, which must be this engine's, go on by a round: it commits at least a token, and
+    /// [`Sequence::last_tokens`] are those. Gives the rows of each pass of the target that was submitted.
+    ///
+    /// One row of each sequence goes through the target in one pass, and as many proposals with them as pay: those of
+    /// n-grams and those of a draft, which makes them for all sequences in the same passes as well. Sequences may also have
+    /// passes of their own, one after the other. The choice with the highest estimate of total tokens per second is taken,
+    /// from the costs of passes, as [`Sequence::set_costs`] says, and the acceptance rates; where costs are not known, one
+    /// row of each is taken. No text depends on it: sequences whose proposals are accepted by
+    /// [`super::AcceptanceRule::Rejection`] have passes of their own.
+    ///
+    /// # Errors
+    ///
+    /// Before anything is done: [`Error::EmptyPrompt`] or [`Error::ContextFull`] if one of them cannot go on,
+    /// [`Error::Option`] if one is not of this engine. As [`crate::Device::check`].
+    pub fn step(&self, sequences: &mut [&mut Sequence]) -> Result<Vec<usize>> {
+        let begin = Instant::now();
+        for sequence in sequences.iter() {
+            sequence.check_room()?;
+            if !sequence.is_of(self) {
+                let reason = "a sequence is of another engine".to_owned();
+                return Err(Error::Option { option: "sequences", reason });
+            }
+        }
+        let mut passes = self.submit(sequences, |sequence| !sequence.is_in_flight())?;
+        if sequences.iter().all(|sequence| sequence.can_run_ahead()) {
+            passes.extend(self.submit(sequences, |_| true)?);
+        }
+        for sequence in sequences.iter_mut() {
+            sequence.take_round(begin)?;
+        }
+        Ok(passes)
+    }
+
+    /// Submits a round of each of `sequences` for which `takes_part` says so.
+    fn submit(&self, sequences: &mut [&mut Sequence], takes_part: impl Fn(&Sequence) -> bool) -> Result<Vec<usize>> {
+        let mut sequences: Vec<&mut Sequence> =
+            sequences.iter_mut().map(|sequence| &mut **sequence).filter(|sequence| takes_part(sequence)).collect();
+        let candidates: Vec<Candidate> = sequences.iter().map(|sequence| sequence.candidate()).collect();
+        let costs = sequences.iter().find_map(|sequence| sequence.costs()).cloned();
+        let plan = plan_step(&candidates, costs.as_ref());
+        plan.into_iter().map(|pass| self.submit_pass(&mut sequences, &pass)).collect()
+    }
+
+    /// Submits a pass over those of `sequences` that `assignments` name, and returns its number of rows.
+    fn submit_pass(&self, sequences: &mut [&mut Sequence], assignments: &[Assignment]) -> Result<usize> {
+        let shared = &*self.shared;
+        for &(index, drafts) in assignments {
+            sequences[index].propose(drafts)?;
+            if assignments.len() > 1 {
+                sequences[index].prepare_many()?;
+            }
+        }
+        let Submitted { flight, first_outputs, rows } = {
+            let parts: Vec<Part> = assignments.iter().map(|&(index, _)| sequences[index].part()).collect();
+            shared.rounds().submit(&shared.target, shared.drafting.get(), &parts)?
+        };
+        for (turn, (&(index, _), first_output)) in assignments.iter().zip(first_outputs).enumerate() {
+            sequences[index].submitted(&flight, turn, first_output);
+        }
+        Ok(rows)
+    }
+
+    /// Takes a free slot, and sees to it that there are caches for it.
+    fn take_slot(&self, drafts: bool) -> Result<CacheSlot> {
+        let shared = &*self.shared;
+        let mut taken = shared.taken();
+        let index = taken.iter().position(|taken| !taken).unwrap_or(taken.len());
+        if index >= shared.capacity {
+            let reason = format!("all {} sequences of the engine are taken", shared.capacity);
+            return Err(Error::Option { option: "parallel", reason });
+        }
+        shared.reserve(&shared.target, index + 1)?;
+        if drafts {
+            shared.reserve(shared.make_draft()?, index + 1)?;
+        }
+        match taken.get_mut(index) {
+            Some(place) => *place = true,
+            None => taken.push(true),
+        }
+        Ok(CacheSlot { shared: self.shared.clone(), index })
+    }
+}
+
+impl Shared {
+    /// The state of all sequences, locked.
+    pub fn rounds(&self) -> MutexGuard<'_, Rounds> {
+        self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The draft's runner, if a sequence of `proposer` has one.
+    pub fn draft_of(&self, proposer: Proposer) -> Option<&ModelRunner> {
+        self.drafting.get().filter(|_| proposer.is_model())
+    }
+
+    /// Returns `true` if the draft is on another device than the target.
+    pub fn is_split(&self) -> bool {
+        self.draft.as_ref().is_some_and(|draft| !draft.model.device().is_same(self.target.model().device()))
+    }
+
+    /// Grows caches to `slots` slots at least; twice as many as there were, where there is room, so that they seldom grow.
+    fn reserve(&self, runner: &ModelRunner, slots: usize) -> Result<()> {
+        let count = runner.slots();
+        if count >= slots {
+            return Ok(());
+        }
+        match runner.reserve((2 * count).clamp(slots, self.capacity)) {
+            Err(Error::OutOfMemory { .. } | Error::Limit { .. }) => runner.reserve(slots),
+            done => done,
+        }
+    }
+
+    /// The draft's runner. The slots are locked, so that nobody else makes it at the same time.
+    fn make_draft(&self) -> Result<&ModelRunner> {
+        if let (None, Some(draft)) = (self.drafting.get(), &self.draft) {
+            let (room, ids) = (Sequence::positions(self.context), self.target.model().config().vocab_size);
+            let mask = draft.mask.unwrap_or(0);
+            let runner = self.rounds().add_draft(&draft.model, mask, [self.capacity, room, ids])?;
+            return Ok(self.drafting.get_or_init(|| runner));
+        }
+        self.drafting.get().ok_or_else(|| Error::Option { option: "draft", reason: "there is none".to_owned() })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Vec<bool>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for CacheSlot {
+    fn drop(&mut self) {
+        if let Some(taken) = self.shared.taken().get_mut(self.index) {
+            *taken = false;
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Sources of proposals. A new one that knows its tokens on the host is a variant of [`Proposer`] with a line in each of its
+//! methods; what a draft model proposes comes about on the device.
+
+use super::ngram::NgramOptions;
+use super::options::Method;
+use crate::ops::ProposerKind;
+
+/// Source of the proposals of a sequence's round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proposer {
+    /// Proposes nothing: plain decoding.
+    Nobody,
+    /// Tokens that followed an earlier occurrence of the newest ones.
+    Ngram(NgramOptions),
+    /// A draft model that makes all proposals in one pass.
+    ParallelDraft,
+    /// A draft model that makes each proposal in a pass of its own.
+    SerialDraft,
+}
+
+impl Proposer {
+    /// The proposer of `method`.
+    pub fn of(method: Method, ngram: NgramOptions) -> Proposer {
+        match method {
+            Method::Ar => Proposer::Nobody,
+            Method::Ngram => Proposer::Ngram(ngram),
+            Method::Pard => Proposer::ParallelDraft,
+            Method::Vsd => Proposer::SerialDraft,
+        }
+    }
+
+    /// The same for the device.
+    pub fn kind(self) -> ProposerKind {
+        match self {
+            Proposer::Nobody | Proposer::Ngram(_) => ProposerKind::LookedUp,
+            Proposer::ParallelDraft => ProposerKind::Parallel,
+            Proposer::SerialDraft => ProposerKind::Serial,
+        }
+    }
+
+    /// Returns `true` if a draft model proposes.
+    pub fn is_model(self) -> bool {
+        self.kind() != ProposerKind::LookedUp
+    }
+
+    /// At most `most` proposals after `tokens`, where the host makes them. Whoever needs the tokens cannot run ahead of
+    /// them.
+    pub fn look_up(self, tokens: &[u32], most: usize) -> Vec<u32> {
+        match self {
+            Proposer::Ngram(ngram) => ngram.propose(tokens, most),
+            Proposer::Nobody | Proposer::ParallelDraft | Proposer::SerialDraft => Vec::new(),
+        }
+    }
+
+    /// Rows and outputs of the pass `pass_index` of a draft model that makes `drafts` proposals after reading `unread`
+    /// committed tokens; none if it has no such pass.
+    pub fn draft_pass(self, pass_index: usize, drafts: usize, unread: usize) -> Option<(usize, usize)> {
+        match self {
+            _ if pass_index >= drafts => None,
+            Proposer::Nobody | Proposer::Ngram(_) => None,
+            Proposer::ParallelDraft => (pass_index == 0).then_some((unread + drafts - 1, drafts)),
+            Proposer::SerialDraft => Some((if pass_index == 0 { unread } else { 1 }, 1)),
+        }
+    }
+}

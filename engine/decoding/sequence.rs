@@ -1,0 +1,682 @@
+//! One sequence being decoded: the host's mirror of its state on the device, its proposer, and its statistics. The mirror
+//! changes where a prompt is read or cut, and where a round's output is read, and nowhere else.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::draft::Draft;
+use super::engine::{CacheSlot, Engine, Shared};
+use super::ngram::NgramOptions;
+use super::options::{DraftLength, MAX_DRAFTS, Method, SequenceOptions};
+use super::pace::{Costs, Pace, Speculation};
+use super::proposer::Proposer;
+use super::round::Part;
+use super::round_output::{Flight, RoundOutput};
+use super::sampling_params::{SamplingParams, TokenLogprobs};
+use super::scheduler::{Candidate, Offer};
+use super::statistics::{RoundStatistics, Statistics};
+use super::target_states::{Place, TargetStates};
+use crate::error::{Error, Result};
+use crate::model::{Batching, ModelRunner, PassCost, Stages, Weights};
+use crate::ops::{Phase, Session, TurnSampling};
+
+/// One sequence being decoded.
+pub struct Sequence {
+    engine: Engine,
+    slot: CacheSlot,
+    options: SequenceOptions,
+    run_ahead: bool,
+    /// Source of proposals, and of those of the next round.
+    proposer: Proposer,
+    next: Proposal,
+    /// Seconds that a round takes to the draft's device and back, if that is another.
+    crossing: f64,
+    /// Chooses K, if it is to be chosen and once costs are known; or is compared with n-grams.
+    pace: Option<Pace>,
+    /// The same for n-grams in a draft's place.
+    ngrams: Option<Pace>,
+    /// The sampling parameters of the options, as rounds have them.
+    sampling: Sampling,
+    /// Target states that its draft reads.
+    states: Option<TargetStates>,
+    /// Rounds that were submitted and not read, oldest first.
+    in_flight: VecDeque<InFlight>,
+    /// The device's session, as of the last round that was read.
+    session: Session,
+    /// Committed tokens, the prompt's included.
+    tokens: Vec<u32>,
+    /// Number of them that the last round committed.
+    committed: usize,
+    /// Log-probabilities of the last round's tokens, if requested.
+    logprobs: Vec<TokenLogprobs>,
+    /// The last round that was read: its turn, K, and first output row.
+    last_turn: LastTurn,
+    statistics: Statistics,
+    last_round: RoundStatistics,
+}
+
+/// The proposals of a round.
+struct Proposal {
+    proposer: Proposer,
+    /// K.
+    drafts: usize,
+    /// The proposals, if the host knows them.
+    tokens: Vec<u32>,
+    /// Set if the pass has other sequences, whose rows K was chosen with.
+    is_joint: bool,
+}
+
+/// A sequence's turn in a round that was submitted.
+pub(super) struct InFlight {
+    pub flight: Arc<Flight>,
+    pub turn: usize,
+    pub first_output: usize,
+    pub drafts: usize,
+    pub proposer: Proposer,
+    pub is_joint: bool,
+}
+
+/// Where a round had its rows.
+#[derive(Clone, Copy, Default)]
+struct LastTurn {
+    turn: usize,
+    drafts: usize,
+    first_output: usize,
+}
+
+/// Sampling parameters as rounds have them.
+#[derive(Clone, Copy)]
+struct Sampling {
+    turn: TurnSampling,
+    stages: Stages,
+    /// Likeliest tokens of which log-probabilities are wanted, if any are.
+    top: Option<usize>,
+    /// Set if they are not those of the options any more.
+    is_stale: bool,
+}
+
+impl Sequence {
+    /// A sequence on `target`, with an engine of its own. The draft may be on another device: each round then crosses the
+    /// host twice, none runs ahead, and the tokens are the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`] if an option is out of range or the method lacks its draft, [`Error::NoMaskToken`];
+    /// [`Error::Gpu`] if this driver's rounding depends on the number of rows; [`Error::Limit`] or
+    /// [`Error::OutOfMemory`] if the caches do not fit.
+    pub fn new(target: &Arc<Weights>, draft: Option<&Draft>, options: SequenceOptions) -> Result<Sequence> {
+        let options = options.checked()?;
+        options.sampling.check_tokens(target.config().vocab_size)?;
+        Engine::new(target, draft, options.context, 1)?.add(options)
+    }
+
+    /// A sequence in `slot` of `engine`, whose options were checked.
+    pub(super) fn in_slot(engine: Engine, slot: CacheSlot, options: SequenceOptions) -> Result<Sequence> {
+        let shared = &*engine.shared;
+        let proposer = Proposer::of(options.method, options.ngram);
+        let is_split = shared.is_split() && proposer.is_model();
+        let states = match shared.draft_of(proposer) {
+            None => None,
+            Some(draft) => {
+                let rounds = shared.rounds();
+                let sessions = rounds.book.sessions();
+                let place = Place { target: &shared.target, draft, slot: slot.index, sessions };
+                TargetStates::new(place, Sequence::positions(options.context))?
+            }
+        };
+        let crossing = match is_split && options.drafts == DraftLength::Auto {
+            true => shared.rounds().crossing(slot.index)?,
+            false => 0.0,
+        };
+        let is_software = shared.target.model().device().is_software();
+        let sampling = Sampling { turn: TurnSampling::default(), stages: Stages::default(), top: None, is_stale: true };
+        Ok(Sequence {
+            // The host has to know the tokens that it sends to a draft on another device.
+            run_ahead: !is_split && options.run_ahead.unwrap_or(!is_software),
+            proposer,
+            next: Proposal { proposer, drafts: 0, tokens: Vec::new(), is_joint: false },
+            crossing,
+            // Proposers are compared by tokens per round, unless K is chosen and costs are known.
+            pace: (options.with_ngrams && options.drafts != DraftLength::Auto)
+                .then(|| Pace::new(options.method, Costs::equal(), 0.0)),
+            ngrams: options.with_ngrams.then(|| Pace::new(Method::Ngram, Costs::equal(), 0.0)),
+            sampling,
+            states,
+            engine,
+            slot,
+            options,
+            in_flight: VecDeque::new(),
+            session: Session::default(),
+            tokens: Vec::new(),
+            committed: 0,
+            logprobs: Vec::new(),
+            last_turn: LastTurn::default(),
+            statistics: Statistics::default(),
+            last_round: RoundStatistics::default(),
+        })
+    }
+
+    /// The cache rows that a context of `context` tokens takes: a round looks at most K + 1 rows past the committed
+    /// tokens, and a draft's window is 2 K rows.
+    pub fn positions(context: usize) -> usize {
+        context + 2 * MAX_DRAFTS
+    }
+
+    /// The options in effect: the method is AR if K is 0, whatever was requested.
+    pub fn options(&self) -> &SequenceOptions {
+        &self.options
+    }
+
+    /// Chooses tokens as `sampling` says from the next [`Sequence::start`] on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`], which names the option that is out of range or the token that the model does not
+    /// know; nothing has changed then.
+    pub fn set_sampling(&mut self, sampling: SamplingParams) -> Result<()> {
+        sampling.check()?;
+        if self.shared().is_split() && self.proposer.is_model() {
+            SequenceOptions { sampling: sampling.clone(), ..self.options.clone() }.check_crossing()?;
+        }
+        sampling.check_tokens(self.target().model().config().vocab_size)?;
+        self.sampling.is_stale |= sampling != self.options.sampling;
+        self.options.sampling = sampling;
+        Ok(())
+    }
+
+    /// Sets the costs of passes, for choosing K, and for choosing between a pass of its own and one with others, as
+    /// [`Engine::step`] does. Without it they are measured at the first [`Sequence::start`] if K is to be chosen.
+    pub fn set_costs(&mut self, costs: Costs) {
+        self.ngrams = self.ngrams.is_some().then(|| Pace::new(Method::Ngram, costs.clone(), 0.0));
+        self.pace = Some(Pace::new(self.options.method, costs, self.crossing));
+    }
+
+    /// Measures the costs of passes. The sequence has to be started anew.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Device::check`].
+    pub fn measure_costs(&mut self) -> Result<Costs> {
+        self.forget();
+        let (target, slot) = (self.target(), self.slot.index);
+        let cost = PassCost::measure_slot(target, slot)?;
+        let draft = match self.draft() {
+            // A model that drafts for itself has the target's costs.
+            Some(draft) if Arc::ptr_eq(draft.model(), target.model()) => cost.clone(),
+            Some(draft) => PassCost::measure_slot(draft, slot)?,
+            None => PassCost::from_points(&[]),
+        };
+        Ok(Costs { target: cost, draft })
+    }
+
+    /// Compiles the kernels of every round there can be, by running them on token 0. They are compiled on first use
+    /// otherwise, which no measurement wants. The sequence has to be started anew.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Compile`] if a kernel does not compile; as [`crate::Device::check`].
+    pub fn warm_up(&mut self) -> Result<()> {
+        self.forget();
+        let shortest = if self.options.drafts == DraftLength::Auto { 0 } else { self.options.drafts.most() };
+        let longest = self.options.drafts.most();
+        let draft_rows = match self.options.method {
+            Method::Ar | Method::Ngram => 0..=0,
+            Method::Vsd => 1..=2,
+            Method::Pard => shortest.max(1)..=2 * longest,
+        };
+        let slot = self.slot.index;
+        if let Some(draft) = self.draft() {
+            draft.run_slot(slot, Phase::Prefill, &[0], 0, 0)?;
+            for rows in draft_rows {
+                let outputs = if self.options.method == Method::Vsd { 1 } else { rows.min(longest) };
+                draft.run_slot(slot, Phase::Decode, &vec![0; rows], 0, outputs)?;
+            }
+            draft.model().device().wait()?;
+        }
+        let target = self.target();
+        target.run_slot(slot, Phase::Prefill, &[0], 0, 0)?;
+        for drafts in shortest..=longest {
+            target.run_slot(slot, Phase::Decode, &vec![0; drafts + 1], 0, drafts + 1)?;
+        }
+        target.model().device().wait()
+    }
+
+    /// Forgets what came before and reads `prompt`: all of it but the last token, which is a row of the first round.
+    /// Stops early if `keep_going` says so; the sequence then has to be started anew, or resumed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::EmptyPrompt`], [`Error::ContextFull`] if no token could follow, [`Error::TokenRange`].
+    pub fn start(&mut self, prompt: &[u32], keep_going: &dyn Fn() -> bool) -> Result<()> {
+        self.check_prompt(prompt)?;
+        self.forget();
+        self.read(prompt, keep_going)
+    }
+
+    /// As [`Sequence::start`], but the beginning of `prompt` that the caches already hold is not read again: of a
+    /// conversation, only the turns since are read. All methods go on with the same tokens; those of a new sequence are
+    /// the same up to rounding, since it reads as a prompt the tokens that rounds have written here.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sequence::start`].
+    pub fn resume(&mut self, prompt: &[u32], keep_going: &dyn Fn() -> bool) -> Result<()> {
+        self.check_prompt(prompt)?;
+        self.read(prompt, keep_going)
+    }
+
+    /// Drops all committed tokens but the first `len`, such as those that a round committed after an answer's end.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Device::check`].
+    pub fn truncate(&mut self, len: usize) -> Result<()> {
+        if len < self.tokens.len() {
+            self.in_flight.clear();
+            self.committed = self.committed.saturating_sub(self.tokens.len() - len);
+            self.tokens.truncate(len);
+            let rows = len.saturating_sub(1) as u32;
+            let Session { target_rows, draft_rows, .. } = self.session;
+            self.session =
+                Session { tokens: len as u32, target_rows: target_rows.min(rows), draft_rows: draft_rows.min(rows) };
+            let mut rounds = self.shared().rounds();
+            rounds.book.write_session(self.slot.index, self.session);
+            if self.sampling.turn.changes > 0 {
+                let (prompt, answer) = self.tokens.split_at(self.statistics.prompt_tokens.min(len));
+                rounds.write_counts(self.slot.index, prompt, answer);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_prompt(&self, prompt: &[u32]) -> Result<()> {
+        let Some(&last) = prompt.last() else { return Err(Error::EmptyPrompt) };
+        if prompt.len() >= self.options.context {
+            return Err(Error::ContextFull { tokens: prompt.len(), context: self.options.context });
+        }
+        let vocab = self.target().model().config().vocab_size;
+        if last as usize >= vocab {
+            return Err(Error::TokenRange { what: "token", id: last, vocab });
+        }
+        Ok(())
+    }
+
+    /// Reads the part of `prompt` that the caches do not hold.
+    fn read(&mut self, prompt: &[u32], keep_going: &dyn Fn() -> bool) -> Result<()> {
+        if self.options.drafts == DraftLength::Auto && self.pace.is_none() {
+            let costs = self.measure_costs()?;
+            self.set_costs(costs);
+        }
+        self.apply_sampling()?;
+        let begin = Instant::now();
+        self.in_flight.clear();
+        let known = &prompt[..prompt.len() - 1];
+        let same = known.iter().zip(&self.tokens).take_while(|(one, other)| one == other).count();
+        let [target_rows, draft_rows] =
+            [self.session.target_rows, self.session.draft_rows].map(|rows| same.min(rows as usize));
+        // Should reading fail, the caches hold nothing that can be relied on.
+        self.tokens.clear();
+        self.logprobs.clear();
+        self.committed = 0;
+        let (slot, target) = (self.slot.index, self.target());
+        let hooks = self.states.as_ref().map(|states| states.hooks(Batching::One));
+        let store = hooks.map(|hooks| &hooks.store);
+        let target_end = target_rows
+            + target.prefill_slot(slot, &known[target_rows..], target_rows, store.as_slice(), keep_going)?;
+        let draft_end = match self.draft() {
+            Some(draft) if keep_going() => {
+                let load = hooks.map(|hooks| &hooks.load);
+                if load.is_some() {
+                    // Says how far the target has been.
+                    let session = Session { target_rows: target_end as u32, ..self.session };
+                    self.shared().rounds().book.write_session(slot, session);
+                }
+                draft_rows + draft.prefill_slot(slot, &known[draft_rows..], draft_rows, load.as_slice(), keep_going)?
+            }
+            Some(_) => draft_rows,
+            None => known.len(),
+        };
+        let session =
+            Session { tokens: prompt.len() as u32, target_rows: target_end as u32, draft_rows: draft_end as u32 };
+        {
+            let mut rounds = self.shared().rounds();
+            rounds.book.write_session(slot, session);
+            rounds.book.write_tokens(slot, 0, prompt);
+            if self.sampling.turn.changes > 0 {
+                rounds.write_counts(slot, prompt, &[]);
+            }
+        }
+        target.model().device().wait()?;
+        self.session = session;
+        self.tokens = prompt.to_vec();
+        self.statistics = Statistics {
+            prompt_tokens: prompt.len(),
+            reused_tokens: target_rows,
+            prefill: begin.elapsed(),
+            ..Statistics::default()
+        };
+        Ok(())
+    }
+
+    /// Tells rounds the sampling parameters of the options.
+    fn apply_sampling(&mut self) -> Result<()> {
+        if !self.sampling.is_stale {
+            return Ok(());
+        }
+        let params = &self.options.sampling;
+        let rejects = self.proposer.is_model() && params.rejects(self.options.acceptance);
+        let (limit, vocab) = (self.target().scores().1, self.target().model().config().vocab_size);
+        if params.adjusts() {
+            let slots = self.target().slots();
+            self.shared().rounds().set_biases(self.slot.index, slots, &params.biases(vocab))?;
+        }
+        self.sampling = Sampling {
+            turn: params.turn(rejects, limit),
+            stages: params.stages(rejects),
+            top: params.top_logprobs.map(|top| top.min(limit)),
+            is_stale: false,
+        };
+        Ok(())
+    }
+
+    /// Drafts, verifies and commits one round; returns the 1..=K+1 tokens it added.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::EmptyPrompt`] before [`Sequence::start`], [`Error::ContextFull`] once the context is;
+    /// [`Error::DeviceLost`].
+    pub fn round(&mut self) -> Result<&[u32]> {
+        self.engine.clone().step(&mut [self])?;
+        Ok(self.last_tokens())
+    }
+
+    /// The tokens that the last round added; none before the first.
+    pub fn last_tokens(&self) -> &[u32] {
+        &self.tokens[self.tokens.len() - self.committed..]
+    }
+
+    /// Committed tokens, the prompt's included.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Length of the sequence and state of the caches on the device, as of the last round.
+    pub fn session(&self) -> Session {
+        self.session
+    }
+
+    /// The session as the device has it, which [`Sequence::session`] follows; a round that runs ahead is part of it. Waits
+    /// for the device.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Device::check`].
+    pub fn device_session(&self) -> Result<Session> {
+        self.shared().rounds().book.read_session(self.slot.index)
+    }
+
+    /// Counts and times since [`Sequence::start`].
+    pub fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
+    /// Proposals, acceptances and duration of the last round.
+    pub fn last_round(&self) -> RoundStatistics {
+        self.last_round
+    }
+
+    /// The log-probabilities of [`Sequence::last_tokens`], one for each, if [`SamplingParams::top_logprobs`] asks for them;
+    /// else none.
+    pub fn last_logprobs(&self) -> &[TokenLogprobs] {
+        &self.logprobs
+    }
+
+    /// Estimates whether speculation pays at present, if K is chosen round by round.
+    pub fn speculation(&self) -> Option<Speculation> {
+        self.pace.as_ref().filter(|_| self.options.drafts == DraftLength::Auto).map(Pace::speculation)
+    }
+
+    /// The proposals of the last round, accepted or not: d1 .. dK; those of the newest round of the engine, if there was
+    /// one since.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Device::check`].
+    pub fn proposals(&self) -> Result<Vec<u32>> {
+        let LastTurn { turn, drafts, .. } = self.last_turn;
+        self.shared().rounds().book.read_proposals(turn, drafts)
+    }
+
+    /// The logits of the last round's verified rows, `[K + 1, vocab]`, if the engine has run no pass since.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Device::check`].
+    pub fn logits(&self) -> Result<Vec<f32>> {
+        let LastTurn { drafts, first_output, .. } = self.last_turn;
+        self.target().logits_of(first_output, drafts + 1)
+    }
+
+    /// Returns `true` if the sequence is one of `engine`.
+    pub(super) fn is_of(&self, engine: &Engine) -> bool {
+        Arc::ptr_eq(&self.engine.shared, &engine.shared)
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.engine.shared
+    }
+
+    fn target(&self) -> &ModelRunner {
+        &self.shared().target
+    }
+
+    fn draft(&self) -> Option<&ModelRunner> {
+        self.shared().draft_of(self.proposer)
+    }
+
+    /// Forgets the sequence, whose caches are about to be overwritten, and the rounds in flight. Those write no row of a
+    /// committed token's but the newest, and the device gets to what is submitted after them later.
+    fn forget(&mut self) {
+        self.tokens.clear();
+        self.committed = 0;
+        self.in_flight.clear();
+    }
+
+    /// Checks that a round is possible.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::EmptyPrompt`], [`Error::ContextFull`].
+    pub(super) fn check_room(&self) -> Result<()> {
+        if self.tokens.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        if self.tokens.len() >= self.options.context {
+            return Err(Error::ContextFull { tokens: self.tokens.len(), context: self.options.context });
+        }
+        Ok(())
+    }
+
+    /// Returns `true` if a round was submitted and not read.
+    pub(super) fn is_in_flight(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+
+    /// The session after the rounds in flight, if all their proposals are accepted: no count is higher on the device.
+    fn bounds(&self) -> Session {
+        let rounds = self.in_flight.iter();
+        rounds.fold(self.session, |session, &InFlight { proposer, drafts, .. }| {
+            let drafts = drafts as u32;
+            session.after(proposer.kind(), drafts, drafts + 1)
+        })
+    }
+
+    /// Returns `true` if one more round may be submitted before the last is read: no tokens are looked up, the context has
+    /// room whatever the last round commits, and the draft has not fallen behind.
+    pub(super) fn can_run_ahead(&self) -> bool {
+        let bounds = self.bounds();
+        // Lookup needs the committed tokens.
+        let is_blind = self.options.method != Method::Ngram && self.ngrams.is_none();
+        self.run_ahead && is_blind && (bounds.tokens as usize) < self.options.context && !self.is_behind(bounds)
+    }
+
+    /// Returns `true` if the draft first has to read more tokens than fit into a round's window.
+    fn is_behind(&self, bounds: Session) -> bool {
+        self.proposer.is_model() && bounds.unread() as usize > MAX_DRAFTS + 1
+    }
+
+    /// The costs of passes, if known.
+    pub(super) fn costs(&self) -> Option<&Costs> {
+        self.pace.as_ref().map(Pace::costs)
+    }
+
+    /// What the choice of passes has to know.
+    pub(super) fn candidate(&self) -> Candidate {
+        let pace = self.pace.as_ref();
+        let alone = pace.map(|pace| pace.promise(self.options.drafts.or_else(|| pace.choose())));
+        Candidate { is_solitary: self.sampling.stages.rejects, alone, offer: pace.and_then(|pace| self.offer(pace)) }
+    }
+
+    /// The proposals that it can contribute to a pass with others.
+    fn offer(&self, pace: &Pace) -> Option<Offer> {
+        let limit = self.options.drafts.or_else(|| pace.limit());
+        let (proposer, chances) = (self.proposer, pace.chances());
+        if !proposer.is_model() {
+            let most = proposer.look_up(&self.tokens, limit).len();
+            return (most > 0).then_some(Offer { proposer, most, unread: 0, chances });
+        }
+        // A draft on a device of its own has its passes to itself.
+        if self.shared().is_split() {
+            return None;
+        }
+        let bounds = self.bounds();
+        let unread = if self.is_behind(bounds) { 1 } else { bounds.unread() as usize };
+        Some(Offer { proposer, most: limit, unread, chances })
+    }
+
+    /// Decides on the proposals of the next round: `drafts` at most, or as many as it chooses for a pass of its own.
+    pub(super) fn propose(&mut self, drafts: Option<usize>) -> Result<()> {
+        let chosen = || self.options.drafts.or_else(|| self.pace.as_ref().map_or(MAX_DRAFTS, Pace::choose));
+        let (most, is_joint) = (drafts.unwrap_or_else(chosen), drafts.is_some());
+        self.next = if let Some(tokens) = self.stand_in(most, is_joint) {
+            let proposer = Proposer::Ngram(self.options.ngram);
+            Proposal { proposer, drafts: tokens.len(), tokens, is_joint }
+        } else if self.proposer.is_model() {
+            Proposal { proposer: self.proposer, drafts: most, tokens: Vec::new(), is_joint }
+        } else {
+            let tokens = self.proposer.look_up(&self.tokens, most);
+            Proposal { proposer: self.proposer, drafts: tokens.len(), tokens, is_joint }
+        };
+        if self.next.proposer.is_model() && self.next.drafts > 0 && self.is_behind(self.bounds()) {
+            self.catch_up()?;
+        }
+        Ok(())
+    }
+
+    /// The tokens that n-grams propose in the draft's place, if their estimate exceeds that of `drafts` proposals of the
+    /// draft.
+    fn stand_in(&mut self, drafts: usize, is_joint: bool) -> Option<Vec<u32>> {
+        let (ngrams, pace) = (self.ngrams.as_mut()?, self.pace.as_ref()?);
+        let most = if is_joint { drafts } else { self.options.drafts.or_else(|| ngrams.choose()) };
+        if most == 0 {
+            if !is_joint {
+                ngrams.observe(0, 0);
+            }
+            return None;
+        }
+        // A match of a single token predicts worse than any draft.
+        let NgramOptions { longest, shortest } = self.options.ngram;
+        let ngram = NgramOptions { longest: longest.max(2), shortest: shortest.max(2) };
+        let proposals = ngram.propose(&self.tokens, most);
+        let is_better = !proposals.is_empty() && ngrams.promise(proposals.len()).rate() > pace.promise(drafts).rate();
+        is_better.then_some(proposals)
+    }
+
+    /// Lets the draft read the tokens committed while it was not asked. No round is in flight.
+    fn catch_up(&mut self) -> Result<()> {
+        let Some(draft) = self.draft() else { return Ok(()) };
+        let (first, known) = (self.session.draft_rows as usize, self.tokens.len() - 1);
+        let load = self.states.as_ref().map(|states| &states.hooks(Batching::One).load);
+        draft.prefill_slot(self.slot.index, &self.tokens[first..known], first, load.as_slice(), &|| true)?;
+        self.session.draft_rows = known as u32;
+        self.shared().rounds().book.write_session(self.slot.index, self.session);
+        Ok(())
+    }
+
+    /// Binds what a pass with other sequences needs, on first use.
+    pub(super) fn prepare_many(&mut self) -> Result<()> {
+        let shared = &*self.engine.shared;
+        if let (Some(states), Some(draft)) = (&mut self.states, shared.draft_of(self.proposer)) {
+            let rounds = shared.rounds();
+            let sessions = rounds.book.sessions();
+            states.prepare_many(Place { target: &shared.target, draft, slot: self.slot.index, sessions })?;
+        }
+        Ok(())
+    }
+
+    /// Its part in the next round, on which [`Sequence::propose`] has decided.
+    pub(super) fn part(&self) -> Part<'_> {
+        let Proposal { proposer, drafts, tokens, .. } = &self.next;
+        Part {
+            slot: self.slot.index,
+            drafts: *drafts,
+            proposer: *proposer,
+            proposals: tokens.clone(),
+            bounds: self.bounds(),
+            tokens: &self.tokens,
+            prompt_tokens: self.statistics.prompt_tokens,
+            sampling: self.sampling.turn,
+            stages: self.sampling.stages,
+            states: self.states.as_ref(),
+        }
+    }
+
+    /// Takes note that the round was submitted, in `flight` as its turn `turn`, whose first output row is `first_output`.
+    pub(super) fn submitted(&mut self, flight: &Arc<Flight>, turn: usize, first_output: usize) {
+        let Proposal { proposer, drafts, is_joint, .. } = self.next;
+        self.in_flight.push_back(InFlight { flight: flight.clone(), turn, first_output, drafts, proposer, is_joint });
+    }
+
+    /// Waits for the oldest round in flight, since `begin`, and takes its output.
+    pub(super) fn take_round(&mut self, begin: Instant) -> Result<()> {
+        let Some(round) = self.in_flight.pop_front() else {
+            return Err(Error::Gpu { what: "round".to_owned(), reason: "none was submitted".to_owned() });
+        };
+        let output = round.flight.read(round.turn, round.drafts, round.first_output, self.sampling.top)?;
+        self.append(output, &round);
+        let (proposed, accepted) = (round.drafts, self.committed - 1);
+        self.observe(&round, accepted);
+        let time = begin.elapsed();
+        self.statistics.count(proposed, self.committed, time);
+        self.last_round = RoundStatistics { proposed, accepted, time };
+        Ok(())
+    }
+
+    /// Follows the device's bookkeeping over a round.
+    fn append(&mut self, output: RoundOutput, round: &InFlight) {
+        self.committed = output.tokens.len();
+        self.session = self.session.after(round.proposer.kind(), round.drafts as u32, self.committed as u32);
+        self.tokens.extend(output.tokens);
+        self.logprobs = output.logprobs;
+        self.last_turn = LastTurn { turn: round.turn, drafts: round.drafts, first_output: round.first_output };
+    }
+
+    /// Learns from a round how often proposals are accepted.
+    fn observe(&mut self, round: &InFlight, accepted: usize) {
+        let stands_in = self.ngrams.is_some() && !round.proposer.is_model();
+        match (&mut self.ngrams, &mut self.pace) {
+            (Some(ngrams), _) if stands_in => {
+                self.statistics.ngram_rounds += 1;
+                ngrams.observe(round.drafts, accepted);
+            }
+            // Others' rows left none for proposals.
+            (_, Some(pace)) if round.is_joint && round.drafts == 0 => pace.pass_by(),
+            // A lookup without a match says nothing about the acceptance rate.
+            (_, Some(pace)) if round.drafts > 0 || pace.choose() == 0 || self.options.method != Method::Ngram => {
+                pace.observe(round.drafts, accepted);
+            }
+            _ => {}
+        }
+    }
+}
