@@ -50,4 +50,5 @@ pub use text::{Conversation, Message, Rendering};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
+#[doc = include_str!("../docs/library.md")]
 struct Documents;

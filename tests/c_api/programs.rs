@@ -54,10 +54,11 @@ fn a_c_program_answers_as_the_command_line_does() {
 }
 
 #[test]
-fn the_readmes_c_program_compiles_and_links() {
-    let Some(mut compiler) = compiler("C", "the README's program") else { return };
-    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("the README");
-    let (_, begin) = readme.split_once("```c\n").expect("a program in C");
+fn the_documented_c_program_compiles_and_links() {
+    let Some(mut compiler) = compiler("C", "the documented program") else { return };
+    let document = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/c-and-python.md"))
+        .expect("the document");
+    let (_, begin) = document.split_once("```c\n").expect("a program in C");
     let (program, _) = begin.split_once("```").expect("its end");
     let folder = tempfile::tempdir().expect("a folder");
     let source = folder.path().join("answer.c");
