@@ -454,15 +454,16 @@ impl SamplingArguments {
 impl Default for LogitArguments {
     /// Every token may be drawn, and no logit is changed.
     fn default() -> LogitArguments {
+        let usual = SamplingParams::default();
         LogitArguments {
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            repetition_penalty: 1.0,
-            presence_penalty: 0.0,
-            frequency_penalty: 0.0,
-            logit_bias: Vec::new(),
-            ban: Vec::new(),
+            top_k: usual.top_k,
+            top_p: usual.top_p,
+            min_p: usual.min_p,
+            repetition_penalty: usual.repetition_penalty,
+            presence_penalty: usual.presence_penalty,
+            frequency_penalty: usual.frequency_penalty,
+            logit_bias: usual.logit_bias,
+            ban: usual.banned,
         }
     }
 }

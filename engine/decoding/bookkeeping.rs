@@ -128,16 +128,16 @@ impl Bookkeeping {
         Ok(true)
     }
 
-    /// Sets the biases of slot `slot`, if there is room for them.
+    /// Sets the biases of slot `slot`, for which there is room.
     pub fn write_bias(&self, slot: usize, bias: &[f32]) {
-        if let Some(Adjustments { bias: to, ids, .. }) = self.adjustments.as_ref().filter(|room| slot < room.slots) {
+        if let Some(Adjustments { bias: to, ids, .. }) = &self.adjustments {
             to.write(&self.device, 4 * (slot * ids) as u64, bias);
         }
     }
 
-    /// Sets the counts of slot `slot`, if there is room for them: `prompt`, and `answer` after it.
+    /// Sets the counts of slot `slot`, for which there is room: `prompt`, and `answer` after it.
     pub fn write_counts(&self, slot: usize, prompt: &[u32], answer: &[u32]) {
-        if let Some(Adjustments { counts, ids, .. }) = self.adjustments.as_ref().filter(|room| slot < room.slots) {
+        if let Some(Adjustments { counts, ids, .. }) = &self.adjustments {
             counts.write(&self.device, 4 * (slot * ids) as u64, &TokenCounts::of_text(prompt, answer, *ids));
         }
     }

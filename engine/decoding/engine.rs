@@ -13,12 +13,12 @@ use std::time::Instant;
 use super::draft::Draft;
 use super::options::{Method, SequenceOptions};
 use super::proposer::Proposer;
-use super::round::{Part, Rounds, Submitted, choices};
+use super::round::{Part, Rounds, Submitted};
 use super::scheduler::{Assignment, Candidate, plan_step};
 use super::sequence::Sequence;
 use crate::error::{Error, Result};
 use crate::model::{ModelRunner, Weights};
-use crate::ops::{MAX_ROWS, check_row_invariance};
+use crate::ops::{MAX_ROWS, PassRow, check_row_invariance};
 
 /// Decodes sequences over one target, and over one draft if there is one.
 ///
@@ -81,7 +81,7 @@ impl Engine {
         if capacity > 1 {
             check_row_invariance(device, target.plan(), capacity.min(MAX_ROWS))?;
         }
-        let (room, chosen) = (Sequence::positions(context), choices(device)?);
+        let (room, chosen) = (Sequence::positions(context), PassRow::choices(device, "choices")?);
         let target = ModelRunner::new(target, room, target.config().vocab_size, &chosen)?;
         let rounds = Mutex::new(Rounds::new(&target, chosen, capacity, room)?);
         let (draft, drafting, taken) = (draft.cloned(), OnceLock::new(), Mutex::default());
@@ -168,9 +168,12 @@ impl Engine {
     fn submit(&self, sequences: &mut [&mut Sequence], takes_part: impl Fn(&Sequence) -> bool) -> Result<Vec<usize>> {
         let mut sequences: Vec<&mut Sequence> =
             sequences.iter_mut().map(|sequence| &mut **sequence).filter(|sequence| takes_part(sequence)).collect();
+        if sequences.len() == 1 {
+            // Nothing is to be weighed against others.
+            return Ok(vec![self.submit_pass(&mut sequences, &[(0, None)])?]);
+        }
         let candidates: Vec<Candidate> = sequences.iter().map(|sequence| sequence.candidate()).collect();
-        let costs = sequences.iter().find_map(|sequence| sequence.costs()).cloned();
-        let plan = plan_step(&candidates, costs.as_ref());
+        let plan = plan_step(&candidates, sequences.iter().find_map(|sequence| sequence.costs()));
         plan.into_iter().map(|pass| self.submit_pass(&mut sequences, &pass)).collect()
     }
 

@@ -12,10 +12,10 @@ use super::round_output::{FIRST_LOGPROB, Flight, RECORD_WORDS, Readbacks};
 use super::sampling_params::MAX_LOGPROBS;
 use super::target_states::TargetStates;
 use crate::error::Result;
-use crate::gpu::{Buffer, Device, Pass};
+use crate::gpu::{Buffer, Pass};
 use crate::model::{Batching, Hook, ModelRunner, Sampler, SamplerBuffers, Stages, Weights, log_probabilities};
 use crate::ops::{
-    Accept, BuildInputs, LogProbabilities, ModelRole, PassPlan, PassRow, Phase, Session, TokenCounts, Turn,
+    Accept, BuildInputs, CHOICES, LogProbabilities, ModelRole, PassPlan, Phase, Session, TokenCounts, Turn,
     TurnSampling,
 };
 
@@ -26,7 +26,7 @@ pub struct Part<'a> {
     pub drafts: usize,
     pub proposer: Proposer,
     /// The proposals, if the host knows them.
-    pub proposals: Vec<u32>,
+    pub proposals: &'a [u32],
     /// The state before the round, as far as the host knows it: no count is higher on the device.
     pub bounds: Session,
     /// Committed tokens, as far as the host knows them, and how many of them are a prompt's.
@@ -67,6 +67,7 @@ pub struct Rounds {
     accept: Accept,
     /// Counts committed tokens, once a sequence asks for it.
     counting: Option<TokenCounts>,
+    /// Log-probabilities of chosen tokens, likewise.
     logprobs: Option<LogProbabilities>,
     record: Buffer,
     readbacks: Readbacks,
@@ -160,7 +161,7 @@ impl Rounds {
     ///
     /// # Errors
     ///
-    /// As [`Device::check`].
+    /// As [`crate::Device::check`].
     pub fn crossing(&mut self, slot: usize) -> Result<f64> {
         let remote = self.drafting.as_mut().and_then(|drafting| drafting.remote.as_mut());
         remote.map_or(Ok(0.0), |remote| remote.crossing(&self.book, slot))
@@ -205,13 +206,18 @@ impl Rounds {
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Compile`] if a kernel does not compile; as [`Device::check`].
+    /// [`crate::Error::Compile`] if a kernel does not compile; as [`crate::Device::check`].
     pub fn submit(&mut self, target: &ModelRunner, draft: Option<&ModelRunner>, parts: &[Part]) -> Result<Submitted> {
         let device = self.book.device.clone();
         let (verify, first_outputs) = verify_pass(parts);
         let mask = self.drafting.as_ref().map_or(0, |drafting| drafting.mask);
         let draft_passes: Vec<Planned> = (0..).map_while(|index| draft_pass(parts, index, mask)).collect();
         self.prepare(target, draft, &verify, &draft_passes)?;
+        let logprobs = parts.iter().any(|part| part.sampling.logprobs > 0);
+        if logprobs && self.logprobs.is_none() {
+            let (sampling, place) = (&self.book.sampling, [FIRST_LOGPROB, MAX_LOGPROBS]);
+            self.logprobs = Some(log_probabilities(target, sampling, &self.choices, &self.record, place)?);
+        }
 
         let _turns = [Some(target), draft].map(|runner| runner.map(ModelRunner::turn));
         let turns: Vec<Turn> = parts
@@ -219,12 +225,11 @@ impl Rounds {
             .map(|part| Turn::new(part.slot, self.book.first_token(part.slot), part.drafts, part.proposer.kind()))
             .collect();
         self.book.write_turns(&turns);
-        let logprobs = parts.iter().any(|part| part.sampling.logprobs > 0);
         if logprobs || verify.stages != Stages::default() {
             self.write_sampling(parts);
         }
         for (turn, part) in parts.iter().enumerate().filter(|(_, part)| !part.proposals.is_empty()) {
-            self.book.write_proposals(turn, &part.proposals);
+            self.book.write_proposals(turn, part.proposals);
         }
         if let Some(draft) = draft.filter(|_| !draft_passes.is_empty()) {
             self.propose_elsewhere(draft, parts, &turns, &draft_passes)?;
@@ -281,12 +286,7 @@ impl Rounds {
             choices: &self.choices,
             draft_chances: self.drafting.as_ref().and_then(|drafting| drafting.sampler.chances()),
         };
-        self.sampler.prepare(target, buffers, verify.stages, std::iter::once(0))?;
-        if self.logprobs.is_none() {
-            let (sampling, place) = (&self.book.sampling, [FIRST_LOGPROB, MAX_LOGPROBS]);
-            self.logprobs = Some(log_probabilities(target, sampling, &self.choices, &self.record, place)?);
-        }
-        Ok(())
+        self.sampler.prepare(target, buffers, verify.stages, std::iter::once(0))
     }
 
     /// Sets the sampling parameters of the round's turns, unless they are those of the last one.
@@ -321,7 +321,7 @@ impl Rounds {
         let Some(remote) = &drafting.remote else { return Ok(()) };
         let all = remote.propose(parts.len(), |pass| drafting.encode(pass, draft, parts, passes))?;
         for (turn, part) in parts.iter().enumerate().filter(|(_, part)| proposing(part)) {
-            self.book.write_proposals(turn, &all[turn * crate::ops::CHOICES..][..part.drafts]);
+            self.book.write_proposals(turn, &all[turn * CHOICES..][..part.drafts]);
         }
         Ok(())
     }
@@ -424,13 +424,4 @@ fn draft_pass(parts: &[Part], pass_index: usize, mask: u32) -> Option<Planned> {
         turns = std::iter::once(0..plan.outputs.len()).collect();
     }
     Some(Planned::new(plan, end, stages, turns))
-}
-
-/// Room for the choices of the target's passes.
-///
-/// # Errors
-///
-/// As [`Buffer::storage`].
-pub fn choices(device: &Device) -> Result<Buffer> {
-    PassRow::choices(device, "choices")
 }

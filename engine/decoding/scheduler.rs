@@ -103,11 +103,11 @@ fn fill_pass(costs: &Costs, offers: &[Option<&Offer>]) -> Estimate {
     let mut accepted = vec![1.0; count];
     let mut rows = count;
     while rows < MAX_ROWS {
+        let first_pass = draft_rows(offers, &drafts, 0);
         let next = offers.iter().enumerate().filter_map(|(index, offer)| {
             let (offer, proposed) = ((*offer)?, drafts[index]);
-            let more = |drafts| offer.proposer.draft_pass(0, drafts, offer.unread).map_or(0, |(rows, _)| rows);
-            let first_pass = draft_rows(offers, &drafts, 0) + more(proposed + 1) - more(proposed);
-            let fits = proposed < offer.most && first_pass <= MAX_ROWS;
+            let rows_of = |drafts| offer.proposer.draft_pass(0, drafts, offer.unread).map_or(0, |(rows, _)| rows);
+            let fits = proposed < offer.most && first_pass + rows_of(proposed + 1) - rows_of(proposed) <= MAX_ROWS;
             fits.then(|| (index, accepted[index] * offer.chances[proposed]))
         });
         let Some((index, chance)) = next.max_by(|(.., one), (.., other)| one.total_cmp(other)) else { break };

@@ -617,12 +617,12 @@ impl Sequence {
 
     /// Its part in the next round, on which [`Sequence::propose`] has decided.
     pub(super) fn part(&self) -> Part<'_> {
-        let Proposal { proposer, drafts, tokens, .. } = &self.next;
+        let Proposal { proposer, drafts, ref tokens, .. } = self.next;
         Part {
             slot: self.slot.index,
-            drafts: *drafts,
-            proposer: *proposer,
-            proposals: tokens.clone(),
+            drafts,
+            proposer,
+            proposals: tokens,
             bounds: self.bounds(),
             tokens: &self.tokens,
             prompt_tokens: self.statistics.prompt_tokens,

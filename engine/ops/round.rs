@@ -133,13 +133,6 @@ pub struct PassPlan {
     pub mask: u32,
 }
 
-impl PassPlan {
-    /// Room for one more turn's `rows` rows.
-    pub fn has_room(&self, rows: usize) -> bool {
-        self.rows.len() + rows <= MAX_ROWS
-    }
-}
-
 /// As shaders/inputs.wgsl lays it out.
 #[repr(C)]
 #[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
