@@ -86,7 +86,7 @@ pub struct AdaptArguments {
     /// Steps over which the learning rate rises
     #[arg(long, value_name = "STEPS", default_value_t = 0)]
     pub warmup: u64,
-    /// Let the learning rate fall to zero towards the end
+    /// Let the learning rate fall to 2 % of its height towards the end
     #[arg(long)]
     pub decay: bool,
     /// Number of times each sample is read
