@@ -13,9 +13,11 @@ use std::time::Instant;
 
 use candle_core::{DType, Device as CandleDevice, Tensor as CandleTensor};
 use half::bf16;
-use pard_engine::Result;
-use pard_engine::gpu::{AdapterQuery, Buffer, Device, Pass};
-use pard_engine::ops::{COLD_BYTES, Epilogue, MAX_ROWS, Matmul, Matrix, Phase, RowRange, Step, Tensor, WeightFormat};
+use pard::Result;
+use pard::low_level::gpu::{AdapterQuery, Buffer, Device, Pass};
+use pard::low_level::ops::{
+    COLD_BYTES, Epilogue, MAX_ROWS, Matmul, Matrix, Phase, RowRange, Step, Tensor, WeightFormat,
+};
 
 /// Rows of a step, and of a verification of seven drafts.
 const ROW_COUNTS: [usize; 2] = [1, 8];

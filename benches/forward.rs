@@ -10,10 +10,11 @@ mod shapes;
 use std::sync::Arc;
 use std::time::Instant;
 
-use pard_engine::Result;
-use pard_engine::gpu::{AdapterQuery, Buffer, Device};
-use pard_engine::model::{ModelRunner, WeightDtype, Weights, expected_matrices};
-use pard_engine::ops::{MAX_ROWS, Phase};
+use pard::Result;
+use pard::low_level::forward::{ModelRunner, expected_matrices};
+use pard::low_level::gpu::{AdapterQuery, Buffer, Device};
+use pard::low_level::ops::{MAX_ROWS, Phase};
+use pard::model::{WeightDtype, Weights};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();

@@ -3,10 +3,10 @@
 use std::ops::Range;
 use std::path::Path;
 
-use pard_engine::Result;
-use pard_engine::checkpoint::config::{Config, Family, RopeScaling};
-use pard_engine::checkpoint::{Checkpoint, StoredType, TensorInfo};
-use pard_engine::model::expected_matrices;
+use pard::Result;
+use pard::checkpoint::config::{Config, Family, RopeScaling};
+use pard::checkpoint::{Checkpoint, StoredType, TensorInfo};
+use pard::low_level::forward::expected_matrices;
 
 /// Models to choose from; the first is the default.
 pub const NAMES: [&str; 3] = ["smollm2", "qwen3-0.6b", "llama3-8b"];

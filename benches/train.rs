@@ -16,11 +16,11 @@ use std::time::Instant;
 use candle_core::Device::Cpu;
 use candle_core::{Tensor, Var};
 use candle_nn::{AdamW, Optimizer as _, ParamsAdamW};
-use pard_engine::Result;
-use pard_engine::checkpoint::Checkpoint;
-use pard_engine::checkpoint::config::Config;
-use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, KernelPlan};
-use pard_engine::training::{
+use pard::Result;
+use pard::checkpoint::Checkpoint;
+use pard::checkpoint::config::Config;
+use pard::low_level::gpu::{AdapterQuery, CacheFormat, Device, KernelPlan};
+use pard::low_level::training::{
     CodRetention, Loss, NetworkOptions, OptimizerOptions, PackedRows, Sample, Trainer, TrainingOptions,
 };
 

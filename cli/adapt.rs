@@ -5,18 +5,21 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use pard_engine::Error;
-use pard_engine::checkpoint::ModelFiles;
-use pard_engine::checkpoint::resolve::DEFAULT_MODEL;
-use pard_engine::gpu::{CacheFormat, Device, KernelPlan};
-use pard_engine::model::{LoadOptions, Model};
-use pard_engine::ops::gradients::MomentFormat;
-use pard_engine::training::data::{Dataset, most_frequent};
-use pard_engine::training::draft::{self, Embeddings};
-use pard_engine::training::{CodRetention, Loss, NetworkOptions, OptimizerOptions, Trainer, TrainingOptions, state};
+use pard::Error;
+use pard::checkpoint::ModelFiles;
+use pard::checkpoint::resolve::DEFAULT_MODEL;
+use pard::low_level::gpu::{CacheFormat, Device, KernelPlan};
+use pard::low_level::ops::gradients::MomentFormat;
+use pard::low_level::training::data::{Dataset, most_frequent};
+use pard::low_level::training::draft::{self, Embeddings};
+use pard::low_level::training::{
+    CodRetention, Loss, NetworkOptions, OptimizerOptions, Trainer, TrainingOptions, state,
+};
+use pard::model::{LoadOptions, Model};
 
 use crate::args::{DeviceArguments, one_of, temperature};
 use crate::output::{self, Verbosity};
+use crate::usage::usage;
 use crate::{interrupt, load};
 
 mod held_out;
@@ -134,7 +137,7 @@ pub fn run(arguments: &AdaptArguments) -> anyhow::Result<ExitCode> {
     if !arguments.resume && state_path.exists() {
         let reason =
             format!("{} holds a run; go on with it (--resume), or name another folder", arguments.out.display());
-        return Err(Error::Option { option: "out", reason }.into());
+        return Err(usage("--out", reason));
     }
     interrupt::listen()?;
     let Some(data) = responses::complete(arguments, talk)? else { return Ok(interrupt::exit_code()) };
@@ -214,14 +217,14 @@ impl AdaptArguments {
     }
 }
 
-/// Refuses layers, asked for by `option`, that the model in `files` does not have.
-fn check_layers(option: &'static str, layers: &[usize], files: &ModelFiles) -> pard_engine::Result<()> {
+/// Refuses layers, asked for by `flag`, that the model in `files` does not have.
+fn check_layers(flag: &'static str, layers: &[usize], files: &ModelFiles) -> anyhow::Result<()> {
     let count = files.config.layers;
     match layers.iter().find(|&&layer| layer >= count) {
         None => Ok(()),
         Some(layer) => {
             let reason = format!("{} has no layer {layer}; its layers are 0 to {}", files.name(), count - 1);
-            Err(Error::Option { option, reason })
+            Err(usage(flag, reason))
         }
     }
 }
@@ -245,12 +248,12 @@ impl Run {
             true => (0..config.layers).collect(),
             false => arguments.layers.clone(),
         };
-        check_layers("layers", &layers, files)?;
+        check_layers("--layers", &layers, files)?;
         let first_unused = files.text.tokenizer.vocab_size();
         let unused = (arguments.freeze_embeddings || first_unused < config.vocab_size).then_some(first_unused as u32);
-        let mask_token = arguments.mask_token.or(config.mask_token).or(unused).ok_or_else(|| Error::Option {
-            option: "mask-token",
-            reason: format!("every id of {} is a token; name one that its texts never hold", files.name()),
+        let mask_token = arguments.mask_token.or(config.mask_token).or(unused).ok_or_else(|| {
+            let reason = format!("every id of {} is a token; name one that its texts never hold", files.name());
+            usage("--mask-token", reason)
         })?;
         if !arguments.freeze_embeddings && mask_token as usize >= config.vocab_size {
             return Err(Error::TokenRange { what: "mask token", id: mask_token, vocab: config.vocab_size }.into());
@@ -262,9 +265,9 @@ impl Run {
             ratio: arguments.retain,
             least: arguments.retain_min,
         };
-        for (option, share) in [("retain", retention.ratio), ("retain-min", retention.least)] {
+        for (flag, share) in [("--retain", retention.ratio), ("--retain-min", retention.least)] {
             if !(0.0..=1.0).contains(&share) {
-                return Err(Error::Option { option, reason: format!("{share} is not between 0 and 1") }.into());
+                return Err(usage(flag, format!("{share} is not between 0 and 1")));
             }
         }
         let options = TrainingOptions {
@@ -316,7 +319,7 @@ impl Run {
             return Ok(None);
         }
         let files = load::open(arguments.target_name(), talk)?;
-        check_layers("target-layers", &self.target_layers, &files)?;
+        check_layers("--target-layers", &self.target_layers, &files)?;
         Ok(Some(load::upload(device, files, LoadOptions::default(), talk)?))
     }
 

@@ -1,10 +1,10 @@
 //! One answer, and what is reported of it.
 
-use pard_engine::decoding::{
+use pard::decoding::{
     DraftLength, FinishReason, Generation, Limits, Method, SamplingParams, Sequence, Speculation, Statistics,
     TokenLogprobs,
 };
-use pard_engine::model::Model;
+use pard::model::Model;
 use serde_json::{Value, json};
 
 use crate::interrupt;
@@ -40,8 +40,8 @@ pub fn answer(
     let mut text = String::new();
     let keep_going = || !interrupt::requested();
     let mut generation = match begin {
-        Begin::Anew => Generation::start(sequence, &model.text, prompt, limits, &keep_going)?,
-        Begin::FromCaches => Generation::resume(sequence, &model.text, prompt, limits, &keep_going)?,
+        Begin::Anew => Generation::start_while(sequence, &model.text, prompt, limits, &keep_going)?,
+        Begin::FromCaches => Generation::resume_while(sequence, &model.text, prompt, limits, &keep_going)?,
     };
     let finish = loop {
         if let Some(finish) = generation.finish_reason() {

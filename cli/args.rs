@@ -1,109 +1,22 @@
-//! The command line's arguments.
+//! Arguments that several commands share: models, memory, device, decoding, sampling, prompts.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, value_parser};
-use pard_engine::checkpoint::resolve::DEFAULT_MODEL;
-use pard_engine::decoding::{
+use clap::{Args, value_parser};
+use pard::Result;
+use pard::checkpoint::resolve::DEFAULT_MODEL;
+use pard::decoding::{
     AcceptanceRule, DraftLength, MAX_DRAFTS, MAX_TEMPERATURE, Method, NgramOptions, SamplingParams, SequenceOptions,
 };
-use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, MatmulChoice, QuantisedChoice, Shaders, is_same_adapter};
-use pard_engine::model::{LoadOptions, WeightDtype};
-use pard_engine::ops::{MAX_ROWS, WeightFormat};
-use pard_engine::{Error, Result};
+use pard::low_level::gpu::{
+    AdapterQuery, CacheFormat, Device, MatmulChoice, QuantisedChoice, Shaders, is_same_adapter,
+};
+use pard::low_level::ops::WeightFormat;
+use pard::model::{LoadOptions, WeightDtype};
 
-use crate::adapt::AdaptArguments;
 use crate::output::Verbosity;
-use crate::report::ReportArguments;
-
-/// Language models on any GPU, by parallel-draft speculative decoding.
-#[derive(Parser)]
-#[command(version, arg_required_else_help = true, propagate_version = true)]
-pub struct Arguments {
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-#[derive(Subcommand)]
-pub enum Command {
-    /// Write the answer to a prompt
-    Generate(GenerateArguments),
-    /// Talk with a model
-    Chat(ChatArguments),
-    /// Answer requests over HTTP, as OpenAI's interface has them
-    #[cfg(feature = "server")]
-    Serve(Box<crate::serve::ServeArguments>),
-    /// Time the decoding methods side by side and compare their tokens; or, with --pp or --tg, one model's raw speed
-    Bench(BenchArguments),
-    /// Write the responses to many prompts, several at once, to a file
-    Respond(RespondArguments),
-    /// Show where the time goes, kernel by kernel
-    Profile(ProfileArguments),
-    /// Measure the row kernels on this adapter and keep the fastest for each number of rows
-    Tune(TuneArguments),
-    /// Measure what this adapter reaches, and write a page of it
-    Report(Box<ReportArguments>),
-    /// Make a PARD draft of a model
-    Adapt(Box<AdaptArguments>),
-    /// List the models in the local caches
-    Models(ModelsArguments),
-    /// Fetch a model from the Hugging Face hub, or its newest revision
-    Pull(PullArguments),
-    /// Check the driver, the adapter, the kernels and the default model, and say what to do
-    Doctor(DoctorArguments),
-    /// List the adapters and say which one would be used
-    Devices(DevicesArguments),
-    /// Say what memory models need on an adapter, what fits it, and how fast they will be
-    Fit(FitArguments),
-    /// Show what a model is made of and the memory it needs
-    Inspect(InspectArguments),
-    /// Print the completions for a shell
-    Completions(CompletionsArguments),
-    /// Write the manual pages
-    Man(ManArguments),
-}
-
-#[derive(Args)]
-pub struct GenerateArguments {
-    /// The prompt; without -p and --file it is read from standard input
-    #[arg(short, long, value_name = "TEXT", conflicts_with = "file")]
-    pub prompt: Option<String>,
-    /// Read the prompt from a file (`-`: standard input); one line end at its end is dropped
-    #[arg(short, long, value_name = "PATH")]
-    pub file: Option<PathBuf>,
-    #[command(flatten)]
-    pub style: StyleArguments,
-    #[command(flatten)]
-    pub decoding: DecodingArguments,
-    /// Print one JSON object in place of the text
-    #[arg(long)]
-    pub json: bool,
-    /// Print no notices, progress and statistics
-    #[arg(short, long)]
-    pub quiet: bool,
-}
-
-#[derive(Args)]
-pub struct ChatArguments {
-    /// System message, put before the conversation
-    #[arg(long, value_name = "TEXT")]
-    pub system: Option<String>,
-    /// Turn thinking before the answer on or off, if the model's template supports it
-    #[arg(long, value_name = "on|off", value_parser = one_of(&[("on", true), ("off", false)]))]
-    pub thinking: Option<bool>,
-    /// Go on with the conversation that `/save` wrote to this file
-    #[arg(long, value_name = "FILE")]
-    pub load: Option<PathBuf>,
-    /// Neither read nor keep the history of lines
-    #[arg(long)]
-    pub no_history: bool,
-    #[command(flatten)]
-    pub decoding: DecodingArguments,
-    /// Print no notices, progress and statistics
-    #[arg(short, long)]
-    pub quiet: bool,
-}
+use crate::usage::usage;
 
 /// Options for models, decoding and the end of an answer.
 #[derive(Args, Clone)]
@@ -140,250 +53,6 @@ pub struct DecodingArguments {
     /// End the answer before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
-}
-
-#[derive(Args)]
-pub struct BenchArguments {
-    /// Prompts, a JSON object a line with `prompt`, `messages`, `turns` (the first is taken) or `data` [default: a
-    /// built-in set]
-    #[arg(long, value_name = "FILE.jsonl")]
-    pub prompts: Option<PathBuf>,
-    /// Take the first N prompts only
-    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
-    pub limit: Option<u32>,
-    #[command(flatten)]
-    pub style: StyleArguments,
-    #[command(flatten)]
-    pub models: ModelArguments,
-    /// Tokens proposed per round: 0 to 16 or `auto`; several, separated by commas, are compared [default: auto]
-    #[arg(short = 'k', long, value_name = "K|auto", value_delimiter = ',', value_parser = drafts)]
-    pub draft_len: Vec<DraftLength>,
-    /// Submit a round before the last one's tokens are known [default: on GPUs]
-    #[arg(long, value_name = "on|off", value_parser = one_of(&[("on", true), ("off", false)]))]
-    pub run_ahead: Option<bool>,
-    /// The methods, separated by commas [default: all that the draft allows]
-    #[arg(long, value_delimiter = ',', value_parser = one_of(&METHODS))]
-    pub methods: Vec<Method>,
-    /// Compare the drafts with n-grams in their place, in rounds in which they promise more, as well
-    #[arg(long)]
-    pub with_ngrams: bool,
-    /// Tokens of each answer at most
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
-    pub max_tokens: usize,
-    #[command(flatten)]
-    pub sampling: SamplingArguments,
-    #[command(flatten)]
-    pub tests: TestArguments,
-    /// Timed runs of each test of raw speed, after one run that does not count
-    #[arg(short, long, value_name = "R", default_value_t = 5, requires = "tests", value_parser = value_parser!(u32).range(1..))]
-    pub repetitions: u32,
-    /// The report's form [default: md for tests of raw speed, else plain text; of which the other form is json]
-    #[arg(short, long, value_name = "FORMAT", value_parser = one_of(&FORMATS))]
-    pub output: Option<Format>,
-    /// The same as --output json
-    #[arg(long, conflicts_with = "output")]
-    pub json: bool,
-    /// Print no notices and progress
-    #[arg(short, long)]
-    pub quiet: bool,
-}
-
-/// Tests of raw speed in place of the comparison, called what llama.cpp's `llama-bench` calls them.
-#[derive(Args)]
-#[group(id = "tests", multiple = true, conflicts_with_all = [
-    "prompts", "limit", "methods", "max_tokens", "draft", "draft_len", "StyleArguments", "SamplingArguments",
-])]
-pub struct TestArguments {
-    /// Time reading a prompt of N random tokens instead, as `llama-bench -p` does; several Ns separated by commas
-    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = value_parser!(u32).range(1..LONGEST_TEST))]
-    pub pp: Vec<u32>,
-    /// Time writing N tokens instead, one after the other, as `llama-bench -n` does; several Ns separated by commas
-    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = value_parser!(u32).range(1..LONGEST_TEST))]
-    pub tg: Vec<u32>,
-}
-
-/// Output format of a report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// A table in Markdown.
-    Markdown,
-    /// Comma-separated values.
-    Csv,
-    /// One JSON value.
-    Json,
-}
-
-#[derive(Args)]
-pub struct RespondArguments {
-    /// The model: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
-    #[arg(short, long, default_value = DEFAULT_MODEL)]
-    pub model: String,
-    /// Prompts, a JSON object a line with `prompt`, `messages`, `turns` (the first is taken), `data`, `question`, or
-    /// `instruction` and `input`
-    #[arg(long, value_name = "FILE.jsonl", num_args = 1.., required_unless_present = "free")]
-    pub prompts: Vec<PathBuf>,
-    /// Let the model write N prompts as well, in the place of the user
-    #[arg(long, value_name = "N", conflicts_with = "prompts", value_parser = at_least_one)]
-    pub free: Option<usize>,
-    /// File for the conversations, a JSON object a line; those it already holds are not written again
-    #[arg(short, long, value_name = "FILE.jsonl")]
-    pub out: PathBuf,
-    /// Draw tokens from softmax(logits / T); 0 takes the likeliest [default: 0, with --free 1]
-    #[arg(short, long, value_name = "T", value_parser = temperature)]
-    pub temperature: Option<f32>,
-    /// Names the draws: a seed gives the same texts, however many are written at once
-    #[arg(long, value_name = "S", default_value_t = 0)]
-    pub seed: u64,
-    #[command(flatten)]
-    pub logits: LogitArguments,
-    /// Tokens of each response at most
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
-    pub max_tokens: usize,
-    /// Responses written at once
-    #[arg(long, value_name = "N", default_value_t = MAX_ROWS as u8, value_parser = value_parser!(u8).range(1..=MAX_ROWS as i64))]
-    pub parallel: u8,
-    /// Turn thinking before the answer on or off, if the model's template supports it
-    #[arg(long, value_name = "on|off", value_parser = one_of(&[("on", true), ("off", false)]))]
-    pub thinking: Option<bool>,
-    #[command(flatten)]
-    pub memory: MemoryArguments,
-    #[command(flatten)]
-    pub device: DeviceArguments,
-    /// Print no notices and progress
-    #[arg(short, long)]
-    pub quiet: bool,
-}
-
-#[derive(Args)]
-pub struct ProfileArguments {
-    #[command(flatten)]
-    pub models: ModelArguments,
-    /// Tokens proposed per round, 0 (none) to 16
-    #[arg(short = 'k', long, value_name = "K", default_value_t = 8, value_parser = value_parser!(u8).range(..=MAX_DRAFTS as i64))]
-    pub draft_len: u8,
-    /// Tokens of the prompt, which has no meaning
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = value_parser!(u32).range(2..))]
-    pub prompt_tokens: u32,
-    /// Rounds that are timed
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = value_parser!(u32).range(1..))]
-    pub rounds: u32,
-    /// Write a trace that Perfetto and Chrome show
-    #[arg(long, value_name = "FILE")]
-    pub trace: Option<PathBuf>,
-    /// Take kernels from this folder where it holds them (matmul_rows.wgsl, weights/bf16.wgsl), without a rebuild
-    #[arg(long, value_name = "DIR")]
-    pub shaders: Option<PathBuf>,
-    /// Give each kernel a pass of its own, as adapters without timestamps inside passes need it
-    #[arg(long)]
-    pub separate_passes: bool,
-    /// Print one JSON object in place of the tables
-    #[arg(long)]
-    pub json: bool,
-    /// Print no notices and progress
-    #[arg(short, long)]
-    pub quiet: bool,
-}
-
-#[derive(Args)]
-pub struct TuneArguments {
-    /// The model: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
-    #[arg(short, long, default_value = DEFAULT_MODEL)]
-    pub model: String,
-    /// Measure this draft of the model instead; needed for one that has no embeddings of its own
-    #[arg(short, long, value_name = "MODEL")]
-    pub draft: Option<String>,
-    #[command(flatten)]
-    pub memory: MemoryArguments,
-    #[command(flatten)]
-    pub device: DeviceArguments,
-    /// Forget what was measured before, and measure nothing
-    #[arg(long)]
-    pub forget: bool,
-    /// Print one JSON object in place of the table
-    #[arg(long)]
-    pub json: bool,
-    /// Print no notices and progress
-    #[arg(short, long)]
-    pub quiet: bool,
-}
-
-#[derive(Args)]
-pub struct DevicesArguments {
-    #[command(flatten)]
-    pub device: DeviceArguments,
-    /// Print a JSON array
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Args)]
-pub struct FitArguments {
-    #[command(flatten)]
-    pub models: ModelArguments,
-    /// Foretell no speeds, which takes no measurement
-    #[arg(long)]
-    pub sizes_only: bool,
-    /// Print one JSON object
-    #[arg(long)]
-    pub json: bool,
-    /// Print no notices and progress
-    #[arg(short, long)]
-    pub quiet: bool,
-}
-
-#[derive(Args)]
-pub struct InspectArguments {
-    /// `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
-    pub model: String,
-    #[command(flatten)]
-    pub memory: MemoryArguments,
-    /// List every tensor
-    #[arg(long)]
-    pub tensors: bool,
-    /// Print one JSON object
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Args)]
-pub struct ModelsArguments {
-    /// Print a JSON array
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Args)]
-pub struct PullArguments {
-    /// A repository of the Hugging Face hub (owner/name)
-    pub model: String,
-    /// Print no notices and progress
-    #[arg(short, long)]
-    pub quiet: bool,
-}
-
-#[derive(Args)]
-pub struct DoctorArguments {
-    /// The model that answers a question: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
-    #[arg(short, long, default_value = DEFAULT_MODEL)]
-    pub model: String,
-    #[command(flatten)]
-    pub device: DeviceArguments,
-    /// Print one JSON object
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Args)]
-pub struct CompletionsArguments {
-    /// The shell
-    pub shell: clap_complete::Shell,
-}
-
-#[derive(Args)]
-pub struct ManArguments {
-    /// Folder for the pages: pard.1, pard-generate.1 and so on
-    #[arg(value_name = "DIR")]
-    pub folder: PathBuf,
 }
 
 /// Options for formatting a prompt.
@@ -447,7 +116,7 @@ pub struct LogitArguments {
 
 impl SamplingArguments {
     pub fn options(&self, top_logprobs: Option<usize>) -> SamplingParams {
-        SamplingParams { top_logprobs, ..self.logits.options(self.temperature, self.seed) }
+        self.logits.options(self.temperature, self.seed).top_logprobs(top_logprobs)
     }
 }
 
@@ -470,19 +139,18 @@ impl Default for LogitArguments {
 
 impl LogitArguments {
     pub fn options(&self, temperature: f32, seed: u64) -> SamplingParams {
-        SamplingParams {
-            temperature,
-            seed,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repetition_penalty: self.repetition_penalty,
-            presence_penalty: self.presence_penalty,
-            frequency_penalty: self.frequency_penalty,
-            logit_bias: self.logit_bias.clone(),
-            banned: self.ban.clone(),
-            top_logprobs: None,
-        }
+        SamplingParams::default()
+            .temperature(temperature)
+            .seed(seed)
+            .top_k(self.top_k)
+            .top_p(self.top_p)
+            .min_p(self.min_p)
+            .repetition_penalty(self.repetition_penalty)
+            .presence_penalty(self.presence_penalty)
+            .frequency_penalty(self.frequency_penalty)
+            .logit_bias(self.logit_bias.clone())
+            .banned(self.ban.clone())
+            .top_logprobs(None)
     }
 }
 
@@ -515,7 +183,7 @@ pub struct ModelArguments {
 #[derive(Args, Clone, Default)]
 pub struct MemoryArguments {
     /// Tokens that prompt and answer may take together [default: what the model was made for, 4096 at most]
-    #[arg(short, long, value_name = "TOKENS", value_parser = value_parser!(u32).range(2..=pard_engine::decoding::MAX_CONTEXT as i64))]
+    #[arg(short, long, value_name = "TOKENS", value_parser = value_parser!(u32).range(2..=pard::decoding::MAX_CONTEXT as i64))]
     pub context: Option<u32>,
     /// Weights on the device: as stored (f32 becomes bf16), all bf16 (f16 stays), or all f32
     #[arg(long, default_value = "compact", value_parser = one_of(&WEIGHTS))]
@@ -551,12 +219,7 @@ pub struct DeviceArguments {
 /// The longest context that is taken unless a longer one is asked for.
 const DEFAULT_CONTEXT: usize = 4096;
 
-/// A test takes one token of context more than its own.
-const LONGEST_TEST: i64 = pard_engine::decoding::MAX_CONTEXT as i64;
-
-const FORMATS: [(&str, Format); 3] = [("md", Format::Markdown), ("csv", Format::Csv), ("json", Format::Json)];
-
-const METHODS: [(&str, Method); 4] =
+pub const METHODS: [(&str, Method); 4] =
     [("ar", Method::Ar), ("vsd", Method::Vsd), ("pard", Method::Pard), ("ngram", Method::Ngram)];
 
 const ACCEPTANCES: [(&str, AcceptanceRule); 2] =
@@ -599,7 +262,7 @@ where
         .try_map(move |name| value_of(name).ok_or("it is not one of the choices"))
 }
 
-fn drafts(text: &str) -> Result<DraftLength, String> {
+pub fn drafts(text: &str) -> Result<DraftLength, String> {
     match text.parse() {
         _ if text == "auto" => Ok(DraftLength::Auto),
         Ok(count) if count <= MAX_DRAFTS => Ok(DraftLength::Fixed(count)),
@@ -631,12 +294,13 @@ fn token_bias(text: &str) -> Result<(u32, f32), String> {
 fn ngram(text: &str) -> Result<NgramOptions, String> {
     let (longest, shortest) = text.split_once(',').unwrap_or((text, "1"));
     match (longest.parse(), shortest.parse()) {
-        (Ok(longest), Ok(shortest)) => Ok(NgramOptions { longest, shortest }),
+        (Ok(longest), Ok(shortest)) => Ok(NgramOptions::default().longest(longest).shortest(shortest)),
         _ => Err("it is neither a number nor two, separated by a comma".to_owned()),
     }
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
+/// A count above 0.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("it must be 1 at least".to_owned()),
         Ok(count) => Ok(count),
@@ -644,23 +308,9 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
-impl BenchArguments {
-    /// The report's form, if one was asked for.
-    pub fn format(&self) -> Option<Format> {
-        if self.json { Some(Format::Json) } else { self.output }
-    }
-}
-
-impl TestArguments {
-    /// Returns `true` if no test was requested.
-    pub fn is_empty(&self) -> bool {
-        self.pp.is_empty() && self.tg.is_empty()
-    }
-}
-
 impl DeviceArguments {
     pub fn query(&self) -> AdapterQuery {
-        AdapterQuery { device: self.device.clone(), backend: self.backend.clone() }
+        AdapterQuery::default().device(self.device.clone()).backend(self.backend.clone())
     }
 
     /// Opens the adapter.
@@ -690,18 +340,17 @@ impl DeviceArguments {
 
 impl MemoryArguments {
     pub fn load_options(&self) -> LoadOptions {
-        LoadOptions {
-            dtype: self.dtype(),
-            cache: self.cache,
-            products: self.products,
-            quantised: self.quantised_products,
-            ignore_tuning: false,
-        }
+        LoadOptions::default()
+            .dtype(self.dtype())
+            .cache(self.cache)
+            .products(self.products)
+            .quantised(self.quantised_products)
+            .ignore_tuning(false)
     }
 
     /// The same with weights kept as `dtype` says.
     pub fn load_options_with(&self, dtype: WeightDtype) -> LoadOptions {
-        LoadOptions { dtype, ..self.load_options() }
+        self.load_options().dtype(dtype)
     }
 
     /// Format of the weights on the device.
@@ -723,16 +372,15 @@ impl DecodingArguments {
             Method::Ngram => self.draft_len.unwrap_or_default(),
             _ => self.models.drafts(self.draft_len),
         };
-        SequenceOptions {
-            method,
-            drafts,
-            context,
-            run_ahead: self.run_ahead,
-            acceptance: self.acceptance,
-            ngram: self.ngram,
-            with_ngrams: self.with_ngrams,
-            sampling: self.sampling.options(self.logprobs),
-        }
+        SequenceOptions::default()
+            .method(method)
+            .drafts(drafts)
+            .context(context)
+            .run_ahead(self.run_ahead)
+            .acceptance(self.acceptance)
+            .ngram(self.ngram)
+            .with_ngrams(self.with_ngrams)
+            .sampling(self.sampling.options(self.logprobs))
     }
 }
 
@@ -753,20 +401,16 @@ impl ModelArguments {
     pub fn open_draft_device(&self, device: &Device) -> Result<Device> {
         let target = self.device.query();
         let query = match &self.draft_device {
-            Some(name) => AdapterQuery { device: Some(name.clone()), ..target.clone() },
+            Some(name) => target.clone().device(Some(name.clone())),
             None => return Ok(device.clone()),
         };
         if is_same_adapter(&query, &target)? { Ok(device.clone()) } else { Device::open(&query) }
     }
 
-    /// Refuses speculation for which no draft was named.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Option`], of which `option` is the one that asks for it.
-    pub fn check_draft(&self, option: &'static str, speculates: bool) -> Result<()> {
+    /// Refuses speculation, which `flag` asks for, if no draft was named.
+    pub fn check_draft(&self, flag: &'static str, speculates: bool) -> anyhow::Result<()> {
         match self.draft {
-            None if speculates => Err(Error::Option { option, reason: "it needs a draft model (-d)".to_owned() }),
+            None if speculates => Err(usage(flag, "it needs a draft model (-d)")),
             _ => Ok(()),
         }
     }

@@ -6,17 +6,20 @@ mod report;
 mod samples;
 mod throughput;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use pard_engine::Error;
-use pard_engine::decoding::{DraftLength, FinishReason, Limits, Method, SequenceOptions};
+use clap::{Args, value_parser};
+use pard::Error;
+use pard::decoding::{DraftLength, FinishReason, Limits, Method, SequenceOptions};
 
 use crate::answer::{Answer, Begin, answer};
-use crate::args::{BenchArguments, Format};
+use crate::args::{METHODS, ModelArguments, SamplingArguments, StyleArguments, at_least_one, drafts, one_of};
 use crate::interrupt;
 use crate::load::{self, Files};
 use crate::output::{self, Verbosity};
 use crate::prompt::{self, Prompt};
+use crate::usage::usage;
 
 use report::{Report, Run};
 
@@ -34,6 +37,96 @@ const BUILT_IN: [&str; 6] = [
 /// Length of the answer that is not counted.
 const WARM_UP_TOKENS: usize = 8;
 
+#[derive(Args)]
+pub struct BenchArguments {
+    /// Prompts, a JSON object a line with `prompt`, `messages`, `turns` (the first is taken) or `data` [default: a
+    /// built-in set]
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub prompts: Option<PathBuf>,
+    /// Take the first N prompts only
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+    #[command(flatten)]
+    pub style: StyleArguments,
+    #[command(flatten)]
+    pub models: ModelArguments,
+    /// Tokens proposed per round: 0 to 16 or `auto`; several, separated by commas, are compared [default: auto]
+    #[arg(short = 'k', long, value_name = "K|auto", value_delimiter = ',', value_parser = drafts)]
+    pub draft_len: Vec<DraftLength>,
+    /// Submit a round before the last one's tokens are known [default: on GPUs]
+    #[arg(long, value_name = "on|off", value_parser = one_of(&[("on", true), ("off", false)]))]
+    pub run_ahead: Option<bool>,
+    /// The methods, separated by commas [default: all that the draft allows]
+    #[arg(long, value_delimiter = ',', value_parser = one_of(&METHODS))]
+    pub methods: Vec<Method>,
+    /// Compare the drafts with n-grams in their place, in rounds in which they promise more, as well
+    #[arg(long)]
+    pub with_ngrams: bool,
+    /// Tokens of each answer at most
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
+    pub max_tokens: usize,
+    #[command(flatten)]
+    pub sampling: SamplingArguments,
+    #[command(flatten)]
+    pub tests: TestArguments,
+    /// Timed runs of each test of raw speed, after one run that does not count
+    #[arg(short, long, value_name = "R", default_value_t = 5, requires = "tests", value_parser = value_parser!(u32).range(1..))]
+    pub repetitions: u32,
+    /// The report's form [default: md for tests of raw speed, else plain text; of which the other form is json]
+    #[arg(short, long, value_name = "FORMAT", value_parser = one_of(&FORMATS))]
+    pub output: Option<Format>,
+    /// The same as --output json
+    #[arg(long, conflicts_with = "output")]
+    pub json: bool,
+    /// Print no notices and progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Tests of raw speed in place of the comparison, called what llama.cpp's `llama-bench` calls them.
+#[derive(Args)]
+#[group(id = "tests", multiple = true, conflicts_with_all = [
+    "prompts", "limit", "methods", "max_tokens", "draft", "draft_len", "StyleArguments", "SamplingArguments",
+])]
+pub struct TestArguments {
+    /// Time reading a prompt of N random tokens instead, as `llama-bench -p` does; several Ns separated by commas
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = value_parser!(u32).range(1..LONGEST_TEST))]
+    pub pp: Vec<u32>,
+    /// Time writing N tokens instead, one after the other, as `llama-bench -n` does; several Ns separated by commas
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = value_parser!(u32).range(1..LONGEST_TEST))]
+    pub tg: Vec<u32>,
+}
+
+/// Output format of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A table in Markdown.
+    Markdown,
+    /// Comma-separated values.
+    Csv,
+    /// One JSON value.
+    Json,
+}
+
+/// A test takes one token of context more than its own.
+const LONGEST_TEST: i64 = pard::decoding::MAX_CONTEXT as i64;
+
+const FORMATS: [(&str, Format); 3] = [("md", Format::Markdown), ("csv", Format::Csv), ("json", Format::Json)];
+
+impl BenchArguments {
+    /// The report's form, if one was asked for.
+    pub fn format(&self) -> Option<Format> {
+        if self.json { Some(Format::Json) } else { self.output }
+    }
+}
+
+impl TestArguments {
+    /// Returns `true` if no test was requested.
+    pub fn is_empty(&self) -> bool {
+        self.pp.is_empty() && self.tg.is_empty()
+    }
+}
+
 /// Runs the command.
 pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     if !arguments.tests.is_empty() {
@@ -43,8 +136,7 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
         None => false,
         Some(Format::Json) => true,
         Some(Format::Markdown | Format::Csv) => {
-            let reason = "md and csv are forms of the tests of raw speed (--pp, --tg)".to_owned();
-            return Err(Error::Option { option: "--output", reason }.into());
+            return Err(usage("--output", "md and csv are forms of the tests of raw speed (--pp, --tg)"));
         }
     };
     let talk = Verbosity::unless(arguments.quiet);
@@ -62,18 +154,16 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
         .into_iter()
         .map(|(method, drafts, with_ngrams)| {
             let (run_ahead, sampling) = (arguments.run_ahead, sampling.clone());
-            let options = SequenceOptions {
-                method,
-                drafts,
-                context,
-                run_ahead,
-                with_ngrams,
-                sampling,
-                ..SequenceOptions::default()
-            };
+            let options = SequenceOptions::default()
+                .method(method)
+                .drafts(drafts)
+                .context(context)
+                .run_ahead(run_ahead)
+                .with_ngrams(with_ngrams)
+                .sampling(sampling);
             Ok(Run::new(models.sequence(options)?))
         })
-        .collect::<pard_engine::Result<Vec<_>>>()?;
+        .collect::<pard::Result<Vec<_>>>()?;
 
     interrupt::listen()?;
     let bar = talk.bar("answering".to_owned(), "{msg} {wide_bar} {pos}/{len}");
@@ -82,7 +172,7 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     let ask = |runs: &mut [Run], tokens: &[u32], max_tokens: usize| -> anyhow::Result<Vec<Answer>> {
         let answer_next = |run: &mut Run| {
             bar.inc(1);
-            let limits = Limits { max_tokens, stop: Vec::new() };
+            let limits = Limits::default().max_tokens(max_tokens).stop(Vec::new());
             answer(&mut run.sequence, &models.target, tokens, limits, Begin::Anew, |_| Ok(()))
         };
         runs.iter_mut().map(answer_next).collect()
@@ -171,7 +261,7 @@ fn configurations(methods: &[Method], arguments: &BenchArguments) -> Vec<(Method
 }
 
 /// Those asked for, AR first, or all that the draft allows.
-fn methods(arguments: &BenchArguments, files: &Files) -> pard_engine::Result<Vec<Method>> {
+fn methods(arguments: &BenchArguments, files: &Files) -> anyhow::Result<Vec<Method>> {
     let mut methods = arguments.methods.clone();
     if methods.is_empty() {
         return Ok(files.methods());
@@ -192,10 +282,10 @@ fn encode<'a>(
     let encoded = prompts.iter().enumerate().map(|(index, prompt)| {
         let fits = |tokens: Vec<u32>| match tokens.len() < context {
             true => Ok((prompt, tokens)),
-            false => Err(Error::ContextFull { tokens: tokens.len(), context }),
+            false => Err(Error::ContextFull { tokens: tokens.len(), context }.into()),
         };
         let tokens = prompt.tokens(&files.target.text, &arguments.style).and_then(fits);
-        tokens.map_err(|error| anyhow::Error::from(error).context(format!("prompt {}", index + 1)))
+        tokens.map_err(|error: anyhow::Error| error.context(format!("prompt {}", index + 1)))
     });
     encoded.collect()
 }

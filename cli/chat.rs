@@ -5,29 +5,51 @@ mod command;
 mod lines;
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use pard_engine::Error;
-use pard_engine::checkpoint::options::SourceOptions;
-use pard_engine::decoding::{FinishReason, Limits, Method, Sequence, Statistics};
-use pard_engine::gpu::Device;
-use pard_engine::text::{Conversation, Message, Rendering};
+use clap::Args;
+use pard::Error;
+use pard::checkpoint::options::SourceOptions;
+use pard::decoding::{FinishReason, Limits, Method, Sequence, Statistics};
+use pard::low_level::gpu::Device;
+use pard::text::{Conversation, Message, Rendering};
 use serde_json::{Value, json};
 
 use crate::answer::{self, Answer, Begin, tokens_per_second};
-use crate::args::{ChatArguments, DecodingArguments};
+use crate::args::{DecodingArguments, one_of};
 use crate::load::{LoadedFiles, Models};
 use crate::output::{self, Verbosity};
 use crate::{interrupt, prompt};
 use command::Line;
 use lines::Lines;
 
+#[derive(Args)]
+pub struct ChatArguments {
+    /// System message, put before the conversation
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Turn thinking before the answer on or off, if the model's template supports it
+    #[arg(long, value_name = "on|off", value_parser = one_of(&[("on", true), ("off", false)]))]
+    pub thinking: Option<bool>,
+    /// Go on with the conversation that `/save` wrote to this file
+    #[arg(long, value_name = "FILE")]
+    pub load: Option<PathBuf>,
+    /// Neither read nor keep the history of lines
+    #[arg(long)]
+    pub no_history: bool,
+    #[command(flatten)]
+    pub decoding: DecodingArguments,
+    /// Print no notices, progress and statistics
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
 /// Runs the command.
 pub fn run(arguments: &ChatArguments) -> anyhow::Result<ExitCode> {
     let talk = Verbosity::unless(arguments.quiet);
-    let rendering = Rendering { enable_thinking: arguments.thinking, ..Rendering::default() };
+    let rendering = Rendering::default().enable_thinking(arguments.thinking);
     let mut conversation = Conversation::new(Vec::new(), rendering);
     if let Some(path) = &arguments.load {
         conversation = Conversation::new(read(path)?, rendering);
@@ -148,8 +170,9 @@ impl Chat {
             );
         }
         interrupt::allow(interrupt::PATIENT);
-        let limits =
-            Limits { max_tokens: self.decoding.max_tokens.unwrap_or(usize::MAX), stop: self.decoding.stop.clone() };
+        let limits = Limits::default()
+            .max_tokens(self.decoding.max_tokens.unwrap_or(usize::MAX))
+            .stop(self.decoding.stop.clone());
         let mut shown = false;
         let show = |piece: &str| {
             shown = true;

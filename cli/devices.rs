@@ -2,11 +2,21 @@
 
 use std::process::ExitCode;
 
-use pard_engine::gpu::{AdapterReport, adapters};
+use clap::Args;
+use pard::low_level::gpu::{AdapterReport, adapters};
 use serde_json::{Value, json};
 
-use crate::args::DevicesArguments;
+use crate::args::DeviceArguments;
 use crate::output;
+
+#[derive(Args)]
+pub struct DevicesArguments {
+    #[command(flatten)]
+    pub device: DeviceArguments,
+    /// Print a JSON array
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Runs the command.
 pub fn run(arguments: &DevicesArguments) -> anyhow::Result<ExitCode> {

@@ -2,17 +2,19 @@
 
 use std::process::ExitCode;
 
-use pard_engine::checkpoint::ModelFiles;
-use pard_engine::checkpoint::resolve::DEFAULT_MODEL;
-use pard_engine::decoding::{DraftLength, Limits, MAX_DRAFTS, Method, Sequence, SequenceOptions};
-use pard_engine::gpu::{AdapterReport, Device, KernelPlan, MatmulPath, adapters};
-use pard_engine::model::{LoadOptions, ModelRunner};
-use pard_engine::ops::{PeakProbe, check_products, check_row_invariance, check_values};
-use pard_engine::text::{Message, Rendering};
+use clap::Args;
+use pard::checkpoint::ModelFiles;
+use pard::checkpoint::resolve::DEFAULT_MODEL;
+use pard::decoding::{DraftLength, Limits, MAX_DRAFTS, Method, Sequence, SequenceOptions};
+use pard::low_level::forward::ModelRunner;
+use pard::low_level::gpu::{AdapterReport, Device, KernelPlan, MatmulPath, adapters};
+use pard::low_level::ops::{PeakProbe, check_products, check_row_invariance, check_values};
+use pard::model::LoadOptions;
+use pard::text::{Message, Rendering};
 use serde_json::{Value, json};
 
 use crate::answer::{Begin, answer, tokens_per_second};
-use crate::args::DoctorArguments;
+use crate::args::DeviceArguments;
 use crate::output::{self, Verbosity};
 use crate::{interrupt, load};
 
@@ -107,6 +109,18 @@ impl Report {
     fn count(&self, state: State) -> usize {
         self.checks.iter().filter(|check| check.state == state).count()
     }
+}
+
+#[derive(Args)]
+pub struct DoctorArguments {
+    /// The model that answers a question: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
+    #[arg(short, long, default_value = DEFAULT_MODEL)]
+    pub model: String,
+    #[command(flatten)]
+    pub device: DeviceArguments,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Runs the command.
@@ -309,11 +323,11 @@ fn question(device: &Device, files: ModelFiles, arguments: &DoctorArguments) -> 
             false => model.text.text_tokens(QUESTION)?,
         };
         let (method, drafts) = (Method::Ar, DraftLength::Fixed(0));
-        let options = SequenceOptions { method, drafts, context: CONTEXT, ..SequenceOptions::default() };
+        let options = SequenceOptions::default().method(method).drafts(drafts).context(CONTEXT);
         let mut sequence = Sequence::new(&model.weights, None, options)?;
         sequence.warm_up()?;
         interrupt::listen()?;
-        let limits = Limits { max_tokens: 24, stop: Vec::new() };
+        let limits = Limits::default().max_tokens(24).stop(Vec::new());
         let answer = answer(&mut sequence, &model, &prompt, limits, Begin::Anew, |_| Ok(()))?;
         let speed = tokens_per_second(answer.output.len(), &answer.statistics);
         Ok((answer.text.trim().to_owned(), speed))

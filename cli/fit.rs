@@ -6,18 +6,35 @@ mod report;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use pard_engine::Result;
-use pard_engine::decoding::{Costs, Method, Sequence};
-use pard_engine::gpu::{Buffer, KernelPlan, MemoryReport};
-use pard_engine::model::{LoadOptions, MemoryEstimate, Model, ModelRunner, PassCost, WeightDtype};
-use pard_engine::ops::{MAX_ROWS, PeakProbe, WeightFormat};
+use clap::Args;
+use pard::Result;
+use pard::decoding::{Costs, Method, Sequence};
+use pard::low_level::forward::ModelRunner;
+use pard::low_level::gpu::{Buffer, KernelPlan, MemoryReport};
+use pard::low_level::ops::{MAX_ROWS, PeakProbe, WeightFormat};
+use pard::model::{LoadOptions, MemoryEstimate, Model, PassCost, WeightDtype};
 
-use crate::args::{FitArguments, ModelArguments, QUANTISED};
+use crate::args::{ModelArguments, QUANTISED};
 use crate::load::{self, Blueprints, Files, Placement};
 use crate::output::{self, Verbosity};
 
 /// Chances of a proposal to be accepted that speeds are foretold for.
 const CHANCES: [f64; 4] = [0.5, 0.7, 0.9, 1.0];
+
+#[derive(Args)]
+pub struct FitArguments {
+    #[command(flatten)]
+    pub models: ModelArguments,
+    /// Foretell no speeds, which takes no measurement
+    #[arg(long)]
+    pub sizes_only: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Print no notices and progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
 
 /// Runs the command. The exit code is 1 if the models do not fit.
 pub fn run(arguments: &FitArguments) -> anyhow::Result<ExitCode> {

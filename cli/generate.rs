@@ -1,16 +1,18 @@
 //! `pard generate`: one prompt, one answer.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use pard_engine::Error;
-use pard_engine::decoding::Limits;
+use clap::Args;
+use pard::Error;
+use pard::decoding::Limits;
 use serde_json::json;
 
 use crate::answer::{
     Begin, answer, drafts_json, joined, logprobs_json, logprobs_lines, sampling_json, statistics_json, summary,
 };
-use crate::args::GenerateArguments;
+use crate::args::{DecodingArguments, StyleArguments};
 use crate::load::LoadedFiles;
 use crate::output::Verbosity;
 use crate::{interrupt, output, prompt};
@@ -18,13 +20,33 @@ use crate::{interrupt, output, prompt};
 /// Tokens of an answer, unless told otherwise.
 const DEFAULT_TOKENS: usize = 256;
 
+#[derive(Args)]
+pub struct GenerateArguments {
+    /// The prompt; without -p and --file it is read from standard input
+    #[arg(short, long, value_name = "TEXT", conflicts_with = "file")]
+    pub prompt: Option<String>,
+    /// Read the prompt from a file (`-`: standard input); one line end at its end is dropped
+    #[arg(short, long, value_name = "PATH")]
+    pub file: Option<PathBuf>,
+    #[command(flatten)]
+    pub style: StyleArguments,
+    #[command(flatten)]
+    pub decoding: DecodingArguments,
+    /// Print one JSON object in place of the text
+    #[arg(long)]
+    pub json: bool,
+    /// Print no notices, progress and statistics
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
 /// Runs the command.
 pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
     let talk = Verbosity::unless(arguments.quiet);
     // All that can be wrong without a device is found out before anything is uploaded.
     let decoding = &arguments.decoding;
     let prepared = LoadedFiles::open(decoding, talk)?;
-    let prompt = prompt::read(arguments)?;
+    let prompt = prompt::read(arguments.prompt.as_deref(), arguments.file.as_deref())?;
     let tokens = prompt.tokens(&prepared.files.target.text, &arguments.style)?;
     let context = prepared.context;
     if tokens.len() >= context {
@@ -33,7 +55,8 @@ pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
 
     let (models, mut sequence) = prepared.upload(&decoding.models.device.open()?, decoding, talk)?;
     interrupt::listen()?;
-    let limits = Limits { max_tokens: decoding.max_tokens.unwrap_or(DEFAULT_TOKENS), stop: decoding.stop.clone() };
+    let limits =
+        Limits::default().max_tokens(decoding.max_tokens.unwrap_or(DEFAULT_TOKENS)).stop(decoding.stop.clone());
     let mut shown = false;
     let show = |piece: &str| {
         if arguments.json {

@@ -1,7 +1,8 @@
 //! Advice on the engine's errors, in the words of the command line. The engine itself knows no flags and no commands.
 
-use pard_engine::Error;
-use pard_engine::checkpoint::resolve::DEFAULT_MODEL;
+use pard::Error;
+use pard::checkpoint::resolve::DEFAULT_MODEL;
+use pard::error::OptionName;
 
 /// Returns the flag or command that helps with `error`, if there is one.
 pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
@@ -16,7 +17,11 @@ pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
         Error::ContextFull { .. } => "-c sets the context",
         Error::Template { .. } => "--raw continues plain text",
         Error::Diverged { .. } => "--lr sets the learning rate",
-        Error::Option { option: "pass-rows", .. } => "--seq-len cuts samples, --pass-rows sets the rows of a pass",
+        Error::Option { option: OptionName::Rows, .. } => "--seq-len cuts samples, --pass-rows sets the rows of a pass",
+        Error::Option { option: OptionName::Positions, .. } => "--seq-len cuts samples",
+        Error::Option { option: OptionName::Dtype, .. } => "--weights bf16 loads it so",
+        Error::Option { option: OptionName::Products, .. } => "--products plain uses ordinary instructions",
+        Error::Option { option: OptionName::Acceptance, .. } => "--acceptance noise goes with every draft",
         Error::OtherRun { .. } => "--out names the folder",
         Error::NoModel { name, .. } if name == DEFAULT_MODEL => "`./run demo` and `./run model` fetch it",
         _ => return None,

@@ -3,16 +3,32 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use pard_engine::checkpoint::DraftFiles;
-use pard_engine::checkpoint::config::{Config, RopeScaling, SlidingWindow};
-use pard_engine::checkpoint::{Checkpoint, StoredType, TensorInfo};
-use pard_engine::decoding::MAX_DRAFTS;
-use pard_engine::model::{ModelRunner, Weights, tied_draft};
+use clap::Args;
+use pard::checkpoint::DraftFiles;
+use pard::checkpoint::config::{Config, RopeScaling, SlidingWindow};
+use pard::checkpoint::{Checkpoint, StoredType, TensorInfo};
+use pard::decoding::MAX_DRAFTS;
+use pard::low_level::forward::{ModelRunner, tied_draft};
+use pard::model::Weights;
 use serde_json::{Map, Value, json};
 
-use crate::args::InspectArguments;
+use crate::args::MemoryArguments;
 use crate::load;
 use crate::output::{self, Verbosity};
+
+#[derive(Args)]
+pub struct InspectArguments {
+    /// `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
+    pub model: String,
+    #[command(flatten)]
+    pub memory: MemoryArguments,
+    /// List every tensor
+    #[arg(long)]
+    pub tensors: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Runs the command.
 pub fn run(arguments: &InspectArguments) -> anyhow::Result<ExitCode> {
@@ -35,7 +51,7 @@ struct Memory {
 }
 
 impl Memory {
-    fn of(files: &DraftFiles, arguments: &InspectArguments) -> pard_engine::Result<Memory> {
+    fn of(files: &DraftFiles, arguments: &InspectArguments) -> pard::Result<Memory> {
         let (config, memory) = (&files.config, &arguments.memory);
         let context = memory.context(config.context);
         Ok(Memory {

@@ -6,18 +6,20 @@ use std::cell::{OnceCell, RefCell};
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
-use pard_engine::checkpoint::options::{DownloadProgress, SourceOptions};
-use pard_engine::checkpoint::resolve;
-use pard_engine::checkpoint::{DraftFiles, ModelFiles};
-use pard_engine::decoding::{Costs, Draft, DraftLength, Method, Sequence, SequenceOptions};
-use pard_engine::gpu::Device;
-use pard_engine::model::{LoadOptions, MemoryPlan, Model, PassCost, Progress, tied_draft};
-use pard_engine::{Error, Result};
+use pard::checkpoint::options::{DownloadProgress, SourceOptions};
+use pard::checkpoint::resolve;
+use pard::checkpoint::{DraftFiles, ModelFiles};
+use pard::decoding::{Costs, Draft, DraftLength, Method, Sequence, SequenceOptions};
+use pard::low_level::forward::tied_draft;
+use pard::low_level::gpu::Device;
+use pard::model::{LoadOptions, MemoryPlan, Model, Progress};
+use pard::{Error, Result};
 use serde_json::{Value, json};
 
 pub use self::blueprints::{Blueprints, Placement};
 use crate::args::{DecodingArguments, ModelArguments};
 use crate::output::{self, Verbosity};
+use crate::usage::usage;
 
 /// The models' files, open and found to fit each other: what can be known without a device.
 pub struct Files {
@@ -80,14 +82,11 @@ impl Files {
     }
 
     /// Refuses a method that the models do not allow. N-grams need none.
-    pub fn check(&self, method: Method) -> Result<()> {
+    pub fn check(&self, method: Method) -> anyhow::Result<()> {
         match self.draft() {
             _ if method == Method::Ngram || self.methods().contains(&method) => Ok(()),
-            Some(draft) => Err(Error::NoMaskToken { draft: draft.name().to_owned() }),
-            None => {
-                let reason = format!("{} needs a draft that proposes tokens (-d, -k)", method.name());
-                Err(Error::Option { option: "method", reason })
-            }
+            Some(draft) => Err(Error::NoMaskToken { draft: draft.name().to_owned() }.into()),
+            None => Err(usage("--method", format!("{} needs a draft that proposes tokens (-d, -k)", method.name()))),
         }
     }
 
@@ -170,8 +169,9 @@ impl LoadedFiles {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] for what needs a draft that is not named, and for how tokens are chosen; those of [`Files::open`] and [`Files::check`].
-    pub fn open(arguments: &DecodingArguments, talk: Verbosity) -> Result<LoadedFiles> {
+    /// A usage error for what needs a draft that is not named; [`Error::Option`] for how tokens are chosen; those of
+    /// [`Files::open`] and [`Files::check`].
+    pub fn open(arguments: &DecodingArguments, talk: Verbosity) -> anyhow::Result<LoadedFiles> {
         let (models, method) = (&arguments.models, arguments.method);
         if method == Some(Method::Ngram) {
             let files = Files::open(models, false, talk)?;
@@ -189,7 +189,12 @@ impl LoadedFiles {
         LoadedFiles::new(files, method, arguments, talk)
     }
 
-    fn new(files: Files, method: Method, arguments: &DecodingArguments, talk: Verbosity) -> Result<LoadedFiles> {
+    fn new(
+        files: Files,
+        method: Method,
+        arguments: &DecodingArguments,
+        talk: Verbosity,
+    ) -> anyhow::Result<LoadedFiles> {
         let context = context(&arguments.models, &files, talk);
         let options = arguments.options(method, context);
         options.check()?;
@@ -264,13 +269,8 @@ impl Models {
 
     /// Tells a sequence what passes cost, whether it chooses K or not.
     pub fn tell_costs(&self, sequence: &mut Sequence, talk: Verbosity) -> Result<()> {
-        let known = self.costs.get().map(|costs| match sequence.options().method {
-            // Looking tokens up costs nothing beside a pass.
-            Method::Ngram => Costs { draft: PassCost::from_points(&[]), ..costs.clone() },
-            _ => costs.clone(),
-        });
-        let costs = match known {
-            Some(costs) => costs,
+        let costs = match self.costs.get() {
+            Some(costs) => costs.clone(),
             None => {
                 talk.note("measuring what passes cost here, to choose K; `pard tune` measures it once for all");
                 let measured = sequence.measure_costs()?;
@@ -340,7 +340,7 @@ pub fn pull(name: &str, talk: Verbosity) -> Result<PathBuf> {
 
 fn with_downloads(talk: Verbosity, find: impl Fn(&SourceOptions) -> Result<PathBuf>) -> Result<PathBuf> {
     let download = Download { talk, bar: RefCell::default() };
-    find(&SourceOptions { progress: Some(&download), ..SourceOptions::from_env() })
+    find(&SourceOptions::from_env().progress(Some(&download)))
 }
 
 fn is_same(one: &Path, other: &Path) -> bool {

@@ -24,12 +24,58 @@ mod respond;
 mod serve;
 mod shell;
 mod tune;
+mod usage;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser, Subcommand};
 
-use args::{Arguments, Command};
+/// Language models on any GPU, by parallel-draft speculative decoding.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write the answer to a prompt
+    Generate(generate::GenerateArguments),
+    /// Talk with a model
+    Chat(chat::ChatArguments),
+    /// Answer requests over HTTP, as OpenAI's interface has them
+    #[cfg(feature = "server")]
+    Serve(Box<serve::ServeArguments>),
+    /// Time the decoding methods side by side and compare their tokens; or, with --pp or --tg, one model's raw speed
+    Bench(bench::BenchArguments),
+    /// Write the responses to many prompts, several at once, to a file
+    Respond(respond::RespondArguments),
+    /// Show where the time goes, kernel by kernel
+    Profile(profile::ProfileArguments),
+    /// Measure the row kernels on this adapter and keep the fastest for each number of rows
+    Tune(tune::TuneArguments),
+    /// Measure what this adapter reaches, and write a page of it
+    Report(Box<report::ReportArguments>),
+    /// Make a PARD draft of a model
+    Adapt(Box<adapt::AdaptArguments>),
+    /// List the models in the local caches
+    Models(models::ModelsArguments),
+    /// Fetch a model from the Hugging Face hub, or its newest revision
+    Pull(models::PullArguments),
+    /// Check the driver, the adapter, the kernels and the default model, and say what to do
+    Doctor(doctor::DoctorArguments),
+    /// List the adapters and say which one would be used
+    Devices(devices::DevicesArguments),
+    /// Say what memory models need on an adapter, what fits it, and how fast they will be
+    Fit(fit::FitArguments),
+    /// Show what a model is made of and the memory it needs
+    Inspect(inspect::InspectArguments),
+    /// Print the completions for a shell
+    Completions(shell::CompletionsArguments),
+    /// Write the manual pages
+    Man(shell::ManArguments),
+}
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
@@ -49,8 +95,8 @@ fn main() -> ExitCode {
         Command::Models(arguments) => models::run(&arguments),
         Command::Pull(arguments) => models::pull(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
-        Command::Completions(arguments) => shell::completions(&arguments),
-        Command::Man(arguments) => shell::man(&arguments),
+        Command::Completions(arguments) => shell::completions(&arguments, Arguments::command()),
+        Command::Man(arguments) => shell::man(&arguments, Arguments::command()),
     };
     match done {
         Ok(code) => code,
@@ -58,8 +104,7 @@ fn main() -> ExitCode {
         Err(error) => {
             let hint = hint::hint(&error).map(|hint| format!("; {hint}")).unwrap_or_default();
             output::note(&format!("error: {}{hint}", output::one_line(&error)));
-            let is_usage = matches!(error.downcast_ref(), Some(pard_engine::Error::Option { .. }));
-            ExitCode::from(if is_usage { 2 } else { 1 })
+            ExitCode::from(if usage::is_usage(&error) { 2 } else { 1 })
         }
     }
 }

@@ -2,13 +2,29 @@
 
 use std::process::ExitCode;
 
-use pard_engine::checkpoint::hub_cache::{LocalModel, LocalState, local_models};
-use pard_engine::checkpoint::options::SourceOptions;
+use clap::Args;
+use pard::checkpoint::hub_cache::{LocalModel, LocalState, local_models};
+use pard::checkpoint::options::SourceOptions;
 use serde_json::{Value, json};
 
-use crate::args::{ModelsArguments, PullArguments};
 use crate::load;
 use crate::output::{self, Verbosity};
+
+#[derive(Args)]
+pub struct ModelsArguments {
+    /// Print a JSON array
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct PullArguments {
+    /// A repository of the Hugging Face hub (owner/name)
+    pub model: String,
+    /// Print no notices and progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
 
 /// Lists the models in the local caches.
 pub fn run(arguments: &ModelsArguments) -> anyhow::Result<ExitCode> {

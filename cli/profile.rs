@@ -3,28 +3,61 @@
 mod report;
 pub mod trace;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use pard_engine::decoding::{DraftLength, Method, Sequence, SequenceOptions};
-use pard_engine::gpu::{Device, Profile};
-use pard_engine::ops::PeakProbe;
-use pard_engine::{Error, Result};
+use clap::{Args, value_parser};
+use pard::decoding::MAX_DRAFTS;
+use pard::decoding::{DraftLength, Method, Sequence, SequenceOptions};
+use pard::low_level::gpu::{Device, Profile};
+use pard::low_level::ops::PeakProbe;
+use pard::{Error, Result};
 
-use crate::args::{ModelArguments, ProfileArguments};
+use crate::args::ModelArguments;
 use crate::interrupt;
 use crate::load::{self, Files, Models};
 use crate::output::{self, Verbosity};
+use crate::usage::usage;
 
 use report::{Measured, Report};
+
+#[derive(Args)]
+pub struct ProfileArguments {
+    #[command(flatten)]
+    pub models: ModelArguments,
+    /// Tokens proposed per round, 0 (none) to 16
+    #[arg(short = 'k', long, value_name = "K", default_value_t = 8, value_parser = value_parser!(u8).range(..=MAX_DRAFTS as i64))]
+    pub draft_len: u8,
+    /// Tokens of the prompt, which has no meaning
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = value_parser!(u32).range(2..))]
+    pub prompt_tokens: u32,
+    /// Rounds that are timed
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = value_parser!(u32).range(1..))]
+    pub rounds: u32,
+    /// Write a trace that Perfetto and Chrome show
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// Take kernels from this folder where it holds them (matmul_rows.wgsl, weights/bf16.wgsl), without a rebuild
+    #[arg(long, value_name = "DIR")]
+    pub shaders: Option<PathBuf>,
+    /// Give each kernel a pass of its own, as adapters without timestamps inside passes need it
+    #[arg(long)]
+    pub separate_passes: bool,
+    /// Print one JSON object in place of the tables
+    #[arg(long)]
+    pub json: bool,
+    /// Print no notices and progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
 
 /// Runs the command.
 pub fn run(arguments: &ProfileArguments) -> anyhow::Result<ExitCode> {
     let talk = Verbosity::unless(arguments.quiet);
     let asked = drafted(&arguments.models);
     if asked.draft_device.is_some() {
-        let reason = "a profile is of one device; leave it out".to_owned();
-        return Err(Error::Option { option: "draft-device", reason }.into());
+        return Err(usage("--draft-device", "a profile is of one device; leave it out"));
     }
     let drafts = usize::from(arguments.draft_len);
     let files = Files::open(&asked, drafts > 0, talk)?;
@@ -48,7 +81,7 @@ pub fn run(arguments: &ProfileArguments) -> anyhow::Result<ExitCode> {
     for method in methods {
         // Without a round that runs ahead each is seen by itself.
         let (drafts, run_ahead) = (DraftLength::Fixed(drafts), Some(false));
-        let options = SequenceOptions { method, drafts, context, run_ahead, ..SequenceOptions::default() };
+        let options = SequenceOptions::default().method(method).drafts(drafts).context(context).run_ahead(run_ahead);
         let sequence = models.sequence(options)?;
         measured.push(measure(&device, sequence, &prompt, rounds, arguments.separate_passes)?);
         if interrupt::requested() {
@@ -97,7 +130,7 @@ fn measure(
 ) -> Result<Measured> {
     let keep_going = || !interrupt::requested();
     sequence.warm_up()?;
-    sequence.start(prompt, &keep_going)?;
+    sequence.start_while(prompt, &keep_going)?;
     sequence.round()?;
 
     let profiled = |work: &mut dyn FnMut() -> Result<()>| -> Result<(Profile, f64)> {
@@ -108,7 +141,7 @@ fn measure(
         let profile = device.end_profile()?;
         done.map(|()| (profile, seconds))
     };
-    let prefill = profiled(&mut || sequence.start(prompt, &keep_going))?;
+    let prefill = profiled(&mut || sequence.start_while(prompt, &keep_going))?;
     // The first round reads one known token where a later one may read several.
     sequence.round()?;
     let decode = profiled(&mut || {

@@ -3,12 +3,13 @@
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
-use pard_engine::text::{ChatTokenizer, Message, Rendering};
-use pard_engine::{Error, Result};
+use pard::text::{ChatTokenizer, Message, Rendering};
+use pard::{Error, Result};
 use serde_json::Value;
 
-use crate::args::{GenerateArguments, StyleArguments};
+use crate::args::StyleArguments;
 use crate::output;
+use crate::usage::usage;
 
 /// A prompt, before it is turned into tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,19 +34,18 @@ impl Prompt {
     /// # Errors
     ///
     /// [`Error::EmptyPrompt`]; those of [`ChatTokenizer::chat_tokens`].
-    pub fn tokens(&self, model: &ChatTokenizer, style: &StyleArguments) -> Result<Vec<u32>> {
+    pub fn tokens(&self, model: &ChatTokenizer, style: &StyleArguments) -> anyhow::Result<Vec<u32>> {
         // Asking for what only a template can do asks for the template.
         let wants_chat = style.chat || style.system.is_some() || style.thinking.is_some();
         let mut messages = match self {
-            Prompt::Text(text) if text.is_empty() => return Err(Error::EmptyPrompt),
+            Prompt::Text(text) if text.is_empty() => return Err(Error::EmptyPrompt.into()),
             Prompt::Text(text) if style.raw || !(wants_chat || model.has_chat_template()) => {
                 let tokens = model.text_tokens(text)?;
-                return if tokens.is_empty() { Err(Error::EmptyPrompt) } else { Ok(tokens) };
+                return if tokens.is_empty() { Err(Error::EmptyPrompt.into()) } else { Ok(tokens) };
             }
             Prompt::Text(text) => vec![Message::new("user", text)],
             Prompt::Chat(_) if style.raw => {
-                let reason = "the prompt is a conversation, which only the chat template can render".to_owned();
-                return Err(Error::Option { option: "--raw", reason });
+                return Err(usage("--raw", "the prompt is a conversation, which only the chat template can render"));
             }
             Prompt::Chat(messages) => messages.clone(),
         };
@@ -53,17 +53,17 @@ impl Prompt {
             messages.retain(|message| message.role != "system");
             messages.insert(0, Message::new("system", system));
         }
-        let rendering = Rendering { enable_thinking: style.thinking, ..Rendering::default() };
-        model.chat_tokens(&messages, rendering)
+        let rendering = Rendering::default().enable_thinking(style.thinking);
+        Ok(model.chat_tokens(&messages, rendering)?)
     }
 }
 
-/// The prompt that the arguments name.
-pub fn read(arguments: &GenerateArguments) -> anyhow::Result<Prompt> {
-    if let Some(text) = &arguments.prompt {
-        return Ok(Prompt::Text(text.clone()));
+/// The prompt `text`, or else that of `file`, or of standard input.
+pub fn read(text: Option<&str>, file: Option<&Path>) -> anyhow::Result<Prompt> {
+    if let Some(text) = text {
+        return Ok(Prompt::Text(text.to_owned()));
     }
-    let (name, bytes) = match arguments.file.as_deref().filter(|path| *path != Path::new("-")) {
+    let (name, bytes) = match file.filter(|path| *path != Path::new("-")) {
         Some(path) => (path.display().to_string(), read_file(path)?),
         None => {
             if io::stdin().is_terminal() {

@@ -14,8 +14,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, value_parser};
-use pard_engine::Error;
-use pard_engine::gpu::Device;
+use pard::Error;
+use pard::low_level::gpu::Device;
 use serde_json::Value;
 
 use crate::args::DeviceArguments;

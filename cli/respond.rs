@@ -4,17 +4,21 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use pard_engine::Error;
-use pard_engine::decoding::{FinishReason, RespondOptions, Sequence, respond};
-use pard_engine::model::{Model, ModelRunner};
-use pard_engine::text::{ChatTokenizer, Message, Rendering, TextStream};
+use clap::{Args, value_parser};
+use pard::Error;
+use pard::checkpoint::resolve::DEFAULT_MODEL;
+use pard::decoding::{FinishReason, RespondOptions, Sequence, respond};
+use pard::low_level::forward::ModelRunner;
+use pard::low_level::ops::MAX_ROWS;
+use pard::model::Model;
+use pard::text::{ChatTokenizer, Message, Rendering, TextStream};
 use serde_json::{Value, json};
 
-use crate::args::RespondArguments;
+use crate::args::{DeviceArguments, LogitArguments, MemoryArguments, at_least_one, one_of, temperature};
 use crate::output::Verbosity;
 use crate::prompt::{self, Prompt};
 use crate::{interrupt, load};
@@ -24,6 +28,47 @@ struct Job {
     index: usize,
     messages: Vec<Message>,
     tokens: Vec<u32>,
+}
+
+#[derive(Args)]
+pub struct RespondArguments {
+    /// The model: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
+    #[arg(short, long, default_value = DEFAULT_MODEL)]
+    pub model: String,
+    /// Prompts, a JSON object a line with `prompt`, `messages`, `turns` (the first is taken), `data`, `question`, or
+    /// `instruction` and `input`
+    #[arg(long, value_name = "FILE.jsonl", num_args = 1.., required_unless_present = "free")]
+    pub prompts: Vec<PathBuf>,
+    /// Let the model write N prompts as well, in the place of the user
+    #[arg(long, value_name = "N", conflicts_with = "prompts", value_parser = at_least_one)]
+    pub free: Option<usize>,
+    /// File for the conversations, a JSON object a line; those it already holds are not written again
+    #[arg(short, long, value_name = "FILE.jsonl")]
+    pub out: PathBuf,
+    /// Draw tokens from softmax(logits / T); 0 takes the likeliest [default: 0, with --free 1]
+    #[arg(short, long, value_name = "T", value_parser = temperature)]
+    pub temperature: Option<f32>,
+    /// Names the draws: a seed gives the same texts, however many are written at once
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+    #[command(flatten)]
+    pub logits: LogitArguments,
+    /// Tokens of each response at most
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
+    pub max_tokens: usize,
+    /// Responses written at once
+    #[arg(long, value_name = "N", default_value_t = MAX_ROWS as u8, value_parser = value_parser!(u8).range(1..=MAX_ROWS as i64))]
+    pub parallel: u8,
+    /// Turn thinking before the answer on or off, if the model's template supports it
+    #[arg(long, value_name = "on|off", value_parser = one_of(&[("on", true), ("off", false)]))]
+    pub thinking: Option<bool>,
+    #[command(flatten)]
+    pub memory: MemoryArguments,
+    #[command(flatten)]
+    pub device: DeviceArguments,
+    /// Print no notices and progress
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 /// Runs the command.
@@ -52,13 +97,12 @@ pub fn run(arguments: &RespondArguments) -> anyhow::Result<ExitCode> {
     // Caches for what is needed: every slot has one.
     let longest = jobs.iter().map(|job| job.tokens.len()).max().unwrap_or(0);
     let prompts_room = if arguments.free.is_some() { arguments.max_tokens + TEMPLATE } else { 0 };
-    let options = RespondOptions {
-        parallel: (arguments.parallel as usize).min(jobs.len()),
-        context: most.min(longest.saturating_add(prompts_room).saturating_add(arguments.max_tokens)),
-        max_tokens: arguments.max_tokens,
-        sampling: arguments.logits.options(temperature, arguments.seed),
-        run_ahead: None,
-    };
+    let options = RespondOptions::default()
+        .parallel((arguments.parallel as usize).min(jobs.len()))
+        .context(most.min(longest.saturating_add(prompts_room).saturating_add(arguments.max_tokens)))
+        .max_tokens(arguments.max_tokens)
+        .sampling(arguments.logits.options(temperature, arguments.seed))
+        .run_ahead(None);
     let device = arguments.device.open()?;
     let load_options = arguments.memory.load_options();
     let positions = Sequence::positions(options.context);
@@ -133,8 +177,8 @@ fn chat(
     arguments: &RespondArguments,
     text: &ChatTokenizer,
     context: usize,
-) -> pard_engine::Result<Job> {
-    let rendering = Rendering { enable_thinking: arguments.thinking, ..Rendering::default() };
+) -> pard::Result<Job> {
+    let rendering = Rendering::default().enable_thinking(arguments.thinking);
     let tokens = text.chat_tokens(&messages, rendering)?;
     if tokens.len() >= context {
         return Err(Error::ContextFull { tokens: tokens.len(), context });
@@ -145,12 +189,12 @@ fn chat(
 /// A conversation up to what the user says first.
 fn beginning_of_a_user(text: &ChatTokenizer) -> anyhow::Result<Vec<u32>> {
     let mark = "\u{e000}";
-    let rendering = Rendering { add_generation_prompt: false, ..Rendering::default() };
+    let rendering = Rendering::default().add_generation_prompt(false);
     let whole = text.chat_template()?.render(&[Message::new("user", mark)], rendering)?;
     let (before, _) = whole
         .split_once(mark)
         .ok_or_else(|| anyhow::anyhow!("the chat template of {} shows nothing of what a user says", text.model_name))?;
-    Ok(text.tokenizer.encode(before, pard_engine::text::Special::Keep)?)
+    Ok(text.tokenizer.encode(before, pard::text::Special::Keep)?)
 }
 
 /// Has the model write what the user says (Xu et al. 2024, "Magpie", arXiv:2406.08464), and gives the prompts that come of

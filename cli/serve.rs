@@ -26,9 +26,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::usage::usage;
 use anyhow::Context;
-use pard_engine::Error;
-use pard_engine::decoding::{Limits, Method};
+use pard::decoding::{Limits, Method};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -66,7 +66,7 @@ pub fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
             "other machines reach {}: name a file of keys (--api-key-file), or stay at 127.0.0.1 behind a proxy",
             arguments.host
         );
-        return Err(Error::Option { option: "--host", reason }.into());
+        return Err(usage("--host", reason));
     }
     let prepared = LoadedFiles::open(&arguments.decoding, talk)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -104,7 +104,7 @@ struct Server {
     patience: Patience,
     drain_timeout: Duration,
     /// Brings the engine's end, which nobody asked for where it fails.
-    engine: oneshot::Receiver<pard_engine::Result<()>>,
+    engine: oneshot::Receiver<pard::Result<()>>,
     talk: Verbosity,
 }
 
@@ -118,7 +118,7 @@ impl Server {
         let proposer = Proposer { method: options.method, drafts: options.drafts }.simplest();
         let defaults = Defaults {
             sampling: options.sampling,
-            limits: Limits { max_tokens: decoding.max_tokens.unwrap_or(usize::MAX), stop: decoding.stop.clone() },
+            limits: Limits::default().max_tokens(decoding.max_tokens.unwrap_or(usize::MAX)).stop(decoding.stop.clone()),
             proposer,
             methods: [prepared.files.methods(), vec![Method::Ngram]].concat(),
             vocab: prepared.files.target.config.vocab_size,

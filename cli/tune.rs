@@ -3,14 +3,39 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use pard_engine::Error;
-use pard_engine::model::{Choice, LoadOptions, Measured, Model, Tuning};
-use pard_engine::ops::{MAX_ROWS, Variant};
+use clap::Args;
+use pard::Error;
+use pard::checkpoint::resolve::DEFAULT_MODEL;
+use pard::low_level::ops::{MAX_ROWS, Variant};
+use pard::model::{Choice, Measured, Model, Tuning};
 use serde_json::json;
 
-use crate::args::TuneArguments;
+use crate::args::{DeviceArguments, MemoryArguments};
 use crate::output::{self, Verbosity};
 use crate::{interrupt, load};
+
+#[derive(Args)]
+pub struct TuneArguments {
+    /// The model: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
+    #[arg(short, long, default_value = DEFAULT_MODEL)]
+    pub model: String,
+    /// Measure this draft of the model instead; needed for one that has no embeddings of its own
+    #[arg(short, long, value_name = "MODEL")]
+    pub draft: Option<String>,
+    #[command(flatten)]
+    pub memory: MemoryArguments,
+    #[command(flatten)]
+    pub device: DeviceArguments,
+    /// Forget what was measured before, and measure nothing
+    #[arg(long)]
+    pub forget: bool,
+    /// Print one JSON object in place of the table
+    #[arg(long)]
+    pub json: bool,
+    /// Print no notices and progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
 
 /// Runs the command.
 pub fn run(arguments: &TuneArguments) -> anyhow::Result<ExitCode> {
@@ -73,7 +98,7 @@ fn upload(arguments: &TuneArguments, talk: Verbosity) -> anyhow::Result<Model> {
     let draft = arguments.draft.as_deref().map(|name| load::open_draft(name, &files, talk)).transpose()?;
     let device = arguments.device.open()?;
     let usual = arguments.memory.load_options();
-    let options = LoadOptions { ignore_tuning: true, ..usual };
+    let options = usual.ignore_tuning(true);
     Ok(match draft {
         None => load::upload(&device, files, options, talk)?,
         Some(draft) => {

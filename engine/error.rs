@@ -262,11 +262,11 @@ pub enum Error {
         /// The system's words.
         source: std::io::Error,
     },
-    /// An option is out of range.
+    /// An option is out of range, or asks for something that is not supported here.
     #[error("{option}: {reason}")]
     Option {
         /// The option.
-        option: &'static str,
+        option: OptionName,
         /// Description of the fault.
         reason: String,
     },
@@ -302,6 +302,92 @@ pub enum Error {
         /// The system's words.
         source: std::io::Error,
     },
+}
+
+/// Declares [`OptionName`] with the names of its variants.
+macro_rules! options {
+    ($($(#[$doc:meta])+ $variant:ident = $name:literal,)+) => {
+        /// Name of an option, as [`Error::Option`] gives it: that of the field or argument.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum OptionName {
+            $($(#[$doc])+ $variant,)+
+        }
+
+        impl OptionName {
+            /// Name of the field or argument.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(OptionName::$variant => $name,)+
+                }
+            }
+        }
+    };
+}
+
+options! {
+    /// Acceptance rule of [`crate::SequenceOptions`].
+    Acceptance = "acceptance",
+    /// Backend of [`crate::AdapterQuery`].
+    Backend = "backend",
+    /// Banned tokens of [`crate::SamplingParams`].
+    Banned = "banned",
+    /// Length of the context.
+    Context = "context",
+    /// Draft model.
+    Draft = "draft",
+    /// Device that the draft is on.
+    DraftDevice = "draft_device",
+    /// Draft length of [`crate::SequenceOptions`].
+    Drafts = "drafts",
+    /// Format of the weights in [`crate::LoadOptions`].
+    Dtype = "dtype",
+    /// Frequency penalty of [`crate::SamplingParams`].
+    FrequencyPenalty = "frequency_penalty",
+    /// Biases of [`crate::SamplingParams`].
+    LogitBias = "logit_bias",
+    /// Most tokens of an answer.
+    MaxTokens = "max_tokens",
+    /// Min-p of [`crate::SamplingParams`].
+    MinP = "min_p",
+    /// Lengths of n-grams in [`crate::SequenceOptions`].
+    Ngram = "ngram",
+    /// Tokens of the longest sample in training.
+    Positions = "positions",
+    /// Presence penalty of [`crate::SamplingParams`].
+    PresencePenalty = "presence_penalty",
+    /// Kernels for matrix products in [`crate::LoadOptions`].
+    Products = "products",
+    /// A profile of the device.
+    Profile = "profile",
+    /// Kernels for quantised matrices in [`crate::LoadOptions`].
+    Quantised = "quantised",
+    /// Repetition penalty of [`crate::SamplingParams`].
+    RepetitionPenalty = "repetition_penalty",
+    /// Rows of a pass.
+    Rows = "rows",
+    /// Sequences of an engine.
+    Sequences = "sequences",
+    /// Edited shaders.
+    Shaders = "shaders",
+    /// Teacher of a draft.
+    Teacher = "teacher",
+    /// Temperature of [`crate::SamplingParams`].
+    Temperature = "temperature",
+    /// A model with a tokenizer.
+    Text = "text",
+    /// Log-probabilities of [`crate::SamplingParams`].
+    TopLogprobs = "top_logprobs",
+    /// Top-p of [`crate::SamplingParams`].
+    TopP = "top_p",
+    /// Measurements of a model's kernels.
+    Tuning = "tuning",
+}
+
+impl std::fmt::Display for OptionName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 fn megabytes(bytes: &u64) -> String {

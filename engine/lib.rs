@@ -3,50 +3,46 @@
 //! exactly what the target alone would write.
 //!
 //! ```no_run
-//! use pard_engine::{Device, Draft, Generation, Limits, Message, Method, Model, Sequence, SequenceOptions};
+//! use pard::{Device, Draft, Engine, Message, Model};
 //!
-//! # fn main() -> pard_engine::Result<()> {
+//! # fn main() -> pard::Result<()> {
 //! let device = Device::open(&Default::default())?;
 //! let target = Model::load(&device, "Qwen/Qwen3-4B", Default::default())?;
-//! let draft = Model::load_draft(&device, "amd/PARD-Qwen3-0.6B", &target, Default::default())?;
-//! let draft = Draft::new(&draft, &target, None)?;
-//! let options = SequenceOptions { method: Method::Pard, ..SequenceOptions::default() };
-//! let mut sequence = Sequence::new(&target.weights, Some(&draft), options)?;
-//! let prompt = target.text.chat_tokens(&[Message::new("user", "Who are you?")], Default::default())?;
-//! let limits = Limits { max_tokens: 256, stop: vec![] };
-//! for piece in Generation::start(&mut sequence, &target.text, &prompt, limits, &|| true)? {
+//! let draft = Draft::load(&target, "amd/PARD-Qwen3-0.6B", Default::default())?;
+//! let engine = Engine::new(&target, Some(&draft), Default::default())?;
+//! for piece in engine.generate(Message::user("Who are you?"))? {
 //!     print!("{}", piece?);
 //! }
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! The layers, from below: [`gpu`] is all that names wgpu; [`ops`] are the kernels, one file each; [`checkpoint`] reads a
-//! model's files; [`model`] holds the forward pass; [`decoding`] runs the rounds; [`measure`] times passes; [`text`]
-//! stands between text and tokens. None reaches up. The crate never prints, never exits, and does not panic on input:
-//! every [`Error`] names the thing at fault.
+//! The parts, from below: `gpu` is all that names wgpu; `ops` are the kernels, one file each; [`checkpoint`] reads a
+//! model's files; [`model`] holds the forward pass; [`decoding`] runs the rounds; [`text`] stands between text and tokens.
+//! None reaches up. [`low_level`] shows the parts that only tools need. The crate never prints, never exits, and does not
+//! panic on input: every [`Error`] names the thing at fault.
 #![warn(missing_docs)]
 
-#[cfg(feature = "c-api")]
-pub mod c_api;
+mod builder;
 pub mod checkpoint;
 pub mod decoding;
 pub mod error;
-pub mod gpu;
-pub mod measure;
+mod gpu;
+pub mod low_level;
+mod measure;
 pub mod model;
-pub mod ops;
+mod ops;
 pub mod text;
-pub mod training;
+mod training;
 
 pub use decoding::{
-    AnswerStream, Completion, Draft, DraftLength, Engine, FinishReason, Generation, Limits, Method, Piece,
-    RoundStatistics, SamplingParams, Sequence, SequenceOptions, Statistics, TokenLogprobs,
+    AnswerStream, Completion, Draft, DraftLength, Engine, EngineOptions, FinishReason, Generation, Limits, Method,
+    Piece, RoundStatistics, SamplingParams, Sequence, SequenceOptions, Statistics, TokenLogprobs,
 };
 pub use error::{Error, Result};
-pub use gpu::Device;
-pub use model::{LoadOptions, Model};
-pub use text::{Conversation, Message, Rendering};
+pub use gpu::{AdapterQuery, AdapterReport, CacheFormat, Device, MatmulChoice, QuantisedChoice, adapters};
+pub use model::{LoadOptions, Model, WeightDtype};
+pub use text::{Conversation, Message, Prompt, Rendering};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

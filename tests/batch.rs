@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use pard_engine::Error;
-use pard_engine::decoding::{
-    DraftLength, Engine, FinishReason, RespondOptions, Response, SamplingParams, Sequence, SequenceOptions, respond,
+use pard::Error;
+use pard::decoding::{
+    DraftLength, Engine, EngineOptions, FinishReason, RespondOptions, Response, SamplingParams, Sequence,
+    SequenceOptions, respond,
 };
-use pard_engine::gpu::{Buffer, CacheFormat};
-use pard_engine::model::{ModelRunner, Weights};
-use pard_engine::ops::Phase;
+use pard::low_level::forward::ModelRunner;
+use pard::low_level::gpu::{Buffer, CacheFormat};
+use pard::low_level::ops::Phase;
+use pard::model::Weights;
 
 use crate::ops::same_bits;
 use crate::support::chi_square::ChiSquare;
@@ -20,7 +22,7 @@ const CONTEXT: usize = 320;
 const LONGEST: usize = 24;
 
 fn options(parallel: usize) -> RespondOptions {
-    RespondOptions { parallel, context: CONTEXT, max_tokens: LONGEST, ..RespondOptions::default() }
+    RespondOptions::default().parallel(parallel).context(CONTEXT).max_tokens(LONGEST)
 }
 
 fn prompts(count: usize, vocab: usize) -> Vec<Vec<u32>> {
@@ -37,18 +39,16 @@ fn a_row_among_others_has_the_bits_of_the_row_alone() {
         for cache in CacheFormat::ALL {
             let model = upload(&recipe, &plan(cache));
             let prompts = prompts(8, vocab);
-            let engine = Engine::new(&model, None, CONTEXT, prompts.len()).expect("an engine");
-            let plain = SequenceOptions {
-                drafts: DraftLength::Fixed(0),
-                context: CONTEXT,
-                run_ahead: Some(false),
-                ..SequenceOptions::default()
-            };
+            let engine =
+                Engine::from_weights(&model, None, EngineOptions::default().context(CONTEXT).sequences(prompts.len()))
+                    .expect("an engine");
+            let plain =
+                SequenceOptions::default().drafts(DraftLength::Fixed(0)).context(CONTEXT).run_ahead(Some(false));
             let mut sequences: Vec<Sequence> = prompts
                 .iter()
                 .map(|prompt| {
                     let mut sequence = engine.add(plain.clone()).expect("a sequence");
-                    sequence.start(prompt, &|| true).expect("a prompt");
+                    sequence.start(prompt).expect("a prompt");
                     sequence
                 })
                 .collect();
@@ -60,7 +60,7 @@ fn a_row_among_others_has_the_bits_of_the_row_alone() {
                 assert_eq!(passes, [prompts.len()], "a row of each");
                 for (slot, text) in texts.iter().enumerate().filter(|(slot, _)| (slot + round) % 3 == 0) {
                     let (last, known) = text.split_last().expect("a token");
-                    alone.prefill(&prompts[slot][..prompts[slot].len() - 1], 0, &|| true).expect("prefill");
+                    alone.prefill(&prompts[slot][..prompts[slot].len() - 1], 0).expect("prefill");
                     // Tokens written since the prompt were rows of passes there, and are rows here.
                     for at in prompts[slot].len() - 1..known.len() {
                         alone.run(Phase::Decode, &text[at..at + 1], at, 1).expect("a row");
@@ -88,11 +88,10 @@ fn greedy_responses_are_those_of_every_prompt_alone() {
     for recipe in Recipe::each_family(3) {
         let model = upload(&recipe, &plan(CacheFormat::F16));
         let prompts = prompts(40, recipe.config.vocab_size);
-        let alone_options =
-            SequenceOptions { drafts: DraftLength::Fixed(0), context: CONTEXT, ..SequenceOptions::default() };
+        let alone_options = SequenceOptions::default().drafts(DraftLength::Fixed(0)).context(CONTEXT);
         let mut decoder = Sequence::new(&model, None, alone_options).expect("a decoder");
         let mut alone = |prompt: &[u32]| {
-            decoder.start(prompt, &|| true).expect("start");
+            decoder.start(prompt).expect("start");
             for _ in 0..LONGEST {
                 decoder.round().expect("round");
             }
@@ -106,7 +105,7 @@ fn greedy_responses_are_those_of_every_prompt_alone() {
         assert!(expected.iter().any(|response| response.finish == FinishReason::Length));
         assert!(expected.iter().any(|response| response.finish == FinishReason::Stop));
         for (parallel, run_ahead) in [(1, true), (3, false), (3, true), (32, false), (32, true)] {
-            let options = RespondOptions { run_ahead: Some(run_ahead), ..options(parallel) };
+            let options = options(parallel).run_ahead(Some(run_ahead));
             let written = responses(&model, &stop, &prompts, options);
             assert_eq!(written, expected, "{:?}, {parallel} at once, ahead: {run_ahead}", recipe.config.family);
         }
@@ -125,8 +124,8 @@ fn drawn_responses_depend_on_the_seed_and_on_nobody_else() {
     let model = upload(&recipe, &plan(CacheFormat::F16));
     let prompts = prompts(20, recipe.config.vocab_size);
     let drawn = |parallel, seed, run_ahead| {
-        let sampling = SamplingParams { temperature: 0.9, seed, ..SamplingParams::default() };
-        let options = RespondOptions { sampling, run_ahead: Some(run_ahead), ..options(parallel) };
+        let sampling = SamplingParams::default().temperature(0.9).seed(seed);
+        let options = options(parallel).sampling(sampling).run_ahead(Some(run_ahead));
         responses(&model, &[7, 8, 9, 10], &prompts, options)
     };
     let one_by_one = drawn(1, 1, false);
@@ -138,8 +137,8 @@ fn drawn_responses_depend_on_the_seed_and_on_nobody_else() {
     assert!(same <= 2, "{same} of 20 texts are the same under another seed");
     // The same prompt twice is drawn twice.
     let twice = [prompts[2].clone(), prompts[2].clone()];
-    let sampling = SamplingParams { temperature: 0.9, ..SamplingParams::default() };
-    let options = RespondOptions { sampling, ..options(2) };
+    let sampling = SamplingParams::default().temperature(0.9);
+    let options = options(2).sampling(sampling);
     let pair = responses(&model, &[], &twice, options);
     assert_ne!(pair[0].tokens, pair[1].tokens);
 }
@@ -155,8 +154,8 @@ fn tokens_are_drawn_as_softmax_says() {
     let logits = sequence.logits(1).expect("logits");
     let draws = 6400;
     for temperature in [0.5f32, 1.0, 1.7] {
-        let sampling = SamplingParams { temperature, seed: 3, ..SamplingParams::default() };
-        let options = RespondOptions { max_tokens: 1, sampling, ..options(32) };
+        let sampling = SamplingParams::default().temperature(temperature).seed(3);
+        let options = options(32).max_tokens(1).sampling(sampling);
         let mut counts = vec![0usize; vocab];
         for response in responses(&model, &[], &vec![vec![11]; draws], options) {
             counts[response.tokens[0] as usize] += 1;
@@ -173,7 +172,7 @@ fn tokens_are_drawn_as_softmax_says() {
 #[test]
 fn a_response_ends_with_the_context() {
     let model = upload(&Recipe::qwen2(2), &plan(CacheFormat::F16));
-    let options = RespondOptions { context: 20, ..options(2) };
+    let options = options(2).context(20);
     let written = responses(&model, &[], &[vec![1; 15], vec![2; 19], vec![3; 4]], options);
     let ends: Vec<_> = written.iter().map(|response| (response.tokens.len(), response.finish)).collect();
     assert_eq!(ends, [(5, FinishReason::Context), (1, FinishReason::Context), (16, FinishReason::Context)]);
@@ -184,9 +183,9 @@ fn what_cannot_be_responded_to_is_refused_with_a_reason() {
     let model = upload(&Recipe::llama(51), &plan(CacheFormat::F16));
     for parallel in [0, 33] {
         let refused = respond(&model, &[], std::iter::empty(), options(parallel)).map(drop);
-        assert!(matches!(refused, Err(Error::Option { option: "parallel", .. })));
+        assert!(matches!(refused, Err(Error::Option { option: pard::error::OptionName::Sequences, .. })));
     }
-    let none = RespondOptions { max_tokens: 0, ..options(1) };
+    let none = options(1).max_tokens(0);
     assert!(matches!(respond(&model, &[], std::iter::empty(), none).map(drop), Err(Error::Option { .. })));
     assert_eq!(respond(&model, &[], std::iter::empty(), options(2)).expect("a batch").count(), 0);
 
@@ -201,8 +200,8 @@ fn what_cannot_be_responded_to_is_refused_with_a_reason() {
     assert!(matches!(first(vec![9999], options(2)), Error::TokenRange { id: 9999, .. }));
     assert!(matches!(first(vec![9999, 1], options(2)), Error::TokenRange { id: 9999, .. }));
     for temperature in [-1.0, f32::NAN, f32::INFINITY] {
-        let sampling = SamplingParams { temperature, ..SamplingParams::default() };
-        let refused = respond(&model, &[], std::iter::empty(), RespondOptions { sampling, ..options(2) }).map(drop);
-        assert!(matches!(refused, Err(Error::Option { option: "temperature", .. })));
+        let sampling = SamplingParams::default().temperature(temperature);
+        let refused = respond(&model, &[], std::iter::empty(), options(2).sampling(sampling)).map(drop);
+        assert!(matches!(refused, Err(Error::Option { option: pard::error::OptionName::Temperature, .. })));
     }
 }

@@ -2,9 +2,9 @@
 //! AR, VSD and PARD write the same text. First every kernel, then whole models, under the plan of this adapter and under
 //! those of the GPU classes.
 
-use pard_engine::gpu::{Buffer, CacheFormat, KernelPlan, MatmulPath};
-use pard_engine::model::ModelRunner;
-use pard_engine::ops::{
+use pard::low_level::forward::ModelRunner;
+use pard::low_level::gpu::{Buffer, CacheFormat, KernelPlan, MatmulPath};
+use pard::low_level::ops::{
     AttentionShape, Epilogue, MAX_ROWS, Matmul, Matrix, Phase, RopeGains, RowRange, Step, Variant, WeightFormat,
 };
 
@@ -354,7 +354,7 @@ fn logits_at_once_and_one_by_one(plans: &[KernelPlan]) {
         let tokens = Random::new(91).indices(prompt + rows + 1, recipe.config.vocab_size);
         let [single, whole] = [sequence(), sequence()];
         for sequence in [&single, &whole] {
-            sequence.prefill(&tokens[..prompt], 0, &|| true).expect("prefill");
+            sequence.prefill(&tokens[..prompt], 0).expect("prefill");
         }
         let one_by_one: Vec<f32> = (0..rows).flat_map(|row| logits(&single, &tokens, prompt + row, 1)).collect();
         same_bits(context, &logits(&whole, &tokens, prompt, rows), &one_by_one);
@@ -372,10 +372,10 @@ fn logits_do_not_depend_on_how_the_prompt_was_cut() {
     every_model(&plans(), |context, recipe, sequence| {
         let tokens = Random::new(92).indices(300, recipe.config.vocab_size);
         let [whole, cut] = [sequence(), sequence()];
-        whole.prefill(&tokens[..290], 0, &|| true).expect("prefill");
+        whole.prefill(&tokens[..290], 0).expect("prefill");
         let mut first = 0;
         for rows in [1, 7, 56, 33, 64, 95, 34] {
-            cut.prefill(&tokens[first..first + rows], first, &|| true).expect("prefill");
+            cut.prefill(&tokens[first..first + rows], first).expect("prefill");
             first += rows;
         }
         let next = [&whole, &cut].map(|sequence| logits(sequence, &tokens, 290, 10));

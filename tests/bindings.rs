@@ -3,20 +3,21 @@
 
 use std::sync::Arc;
 
-use pard_engine::gpu::{
+use pard::low_level::forward::ModelRunner;
+use pard::low_level::gpu::{
     Buffer, CacheFormat, Device, KernelPlan, MatmulChoice, MatmulPath, QuantisedChoice, QuantisedProducts,
 };
-use pard_engine::model::{LoadOptions, ModelRunner, WeightDtype, Weights};
-use pard_engine::ops::gradients::{
+use pard::low_level::ops::gradients::{
     Accumulate, ColumnSum, GainGradients, InputGradient, PackedAttention, PackedAttentionGradient, RopeGradient,
     Swiglu, SwigluGradient, TrainingRow, WeightGradient,
 };
-use pard_engine::ops::{
+use pard::low_level::ops::{
     Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Epilogue, Gather, KvCache, LogProbabilities,
     MAX_ROWS, MaskRow, Matmul, Matrix, Penalties, PenaltyTerms, Phase, Probabilities, QuantiseRows, Rejection,
     RejectionTerms, RmsNorm, Rope, RopeGains, RowRange, Step, Tensor, Truncation, WeightFormat,
 };
-use pard_engine::{Error, Result};
+use pard::model::{LoadOptions, WeightDtype, Weights};
+use pard::{Error, Result};
 
 use crate::ops::integer::INTEGER_PLANS;
 use crate::ops::matmul::GPU_PLANS;
@@ -44,14 +45,14 @@ fn cooperative_products_build_and_record_without_a_gpu() {
 
 #[test]
 fn cooperative_products_are_refused_where_there_are_none() {
-    let options = LoadOptions { products: MatmulChoice::Cooperative, ..LoadOptions::default() };
-    assert!(matches!(options.plan(&noop()), Err(Error::Option { option: "products", .. })));
+    let options = LoadOptions::default().products(MatmulChoice::Cooperative);
+    assert!(matches!(options.plan(&noop()), Err(Error::Option { option: pard::error::OptionName::Products, .. })));
 }
 
 #[test]
 fn integers_are_chosen_where_they_are_asked_for() {
     let plan = |quantised: QuantisedChoice, products: MatmulChoice, device: &Device| {
-        LoadOptions { quantised, products, ..LoadOptions::default() }.plan(device)
+        LoadOptions::default().quantised(quantised).products(products).plan(device)
     };
     let (plain, device) = (MatmulChoice::Plain, noop());
     let cases = [
@@ -67,7 +68,10 @@ fn integers_are_chosen_where_they_are_asked_for() {
     assert!(text.contains("integers of 16 bits for quantised weights"), "{text}");
     let of = |choice| QuantisedProducts::of(choice, MatmulPath::Cooperative { tile: 16 }, &device);
     assert_eq!(of(QuantisedChoice::Auto).expect("floats"), QuantisedProducts::Float);
-    assert!(matches!(of(QuantisedChoice::Integer16), Err(Error::Option { option: "quantised products", .. })));
+    assert!(matches!(
+        of(QuantisedChoice::Integer16),
+        Err(Error::Option { option: pard::error::OptionName::Quantised, .. })
+    ));
 }
 
 #[test]
@@ -82,7 +86,7 @@ fn every_family_builds_and_runs_without_a_gpu() {
                 let model = Arc::new(model.expect("upload"));
                 let choices = Buffer::storage(&device, "choices", 128).expect("a small buffer");
                 let sequence = ModelRunner::new(&model, 600, recipe.config.vocab_size, &choices).expect("bindings");
-                sequence.prefill(&tokens, 0, &|| true).expect("prompt rows");
+                sequence.prefill(&tokens, 0).expect("prompt rows");
                 for rows in [1, 2, 9, MAX_ROWS] {
                     sequence.run(Phase::Decode, &tokens[..rows], 100, rows).expect("rows of a round");
                 }

@@ -4,10 +4,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use pard_engine::Error;
-use pard_engine::gpu::{AdapterQuery, Buffer, CacheFormat, Device, KernelPlan, Shaders};
-use pard_engine::model::{ModelRunner, WeightDtype, Weights};
-use pard_engine::ops::{MAX_ROWS, Phase, check_values};
+use pard::Error;
+use pard::low_level::forward::ModelRunner;
+use pard::low_level::gpu::{AdapterQuery, Buffer, CacheFormat, Device, KernelPlan, Shaders};
+use pard::low_level::ops::{MAX_ROWS, Phase, check_values};
+use pard::model::{WeightDtype, Weights};
 
 use crate::ops::matmul::GPU_PLANS;
 use crate::support::memory::Memory;
@@ -28,7 +29,7 @@ fn passes_stay_inside_their_arrays() {
         let choices = Buffer::storage(&device, "choices", 128).expect("a small buffer");
         // The last position is the caches' last.
         let sequence = ModelRunner::new(&model, 300, recipe.config.vocab_size, &choices).expect("bindings");
-        sequence.prefill(&tokens[..261], 0, &|| true).expect("prompt rows");
+        sequence.prefill(&tokens[..261], 0).expect("prompt rows");
         for rows in [3, MAX_ROWS] {
             sequence.run(Phase::Decode, &tokens[300 - rows..], 300 - rows, rows).expect("rows of a round");
         }

@@ -2,15 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use pard_engine::text::{ChatTemplate, Message, Rendering};
-use pard_engine::{Error, Result};
+use pard::text::{ChatTemplate, Message, Rendering};
+use pard::{Error, Result};
 use proptest::prelude::*;
 use serde_json::Value;
 
 use crate::text::beside;
 
-const ANSWER: Rendering = Rendering { add_generation_prompt: true, enable_thinking: None };
-const CLOSED: Rendering = Rendering { add_generation_prompt: false, enable_thinking: None };
+fn answer() -> Rendering {
+    Rendering::default()
+}
+
+fn closed() -> Rendering {
+    Rendering::default().add_generation_prompt(false)
+}
 
 fn messages(turns: &[(&str, &str)]) -> Vec<Message> {
     turns.iter().map(|&(role, content)| Message::new(role, content)).collect()
@@ -21,7 +26,7 @@ fn special_tokens() -> BTreeMap<String, String> {
 }
 
 fn render(source: &str, turns: &[(&str, &str)]) -> Result<String> {
-    ChatTemplate::new(source, special_tokens())?.render(&messages(turns), ANSWER)
+    ChatTemplate::new(source, special_tokens())?.render(&messages(turns), answer())
 }
 
 /// The value of one expression over a conversation of one turn.
@@ -122,7 +127,7 @@ fn thinking_is_passed_on_only_when_asked_for() {
     let source = "{% if enable_thinking is defined %}{{ enable_thinking }}{% else %}unsaid{% endif %}";
     let template = ChatTemplate::new(source, BTreeMap::new()).expect("a template");
     for (enable_thinking, expected) in [(None, "unsaid"), (Some(true), "True"), (Some(false), "False")] {
-        let text = template.render(&[], Rendering { enable_thinking, ..ANSWER }).expect("rendering");
+        let text = template.render(&[], answer().enable_thinking(enable_thinking)).expect("rendering");
         assert_eq!(text, expected);
     }
 }
@@ -133,7 +138,7 @@ proptest! {
         source in "(\\{%|%\\}|\\{\\{|\\}\\}|for|in|if|else|end|messages|content|\\[|\\]|'|\\||-|[a-z .0-9:()]){0,24}",
     ) {
         if let Ok(template) = ChatTemplate::new(&source, special_tokens()) {
-            let _ = template.render(&messages(&[("user", "a")]), ANSWER);
+            let _ = template.render(&messages(&[("user", "a")]), answer());
         }
     }
 
@@ -160,7 +165,7 @@ fn qwen3s_template_renders_as_in_transformers() {
     let question = messages(&[("user", "Who are you?")]);
     let asked = "<|im_start|>user\nWho are you?<|im_end|>\n<|im_start|>assistant\n";
     for (enable_thinking, extra) in [(None, ""), (Some(true), ""), (Some(false), "<think>\n\n</think>\n\n")] {
-        let text = template.render(&question, Rendering { enable_thinking, ..ANSWER }).expect("rendering");
+        let text = template.render(&question, answer().enable_thinking(enable_thinking)).expect("rendering");
         assert_eq!(text, format!("{asked}{extra}"));
     }
     // Earlier thoughts are dropped, the last answer's are kept.
@@ -171,7 +176,7 @@ fn qwen3s_template_renders_as_in_transformers() {
         ("user", "c"),
         ("assistant", "<think>\nlast\n</think>\n\ndone"),
     ]);
-    let text = template.render(&talk, CLOSED).expect("rendering");
+    let text = template.render(&talk, closed()).expect("rendering");
     let expected = "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\na<|im_end|>\n\
         <|im_start|>assistant\nb<|im_end|>\n<|im_start|>user\nc<|im_end|>\n\
         <|im_start|>assistant\n<think>\nlast\n</think>\n\ndone<|im_end|>\n";
@@ -181,8 +186,9 @@ fn qwen3s_template_renders_as_in_transformers() {
 #[test]
 fn llama3s_template_renders_as_in_transformers() {
     let Some(template) = real("llama3_1") else { return };
-    let text =
-        template.render(&messages(&[("system", "Be terse. "), ("user", "  Hi\n there  ")]), ANSWER).expect("rendering");
+    let text = template
+        .render(&messages(&[("system", "Be terse. "), ("user", "  Hi\n there  ")]), answer())
+        .expect("rendering");
     let expected = "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe terse.<|eot_id|>\
         <|start_header_id|>user<|end_header_id|>\n\nHi\n there<|eot_id|>\
         <|start_header_id|>assistant<|end_header_id|>\n\n";

@@ -3,14 +3,15 @@
 
 use std::sync::Arc;
 
-use pard_engine::Error;
-use pard_engine::checkpoint::config::Config;
-use pard_engine::decoding::{
+use pard::Error;
+use pard::checkpoint::config::Config;
+use pard::decoding::{
     Costs, Draft, DraftLength, MAX_DRAFTS, Method, Sequence, SequenceOptions, Speculation, Statistics,
 };
-use pard_engine::gpu::{AdapterQuery, Buffer, CacheFormat, Device};
-use pard_engine::model::{ModelRunner, PassCost, WeightDtype, Weights};
-use pard_engine::ops::{Phase, WeightFormat};
+use pard::low_level::forward::ModelRunner;
+use pard::low_level::gpu::{AdapterQuery, Buffer, CacheFormat, Device};
+use pard::low_level::ops::{Phase, WeightFormat};
+use pard::model::{PassCost, WeightDtype, Weights};
 
 use crate::ops::integer::INTEGER_PLANS;
 use crate::oracle::argmax::argmax;
@@ -23,11 +24,11 @@ pub const CONTEXT: usize = 128;
 const MASK: u32 = 5;
 
 pub fn draft(model: &Arc<Weights>) -> Draft {
-    Draft { name: "draft".to_owned(), model: model.clone(), mask: Some(MASK) }
+    Draft::from_weights("draft", model.clone(), Some(MASK))
 }
 
 fn options(method: Method, drafts: usize, context: usize) -> SequenceOptions {
-    SequenceOptions { method, drafts: DraftLength::Fixed(drafts), context, ..SequenceOptions::default() }
+    SequenceOptions::default().method(method).drafts(DraftLength::Fixed(drafts)).context(context)
 }
 
 pub fn decoder(target: &Arc<Weights>, draft: &Draft, method: Method, drafts: usize) -> Sequence {
@@ -37,7 +38,7 @@ pub fn decoder(target: &Arc<Weights>, draft: &Draft, method: Method, drafts: usi
 
 /// Decodes at least `count` tokens and returns the first `count`.
 pub fn decode(decoder: &mut Sequence, prompt: &[u32], count: usize) -> Vec<u32> {
-    decoder.start(prompt, &|| true).expect("start");
+    decoder.start(prompt).expect("start");
     while decoder.tokens().len() < prompt.len() + count {
         decoder.round().expect("round");
     }
@@ -96,7 +97,7 @@ fn methods_agree(recipe: &Recipe, cache: CacheFormat, lengths: &[usize]) {
         }
         for method in [Method::Ar, Method::Vsd, Method::Pard] {
             let drafts = if method == Method::Ar { 0 } else { 5 };
-            let ahead = SequenceOptions { run_ahead: Some(true), ..options(method, drafts, CONTEXT) };
+            let ahead = options(method, drafts, CONTEXT).run_ahead(Some(true));
             let mut ahead = Sequence::new(&target, Some(&draft(&stranger)), ahead).expect("a decoder");
             assert_eq!(decode(&mut ahead, &prompt, 40), alone, "{:?}, {} ahead", recipe.config.family, method.name());
         }
@@ -170,7 +171,7 @@ fn running_ahead_and_choosing_k_write_the_same_tokens() {
         for run_ahead in [false, true] {
             let ahead = |method, drafts| {
                 let run_ahead = Some(run_ahead);
-                SequenceOptions { method, drafts, context: CONTEXT, run_ahead, ..SequenceOptions::default() }
+                SequenceOptions::default().method(method).drafts(drafts).context(CONTEXT).run_ahead(run_ahead)
             };
             let plain = Sequence::new(&target, None, ahead(Method::Ar, DraftLength::Fixed(0)));
             assert_eq!(decode(&mut plain.expect("a decoder"), &prompt, 60), alone, "AR, ahead: {run_ahead}");
@@ -204,7 +205,7 @@ fn converse(decoder: &mut Sequence, vocab: usize, resumes: bool) -> Vec<Vec<u32>
     let turn = |turn: u64| {
         let reused = if resumes { said.len().saturating_sub(1) } else { 0 };
         said.extend(Random::new(40 + turn).indices(9, vocab));
-        let begun = if resumes { decoder.resume(&said, &|| true) } else { decoder.start(&said, &|| true) };
+        let begun = if resumes { decoder.resume(&said) } else { decoder.start(&said) };
         begun.expect("the prompt is read");
         let statistics = decoder.statistics();
         assert_eq!((statistics.prompt_tokens, statistics.reused_tokens), (said.len(), reused), "turn {turn}");
@@ -213,7 +214,7 @@ fn converse(decoder: &mut Sequence, vocab: usize, resumes: bool) -> Vec<Vec<u32>
         }
         let answer = decoder.tokens()[said.len()..said.len() + ANSWER].to_vec();
         said.extend(&answer);
-        decoder.truncate(said.len()).expect("the rest is dropped");
+        decoder.truncate(said.len());
         assert_eq!(decoder.tokens(), said);
         answer
     };
@@ -230,7 +231,7 @@ fn a_resumed_decoder_writes_what_one_that_begins_anew_does() {
         for run_ahead in [false, true] {
             for (method, drafts) in [(Method::Ar, 0), (Method::Vsd, 1), (Method::Vsd, 4), (Method::Pard, 4)] {
                 for model in [&target, &stranger] {
-                    let options = SequenceOptions { run_ahead: Some(run_ahead), ..options(method, drafts, CONTEXT) };
+                    let options = options(method, drafts, CONTEXT).run_ahead(Some(run_ahead));
                     let mut decoder = Sequence::new(&target, Some(&draft(model)), options).expect("a decoder");
                     let context = format!("{:?}, {}, K = {drafts}", recipe.config.family, method.name());
                     assert_eq!(converse(&mut decoder, vocab, true), anew, "{context}");
@@ -258,7 +259,7 @@ fn a_resumed_decoder_reads_only_what_is_new() {
     decode(&mut decoder, &said, 8);
     said = [&decoder.tokens()[..58], &[1, 2, 3, 4]].concat();
     device.start_profile(false).expect("timestamps");
-    decoder.resume(&said, &|| true).expect("the prompt is read");
+    decoder.resume(&said).expect("the prompt is read");
     let profile = device.end_profile().expect("the profile");
     let read: Vec<u32> = profile
         .submits
@@ -289,7 +290,7 @@ fn any_prompt_can_be_resumed_with() {
         [(&edited[..], 25), (&first[..12], 11), (&first[..1], 0), (&stranger[..], 0), (&written[..], 0)]
     {
         let known = resumed.tokens().iter().zip(prompt).take_while(|(one, other)| one == other).count();
-        resumed.resume(prompt, &|| true).expect("the prompt is read");
+        resumed.resume(prompt).expect("the prompt is read");
         assert_eq!(resumed.statistics().reused_tokens, reused.min(known), "a prompt of {}", prompt.len());
         let count = prompt.len() + 15;
         while resumed.tokens().len() < count {
@@ -304,12 +305,12 @@ fn any_prompt_can_be_resumed_with() {
     }
     // A prompt that is refused changes nothing; one whose reading was broken off is gone on with.
     let before = resumed.tokens().to_vec();
-    assert!(matches!(resumed.resume(&[], &|| true), Err(Error::EmptyPrompt)));
-    assert!(matches!(resumed.resume(&vec![1; 1000], &|| true), Err(Error::ContextFull { .. })));
+    assert!(matches!(resumed.resume(&[]), Err(Error::EmptyPrompt)));
+    assert!(matches!(resumed.resume(&vec![1; 1000]), Err(Error::ContextFull { .. })));
     assert_eq!(resumed.tokens(), before);
     let long = Random::new(38).indices(700, vocab);
-    resumed.resume(&long, &|| false).expect("the beginning is read");
-    resumed.resume(&long, &|| true).expect("the rest is read");
+    resumed.resume_while(&long, &|| false).expect("the beginning is read");
+    resumed.resume(&long).expect("the rest is read");
     let reused = resumed.statistics().reused_tokens;
     assert!((1..699).contains(&reused), "{reused} of 700 tokens were read before");
     while resumed.tokens().len() < 715 {
@@ -325,7 +326,7 @@ fn k_follows_cost_and_acceptance() {
     let stranger = upload(&Recipe { seed: 14, ..recipe }, &plan(CacheFormat::F16));
     let prompt = [1, 2, 3];
     let new = |model, target_cost: &PassCost, draft_cost: &PassCost| {
-        let options = SequenceOptions { method: Method::Vsd, context: CONTEXT, ..SequenceOptions::default() };
+        let options = SequenceOptions::default().method(Method::Vsd).context(CONTEXT);
         let mut decoder = Sequence::new(&target, Some(&draft(model)), options).expect("a decoder");
         decoder.set_costs(Costs { target: target_cost.clone(), draft: draft_cost.clone() });
         decode(&mut decoder, &prompt, 80);
@@ -360,7 +361,7 @@ fn a_perfect_draft_is_accepted_whole() {
     let target = upload(&recipe, &plan(CacheFormat::F16));
     for drafts in lengths() {
         let mut decoder = decoder(&target, &draft(&target), Method::Vsd, drafts);
-        decoder.start(&[1, 2, 3], &|| true).expect("start");
+        decoder.start(&[1, 2, 3]).expect("start");
         for _ in 0..4 {
             assert_eq!(decoder.round().expect("round").len(), drafts + 1, "K = {drafts}");
         }
@@ -378,7 +379,7 @@ fn a_parallel_draft_proposes_what_masks_after_the_known_tokens_predict() {
         let prompt = Random::new(8).indices(20, vocab);
         for drafts in [1, 4, 16] {
             let mut decoder = decoder(&model, &draft(&model), Method::Pard, drafts);
-            decoder.start(&prompt, &|| true).expect("start");
+            decoder.start(&prompt).expect("start");
             for round in 0..6 {
                 let known = decoder.tokens().to_vec();
                 decoder.round().expect("round");
@@ -399,7 +400,7 @@ fn propose_by_hand(model: &Arc<Weights>, known: &[u32], drafts: usize) -> Vec<u3
     let vocab = model.config().vocab_size;
     let sequence = ModelRunner::new(model, CONTEXT + 2 * MAX_DRAFTS, vocab, &choices).expect("a sequence");
     let (&last, before) = known.split_last().expect("a known token");
-    sequence.prefill(before, 0, &|| true).expect("prefill");
+    sequence.prefill(before, 0).expect("prefill");
     let mut rows = vec![last];
     rows.resize(drafts, MASK);
     sequence.run(Phase::Decode, &rows, before.len(), drafts).expect("rows");
@@ -415,7 +416,7 @@ fn caches_keep_step_with_the_tokens() {
         for method in [Method::Vsd, Method::Pard] {
             let drafts = 4;
             let mut decoder = decoder(&target, &draft(model), method, drafts);
-            decoder.start(&[9, 8, 7, 6], &|| true).expect("start");
+            decoder.start(&[9, 8, 7, 6]).expect("start");
             for _ in 0..8 {
                 let before = decoder.tokens().len();
                 let committed = decoder.round().expect("round").len();
@@ -456,10 +457,10 @@ fn a_full_context_ends_the_decoding_and_nothing_else() {
     for (method, drafts) in [(Method::Ar, 0), (Method::Vsd, 16), (Method::Pard, 16)] {
         let options = options(method, drafts, 20);
         let mut decoder = Sequence::new(&target, Some(&draft(&target)), options).expect("a decoder");
-        decoder.start(&[1; 19], &|| true).expect("one token still fits");
+        decoder.start(&[1; 19]).expect("one token still fits");
         decoder.round().expect("a round that may run past the context");
         assert!(matches!(decoder.round(), Err(Error::ContextFull { context: 20, .. })));
-        assert!(matches!(decoder.start(&[1; 20], &|| true), Err(Error::ContextFull { tokens: 20, context: 20 })));
+        assert!(matches!(decoder.start(&[1; 20]), Err(Error::ContextFull { tokens: 20, context: 20 })));
         // It starts anew after any of these.
         let again = decode(&mut decoder, &[1; 4], 10);
         assert_eq!(decode(&mut decoder, &[1; 4], 10), again);
@@ -474,28 +475,28 @@ fn what_cannot_be_decoded_is_refused_with_a_reason() {
     };
     assert!(matches!(new(Some(&draft(&target)), Method::Pard, 17), Err(Error::Option { .. })));
     assert!(matches!(new(None, Method::Vsd, 4), Err(Error::Option { .. })));
-    let maskless = Draft { mask: None, ..draft(&target) };
+    let maskless = Draft::from_weights("draft", target.clone(), None);
     assert!(matches!(new(Some(&maskless), Method::Pard, 4), Err(Error::NoMaskToken { .. })));
     assert!(new(Some(&maskless), Method::Vsd, 4).is_ok());
     assert!(new(None, Method::Pard, 0).is_ok(), "K = 0 is plain AR");
 
     let mut decoder = decoder(&target, &draft(&target), Method::Vsd, 4);
     assert!(matches!(decoder.round(), Err(Error::EmptyPrompt)));
-    assert!(matches!(decoder.start(&[], &|| true), Err(Error::EmptyPrompt)));
-    assert!(matches!(decoder.start(&[1, 9999], &|| true), Err(Error::TokenRange { id: 9999, .. })));
-    assert!(matches!(decoder.start(&[9999, 1], &|| true), Err(Error::TokenRange { id: 9999, .. })));
+    assert!(matches!(decoder.start(&[]), Err(Error::EmptyPrompt)));
+    assert!(matches!(decoder.start(&[1, 9999]), Err(Error::TokenRange { id: 9999, .. })));
+    assert!(matches!(decoder.start(&[9999, 1]), Err(Error::TokenRange { id: 9999, .. })));
 }
 
 #[test]
 fn a_lost_device_is_an_error_that_names_it() {
-    let lost = pard_engine::gpu::Device::open(&Default::default()).expect("an adapter");
+    let lost = pard::low_level::gpu::Device::open(&Default::default()).expect("an adapter");
     let recipe = Recipe::llama(61);
     let memory = crate::support::memory::Memory::new(recipe.tensors());
     let plan = lost.default_plan();
     let model = Weights::upload(&lost, &plan, &recipe.config, &memory, Default::default(), &|_, _| ());
     let model = Arc::new(model.expect("upload"));
     let mut decoder = decoder(&model, &draft(&model), Method::Ar, 0);
-    decoder.start(&[1, 2, 3], &|| true).expect("start");
+    decoder.start(&[1, 2, 3]).expect("start");
     decoder.round().expect("round");
     lost.destroy();
     let error = decoder.round().expect_err("the device is gone").to_string();

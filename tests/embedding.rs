@@ -10,15 +10,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use futures_core::Stream;
-use pard_engine::checkpoint::ModelFiles;
-use pard_engine::checkpoint::options::SourceOptions;
-use pard_engine::checkpoint::resolve;
-use pard_engine::checkpoint::storage::{Bytes, Memory, Storage};
-use pard_engine::decoding::{AnswerStream, Completion, DraftLength, Engine, Piece, SamplingParams};
-use pard_engine::gpu::wgpu;
-use pard_engine::{
-    Device, Draft, Error, FinishReason, Generation, Limits, LoadOptions, Message, Method, Model, Rendering, Result,
-    Sequence, SequenceOptions,
+use pard::checkpoint::ModelFiles;
+use pard::checkpoint::options::SourceOptions;
+use pard::checkpoint::resolve;
+use pard::checkpoint::storage::{Bytes, Memory, Storage};
+use pard::decoding::{AnswerStream, Completion, DraftLength, Engine, EngineOptions, Piece, SamplingParams};
+use pard::error::OptionName;
+use pard::low_level::gpu::wgpu;
+use pard::{
+    Device, Draft, Error, FinishReason, Generation, Limits, LoadOptions, Message, Method, Model, Prompt, Rendering,
+    Result, Sequence, SequenceOptions,
 };
 
 use crate::support::gpu::device;
@@ -42,25 +43,20 @@ fn prompt() -> Vec<u32> {
 }
 
 fn limits() -> Limits {
-    Limits { max_tokens: 24, stop: vec![] }
+    Limits::default().max_tokens(24).stop(vec![])
 }
 
 /// A decoder for `model`, which proposes its own tokens; they are accepted, since they are those it would choose.
 fn decoder(model: &Model) -> Sequence {
     let draft = Draft::new(model, model, Some(3)).expect("a draft");
-    let options = SequenceOptions {
-        method: Method::Vsd,
-        drafts: DraftLength::Fixed(3),
-        context: 96,
-        ..SequenceOptions::default()
-    };
+    let options = SequenceOptions::default().method(Method::Vsd).drafts(DraftLength::Fixed(3)).context(96);
     Sequence::new(&model.weights, Some(&draft), options).expect("a decoder")
 }
 
 /// The answer that all ways to it have to give.
 fn expected() -> (String, Vec<u32>) {
     let mut decoder = decoder(&MODEL);
-    let mut generation = Generation::start(&mut decoder, &MODEL.text, &prompt(), limits(), &|| true).expect("a start");
+    let mut generation = Generation::start(&mut decoder, &MODEL.text, &prompt(), limits()).expect("a start");
     let text = generation.by_ref().collect::<Result<String>>().expect("a text");
     (text, generation.output().to_vec())
 }
@@ -124,7 +120,7 @@ fn a_model_may_lie_in_memory_or_in_an_applications_own_storage() {
     // It runs, too, and writes what the other does.
     let model = Model::upload(device(), sealed, LoadOptions::default(), &|_, _| ()).expect("upload");
     let mut decoder = decoder(&model);
-    let generation = Generation::start(&mut decoder, &model.text, &prompt(), limits(), &|| true).expect("a start");
+    let generation = Generation::start(&mut decoder, &model.text, &prompt(), limits()).expect("a start");
     assert_eq!(generation.collect::<Result<String>>().expect("a text"), expected().0);
 
     // Faults name the file by the storage's own name for it.
@@ -163,14 +159,14 @@ fn pieces(stream: &mut AnswerStream) -> Vec<Result<Piece>> {
 
 #[test]
 fn pieces_and_generations_have_the_log_probabilities_of_their_tokens() {
-    let sampling = SamplingParams { top_logprobs: Some(1), ..SamplingParams::default() };
+    let sampling = SamplingParams::default().top_logprobs(Some(1));
     let asked = || {
         let mut decoder = decoder(&MODEL);
         decoder.set_sampling(sampling.clone()).expect("options in range");
         decoder
     };
     let mut decoder = asked();
-    let mut generation = Generation::start(&mut decoder, &MODEL.text, &prompt(), limits(), &|| true).expect("a start");
+    let mut generation = Generation::start(&mut decoder, &MODEL.text, &prompt(), limits()).expect("a start");
     while generation.finish_reason().is_none() {
         generation.round().expect("a round");
     }
@@ -217,18 +213,19 @@ fn a_pools_answers_are_those_of_decoders_of_their_own() {
     let prompts = questions.map(|question| {
         MODEL.text.chat_tokens(&[Message::new("user", question)], Rendering::default()).expect("a prompt")
     });
-    let options = SequenceOptions { drafts: DraftLength::Fixed(0), context: 96, ..SequenceOptions::default() };
+    let options = SequenceOptions::default().drafts(DraftLength::Fixed(0)).context(96);
     let expected = prompts.clone().map(|prompt| {
         let mut decoder = Sequence::new(&MODEL.weights, None, options.clone()).expect("a decoder");
-        let generation = Generation::start(&mut decoder, &MODEL.text, &prompt, limits(), &|| true).expect("a start");
+        let generation = Generation::start(&mut decoder, &MODEL.text, &prompt, limits()).expect("a start");
         generation.collect::<Result<String>>().expect("a text")
     });
-    let pool = Engine::new(&MODEL.weights, None, 96, 3).expect("a pool");
+    let pool =
+        Engine::from_weights(&MODEL.weights, None, EngineOptions::default().context(96).sequences(3)).expect("a pool");
     let mut answers: Vec<(Sequence, Completion, String)> = prompts
         .iter()
         .map(|prompt| {
             let mut decoder = pool.add(options.clone()).expect("a decoder");
-            decoder.start(prompt, &|| true).expect("a start");
+            decoder.start(prompt).expect("a start");
             (decoder, Completion::new(&MODEL.text, limits(), prompt.len(), 96), String::new())
         })
         .collect();
@@ -240,7 +237,7 @@ fn a_pools_answers_are_those_of_decoders_of_their_own() {
             break;
         }
         for (decoder, transcript, text) in live {
-            *text += &transcript.take_round(decoder).expect("a piece").text;
+            *text += &transcript.take_round(decoder).text;
         }
     }
     assert_eq!(answers.into_iter().map(|(_, _, text)| text).collect::<Vec<_>>(), expected);
@@ -248,7 +245,7 @@ fn a_pools_answers_are_those_of_decoders_of_their_own() {
 
 #[test]
 fn a_stream_can_be_cancelled_and_says_what_went_wrong() {
-    let long = Limits { max_tokens: 80, stop: vec![] };
+    let long = Limits::default().max_tokens(80).stop(vec![]);
     let stream = AnswerStream::start(decoder(&MODEL), &MODEL.text, prompt(), long).expect("a thread");
     stream.cancel();
     let mut stream = stream;
@@ -295,7 +292,7 @@ fn an_application_shares_its_device_and_drives_rounds_one_at_a_time() {
     let usage = wgpu::BufferUsages::COPY_DST;
     let frame =
         raw.create_buffer(&wgpu::BufferDescriptor { label: None, size: 1 << 20, usage, mapped_at_creation: false });
-    decoder.start(&prompt(), &|| true).expect("a start");
+    decoder.start(&prompt()).expect("a start");
     let mut transcript = Completion::new(&model.text, limits(), prompt().len(), 96);
     let (mut text, mut frames) = (String::new(), 0);
     while transcript.finish_reason().is_none() {
@@ -303,7 +300,7 @@ fn an_application_shares_its_device_and_drives_rounds_one_at_a_time() {
         encoder.clear_buffer(&frame, 0, None);
         queue.submit([encoder.finish()]);
         decoder.round().expect("a round");
-        text += &transcript.take_round(&mut decoder).expect("a piece").text;
+        text += &transcript.take_round(&mut decoder).text;
         frames += 1;
     }
     assert_eq!((text, transcript.output()), (expected().0, &expected().1[..]));
@@ -314,7 +311,7 @@ fn an_application_shares_its_device_and_drives_rounds_one_at_a_time() {
     let _ = raw.create_buffer(&wgpu::BufferDescriptor { label: None, size: 16, usage, mapped_at_creation: false });
     assert_eq!(faults.load(Ordering::Relaxed), 1);
     assert!(matches!(shared.check("a frame"), Err(Error::Gpu { .. })));
-    decoder.start(&prompt(), &|| true).expect("a start");
+    decoder.start(&prompt()).expect("a start");
     decoder.round().expect("a round");
 }
 
@@ -334,4 +331,30 @@ fn a_device_with_too_little_is_refused() {
         let message = with(limits).expect_err("a limit is too low").to_string();
         assert!(message.contains(what) && message.contains("wgpu::Limits"), "{message}");
     }
+}
+
+#[test]
+fn an_engine_answers_prompts_of_every_kind() {
+    let draft = Draft::new(&MODEL, &MODEL, Some(3)).expect("a draft");
+    let engine = Engine::new(&MODEL, Some(&draft), EngineOptions::default().context(96)).expect("an engine");
+    assert_eq!(engine.defaults().method, Method::Pard);
+    let (text, tokens) = expected();
+    let message = Message::user("the other thing");
+    for prompt in [Prompt::from(message.clone()), vec![message.clone()].into(), [message].into(), prompt().into()] {
+        // The sequence of the answer before has given its place back.
+        let mut generation = engine.generate_with(prompt, engine.defaults(), limits()).expect("a prompt");
+        assert_eq!(generation.by_ref().collect::<Result<String>>().expect("a text"), text);
+        assert_eq!(generation.output(), tokens);
+        assert_eq!(generation.sequence().options().method, Method::Pard);
+    }
+    let continued = engine.generate("the other").expect("a prompt").collect::<Result<String>>().expect("a text");
+    assert!(!continued.is_empty() && continued != text);
+    let whole = engine.generate("the other").expect("a prompt");
+    let refused = engine.generate("the other").map(drop);
+    assert!(matches!(refused, Err(Error::Option { option: OptionName::Sequences, .. })), "{refused:?}");
+    drop(whole);
+    let tokens_only =
+        Engine::from_weights(&MODEL.weights, None, EngineOptions::default().context(96)).expect("an engine");
+    let refused = tokens_only.generate("the other").map(drop);
+    assert!(matches!(refused, Err(Error::Option { option: OptionName::Text, .. })), "{refused:?}");
 }

@@ -1,14 +1,18 @@
 //! Decoders that share caches and passes: each writes what it would write alone, whoever decodes beside it, whatever
 //! proposes, and whichever rounds were run together.
 
+use std::future::Future;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
-use pard_engine::Error;
-use pard_engine::decoding::{
-    AcceptanceRule, Costs, Draft, DraftLength, Engine, Method, SamplingParams, Sequence, SequenceOptions, TokenLogprobs,
+use pard::Error;
+use pard::decoding::{
+    AcceptanceRule, Costs, Draft, DraftLength, Engine, EngineOptions, Method, SamplingParams, Sequence,
+    SequenceOptions, TokenLogprobs,
 };
-use pard_engine::gpu::{CacheFormat, KernelPlan};
-use pard_engine::model::{PassCost, WeightDtype, Weights};
+use pard::error::OptionName;
+use pard::low_level::gpu::{CacheFormat, KernelPlan};
+use pard::model::{PassCost, WeightDtype, Weights};
 
 use crate::sampling_options::everything;
 use crate::support::gpu::{device_with_binding_limit, plan, upload};
@@ -37,11 +41,11 @@ fn cheap() -> PassCost {
 }
 
 fn draft(model: &Arc<Weights>) -> Draft {
-    Draft { name: "draft".to_owned(), model: model.clone(), mask: Some(MASK) }
+    Draft::from_weights("draft", model.clone(), Some(MASK))
 }
 
 fn options(method: Method, drafts: DraftLength, sampling: SamplingParams) -> SequenceOptions {
-    SequenceOptions { method, drafts, context: CONTEXT, sampling, ..SequenceOptions::default() }
+    SequenceOptions::default().method(method).drafts(drafts).context(CONTEXT).sampling(sampling)
 }
 
 /// One text to be written.
@@ -57,17 +61,17 @@ struct Task {
 /// Tasks unlike each other in all there is.
 fn tasks(vocab: usize) -> Vec<Task> {
     let mut random = Random::new(8);
-    let drawn = |seed| SamplingParams { temperature: 0.8, seed, ..SamplingParams::default() };
+    let drawn = |seed| SamplingParams::default().temperature(0.8).seed(seed);
     let greedy = SamplingParams::default;
     let kinds = [
         (5, 30, 0, options(Method::Ar, DraftLength::Fixed(0), greedy())),
         (250, 24, 0, options(Method::Pard, DraftLength::Fixed(4), drawn(1))),
         (1, 12, 2, options(Method::Vsd, DraftLength::Fixed(2), greedy())),
         (37, 40, 3, options(Method::Pard, DraftLength::Auto, everything())),
-        (64, 9, 3, options(Method::Ngram, DraftLength::Fixed(6), SamplingParams { temperature: 0.0, ..everything() })),
-        (19, 26, 7, options(Method::Vsd, DraftLength::Auto, SamplingParams { top_logprobs: Some(2), ..drawn(2) })),
+        (64, 9, 3, options(Method::Ngram, DraftLength::Fixed(6), everything().temperature(0.0))),
+        (19, 26, 7, options(Method::Vsd, DraftLength::Auto, drawn(2).top_logprobs(Some(2)))),
         (70, 20, 9, options(Method::Ngram, DraftLength::Auto, greedy())),
-        (2, 33, 20, options(Method::Ar, DraftLength::Fixed(0), SamplingParams { top_logprobs: Some(0), ..drawn(3) })),
+        (2, 33, 20, options(Method::Ar, DraftLength::Fixed(0), drawn(3).top_logprobs(Some(0)))),
     ];
     kinds
         .map(|(len, tokens, begins, options)| Task { prompt: random.indices(len, vocab), tokens, begins, options })
@@ -85,9 +89,9 @@ fn set_costs(sequence: &mut Sequence, target: Option<&PassCost>) {
 }
 
 fn alone(target: &Arc<Weights>, model: &Arc<Weights>, task: &Task) -> Text {
-    let options = SequenceOptions { method: Method::Ar, drafts: DraftLength::Fixed(0), ..task.options.clone() };
+    let options = task.options.clone().method(Method::Ar).drafts(DraftLength::Fixed(0));
     let mut sequence = Sequence::new(target, Some(&draft(model)), options).expect("a sequence");
-    sequence.start(&task.prompt, &|| true).expect("a start");
+    sequence.start(&task.prompt).expect("a start");
     let mut logprobs = Vec::new();
     for _ in 0..task.tokens {
         sequence.round().expect("a round");
@@ -103,17 +107,22 @@ fn pooled(
     costs: Option<&PassCost>,
     run_ahead: bool,
 ) -> (Vec<Text>, Vec<usize>) {
-    let engine = Engine::new(target, Some(&draft(model)), CONTEXT, tasks.len()).expect("an engine");
+    let engine = Engine::from_weights(
+        target,
+        Some(&draft(model)),
+        EngineOptions::default().context(CONTEXT).sequences(tasks.len()),
+    )
+    .expect("an engine");
     let mut texts: Vec<Text> = vec![Text::default(); tasks.len()];
     let mut sequences: Vec<Option<Sequence>> = tasks.iter().map(|_| None).collect();
     let mut passes = Vec::new();
     for round in 0.. {
         for (index, task) in tasks.iter().enumerate().filter(|(_, task)| task.begins == round) {
             // Caches grow here, with what the others have in them.
-            let options = SequenceOptions { run_ahead: Some(run_ahead), ..task.options.clone() };
+            let options = task.options.clone().run_ahead(Some(run_ahead));
             let mut sequence = engine.add(options).expect("a sequence");
             set_costs(&mut sequence, costs);
-            sequence.start(&task.prompt, &|| true).expect("a start");
+            sequence.start(&task.prompt).expect("a start");
             assert!(sequence.last_tokens().is_empty());
             sequences[index] = Some(sequence);
         }
@@ -198,22 +207,17 @@ fn proposals_share_passes_too() {
         let vocab = recipe.config.vocab_size;
         let target = upload(&recipe, &plan(CacheFormat::F16));
         let stranger = upload(&Recipe { seed: 25, ..recipe.clone() }, &plan(CacheFormat::F16));
-        let drawn = SamplingParams { temperature: 0.7, seed: 6, ..SamplingParams::default() };
+        let drawn = SamplingParams::default().temperature(0.7).seed(6);
         let repeated = [7, 8, 9, 10, 11].repeat(4);
         let kinds = [
-            (
-                Method::Ngram,
-                DraftLength::Fixed(3),
-                repeated,
-                SamplingParams { repetition_penalty: 0.5, ..Default::default() },
-            ),
+            (Method::Ngram, DraftLength::Fixed(3), repeated, SamplingParams::default().repetition_penalty(0.5)),
             (Method::Pard, DraftLength::Fixed(3), Random::new(1).indices(9, vocab), SamplingParams::default()),
             (Method::Ar, DraftLength::Fixed(0), Random::new(2).indices(40, vocab), everything()),
             (Method::Pard, DraftLength::Auto, Random::new(3).indices(30, vocab), everything()),
             (Method::Pard, DraftLength::Fixed(2), Random::new(4).indices(2, vocab), drawn),
         ];
         let kinds = kinds.into_iter().map(|(method, drafts, prompt, sampling)| {
-            let options = options(method, drafts, SamplingParams { top_logprobs: Some(1), ..sampling });
+            let options = options(method, drafts, sampling.top_logprobs(Some(1)));
             Task { prompt, tokens: 40, begins: 0, options }
         });
         let tasks: Vec<Task> = kinds.collect();
@@ -234,18 +238,17 @@ fn proposals_share_passes_too() {
 fn a_serial_draft_proposes_in_a_pass_with_others() {
     let recipe = Recipe::qwen3(18);
     let target = upload(&recipe, &plan(CacheFormat::F16));
-    let engine = Engine::new(&target, Some(&draft(&target)), CONTEXT, 3).expect("an engine");
+    let engine =
+        Engine::from_weights(&target, Some(&draft(&target)), EngineOptions::default().context(CONTEXT).sequences(3))
+            .expect("an engine");
     let prompt = Random::new(1).indices(9, recipe.config.vocab_size);
     let mut sequences: Vec<Sequence> = [(Method::Vsd, 15), (Method::Ar, 0), (Method::Ar, 0)]
         .into_iter()
         .map(|(method, drafts)| {
-            let options = SequenceOptions {
-                run_ahead: Some(false),
-                ..options(method, DraftLength::Fixed(drafts), SamplingParams::default())
-            };
+            let options = options(method, DraftLength::Fixed(drafts), SamplingParams::default()).run_ahead(Some(false));
             let mut sequence = engine.add(options).expect("a sequence");
             set_costs(&mut sequence, Some(&flat()));
-            sequence.start(&prompt, &|| true).expect("a start");
+            sequence.start(&prompt).expect("a start");
             sequence
         })
         .collect();
@@ -262,21 +265,20 @@ fn what_depends_on_its_proposals_has_rounds_of_its_own() {
     let recipe = Recipe::qwen2(19);
     let target = upload(&recipe, &plan(CacheFormat::F16));
     let prompt = Random::new(1).indices(9, recipe.config.vocab_size);
-    let drawn = SamplingParams { temperature: 0.9, seed: 4, ..SamplingParams::default() };
-    let rejection = SequenceOptions {
-        acceptance: AcceptanceRule::Rejection,
-        run_ahead: Some(false),
-        ..options(Method::Vsd, DraftLength::Fixed(3), drawn)
-    };
+    let drawn = SamplingParams::default().temperature(0.9).seed(4);
+    let rejection =
+        options(Method::Vsd, DraftLength::Fixed(3), drawn).acceptance(AcceptanceRule::Rejection).run_ahead(Some(false));
     let mut alone = Sequence::new(&target, Some(&draft(&target)), rejection.clone()).expect("a sequence");
-    alone.start(&prompt, &|| true).expect("a start");
-    let engine = Engine::new(&target, Some(&draft(&target)), CONTEXT, 3).expect("an engine");
+    alone.start(&prompt).expect("a start");
+    let engine =
+        Engine::from_weights(&target, Some(&draft(&target)), EngineOptions::default().context(CONTEXT).sequences(3))
+            .expect("an engine");
     let mut sequences: Vec<Sequence> = (0..3)
         .map(|index| {
             let greedy = options(Method::Ar, DraftLength::Fixed(0), SamplingParams::default());
             let options = if index == 1 { rejection.clone() } else { greedy };
             let mut sequence = engine.add(options).expect("a sequence");
-            sequence.start(&prompt, &|| true).expect("a start");
+            sequence.start(&prompt).expect("a start");
             sequence
         })
         .collect();
@@ -293,14 +295,15 @@ fn a_conversation_goes_on_in_its_slot_and_a_full_context_ends_nobody_elses_text(
     let vocab = recipe.config.vocab_size;
     let target = upload(&recipe, &plan(CacheFormat::F16));
     let ar = || options(Method::Ar, DraftLength::Fixed(0), SamplingParams::default());
-    let engine = Engine::new(&target, None, CONTEXT, 2).expect("an engine");
-    let mut one = engine.add(SequenceOptions { context: 24, ..ar() }).expect("a sequence");
+    let engine =
+        Engine::from_weights(&target, None, EngineOptions::default().context(CONTEXT).sequences(2)).expect("an engine");
+    let mut one = engine.add(ar().context(24)).expect("a sequence");
     let mut other = engine.add(ar()).expect("a sequence");
     let mut lone = Sequence::new(&target, None, ar()).expect("a sequence");
-    one.start(&Random::new(1).indices(20, vocab), &|| true).expect("a start");
+    one.start(&Random::new(1).indices(20, vocab)).expect("a start");
     let prompt = Random::new(2).indices(11, vocab);
-    other.start(&prompt, &|| true).expect("a start");
-    lone.start(&prompt, &|| true).expect("a start");
+    other.start(&prompt).expect("a start");
+    lone.start(&prompt).expect("a start");
     for _ in 0..4 {
         engine.step(&mut [&mut one, &mut other]).expect("a round");
     }
@@ -308,7 +311,7 @@ fn a_conversation_goes_on_in_its_slot_and_a_full_context_ends_nobody_elses_text(
     assert!(matches!(full, Err(Error::ContextFull { tokens: 24, context: 24 })), "{full:?}");
     assert_eq!(engine.step(&mut [&mut other]).expect("a round"), [1]);
     // The next turn of both: what the caches hold is not read again.
-    one.truncate(12).expect("less");
+    one.truncate(12);
     assert!(one.last_tokens().is_empty());
     let turn = [&other.tokens()[..14], &Random::new(3).indices(5, vocab)].concat();
     for _ in 0..5 {
@@ -316,11 +319,11 @@ fn a_conversation_goes_on_in_its_slot_and_a_full_context_ends_nobody_elses_text(
     }
     assert_eq!(other.tokens(), lone.tokens());
     for sequence in [&mut other, &mut lone] {
-        sequence.resume(&turn, &|| true).expect("a resumption");
+        sequence.resume(&turn).expect("a resumption");
         assert_eq!(sequence.statistics().reused_tokens, 14);
     }
     let first = one.tokens()[..10].to_vec();
-    one.resume(&first, &|| true).expect("a resumption");
+    one.resume(&first).expect("a resumption");
     for _ in 0..6 {
         assert_eq!(engine.step(&mut [&mut other, &mut one]).expect("a round"), [2]);
         lone.round().expect("a round");
@@ -334,14 +337,19 @@ fn sequences_of_an_engine_may_work_on_several_threads() {
     let target = upload(&recipe, &plan(CacheFormat::F16));
     let tasks = tasks(recipe.config.vocab_size);
     let expected: Vec<Text> = tasks.iter().map(|task| alone(&target, &target, task)).collect();
-    let engine = Engine::new(&target, Some(&draft(&target)), CONTEXT, tasks.len()).expect("an engine");
+    let engine = Engine::from_weights(
+        &target,
+        Some(&draft(&target)),
+        EngineOptions::default().context(CONTEXT).sequences(tasks.len()),
+    )
+    .expect("an engine");
     std::thread::scope(|scope| {
         for (task, (expected, _)) in tasks.iter().zip(&expected) {
             let engine = &engine;
             scope.spawn(move || {
                 let mut sequence = engine.add(task.options.clone()).expect("a sequence");
                 set_costs(&mut sequence, None);
-                sequence.start(&task.prompt, &|| true).expect("a start");
+                sequence.start(&task.prompt).expect("a start");
                 while sequence.tokens().len() < task.prompt.len() + task.tokens {
                     sequence.round().expect("a round");
                 }
@@ -356,19 +364,26 @@ fn what_an_engine_has_no_room_for_is_refused_with_a_reason() {
     let recipe = Recipe::llama(22);
     let target = upload(&recipe, &plan(CacheFormat::F16));
     let ar = || options(Method::Ar, DraftLength::Fixed(0), SamplingParams::default());
-    assert!(matches!(Engine::new(&target, None, CONTEXT, 0), Err(Error::Option { option: "parallel", .. })));
-    assert!(matches!(Engine::new(&target, None, 1, 2), Err(Error::Option { option: "context", .. })));
-    let engine = Engine::new(&target, None, CONTEXT, 1).expect("an engine");
-    let longer = engine.add(SequenceOptions { context: CONTEXT + 1, ..ar() });
-    assert!(matches!(longer, Err(Error::Option { option: "context", .. })));
+    assert!(matches!(
+        Engine::from_weights(&target, None, EngineOptions::default().context(CONTEXT).sequences(0)),
+        Err(Error::Option { option: OptionName::Sequences, .. })
+    ));
+    assert!(matches!(
+        Engine::from_weights(&target, None, EngineOptions::default().context(1).sequences(2)),
+        Err(Error::Option { option: OptionName::Context, .. })
+    ));
+    let engine =
+        Engine::from_weights(&target, None, EngineOptions::default().context(CONTEXT).sequences(1)).expect("an engine");
+    let longer = engine.add(ar().context(CONTEXT + 1));
+    assert!(matches!(longer, Err(Error::Option { option: OptionName::Context, .. })));
     let pard = engine.add(options(Method::Pard, DraftLength::Auto, SamplingParams::default()));
-    assert!(matches!(pard, Err(Error::Option { option: "draft", .. })));
+    assert!(matches!(pard, Err(Error::Option { option: OptionName::Draft, .. })));
     let mut first = engine.add(ar()).expect("a sequence");
-    assert!(matches!(engine.add(ar()), Err(Error::Option { option: "parallel", .. })));
+    assert!(matches!(engine.add(ar()), Err(Error::Option { option: OptionName::Sequences, .. })));
     assert!(matches!(engine.step(&mut [&mut first]), Err(Error::EmptyPrompt)));
     let mut stranger = Sequence::new(&target, None, ar()).expect("a sequence");
-    stranger.start(&[1, 2], &|| true).expect("a start");
-    assert!(matches!(engine.step(&mut [&mut stranger]), Err(Error::Option { option: "sequences", .. })));
+    stranger.start(&[1, 2]).expect("a start");
+    assert!(matches!(engine.step(&mut [&mut stranger]), Err(Error::Option { option: OptionName::Sequences, .. })));
     assert!(engine.step(&mut []).expect("nothing to do").is_empty());
     drop(first);
     engine.add(ar()).map(drop).expect("its slot is free again");
@@ -384,25 +399,25 @@ fn sequences_are_added_as_long_as_their_caches_fit() {
     let target = Weights::upload(&limited, &plan, &recipe.config, &memory, WeightDtype::Compact, &|_, _| ());
     let target = Arc::new(target.expect("upload"));
     // Three slots of keys are 934 KB, four are more than one binding.
-    let ar =
-        || SequenceOptions { context: 1140, ..options(Method::Ar, DraftLength::Fixed(0), SamplingParams::default()) };
+    let ar = || options(Method::Ar, DraftLength::Fixed(0), SamplingParams::default()).context(1140);
     let prompts: Vec<Vec<u32>> = (1..=3).map(|seed| Random::new(seed).indices(40, recipe.config.vocab_size)).collect();
     let expected: Vec<Vec<u32>> = prompts
         .iter()
         .map(|prompt| {
             let mut sequence = Sequence::new(&target, None, ar()).expect("room for one");
-            sequence.start(prompt, &|| true).expect("a start");
+            sequence.start(prompt).expect("a start");
             for _ in 0..20 {
                 sequence.round().expect("a round");
             }
             sequence.tokens().to_vec()
         })
         .collect();
-    let engine = Engine::new(&target, None, 1140, 8).expect("room for one");
+    let engine =
+        Engine::from_weights(&target, None, EngineOptions::default().context(1140).sequences(8)).expect("room for one");
     let mut sequences = Vec::new();
     for prompt in &prompts {
         let mut sequence = engine.add(ar()).expect("room for three");
-        sequence.start(prompt, &|| true).expect("a start");
+        sequence.start(prompt).expect("a start");
         sequences.push(sequence);
     }
     assert!(matches!(engine.add(ar()).map(drop), Err(Error::Limit { .. })));
@@ -412,5 +427,54 @@ fn sequences_are_added_as_long_as_their_caches_fit() {
     }
     for (sequence, expected) in sequences.iter().zip(&expected) {
         assert_eq!(sequence.tokens(), expected);
+    }
+}
+
+/// Runs two sequences in joint steps and two more by tasks of their own, all on one engine; a future is polled only when it
+/// is woken, so the device has to report by itself.
+#[test]
+fn asynchronous_steps_commit_the_same_tokens() {
+    let target = upload(&Recipe::llama(31), &plan(CacheFormat::F16));
+    let capacity = EngineOptions::default().context(CONTEXT).sequences(4);
+    let engine = Engine::from_weights(&target, Some(&draft(&target)), capacity).expect("an engine");
+    let prompts: [&[u32]; 4] = [&[5, 6, 7], &[8, 9], &[10, 11, 12, 13], &[5, 6, 8]];
+    let wanted = |sequence: &Sequence| sequence.tokens().len() < 40;
+    for (method, run_ahead) in [(Method::Ar, false), (Method::Pard, false), (Method::Pard, true)] {
+        let options = options(method, DraftLength::Fixed(3), SamplingParams::default()).run_ahead(Some(run_ahead));
+        let begin = |prompt: &[u32]| {
+            let mut sequence = engine.add(options.clone()).expect("a sequence");
+            set_costs(&mut sequence, None);
+            sequence.start(prompt).expect("a prompt");
+            sequence
+        };
+        let expected = prompts.map(|prompt| {
+            let mut sequence = begin(prompt);
+            while wanted(&sequence) {
+                engine.step(&mut [&mut sequence]).expect("a step");
+            }
+            sequence.tokens()[..40].to_vec()
+        });
+        let [mut one, mut two, mut three, mut four] = prompts.map(begin);
+        let write = |sequence: &mut Sequence| {
+            while wanted(sequence) {
+                pollster::block_on(engine.step_async(&mut [&mut *sequence])).expect("a step");
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| write(&mut three));
+            scope.spawn(|| write(&mut four));
+            while wanted(&one) || wanted(&two) {
+                {
+                    // A step that is given up half-way leaves its rounds to the next one.
+                    let mut both = [&mut one, &mut two];
+                    let mut step = std::pin::pin!(engine.step_async(&mut both));
+                    let _ = step.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                }
+                pollster::block_on(engine.step_async(&mut [&mut one, &mut two])).expect("a step");
+            }
+        });
+        for (sequence, expected) in [one, two, three, four].iter().zip(&expected) {
+            assert_eq!(&sequence.tokens()[..40], expected, "{method:?}, ahead: {run_ahead}");
+        }
     }
 }

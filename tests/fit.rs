@@ -2,14 +2,15 @@
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use pard_engine::Error;
-use pard_engine::checkpoint::Checkpoint;
-use pard_engine::checkpoint::ModelFiles;
-use pard_engine::checkpoint::config::Config;
-use pard_engine::decoding::{Costs, Draft, DraftLength, Method, Sequence, SequenceOptions};
-use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, KernelPlan, MatmulChoice};
-use pard_engine::model::{LoadOptions, MemoryEstimate, MemoryPlan, Model, ModelRunner, PassCost, WeightDtype, Weights};
-use pard_engine::ops::WeightFormat;
+use pard::Error;
+use pard::checkpoint::Checkpoint;
+use pard::checkpoint::ModelFiles;
+use pard::checkpoint::config::Config;
+use pard::decoding::{Costs, Draft, DraftLength, Method, Sequence, SequenceOptions};
+use pard::low_level::forward::ModelRunner;
+use pard::low_level::gpu::{AdapterQuery, CacheFormat, Device, KernelPlan, MatmulChoice};
+use pard::low_level::ops::WeightFormat;
+use pard::model::{LoadOptions, MemoryEstimate, MemoryPlan, Model, PassCost, WeightDtype, Weights};
 
 use crate::support::gpu::cooperative_plan;
 use crate::support::memory::Memory;
@@ -31,10 +32,9 @@ fn upload(device: &Device, plan: &KernelPlan, config: &Config, files: &dyn Check
 }
 
 fn decoder(target: &Arc<Weights>, draft: Option<&Arc<Weights>>) -> Sequence {
-    let draft = draft.map(|model| Draft { name: "draft".to_owned(), model: model.clone(), mask: Some(5) });
+    let draft = draft.map(|model| Draft::from_weights("draft", model.clone(), Some(5)));
     let method = if draft.is_some() { Method::Pard } else { Method::Ar };
-    let options =
-        SequenceOptions { method, drafts: DraftLength::Fixed(4), context: CONTEXT, ..SequenceOptions::default() };
+    let options = SequenceOptions::default().method(method).drafts(DraftLength::Fixed(4)).context(CONTEXT);
     Sequence::new(target, draft.as_ref(), options).expect("a decoder")
 }
 
@@ -131,7 +131,7 @@ fn scales_of_cooperative_products_are_counted() {
         return;
     }
     alone(|device| {
-        let options = LoadOptions { products: MatmulChoice::Cooperative, ..LoadOptions::default() };
+        let options = LoadOptions::default().products(MatmulChoice::Cooperative);
         let plan = options.plan(device).expect("matrix units");
         let recipe = Recipe::qwen3(9);
         let files = Memory::new(recipe.tensors());
@@ -189,15 +189,15 @@ fn a_sample_runs_as_many_layers_as_the_model() {
     Recipe::qwen2(11).write(folder.path());
     let files = ModelFiles::open(folder.path()).expect("a model");
     alone(|device| {
-        let options = LoadOptions { ignore_tuning: true, ..LoadOptions::default() };
+        let options = LoadOptions::default().ignore_tuning(true);
         let sample = Model::sample(device, &files, options, None).expect("a sample");
         let whole = Model::upload(device, ModelFiles::open(folder.path()).expect("a model"), options, &|_, _| ());
         let logits = |model: &Arc<Weights>| {
-            let choices = pard_engine::gpu::Buffer::storage(device, "choices", 128).expect("a small buffer");
+            let choices = pard::low_level::gpu::Buffer::storage(device, "choices", 128).expect("a small buffer");
             let sequence = ModelRunner::new(model, 64, 320, &choices).expect("a sequence");
             assert!(PassCost::measure_steadily(&sequence).expect("times").of(1.0) > 0.0);
             assert!(PassCost::measure_at(&sequence, 63).expect("a time") > 0.0);
-            sequence.run(pard_engine::ops::Phase::Decode, &[3, 1, 4], 0, 3).expect("rows");
+            sequence.run(pard::low_level::ops::Phase::Decode, &[3, 1, 4], 0, 3).expect("rows");
             sequence.logits(3).expect("logits")
         };
         assert_eq!(logits(&sample.weights), logits(&whole.expect("the model").weights));

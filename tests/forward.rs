@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use pard_engine::gpu::{Buffer, CacheFormat, KernelPlan};
-use pard_engine::model::ModelRunner;
-use pard_engine::ops::{MAX_ROWS, Phase};
+use pard::low_level::forward::ModelRunner;
+use pard::low_level::gpu::{Buffer, CacheFormat, KernelPlan};
+use pard::low_level::ops::{MAX_ROWS, Phase};
 
 use crate::comparison::relative_error;
 use crate::oracle;

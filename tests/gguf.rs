@@ -11,8 +11,8 @@ pub mod writer;
 
 use std::io::Write;
 
-use pard_engine::Result;
-use pard_engine::checkpoint::gguf::Gguf;
+use pard::Result;
+use pard::checkpoint::gguf::Gguf;
 use tempfile::NamedTempFile;
 
 /// Opens `bytes` as a file. The file is returned because it must outlive its map.

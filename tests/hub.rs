@@ -6,10 +6,10 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use pard_engine::Error;
-use pard_engine::checkpoint::ModelFiles;
-use pard_engine::checkpoint::options::{DownloadProgress, SourceOptions};
-use pard_engine::checkpoint::resolve::{pull, resolve};
+use pard::Error;
+use pard::checkpoint::ModelFiles;
+use pard::checkpoint::options::{DownloadProgress, SourceOptions};
+use pard::checkpoint::resolve::{pull, resolve};
 use serde_json::json;
 
 use crate::support::tiny_model::Recipe;
@@ -142,7 +142,7 @@ fn options<'a>(home: &Path, endpoint: &str) -> SourceOptions<'a> {
     options
 }
 
-fn refusal(result: pard_engine::Result<PathBuf>) -> String {
+fn refusal(result: pard::Result<PathBuf>) -> String {
     match result {
         Err(Error::Hub { repo, reason }) if repo == "owner/tiny" => reason,
         other => panic!("{other:?}"),
@@ -240,11 +240,7 @@ fn a_download_that_broke_off_goes_on_where_it_stopped() {
         let message = refusal(resolve("owner/tiny", &options));
         assert!(message.contains("again"), "{message}");
         // Incomplete files are not taken for a model.
-        let offline = SourceOptions {
-            offline: true,
-            hub_cache: options.hub_cache.clone(),
-            ..SourceOptions::from_variables(|_| None)
-        };
+        let offline = SourceOptions::from_variables(|_| None).offline(true).hub_cache(options.hub_cache.clone());
         assert!(matches!(resolve("owner/tiny", &offline), Err(Error::NoModel { .. })));
 
         hub.lock().expect("the hub").faults.clear();

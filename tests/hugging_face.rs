@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use pard_engine::Error;
-use pard_engine::checkpoint::ModelFiles;
-use pard_engine::checkpoint::config::{Config, Family, RopeScaling, SlidingWindow, TargetLayers, Yarn};
-use pard_engine::checkpoint::hugging_face::parse_config;
-use pard_engine::text::{Message, Rendering};
+use pard::Error;
+use pard::checkpoint::ModelFiles;
+use pard::checkpoint::config::{Config, Family, RopeScaling, SlidingWindow, TargetLayers, Yarn};
+use pard::checkpoint::hugging_face::parse_config;
+use pard::text::{Message, Rendering};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -29,7 +29,7 @@ fn changed(changes: Value) -> Value {
     json
 }
 
-fn parse(json: &Value) -> pard_engine::Result<Config> {
+fn parse(json: &Value) -> pard::Result<Config> {
     parse_config(Path::new("folder/config.json"), json)
 }
 

@@ -1,7 +1,7 @@
 //! Log-probabilities of an answer's tokens: those of the model's own logits, by every method, and none unless asked for.
 
-use pard_engine::decoding::{AcceptanceRule, DraftLength, Method, SamplingParams, SequenceOptions, TokenLogprobs};
-use pard_engine::gpu::CacheFormat;
+use pard::decoding::{AcceptanceRule, DraftLength, Method, SamplingParams, TokenLogprobs};
+use pard::low_level::gpu::CacheFormat;
 
 use crate::comparison::check;
 use crate::decoding::decode;
@@ -14,7 +14,7 @@ use crate::support::random::Random;
 use crate::support::tiny_model::Recipe;
 
 fn reporting(top: usize, sampling: SamplingParams) -> SamplingParams {
-    SamplingParams { top_logprobs: Some(top), ..sampling }
+    sampling.top_logprobs(Some(top))
 }
 
 /// Whatever else changes the logits that tokens are drawn from, what is reported is the model's.
@@ -32,11 +32,11 @@ fn they_are_those_of_the_models_logits() {
         (Method::Vsd, 4, 2, AcceptanceRule::Rejection, drawn(1.5, 2)),
     ] {
         let run_ahead = Some(false);
-        let options = SequenceOptions { run_ahead, acceptance, ..options(method, drafts, &reporting(top, sampling)) };
+        let options = options(method, drafts, &reporting(top, sampling)).run_ahead(run_ahead).acceptance(acceptance);
         // A draft that is the target is accepted now and then, a stranger hardly ever.
         for model in [&target, &stranger] {
             let mut decoder = decoder(&target, &draft(model), options.clone());
-            decoder.start(&prompt, &|| true).expect("start");
+            decoder.start(&prompt).expect("start");
             for round in 0..8 {
                 let committed = decoder.round().expect("a round").to_vec();
                 let (logits, reported) = (decoder.logits().expect("logits"), decoder.last_logprobs());
@@ -65,9 +65,9 @@ fn every_method_reports_the_same() {
     let sampling = reporting(3, drawn(0.9, 4));
     let report = |method, drafts, run_ahead| {
         let run_ahead = Some(run_ahead);
-        let options = SequenceOptions { run_ahead, drafts, ..options(method, 0, &sampling) };
+        let options = options(method, 0, &sampling).run_ahead(run_ahead).drafts(drafts);
         let mut decoder = decoder(&target, &draft(&target), options);
-        decoder.start(&[1, 2, 3], &|| true).expect("start");
+        decoder.start(&[1, 2, 3]).expect("start");
         let mut all = Vec::new();
         while all.len() < 40 {
             decoder.round().expect("a round");

@@ -1,14 +1,11 @@
-//! One binary for all tests, so that wgpu and candle are linked once.
+//! One binary for all tests of the engine, so that wgpu and candle are linked once. Those of the command line are in cli/,
+//! those of the C library in c/.
 
 mod batch;
 mod batch_invariance;
 mod bindings;
 mod bounds;
-#[cfg(all(feature = "c-api", feature = "cli"))]
-mod c_api;
 mod chat_template;
-#[cfg(feature = "cli")]
-mod cli;
 mod comments;
 mod comparison;
 mod decoding;
@@ -20,7 +17,6 @@ mod gguf;
 mod gradients;
 #[cfg(feature = "hub")]
 mod hub;
-mod hub_snapshot;
 mod hugging_face;
 mod logprobs;
 mod ngram;
@@ -36,8 +32,6 @@ mod safetensors;
 mod sampling;
 mod sampling_options;
 mod self_check;
-#[cfg(feature = "server")]
-mod server;
 mod shaders;
 mod shared_draft;
 mod source;

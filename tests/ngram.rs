@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use pard_engine::Error;
-use pard_engine::decoding::{
+use pard::Error;
+use pard::decoding::{
     AcceptanceRule, Costs, DraftLength, MAX_DRAFTS, Method, NgramOptions, SamplingParams, Sequence, SequenceOptions,
 };
-use pard_engine::gpu::CacheFormat;
-use pard_engine::model::PassCost;
+use pard::error::OptionName;
+use pard::low_level::gpu::CacheFormat;
+use pard::model::PassCost;
 
 use crate::decoding::{decode, draft};
 use crate::sampling::{drawn, options};
@@ -24,7 +25,9 @@ fn prompt(vocab: usize) -> Vec<u32> {
 
 #[test]
 fn the_longest_match_wins_and_of_equals_the_latest() {
-    let of = |longest, shortest, tokens: &[u32], drafts| NgramOptions { longest, shortest }.propose(tokens, drafts);
+    let of = |longest, shortest, tokens: &[u32], drafts| {
+        NgramOptions::default().longest(longest).shortest(shortest).propose(tokens, drafts)
+    };
     // [2, 3] stands at 1 and at 5; [9, 2, 3] nowhere else but at the end.
     assert_eq!(of(3, 1, &[1, 2, 3, 4, 8, 2, 3, 5, 6, 9, 2, 3], 3), vec![5, 6, 9]);
     // [1, 2, 3] at the beginning is longer than [2, 3] later on.
@@ -43,7 +46,7 @@ fn the_longest_match_wins_and_of_equals_the_latest() {
 
 #[test]
 fn the_text_is_ars() {
-    let repeated = SamplingParams { frequency_penalty: -0.6, ..drawn(0.7, 3) };
+    let repeated = drawn(0.7, 3).frequency_penalty(-0.6);
     for (recipe, sampling) in Recipe::each_family(111).into_iter().zip([drawn(0.0, 0), repeated, everything()]) {
         let target = upload(&recipe, &plan(CacheFormat::F16));
         let prompt = prompt(recipe.config.vocab_size);
@@ -63,11 +66,11 @@ fn the_text_is_ars() {
         for drafts in [DraftLength::Fixed(1), DraftLength::Fixed(4), DraftLength::Fixed(MAX_DRAFTS), DraftLength::Auto]
         {
             for (ngram, run_ahead) in
-                [(NgramOptions::default(), true), (NgramOptions { longest: 1, shortest: 1 }, false)]
+                [(NgramOptions::default(), true), (NgramOptions::default().longest(1).shortest(1), false)]
             {
                 let run_ahead = Some(run_ahead);
                 let (text, statistics) =
-                    write(SequenceOptions { drafts, ngram, run_ahead, ..options(Method::Ngram, 0, &sampling) });
+                    write(options(Method::Ngram, 0, &sampling).drafts(drafts).ngram(ngram).run_ahead(run_ahead));
                 assert_eq!(text, alone, "{:?}, K = {drafts}, {ngram:?}", recipe.config.family);
                 proposed += statistics.proposed.iter().sum::<usize>();
             }
@@ -81,10 +84,10 @@ fn the_text_is_ars() {
 fn a_repetition_is_accepted_whole() {
     let recipe = Recipe::qwen3(112);
     let target = upload(&recipe, &plan(CacheFormat::F16));
-    let sampling = SamplingParams { logit_bias: vec![(19, 5000.0)], ..SamplingParams::default() };
+    let sampling = SamplingParams::default().logit_bias(vec![(19, 5000.0)]);
     for drafts in [1, 4, 16] {
         let mut decoder = Sequence::new(&target, None, options(Method::Ngram, drafts, &sampling)).expect("a decoder");
-        decoder.start(&[1, 2, 3], &|| true).expect("start");
+        decoder.start(&[1, 2, 3]).expect("start");
         for _ in 0..5 {
             decoder.round().expect("a round");
         }
@@ -100,7 +103,7 @@ fn a_repetition_is_accepted_whole() {
 /// reads what it missed before it proposes again, so that a perfect one stays perfect.
 #[test]
 fn n_grams_stand_in_for_an_unsure_draft() {
-    let repeated = SamplingParams { frequency_penalty: -0.6, ..drawn(0.7, 3) };
+    let repeated = drawn(0.7, 3).frequency_penalty(-0.6);
     for (recipe, sampling) in Recipe::each_family(114).into_iter().zip([drawn(0.0, 0), repeated, everything()]) {
         let target = upload(&recipe, &plan(CacheFormat::F16));
         let stranger = upload(&Recipe { seed: 115, ..recipe.clone() }, &plan(CacheFormat::F16));
@@ -118,7 +121,7 @@ fn n_grams_stand_in_for_an_unsure_draft() {
                 (&stranger, DraftLength::Auto),
                 (&target, DraftLength::Fixed(3)),
             ] {
-                let options = SequenceOptions { drafts, with_ngrams: true, ..options(method, 0, &sampling) };
+                let options = options(method, 0, &sampling).drafts(drafts).with_ngrams(true);
                 let mut decoder = Sequence::new(&target, Some(&draft(model)), options).expect("a decoder");
                 decoder.set_costs(Costs {
                     target: PassCost::from_points(&[(1, 1.0), (32, 2.0)]),
@@ -155,11 +158,11 @@ fn options_that_make_no_sense_are_refused_by_name() {
         other => panic!("{other:?}"),
     };
     for (longest, shortest) in [(3, 0), (1, 2), (65, 1), (0, 0)] {
-        let ngram = NgramOptions { longest, shortest };
-        assert_eq!(refused(SequenceOptions { ngram, ..options(Method::Ngram, 4, &drawn(0.0, 0)) }), "n-gram");
+        let ngram = NgramOptions::default().longest(longest).shortest(shortest);
+        assert_eq!(refused(options(Method::Ngram, 4, &drawn(0.0, 0)).ngram(ngram)), OptionName::Ngram);
     }
     let acceptance = AcceptanceRule::Rejection;
-    assert_eq!(refused(SequenceOptions { acceptance, ..options(Method::Ngram, 4, &drawn(1.0, 0)) }), "acceptance");
-    let stand_ins = SequenceOptions { acceptance, with_ngrams: true, ..options(Method::Vsd, 4, &drawn(1.0, 0)) };
-    assert_eq!(refused(stand_ins), "acceptance");
+    assert_eq!(refused(options(Method::Ngram, 4, &drawn(1.0, 0)).acceptance(acceptance)), OptionName::Acceptance);
+    let stand_ins = options(Method::Vsd, 4, &drawn(1.0, 0)).acceptance(acceptance).with_ngrams(true);
+    assert_eq!(refused(stand_ins), OptionName::Acceptance);
 }

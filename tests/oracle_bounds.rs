@@ -1,7 +1,7 @@
 //! The oracles themselves: worked by hand where that is short, met by plain f32 code (so no bound is too tight), and
 //! refusing what a faulty kernel would give (so no bound is too loose).
 
-use pard_engine::checkpoint::config::RopeScaling;
+use pard::checkpoint::config::RopeScaling;
 
 use crate::comparison::{check, verdict};
 use crate::oracle::Expected;

@@ -4,12 +4,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use pard_engine::checkpoint::ModelFiles;
-use pard_engine::decoding::{Method, Sequence, SequenceOptions};
-use pard_engine::gpu::{Buffer, CacheFormat, KernelPlan, QuantisedProducts};
-use pard_engine::model::{LoadOptions, Model, ModelRunner, WeightDtype, Weights};
-use pard_engine::ops::{MAX_ROWS, Phase, WeightFormat};
-use pard_engine::text::{Message, Rendering};
+use pard::checkpoint::ModelFiles;
+use pard::decoding::{Method, Sequence, SequenceOptions};
+use pard::low_level::forward::ModelRunner;
+use pard::low_level::gpu::{Buffer, CacheFormat, KernelPlan, QuantisedProducts};
+use pard::low_level::ops::{MAX_ROWS, Phase, WeightFormat};
+use pard::model::{LoadOptions, Model, WeightDtype, Weights};
+use pard::text::{Message, Rendering};
 
 use crate::comparison::relative_error;
 use crate::oracle::argmax::argmax;
@@ -81,9 +82,9 @@ fn rounded_on_candle(files: &ModelFiles, layers: WeightFormat) -> CandleModel {
 fn check(name: &str, model: &Arc<Weights>, candle: &mut CandleModel, prompts: &[Vec<u32>]) {
     let count = if sweep() { 64 } else { 16 };
     for prompt in prompts {
-        let options = SequenceOptions { method: Method::Ar, context: 512, ..SequenceOptions::default() };
+        let options = SequenceOptions::default().method(Method::Ar).context(512);
         let mut decoder = Sequence::new(model, None, options).expect("a decoder");
-        decoder.start(prompt, &|| true).expect("a prompt");
+        decoder.start(prompt).expect("a prompt");
         while decoder.tokens().len() < prompt.len() + count {
             decoder.round().expect("a round");
         }
@@ -144,7 +145,7 @@ fn logits_of_integer_products_agree_with_candle() {
             let sequence = ModelRunner::new(&model, 256, vocab, &choices).expect("a sequence");
             let mut seen = Vec::new();
             let last = prompt.len() - 1;
-            sequence.prefill(&prompt[..last], 0, &|| true).expect("prefill");
+            sequence.prefill(&prompt[..last], 0).expect("prefill");
             if text.is_empty() {
                 text.extend(prompt);
                 for at in last..last + DECODED {
@@ -182,7 +183,7 @@ const ONE_BYTE: QuantisedProducts = QuantisedProducts::Integer { planes: 1 };
 fn greedy_tokens_of_a_file_are_candles() {
     let file = std::env::var("PARD_TEST_GGUF").expect("PARD_TEST_GGUF names a file");
     let open = || ModelFiles::open(Path::new(&file)).expect("the file opens");
-    let options = LoadOptions { cache: CacheFormat::F32, ..LoadOptions::default() };
+    let options = LoadOptions::default().cache(CacheFormat::F32);
     let model = Model::upload(device(), open(), options, &|_, _| ()).expect("upload");
     check(&file, &model.weights, &mut stored_on_candle(&open()), &prompts(&open()));
 }

@@ -4,16 +4,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-use pard_engine::checkpoint::ModelFiles;
-use pard_engine::checkpoint::options::SourceOptions;
-use pard_engine::checkpoint::resolve;
-use pard_engine::decoding::{
+use pard::checkpoint::ModelFiles;
+use pard::checkpoint::options::SourceOptions;
+use pard::checkpoint::resolve;
+use pard::decoding::{
     Draft, DraftLength, FinishReason, Generation, Limits, MAX_DRAFTS, Method, Sequence, SequenceOptions,
 };
-use pard_engine::gpu::{Buffer, CacheFormat, MatmulChoice, QuantisedChoice};
-use pard_engine::model::{LoadOptions, Model, ModelRunner};
-use pard_engine::ops::{MAX_ROWS, Phase};
-use pard_engine::text::{Conversation, Message, Rendering};
+use pard::low_level::forward::ModelRunner;
+use pard::low_level::gpu::{Buffer, CacheFormat, MatmulChoice, QuantisedChoice};
+use pard::low_level::ops::{MAX_ROWS, Phase};
+use pard::model::{LoadOptions, Model};
+use pard::text::{Conversation, Message, Rendering};
 use serde_json::Value;
 
 use crate::comparison::relative_error;
@@ -40,7 +41,7 @@ pub fn path() -> PathBuf {
 
 fn load(options: LoadOptions) -> Model {
     let files = ModelFiles::open(&path()).expect("the default model opens");
-    Model::upload(device(), files, LoadOptions { products: products(), ..options }, &|_, _| ()).expect("upload")
+    Model::upload(device(), files, options.products(products()), &|_, _| ()).expect("upload")
 }
 
 /// Shared by the tests that do not care for the cache's format.
@@ -64,7 +65,7 @@ fn logits_agree_with_candle() {
     let mut candle = stored_on_candle(&ModelFiles::open(&path()).expect("the default model opens"));
     const DECODED: usize = 200;
     for (cache, bound) in [(CacheFormat::F32, 1e-4), (CacheFormat::F16, 5e-3), (CacheFormat::Q8_0, 1e-1)] {
-        let model = load(LoadOptions { cache, ..LoadOptions::default() });
+        let model = load(LoadOptions::default().cache(cache));
         let sequence = sequence(&model, 512);
         let vocab = model.weights.config().vocab_size;
         let mut tokens = chat(&model, PROMPTS[0]);
@@ -107,7 +108,7 @@ fn greedy_tokens_agree_with_llama_cpp() {
         println!("SKIPPED greedy_tokens_agree_with_llama_cpp: no {}", golden.display());
         return;
     };
-    let integers = LoadOptions { quantised: QuantisedChoice::Integer16, ..LoadOptions::default() };
+    let integers = LoadOptions::default().quantised(QuantisedChoice::Integer16);
     // Cooperative matrices multiply quantised weights as all others.
     let integers = (products() == MatmulChoice::Plain).then(|| load(integers));
     [model()].into_iter().chain(&integers).for_each(|model| greedy_tokens_agree(model, &lines));
@@ -126,7 +127,7 @@ fn greedy_tokens_agree(model: &Model, lines: &str) {
         let tokens = [prompt.clone(), output.clone()].concat();
         let sequence = sequence(model, tokens.len());
         let first = prompt.len() - 1;
-        sequence.prefill(&tokens[..first], 0, &|| true).expect("prefill");
+        sequence.prefill(&tokens[..first], 0).expect("prefill");
         // Teacher-forced: every row is fed the reference's own prefix.
         for (chunk, reference) in output.chunks(MAX_ROWS).enumerate() {
             let start = first + chunk * MAX_ROWS;
@@ -155,10 +156,10 @@ fn every_method_writes_the_same_text() {
     let prompts: Vec<Vec<u32>> = prompts.iter().map(|prompt| chat(model, prompt)).collect();
     let decode = |method, drafts| -> Vec<Vec<u32>> {
         let fixed = DraftLength::Fixed(drafts);
-        let options = SequenceOptions { method, drafts: fixed, context: 512, ..SequenceOptions::default() };
+        let options = SequenceOptions::default().method(method).drafts(fixed).context(512);
         let mut decoder = Sequence::new(&model.weights, Some(&draft), options).expect("a decoder");
         let answer = |prompt: &Vec<u32>| {
-            decoder.start(prompt, &|| true).expect("start");
+            decoder.start(prompt).expect("start");
             while decoder.tokens().len() < prompt.len() + count {
                 decoder.round().expect("round");
             }
@@ -185,13 +186,12 @@ fn every_method_writes_the_same_text() {
 #[test]
 fn an_answer_ends_where_it_should() {
     let model = model();
-    let options = SequenceOptions { method: Method::Ar, context: 256, ..SequenceOptions::default() };
+    let options = SequenceOptions::default().method(Method::Ar).context(256);
     let mut decoder = Sequence::new(&Arc::clone(&model.weights), None, options).expect("a decoder");
     let mut answer = |prompt: &str, max_tokens, stop: &[&str]| {
-        let limits = Limits { max_tokens, stop: stop.iter().map(|&stop| stop.to_owned()).collect() };
+        let limits = Limits::default().max_tokens(max_tokens).stop(stop.iter().map(|&stop| stop.to_owned()).collect());
         let prompt = chat(model, prompt);
-        let mut generation =
-            Generation::start(&mut decoder, &model.text, &prompt, limits, &|| true).expect("an answer begins");
+        let mut generation = Generation::start(&mut decoder, &model.text, &prompt, limits).expect("an answer begins");
         let text: String = generation.by_ref().map(|piece| piece.expect("a piece")).collect();
         (text, generation.output().to_vec(), generation.finish_reason().expect("it ended"))
     };
@@ -211,16 +211,15 @@ fn a_conversation_is_the_same_by_every_method_and_reads_only_what_is_new() {
     let model = model();
     let draft = Draft::new(model, model, None).expect("a draft");
     let converse = |method: Method, drafts: usize| {
-        let options =
-            SequenceOptions { method, drafts: DraftLength::Fixed(drafts), context: 512, ..SequenceOptions::default() };
+        let options = SequenceOptions::default().method(method).drafts(DraftLength::Fixed(drafts)).context(512);
         let mut decoder = Sequence::new(&model.weights, Some(&draft), options).expect("a decoder");
         let mut conversation = Conversation::new(Vec::new(), Rendering::default());
         let mut spoken = 0;
         for question in ["What is the capital of France?", "And of Italy?", "Which of them is larger?"] {
             let prompt = conversation.ask(&model.text, question).expect("the template renders");
-            let limits = Limits { max_tokens: 16, stop: Vec::new() };
+            let limits = Limits::default().max_tokens(16).stop(Vec::new());
             let mut answer =
-                Generation::resume(&mut decoder, &model.text, &prompt, limits, &|| true).expect("the prompt is read");
+                Generation::resume(&mut decoder, &model.text, &prompt, limits).expect("the prompt is read");
             let text: String = answer.by_ref().map(|piece| piece.expect("a round")).collect();
             let output = answer.output().to_vec();
             let statistics = decoder.statistics();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pard_engine::checkpoint::config::{Config, RopeScaling, Yarn};
+use pard::checkpoint::config::{Config, RopeScaling, Yarn};
 
 use crate::comparison::relative_error;
 use crate::oracle::argmax::argmax;

@@ -1,9 +1,9 @@
 //! The rejection rule of speculative sampling (Leviathan et al. 2023, arXiv:2211.17192): the target's distribution is kept,
 //! and proposals are accepted as often as the two distributions agree.
 
-use pard_engine::decoding::{AcceptanceRule, Costs, DraftLength, Method, SamplingParams, SequenceOptions};
-use pard_engine::gpu::CacheFormat;
-use pard_engine::model::PassCost;
+use pard::decoding::{AcceptanceRule, Costs, DraftLength, Method, SamplingParams, SequenceOptions};
+use pard::low_level::gpu::CacheFormat;
+use pard::model::PassCost;
 
 use crate::decoding::decode;
 use crate::oracle::truncation::Terms;
@@ -14,7 +14,7 @@ use crate::support::shared_draft::SharedDraft;
 use crate::support::tiny_model::Recipe;
 
 fn rejecting(method: Method, drafts: usize, sampling: &SamplingParams) -> SequenceOptions {
-    SequenceOptions { acceptance: AcceptanceRule::Rejection, ..options(method, drafts, sampling) }
+    options(method, drafts, sampling).acceptance(AcceptanceRule::Rejection)
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn proposals_are_accepted_as_often_as_the_distributions_agree() {
     let (mut accepted, mut expected, mut variance, mut rounds) = (0.0, 0.0, 0.0, 0);
     for seed in 0..12 {
         decoder.set_sampling(drawn(1.0, seed)).expect("options in range");
-        decoder.start(&[11], &|| true).expect("start");
+        decoder.start(&[11]).expect("start");
         while decoder.tokens().len() < 100 {
             let last = *decoder.tokens().last().expect("a token");
             let chance = overlap(last);
@@ -94,19 +94,19 @@ fn a_seed_gives_the_same_text_and_greedy_decoding_is_ars() {
         });
         decode(&mut decoder, &[1, 2, 3], 40)
     };
-    let ahead = |run_ahead, options| SequenceOptions { run_ahead: Some(run_ahead), ..options };
+    let ahead = |run_ahead, options: SequenceOptions| options.run_ahead(Some(run_ahead));
     let greedy = write(options(Method::Ar, 0, &drawn(0.0, 0)));
     for method in [Method::Vsd, Method::Pard] {
         assert_eq!(write(rejecting(method, 4, &drawn(0.0, 9))), greedy, "{}", method.name());
         for sampling in [drawn(1.0, 5), everything()] {
             let text = write(ahead(false, rejecting(method, 4, &sampling)));
             assert_eq!(write(ahead(true, rejecting(method, 4, &sampling))), text, "{}, running ahead", method.name());
-            let other = write(rejecting(method, 4, &SamplingParams { seed: 77, ..sampling.clone() }));
+            let other = write(rejecting(method, 4, &sampling.clone().seed(77)));
             assert_ne!(other, text, "{}: another seed", method.name());
             assert!(text.iter().all(|token| !sampling.banned.contains(token)), "{text:?}");
         }
         // Rounds without proposals are part of it.
-        let auto = SequenceOptions { drafts: DraftLength::Auto, ..rejecting(method, 0, &drawn(1.0, 5)) };
+        let auto = rejecting(method, 0, &drawn(1.0, 5)).drafts(DraftLength::Auto);
         assert_eq!(write(auto.clone()), write(auto), "{}, K = auto", method.name());
     }
 }

@@ -1,7 +1,7 @@
 //! The rotary table of the host: YaRN against its formula and against numbers from elsewhere, and positions far out.
 
-use pard_engine::checkpoint::config::{Config, RopeScaling, Yarn};
-use pard_engine::model::rope_table::{angles, frequencies};
+use pard::checkpoint::config::{Config, RopeScaling, Yarn};
+use pard::low_level::forward::rope_table::{angles, frequencies};
 
 use crate::oracle::rotary_table::rotary_table;
 use crate::support::tiny_model::Recipe;

@@ -1,8 +1,8 @@
 //! Safetensors: rows as f32, shards, and headers that do not hold.
 
-use pard_engine::Error;
-use pard_engine::checkpoint::safetensors::Safetensors;
-use pard_engine::checkpoint::{Checkpoint, StoredType};
+use pard::Error;
+use pard::checkpoint::safetensors::Safetensors;
+use pard::checkpoint::{Checkpoint, StoredType};
 use proptest::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use pard_engine::Error;
-use pard_engine::decoding::{
+use pard::Error;
+use pard::decoding::{
     Costs, Draft, DraftLength, Method, RespondOptions, SamplingParams, Sequence, SequenceOptions, respond,
 };
-use pard_engine::gpu::{Buffer, CacheFormat};
-use pard_engine::model::{ModelRunner, PassCost, Weights};
-use pard_engine::ops::Phase;
+use pard::error::OptionName;
+use pard::low_level::forward::ModelRunner;
+use pard::low_level::gpu::{Buffer, CacheFormat};
+use pard::low_level::ops::Phase;
+use pard::model::{PassCost, Weights};
 
 use crate::decoding::{CONTEXT, decode};
 use crate::oracle::truncation;
@@ -21,16 +23,16 @@ use crate::support::tiny_model::Recipe;
 pub const MASK: u32 = 5;
 
 pub fn draft(model: &Arc<Weights>) -> Draft {
-    Draft { name: "draft".to_owned(), model: model.clone(), mask: Some(MASK) }
+    Draft::from_weights("draft", model.clone(), Some(MASK))
 }
 
 pub fn drawn(temperature: f32, seed: u64) -> SamplingParams {
-    SamplingParams { temperature, seed, ..SamplingParams::default() }
+    SamplingParams::default().temperature(temperature).seed(seed)
 }
 
 pub fn options(method: Method, drafts: usize, sampling: &SamplingParams) -> SequenceOptions {
     let (drafts, sampling) = (DraftLength::Fixed(drafts), sampling.clone());
-    SequenceOptions { method, drafts, sampling, context: CONTEXT, ..SequenceOptions::default() }
+    SequenceOptions::default().method(method).drafts(drafts).sampling(sampling).context(CONTEXT)
 }
 
 pub fn decoder(target: &Arc<Weights>, draft: &Draft, options: SequenceOptions) -> Sequence {
@@ -54,7 +56,7 @@ pub fn is_lossless(recipe: &Recipe, sampling: &SamplingParams, lengths: &[usize]
         for method in [Method::Vsd, Method::Pard] {
             for model in [&target, &stranger] {
                 ahead = !ahead;
-                let options = SequenceOptions { run_ahead: Some(ahead), ..options(method, drafts, sampling) };
+                let options = options(method, drafts, sampling).run_ahead(Some(ahead));
                 let tokens = decode(&mut decoder(&target, &draft(model), options), &prompt, 40);
                 let (family, method) = (recipe.config.family, method.name());
                 assert_eq!(tokens, alone, "{family:?}, {method}, K = {drafts}, ahead: {ahead}, {sampling:?}");
@@ -83,11 +85,7 @@ fn choosing_k_draws_the_same_tokens() {
     let alone = decode(&mut decoder(&target, &draft(&target), options(Method::Ar, 0, &sampling)), &[1, 2, 3], 60);
     for method in [Method::Vsd, Method::Pard] {
         for (model, run_ahead) in [(&target, false), (&stranger, true), (&target, true)] {
-            let options = SequenceOptions {
-                drafts: DraftLength::Auto,
-                run_ahead: Some(run_ahead),
-                ..options(method, 0, &sampling)
-            };
+            let options = options(method, 0, &sampling).drafts(DraftLength::Auto).run_ahead(Some(run_ahead));
             let mut decoder = decoder(&target, &draft(model), options);
             let sloped = PassCost::from_points(&[(1, 1.0), (32, 4.0)]);
             decoder.set_costs(Costs { target: sloped, draft: PassCost::from_points(&[(1, 0.1), (32, 0.2)]) });
@@ -122,7 +120,7 @@ fn a_draft_of_fewer_tokens_has_their_noise() {
     let files = SharedDraft::new(&recipe, MASK, Some(vocabulary.clone()));
     let model = files.upload(&target, &plan(CacheFormat::F16)).expect("a draft");
     let mut decoder = decoder(&target, &draft(&model), options(Method::Vsd, 1, &drawn(1.0, 4)));
-    decoder.start(&[1, 2, 3], &|| true).expect("start");
+    decoder.start(&[1, 2, 3]).expect("start");
     let (mut hits, mut misses) = (0, 0);
     while decoder.tokens().len() < 100 {
         let committed = decoder.round().expect("round").to_vec();
@@ -139,7 +137,7 @@ fn one_text_alone_is_the_first_of_many() {
     let model = upload(&recipe, &plan(CacheFormat::F16));
     let prompts = [vec![4, 5, 6], vec![7], vec![8, 9]];
     let sampling = drawn(0.8, 6);
-    let many = RespondOptions { context: CONTEXT, max_tokens: 24, sampling, ..Default::default() };
+    let many = RespondOptions::default().context(CONTEXT).max_tokens(24).sampling(sampling);
     let written = respond(&model, &[], prompts.iter().cloned().enumerate(), many).expect("a batch");
     let first = written.map(|response| response.expect("a response")).find(|response| response.index == 0);
     let mut alone = decoder(&model, &draft(&model), options(Method::Ar, 0, &drawn(0.8, 6)));
@@ -197,7 +195,7 @@ pub fn draws_as_softmax_says(decoder: &mut Sequence, logits: &[Vec<f64>], terms:
     let truncation::Terms { top_k, top_p, min_p, temperature } = terms;
     let mut counts = vec![vec![0; FEW]; FEW];
     for seed in 0..25 {
-        let sampling = SamplingParams { top_k, top_p, min_p, ..drawn(temperature, seed) };
+        let sampling = drawn(temperature, seed).top_k(top_k).top_p(top_p).min_p(min_p);
         decoder.set_sampling(sampling).expect("options in range");
         let text = [vec![11], decode(decoder, &[11], 100)].concat();
         text.windows(2).for_each(|pair| counts[pair[0] as usize][pair[1] as usize] += 1);
@@ -234,25 +232,25 @@ fn options_out_of_range_are_refused_by_name() {
     let mut decoder = decoder(&target, &draft(&target), options(Method::Ar, 0, &drawn(0.0, 0)));
     for temperature in [-0.1, 1001.0, f32::NAN, f32::INFINITY] {
         let refused = Sequence::new(&target, None, options(Method::Ar, 0, &drawn(temperature, 0))).map(drop);
-        assert!(matches!(refused, Err(Error::Option { option: "temperature", .. })), "{temperature}");
+        assert!(matches!(refused, Err(Error::Option { option: OptionName::Temperature, .. })), "{temperature}");
         let refused = decoder.set_sampling(drawn(temperature, 0));
-        assert!(matches!(refused, Err(Error::Option { option: "temperature", .. })), "{temperature}");
+        assert!(matches!(refused, Err(Error::Option { option: OptionName::Temperature, .. })), "{temperature}");
     }
     let plain = SamplingParams::default();
     for (option, sampling) in [
-        ("top-p", SamplingParams { top_p: 0.0, ..plain.clone() }),
-        ("top-p", SamplingParams { top_p: 1.5, ..plain.clone() }),
-        ("top-p", SamplingParams { top_p: f32::NAN, ..plain.clone() }),
-        ("min-p", SamplingParams { min_p: -0.5, ..plain.clone() }),
-        ("min-p", SamplingParams { min_p: f32::NAN, ..plain.clone() }),
-        ("repetition penalty", SamplingParams { repetition_penalty: 0.0, ..plain.clone() }),
-        ("presence penalty", SamplingParams { presence_penalty: f32::INFINITY, ..plain.clone() }),
-        ("frequency penalty", SamplingParams { frequency_penalty: -101.0, ..plain.clone() }),
-        ("logit bias", SamplingParams { logit_bias: vec![(307, 1.0)], ..plain.clone() }),
-        ("logit bias", SamplingParams { logit_bias: vec![(3, f32::NAN)], ..plain.clone() }),
-        ("banned tokens", SamplingParams { banned: vec![5, 307], ..plain.clone() }),
-        ("banned tokens", SamplingParams { banned: (0..307).collect(), ..plain.clone() }),
-        ("log-probabilities", SamplingParams { top_logprobs: Some(21), ..plain.clone() }),
+        (OptionName::TopP, plain.clone().top_p(0.0)),
+        (OptionName::TopP, plain.clone().top_p(1.5)),
+        (OptionName::TopP, plain.clone().top_p(f32::NAN)),
+        (OptionName::MinP, plain.clone().min_p(-0.5)),
+        (OptionName::MinP, plain.clone().min_p(f32::NAN)),
+        (OptionName::RepetitionPenalty, plain.clone().repetition_penalty(0.0)),
+        (OptionName::PresencePenalty, plain.clone().presence_penalty(f32::INFINITY)),
+        (OptionName::FrequencyPenalty, plain.clone().frequency_penalty(-101.0)),
+        (OptionName::LogitBias, plain.clone().logit_bias(vec![(307, 1.0)])),
+        (OptionName::LogitBias, plain.clone().logit_bias(vec![(3, f32::NAN)])),
+        (OptionName::Banned, plain.clone().banned(vec![5, 307])),
+        (OptionName::Banned, plain.clone().banned((0..307).collect())),
+        (OptionName::TopLogprobs, plain.clone().top_logprobs(Some(21))),
     ] {
         let refused = decoder.set_sampling(sampling.clone());
         let named = matches!(&refused, Err(Error::Option { option: name, .. }) if *name == option);

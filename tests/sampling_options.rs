@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use pard_engine::decoding::{Method, SamplingParams, SequenceOptions};
-use pard_engine::gpu::{AdapterQuery, Buffer, CacheFormat, Device};
-use pard_engine::model::{ModelRunner, WeightDtype, Weights};
-use pard_engine::ops::Phase;
+use pard::decoding::{Method, SamplingParams};
+use pard::low_level::forward::ModelRunner;
+use pard::low_level::gpu::{AdapterQuery, Buffer, CacheFormat, Device};
+use pard::low_level::ops::Phase;
+use pard::model::{WeightDtype, Weights};
 
 use crate::decoding::{CONTEXT, decode};
 use crate::oracle::gumbel::gumbel;
@@ -18,19 +19,17 @@ use crate::support::tiny_model::Recipe;
 
 /// Every option at once.
 pub fn everything() -> SamplingParams {
-    SamplingParams {
-        temperature: 0.9,
-        seed: 21,
-        top_k: 60,
-        top_p: 0.92,
-        min_p: 0.01,
-        repetition_penalty: 1.2,
-        presence_penalty: 0.3,
-        frequency_penalty: 0.2,
-        logit_bias: vec![(3, 1.5), (17, -2.0), (3, 0.5)],
-        banned: vec![40, 41],
-        ..SamplingParams::default()
-    }
+    SamplingParams::default()
+        .temperature(0.9)
+        .seed(21)
+        .top_k(60)
+        .top_p(0.92)
+        .min_p(0.01)
+        .repetition_penalty(1.2)
+        .presence_penalty(0.3)
+        .frequency_penalty(0.2)
+        .logit_bias(vec![(3, 1.5), (17, -2.0), (3, 0.5)])
+        .banned(vec![40, 41])
 }
 
 #[test]
@@ -38,10 +37,10 @@ fn every_method_writes_the_same_tokens_with_all_options() {
     let [llama, qwen2, qwen3] = Recipe::each_family(27);
     let all = is_lossless(&llama, &everything(), &lengths());
     assert_ne!(all, is_lossless(&llama, &drawn(0.9, 21), &[4]), "the options change the text");
-    is_lossless(&qwen2, &SamplingParams { temperature: 0.0, ..everything() }, &[2, 7]);
-    let truncated = SamplingParams { top_k: 5, top_p: 0.8, min_p: 0.1, ..drawn(1.5, 2) };
+    is_lossless(&qwen2, &everything().temperature(0.0), &[2, 7]);
+    let truncated = drawn(1.5, 2).top_k(5).top_p(0.8).min_p(0.1);
     is_lossless(&qwen3, &truncated, &[1, 9]);
-    is_lossless(&qwen3, &SamplingParams { frequency_penalty: -0.4, ..drawn(0.0, 0) }, &[16]);
+    is_lossless(&qwen3, &drawn(0.0, 0).frequency_penalty(-0.4), &[16]);
 }
 
 /// The whole chain against its formulas, token by token: penalties, then truncation, then the draw.
@@ -52,9 +51,9 @@ fn tokens_are_those_of_the_formulas() {
     let target = upload(&recipe, &plan(CacheFormat::F16));
     let prompt = Random::new(3).indices(30, vocab);
     let ids: Vec<u32> = (0..vocab as u32).collect();
-    for options_ in [everything(), SamplingParams { temperature: 0.0, ..everything() }] {
+    for options_ in [everything(), everything().temperature(0.0)] {
         let mut decoder = decoder(&target, &draft(&target), options(Method::Ar, 0, &options_));
-        decoder.start(&prompt, &|| true).expect("start");
+        decoder.start(&prompt).expect("start");
         for _ in 0..40 {
             let known = decoder.tokens().to_vec();
             let token = decoder.round().expect("round")[0] as usize;
@@ -104,7 +103,7 @@ fn noise(seed: u64) -> u32 {
 fn a_perfect_draft_is_accepted_whole_with_all_options() {
     let recipe = Recipe::qwen3(12);
     let target = upload(&recipe, &plan(CacheFormat::F16));
-    for sampling in [everything(), SamplingParams { temperature: 0.0, ..everything() }] {
+    for sampling in [everything(), everything().temperature(0.0)] {
         let mut decoder = decoder(&target, &draft(&target), options(Method::Vsd, 6, &sampling));
         decode(&mut decoder, &[1, 2, 3], 60);
         assert_eq!(decoder.statistics().accepted_per_position(), vec![1.0; 6]);
@@ -120,9 +119,9 @@ fn a_parallel_drafts_rows_count_the_proposals_before_them() {
     let prompt = Random::new(8).indices(20, vocab);
     let ids: Vec<u32> = (0..vocab as u32).collect();
     // Strong enough to change the order of most rows whose token was proposed before.
-    let sampling = SamplingParams { presence_penalty: 3.0, frequency_penalty: 1.0, ..SamplingParams::default() };
+    let sampling = SamplingParams::default().presence_penalty(3.0).frequency_penalty(1.0);
     let mut decoder = decoder(&model, &draft(&model), options(Method::Pard, 9, &sampling));
-    decoder.start(&prompt, &|| true).expect("start");
+    decoder.start(&prompt).expect("start");
     let mut differing = 0;
     for round in 0..6 {
         let known = decoder.tokens().to_vec();
@@ -130,7 +129,7 @@ fn a_parallel_drafts_rows_count_the_proposals_before_them() {
         let choices = Buffer::storage(device(), "choices", 128).expect("a small buffer");
         let sequence = ModelRunner::new(&model, CONTEXT, vocab, &choices).expect("a sequence");
         let (&last, before) = known.split_last().expect("a known token");
-        sequence.prefill(before, 0, &|| true).expect("prefill");
+        sequence.prefill(before, 0).expect("prefill");
         let rows = [vec![last], vec![MASK; 8]].concat();
         sequence.run(Phase::Decode, &rows, before.len(), 9).expect("rows");
         let logits = sequence.logits(9).expect("logits");
@@ -158,13 +157,13 @@ fn bans_and_biases_decide() {
     };
     let free = write(drawn(1.0, 1));
     let banned_tokens: Vec<u32> = free.iter().step_by(3).copied().collect();
-    let without = write(SamplingParams { banned: banned_tokens.clone(), ..drawn(1.0, 1) });
+    let without = write(drawn(1.0, 1).banned(banned_tokens.clone()));
     assert!(without.iter().all(|token| !banned_tokens.contains(token)), "{without:?} without {banned_tokens:?}");
-    let one = write(SamplingParams { logit_bias: vec![(19, 5000.0)], ..drawn(1.0, 1) });
+    let one = write(drawn(1.0, 1).logit_bias(vec![(19, 5000.0)]));
     assert_eq!(one, [19; 40]);
     // All but two tokens are banned, of which one is more frequent than it may be.
     let banned = (0..recipe.config.vocab_size as u32).filter(|id| ![7, 8].contains(id)).collect();
-    let two = write(SamplingParams { banned, frequency_penalty: 50.0, ..SamplingParams::default() });
+    let two = write(SamplingParams::default().banned(banned).frequency_penalty(50.0));
     assert!(two.windows(2).all(|pair| pair[0] != pair[1]), "they take turns: {two:?}");
 }
 
@@ -178,7 +177,7 @@ fn options_change_from_text_to_text() {
     };
     let all = [drawn(0.0, 0), everything(), drawn(0.8, 5), everything(), drawn(0.0, 0)];
     for run_ahead in [false, true] {
-        let options = SequenceOptions { run_ahead: Some(run_ahead), ..options(Method::Pard, 4, &all[0]) };
+        let options = options(Method::Pard, 4, &all[0]).run_ahead(Some(run_ahead));
         let mut decoder = decoder(&target, &draft(&target), options);
         for sampling in &all {
             decoder.set_sampling(sampling.clone()).expect("options in range");
@@ -194,10 +193,10 @@ fn a_text_that_was_cut_goes_on_as_before() {
     let recipe = Recipe::llama(93);
     let target = upload(&recipe, &plan(CacheFormat::F32));
     for (method, run_ahead) in [(Method::Ar, false), (Method::Pard, true)] {
-        let options = SequenceOptions { run_ahead: Some(run_ahead), ..options(method, 4, &everything()) };
+        let options = options(method, 4, &everything()).run_ahead(Some(run_ahead));
         let mut decoder = decoder(&target, &draft(&target), options);
         let text = decode(&mut decoder, &[1, 2, 3], 40);
-        decoder.truncate(3 + 12).expect("a cut");
+        decoder.truncate(3 + 12);
         while decoder.tokens().len() < 3 + 40 {
             decoder.round().expect("a round");
         }
@@ -214,9 +213,9 @@ fn a_greedy_round_has_no_dispatch_for_options_that_are_not_used() {
     let model = Weights::upload(&device, &plan, &recipe.config, &memory, WeightDtype::Compact, &|_, _| ());
     let model = Arc::new(model.expect("upload"));
     let round = |sampling: &SamplingParams| -> Vec<String> {
-        let options = SequenceOptions { run_ahead: Some(false), ..options(Method::Pard, 4, sampling) };
+        let options = options(Method::Pard, 4, sampling).run_ahead(Some(false));
         let mut decoder = decoder(&model, &draft(&model), options);
-        decoder.start(&[1, 2, 3], &|| true).expect("start");
+        decoder.start(&[1, 2, 3]).expect("start");
         device.start_profile(false).expect("timestamps");
         decoder.round().expect("a round");
         let profile = device.end_profile().expect("the profile");
@@ -227,12 +226,12 @@ fn a_greedy_round_has_no_dispatch_for_options_that_are_not_used() {
         others.collect()
     };
     // Without a temperature nothing is drawn, and nothing left out of the draw.
-    let unused = SamplingParams { seed: 9, top_k: 5, top_p: 0.5, min_p: 0.5, ..SamplingParams::default() };
+    let unused = SamplingParams::default().seed(9).top_k(5).top_p(0.5).min_p(0.5);
     let greedy = ["inputs", "argmax", "argmax_merge", "inputs", "argmax", "argmax_merge", "accept"];
     assert_eq!(round(&SamplingParams::default()), greedy);
     assert_eq!(round(&unused), greedy);
     assert_eq!(round(&drawn(1.0, 9)), greedy, "noise is drawn where the largest is looked for");
-    let truncated = round(&SamplingParams { temperature: 1.0, ..unused });
+    let truncated = round(&unused.temperature(1.0));
     assert_eq!(truncated.iter().filter(|kernel| *kernel == "truncation").count(), 2, "{truncated:?}");
     assert_eq!(truncated.len(), greedy.len() + 2, "{truncated:?}");
     // A parallel draft's four rows take turns.

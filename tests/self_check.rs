@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use pard_engine::Error;
-use pard_engine::gpu::{AdapterQuery, Device, Shaders};
-use pard_engine::ops::{check_products, check_row_invariance, check_values};
+use pard::Error;
+use pard::low_level::gpu::{AdapterQuery, Device, Shaders};
+use pard::low_level::ops::{check_products, check_row_invariance, check_values};
 
 use crate::ops::integer::INTEGER_PLANS;
 use crate::support::gpu::device;

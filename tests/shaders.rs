@@ -7,11 +7,11 @@ use std::sync::LazyLock;
 
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
-use pard_engine::gpu::{
+use pard::low_level::gpu::{
     Composition, KernelPlan, MatmulPath, Shaders, UNROLL, UNROLL_BUDGET, compose, shader_names, shader_source,
 };
-use pard_engine::ops::gradients::{AdamWStep, Label, RowLoss};
-use pard_engine::ops::{PassRow, Session, Step, TurnSampling};
+use pard::low_level::ops::gradients::{AdamWStep, Label, RowLoss};
+use pard::low_level::ops::{PassRow, Session, Step, TurnSampling};
 
 use crate::ops::integer::INTEGER_PLANS;
 use crate::ops::matmul::GPU_PLANS;

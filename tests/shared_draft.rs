@@ -4,13 +4,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use pard_engine::checkpoint::{DraftFiles, ModelFiles};
-use pard_engine::decoding::{Draft, MAX_DRAFTS, Method};
-use pard_engine::gpu::{Buffer, CacheFormat};
-use pard_engine::model::tied_draft::{MASK_EMBEDDING, VOCABULARY};
-use pard_engine::model::{ModelRunner, Weights};
-use pard_engine::ops::{Matrix, Phase, WeightFormat};
-use pard_engine::{Error, Result};
+use pard::checkpoint::{DraftFiles, ModelFiles};
+use pard::decoding::{Draft, MAX_DRAFTS, Method};
+use pard::low_level::forward::ModelRunner;
+use pard::low_level::forward::tied_draft::{MASK_EMBEDDING, VOCABULARY};
+use pard::low_level::gpu::{Buffer, CacheFormat};
+use pard::low_level::ops::{Matrix, Phase, WeightFormat};
+use pard::model::Weights;
+use pard::{Error, Result};
 use serde_json::{Value, json};
 
 use crate::decoding::{CONTEXT, decode, decoder, lengths};
@@ -22,7 +23,7 @@ use crate::support::shared_draft::SharedDraft;
 use crate::support::tiny_model::{Recipe, write_json};
 
 fn draft(model: &Arc<Weights>) -> Draft {
-    Draft { name: "draft".to_owned(), model: model.clone(), mask: model.config().mask_token }
+    Draft::from_weights("draft", model.clone(), model.config().mask_token)
 }
 
 /// A target of each family, tied and not, and drafts of other layers: with all of the head and with a third of it, the
@@ -45,7 +46,7 @@ fn proposed(model: &Arc<Weights>, known: &[u32], drafts: usize, mask: u32, limit
     let choices = Buffer::storage(device(), "choices", 128).expect("a small buffer");
     let sequence = ModelRunner::new(model, CONTEXT + 2 * MAX_DRAFTS, limit, &choices).expect("a sequence");
     let (&last, before) = known.split_last().expect("a known token");
-    sequence.prefill(before, 0, &|| true).expect("prefill");
+    sequence.prefill(before, 0).expect("prefill");
     let mut rows = vec![last];
     rows.resize(drafts, mask);
     sequence.run(Phase::Decode, &rows, before.len(), drafts).expect("rows");
@@ -94,12 +95,12 @@ fn it_proposes_what_the_same_draft_with_copies_of_its_own_proposes() {
     for (recipe, files) in pairs(13).into_iter().filter(|(_, files)| files.vocabulary.is_none()) {
         let target = upload(&recipe, &plan);
         let shared = draft(&files.upload(&target, &plan).expect("a draft"));
-        let whole = Draft { mask: shared.mask, ..draft(&files.upload_whole(&recipe, &plan)) };
+        let whole = Draft::from_weights("draft", files.upload_whole(&recipe, &plan), shared.mask);
         let prompt = Random::new(9).indices(20, recipe.config.vocab_size);
         for method in [Method::Vsd, Method::Pard] {
             let mut decoders = [&shared, &whole].map(|draft| decoder(&target, draft, method, 6));
             for decoder in &mut decoders {
-                decoder.start(&prompt, &|| true).expect("start");
+                decoder.start(&prompt).expect("start");
             }
             for _ in 0..6 {
                 let [one, other] = decoders.each_mut().map(|decoder| {
@@ -137,7 +138,7 @@ fn one_with_the_layers_of_its_target_is_accepted_whole() {
         let files = SharedDraft::new(&recipe, recipe.config.vocab_size as u32, None);
         let draft = draft(&files.upload(&target, &plan).expect("a draft"));
         let mut decoder = decoder(&target, &draft, Method::Vsd, 5);
-        decoder.start(&[1, 2, 3], &|| true).expect("start");
+        decoder.start(&[1, 2, 3]).expect("start");
         for _ in 0..4 {
             assert_eq!(decoder.round().expect("round").len(), 6, "{:?}", recipe.config.family);
         }
@@ -198,8 +199,11 @@ fn what_does_not_fit_the_target_is_refused_with_a_reason() {
         let error = refused(&|files| files.vocabulary = Some(ids.clone())).to_string();
         assert!(error.contains(VOCABULARY) && error.contains(reason), "{error}");
     }
-    let lanes = pard_engine::gpu::KernelPlan { lanes: 2 * plan.lanes, ..plan };
-    assert!(matches!(good.upload(&target, &lanes).map(drop), Err(Error::Option { option: "products", .. })));
+    let lanes = pard::low_level::gpu::KernelPlan { lanes: 2 * plan.lanes, ..plan };
+    assert!(matches!(
+        good.upload(&target, &lanes).map(drop),
+        Err(Error::Option { option: pard::error::OptionName::Products, .. })
+    ));
 }
 
 fn written(files: &SharedDraft) -> tempfile::TempDir {

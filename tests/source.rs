@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use pard_engine::Error;
-use pard_engine::checkpoint::options::SourceOptions;
-use pard_engine::checkpoint::resolve::{DEFAULT_MODEL, DEFAULT_MODEL_FILE, resolve};
+use pard::Error;
+use pard::checkpoint::options::SourceOptions;
+use pard::checkpoint::resolve::{DEFAULT_MODEL, DEFAULT_MODEL_FILE, resolve};
 
 use crate::support::tiny_model::Recipe;
 
@@ -24,7 +24,7 @@ fn options_of(variables: &[(&str, &str)]) -> SourceOptions<'static> {
     })
 }
 
-fn reason(result: pard_engine::Result<PathBuf>) -> String {
+fn reason(result: pard::Result<PathBuf>) -> String {
     match result {
         Err(Error::NoModel { reason, .. }) => reason,
         other => panic!("{other:?}"),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pard_engine::model::SubmitPace;
+use pard::low_level::forward::SubmitPace;
 
 /// Rows of each submit of a prompt on a device that takes `row` seconds a row and `fixed` beside.
 fn submits(pace: &mut SubmitPace, prompt: usize, row: f64, fixed: f64) -> Vec<(usize, f64)> {

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use candle_core::Device::Cpu;
 use candle_core::{DType, Tensor};
 use fastrand::Rng;
-use pard_engine::Error;
-use pard_engine::checkpoint::config::{Config, TargetLayers};
-use pard_engine::decoding::{Costs, Draft, DraftLength, Engine, Method, Sequence, SequenceOptions};
-use pard_engine::gpu::{CacheFormat, KernelPlan};
-use pard_engine::model::{PassCost, TARGET_PROJECTION, Weights};
-use pard_engine::training::{CodRetention, Network, NetworkOptions, PackedRows};
+use pard::Error;
+use pard::checkpoint::config::{Config, TargetLayers};
+use pard::decoding::{Costs, Draft, DraftLength, Engine, EngineOptions, Method, Sequence, SequenceOptions};
+use pard::low_level::forward::TARGET_PROJECTION;
+use pard::low_level::gpu::{CacheFormat, KernelPlan};
+use pard::low_level::training::{CodRetention, Network, NetworkOptions, PackedRows};
+use pard::model::{PassCost, Weights};
 
 use crate::decoding::{CONTEXT, decode, decoder, lengths};
 use crate::support::gpu::{device, plan, upload};
@@ -51,7 +52,7 @@ impl Pair {
     fn upload(&self, plan: &KernelPlan) -> (Arc<Weights>, Draft) {
         let target = upload(&self.target, plan);
         let model = self.draft.upload(&target, plan).expect("a draft");
-        let draft = Draft { name: "reader".to_owned(), model, mask: Some(MASK) };
+        let draft = Draft::from_weights("reader", model, Some(MASK));
         (target, draft)
     }
 
@@ -147,7 +148,7 @@ fn it_proposes_what_candle_proposes_from_the_same_states() {
         let prompt = Random::new(42).indices(21, pair.target.config.vocab_size);
         for drafts in [1, 4] {
             let mut decoder = decoder(&target, &draft, Method::Pard, drafts);
-            decoder.start(&prompt, &|| true).expect("start");
+            decoder.start(&prompt).expect("start");
             for round in 0..4 {
                 let before = decoder.tokens().to_vec();
                 decoder.round().expect("round");
@@ -157,7 +158,7 @@ fn it_proposes_what_candle_proposes_from_the_same_states() {
             }
             // States kept of the prefix serve another text that begins alike.
             let other = [&prompt[..13], &Random::new(43).indices(9, 200)].concat();
-            decoder.resume(&other, &|| true).expect("another text");
+            decoder.resume(&other).expect("another text");
             decoder.round().expect("round");
             let proposals = decoder.proposals().expect("proposals");
             compared += check("resumed", &proposals, &pair.proposals(&other, drafts));
@@ -170,21 +171,20 @@ fn it_proposes_what_candle_proposes_from_the_same_states() {
 fn it_proposes_the_same_in_passes_with_others() {
     let pair = Pair::of(Recipe::llama(51));
     let (target, draft) = pair.upload(&plan(CacheFormat::F32));
-    let pool = Engine::new(&target, Some(&draft), CONTEXT, 3).expect("a pool");
+    let pool = Engine::from_weights(&target, Some(&draft), EngineOptions::default().context(CONTEXT).sequences(3))
+        .expect("a pool");
     let mut decoders: Vec<Sequence> = (0..3)
         .map(|seed| {
-            let options = SequenceOptions {
-                method: Method::Pard,
-                drafts: DraftLength::Fixed(3),
-                context: CONTEXT,
-                run_ahead: Some(false),
-                ..SequenceOptions::default()
-            };
+            let options = SequenceOptions::default()
+                .method(Method::Pard)
+                .drafts(DraftLength::Fixed(3))
+                .context(CONTEXT)
+                .run_ahead(Some(false));
             let mut decoder = pool.add(options).expect("a decoder");
             let free = PassCost::from_points(&[(1, 1.0), (32, 1.01)]);
             decoder.set_costs(Costs { target: free, draft: PassCost::from_points(&[(1, 0.01), (32, 0.02)]) });
             let prompt = Random::new(52 + seed).indices(6 + 5 * seed as usize, pair.target.config.vocab_size);
-            decoder.start(&prompt, &|| true).expect("start");
+            decoder.start(&prompt).expect("start");
             decoder
         })
         .collect();

@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use pard_engine::Error;
-use pard_engine::text::{ChatTokenizer, Conversation, Message, Rendering, Special, TextStream, Tokenizer};
+use pard::Error;
+use pard::text::{ChatTokenizer, Conversation, Message, Rendering, Special, TextStream, Tokenizer};
 use proptest::prelude::*;
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::decoders::byte_fallback::ByteFallback;
@@ -278,7 +278,7 @@ proptest! {
         });
         let expected = complete.next().unwrap_or(&text);
 
-        let mut stop = pard_engine::text::stop::StopStrings::new(stops.clone());
+        let mut stop = pard::text::stop::StopStrings::new(stops.clone());
         let mut shown = String::new();
         let mut piece = String::new();
         for (position, character) in text.chars().enumerate() {

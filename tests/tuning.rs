@@ -4,9 +4,9 @@ use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 
-use pard_engine::Error;
-use pard_engine::gpu::{AdapterQuery, Composition, Device, Shaders};
-use pard_engine::model::{Measured, Tuning, WeightDtype, Weights};
+use pard::Error;
+use pard::low_level::gpu::{AdapterQuery, Composition, Device, Shaders};
+use pard::model::{Measured, Tuning, WeightDtype, Weights};
 
 use crate::support::gpu::{cooperative_plan, device, upload};
 use crate::support::memory::Memory;

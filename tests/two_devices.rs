@@ -3,12 +3,12 @@
 
 use std::sync::{Arc, LazyLock};
 
-use pard_engine::Error;
-use pard_engine::decoding::{
+use pard::Error;
+use pard::decoding::{
     AcceptanceRule, Costs, Draft, DraftLength, Method, SamplingParams, Sequence, SequenceOptions, Speculation,
 };
-use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, is_same_adapter};
-use pard_engine::model::{PassCost, WeightDtype, Weights};
+use pard::low_level::gpu::{AdapterQuery, CacheFormat, Device, is_same_adapter};
+use pard::model::{PassCost, WeightDtype, Weights};
 
 use crate::decoding::CONTEXT;
 use crate::support::gpu::{device, plan, upload};
@@ -36,19 +36,19 @@ fn upload_on(device: &Device, recipe: &Recipe) -> Arc<Weights> {
 }
 
 fn decoder(target: &Arc<Weights>, draft: &Arc<Weights>, options: SequenceOptions) -> Sequence {
-    let draft = Draft { name: "draft".to_owned(), model: draft.clone(), mask: Some(MASK) };
+    let draft = Draft::from_weights("draft", draft.clone(), Some(MASK));
     Sequence::new(target, Some(&draft), options).expect("a decoder")
 }
 
 fn options(method: Method, drafts: usize, sampling: &SamplingParams) -> SequenceOptions {
     let (drafts, sampling) = (DraftLength::Fixed(drafts), sampling.clone());
     // Rounds of one device would know less than those of two.
-    SequenceOptions { method, drafts, context: CONTEXT, sampling, run_ahead: Some(false), ..SequenceOptions::default() }
+    SequenceOptions::default().method(method).drafts(drafts).context(CONTEXT).sampling(sampling).run_ahead(Some(false))
 }
 
 /// The tokens of `count` rounds, round by round, with what each proposed.
 fn rounds(decoder: &mut Sequence, prompt: &[u32], count: usize) -> Vec<(Vec<u32>, Vec<u32>)> {
-    decoder.start(prompt, &|| true).expect("start");
+    decoder.start(prompt).expect("start");
     let mut round = || {
         let tokens = decoder.round().expect("round").to_vec();
         (tokens, decoder.proposals().expect("proposals"))
@@ -58,16 +58,15 @@ fn rounds(decoder: &mut Sequence, prompt: &[u32], count: usize) -> Vec<(Vec<u32>
 
 fn samplings() -> Vec<SamplingParams> {
     let greedy = SamplingParams::default();
-    let drawn = SamplingParams { temperature: 0.8, seed: 7, top_k: 40, top_p: 0.95, ..greedy.clone() };
-    let penalties = SamplingParams {
-        repetition_penalty: 1.3,
-        presence_penalty: 0.2,
-        frequency_penalty: 0.4,
-        logit_bias: vec![(9, 2.0)],
-        banned: vec![11],
-        ..greedy.clone()
-    };
-    let both = SamplingParams { temperature: 1.0, seed: 3, ..penalties.clone() };
+    let drawn = greedy.clone().temperature(0.8).seed(7).top_k(40).top_p(0.95);
+    let penalties = greedy
+        .clone()
+        .repetition_penalty(1.3)
+        .presence_penalty(0.2)
+        .frequency_penalty(0.4)
+        .logit_bias(vec![(9, 2.0)])
+        .banned(vec![11]);
+    let both = penalties.clone().temperature(1.0).seed(3);
     vec![greedy, drawn, penalties, both]
 }
 
@@ -112,13 +111,13 @@ fn a_draft_elsewhere_catches_up() {
     let target = upload(&recipe, &plan(CacheFormat::F16));
     let draft = upload_on(elsewhere(), &recipe);
     for sampling in samplings() {
-        let options = |method, drafts| SequenceOptions { drafts, ..options(method, 0, &sampling) };
+        let options = |method, drafts| options(method, 0, &sampling).drafts(drafts);
         let prompt = Random::new(6).indices(12, recipe.config.vocab_size);
         let mut alone = decoder(&target, &target, options(Method::Ar, DraftLength::Fixed(0)));
         let mut auto = decoder(&target, &draft, options(Method::Pard, DraftLength::Auto));
         auto.set_costs(Costs { target: steep.clone(), draft: steep.clone() });
-        auto.start(&prompt, &|| true).expect("start");
-        alone.start(&prompt, &|| true).expect("start");
+        auto.start(&prompt).expect("start");
+        alone.start(&prompt).expect("start");
         for _ in 0..25 {
             assert_eq!(auto.round().expect("round").len(), 1);
         }
@@ -137,10 +136,10 @@ fn a_draft_elsewhere_catches_up() {
         let end = auto.tokens().len() - 3;
         let mut more = auto.tokens()[..end].to_vec();
         more.extend([3, 1, 4]);
-        auto.truncate(end).expect("a cut");
-        auto.resume(&more, &|| true).expect("resume");
-        alone.truncate(end).expect("a cut");
-        alone.resume(&more, &|| true).expect("resume");
+        auto.truncate(end);
+        auto.resume(&more).expect("resume");
+        alone.truncate(end);
+        alone.resume(&more).expect("resume");
         for _ in 0..6 {
             auto.round().expect("round");
         }
@@ -158,8 +157,7 @@ fn a_crossing_counts_in_choosing_k() {
     // Passes of a microsecond: no crossing is worth them.
     let flat = |seconds| PassCost::from_points(&[(1, seconds)]);
     let speculation = |draft: &Arc<Weights>| {
-        let options =
-            SequenceOptions { drafts: DraftLength::Auto, ..options(Method::Pard, 0, &SamplingParams::default()) };
+        let options = options(Method::Pard, 0, &SamplingParams::default()).drafts(DraftLength::Auto);
         let mut decoder = decoder(&target, draft, options);
         decoder.set_costs(Costs { target: flat(1e-6), draft: flat(1e-7) });
         decoder.speculation().expect("K is chosen")
@@ -193,21 +191,19 @@ fn what_cannot_cross_is_refused() {
     let recipe = Recipe::qwen2(101);
     let target = upload(&recipe, &plan(CacheFormat::F16));
     let model = upload_on(elsewhere(), &recipe);
-    let draft = Draft { name: "draft".to_owned(), model: model.clone(), mask: Some(MASK) };
-    let drawn = SamplingParams { temperature: 0.7, ..SamplingParams::default() };
-    let rejecting = |sampling: &SamplingParams| SequenceOptions {
-        acceptance: AcceptanceRule::Rejection,
-        ..options(Method::Pard, 3, sampling)
-    };
+    let draft = Draft::from_weights("draft", model.clone(), Some(MASK));
+    let drawn = SamplingParams::default().temperature(0.7);
+    let rejecting =
+        |sampling: &SamplingParams| options(Method::Pard, 3, sampling).acceptance(AcceptanceRule::Rejection);
     let refused = Sequence::new(&target, Some(&draft), rejecting(&drawn)).map(drop);
-    let is_named = |error: &Error| matches!(error, Error::Option { option: "acceptance", reason } if reason.contains("two devices"));
+    let is_named = |error: &Error| matches!(error, Error::Option { option: pard::error::OptionName::Acceptance, reason } if reason.contains("two devices"));
     assert!(refused.as_ref().is_err_and(is_named), "{refused:?}");
     // Without draws there is nothing to reject by; what comes later is refused later.
     let mut greedy = decoder(&target, &model, rejecting(&SamplingParams::default()));
     assert!(greedy.set_sampling(drawn.clone()).as_ref().is_err_and(is_named));
-    assert!(Sequence::new(&target, Some(&draft), SequenceOptions { method: Method::Ar, ..rejecting(&drawn) }).is_ok());
+    assert!(Sequence::new(&target, Some(&draft), rejecting(&drawn).method(Method::Ar)).is_ok());
 
-    let query = |device: &str| AdapterQuery { device: Some(device.to_owned()), backend: None };
+    let query = |device: &str| AdapterQuery::default().device(Some(device.to_owned())).backend(None);
     assert!(is_same_adapter(&AdapterQuery::default(), &AdapterQuery::default()).expect("an adapter"));
     assert!(is_same_adapter(&query("0"), &query("0")).expect("an adapter"));
     assert!(is_same_adapter(&AdapterQuery::default(), &query("no such card")).is_err());
@@ -221,7 +217,7 @@ fn a_lost_draft_device_is_an_error() {
     let lost = open();
     let mut decoder =
         decoder(&target, &upload_on(&lost, &recipe), options(Method::Pard, 4, &SamplingParams::default()));
-    decoder.start(&[3, 1, 4, 1, 5], &|| true).expect("start");
+    decoder.start(&[3, 1, 4, 1, 5]).expect("start");
     decoder.round().expect("a round");
     lost.destroy();
     let error = decoder.round().map(<[u32]>::to_vec).expect_err("half of it is gone");

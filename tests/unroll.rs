@@ -1,7 +1,7 @@
 //! Loops that the composer writes out.
 
 use naga::valid::{Capabilities, ValidationFlags, Validator};
-use pard_engine::gpu::{CacheFormat, Composition, Shaders, UNROLL, UNROLL_BUDGET, compose};
+use pard::low_level::gpu::{CacheFormat, Composition, Shaders, UNROLL, UNROLL_BUDGET, compose};
 
 use crate::ops::attention::gpu_plan;
 use crate::support::every_op::build_and_record;

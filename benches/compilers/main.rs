@@ -19,7 +19,7 @@ mod single;
 /// The one function of the tests that `every_op` needs.
 mod ops {
     pub mod quantised {
-        use pard_engine::ops::WeightFormat;
+        use pard::low_level::ops::WeightFormat;
 
         pub fn quantised() -> impl Iterator<Item = WeightFormat> {
             WeightFormat::ALL.into_iter().filter(|format| format.is_quantised())
@@ -30,8 +30,8 @@ mod ops {
 use std::error::Error;
 use std::path::Path;
 
-use pard_engine::gpu::{AdapterQuery, Device, KernelPlan, MatmulPath, QuantisedChoice, Shaders};
-use pard_engine::model::LoadOptions;
+use pard::low_level::gpu::{AdapterQuery, Device, KernelPlan, MatmulPath, QuantisedChoice, Shaders};
+use pard::model::LoadOptions;
 
 use recorder::Recorder;
 
@@ -58,7 +58,7 @@ fn all(folder: &Path, shaders: &Path, words: &[String]) -> Result<(), Box<dyn Er
     let choices =
         [("float", QuantisedChoice::Float), ("int16", QuantisedChoice::Integer16), ("int8", QuantisedChoice::Integer8)];
     let quantised = choices.into_iter().find(|(word, _)| has(word)).map(|(_, choice)| choice).unwrap_or_default();
-    let plan = LoadOptions { quantised, ..LoadOptions::default() }.plan(&device)?;
+    let plan = LoadOptions::default().quantised(quantised).plan(&device)?;
     eprintln!("{}; plan: {plan}", device.name());
     let mut recorder = Recorder::new(folder, shaders.clone(), open()?)?;
     recorder.choice = "default";

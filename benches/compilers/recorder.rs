@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use pard_engine::gpu::{Composition, Device, KernelPlan, Pass, Shaders, compose};
+use pard::low_level::gpu::{Composition, Device, KernelPlan, Pass, Shaders, compose};
 use serde_json::{Map, Value, json};
 
 /// Collects dispatches by operation, and modules by composition.
@@ -53,7 +53,7 @@ impl Recorder {
         &mut self,
         device: &Device,
         what: Value,
-        record: impl FnOnce(&mut Pass) -> pard_engine::Result<()>,
+        record: impl FnOnce(&mut Pass) -> pard::Result<()>,
     ) -> Result<(), Box<dyn Error>> {
         Pass::submit(device, None, record)?;
         let events = self.learn(device)?;

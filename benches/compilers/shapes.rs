@@ -3,8 +3,8 @@
 
 use std::error::Error;
 
-use pard_engine::gpu::{Buffer, Device, KernelPlan, Pass};
-use pard_engine::ops::{
+use pard::low_level::gpu::{Buffer, Device, KernelPlan, Pass};
+use pard::low_level::ops::{
     Accept, Argmax, Attention, AttentionScratch, AttentionShape, BuildInputs, Draw, Embedding, Epilogue, KvCache,
     LogProbabilities, MAX_ROWS, Matmul, Matrix, ModelRole, NormRows, PassRow, Penalties, PenaltyTerms, Phase,
     Probabilities, Rejection, RejectionTerms, RmsNorm, Rope, RopeGains, RoundBuffers, RowRange, Rows, Step, Tensor,

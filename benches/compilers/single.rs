@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
-use pard_engine::gpu::wgpu;
+use pard::low_level::gpu::wgpu;
 use serde_json::json;
 
 /// Has each of `files`, with one entry point, compiled, and says in `files.jsonl` which module it became.

@@ -1,9 +1,9 @@
 //! `attention` and `attention_merge`: a few rows at the end of contexts of several lengths, and a chunk of a prompt.
 
-use pard_engine::Result;
-use pard_engine::checkpoint::config::Config;
-use pard_engine::gpu::{Buffer, CacheFormat, KernelPlan, Pass};
-use pard_engine::ops::{Attention, AttentionScratch, AttentionShape, KvCache, Phase, Rope, Tensor};
+use pard::Result;
+use pard::checkpoint::config::Config;
+use pard::low_level::gpu::{Buffer, CacheFormat, KernelPlan, Pass};
+use pard::low_level::ops::{Attention, AttentionScratch, AttentionShape, KvCache, Phase, Rope, Tensor};
 
 use crate::bench::{Bench, Case, PROMPT_ROWS, cold_copies};
 use crate::oracle::attention as oracle;

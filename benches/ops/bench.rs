@@ -4,9 +4,9 @@
 
 use std::time::Instant;
 
-use pard_engine::Result;
-use pard_engine::gpu::{AdapterQuery, Buffer, Device, KernelPlan, Pass};
-use pard_engine::ops::{COLD_BYTES, MAX_ROWS, PeakProbe, Step, Tensor};
+use pard::Result;
+use pard::low_level::gpu::{AdapterQuery, Buffer, Device, KernelPlan, Pass};
+use pard::low_level::ops::{COLD_BYTES, MAX_ROWS, PeakProbe, Step, Tensor};
 
 use crate::comparison;
 use crate::oracle::Expected;

@@ -1,10 +1,10 @@
 //! `input_gradient` and `weight_gradient` on the matrices of a layer, beside the product that they belong to.
 
-use pard_engine::Result;
-use pard_engine::checkpoint::config::Config;
-use pard_engine::gpu::Pass;
-use pard_engine::ops::gradients::{Accumulate, InputGradient, WeightGradient};
-use pard_engine::ops::{Epilogue, Matmul, Matrix, Phase, RowRange, Tensor, WeightFormat};
+use pard::Result;
+use pard::checkpoint::config::Config;
+use pard::low_level::gpu::Pass;
+use pard::low_level::ops::gradients::{Accumulate, InputGradient, WeightGradient};
+use pard::low_level::ops::{Epilogue, Matmul, Matrix, Phase, RowRange, Tensor, WeightFormat};
 
 use crate::bench::{Bench, Case, each};
 use crate::matmul::weights;

@@ -25,7 +25,7 @@ mod matmul;
 mod round;
 mod rows;
 
-use pard_engine::Result;
+use pard::Result;
 
 /// Kernels to choose from: the files of shaders/ that are kernels.
 const KERNELS: [&str; 15] = [

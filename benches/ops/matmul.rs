@@ -3,10 +3,10 @@
 
 use std::ops::Range;
 
-use pard_engine::Result;
-use pard_engine::checkpoint::config::Config;
-use pard_engine::gpu::{KernelPlan, QuantisedProducts};
-use pard_engine::ops::{Epilogue, MAX_ROWS, Matmul, Matrix, Phase, QuantiseRows, RowRange, Tensor, WeightFormat};
+use pard::Result;
+use pard::checkpoint::config::Config;
+use pard::low_level::gpu::{KernelPlan, QuantisedProducts};
+use pard::low_level::ops::{Epilogue, MAX_ROWS, Matmul, Matrix, Phase, QuantiseRows, RowRange, Tensor, WeightFormat};
 
 use crate::bench::{Bench, Case, PROMPT_ROWS, cold_copies, each};
 use crate::oracle;

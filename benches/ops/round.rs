@@ -1,8 +1,8 @@
 //! `inputs` and `accept`: one workgroup each, so what they take is what any dispatch takes.
 
-use pard_engine::Result;
-use pard_engine::gpu::Buffer;
-use pard_engine::ops::{
+use pard::Result;
+use pard::low_level::gpu::Buffer;
+use pard::low_level::ops::{
     Accept, BuildInputs, ModelRole, PassPlan, PassRow, ProposerKind, RECORD, RoundBuffers, Session, Step, Turn,
 };
 

@@ -1,9 +1,9 @@
 //! The kernels that take each row by itself: `embedding`, `rms_norm`, `remember` and `recall`, `rope`, `argmax`.
 
-use pard_engine::Result;
-use pard_engine::checkpoint::config::Config;
-use pard_engine::gpu::Buffer;
-use pard_engine::ops::{
+use pard::Result;
+use pard::checkpoint::config::Config;
+use pard::low_level::gpu::Buffer;
+use pard::low_level::ops::{
     Argmax, AttentionShape, Embedding, HiddenStates, KvCache, LoadHidden, MAX_ROWS, Matrix, PassRow, RmsNorm, Rope,
     RopeGains, RowRange, StoreHidden, Tensor, WeightFormat,
 };

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use anyhow::Context;
-use pard_engine::model::{LoadOptions, Model};
-use pard_engine::training::measure::acceptance;
-use pard_engine::{Device, Draft};
+use pard::low_level::training::measure::acceptance;
+use pard::model::{LoadOptions, Model};
+use pard::{Device, Draft};
 
 use crate::args::StyleArguments;
 use crate::{interrupt, prompt};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pard_engine::training::StepReport;
+use pard::low_level::training::StepReport;
 
 /// The steps since the last line.
 #[derive(Default)]

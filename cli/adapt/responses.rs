@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::AdaptArguments;
-use crate::args::{LogitArguments, MemoryArguments, RespondArguments};
+use crate::args::{LogitArguments, MemoryArguments};
 use crate::output::Verbosity;
-use crate::{interrupt, prompt, respond};
+use crate::respond::{self, RespondArguments};
+use crate::{interrupt, prompt};
 
 /// The teacher's responses, in the draft's folder.
 const RESPONSES: &str = "responses.jsonl";
@@ -24,7 +25,7 @@ pub fn complete(arguments: &AdaptArguments, talk: Verbosity) -> anyhow::Result<O
         return Ok(Some(files));
     }
     std::fs::create_dir_all(&arguments.out)
-        .map_err(|source| pard_engine::Error::Write { path: arguments.out.clone(), source })?;
+        .map_err(|source| pard::Error::Write { path: arguments.out.clone(), source })?;
     let out = arguments.out.join(RESPONSES);
     talk.note(&format!("{teacher} responds to {} files of prompts: {}", prompts.len(), out.display()));
     respond::run(&RespondArguments {
@@ -36,7 +37,7 @@ pub fn complete(arguments: &AdaptArguments, talk: Verbosity) -> anyhow::Result<O
         seed: arguments.seed,
         logits: LogitArguments::default(),
         max_tokens: arguments.seq_len,
-        parallel: pard_engine::ops::MAX_ROWS as u8,
+        parallel: pard::low_level::ops::MAX_ROWS as u8,
         thinking: None,
         memory: MemoryArguments::default(),
         device: arguments.device.clone(),

@@ -1,6 +1,6 @@
 //! Report of the bench: speeds, acceptance rates, and whether the tokens are AR's.
 
-use pard_engine::decoding::{Method, Sequence, Statistics};
+use pard::decoding::{Method, Sequence, Statistics};
 use serde_json::{Value, json};
 
 use crate::answer::{Answer, drafts_json, joined, sampling_json, statistics_json, tokens_per_second};

@@ -3,10 +3,34 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pard_engine::model::Model;
+use pard::model::Model;
 use serde_json::{Map, Value, json};
 
-use super::throughput::Test;
+/// A test of raw speed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Test {
+    /// Reading this many tokens.
+    Prompt(usize),
+    /// Writing this many tokens.
+    Generation(usize),
+}
+
+impl Test {
+    /// Tokens read or written.
+    pub fn tokens(self) -> usize {
+        match self {
+            Test::Prompt(tokens) | Test::Generation(tokens) => tokens,
+        }
+    }
+
+    /// Its name in reports.
+    pub fn name(self) -> String {
+        match self {
+            Test::Prompt(tokens) => format!("pp{tokens}"),
+            Test::Generation(tokens) => format!("tg{tokens}"),
+        }
+    }
+}
 
 /// The times of one test.
 pub struct Samples {

@@ -6,39 +6,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use pard_engine::decoding::{Sequence, SequenceOptions};
+use pard::decoding::{Sequence, SequenceOptions};
 
-use super::samples::{Samples, Subject};
-use crate::args::{BenchArguments, Format, TestArguments};
+use super::samples::{Samples, Subject, Test};
+use super::{BenchArguments, Format, TestArguments};
 use crate::load::Files;
 use crate::output::{self, Verbosity};
 use crate::{inspect, interrupt};
-
-/// A test of raw speed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Test {
-    /// Reading this many tokens.
-    Prompt(usize),
-    /// Writing this many tokens.
-    Generation(usize),
-}
-
-impl Test {
-    /// Tokens read or written.
-    pub fn tokens(self) -> usize {
-        match self {
-            Test::Prompt(tokens) | Test::Generation(tokens) => tokens,
-        }
-    }
-
-    /// Its name in reports.
-    pub fn name(self) -> String {
-        match self {
-            Test::Prompt(tokens) => format!("pp{tokens}"),
-            Test::Generation(tokens) => format!("tg{tokens}"),
-        }
-    }
-}
 
 /// Runs the command.
 pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
@@ -53,7 +27,7 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
         (files.target.path.clone(), inspect::parameters(&files.target.config, &*files.target.checkpoint));
     let device = arguments.models.device.open()?;
     let models = files.upload(&device, &arguments.models, context, talk)?;
-    let options = SequenceOptions { context, run_ahead: arguments.run_ahead, ..SequenceOptions::default() };
+    let options = SequenceOptions::default().context(context).run_ahead(arguments.run_ahead);
     let mut sequence = models.sequence(options)?;
 
     interrupt::listen()?;
@@ -120,10 +94,10 @@ fn sample(
 }
 
 /// Runs the test and returns its duration; none if Ctrl-C ended it.
-fn time(sequence: &mut Sequence, test: Test, start: &[u32]) -> pard_engine::Result<Option<Duration>> {
+fn time(sequence: &mut Sequence, test: Test, start: &[u32]) -> pard::Result<Option<Duration>> {
     let keep_going = || !interrupt::requested();
     let mut begin = Instant::now();
-    sequence.start(start, &keep_going)?;
+    sequence.start_while(start, &keep_going)?;
     let rounds = match test {
         // The prompt's last token is a row of the first round.
         Test::Prompt(_) => 1,

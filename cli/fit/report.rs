@@ -1,7 +1,7 @@
 //! The report of `pard fit`, as text and as JSON.
 
-use pard_engine::model::{MemoryEstimate, WeightDtype};
-use pard_engine::ops::WeightFormat;
+use pard::low_level::ops::WeightFormat;
+use pard::model::{MemoryEstimate, WeightDtype};
 use serde_json::{Value, json};
 
 use super::{Fit, Memory, Promise, Speed, Way};

@@ -1,9 +1,10 @@
 //! Placement of models on devices, and the memory they need there, known before anything is uploaded.
 
-use pard_engine::Result;
-use pard_engine::decoding::Sequence;
-use pard_engine::gpu::{Device, KernelPlan};
-use pard_engine::model::{MemoryEstimate, MemoryPlan, ModelRunner};
+use pard::Result;
+use pard::decoding::Sequence;
+use pard::low_level::forward::ModelRunner;
+use pard::low_level::gpu::{Device, KernelPlan};
+use pard::model::{MemoryEstimate, MemoryPlan};
 
 use crate::args::ModelArguments;
 
@@ -50,7 +51,7 @@ impl Blueprints {
     ///
     /// # Errors
     ///
-    /// [`pard_engine::Error::Limit`].
+    /// [`pard::Error::Limit`].
     pub fn check_bindings(&self, sites: &Placement, context: usize) -> Result<()> {
         let check = |device: &Device, plan: &KernelPlan, model: &MemoryPlan| {
             ModelRunner::check(device, plan, model.config(), 1, Sequence::positions(context))
@@ -63,7 +64,7 @@ impl Blueprints {
     ///
     /// # Errors
     ///
-    /// [`pard_engine::Error::DoesNotFit`].
+    /// [`pard::Error::DoesNotFit`].
     pub fn check_memory(&self, sites: &Placement, context: usize, limit: Option<u64>) -> Result<()> {
         let hint = match self.draft {
             Some(_) => "a shorter context (-c), fewer bits (--quantize q4_k, --cache) or a smaller draft (-d)",

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use pard_engine::decoding::{Method, SequenceOptions};
-use pard_engine::gpu::{DispatchTime, Profile, Work};
-use pard_engine::ops::{COLD_BYTES, PeakRates};
+use pard::decoding::{Method, SequenceOptions};
+use pard::low_level::gpu::{DispatchTime, Profile, Work};
+use pard::low_level::ops::{COLD_BYTES, PeakRates};
 use serde_json::{Value, json};
 
 use crate::load::Models;

@@ -1,7 +1,7 @@
 //! A profile in the trace-event format, which Perfetto and Chrome show:
 //! <https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU>
 
-use pard_engine::gpu::Profile;
+use pard::low_level::gpu::Profile;
 use serde_json::{Value, json};
 
 use super::report::Measured;

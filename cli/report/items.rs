@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use pard_engine::checkpoint::resolve::DEFAULT_MODEL;
-use pard_engine::decoding::{DraftLength, Method, SequenceOptions};
-use pard_engine::gpu::{Device, KernelPlan, MatmulPath, Profile, adapters};
-use pard_engine::measure::{self, KernelTime, MadeModel, Shape, Spread};
-use pard_engine::model::ModelRunner;
-use pard_engine::ops::{MAX_ROWS, PeakProbe, Phase, WeightFormat, check_products, check_row_invariance, check_values};
-use pard_engine::{Error, Message};
+use pard::checkpoint::resolve::DEFAULT_MODEL;
+use pard::decoding::{DraftLength, Method, SequenceOptions};
+use pard::low_level::forward::ModelRunner;
+use pard::low_level::gpu::{Device, KernelPlan, MatmulPath, Profile, adapters};
+use pard::low_level::measure::{self, KernelTime, MadeModel, Shape, Spread};
+use pard::low_level::ops::{
+    MAX_ROWS, PeakProbe, Phase, WeightFormat, check_products, check_row_invariance, check_values,
+};
+use pard::{Error, Message};
 use serde_json::{Value, json};
 
 use super::record::Record;
@@ -121,7 +123,7 @@ fn adapter(
 
 /// The kernels against values known to be right, and a row's bits alone against those beside others.
 fn self_check(device: &Device, plan: &KernelPlan, record: &mut Record) -> anyhow::Result<()> {
-    let mut checks: Vec<(String, pard_engine::Result<()>)> = vec![("values".to_owned(), check_values(device, plan))];
+    let mut checks: Vec<(String, pard::Result<()>)> = vec![("values".to_owned(), check_values(device, plan))];
     if plan.products == MatmulPath::Plain {
         // A CPU's driver takes half a second for each kernel.
         let every = !device.is_software();
@@ -295,12 +297,8 @@ fn rounds(
     for (index, drafts) in [0].into_iter().chain(DRAFTS).enumerate() {
         for &method in methods.iter().rev().filter(|&&method| (method == Method::Ar) == (index == 0)) {
             record.item(&format!("rounds of {}, K = {drafts}", method.name()), |record| {
-                let options = SequenceOptions {
-                    method,
-                    drafts: DraftLength::Fixed(drafts),
-                    context,
-                    ..SequenceOptions::default()
-                };
+                let options =
+                    SequenceOptions::default().method(method).drafts(DraftLength::Fixed(drafts)).context(context);
                 let entry = timed_rounds(device, &models, options, &format!("{} {drafts}", method.name()), traced)?;
                 record.append("rounds", with(json!({ "method": method.name(), "drafts": drafts }), &entry))
             })?;
@@ -327,7 +325,7 @@ fn timed_rounds(
     };
     let mut sequence = models.sequence(options)?;
     sequence.warm_up()?;
-    sequence.start(&prompt, &|| true)?;
+    sequence.start(&prompt)?;
     sequence.round()?;
     let begin = Instant::now();
     let has_room = |len: usize| len + 2 * MAX_ROWS < context;
@@ -363,7 +361,7 @@ fn timed_rounds(
         Err(Error::Option { .. }) => return Ok(entry),
         Err(error) => return Err(error.into()),
     };
-    let busy = |submit: &Vec<pard_engine::gpu::DispatchTime>| match (submit.first(), submit.last()) {
+    let busy = |submit: &Vec<pard::low_level::gpu::DispatchTime>| match (submit.first(), submit.last()) {
         (Some(first), Some(last)) => last.end - first.begin,
         _ => 0.0,
     };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use pard_engine::Error;
+use pard::Error;
 use serde_json::{Map, Value, json};
 
 use super::write;

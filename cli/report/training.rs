@@ -1,9 +1,11 @@
 //! Training steps of a draft, on made-up weights and tokens.
 
-use pard_engine::gpu::{CacheFormat, Device, KernelPlan};
-use pard_engine::measure::{MadeWeights, Shape, Spread};
-use pard_engine::ops::WeightFormat;
-use pard_engine::training::{CodRetention, Loss, NetworkOptions, OptimizerOptions, Sample, Trainer, TrainingOptions};
+use pard::low_level::gpu::{CacheFormat, Device, KernelPlan};
+use pard::low_level::measure::{MadeWeights, Shape, Spread};
+use pard::low_level::ops::WeightFormat;
+use pard::low_level::training::{
+    CodRetention, Loss, NetworkOptions, OptimizerOptions, Sample, Trainer, TrainingOptions,
+};
 use serde_json::{Value, json};
 
 /// Tokens of a sample, and samples of a step.
@@ -17,7 +19,7 @@ pub fn steps(
     plan: &KernelPlan,
     shape: &Shape,
     keep_going: &dyn Fn() -> bool,
-) -> pard_engine::Result<Option<(Spread, Value)>> {
+) -> pard::Result<Option<(Spread, Value)>> {
     let [tokens, count] = SAMPLE;
     let config = &shape.config;
     let weights = MadeWeights::new(config, WeightFormat::Bf16);

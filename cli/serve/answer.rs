@@ -4,9 +4,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use pard_engine::decoding::{Completion, Piece, Sequence};
-use pard_engine::text::ChatTokenizer;
-use pard_engine::{Error, Result};
+use pard::decoding::{Completion, Piece, Sequence};
+use pard::text::ChatTokenizer;
+use pard::{Error, Result};
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::fault::Fault;
@@ -63,7 +63,7 @@ impl Answer {
     ///
     /// # Errors
     ///
-    /// Those of [`pard_engine::Sequence::set_sampling`].
+    /// Those of [`pard::Sequence::set_sampling`].
     pub fn begin(job: Job, mut session: Session, text: &ChatTokenizer) -> Result<Answer, Box<(Job, Error)>> {
         if let Err(error) = session.sequence.set_sampling(job.sampling.clone()) {
             return Err(Box::new((job, error)));
@@ -143,9 +143,9 @@ impl Answer {
         let end = prompt.len().min(known + piece.tokens + 1);
         let begin = Instant::now();
         if self.read == 0 && self.job.reuse == Reuse::Never {
-            sequence.start(&prompt[..end], &|| true)?;
+            sequence.start(&prompt[..end])?;
         } else {
-            sequence.resume(&prompt[..end], &|| true)?;
+            sequence.resume(&prompt[..end])?;
         }
         if self.read == 0 {
             self.reused = sequence.statistics().reused_tokens;
@@ -157,12 +157,8 @@ impl Answer {
     }
 
     /// Takes what the last round of its sequence committed.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Completion::take_round`].
-    pub fn take_round(&mut self, metrics: &Metrics) -> Result<Step> {
-        let Piece { tokens, texts, logprobs, round, .. } = self.completion.take_round(&mut self.session.sequence)?;
+    pub fn take_round(&mut self, metrics: &Metrics) -> Step {
+        let Piece { tokens, texts, logprobs, round, .. } = self.completion.take_round(&mut self.session.sequence);
         let mut written = Vec::with_capacity(tokens.len());
         let mut rest = String::new();
         for (position, (&id, text)) in tokens.iter().zip(texts).enumerate() {
@@ -200,7 +196,7 @@ impl Answer {
             };
             self.ending = Some(Event::Ended { index, ending });
         }
-        Ok(self.conclude(metrics))
+        self.conclude(metrics)
     }
 
     /// Sends what can be sent, and says whether that was all.

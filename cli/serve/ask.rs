@@ -1,8 +1,8 @@
 //! Parameters of a request, read from its JSON: OpenAI's, llama.cpp's names for what OpenAI lacks, and an object `pard` of
 //! our own. Parameters that are known but not supported are refused; unknown ones are ignored, as other servers do.
 
-use pard_engine::decoding::{DraftLength, Limits, MAX_DRAFTS, MAX_LOGPROBS, Method, SamplingParams};
-use pard_engine::text::{Message, Rendering};
+use pard::decoding::{DraftLength, Limits, MAX_DRAFTS, MAX_LOGPROBS, Method, SamplingParams};
+use pard::text::{Message, Rendering};
 use serde_json::{Value, json};
 
 use super::fault::Fault;
@@ -107,7 +107,7 @@ impl Ask {
     pub fn sampling_of(&self, index: usize) -> SamplingParams {
         // Greedy decoding uses no seed.
         let seed = if self.sampling.temperature == 0.0 { 0 } else { self.sampling.seed.wrapping_add(index as u64) };
-        SamplingParams { seed, ..self.sampling.clone() }
+        self.sampling.clone().seed(seed)
     }
 }
 
@@ -159,7 +159,7 @@ fn messages(fields: &Fields) -> Result<Prompt, Fault> {
     let messages = messages.collect::<Result<Vec<_>, Fault>>()?;
     let template = fields.object("chat_template_kwargs", "chat_template_kwargs.")?;
     let enable_thinking = template.map_or(Ok(None), |template| template.boolean("enable_thinking"))?;
-    Ok(Prompt::Messages(messages, Rendering { enable_thinking, ..Rendering::default() }))
+    Ok(Prompt::Messages(messages, Rendering::default().enable_thinking(enable_thinking)))
 }
 
 fn text_prompts(fields: &Fields) -> Result<Vec<Prompt>, Fault> {
@@ -199,7 +199,7 @@ fn limits(fields: &Fields, defaults: &Defaults) -> Result<Limits, Fault> {
         }
         stop.push(text);
     }
-    Ok(Limits { max_tokens, stop })
+    Ok(Limits::default().max_tokens(max_tokens).stop(stop))
 }
 
 fn sampling(kind: Kind, fields: &Fields, defaults: &Defaults) -> Result<SamplingParams, Fault> {

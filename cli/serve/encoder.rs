@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use pard_engine::Error;
-use pard_engine::text::{ChatTokenizer, Tokenizer};
+use pard::Error;
+use pard::text::{ChatTokenizer, Tokenizer};
 
 use super::ask::Prompt;
 use super::fault::Fault;

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use pard_engine::Error;
+use pard::Error;
 use serde_json::{Value, json};
 
 /// A refusal or a failure.
@@ -55,7 +55,7 @@ impl Fault {
             Error::EmptyPrompt | Error::Template { .. } | Error::Tokenizer { .. } | Error::TokenRange { .. } => {
                 Fault::new(StatusCode::BAD_REQUEST, message)
             }
-            Error::Option { option, reason } => Fault::parameter(&option.replace([' ', '-'], "_"), reason),
+            Error::Option { option, reason } => Fault::parameter(option.name(), reason),
             Error::DeviceLost { .. } => Fault::unavailable("the GPU was lost; the model is being loaded again"),
             Error::OutOfMemory { .. } | Error::Limit { .. } => Fault::unavailable(message),
             _ => Fault::new(StatusCode::INTERNAL_SERVER_ERROR, message),

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use crate::usage::usage;
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
-use pard_engine::{Error, Result};
+use pard::{Error, Result};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::fault::Fault;
@@ -19,15 +20,14 @@ impl Keys {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`]; [`Error::Option`] if there is none in it.
-    pub fn read(path: Option<&Path>) -> Result<Keys> {
+    /// [`Error::Io`], or a usage error if there is none in it.
+    pub fn read(path: Option<&Path>) -> anyhow::Result<Keys> {
         let Some(path) = path else { return Ok(Keys { keys: Vec::new() }) };
         let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let keys: Vec<String> = lines.map(str::to_owned).collect();
         if keys.is_empty() {
-            let reason = format!("{} holds no key; write one to a line", path.display());
-            return Err(Error::Option { option: "--api-key-file", reason });
+            return Err(usage("--api-key-file", format!("{} holds no key; write one to a line", path.display())));
         }
         Ok(Keys { keys })
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pard_engine::decoding::{DraftLength, FinishReason, Limits, Method, SamplingParams, Statistics, TokenLogprobs};
+use pard::decoding::{DraftLength, FinishReason, Limits, Method, SamplingParams, Statistics, TokenLogprobs};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::fault::Fault;

@@ -1,7 +1,7 @@
 //! Log-probabilities of tokens, in the two forms of OpenAI's interface.
 
-use pard_engine::decoding::TokenLogprobs;
-use pard_engine::text::Tokenizer;
+use pard::decoding::TokenLogprobs;
+use pard::text::Tokenizer;
 use serde_json::{Map, Value, json};
 
 use super::ask::Kind;

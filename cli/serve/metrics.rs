@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use pard_engine::decoding::{MAX_DRAFTS, RoundStatistics};
+use pard::decoding::{MAX_DRAFTS, RoundStatistics};
 
 use super::queue::{Phase, Queue};
 

@@ -2,8 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use pard_engine::decoding::FinishReason;
-use pard_engine::text::Tokenizer;
+use pard::decoding::FinishReason;
+use pard::text::Tokenizer;
 use serde_json::{Map, Value, json};
 
 use super::ask::{Ask, Kind};

@@ -1,7 +1,7 @@
 //! Sequences that stay between answers with what their caches hold.
 
-use pard_engine::Result;
-use pard_engine::decoding::{AcceptanceRule, Engine, Method, Sequence, SequenceOptions};
+use pard::Result;
+use pard::decoding::{AcceptanceRule, Engine, Method, Sequence, SequenceOptions};
 
 use super::job::{Job, Proposer, Reuse};
 use crate::load::Models;
@@ -42,7 +42,7 @@ impl Idle {
     ///
     /// Those of [`Engine::add`] and [`Models::tell_costs`].
     pub fn make(&self, models: &Models, proposer: Proposer) -> Result<Session> {
-        let mut options = SequenceOptions { method: proposer.method, drafts: proposer.drafts, ..self.options.clone() };
+        let mut options = self.options.clone().method(proposer.method).drafts(proposer.drafts);
         if matches!(proposer.method, Method::Ar | Method::Ngram) {
             // Only what a model proposes has chances that it could be accepted by.
             options.acceptance = AcceptanceRule::Noise;

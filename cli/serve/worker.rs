@@ -5,9 +5,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pard_engine::decoding::{Engine, Sequence};
-use pard_engine::gpu::Device;
-use pard_engine::{Error, Result};
+use pard::decoding::{Engine, EngineOptions, Sequence};
+use pard::low_level::gpu::Device;
+use pard::{Error, Result};
 
 use super::answer::{Answer, PieceLength, Step};
 use super::arguments::ServeArguments;
@@ -86,7 +86,10 @@ impl Worker {
     fn load_again(&self) -> Option<Backend> {
         let mut pause = RETRIES[0];
         while !self.queue.wait_for_end(pause) {
-            let load = || Backend::load(self, LoadedFiles::open(&self.arguments.decoding, Verbosity::Quiet)?);
+            let load = || {
+                let prepared = LoadedFiles::open(&self.arguments.decoding, Verbosity::Quiet)?;
+                anyhow::Ok(Backend::load(self, prepared)?)
+            };
             match std::panic::catch_unwind(AssertUnwindSafe(load)) {
                 Ok(Ok(backend)) => return Some(backend),
                 Ok(Err(error)) => output::note(&format!("error: {error}")),
@@ -117,7 +120,8 @@ impl Backend {
         let (method, context) = (prepared.method, prepared.context);
         let models = prepared.files.upload(&device, &decoding.models, context, worker.talk)?;
         let capacity = worker.arguments.parallel.into();
-        let engine = Engine::new(&models.target.weights, models.draft.as_ref(), context, capacity)?;
+        let options = EngineOptions::default().context(context).sequences(capacity);
+        let engine = Engine::from_weights(&models.target.weights, models.draft.as_ref(), options)?;
         let mut idle = Idle::new(engine.clone(), decoding.options(method, context), worker.talk);
         // The first one shows whether there is room for its caches, and measures what passes cost.
         let first = idle.make(&models, worker.proposer)?;
@@ -140,7 +144,7 @@ impl Backend {
             worked |= self.each(worker, |answer, piece, metrics| answer.step(piece, patience, metrics))?;
             self.round(worker)?;
             self.each(worker, |answer, _, metrics| match answer.is_ready() {
-                true => answer.take_round(metrics),
+                true => Ok(answer.take_round(metrics)),
                 false => Ok(Step::Rested),
             })?;
             worker.metrics.sessions(self.active.len(), self.idle.len());

@@ -22,6 +22,7 @@ pub trait DownloadProgress {
 }
 
 /// Options for finding and fetching models.
+#[non_exhaustive]
 pub struct SourceOptions<'a> {
     /// The folder of the default model; none if the user has no home.
     pub cache: Option<PathBuf>,
@@ -35,6 +36,17 @@ pub struct SourceOptions<'a> {
     pub offline: bool,
     /// Told of every download.
     pub progress: Option<&'a dyn DownloadProgress>,
+}
+
+crate::builder::setters! {
+    SourceOptions<'a> {
+        cache: Option<PathBuf>,
+        hub_cache: Option<PathBuf>,
+        endpoint: String,
+        token: Option<String>,
+        offline: bool,
+        progress: Option<&'a dyn DownloadProgress>,
+    }
 }
 
 impl SourceOptions<'_> {

@@ -4,16 +4,30 @@
 use super::sampling_params::TokenLogprobs;
 use super::sequence::Sequence;
 use super::statistics::RoundStatistics;
-use crate::error::Result;
 use crate::text::{ChatTokenizer, TextStream};
 
 /// Limits that end an answer, in addition to the model's stop tokens and the end of the context.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Tokens of the answer.
     pub max_tokens: usize,
     /// Texts that end it; they are not part of it.
     pub stop: Vec<String>,
+}
+
+crate::builder::setters! {
+    Limits {
+        max_tokens: usize,
+        stop: Vec<String>,
+    }
+}
+
+impl Default for Limits {
+    /// No limits.
+    fn default() -> Limits {
+        Limits { max_tokens: usize::MAX, stop: Vec::new() }
+    }
 }
 
 /// Why an answer ended.
@@ -89,11 +103,7 @@ impl Completion {
 
     /// Takes the last round of `sequence`, which has read the prompt. Tokens past the answer's end, which a round may well
     /// commit, are dropped, from the sequence as well: a conversation does not continue from them.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Sequence::truncate`].
-    pub fn take_round(&mut self, sequence: &mut Sequence) -> Result<Piece> {
+    pub fn take_round(&mut self, sequence: &mut Sequence) -> Piece {
         let mut piece = Piece { round: sequence.last_round(), ..Piece::default() };
         for (index, &token) in sequence.last_tokens().iter().enumerate() {
             if self.finish.is_some() {
@@ -107,9 +117,9 @@ impl Completion {
         }
         self.logprobs.extend_from_slice(&piece.logprobs);
         if self.finish.is_some() {
-            sequence.truncate(self.prompt_tokens + self.output.len())?;
+            sequence.truncate(self.prompt_tokens + self.output.len());
         }
-        Ok(piece)
+        piece
     }
 
     /// Takes a token, and gives the text that it makes certain, which may be none.

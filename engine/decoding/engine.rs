@@ -7,30 +7,34 @@
 //! AR has no proposals. All commit exactly what the target alone would, since a row's result does not depend on the rows
 //! beside it; but for tokens drawn by [`super::AcceptanceRule::Rejection`], which keeps their distribution only.
 
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
+use super::completion::Limits;
 use super::draft::Draft;
-use super::options::{Method, SequenceOptions};
+use super::generate::Generation;
+use super::options::{EngineOptions, Method, SequenceOptions};
+use super::pace::Costs;
 use super::proposer::Proposer;
 use super::round::{Part, Rounds, Submitted};
 use super::scheduler::{Assignment, Candidate, plan_step};
 use super::sequence::Sequence;
-use crate::error::{Error, Result};
-use crate::model::{ModelRunner, Weights};
+use crate::error::{Error, OptionName, Result};
+use crate::model::{Model, ModelRunner, PassCost, Tuning, Weights};
 use crate::ops::{MAX_ROWS, PassRow, check_row_invariance};
+use crate::text::{ChatTokenizer, Prompt};
 
 /// Decodes sequences over one target, and over one draft if there is one.
 ///
 /// ```no_run
-/// # use pard_engine::{Engine, Model, Result, SequenceOptions};
+/// # use pard::{Engine, EngineOptions, Model, Result};
 /// # fn answers(model: &Model, prompts: &[Vec<u32>]) -> Result<Vec<Vec<u32>>> {
-/// let options = SequenceOptions { context: 2048, ..SequenceOptions::default() };
-/// let engine = Engine::new(&model.weights, None, options.context, prompts.len())?;
+/// let engine = Engine::new(model, None, EngineOptions::default().sequences(prompts.len()))?;
 /// let mut sequences = Vec::new();
 /// for prompt in prompts {
-///     let mut sequence = engine.add(options.clone())?;
-///     sequence.start(prompt, &|| true)?;
+///     let mut sequence = engine.add(engine.defaults())?;
+///     sequence.start(prompt)?;
 ///     sequences.push(sequence);
 /// }
 /// for _ in 0..100 {
@@ -46,8 +50,11 @@ pub struct Engine {
 
 /// State shared by the sequences of an engine.
 pub(super) struct Shared {
-    context: usize,
-    capacity: usize,
+    options: EngineOptions,
+    /// The target's tokenizer, for prompts that are not tokens.
+    text: Option<ChatTokenizer>,
+    /// Costs of passes, if both models were measured.
+    costs: Option<Costs>,
     pub target: ModelRunner,
     draft: Option<Draft>,
     /// The draft's runner, once a sequence asked for it.
@@ -65,30 +72,105 @@ pub(super) struct CacheSlot {
 }
 
 impl Engine {
-    /// An engine for at most `capacity` sequences with contexts of `context` tokens. The caches of the first sequence are
+    /// An engine that runs `target`, with `draft` as its draft if there is one. The caches of the first sequence are
     /// allocated here, those of each further one when it is added.
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] if the context is out of range, or `capacity` is 0; [`Error::Gpu`] if this driver's rounding
-    /// depends on the number of rows; [`Error::Limit`] or [`Error::OutOfMemory`] if the caches do not fit.
-    pub fn new(target: &Arc<Weights>, draft: Option<&Draft>, context: usize, capacity: usize) -> Result<Engine> {
-        SequenceOptions { context, ..SequenceOptions::default() }.check()?;
-        if capacity == 0 {
-            return Err(Error::Option { option: "parallel", reason: "an engine has 1 sequence at least".to_owned() });
+    /// [`Error::Option`] if an option is out of range; [`Error::Gpu`] if this driver's rounding depends on the number of
+    /// rows; [`Error::Limit`] or [`Error::OutOfMemory`] if the caches do not fit.
+    pub fn new(target: &Model, draft: Option<&Draft>, options: EngineOptions) -> Result<Engine> {
+        let cost = target.tuning.as_ref().map(Tuning::pass_cost);
+        let costs = cost.and_then(|target| {
+            let draft = draft.map_or(Some(PassCost::from_points(&[])), |draft| draft.cost.clone())?;
+            Some(Costs { target, draft })
+        });
+        Engine::build(&target.weights, draft, options, Some(target.text.clone()), costs)
+    }
+
+    /// As [`Engine::new`], for weights without a tokenizer: prompts and answers are tokens.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::new`].
+    pub fn from_weights(target: &Arc<Weights>, draft: Option<&Draft>, options: EngineOptions) -> Result<Engine> {
+        Engine::build(target, draft, options, None, None)
+    }
+
+    fn build(
+        target: &Arc<Weights>,
+        draft: Option<&Draft>,
+        options: EngineOptions,
+        text: Option<ChatTokenizer>,
+        costs: Option<Costs>,
+    ) -> Result<Engine> {
+        let EngineOptions { context, sequences } = options;
+        SequenceOptions::default().context(context).check()?;
+        if sequences == 0 {
+            let reason = "an engine has 1 sequence at least".to_owned();
+            return Err(Error::Option { option: OptionName::Sequences, reason });
         }
         let device = target.device();
-        if capacity > 1 {
-            check_row_invariance(device, target.plan(), capacity.min(MAX_ROWS))?;
+        if sequences > 1 {
+            check_row_invariance(device, target.plan(), sequences.min(MAX_ROWS))?;
         }
         let (room, chosen) = (Sequence::positions(context), PassRow::choices(device, "choices")?);
         let target = ModelRunner::new(target, room, target.config().vocab_size, &chosen)?;
-        let rounds = Mutex::new(Rounds::new(&target, chosen, capacity, room)?);
+        let rounds = Mutex::new(Rounds::new(&target, chosen, sequences, room)?);
         let (draft, drafting, taken) = (draft.cloned(), OnceLock::new(), Mutex::default());
-        Ok(Engine { shared: Arc::new(Shared { context, capacity, target, draft, drafting, rounds, taken }) })
+        Ok(Engine { shared: Arc::new(Shared { options, text, costs, target, draft, drafting, rounds, taken }) })
     }
 
-    /// Adds a sequence, which has a slot as long as it lives.
+    /// The options of a sequence that uses the whole context, and the draft, if there is one, by the best method that it
+    /// supports.
+    pub fn defaults(&self) -> SequenceOptions {
+        let method = self.shared.draft.as_ref().map_or(Method::Ar, Draft::method);
+        SequenceOptions::default().method(method).context(self.shared.options.context)
+    }
+
+    /// Reads `prompt` with a sequence of its own and stands ready to answer it: an iterator over pieces of text. A text is
+    /// continued, a conversation answered.
+    ///
+    /// ```no_run
+    /// # use pard::{Engine, Message, Result};
+    /// # fn answer(engine: &Engine) -> Result<()> {
+    /// for piece in engine.generate(Message::user("Who are you?"))? {
+    ///     print!("{}", piece?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`] if the engine has no tokenizer; those of [`Prompt::tokens`], [`Engine::add`] and
+    /// [`Sequence::start`].
+    pub fn generate(&self, prompt: impl Into<Prompt>) -> Result<Generation<'static>> {
+        self.generate_with(prompt, self.defaults(), Limits::default())
+    }
+
+    /// As [`Engine::generate`], with a sequence of `options`, until the answer ends or reaches `limits`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::generate`].
+    pub fn generate_with(
+        &self,
+        prompt: impl Into<Prompt>,
+        options: SequenceOptions,
+        limits: Limits,
+    ) -> Result<Generation<'static>> {
+        let text = self.shared.text.as_ref().ok_or_else(|| {
+            let reason = "this engine was made of weights alone, and writes tokens only".to_owned();
+            Error::Option { option: OptionName::Text, reason }
+        })?;
+        let tokens = prompt.into().tokens(text)?;
+        let mut sequence = self.add(options)?;
+        sequence.start(&tokens)?;
+        Ok(Generation::of(sequence, text, limits))
+    }
+
+    /// Adds a sequence, which has a slot as long as it lives: dropping it removes it.
     ///
     /// # Errors
     ///
@@ -99,9 +181,9 @@ impl Engine {
         let (options, shared) = (options.checked()?, &*self.shared);
         let target = shared.target.model();
         options.sampling.check_tokens(target.config().vocab_size)?;
-        if options.context > shared.context {
-            let reason = format!("{} tokens are more than the engine's {}", options.context, shared.context);
-            return Err(Error::Option { option: "context", reason });
+        if options.context > shared.options.context {
+            let reason = format!("{} tokens are more than the engine's {}", options.context, shared.options.context);
+            return Err(Error::Option { option: OptionName::Context, reason });
         }
         if options.method != Method::Ar {
             check_row_invariance(target.device(), target.plan(), options.drafts.most() + 1)?;
@@ -110,7 +192,7 @@ impl Engine {
             (Method::Ar | Method::Ngram, _) => false,
             (method, None) => {
                 let reason = format!("the method {} needs a draft model", method.name());
-                return Err(Error::Option { option: "draft", reason });
+                return Err(Error::Option { option: OptionName::Draft, reason });
             }
             (method, Some(draft)) => {
                 if shared.is_split() {
@@ -118,7 +200,7 @@ impl Engine {
                     if draft.model.config().target_layers.is_some() {
                         let reason =
                             format!("{} reads what the target makes of tokens, and has to be with it", draft.name);
-                        return Err(Error::Option { option: "draft-device", reason });
+                        return Err(Error::Option { option: OptionName::DraftDevice, reason });
                     }
                 }
                 if method == Method::Pard && draft.mask.is_none() {
@@ -128,7 +210,11 @@ impl Engine {
             }
         };
         let slot = self.take_slot(drafts)?;
-        Sequence::in_slot(self.clone(), slot, options)
+        let mut sequence = Sequence::in_slot(self.clone(), slot, options)?;
+        if let Some(costs) = shared.costs.as_ref().filter(|_| sequence.options().method != Method::Ar) {
+            sequence.set_costs(costs.clone());
+        }
+        Ok(sequence)
     }
 
     /// Lets each of `sequences`, which must be this engine's, go on by a round: it commits at least a token, and
@@ -147,19 +233,41 @@ impl Engine {
     /// [`Error::Option`] if one is not of this engine. As [`crate::Device::check`].
     pub fn step(&self, sequences: &mut [&mut Sequence]) -> Result<Vec<usize>> {
         let begin = Instant::now();
+        let passes = self.begin_step(sequences)?;
+        for sequence in sequences.iter_mut() {
+            sequence.take_round(begin)?;
+        }
+        Ok(passes)
+    }
+
+    /// As [`Engine::step`], without blocking the thread that polls the future, on any executor. A step that is dropped
+    /// half-way is finished by the next one of the same sequences.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::step`]; [`Error::Thread`] if there is no thread that could wait for the device.
+    pub async fn step_async(&self, sequences: &mut [&mut Sequence]) -> Result<Vec<usize>> {
+        let begin = Instant::now();
+        let passes = self.begin_step(sequences)?;
+        for sequence in sequences.iter_mut() {
+            poll_fn(|context| sequence.poll_round(context)).await?;
+            sequence.take_round(begin)?;
+        }
+        Ok(passes)
+    }
+
+    /// Submits the rounds of a step.
+    fn begin_step(&self, sequences: &mut [&mut Sequence]) -> Result<Vec<usize>> {
         for sequence in sequences.iter() {
             sequence.check_room()?;
             if !sequence.is_of(self) {
                 let reason = "a sequence is of another engine".to_owned();
-                return Err(Error::Option { option: "sequences", reason });
+                return Err(Error::Option { option: OptionName::Sequences, reason });
             }
         }
         let mut passes = self.submit(sequences, |sequence| !sequence.is_in_flight())?;
         if sequences.iter().all(|sequence| sequence.can_run_ahead()) {
             passes.extend(self.submit(sequences, |_| true)?);
-        }
-        for sequence in sequences.iter_mut() {
-            sequence.take_round(begin)?;
         }
         Ok(passes)
     }
@@ -201,9 +309,9 @@ impl Engine {
         let shared = &*self.shared;
         let mut taken = shared.taken();
         let index = taken.iter().position(|taken| !taken).unwrap_or(taken.len());
-        if index >= shared.capacity {
-            let reason = format!("all {} sequences of the engine are taken", shared.capacity);
-            return Err(Error::Option { option: "parallel", reason });
+        if index >= shared.options.sequences {
+            let reason = format!("all {} sequences of the engine are taken", shared.options.sequences);
+            return Err(Error::Option { option: OptionName::Sequences, reason });
         }
         shared.reserve(&shared.target, index + 1)?;
         if drafts {
@@ -239,7 +347,7 @@ impl Shared {
         if count >= slots {
             return Ok(());
         }
-        match runner.reserve((2 * count).clamp(slots, self.capacity)) {
+        match runner.reserve((2 * count).clamp(slots, self.options.sequences)) {
             Err(Error::OutOfMemory { .. } | Error::Limit { .. }) => runner.reserve(slots),
             done => done,
         }
@@ -248,12 +356,14 @@ impl Shared {
     /// The draft's runner. The slots are locked, so that nobody else makes it at the same time.
     fn make_draft(&self) -> Result<&ModelRunner> {
         if let (None, Some(draft)) = (self.drafting.get(), &self.draft) {
-            let (room, ids) = (Sequence::positions(self.context), self.target.model().config().vocab_size);
+            let (room, ids) = (Sequence::positions(self.options.context), self.target.model().config().vocab_size);
             let mask = draft.mask.unwrap_or(0);
-            let runner = self.rounds().add_draft(&draft.model, mask, [self.capacity, room, ids])?;
+            let runner = self.rounds().add_draft(&draft.model, mask, [self.options.sequences, room, ids])?;
             return Ok(self.drafting.get_or_init(|| runner));
         }
-        self.drafting.get().ok_or_else(|| Error::Option { option: "draft", reason: "there is none".to_owned() })
+        self.drafting
+            .get()
+            .ok_or_else(|| Error::Option { option: OptionName::Draft, reason: "there is none".to_owned() })
     }
 
     fn taken(&self) -> MutexGuard<'_, Vec<bool>> {

@@ -8,13 +8,27 @@ use crate::text::ChatTokenizer;
 
 /// An answer being written: an iterator over pieces of text, each of whole characters. Dropping it ends the answer.
 pub struct Generation<'a> {
-    sequence: &'a mut Sequence,
+    sequence: Writer<'a>,
     completion: Completion,
 }
 
+/// The sequence that writes an answer.
+enum Writer<'a> {
+    Own(Box<Sequence>),
+    Lent(&'a mut Sequence),
+}
+
+impl Writer<'_> {
+    fn get(&mut self) -> &mut Sequence {
+        match self {
+            Writer::Own(sequence) => sequence,
+            Writer::Lent(sequence) => sequence,
+        }
+    }
+}
+
 impl<'a> Generation<'a> {
-    /// Reads `prompt` and stands ready to answer it with the model that `text` belongs to. `keep_going` is asked between the
-    /// prompt's chunks; where it says no, the answer is cancelled before it begins.
+    /// Reads `prompt` and stands ready to answer it with the model that `text` belongs to.
     ///
     /// # Errors
     ///
@@ -24,14 +38,28 @@ impl<'a> Generation<'a> {
         text: &ChatTokenizer,
         prompt: &[u32],
         limits: Limits,
-        keep_going: &dyn Fn() -> bool,
     ) -> Result<Generation<'a>> {
-        sequence.start(prompt, keep_going)?;
-        Ok(Generation::after(sequence, text, prompt.len(), limits, keep_going))
+        Generation::start_while(sequence, text, prompt, limits, &|| true)
     }
 
-    /// As [`Generation::start`], but what the sequence's caches hold of `prompt` already is not read again: the next
-    /// answer of a conversation, of which [`crate::text::Conversation`] gives the tokens.
+    /// As [`Generation::start`]; `keep_going` is asked between the prompt's chunks, and where it returns `false`, the answer
+    /// is cancelled before it begins.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Sequence::start`].
+    pub fn start_while(
+        sequence: &'a mut Sequence,
+        text: &ChatTokenizer,
+        prompt: &[u32],
+        limits: Limits,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<Generation<'a>> {
+        sequence.start_while(prompt, keep_going)?;
+        Ok(Generation::after(Writer::Lent(sequence), text, limits, keep_going))
+    }
+
+    /// As [`Generation::start`], but what the sequence's caches hold of `prompt` already is not read again.
     ///
     /// # Errors
     ///
@@ -41,25 +69,46 @@ impl<'a> Generation<'a> {
         text: &ChatTokenizer,
         prompt: &[u32],
         limits: Limits,
-        keep_going: &dyn Fn() -> bool,
     ) -> Result<Generation<'a>> {
-        sequence.resume(prompt, keep_going)?;
-        Ok(Generation::after(sequence, text, prompt.len(), limits, keep_going))
+        Generation::resume_while(sequence, text, prompt, limits, &|| true)
     }
 
-    /// Stands ready to answer a prompt of `prompt_tokens` tokens that the sequence has read.
-    fn after(
+    /// As [`Generation::start_while`], but what the sequence's caches hold of `prompt` already is not read again: the next
+    /// answer of a conversation, of which [`crate::text::Conversation`] gives the tokens.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Sequence::resume`].
+    pub fn resume_while(
         sequence: &'a mut Sequence,
         text: &ChatTokenizer,
-        prompt_tokens: usize,
+        prompt: &[u32],
+        limits: Limits,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<Generation<'a>> {
+        sequence.resume_while(prompt, keep_going)?;
+        Ok(Generation::after(Writer::Lent(sequence), text, limits, keep_going))
+    }
+
+    /// Stands ready to answer the prompt that `sequence`, which becomes the answer's own, has read.
+    pub(super) fn of(sequence: Sequence, text: &ChatTokenizer, limits: Limits) -> Generation<'static> {
+        Generation::after(Writer::Own(Box::new(sequence)), text, limits, &|| true)
+    }
+
+    /// Stands ready to answer the prompt that the sequence has read.
+    fn after(
+        mut writer: Writer<'a>,
+        text: &ChatTokenizer,
         limits: Limits,
         keep_going: &dyn Fn() -> bool,
     ) -> Generation<'a> {
-        let mut completion = Completion::new(text, limits, prompt_tokens, sequence.options().context);
+        let sequence = writer.get();
+        let (prompt_tokens, context) = (sequence.tokens().len(), sequence.options().context);
+        let mut completion = Completion::new(text, limits, prompt_tokens, context);
         if !keep_going() {
             completion.end(FinishReason::Cancelled);
         }
-        Generation { sequence, completion }
+        Generation { sequence: writer, completion }
     }
 
     /// The answer's tokens so far, a stop token at the end included.
@@ -80,7 +129,10 @@ impl<'a> Generation<'a> {
 
     /// The sequence at work, with its statistics and its last round.
     pub fn sequence(&self) -> &Sequence {
-        self.sequence
+        match &self.sequence {
+            Writer::Own(sequence) => sequence,
+            Writer::Lent(sequence) => sequence,
+        }
     }
 
     /// Ends the answer here and gives the text that was held back.
@@ -97,14 +149,12 @@ impl<'a> Generation<'a> {
         if self.completion.finish_reason().is_some() {
             return Ok(Piece::default());
         }
-        let piece = match self.sequence.round() {
-            Ok(_) => self.completion.take_round(self.sequence),
-            Err(error) => Err(error),
-        };
-        if piece.is_err() {
+        let sequence = self.sequence.get();
+        if let Err(error) = sequence.round() {
             self.completion.end(FinishReason::Failed);
+            return Err(error);
         }
-        piece
+        Ok(self.completion.take_round(sequence))
     }
 }
 

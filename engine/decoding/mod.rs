@@ -25,7 +25,7 @@ pub use draft::Draft;
 pub use engine::Engine;
 pub use generate::Generation;
 pub use ngram::{MAX_NGRAM, NgramOptions};
-pub use options::{AcceptanceRule, DraftLength, MAX_CONTEXT, MAX_DRAFTS, Method, SequenceOptions};
+pub use options::{AcceptanceRule, DraftLength, EngineOptions, MAX_CONTEXT, MAX_DRAFTS, Method, SequenceOptions};
 pub use pace::{Costs, Speculation};
 pub use respond::{RespondOptions, Response, Responses, respond};
 pub use sampling_params::{

@@ -3,18 +3,26 @@
 //!
 //! Source: Saxena 2023, "Prompt Lookup Decoding"; also in Transformers and vLLM.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, OptionName, Result};
 
 /// The most tokens that are looked up.
 pub const MAX_NGRAM: usize = 64;
 
 /// Lengths of the n-grams that are looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NgramOptions {
     /// Length tried first, 1 to [`MAX_NGRAM`]; shorter ones follow until one is found.
     pub longest: usize,
     /// Length tried last, 1 to `longest`: few tokens are seldom followed by the same again.
     pub shortest: usize,
+}
+
+crate::builder::setters! {
+    NgramOptions {
+        longest: usize,
+        shortest: usize,
+    }
 }
 
 impl Default for NgramOptions {
@@ -31,7 +39,7 @@ impl NgramOptions {
         let NgramOptions { longest, shortest } = *self;
         if shortest == 0 || shortest > longest || longest > MAX_NGRAM {
             let reason = format!("{shortest} to {longest} tokens are not within 1 to {MAX_NGRAM}, the shortest first");
-            return Err(Error::Option { option: "n-gram", reason });
+            return Err(Error::Option { option: OptionName::Ngram, reason });
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
-//! Options of a decoder.
+//! Options of engines and sequences.
 
 use super::ngram::NgramOptions;
 use super::sampling_params::SamplingParams;
-use crate::error::{Error, Result};
+use crate::error::{Error, OptionName, Result};
 
 /// The longest draft.
 pub const MAX_DRAFTS: usize = 16;
@@ -95,8 +95,33 @@ impl std::fmt::Display for DraftLength {
     }
 }
 
-/// Options of a decoder. Only `sampling` and `acceptance` change the text.
+/// Options of an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EngineOptions {
+    /// Tokens that prompt and answer of a sequence may take together. Their keys and values are the engine's memory.
+    pub context: usize,
+    /// Sequences at once, at most.
+    pub sequences: usize,
+}
+
+crate::builder::setters! {
+    EngineOptions {
+        context: usize,
+        sequences: usize,
+    }
+}
+
+impl Default for EngineOptions {
+    /// One sequence of 4096 tokens.
+    fn default() -> EngineOptions {
+        EngineOptions { context: 4096, sequences: 1 }
+    }
+}
+
+/// Options of a sequence. Only `sampling` and `acceptance` change the text.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct SequenceOptions {
     /// Method of proposing tokens.
     pub method: Method,
@@ -117,6 +142,19 @@ pub struct SequenceOptions {
     pub with_ngrams: bool,
     /// Sampling parameters.
     pub sampling: SamplingParams,
+}
+
+crate::builder::setters! {
+    SequenceOptions {
+        method: Method,
+        drafts: DraftLength,
+        context: usize,
+        run_ahead: Option<bool>,
+        acceptance: AcceptanceRule,
+        ngram: NgramOptions,
+        with_ngrams: bool,
+        sampling: SamplingParams,
+    }
 }
 
 impl Default for SequenceOptions {
@@ -159,7 +197,7 @@ impl SequenceOptions {
             let reason = "rejection compares all chances of draft and target, which are on two devices; use noise, or \
                           one device"
                 .to_owned();
-            return Err(Error::Option { option: "acceptance", reason });
+            return Err(Error::Option { option: OptionName::Acceptance, reason });
         }
         Ok(())
     }
@@ -173,19 +211,19 @@ impl SequenceOptions {
     pub(super) fn checked(mut self) -> Result<SequenceOptions> {
         if self.drafts.most() > MAX_DRAFTS {
             return Err(Error::Option {
-                option: "draft length",
+                option: OptionName::Drafts,
                 reason: format!("{} is above the supported {MAX_DRAFTS}", self.drafts),
             });
         }
         if !(2..=MAX_CONTEXT).contains(&self.context) {
             let reason = format!("{} is not between 2 and {MAX_CONTEXT} tokens", self.context);
-            return Err(Error::Option { option: "context", reason });
+            return Err(Error::Option { option: OptionName::Context, reason });
         }
         self.sampling.check()?;
         self.ngram.check()?;
         if (self.method == Method::Ngram || self.with_ngrams) && self.acceptance == AcceptanceRule::Rejection {
             let reason = "ngram proposes tokens without chances to accept them by; use noise".to_owned();
-            return Err(Error::Option { option: "acceptance", reason });
+            return Err(Error::Option { option: OptionName::Acceptance, reason });
         }
         if self.drafts.most() == 0 || self.method == Method::Ar {
             self = SequenceOptions { method: Method::Ar, drafts: DraftLength::Fixed(0), ..self };

@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use super::completion::FinishReason;
 use super::engine::Engine;
-use super::options::{DraftLength, Method, SequenceOptions};
+use super::options::{DraftLength, EngineOptions, Method, SequenceOptions};
 use super::sampling_params::{SamplingParams, seed_of};
 use super::sequence::Sequence;
-use crate::error::{Error, Result};
+use crate::error::{Error, OptionName, Result};
 use crate::model::Weights;
 use crate::ops::MAX_ROWS;
 
 /// Options for writing responses.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct RespondOptions {
     /// Sequences at once, 1 to 32. No text depends on it.
     pub parallel: usize,
@@ -28,6 +29,16 @@ pub struct RespondOptions {
     /// surplus row for each response. By default `true` on GPUs and `false` on software adapters, where rows are
     /// expensive.
     pub run_ahead: Option<bool>,
+}
+
+crate::builder::setters! {
+    RespondOptions {
+        parallel: usize,
+        context: usize,
+        max_tokens: usize,
+        sampling: SamplingParams,
+        run_ahead: Option<bool>,
+    }
 }
 
 impl Default for RespondOptions {
@@ -88,13 +99,13 @@ pub fn respond<P: Iterator<Item = (usize, Vec<u32>)>>(
 ) -> Result<Responses<P>> {
     let RespondOptions { parallel, context, max_tokens, .. } = options;
     if max_tokens == 0 {
-        return Err(Error::Option { option: "max tokens", reason: "a response has 1 at least".to_owned() });
+        return Err(Error::Option { option: OptionName::MaxTokens, reason: "a response has 1 at least".to_owned() });
     }
     if !(1..=MAX_ROWS).contains(&parallel) {
         let reason = format!("{parallel} sequences; a pass takes 1 to {MAX_ROWS}");
-        return Err(Error::Option { option: "parallel", reason });
+        return Err(Error::Option { option: OptionName::Sequences, reason });
     }
-    let engine = Engine::new(model, None, context, parallel)?;
+    let engine = Engine::from_weights(model, None, EngineOptions { context, sequences: parallel })?;
     let sequence_options = SequenceOptions {
         method: Method::Ar,
         drafts: DraftLength::Fixed(0),
@@ -163,7 +174,7 @@ impl<P: Iterator<Item = (usize, Vec<u32>)>> Responses<P> {
             let Some((index, prompt)) = self.prompts.next() else { return Ok(()) };
             let seed = seed_of(sampling.seed, index);
             sequence.set_sampling(SamplingParams { seed, ..sampling.clone() })?;
-            sequence.start(&prompt, &|| true)?;
+            sequence.start(&prompt)?;
             let most = max_tokens.min(context - prompt.len());
             let finish = if most == max_tokens { FinishReason::Length } else { FinishReason::Context };
             *place = Some(Unfinished { response: Response { index, tokens: Vec::new(), finish }, most });

@@ -1,7 +1,8 @@
 //! Results of a pass: the number of tokens that each turn committed, their ids, and their log-probabilities under the
 //! target, if requested. Nothing else is read back of a round.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 
 use super::sampling_params::{MAX_LOGPROBS, TokenLogprobs};
 use crate::error::{Error, Result};
@@ -63,7 +64,7 @@ impl Flight {
 
     /// Waits for the pass, and returns its record.
     fn words(&self) -> Result<Arc<[u32]>> {
-        let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut words = self.lock();
         match (&*words, &self.readback) {
             (Some(words), _) => Ok(words.clone()),
             (None, Some(readback)) => {
@@ -73,6 +74,23 @@ impl Flight {
             // It is there until the flight is dropped.
             (None, None) => Ok(Arc::default()),
         }
+    }
+
+    /// Ready once the pass is done, so that [`Flight::read`] does not wait.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::check`].
+    pub fn poll_done(&self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        let mut words = self.lock();
+        if let (None, Some(readback)) = (&*words, &self.readback) {
+            *words = Some(ready!(readback.poll_read::<u32>(&self.device, self.len, context))?.into());
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<[u32]>>> {
+        self.words.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the pass, and returns what the turn `turn` of `drafts` proposals committed. Its first output row is
@@ -104,7 +122,8 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         let mut free = self.readbacks.free.lock().unwrap_or_else(PoisonError::into_inner);
-        free.extend(self.readback.take());
+        // Memory that the host may come to see is not written to again.
+        free.extend(self.readback.take().filter(|readback| !readback.is_being_read()));
     }
 }
 

@@ -5,7 +5,7 @@
 //! the text depends on the proposals.
 
 use super::options::AcceptanceRule;
-use crate::error::{Error, Result};
+use crate::error::{Error, OptionName, Result};
 use crate::model::Stages;
 use crate::ops::{BANNED, TurnSampling};
 
@@ -24,6 +24,7 @@ pub const MAX_LOGPROBS: usize = 20;
 /// min-p leave some tokens out, in this order, and one is drawn from the rest. The defaults take the likeliest token and
 /// change nothing. Their effect does not depend on the method or on K.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct SamplingParams {
     /// Tokens are drawn from `softmax(logits / temperature)`, 0 to [`MAX_TEMPERATURE`]; 0 takes the likeliest.
     pub temperature: f32,
@@ -55,6 +56,22 @@ pub struct SamplingParams {
     /// None: no log-probabilities. Otherwise those of each chosen token and of so many likeliest ones, 0 to
     /// [`MAX_LOGPROBS`]; see [`TokenLogprobs`].
     pub top_logprobs: Option<usize>,
+}
+
+crate::builder::setters! {
+    SamplingParams {
+        temperature: f32,
+        seed: u64,
+        top_k: usize,
+        top_p: f32,
+        min_p: f32,
+        repetition_penalty: f32,
+        presence_penalty: f32,
+        frequency_penalty: f32,
+        logit_bias: Vec<(u32, f32)>,
+        banned: Vec<u32>,
+        top_logprobs: Option<usize>,
+    }
 }
 
 impl Default for SamplingParams {
@@ -167,11 +184,11 @@ impl SamplingParams {
     pub fn check(&self) -> Result<()> {
         let fault = |option, reason| Err(Error::Option { option, reason });
         let ranges = [
-            ("temperature", self.temperature, 0.0, MAX_TEMPERATURE),
-            ("min-p", self.min_p, 0.0, 1.0),
-            ("repetition penalty", self.repetition_penalty, 1.0 / MAX_REPETITION, MAX_REPETITION),
-            ("presence penalty", self.presence_penalty, -MAX_PENALTY, MAX_PENALTY),
-            ("frequency penalty", self.frequency_penalty, -MAX_PENALTY, MAX_PENALTY),
+            (OptionName::Temperature, self.temperature, 0.0, MAX_TEMPERATURE),
+            (OptionName::MinP, self.min_p, 0.0, 1.0),
+            (OptionName::RepetitionPenalty, self.repetition_penalty, 1.0 / MAX_REPETITION, MAX_REPETITION),
+            (OptionName::PresencePenalty, self.presence_penalty, -MAX_PENALTY, MAX_PENALTY),
+            (OptionName::FrequencyPenalty, self.frequency_penalty, -MAX_PENALTY, MAX_PENALTY),
         ];
         for (option, value, least, most) in ranges {
             if !(least..=most).contains(&value) {
@@ -179,16 +196,19 @@ impl SamplingParams {
             }
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            return fault("top-p", format!("{} is not above 0 and at most 1; 1 leaves no token out", self.top_p));
+            return fault(
+                OptionName::TopP,
+                format!("{} is not above 0 and at most 1; 1 leaves no token out", self.top_p),
+            );
         }
         if let Some((id, bias)) = self.logit_bias.iter().find(|(_, bias)| !(-MAX_BIAS..=MAX_BIAS).contains(bias)) {
             let reason =
                 format!("{bias} of token {id} is not between -{MAX_BIAS} and {MAX_BIAS}; a ban excludes a token");
-            return fault("logit bias", reason);
+            return fault(OptionName::LogitBias, reason);
         }
         match self.top_logprobs {
             Some(count) if count > MAX_LOGPROBS => {
-                fault("log-probabilities", format!("{count} are more than the supported {MAX_LOGPROBS}"))
+                fault(OptionName::TopLogprobs, format!("{count} are more than the supported {MAX_LOGPROBS}"))
             }
             _ => Ok(()),
         }
@@ -200,8 +220,8 @@ impl SamplingParams {
     ///
     /// [`Error::Option`], which names the option and the token that the model does not know.
     pub fn check_tokens(&self, vocab: usize) -> Result<()> {
-        let biased = self.logit_bias.iter().map(|&(id, _)| ("logit bias", id));
-        let banned = self.banned.iter().map(|&id| ("banned tokens", id));
+        let biased = self.logit_bias.iter().map(|&(id, _)| (OptionName::LogitBias, id));
+        let banned = self.banned.iter().map(|&id| (OptionName::Banned, id));
         if let Some((option, id)) = biased.chain(banned).find(|&(_, id)| id as usize >= vocab) {
             let reason = format!("token {id} is outside the vocabulary of {vocab} tokens");
             return Err(Error::Option { option, reason });
@@ -209,7 +229,7 @@ impl SamplingParams {
         let distinct: std::collections::HashSet<u32> = self.banned.iter().copied().collect();
         if distinct.len() == vocab {
             let reason = format!("they are all {vocab} that the model knows; leave one");
-            return Err(Error::Option { option: "banned tokens", reason });
+            return Err(Error::Option { option: OptionName::Banned, reason });
         }
         Ok(())
     }

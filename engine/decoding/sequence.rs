@@ -3,12 +3,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::draft::Draft;
 use super::engine::{CacheSlot, Engine, Shared};
 use super::ngram::NgramOptions;
-use super::options::{DraftLength, MAX_DRAFTS, Method, SequenceOptions};
+use super::options::{DraftLength, EngineOptions, MAX_DRAFTS, Method, SequenceOptions};
 use super::pace::{Costs, Pace, Speculation};
 use super::proposer::Proposer;
 use super::round::Part;
@@ -108,7 +109,7 @@ impl Sequence {
     pub fn new(target: &Arc<Weights>, draft: Option<&Draft>, options: SequenceOptions) -> Result<Sequence> {
         let options = options.checked()?;
         options.sampling.check_tokens(target.config().vocab_size)?;
-        Engine::new(target, draft, options.context, 1)?.add(options)
+        Engine::from_weights(target, draft, EngineOptions::default().context(options.context))?.add(options)
     }
 
     /// A sequence in `slot` of `engine`, whose options were checked.
@@ -188,6 +189,11 @@ impl Sequence {
     /// Sets the costs of passes, for choosing K, and for choosing between a pass of its own and one with others, as
     /// [`Engine::step`] does. Without it they are measured at the first [`Sequence::start`] if K is to be chosen.
     pub fn set_costs(&mut self, costs: Costs) {
+        let costs = match self.options.method {
+            // Looking tokens up costs nothing beside a pass.
+            Method::Ngram => Costs { draft: PassCost::from_points(&[]), ..costs },
+            _ => costs,
+        };
         self.ngrams = self.ngrams.is_some().then(|| Pace::new(Method::Ngram, costs.clone(), 0.0));
         self.pace = Some(Pace::new(self.options.method, costs, self.crossing));
     }
@@ -243,12 +249,21 @@ impl Sequence {
     }
 
     /// Forgets what came before and reads `prompt`: all of it but the last token, which is a row of the first round.
-    /// Stops early if `keep_going` says so; the sequence then has to be started anew, or resumed.
     ///
     /// # Errors
     ///
     /// [`Error::EmptyPrompt`], [`Error::ContextFull`] if no token could follow, [`Error::TokenRange`].
-    pub fn start(&mut self, prompt: &[u32], keep_going: &dyn Fn() -> bool) -> Result<()> {
+    pub fn start(&mut self, prompt: &[u32]) -> Result<()> {
+        self.start_while(prompt, &|| true)
+    }
+
+    /// As [`Sequence::start`], as long as `keep_going` returns `true`, which is asked between the prompt's chunks; the
+    /// sequence then has to be started anew, or resumed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sequence::start`].
+    pub fn start_while(&mut self, prompt: &[u32], keep_going: &dyn Fn() -> bool) -> Result<()> {
         self.check_prompt(prompt)?;
         self.forget();
         self.read(prompt, keep_going)
@@ -261,17 +276,22 @@ impl Sequence {
     /// # Errors
     ///
     /// As [`Sequence::start`].
-    pub fn resume(&mut self, prompt: &[u32], keep_going: &dyn Fn() -> bool) -> Result<()> {
+    pub fn resume(&mut self, prompt: &[u32]) -> Result<()> {
+        self.resume_while(prompt, &|| true)
+    }
+
+    /// As [`Sequence::resume`], as long as `keep_going` returns `true`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sequence::start`].
+    pub fn resume_while(&mut self, prompt: &[u32], keep_going: &dyn Fn() -> bool) -> Result<()> {
         self.check_prompt(prompt)?;
         self.read(prompt, keep_going)
     }
 
     /// Drops all committed tokens but the first `len`, such as those that a round committed after an answer's end.
-    ///
-    /// # Errors
-    ///
-    /// As [`crate::Device::check`].
-    pub fn truncate(&mut self, len: usize) -> Result<()> {
+    pub fn truncate(&mut self, len: usize) {
         if len < self.tokens.len() {
             self.in_flight.clear();
             self.committed = self.committed.saturating_sub(self.tokens.len() - len);
@@ -287,7 +307,6 @@ impl Sequence {
                 rounds.write_counts(self.slot.index, prompt, answer);
             }
         }
-        Ok(())
     }
 
     fn check_prompt(&self, prompt: &[u32]) -> Result<()> {
@@ -636,6 +655,15 @@ impl Sequence {
     pub(super) fn submitted(&mut self, flight: &Arc<Flight>, turn: usize, first_output: usize) {
         let Proposal { proposer, drafts, is_joint, .. } = self.next;
         self.in_flight.push_back(InFlight { flight: flight.clone(), turn, first_output, drafts, proposer, is_joint });
+    }
+
+    /// Ready once the oldest round in flight is done.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Device::check`].
+    pub(super) fn poll_round(&self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        self.in_flight.front().map_or(Poll::Ready(Ok(())), |round| round.flight.poll_done(context))
     }
 
     /// Waits for the oldest round in flight, since `begin`, and takes its output.

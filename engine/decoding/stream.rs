@@ -135,7 +135,7 @@ impl Stream for AnswerStream {
 
 fn write(sequence: &mut Sequence, text: &ChatTokenizer, prompt: &[u32], limits: Limits, shared: &Shared) -> Result<()> {
     let keep_going = || !shared.is_cancelled();
-    let mut generation = Generation::start(sequence, text, prompt, limits, &keep_going)?;
+    let mut generation = Generation::start_while(sequence, text, prompt, limits, &keep_going)?;
     while generation.finish_reason().is_none() {
         let piece = match shared.is_cancelled() {
             true => Piece { text: generation.cancel(), ..Piece::default() },

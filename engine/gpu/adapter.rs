@@ -3,15 +3,23 @@
 //! adapters are listed, scored and filtered here; `WGPU_BACKEND`, `WGPU_ADAPTER_NAME` and `WGPU_DX12_COMPILER` are
 //! honoured.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, OptionName, Result};
 
 /// Request for an adapter. The default takes the best one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AdapterQuery {
     /// An index into [`adapters`]'s list, or a part of the adapter's name in any case.
     pub device: Option<String>,
     /// `vulkan`, `metal` or `dx12`.
     pub backend: Option<String>,
+}
+
+crate::builder::setters! {
+    AdapterQuery {
+        device: Option<String>,
+        backend: Option<String>,
+    }
 }
 
 /// Properties and capabilities of an adapter.
@@ -137,7 +145,7 @@ impl Found {
             Some("dx12") => wgpu::Backends::DX12,
             Some(other) => {
                 return Err(Error::Option {
-                    option: "backend",
+                    option: OptionName::Backend,
                     reason: format!("{other:?} is unknown; there are vulkan, metal and dx12"),
                 });
             }

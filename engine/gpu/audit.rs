@@ -6,8 +6,8 @@ use std::sync::Mutex;
 
 use wgpu::naga;
 
-use super::buffer::Readback;
 use super::device::{Device, lock};
+use super::readback::Readback;
 use super::wgsl::{self, Kind, Token};
 use crate::error::{Error, Result};
 

@@ -1,12 +1,10 @@
 //! Memory on the device.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::TryRecvError;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use super::device::Device;
-use super::pass::Pass;
+use super::readback::Readback;
 use crate::error::{Error, Result};
 
 /// A block of device memory. Fresh buffers hold zeros.
@@ -156,8 +154,7 @@ impl Buffer {
             let offset = 4 * first as u64;
             let piece: Vec<u32> = self.read(from, offset, PIECE_WORDS.min(words - first))?;
             copy.write(to, offset, &piece);
-            Pass::submit(to, None, |_| Ok(()))?;
-            to.wait()?;
+            to.flush()?;
         }
         Ok(copy)
     }
@@ -178,7 +175,7 @@ impl Buffer {
         let bytes = ((count * size_of::<T>()) as u64).next_multiple_of(4);
         let readback = Readback::new(device, bytes)?;
         let mut encoder = device.raw().create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(&self.raw, offset, &readback.raw, 0, bytes);
+        encoder.copy_buffer_to_buffer(&self.raw, offset, readback.raw(), 0, bytes);
         readback.submitted(device.queue().submit([encoder.finish()]));
         readback.read(device, count)
     }
@@ -199,80 +196,5 @@ impl Buffer {
 
     pub(super) fn share(&self) -> &Arc<AllocationGuard> {
         &self.share
-    }
-}
-
-/// Host-visible memory that results are copied to.
-pub struct Readback {
-    raw: wgpu::Buffer,
-    /// The submit that last copied something here.
-    submission: Mutex<Option<wgpu::SubmissionIndex>>,
-}
-
-/// Time for which a GPU is polled before this thread goes to sleep: waking up costs more than the rest of a short round.
-/// A software adapter needs the cores itself.
-const SPIN: Duration = Duration::from_millis(2);
-
-impl Readback {
-    /// Room for `bytes` bytes.
-    ///
-    /// # Errors
-    ///
-    /// As [`Device::check`].
-    pub fn new(device: &Device, bytes: u64) -> Result<Readback> {
-        let raw = device.raw().create_buffer(&wgpu::BufferDescriptor {
-            label: Some("readback"),
-            size: bytes.next_multiple_of(16).max(16),
-            usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
-            mapped_at_creation: false,
-        });
-        device.check("allocating a readback buffer")?;
-        Ok(Readback { raw, submission: Mutex::default() })
-    }
-
-    /// Waits for the submit that copies to this memory, not for later ones, and returns the first `count` values.
-    ///
-    /// # Errors
-    ///
-    /// As [`Device::check`].
-    pub fn read<T: bytemuck::AnyBitPattern>(&self, device: &Device, count: usize) -> Result<Vec<T>> {
-        let bytes = ((count * size_of::<T>()) as u64).next_multiple_of(4);
-        let slice = self.raw.slice(..bytes);
-        let (sender, receiver) = std::sync::mpsc::channel();
-        slice.map_async(wgpu::MapMode::Read, move |outcome| {
-            // The receiver is gone only if the wait below failed, which is reported there.
-            let _ = sender.send(outcome);
-        });
-        let refused = |reason: String| Error::Gpu { what: "reading results back".to_owned(), reason };
-        let submission = self.submission.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let begin = Instant::now();
-        let spins = !device.is_software();
-        // Whichever thread polls the device runs all callbacks, so ours may still be on its way in another one.
-        let outcome = loop {
-            match receiver.try_recv() {
-                Ok(outcome) => break outcome,
-                Err(TryRecvError::Empty) if spins && begin.elapsed() < SPIN => device.poll()?,
-                Err(TryRecvError::Empty) => device.wait_for(submission.clone())?,
-                Err(TryRecvError::Disconnected) => return Err(refused("the mapping was dropped".to_owned())),
-            }
-        };
-        device.profile_host("wait", begin);
-        outcome.map_err(|error| refused(error.to_string()))?;
-        let values = {
-            let view = slice.get_mapped_range().map_err(|error| refused(error.to_string()))?;
-            let bytes: &[u8] = &view;
-            bytes.chunks_exact(size_of::<T>()).take(count).map(bytemuck::pod_read_unaligned).collect()
-        };
-        self.raw.unmap();
-        Ok(values)
-    }
-
-    /// Notes the submit that copies to this memory.
-    pub(super) fn submitted(&self, submission: wgpu::SubmissionIndex) {
-        *self.submission.lock().unwrap_or_else(PoisonError::into_inner) = Some(submission);
-    }
-
-    pub(super) fn raw(&self) -> &wgpu::Buffer {
-        &self.raw
     }
 }

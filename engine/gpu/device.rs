@@ -10,12 +10,14 @@ use std::time::Instant;
 use super::adapter::{self, AdapterQuery};
 use super::audit::Audit;
 use super::bare;
-use super::buffer::Readback;
 use super::kernel::{Composition, Kernel, UNROLL, UNROLL_BUDGET};
 use super::plan::KernelPlan;
 use super::profile::{Profile, Profiler, Timer};
+#[cfg(not(target_arch = "wasm32"))]
+use super::readback::Waiter;
+use super::readback::{Pending, Readback};
 use super::shaders::Shaders;
-use crate::error::{Error, Result};
+use crate::error::{Error, OptionName, Result};
 
 /// An open adapter. Cloning is cheap; all clones are the same device.
 #[derive(Clone)]
@@ -40,6 +42,9 @@ struct Inner {
     profiler: Mutex<Option<Profiler>>,
     /// Bytes of the buffers that live.
     allocated: Arc<AtomicU64>,
+    /// Waits in the place of tasks, once one asks for it.
+    #[cfg(not(target_arch = "wasm32"))]
+    waiter: Mutex<Option<Waiter>>,
 }
 
 /// Kernels compiled so far. Operations hold those they run; the rest is let go, since a driver may keep megabytes for each, and
@@ -186,6 +191,8 @@ impl Device {
             kernels,
             profiler,
             allocated,
+            #[cfg(not(target_arch = "wasm32"))]
+            waiter: Mutex::default(),
         };
         Device { inner: Arc::new(inner) }
     }
@@ -338,6 +345,37 @@ impl Device {
         self.poll_as(wgpu::PollType::Wait { submission_index: submission, timeout: None })
     }
 
+    /// Sends what was written to buffers on its way, and waits for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::check`].
+    pub(super) fn flush(&self) -> Result<()> {
+        self.inner.queue.submit([]);
+        self.wait()
+    }
+
+    /// Ends `pending` once `submission` is done, without a thread of the caller's waiting for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Thread`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(super) fn report_when_done(&self, submission: Option<wgpu::SubmissionIndex>, pending: Pending) -> Result<()> {
+        let mut waiter = lock(&self.inner.waiter);
+        match &*waiter {
+            Some(waiter) => waiter.push(submission, pending),
+            None => waiter.insert(Waiter::start(&self.inner.device)?).push(submission, pending),
+        }
+        Ok(())
+    }
+
+    /// Ends `pending` once `submission` is done: a browser reports that by itself.
+    #[cfg(target_arch = "wasm32")]
+    pub(super) fn report_when_done(&self, _submission: Option<wgpu::SubmissionIndex>, _pending: Pending) -> Result<()> {
+        Ok(())
+    }
+
     /// Lets the device report the work done by now.
     pub(super) fn poll(&self) -> Result<()> {
         self.poll_as(wgpu::PollType::Poll)
@@ -360,7 +398,7 @@ impl Device {
         let features = self.inner.device.features();
         if !features.contains(wgpu::Features::TIMESTAMP_QUERY) {
             let reason = format!("{} has no timestamps", self.name());
-            return Err(Error::Option { option: "profile", reason });
+            return Err(Error::Option { option: OptionName::Profile, reason });
         }
         let inside = features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES);
         *lock(&self.inner.profiler) = Some(Profiler::new(separate_passes || !inside));

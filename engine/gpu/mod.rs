@@ -11,18 +11,20 @@ mod memory;
 mod pass;
 mod plan;
 mod profile;
+mod readback;
 mod shaders;
 mod unroll;
 mod wgsl;
 
 pub use adapter::{AdapterQuery, AdapterReport, adapters, is_same_adapter};
-pub use buffer::{Buffer, Readback};
+pub use buffer::Buffer;
 pub use device::{Device, ErrorHook};
 pub use kernel::{Composition, Kernel, UNROLL, UNROLL_BUDGET, compose};
 pub use memory::MemoryReport;
 pub use pass::{Dispatch, Grid, Pass};
 pub use plan::{CacheFormat, KernelPlan, MatmulChoice, MatmulPath, QuantisedChoice, QuantisedProducts};
 pub use profile::{DispatchTime, HostTime, Profile, Work};
+pub use readback::Readback;
 pub use shaders::{Shaders, names as shader_names, source as shader_source};
 /// The wgpu of this crate, for applications that bring a device of their own: [`Device::from_wgpu`] takes devices of this
 /// version only.

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::buffer::{AllocationGuard, Buffer, Readback};
+use super::buffer::{AllocationGuard, Buffer};
 use super::device::Device;
 use super::kernel::Kernel;
 use super::profile::{Timer, Work};
+use super::readback::Readback;
 use crate::error::Result;
 
 /// Workgroups in x, y and z.

@@ -2,7 +2,7 @@
 //! many rows run together, so that AR, VSD and PARD write the same tokens.
 
 use super::device::Device;
-use crate::error::{Error, Result};
+use crate::error::{Error, OptionName, Result};
 
 /// Format of keys and values in the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -78,7 +78,7 @@ impl MatmulPath {
             (MatmulChoice::Plain, _) => Ok(MatmulPath::Plain),
             (MatmulChoice::Cooperative, Some(tile)) => Ok(MatmulPath::Cooperative { tile }),
             (MatmulChoice::Cooperative, None) => Err(Error::Option {
-                option: "products",
+                option: OptionName::Products,
                 reason: format!(
                     "{} has no cooperative matrices of f16 with f32 sums, 16x16x16 or 8x8x8; use plain",
                     device.name()
@@ -145,7 +145,7 @@ impl QuantisedProducts {
         if !is_plain {
             let reason =
                 format!("products are {products}, which multiply quantised weights as all others; use plain ones");
-            return Err(Error::Option { option: "quantised products", reason });
+            return Err(Error::Option { option: OptionName::Quantised, reason });
         }
         Ok(QuantisedProducts::Integer { planes })
     }

@@ -4,8 +4,8 @@
 
 use std::time::Instant;
 
-use super::buffer::Readback;
 use super::device::Device;
+use super::readback::Readback;
 use crate::error::Result;
 
 /// Work of a dispatch if nothing is read twice, as its op counts it. The dispatch's time is compared with it.

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, OptionName, Result};
 
 macro_rules! shaders {
     ($($name:literal),* $(,)?) => {
@@ -174,7 +174,7 @@ impl Shaders {
         }
         if edited.is_empty() {
             let reason = format!("{} holds no shader of this program, such as matmul_rows.wgsl", folder.display());
-            return Err(Error::Option { option: "shaders", reason });
+            return Err(Error::Option { option: OptionName::Shaders, reason });
         }
         Ok(Shaders { edited })
     }

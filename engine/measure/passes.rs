@@ -106,11 +106,11 @@ pub fn prompt(
 ) -> Result<Option<Spread>> {
     let vocabulary = sequence.model().config().vocab_size;
     let tokens: Vec<u32> = (0..tokens).map(|index| ((index * 7919 + 13) % vocabulary) as u32).collect();
-    sequence.prefill(&tokens[..tokens.len().min(MAX_ROWS)], 0, &|| true)?;
+    sequence.prefill(&tokens[..tokens.len().min(MAX_ROWS)], 0)?;
     let mut times = Vec::new();
     for _ in 0..runs {
         let begin = Instant::now();
-        let read = sequence.prefill(&tokens, 0, keep_going)?;
+        let read = sequence.prefill_while(&tokens, 0, keep_going)?;
         if read == tokens.len() {
             times.push(begin.elapsed().as_secs_f64());
         }

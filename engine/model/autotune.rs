@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::pass_cost::PassCost;
 use super::runner::ModelRunner;
 use super::weights::Weights;
-use crate::error::{Error, Result};
+use crate::error::{Error, OptionName, Result};
 use crate::gpu::{Buffer, MatmulPath, Pass};
 use crate::ops::{Epilogue, MAX_ROWS, Matmul, Matrix, RowRange, Step, Tensor, Variant, Variants};
 
@@ -203,7 +203,7 @@ impl Tuning {
         }
         if !Arc::get_mut(model).is_some_and(|model| tuning.apply(model)) {
             let reason = "the model is in use; measure it before any decoder or draft is made".to_owned();
-            return Err(Error::Option { option: "tune", reason });
+            return Err(Error::Option { option: OptionName::Tuning, reason });
         }
         let Some(seconds) = pass_seconds(model, &|done| keep_going(1.0 - pass_share + pass_share * done))? else {
             return Ok(None);
@@ -405,7 +405,7 @@ fn no_variant(shape: &Shape, measured: &Measured) -> Error {
         shape.columns,
         last.map_or("", |left| left.reason.as_str())
     );
-    Error::Option { option: "tune", reason }
+    Error::Option { option: OptionName::Tuning, reason }
 }
 
 /// Seconds of passes of the numbers of rows that are measured.

@@ -1,20 +1,20 @@
 //! Models on the GPU: their weights, their caches, and the forward pass.
 
 mod autotune;
-mod hidden_states;
+pub(crate) mod hidden_states;
 mod layer_subset;
 mod loader;
-pub mod made;
+pub(crate) mod made;
 mod memory_plan;
 mod pass_cost;
-pub mod rope_table;
-mod runner;
-mod sampler;
-mod submit_pace;
-mod tensor_map;
-pub mod tied_draft;
+pub(crate) mod rope_table;
+pub(crate) mod runner;
+pub(crate) mod sampler;
+pub(crate) mod submit_pace;
+pub(crate) mod tensor_map;
+pub(crate) mod tied_draft;
 mod weight_dtype;
-mod weights;
+pub(crate) mod weights;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,18 +27,19 @@ use crate::gpu::{CacheFormat, Device, KernelPlan, MatmulChoice, MatmulPath, Quan
 use crate::text::ChatTokenizer;
 
 pub use autotune::{Choice, KeepGoing, LeftOut, Measured, Tuning};
-pub use hidden_states::Hook;
+pub(crate) use hidden_states::Hook;
 pub use memory_plan::{MemoryEstimate, MemoryPlan};
 pub use pass_cost::PassCost;
-pub use runner::{Batching, ModelRunner};
-pub use sampler::{Sampler, SamplerBuffers, Stages, log_probabilities};
-pub use submit_pace::SubmitPace;
-pub use tensor_map::{TARGET_PROJECTION, expected_matrices};
+pub(crate) use runner::{Batching, ModelRunner};
+pub(crate) use sampler::{Sampler, SamplerBuffers, Stages, log_probabilities};
+pub(crate) use tensor_map::TARGET_PROJECTION;
 pub use weight_dtype::WeightDtype;
-pub use weights::{Progress, Weights, attention_shape};
+pub(crate) use weights::attention_shape;
+pub use weights::{Progress, Weights};
 
 /// Options for loading a model. The default keeps weights as stored and caches in 16 bits, and uses plain kernels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LoadOptions {
     /// Format of the weights on the device.
     pub dtype: WeightDtype,
@@ -50,6 +51,16 @@ pub struct LoadOptions {
     pub quantised: QuantisedChoice,
     /// Set to ignore measurements of this model on this adapter in the user's cache.
     pub ignore_tuning: bool,
+}
+
+crate::builder::setters! {
+    LoadOptions {
+        dtype: WeightDtype,
+        cache: CacheFormat,
+        products: MatmulChoice,
+        quantised: QuantisedChoice,
+        ignore_tuning: bool,
+    }
 }
 
 impl LoadOptions {

@@ -13,7 +13,7 @@ use super::submit_pace::SubmitPace;
 use super::tied_draft::TargetEmbeddings;
 use super::weights::{Weights, attention_shape};
 use crate::checkpoint::config::{Config, TargetLayers};
-use crate::error::{Error, Result};
+use crate::error::{Error, OptionName, Result};
 use crate::gpu::{Buffer, CacheFormat, Device, KernelPlan, Pass, QuantisedProducts};
 use crate::ops::{
     Argmax, Attention, AttentionScratch, Embedding, Epilogue, HiddenStates, KvCache, MAX_ROWS, Matmul, NormRows,
@@ -331,7 +331,16 @@ impl ModelRunner {
     /// # Errors
     ///
     /// [`Error::ContextFull`] if they do not fit the caches; as [`Device::check`].
-    pub fn prefill(&self, tokens: &[u32], start: usize, keep_going: &dyn Fn() -> bool) -> Result<usize> {
+    pub fn prefill(&self, tokens: &[u32], start: usize) -> Result<usize> {
+        self.prefill_slot(0, tokens, start, &[], &|| true)
+    }
+
+    /// As [`ModelRunner::prefill`], as long as `keep_going`, which is asked between chunks, returns `true`.
+    ///
+    /// # Errors
+    ///
+    /// As [`ModelRunner::prefill`].
+    pub fn prefill_while(&self, tokens: &[u32], start: usize, keep_going: &dyn Fn() -> bool) -> Result<usize> {
         self.prefill_slot(0, tokens, start, &[], keep_going)
     }
 
@@ -414,7 +423,7 @@ impl ModelRunner {
         let most = if role == Phase::Prefill { prompt_rows } else { MAX_ROWS };
         if tokens.is_empty() || tokens.len() > most || outputs > tokens.len().min(MAX_ROWS) {
             return Err(Error::Option {
-                option: "rows",
+                option: OptionName::Rows,
                 reason: format!("{} rows with {outputs} outputs; one pass takes 1 to {most}", tokens.len()),
             });
         }

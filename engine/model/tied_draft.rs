@@ -9,7 +9,7 @@ use super::weight_dtype::WeightDtype;
 use super::weights::{Progress, Weights};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::config::{Config, TargetLayers};
-use crate::error::{Error, Result};
+use crate::error::{Error, OptionName, Result};
 use crate::gpu::{Buffer, Device, KernelPlan};
 use crate::ops::{MaskRow, Matrix, Tensor, check_products};
 
@@ -139,7 +139,7 @@ impl Weights {
                 "a draft that shares its target's embeddings is multiplied as those are: {}, {} lanes",
                 target.plan.products, target.plan.lanes
             );
-            return Err(Error::Option { option: "products", reason });
+            return Err(Error::Option { option: OptionName::Products, reason });
         }
         // Config::check has seen to it that there is one.
         let mask = config.mask_token.unwrap_or_default();

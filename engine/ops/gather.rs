@@ -4,7 +4,7 @@ use super::Tensor;
 use super::matmul::fold;
 use super::matrix::{Matrix, Part};
 use super::weight_layout::Layout;
-use crate::error::{Error, Result};
+use crate::error::{Error, OptionName, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
 #[repr(C)]
@@ -84,7 +84,7 @@ impl Matrix {
         }
         let [format] = self.formats()[..] else {
             let reason = format!("rows of {label} are stored in several formats; load the model in BF16");
-            return Err(Error::Option { option: "weights", reason });
+            return Err(Error::Option { option: OptionName::Dtype, reason });
         };
         let (lanes, columns) = (self.lanes(), self.columns());
         let layout = Layout { lanes: lanes as usize, columns, format };

@@ -11,7 +11,7 @@ use super::expect_len;
 use super::variant::{Variant, Variants};
 use super::weight_format::WeightFormat;
 use super::weight_layout::Layout;
-use crate::error::{Error, Result};
+use crate::error::{Error, OptionName, Result};
 use crate::gpu::{Buffer, Device, KernelPlan, MatmulPath, Pass};
 
 /// Source of a matrix's rows during its upload: writes the rows of a range, widened to f32.
@@ -255,7 +255,7 @@ impl Matrix {
         for part in &self.parts {
             if part.format.is_quantised() {
                 let reason = format!("{} weights are not read back from the device", part.format.name());
-                return Err(Error::Option { option: "weights", reason });
+                return Err(Error::Option { option: OptionName::Dtype, reason });
             }
             let layout = self.layout(part);
             for rows in layout.portions(part.outputs) {

@@ -3,6 +3,7 @@
 mod chat_tokenizer;
 mod conversation;
 mod pieces;
+mod prompt;
 mod python;
 pub mod stop;
 pub mod stream;
@@ -11,6 +12,7 @@ pub mod tokenizer;
 
 pub use chat_tokenizer::ChatTokenizer;
 pub use conversation::Conversation;
+pub use prompt::Prompt;
 pub use stream::TextStream;
 pub use template::{ChatTemplate, Message, Rendering};
 pub use tokenizer::{Special, Tokenizer};

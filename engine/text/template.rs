@@ -27,15 +27,38 @@ impl Message {
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Message {
         Message { role: role.into(), content: content.into() }
     }
+
+    /// A message that says how to answer.
+    pub fn system(content: impl Into<String>) -> Message {
+        Message::new("system", content)
+    }
+
+    /// A message of the person who asks.
+    pub fn user(content: impl Into<String>) -> Message {
+        Message::new("user", content)
+    }
+
+    /// An answer of the model.
+    pub fn assistant(content: impl Into<String>) -> Message {
+        Message::new("assistant", content)
+    }
 }
 
 /// Options for rendering a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Rendering {
     /// `true` if the prompt ends with the beginning of the assistant's answer.
     pub add_generation_prompt: bool,
     /// `true` if the model may think first, for templates that support it; `None` leaves it to the template.
     pub enable_thinking: Option<bool>,
+}
+
+crate::builder::setters! {
+    Rendering {
+        add_generation_prompt: bool,
+        enable_thinking: Option<bool>,
+    }
 }
 
 impl Default for Rendering {

@@ -36,7 +36,7 @@ pub fn acceptance(
     let mut sequence = Sequence::new(target, Some(draft), options)?;
     let (mut rounds, mut tokens, mut accepted) = (0, 0, vec![0.0; drafts]);
     for prompt in prompts {
-        sequence.start(prompt, keep_going)?;
+        sequence.start_while(prompt, keep_going)?;
         while keep_going() && sequence.tokens().len() < prompt.len() + max_tokens {
             if sequence.round()?.iter().any(|id| stop_tokens.contains(id)) {
                 break;

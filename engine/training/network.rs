@@ -14,7 +14,7 @@ use super::rows::PackedRows;
 use super::teacher::{Loss, Teacher};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::config::{Config, TargetLayers};
-use crate::error::{Error, Result};
+use crate::error::{Error, OptionName, Result};
 use crate::gpu::{Buffer, Device, KernelPlan, Pass};
 use crate::model::Weights;
 use crate::model::rope_table;
@@ -159,11 +159,11 @@ impl Network {
         let shortest = recipe.layers.iter().filter_map(|&layer| config.window(layer)).min();
         if let Some(window) = shortest.filter(|&window| window < recipe.positions) {
             let reason = format!(
-                "{} tokens; layers of this model see the last {window} alone, and training is not made for that; use \
-                 --seq-len {window} at most",
+                "{} tokens; layers of this model see the last {window} alone, and training is not made for that; take \
+                 samples of {window} tokens at most",
                 recipe.positions
             );
-            return Err(Error::Option { option: "seq-len", reason });
+            return Err(Error::Option { option: OptionName::Positions, reason });
         }
         let (hidden, rows) = (config.hidden_size, recipe.rows.max(MAX_ROWS));
         let named = |name: &str| Source { from: name.to_owned(), to: name.to_owned() };
@@ -313,7 +313,7 @@ impl Network {
         let rows = packed.rows.len();
         if rows > self.capacity || rows == 0 {
             let reason = format!("{rows} rows in a pass that takes 1 to {}", self.capacity);
-            return Err(Error::Option { option: "batch-tokens", reason });
+            return Err(Error::Option { option: OptionName::Rows, reason });
         }
         let states = self.projection.as_ref().map(|projection| &projection.states);
         if let Some(states) = states {

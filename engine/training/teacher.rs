@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::rows::PackedRows;
-use crate::error::{Error, Result};
+use crate::error::{Error, OptionName, Result};
 use crate::gpu::{Buffer, Device, Pass};
 use crate::model::{Batching, Hook, ModelRunner, Weights};
 use crate::ops::gradients::{CrossEntropy, Label, RowLoss};
@@ -84,7 +84,7 @@ impl Teacher {
         if last > vocab {
             let reason =
                 format!("the draft knows {last} tokens and the teacher {vocab}; they have to share a tokenizer");
-            return Err(Error::Option { option: "teacher", reason });
+            return Err(Error::Option { option: OptionName::Teacher, reason });
         }
         let all: Vec<u32>;
         let gathered = match vocabulary {

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use super::network::{Network, NetworkOptions};
 use super::optimizer::{Optimizer, OptimizerOptions};
 use super::rows::{CodRetention, PackedRows, Sample};
-use crate::error::{Error, Result};
+use crate::error::{Error, OptionName, Result};
 use crate::gpu::{Device, KernelPlan};
 
 /// Options of a training run.
@@ -99,7 +99,7 @@ impl Trainer {
                  rows",
                 recipe.rows
             );
-            return Err(Error::Option { option: "pass-rows", reason });
+            return Err(Error::Option { option: OptionName::Rows, reason });
         }
         let network = Network::new(device, plan, recipe)?;
         let optimizer = Optimizer::new(device, network.parameters(), options.optimizer)?;

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use pard_engine::gpu::shader_source;
-use pard_engine::ops::MAX_ROWS;
+use pard::low_level::gpu::shader_source;
+use pard::low_level::ops::MAX_ROWS;
 use serde_json::{Value, json};
 
 use super::{Ended, MODELS, command, json_of, name, pard};

@@ -1,7 +1,7 @@
 //! Tensors under their Hugging Face names, and the row order of Llama-type files undone.
 
-use pard_engine::Error;
-use pard_engine::checkpoint::Checkpoint;
+use pard::Error;
+use pard::checkpoint::Checkpoint;
 
 use super::open_good;
 use super::writer::{Writer, element, small_llama};

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
-use pard_engine::Error;
-use pard_engine::checkpoint::Checkpoint;
-use pard_engine::checkpoint::gguf::Gguf;
+use pard::Error;
+use pard::checkpoint::Checkpoint;
+use pard::checkpoint::gguf::Gguf;
 use proptest::prelude::*;
 
 use super::writer::{Tensor, Value, Writer, element, small_llama};

@@ -1,7 +1,7 @@
 //! Hyper-parameters from metadata.
 
-use pard_engine::checkpoint::config::{Config, Family, RopeScaling, SlidingWindow, Yarn};
-use pard_engine::{Error, Result};
+use pard::checkpoint::config::{Config, Family, RopeScaling, SlidingWindow, Yarn};
+use pard::{Error, Result};
 
 use super::open_good;
 use super::writer::{Value, Writer, element, small_llama};

@@ -1,10 +1,11 @@
 //! Quantised files on the device: each tensor in its own format, and the same logits as with all of them widened.
 
-use pard_engine::checkpoint::Checkpoint;
-use pard_engine::checkpoint::gguf::Gguf;
-use pard_engine::gpu::Buffer;
-use pard_engine::model::{ModelRunner, WeightDtype, Weights};
-use pard_engine::ops::{MAX_ROWS, Phase, WeightFormat};
+use pard::checkpoint::Checkpoint;
+use pard::checkpoint::gguf::Gguf;
+use pard::low_level::forward::ModelRunner;
+use pard::low_level::gpu::Buffer;
+use pard::low_level::ops::{MAX_ROWS, Phase, WeightFormat};
+use pard::model::{WeightDtype, Weights};
 use std::sync::Arc;
 
 use super::open_good;

@@ -5,8 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use half::bf16;
-use pard_engine::checkpoint::Checkpoint;
-use pard_engine::checkpoint::gguf::Gguf;
+use pard::checkpoint::Checkpoint;
+use pard::checkpoint::gguf::Gguf;
 use safetensors::SafeTensors;
 use serde_json::Value as Json;
 use tokenizers::Tokenizer;

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use pard_engine::checkpoint::gguf::Gguf;
-use pard_engine::{Error, Result};
+use pard::checkpoint::gguf::Gguf;
+use pard::{Error, Result};
 use proptest::prelude::*;
 use serde_json::Value as Json;
 use tokenizers::Tokenizer;

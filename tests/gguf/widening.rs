@@ -1,7 +1,7 @@
 //! Every element type: bit for bit what llama.cpp's Python package makes of the same blocks, and within rounding of the
 //! format's formula, in f64 value by value.
 
-use pard_engine::checkpoint::{Checkpoint, StoredType};
+use pard::checkpoint::{Checkpoint, StoredType};
 
 use super::open_good;
 use super::writer::Writer;

@@ -1,7 +1,7 @@
 //! `adamw` on the device.
 
-use pard_engine::gpu::Buffer;
-use pard_engine::ops::gradients::{AdamW, AdamWStep, MomentFormat};
+use pard::low_level::gpu::Buffer;
+use pard::low_level::ops::gradients::{AdamW, AdamWStep, MomentFormat};
 
 use crate::ops::{POISON, compare, submit};
 use crate::oracle::gradients::adamw::AdamW as Oracle;

@@ -1,7 +1,7 @@
 //! `column_sum` on the device.
 
-use pard_engine::ops::Step;
-use pard_engine::ops::gradients::ColumnSum;
+use pard::low_level::ops::Step;
+use pard::low_level::ops::gradients::ColumnSum;
 
 use super::{finite_differences, loss, wide};
 use crate::ops::{compare, input, step, submit, words};

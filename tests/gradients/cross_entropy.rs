@@ -1,8 +1,8 @@
 //! `cross_entropy` on the device.
 
-use pard_engine::gpu::Buffer;
-use pard_engine::ops::Step;
-use pard_engine::ops::gradients::{CrossEntropy, Label, RowLoss};
+use pard::low_level::gpu::Buffer;
+use pard::low_level::ops::Step;
+use pard::low_level::ops::gradients::{CrossEntropy, Label, RowLoss};
 
 use super::finite_differences;
 use crate::comparison::check;

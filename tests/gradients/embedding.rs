@@ -1,8 +1,8 @@
 //! `embedding_gradient` on the device.
 
-use pard_engine::gpu::{Buffer, Device, KernelPlan};
-use pard_engine::ops::gradients::{EmbeddingGradient, Readers};
-use pard_engine::ops::{Matrix, Tensor, WeightFormat};
+use pard::low_level::gpu::{Buffer, Device, KernelPlan};
+use pard::low_level::ops::gradients::{EmbeddingGradient, Readers};
+use pard::low_level::ops::{Matrix, Tensor, WeightFormat};
 
 use super::finite_differences;
 use crate::ops::matmul::upload;

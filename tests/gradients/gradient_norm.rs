@@ -1,7 +1,7 @@
 //! `gradient_norm` and `gradient_norm_merge` on the device.
 
-use pard_engine::gpu::Buffer;
-use pard_engine::ops::gradients::GradientNorm;
+use pard::low_level::gpu::Buffer;
+use pard::low_level::ops::gradients::GradientNorm;
 
 use crate::comparison::check;
 use crate::ops::submit;

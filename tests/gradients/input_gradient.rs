@@ -1,8 +1,8 @@
 //! `input_gradient` on the device.
 
-use pard_engine::gpu::{Device, KernelPlan};
-use pard_engine::ops::gradients::{Accumulate, InputGradient};
-use pard_engine::ops::{Matrix, RowRange, Step, WeightFormat};
+use pard::low_level::gpu::{Device, KernelPlan};
+use pard::low_level::ops::gradients::{Accumulate, InputGradient};
+use pard::low_level::ops::{Matrix, RowRange, Step, WeightFormat};
 
 use super::{finite_differences, loss, wide};
 use crate::ops::matmul::{FORMATS, GPU_PLANS, upload, values_in};

@@ -13,12 +13,12 @@ pub mod swiglu;
 mod training_rows;
 pub mod weight_gradient;
 
-use pard_engine::gpu::Buffer;
-use pard_engine::ops::gradients::{
+use pard::low_level::gpu::Buffer;
+use pard::low_level::ops::gradients::{
     AdamW, AdamWStep, CrossEntropy, EmbeddingGradient, GradientNorm, MomentFormat, Readers, RmsNormGradient,
 };
-use pard_engine::ops::{Matrix, RowRange, Step, Tensor, WeightFormat};
-use pard_engine::{Error, Result};
+use pard::low_level::ops::{Matrix, RowRange, Step, Tensor, WeightFormat};
+use pard::{Error, Result};
 
 use crate::support::gpu::noop;
 

@@ -1,8 +1,8 @@
 //! `packed_attention` and its gradients on the device, and both oracles against finite differences.
 
-use pard_engine::gpu::{Buffer, CacheFormat, Device};
-use pard_engine::ops::gradients::{PackedAttention, PackedAttentionGradient};
-use pard_engine::ops::{AttentionShape, KvCache, Step, Tensor};
+use pard::low_level::gpu::{Buffer, CacheFormat, Device};
+use pard::low_level::ops::gradients::{PackedAttention, PackedAttentionGradient};
+use pard::low_level::ops::{AttentionShape, KvCache, Step, Tensor};
 
 use super::training_rows::{Packed, layouts};
 use crate::comparison::verdict;

@@ -1,7 +1,7 @@
 //! `rms_norm_gradient`, `rms_norm_gain_gradient` and `rms_norm_gain_merge` on the device.
 
-use pard_engine::ops::gradients::RmsNormGradient;
-use pard_engine::ops::{RowRange, Step, Tensor};
+use pard::low_level::ops::gradients::RmsNormGradient;
+use pard::low_level::ops::{RowRange, Step, Tensor};
 
 use super::finite_differences;
 use crate::ops::{compare, input, read, step, submit};

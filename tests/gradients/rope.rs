@@ -1,9 +1,9 @@
 //! `rope_gradient`, `rope_head_scales` and `rope_gain_gradient` on the device; the chain of rotation and attention, of
 //! the oracles against finite differences and of the kernels against the oracles.
 
-use pard_engine::gpu::{Buffer, CacheFormat};
-use pard_engine::ops::gradients::{GainGradients, PackedAttention, PackedAttentionGradient, RopeGradient};
-use pard_engine::ops::{AttentionShape, KvCache, Rope, Step};
+use pard::low_level::gpu::{Buffer, CacheFormat};
+use pard::low_level::ops::gradients::{GainGradients, PackedAttention, PackedAttentionGradient, RopeGradient};
+use pard::low_level::ops::{AttentionShape, KvCache, Rope, Step};
 
 use super::training_rows::{Packed, layouts};
 use crate::comparison::relative_error;

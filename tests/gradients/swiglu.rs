@@ -1,6 +1,6 @@
 //! `swiglu` and `swiglu_gradient` on the device.
 
-use pard_engine::ops::gradients::{Swiglu, SwigluGradient};
+use pard::low_level::ops::gradients::{Swiglu, SwigluGradient};
 
 use super::{finite_differences, loss, wide};
 use crate::ops::{compare, input, output, read, submit};

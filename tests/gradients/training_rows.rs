@@ -1,7 +1,7 @@
 //! The rows of a packed step, straight from the definition of PARD's training, and that both of its spellings agree:
 //! what a row sees, and what sees a row.
 
-use pard_engine::ops::gradients::TrainingRow;
+use pard::low_level::ops::gradients::TrainingRow;
 
 use crate::support::random::Random;
 

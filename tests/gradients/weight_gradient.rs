@@ -1,8 +1,8 @@
 //! `weight_gradient` on the device, and how matrices are written and read back.
 
-use pard_engine::gpu::{Buffer, Device, KernelPlan};
-use pard_engine::ops::gradients::WeightGradient;
-use pard_engine::ops::{Matrix, Step, WeightFormat};
+use pard::low_level::gpu::{Buffer, Device, KernelPlan};
+use pard::low_level::ops::gradients::WeightGradient;
+use pard::low_level::ops::{Matrix, Step, WeightFormat};
 
 use super::{finite_differences, loss, wide};
 use crate::ops::matmul::{FORMATS, GPU_PLANS, upload, values_in};

@@ -1,7 +1,7 @@
 //! `argmax` and `argmax_merge` on the device.
 
-use pard_engine::gpu::Device;
-use pard_engine::ops::{Argmax, CHOICES, Draw, MAX_ROWS, ModelRole, PassRow, Step, TurnSampling};
+use pard::low_level::gpu::Device;
+use pard::low_level::ops::{Argmax, CHOICES, Draw, MAX_ROWS, ModelRole, PassRow, Step, TurnSampling};
 
 use super::{POISON, input, outputs, row_counts, sampling, step, submit, words};
 use crate::oracle::argmax::argmax;

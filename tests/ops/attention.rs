@@ -1,7 +1,7 @@
 //! `attention` and `attention_merge` on the device.
 
-use pard_engine::gpu::{CacheFormat, Device, KernelPlan};
-use pard_engine::ops::{
+use pard::low_level::gpu::{CacheFormat, Device, KernelPlan};
+use pard::low_level::ops::{
     Attention, AttentionScratch, AttentionShape, AttentionVariant, KvCache, PassRow, Phase, Rows, Step, Tensor,
 };
 

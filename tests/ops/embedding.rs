@@ -1,7 +1,7 @@
 //! `embedding` on the device.
 
-use pard_engine::gpu::Device;
-use pard_engine::ops::{Embedding, MaskRow, Matrix, WeightFormat};
+use pard::low_level::gpu::Device;
+use pard::low_level::ops::{Embedding, MaskRow, Matrix, WeightFormat};
 
 use super::matmul::{FORMATS, upload, values_in};
 use super::{WIDTHS, compare, output, read, row_counts, same_bits, submit, vector, words};

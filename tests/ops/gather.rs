@@ -1,7 +1,7 @@
 //! `gather` on the device, seen through a product: what it makes gives the bits that an upload of the same rows gives.
 
-use pard_engine::gpu::{Device, KernelPlan};
-use pard_engine::ops::{Epilogue, Gather, Matmul, Matrix, Phase, RowRange, Step};
+use pard::low_level::gpu::{Device, KernelPlan};
+use pard::low_level::ops::{Epilogue, Gather, Matmul, Matrix, Phase, RowRange, Step};
 
 use super::matmul::{FORMATS, GPU_PLANS, upload, values_in};
 use super::{input, output, read, same_bits, step, submit, words};

@@ -1,7 +1,7 @@
 //! `matmul_integer` on the device: products by quantised weights, of random bits.
 
-use pard_engine::gpu::{CacheFormat, KernelPlan, MatmulPath, QuantisedProducts};
-use pard_engine::ops::{Epilogue, Matrix, Phase};
+use pard::low_level::gpu::{CacheFormat, KernelPlan, MatmulPath, QuantisedProducts};
+use pard::low_level::ops::{Epilogue, Matrix, Phase};
 
 use super::quantised::{Blocks, product, quantised};
 use super::{compare, input, quantise_rows, row_counts};

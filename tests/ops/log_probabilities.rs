@@ -1,6 +1,6 @@
 //! `log_probabilities` on the device.
 
-use pard_engine::ops::{CHOICES, LogProbabilities, MAX_ROWS, PassRow, TurnSampling};
+use pard::low_level::ops::{CHOICES, LogProbabilities, MAX_ROWS, PassRow, TurnSampling};
 
 use super::{POISON, compare, input, outputs, sampling, submit, words};
 use crate::oracle::Expected;

@@ -1,8 +1,8 @@
 //! `matmul_rows`, `matmul_tile` and `matmul_cooperative` on the device.
 
-use pard_engine::Error;
-use pard_engine::gpu::{CacheFormat, Device, KernelPlan, MatmulPath, QuantisedProducts};
-use pard_engine::ops::{Epilogue, Matmul, Matrix, Phase, RowRange, Step, WeightFormat};
+use pard::Error;
+use pard::low_level::gpu::{CacheFormat, Device, KernelPlan, MatmulPath, QuantisedProducts};
+use pard::low_level::ops::{Epilogue, Matmul, Matrix, Phase, RowRange, Step, WeightFormat};
 
 use super::{OUTPUTS, ROW_COUNTS, WIDTHS, compare, input, output, read, row_counts, same_bits, step, submit, vector};
 use crate::oracle::matmul::matmul;

@@ -21,9 +21,9 @@ pub mod states;
 pub mod swiglu;
 pub mod truncation;
 
-use pard_engine::Result;
-use pard_engine::gpu::{Buffer, Device, Pass};
-use pard_engine::ops::{MAX_ROWS, PassRow, Step, Tensor, TurnSampling};
+use pard::Result;
+use pard::low_level::gpu::{Buffer, Device, Pass};
+use pard::low_level::ops::{MAX_ROWS, PassRow, Step, Tensor, TurnSampling};
 
 use crate::comparison::check;
 use crate::oracle::Expected;

@@ -1,7 +1,7 @@
 //! `penalties` and `token_counts` on the device.
 
-use pard_engine::gpu::Buffer;
-use pard_engine::ops::{
+use pard::low_level::gpu::Buffer;
+use pard::low_level::ops::{
     BANNED, CHOICES, MAX_ROWS, PassRow, Penalties, PenaltyTerms, ProposerKind, RECORD, Session, TokenCounts, Turn,
     TurnSampling,
 };

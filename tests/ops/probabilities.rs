@@ -1,7 +1,7 @@
 //! `probabilities` on the device.
 
-use pard_engine::gpu::Buffer;
-use pard_engine::ops::{PassRow, Probabilities, TurnSampling};
+use pard::low_level::gpu::Buffer;
+use pard::low_level::ops::{PassRow, Probabilities, TurnSampling};
 
 use super::{compare, input, output, outputs, sampling, submit, words};
 use crate::oracle::probabilities::probabilities;

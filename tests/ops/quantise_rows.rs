@@ -1,7 +1,7 @@
 //! `quantise_rows` on the device.
 
-use pard_engine::gpu::{Device, Pass};
-use pard_engine::ops::{MAX_ROWS, QuantiseRows, RmsNorm, RowRange, Step, Tensor};
+use pard::low_level::gpu::{Device, Pass};
+use pard::low_level::ops::{MAX_ROWS, QuantiseRows, RmsNorm, RowRange, Step, Tensor};
 
 use super::{input, output, poison, read, submit, vector};
 use crate::oracle::quantise_rows::{Rest, error, largest, unpack};

@@ -3,8 +3,8 @@
 
 use std::ops::Range;
 
-use pard_engine::gpu::{Device, KernelPlan};
-use pard_engine::ops::{Embedding, Epilogue, Matmul, Matrix, Phase, RowRange, Section, Source, Step, WeightFormat};
+use pard::low_level::gpu::{Device, KernelPlan};
+use pard::low_level::ops::{Embedding, Epilogue, Matmul, Matrix, Phase, RowRange, Section, Source, Step, WeightFormat};
 
 use super::matmul::{GPU_PLANS, widen as widen_bounds};
 use super::{compare, input, output, read, same_bits, step, submit};
@@ -221,7 +221,7 @@ fn embeddings_of_quantised_tables_are_exact() {
         let (vocab, width) = (70, 512);
         let blocks = Blocks::new(format, vocab, width, &mut random);
         let ids = [0, 69, 8, 7, 33, 64, 1];
-        let buffer = pard_engine::gpu::Buffer::with_values(device, "ids", &ids).expect("a small buffer");
+        let buffer = pard::low_level::gpu::Buffer::with_values(device, "ids", &ids).expect("a small buffer");
         let whole = blocks.upload(device, &plan);
         // Some of its rows as a table of their own.
         let kept: Vec<u32> = (0..vocab as u32).rev().step_by(3).collect();

@@ -1,6 +1,6 @@
 //! `rejection` on the device.
 
-use pard_engine::ops::{PassRow, Rejection, RejectionTerms, Step, TurnSampling};
+use pard::low_level::ops::{PassRow, Rejection, RejectionTerms, Step, TurnSampling};
 
 use super::{input, outputs, sampling, step, submit, words};
 use crate::oracle::gumbel::{gumbel, uniform};

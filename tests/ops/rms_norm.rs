@@ -1,7 +1,7 @@
 //! `rms_norm` on the device.
 
-use pard_engine::gpu::Device;
-use pard_engine::ops::{RmsNorm, RowRange, Step};
+use pard::low_level::gpu::Device;
+use pard::low_level::ops::{RmsNorm, RowRange, Step};
 
 use super::{compare, input, output, read, row_counts, step, submit, vector};
 use crate::oracle::rms_norm::rms_norm;

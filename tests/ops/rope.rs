@@ -1,7 +1,7 @@
 //! `rope` on the device: q, and k and v as the cache holds them afterwards.
 
-use pard_engine::gpu::{Buffer, CacheFormat, Device, KernelPlan};
-use pard_engine::ops::{AttentionShape, KvCache, PassRow, Rope, RopeGains, Rows, Step};
+use pard::low_level::gpu::{Buffer, CacheFormat, Device, KernelPlan};
+use pard::low_level::ops::{AttentionShape, KvCache, PassRow, Rope, RopeGains, Rows, Step};
 
 use super::{POISON, compare, input, output, poison, read, row_counts, step, submit, vector};
 use crate::comparison::flushed;

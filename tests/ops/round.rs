@@ -1,9 +1,9 @@
 //! `inputs` and `accept` on the device: by hand, and round by round beside the toy decoders. There the device says which
 //! ids lie where, toy models on the host choose, and text, lengths and caches must be those of the rule.
 
-use pard_engine::decoding::MAX_DRAFTS;
-use pard_engine::gpu::{Buffer, Device};
-use pard_engine::ops::{
+use pard::decoding::MAX_DRAFTS;
+use pard::low_level::gpu::{Buffer, Device};
+use pard::low_level::ops::{
     Accept, BuildInputs, CHOICES, MAX_ROWS, ModelRole, PassPlan, PassRow, ProposerKind, RECORD, RoundBuffers, Session,
     Step, Turn,
 };

@@ -1,8 +1,8 @@
 //! `remember` and `recall` on the device: what is kept of a row is its bits over their size, at its position; what is read
 //! is that of the position before, or nothing.
 
-use pard_engine::gpu::{Buffer, Device};
-use pard_engine::ops::{HiddenStates, LoadHidden, PassRow, Rows, Session, Step, StoreHidden};
+use pard::low_level::gpu::{Buffer, Device};
+use pard::low_level::ops::{HiddenStates, LoadHidden, PassRow, Rows, Session, Step, StoreHidden};
 
 use super::{compare, input, output, read, step, submit};
 use crate::oracle::Expected;

@@ -1,7 +1,7 @@
 //! `epilogue/swiglu` by itself: products whose weights pick one value each, so that gates and ups are exactly those given.
 
-use pard_engine::gpu::Device;
-use pard_engine::ops::{Epilogue, MAX_ROWS, Matmul, Matrix, Phase, RowRange, Step, WeightFormat};
+use pard::low_level::gpu::Device;
+use pard::low_level::ops::{Epilogue, MAX_ROWS, Matmul, Matrix, Phase, RowRange, Step, WeightFormat};
 
 use super::{compare, input, output, read, row_counts, step, submit};
 use crate::oracle::swiglu::swiglu;

@@ -1,6 +1,6 @@
 //! `truncation` on the device.
 
-use pard_engine::ops::{CHOICES, MAX_ROWS, PassRow, Truncation, TurnSampling};
+use pard::low_level::ops::{CHOICES, MAX_ROWS, PassRow, Truncation, TurnSampling};
 
 use super::{POISON, input, outputs, sampling, submit, words};
 use crate::oracle::truncation::{Terms, truncation};

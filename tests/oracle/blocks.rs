@@ -2,7 +2,7 @@
 //! (`ggml-common.h`) and what they are said to stand for.
 
 use half::f16;
-use pard_engine::ops::WeightFormat;
+use pard::low_level::ops::WeightFormat;
 
 /// The values of whole blocks of `format`, as f32 holds them: `blocks` are bytes as files store them.
 pub fn widen(format: WeightFormat, blocks: &[u8]) -> Vec<f32> {

@@ -1,6 +1,6 @@
 //! Keys and values as a cache of each format holds them.
 
-use pard_engine::gpu::CacheFormat;
+use pard::low_level::gpu::CacheFormat;
 
 use super::attention::half_rounded;
 

@@ -1,6 +1,6 @@
 //! Cosines and sines of the rotary position embedding.
 
-use pard_engine::checkpoint::config::RopeScaling;
+use pard::checkpoint::config::RopeScaling;
 
 /// The cosine and the sine of every angle, `[positions, head_dim / 2]` each, times YaRN's attention factor.
 pub struct RotaryTable {

@@ -1,6 +1,6 @@
 //! The whole forward pass in f64, chained from the other oracles without rounding between them.
 
-use pard_engine::checkpoint::config::Config;
+use pard::checkpoint::config::Config;
 
 use super::Expected;
 use super::attention::{AttentionShape, windowed_attention};

@@ -1,12 +1,12 @@
 //! Builds and records every op in every variant that a model can lead to: what the tests of shaders and bindings run.
 
-use pard_engine::gpu::{Buffer, CacheFormat, Device, KernelPlan, Pass};
-use pard_engine::ops::gradients::{
+use pard::low_level::gpu::{Buffer, CacheFormat, Device, KernelPlan, Pass};
+use pard::low_level::ops::gradients::{
     Accumulate, AdamW, AdamWStep, ColumnSum, CrossEntropy, EmbeddingGradient, GainGradients, GradientNorm,
     InputGradient, MomentFormat, PackedAttention, PackedAttentionGradient, Readers, RmsNormGradient, RopeGradient,
     Swiglu, SwigluGradient, TrainingRow, WeightGradient,
 };
-use pard_engine::ops::{
+use pard::low_level::ops::{
     Accept, Argmax, Attention, AttentionScratch, AttentionShape, BuildInputs, Draw, Embedding, Epilogue, Gather,
     HiddenStates, KvCache, LoadHidden, LogProbabilities, MAX_ROWS, MaskRow, Matmul, Matrix, ModelRole, NormRows,
     PassRow, PeakProbe, Penalties, PenaltyTerms, Phase, Probabilities, Rejection, RejectionTerms, RmsNorm, Rope,
@@ -57,12 +57,12 @@ pub fn build_and_record(device: &Device, plan: &KernelPlan) {
 }
 
 /// `bandwidth` and `multiply`.
-fn yardstick(device: &Device, plan: &KernelPlan) -> pard_engine::Result<()> {
+fn yardstick(device: &Device, plan: &KernelPlan) -> pard::Result<()> {
     PeakProbe::new(device, plan, |index| index).map(drop)
 }
 
 /// `remember` and `recall`.
-fn target_states(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
+fn target_states(device: &Device, pass: &mut Pass) -> pard::Result<()> {
     let (width, step, batch) = (72, step(device)?, PassRow::buffer(device)?);
     let states = HiddenStates::new(device, 64, 2, width)?;
     let session = Buffer::storage(device, "session", size_of::<Session>() as u64)?;
@@ -74,12 +74,12 @@ fn target_states(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
     Ok(())
 }
 
-fn step(device: &Device) -> pard_engine::Result<Buffer> {
+fn step(device: &Device) -> pard::Result<Buffer> {
     Buffer::shared::<Step>(device, "step")
 }
 
 /// `embedding`, `gather`, `matmul_rows` and `matmul_tile`.
-fn products(device: &Device, plan: &KernelPlan, format: WeightFormat, pass: &mut Pass) -> pard_engine::Result<()> {
+fn products(device: &Device, plan: &KernelPlan, format: WeightFormat, pass: &mut Pass) -> pard::Result<()> {
     let [outputs, depth] = [65, 72];
     let zeros = |_: std::ops::Range<usize>, out: &mut [f32]| {
         out.fill(0.0);
@@ -116,12 +116,7 @@ fn products(device: &Device, plan: &KernelPlan, format: WeightFormat, pass: &mut
 }
 
 /// Encodes the products that read quantised weights.
-fn quantised_products(
-    device: &Device,
-    plan: &KernelPlan,
-    format: WeightFormat,
-    pass: &mut Pass,
-) -> pard_engine::Result<()> {
+fn quantised_products(device: &Device, plan: &KernelPlan, format: WeightFormat, pass: &mut Pass) -> pard::Result<()> {
     let [outputs, depth] = [65, 256];
     let matrix = Matrix::upload(device, plan, "weights", format, [outputs, depth], &|_, _| Ok(()))?;
     let (x, y) = (Tensor::new(device, "x", 100, depth)?, Tensor::new(device, "y", 100, outputs)?);
@@ -144,7 +139,7 @@ fn quantised_products(
 const SOME_ROWS: [usize; 6] = [1, 2, 8, 13, 17, MAX_ROWS];
 
 /// The usual variants, and those that a table may ask for.
-fn every_variant(plan: &KernelPlan, op: &Matmul, pair: u32, pass: &mut Pass) -> pard_engine::Result<()> {
+fn every_variant(plan: &KernelPlan, op: &Matmul, pair: u32, pass: &mut Pass) -> pard::Result<()> {
     for rows in 1..=MAX_ROWS {
         op.encode(pass, Phase::Decode, rows)?;
         if !SOME_ROWS.contains(&rows) {
@@ -158,12 +153,7 @@ fn every_variant(plan: &KernelPlan, op: &Matmul, pair: u32, pass: &mut Pass) -> 
 }
 
 /// `input_gradient`, `weight_gradient` and `column_sum`.
-fn product_gradients(
-    device: &Device,
-    plan: &KernelPlan,
-    format: WeightFormat,
-    pass: &mut Pass,
-) -> pard_engine::Result<()> {
+fn product_gradients(device: &Device, plan: &KernelPlan, format: WeightFormat, pass: &mut Pass) -> pard::Result<()> {
     let [outputs, depth] = [65, 72];
     let matrix = Matrix::upload(device, plan, "weights", format, [outputs, depth], &|_, _| Ok(()))?;
     let (x, dy) = (Tensor::new(device, "x", 100, depth)?, Tensor::new(device, "dy", 100, outputs)?);
@@ -179,7 +169,7 @@ fn product_gradients(
 }
 
 /// `swiglu` and `swiglu_gradient`.
-fn swiglu(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
+fn swiglu(device: &Device, pass: &mut Pass) -> pard::Result<()> {
     let tensor = |width| Tensor::new(device, "rows", 100, width);
     let (x, y, dx) = (tensor(144)?, tensor(72)?, tensor(144)?);
     Swiglu::new(device, [&x, &y])?.encode(pass, 100);
@@ -188,7 +178,7 @@ fn swiglu(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
 }
 
 /// `rope`, `attention` and `attention_merge`.
-fn attention(device: &Device, plan: &KernelPlan, shape: AttentionShape, pass: &mut Pass) -> pard_engine::Result<()> {
+fn attention(device: &Device, plan: &KernelPlan, shape: AttentionShape, pass: &mut Pass) -> pard::Result<()> {
     let positions = 300;
     let width = shape.heads * shape.head_dim;
     let step = step(device)?;
@@ -223,12 +213,7 @@ fn attention(device: &Device, plan: &KernelPlan, shape: AttentionShape, pass: &m
 }
 
 /// `packed_attention` and its gradients, `rope_gradient`, `rope_head_scales` and `rope_gain_gradient`.
-fn packed_attention(
-    device: &Device,
-    plan: &KernelPlan,
-    shape: AttentionShape,
-    pass: &mut Pass,
-) -> pard_engine::Result<()> {
+fn packed_attention(device: &Device, plan: &KernelPlan, shape: AttentionShape, pass: &mut Pass) -> pard::Result<()> {
     let rows = 100;
     let (step, angles) = (step(device)?, Buffer::storage(device, "angles", (rows * shape.head_dim * 4) as u64)?);
     let training_rows = Buffer::with_values(device, "rows", &vec![TrainingRow::default(); rows])?;
@@ -262,7 +247,7 @@ fn packed_attention(
 }
 
 /// `rms_norm`, `argmax` and `argmax_merge`, and the choices of a pass.
-fn rows(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
+fn rows(device: &Device, pass: &mut Pass) -> pard::Result<()> {
     let (step, batch) = (step(device)?, PassRow::buffer(device)?);
     let tensor = |width| Tensor::new(device, "rows", MAX_ROWS, width);
     let (x, y, gain) = (tensor(136)?, tensor(136)?, Tensor::new(device, "gain", 1, 136)?);
@@ -279,7 +264,7 @@ fn rows(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
 }
 
 /// `penalties`, `truncation`, `argmax`, `probabilities`, `rejection`, `log_probabilities` and `token_counts`.
-fn choices(device: &Device, pass: &mut Pass, [step, batch]: [&Buffer; 2]) -> pard_engine::Result<()> {
+fn choices(device: &Device, pass: &mut Pass, [step, batch]: [&Buffer; 2]) -> pard::Result<()> {
     let tensor = || Tensor::new(device, "rows", MAX_ROWS, 4099);
     let words = |count: u64| Buffer::storage(device, "words", 4 * count);
     let [sessions, proposals, counts, bias] = [words(3)?, words(1024)?, words(4099)?, words(4099)?];
@@ -322,7 +307,7 @@ fn choices(device: &Device, pass: &mut Pass, [step, batch]: [&Buffer; 2]) -> par
 }
 
 /// `inputs` and `accept`.
-fn rounds(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
+fn rounds(device: &Device, pass: &mut Pass) -> pard::Result<()> {
     let words = || Buffer::storage(device, "words", 4096);
     let [sessions, tokens, proposals, choices, record] = [words()?, words()?, words()?, words()?, words()?];
     let turns = Turn::buffer(device)?;
@@ -336,7 +321,7 @@ fn rounds(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
 }
 
 /// `rms_norm_gradient`, `rms_norm_gain_gradient`, `rms_norm_gain_merge`, `cross_entropy` and `embedding_gradient`.
-fn row_gradients(device: &Device, plan: &KernelPlan, pass: &mut Pass) -> pard_engine::Result<()> {
+fn row_gradients(device: &Device, plan: &KernelPlan, pass: &mut Pass) -> pard::Result<()> {
     let (step, width) = (step(device)?, 136);
     let tensor = |width| Tensor::new(device, "rows", 100, width);
     let [x, gain, dy, dx, dgain] = [tensor(width)?, tensor(width)?, tensor(width)?, tensor(width)?, tensor(width)?];
@@ -358,7 +343,7 @@ fn row_gradients(device: &Device, plan: &KernelPlan, pass: &mut Pass) -> pard_en
 }
 
 /// `gradient_norm`, `gradient_norm_merge` and `adamw`.
-fn optimiser(device: &Device, pass: &mut Pass) -> pard_engine::Result<()> {
+fn optimiser(device: &Device, pass: &mut Pass) -> pard::Result<()> {
     let buffer = || Buffer::storage(device, "values", 4000);
     let [parameter, gradient] = [buffer()?, buffer()?];
     let norm = GradientNorm::new(device, &[(&gradient, 1000), (&parameter, 4)])?;

@@ -3,9 +3,9 @@
 use std::io::Write as _;
 use std::sync::{Arc, LazyLock};
 
-use pard_engine::checkpoint::config::Config;
-use pard_engine::gpu::{AdapterQuery, CacheFormat, Device, KernelPlan, MatmulChoice, MatmulPath};
-use pard_engine::model::{WeightDtype, Weights};
+use pard::checkpoint::config::Config;
+use pard::low_level::gpu::{AdapterQuery, CacheFormat, Device, KernelPlan, MatmulChoice, MatmulPath};
+use pard::model::{WeightDtype, Weights};
 
 use super::memory::Memory;
 use super::tiny_model::{Recipe, Tensors};

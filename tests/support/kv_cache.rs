@@ -1,7 +1,7 @@
 //! The bytes of a cache, whose layout is said here a second time: keys in tiles of 64 positions, values row by row.
 //! Both are given as `[heads, capacity, head_dim]`, where heads are those of all slots and the capacity a multiple of 64.
 
-use pard_engine::gpu::CacheFormat;
+use pard::low_level::gpu::CacheFormat;
 
 use crate::ops::POISON;
 use crate::oracle::kv_cache::quantised;

@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::path::Path;
 
-use pard_engine::checkpoint::{Checkpoint, StoredType, TensorInfo};
-use pard_engine::{Error, Result};
+use pard::checkpoint::{Checkpoint, StoredType, TensorInfo};
+use pard::{Error, Result};
 
 use super::tiny_model::Tensors;
 

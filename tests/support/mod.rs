@@ -8,5 +8,6 @@ pub mod kv_cache;
 pub mod memory;
 pub mod random;
 pub mod shared_draft;
+mod shared_draft_upload;
 pub mod tiny_model;
 pub mod tiny_tokenizer;

@@ -1,19 +1,13 @@
 //! Drafts without embeddings of their own, made from the recipe of a target: its embeddings, some model's layers.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use half::bf16;
-use pard_engine::Result;
-use pard_engine::checkpoint::config::Config;
-use pard_engine::gpu::{Device, KernelPlan};
-use pard_engine::model::tied_draft::{MASK_EMBEDDING, VOCABULARY};
-use pard_engine::model::{MemoryPlan, WeightDtype, Weights};
+use pard::checkpoint::config::Config;
+use pard::low_level::forward::tied_draft::{MASK_EMBEDDING, VOCABULARY};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
-use super::gpu::{device, upload_tensors};
-use super::memory::Memory;
 use super::random::Random;
 use super::tiny_model::{Recipe, Stored, Tensors, to_bf16, write_json};
 
@@ -26,8 +20,8 @@ pub struct SharedDraft {
     pub vocabulary: Option<Vec<u32>>,
 }
 
-const EMBEDDING: &str = "model.embed_tokens.weight";
-const HEAD: &str = "lm_head.weight";
+pub const EMBEDDING: &str = "model.embed_tokens.weight";
+pub const HEAD: &str = "lm_head.weight";
 
 impl SharedDraft {
     /// A draft with the layers of `layers`, whose mask token is `mask`.
@@ -44,54 +38,6 @@ impl SharedDraft {
     /// Every third token and the last: a reduced vocabulary.
     pub fn third(vocab_size: usize) -> Vec<u32> {
         (1..vocab_size as u32 - 1).step_by(3).chain([vocab_size as u32 - 1]).collect()
-    }
-
-    fn memory(&self) -> Memory {
-        Memory::with_ids(self.tensors.clone(), self.vocabulary.as_ref().map(|ids| (VOCABULARY, ids.clone())))
-    }
-
-    /// Uploads it beside `target`.
-    pub fn upload(&self, target: &Weights, plan: &KernelPlan) -> Result<Arc<Weights>> {
-        self.upload_on(device(), target, plan)
-    }
-
-    /// The same on another device than that of the tests.
-    pub fn upload_on(&self, device: &Device, target: &Weights, plan: &KernelPlan) -> Result<Arc<Weights>> {
-        let (memory, choice) = (self.memory(), WeightDtype::Compact);
-        Weights::upload_draft(device, plan, &self.config, &memory, target, choice, &|_, _| ()).map(Arc::new)
-    }
-
-    /// Its memory plan beside a target with that plan.
-    pub fn blueprint(&self, target: &MemoryPlan) -> Result<MemoryPlan> {
-        MemoryPlan::new(&self.config, &self.memory(), WeightDtype::Compact, Some(target))
-    }
-
-    /// The memory it should take.
-    pub fn expected_bytes(&self) -> Result<u64> {
-        Weights::expected_bytes(&self.config, &self.memory(), WeightDtype::Compact)
-    }
-
-    /// Uploads the same draft as a whole model: with copies of the embeddings of `target`, the mask's row put in, and of
-    /// all its head.
-    pub fn upload_whole(&self, target: &Recipe, plan: &KernelPlan) -> Arc<Weights> {
-        let mask = self.config.mask_token.expect("a mask token") as usize;
-        let hidden = self.config.hidden_size;
-        let vocab_size = self.config.vocab_size.max(mask + 1);
-        let config =
-            Config { shared_embeddings: false, tied_head: false, vocab_size, mask_token: None, ..self.config.clone() };
-        let of_target = target.tensors();
-        let padded = |name: &str| {
-            let mut values = of_target[name].values.clone();
-            values.resize(vocab_size * hidden, 0.0);
-            Stored { shape: vec![vocab_size, hidden], values }
-        };
-        let mut tensors = self.tensors.clone();
-        let row = tensors.remove(MASK_EMBEDDING).expect("the mask's row").values;
-        let mut embedding = padded(EMBEDDING);
-        embedding.values[mask * hidden..][..hidden].copy_from_slice(&row);
-        tensors.insert(EMBEDDING.to_owned(), embedding);
-        tensors.insert(HEAD.to_owned(), padded(if target.config.tied_head { EMBEDDING } else { HEAD }));
-        upload_tensors(&config, tensors, plan)
     }
 
     /// Writes its folder, which holds no tokenizer.

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use half::bf16;
-use pard_engine::checkpoint::config::{Config, Family, RopeScaling, SlidingWindow, Yarn};
-use pard_engine::ops::WeightFormat;
+use pard::checkpoint::config::{Config, Family, RopeScaling, SlidingWindow, Yarn};
+use pard::low_level::ops::WeightFormat;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 

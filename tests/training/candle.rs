@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use candle_core::{D, DType, Device, Result, Tensor};
-use pard_engine::checkpoint::config::Config;
-use pard_engine::model::{TARGET_PROJECTION, rope_table};
-use pard_engine::training::PackedRows;
+use pard::checkpoint::config::Config;
+use pard::low_level::forward::{TARGET_PROJECTION, rope_table};
+use pard::low_level::training::PackedRows;
 
 /// A row: the token it reads, its position, the token it predicts, and which rows it sees.
 pub struct Row {

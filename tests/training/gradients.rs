@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use candle_core::Device::Cpu;
 use candle_core::{Tensor, Var};
 use fastrand::Rng;
-use pard_engine::checkpoint::config::Config;
-use pard_engine::gpu::{CacheFormat, KernelPlan};
-use pard_engine::ops::{Matrix, WeightFormat};
-use pard_engine::training::{CodRetention, Loss, Network, NetworkOptions, PackedRows, Sample};
+use pard::checkpoint::config::Config;
+use pard::low_level::gpu::{CacheFormat, KernelPlan};
+use pard::low_level::ops::{Matrix, WeightFormat};
+use pard::low_level::training::{CodRetention, Loss, Network, NetworkOptions, PackedRows, Sample};
 
 use super::candle::{self, Row};
 use crate::support::gpu::device;

@@ -3,16 +3,16 @@
 
 use std::path::Path;
 
-use pard_engine::checkpoint::ModelFiles;
-use pard_engine::checkpoint::config::{Config, SlidingWindow};
-use pard_engine::gpu::{CacheFormat, KernelPlan};
-use pard_engine::model::{LoadOptions, Model};
-use pard_engine::training::draft::{self, Embeddings};
-use pard_engine::training::measure::acceptance;
-use pard_engine::training::{
+use pard::checkpoint::ModelFiles;
+use pard::checkpoint::config::{Config, SlidingWindow};
+use pard::low_level::gpu::{CacheFormat, KernelPlan};
+use pard::low_level::training::draft::{self, Embeddings};
+use pard::low_level::training::measure::acceptance;
+use pard::low_level::training::{
     CodRetention, Loss, NetworkOptions, OptimizerOptions, Sample, StepReport, Trainer, TrainingOptions, state,
 };
-use pard_engine::{Draft, Error};
+use pard::model::{LoadOptions, Model};
+use pard::{Draft, Error};
 use tempfile::TempDir;
 
 use crate::support::gpu::device;
@@ -84,7 +84,7 @@ fn a_model_with_a_shorter_attention_window_is_refused() {
     let plan = KernelPlan { cache: CacheFormat::F32, ..device().default_plan() };
     let refused = Trainer::new(device(), &plan, &recipe(&files), text(40), options(1)).err();
     assert!(
-        matches!(&refused, Some(Error::Option { option: "seq-len", reason }) if reason.contains("63")),
+        matches!(&refused, Some(Error::Option { option: pard::error::OptionName::Positions, reason }) if reason.contains("63")),
         "{refused:?}"
     );
     let first_layer = NetworkOptions { layers: &[0], ..recipe(&files) };

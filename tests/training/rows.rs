@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use fastrand::Rng;
-use pard_engine::training::{CodRetention, PackedRows, Sample};
+use pard::low_level::training::{CodRetention, PackedRows, Sample};
 use proptest::prelude::*;
 
 const MASK: u32 = 9999;

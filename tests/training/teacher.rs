@@ -7,11 +7,11 @@ use std::sync::Arc;
 use candle_core::Device::Cpu;
 use candle_core::{D, Tensor};
 use fastrand::Rng;
-use pard_engine::Error;
-use pard_engine::checkpoint::config::Config;
-use pard_engine::gpu::{CacheFormat, KernelPlan};
-use pard_engine::model::{WeightDtype, Weights};
-use pard_engine::training::{CodRetention, Loss, Network, NetworkOptions, PackedRows, Sample};
+use pard::Error;
+use pard::checkpoint::config::Config;
+use pard::low_level::gpu::{CacheFormat, KernelPlan};
+use pard::low_level::training::{CodRetention, Loss, Network, NetworkOptions, PackedRows, Sample};
+use pard::model::{WeightDtype, Weights};
 
 use super::candle::{self, Row, Tensors as CandleTensors};
 use super::gradients::{BAR, by_candle, compare, recipe_of, samples};
@@ -234,5 +234,5 @@ fn a_teacher_that_lacks_the_drafts_tokens_is_refused() {
             target_layers: &[],
         },
     );
-    assert!(matches!(network.map(drop), Err(Error::Option { option: "teacher", .. })));
+    assert!(matches!(network.map(drop), Err(Error::Option { option: pard::error::OptionName::Teacher, .. })));
 }

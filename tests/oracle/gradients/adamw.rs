@@ -1,6 +1,6 @@
 //! AdamW.
 
-use pard_engine::ops::gradients::AdamWStep;
+use pard::low_level::ops::gradients::AdamWStep;
 
 use super::super::Expected;
 use crate::comparison::{FLUSH, gamma};

@@ -1,6 +1,6 @@
 //! Cross-entropy and divergence, and their gradient.
 
-use pard_engine::ops::gradients::Label;
+use pard::low_level::ops::gradients::Label;
 
 use super::super::{Expected, Real};
 use crate::comparison::{FLUSH, ROUNDOFF, gamma};

@@ -1,6 +1,6 @@
 //! Attention where each row sees rows of its own choice, and its gradients.
 
-use pard_engine::ops::AttentionShape;
+use pard::low_level::ops::AttentionShape;
 
 use crate::comparison::{FLUSH, ROUNDOFF, dot_bound, gamma};
 use crate::oracle::attention::{self, attention};

@@ -1,6 +1,6 @@
 //! The gradient of rotary position embedding, and of the normalisation of each head before it.
 
-use pard_engine::ops::AttentionShape;
+use pard::low_level::ops::AttentionShape;
 
 use crate::comparison::{FLUSH, dot_bound, gamma};
 use crate::oracle::{Expected, Real};

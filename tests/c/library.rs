@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::LazyLock;
 
-use pard_engine::c_api::{
+use crate::{
     PardAnswerOptions, PardDeviceOptions, PardFile, PardLikelyToken, PardLoadOptions, PardMessage, PardRound,
     PardSessionOptions, PardStatistics, PardTokenBias, PardTokenLogprobs, pard_status_name,
 };
 
 /// The folder of `pard.h`.
 pub fn include() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("engine").join("include")
+    Path::new(super::ROOT).join("engine/c")
 }
 
 /// The folder that `./run stage` lays out.
@@ -31,10 +31,10 @@ impl Library {
 }
 
 pub static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
-    let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let temporary = &*super::TEMPORARY;
     let folder = temporary.join("stage");
     let mut command = Command::new("bash");
-    command.current_dir(env!("CARGO_MANIFEST_DIR")).arg("run").arg("stage").arg(&folder);
+    command.current_dir(super::ROOT).arg("run").arg("stage").arg(&folder);
     command.env("CARGO_TARGET_DIR", temporary.parent().expect("the target folder"));
     if std::env::var_os("PARD_PROFILE").is_none() {
         command.env("PARD_PROFILE", if cfg!(debug_assertions) { "dev" } else { "release" });
@@ -104,10 +104,10 @@ fn the_library_exports_what_the_header_declares_and_nothing_else() {
     if cfg!(windows) {
         return skip("exported symbols: they are compared on Linux and macOS");
     }
-    let library = LIBRARY.libraries().join(format!("libpard_engine{}", std::env::consts::DLL_SUFFIX));
+    let library = LIBRARY.libraries().join(format!("libpard{}", std::env::consts::DLL_SUFFIX));
     let options: &[&str] = if cfg!(target_os = "macos") { &["-gU"] } else { &["-D", "--defined-only"] };
     assert_eq!(defined(&library, options), declared, "{}", library.display());
-    let archive = LIBRARY.libraries().join("libpard_engine.a");
+    let archive = LIBRARY.libraries().join("libpard.a");
     let ours = defined(&archive, &["-g"]).into_iter().filter(|symbol| symbol.starts_with("pard_"));
     assert_eq!(ours.collect::<BTreeSet<_>>(), declared, "{}", archive.display());
 }
@@ -126,7 +126,7 @@ fn pkg_config_finds_the_staged_library() {
         PathBuf::from(flag.unwrap_or_else(|| panic!("no {option} in {flags}")))
     };
     assert!(folder_of("-I").join("pard.h").is_file(), "{flags}");
-    assert!(folder_of("-L").join("libpard_engine.a").is_file() && flags.contains("-lpard_engine"), "{flags}");
+    assert!(folder_of("-L").join("libpard.a").is_file() && flags.contains("-lpard"), "{flags}");
     let mut version = Command::new("pkg-config");
     version.args(["--modversion", "pard"]).env("PKG_CONFIG_PATH", LIBRARY.libraries().join("pkgconfig"));
     assert_eq!(String::from_utf8_lossy(&run(&mut version).stdout).trim(), env!("CARGO_PKG_VERSION"));

@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::cli::{MODELS, command, name};
 use crate::support::tiny_model::Recipe;
+use crate::{MODELS, command, name};
 
 /// Timeout of every operation.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -6,8 +6,8 @@ use super::arguments;
 use super::choice;
 use super::failure::{Failure, PardError, PardStatus, guard};
 use super::model::PardModel;
-use crate::error::Error;
-use crate::text::{ChatTokenizer, Message, Rendering};
+use pard::error::Error;
+use pard::text::{ChatTokenizer, Message, Rendering};
 
 /// `pard_message`.
 #[derive(Clone, Copy)]
@@ -38,7 +38,7 @@ pub(super) unsafe fn chat_tokens(
         Ok(Message::new(role, content))
     });
     let messages = messages.collect::<Result<Vec<Message>, Failure>>()?;
-    let rendering = Rendering { enable_thinking: choice("thinking", thinking)?, ..Rendering::default() };
+    let rendering = Rendering::default().enable_thinking(choice("thinking", thinking)?);
     Ok(text.chat_tokens(&messages, rendering)?)
 }
 

@@ -35,7 +35,7 @@ fn write_snapshot(hub: &Path, repository: &str, seed: u64, pard_token: Option<u3
     }
     write_json(&path, &config);
 
-    let real = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/tokenizers/qwen3");
+    let real = Path::new(crate::ROOT).join("../shared/tokenizers/qwen3");
     for file in ["tokenizer.json", "tokenizer_config.json"] {
         if real.join(file).is_file() {
             std::fs::copy(real.join(file), folder.join(file)).expect("copying a tokenizer");

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::arguments::Shared;
 use super::failure::Failure;
-use crate::decoding::{
+use pard::decoding::{
     Completion, FinishReason, Limits, MAX_DRAFTS, Method, Piece, SamplingParams, Sequence, Statistics, TokenLogprobs,
 };
-use crate::model::Model;
+use pard::model::Model;
 
 /// State used by one call at a time.
 pub(super) struct Writer {
@@ -173,7 +173,7 @@ impl Writer {
     ) -> Result<(), Failure> {
         self.sequence.set_sampling(sampling)?;
         let is_cancelled = || cancelled.load(Ordering::Relaxed);
-        self.sequence.start(prompt, &|| !is_cancelled())?;
+        self.sequence.start_while(prompt, &|| !is_cancelled())?;
         let context = self.sequence.options().context;
         let completion = self.completion.insert(Completion::new(&self.model.text, limits, prompt.len(), context));
         if is_cancelled() {
@@ -195,11 +195,11 @@ impl Writer {
                 piece.text = completion.end(FinishReason::Cancelled);
             } else {
                 let sequence = &mut self.sequence;
-                match sequence.round().map(drop).and_then(|()| completion.take_round(sequence)) {
-                    Ok(taken) => piece = taken,
-                    Err(error) => {
+                match sequence.round().err() {
+                    None => piece = completion.take_round(sequence),
+                    error => {
                         piece.text = completion.end(FinishReason::Failed);
-                        failed = Some(error);
+                        failed = error;
                     }
                 }
             }

@@ -10,11 +10,11 @@ use super::failure::{Failure, PardError, PardStatus, free, give, guard};
 use super::model::{PardDraft, PardModel};
 use super::tokens::{PardMessage, chat_tokens};
 use super::writer::{PardOnRound, PardRound, PardStatistics, Writer};
-use crate::decoding::{
-    AcceptanceRule, Costs, DraftLength, Limits, MAX_DRAFTS, Method, NgramOptions, SamplingParams, Sequence,
+use pard::decoding::{
+    AcceptanceRule, DraftLength, Engine, EngineOptions, Limits, MAX_DRAFTS, Method, NgramOptions, SamplingParams,
     SequenceOptions,
 };
-use crate::model::{Model, Tuning};
+use pard::model::Model;
 
 /// `pard_session`: one sequence.
 pub struct PardSession {
@@ -112,8 +112,8 @@ impl PardSessionOptions {
     fn sequence_options(&self, model: &Model, draft: Option<&PardDraft>) -> Result<SequenceOptions, Failure> {
         let method = match (self.method, draft) {
             (0 | 1, None) | (1, Some(_)) => Method::Ar,
-            (0, Some(draft)) if draft.draft.mask.is_some() => Method::Pard,
-            (0 | 2, _) => Method::Vsd,
+            (0, Some(draft)) => draft.draft.method(),
+            (2, _) => Method::Vsd,
             (3, _) => Method::Pard,
             (4, _) => Method::Ngram,
             (other, _) => return Err(Failure::argument(format!("method is {other}, which means nothing"))),
@@ -128,7 +128,7 @@ impl PardSessionOptions {
             0 => model.weights.config().context.min(DEFAULT_CONTEXT),
             context => context,
         };
-        let mut options = SequenceOptions { method, drafts, context, ..SequenceOptions::default() };
+        let mut options = SequenceOptions::default().method(method).drafts(drafts).context(context);
         options.run_ahead = choice("run_ahead", self.run_ahead)?;
         options.acceptance = match self.acceptance {
             0 => AcceptanceRule::Noise,
@@ -139,7 +139,7 @@ impl PardSessionOptions {
         let or_usual = |asked: usize, usual: usize| if asked == 0 { usual } else { asked };
         let longest = or_usual(self.ngram_longest, usual.longest.max(self.ngram_shortest));
         let shortest = or_usual(self.ngram_shortest, usual.shortest);
-        options.ngram = NgramOptions { longest, shortest };
+        options.ngram = NgramOptions::default().longest(longest).shortest(shortest);
         options.with_ngrams = choice("with_ngrams", self.with_ngrams)?.unwrap_or(false);
         Ok(options)
     }
@@ -152,7 +152,7 @@ impl PardAnswerOptions {
         // SAFETY: as above.
         let stop = stop.map(|&text| unsafe { arguments::text(text, "a stop text") }.map(str::to_owned));
         let max_tokens = if self.max_tokens == 0 { DEFAULT_MAX_TOKENS } else { self.max_tokens };
-        Ok(Limits { max_tokens, stop: stop.collect::<Result<_, Failure>>()? })
+        Ok(Limits::default().max_tokens(max_tokens).stop(stop.collect::<Result<_, Failure>>()?))
     }
 }
 
@@ -165,19 +165,18 @@ impl PardAnswerOptions {
         };
         let or_one = |value: f32| if value == 0.0 { 1.0 } else { value };
         let asks_for_logprobs = choice("logprobs", self.logprobs)?.unwrap_or(self.top_logprobs > 0);
-        Ok(SamplingParams {
-            temperature: self.temperature,
-            seed: self.seed,
-            top_k: self.top_k,
-            top_p: or_one(self.top_p),
-            min_p: self.min_p,
-            repetition_penalty: or_one(self.repetition_penalty),
-            presence_penalty: self.presence_penalty,
-            frequency_penalty: self.frequency_penalty,
-            logit_bias: biases.iter().map(|one| (one.token, one.bias)).collect(),
-            banned: banned.to_vec(),
-            top_logprobs: asks_for_logprobs.then_some(self.top_logprobs),
-        })
+        Ok(SamplingParams::default()
+            .temperature(self.temperature)
+            .seed(self.seed)
+            .top_k(self.top_k)
+            .top_p(or_one(self.top_p))
+            .min_p(self.min_p)
+            .repetition_penalty(or_one(self.repetition_penalty))
+            .presence_penalty(self.presence_penalty)
+            .frequency_penalty(self.frequency_penalty)
+            .logit_bias(biases.iter().map(|one| (one.token, one.bias)).collect())
+            .banned(banned.to_vec())
+            .top_logprobs(asks_for_logprobs.then_some(self.top_logprobs)))
     }
 }
 
@@ -230,11 +229,9 @@ pub unsafe extern "C" fn pard_session_new(
             }
             let options: PardSessionOptions = arguments::options(options, "pard_session_options")?;
             let options = options.sequence_options(model, draft)?;
-            let mut sequence = Sequence::new(&model.weights, draft.map(|draft| &draft.draft), options)?;
-            let target_cost = model.tuning.as_ref().map(Tuning::pass_cost);
-            if let (Some(target), Some(draft)) = (target_cost, draft.and_then(|draft| draft.cost.clone())) {
-                sequence.set_costs(Costs { target, draft });
-            }
+            let engine_options = EngineOptions::default().context(options.context);
+            let engine = Engine::new(model, draft.map(|draft| &draft.draft), engine_options)?;
+            let sequence = engine.add(options)?;
             let writer = Mutex::new(Writer::new(model.clone(), sequence));
             Ok(PardSession { writer, cancelled: AtomicBool::new(false) })
         })

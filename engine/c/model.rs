@@ -7,14 +7,14 @@ use std::sync::Arc;
 use super::arguments::{self, Shared};
 use super::device::PardDevice;
 use super::failure::{Failure, PardError, PardStatus, c_string, free, give};
-use crate::checkpoint::options::{DownloadProgress, SourceOptions};
-use crate::checkpoint::resolve;
-use crate::checkpoint::storage::Memory;
-use crate::checkpoint::{DraftFiles, ModelFiles};
-use crate::decoding::Draft;
-use crate::gpu::{CacheFormat, MatmulChoice, QuantisedChoice};
-use crate::model::{LoadOptions, Model, PassCost, Tuning, WeightDtype};
-use crate::ops::WeightFormat;
+use pard::checkpoint::options::{DownloadProgress, SourceOptions};
+use pard::checkpoint::resolve;
+use pard::checkpoint::storage::Memory;
+use pard::checkpoint::{DraftFiles, ModelFiles};
+use pard::decoding::Draft;
+use pard::low_level::gpu::{CacheFormat, MatmulChoice, QuantisedChoice};
+use pard::low_level::ops::WeightFormat;
+use pard::model::{LoadOptions, Model, WeightDtype};
 
 /// `pard_model`: a model on a device.
 pub struct PardModel {
@@ -26,8 +26,6 @@ pub struct PardModel {
 pub struct PardDraft {
     pub(super) draft: Draft,
     pub(super) target: Arc<Model>,
-    /// Cost of its passes, if measured.
-    pub(super) cost: Option<PassCost>,
 }
 
 /// `pard_progress`.
@@ -59,29 +57,28 @@ unsafe impl Shared for PardLoadOptions {}
 impl PardLoadOptions {
     fn load_options(&self) -> Result<LoadOptions, Failure> {
         let unknown = |option, value| Failure::argument(format!("{option} is {value}, which means nothing"));
-        Ok(LoadOptions {
-            dtype: match self.weights {
+        Ok(LoadOptions::default()
+            .dtype(match self.weights {
                 0 => WeightDtype::Compact,
                 1 => WeightDtype::F32,
                 2 => WeightDtype::Bf16,
                 3 => WeightDtype::Quantised { layers: WeightFormat::Q8_0, ends: WeightFormat::Q8_0 },
                 4 => WeightDtype::Quantised { layers: WeightFormat::Q4K, ends: WeightFormat::Q8_0 },
                 other => return Err(unknown("weights", other)),
-            },
-            cache: match self.cache {
+            })
+            .cache(match self.cache {
                 0 => CacheFormat::F16,
                 1 => CacheFormat::F32,
                 2 => CacheFormat::Q8_0,
                 other => return Err(unknown("cache", other)),
-            },
-            products: match self.products {
+            })
+            .products(match self.products {
                 0 => MatmulChoice::Plain,
                 1 => MatmulChoice::Cooperative,
                 other => return Err(unknown("products", other)),
-            },
-            quantised: QuantisedChoice::default(),
-            ignore_tuning: false,
-        })
+            })
+            .quantised(QuantisedChoice::default())
+            .ignore_tuning(false))
     }
 
     fn report(&self, what: &str, done: u64, total: u64) {
@@ -94,7 +91,7 @@ impl PardLoadOptions {
 
     /// The model `name` on this machine, downloaded if need be.
     fn find(&self, name: &str) -> Result<PathBuf, Failure> {
-        let options = SourceOptions { progress: Some(self), ..SourceOptions::from_env() };
+        let options = SourceOptions::from_env().progress(Some(self));
         Ok(resolve::resolve(name, &options)?)
     }
 }
@@ -243,10 +240,9 @@ pub unsafe extern "C" fn pard_draft_load(
             let options = arguments::options(options, "pard_load_options")?;
             let load_options = options.load_options()?;
             let mask = options.mask_token.as_ref().copied();
-            let cost = |tuning: &Option<Tuning>| tuning.as_ref().map(Tuning::pass_cost);
             let Some(name) = name else {
                 let draft = Draft::new(target, target, mask)?;
-                return Ok(PardDraft { draft, target: target.clone(), cost: cost(&target.tuning) });
+                return Ok(PardDraft { draft, target: target.clone() });
             };
             let files = DraftFiles::open(&options.find(name)?)?.beside(&target.text);
             let name = files.name().to_owned();
@@ -256,7 +252,7 @@ pub unsafe extern "C" fn pard_draft_load(
             let device = target.weights.device();
             let model = Model::upload_draft(device, files, target, load_options, &progress)?;
             let draft = Draft::new(&model, target, mask)?;
-            Ok(PardDraft { draft, target: target.clone(), cost: cost(&model.tuning) })
+            Ok(PardDraft { draft, target: target.clone() })
         })
     }
 }

@@ -8,13 +8,12 @@ use std::ptr::{null, null_mut};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pard_engine::c_api::*;
-use pard_engine::checkpoint::ModelFiles;
-use pard_engine::decoding::{Generation, Limits, Sequence, SequenceOptions};
-use pard_engine::{LoadOptions, Message, Model, Rendering};
+use pard::checkpoint::ModelFiles;
+use pard::decoding::{Generation, Limits, Sequence, SequenceOptions};
+use pard::{LoadOptions, Message, Model, Rendering};
 
-use super::MODELS;
-use crate::support::gpu::device;
+use super::{MODELS, device};
+use crate::*;
 
 const OK: i32 = 0;
 const INVALID: i32 = 1;
@@ -171,13 +170,13 @@ impl Drop for Session {
 static EXPECTED: LazyLock<(String, Vec<u32>)> = LazyLock::new(|| {
     let files = ModelFiles::open(&MODELS.target).expect("the model opens");
     let model = Model::upload(device(), files, LoadOptions::default(), &|_, _| ()).expect("upload");
-    let options = SequenceOptions { context: 96, ..SequenceOptions::default() };
+    let options = SequenceOptions::default().context(96);
     let mut decoder = Sequence::new(&model.weights, None, options).expect("a decoder");
     let question = Message::new("user", QUESTION.to_str().expect("UTF-8"));
     let prompt = model.text.chat_tokens(&[question], Rendering::default()).expect("a prompt");
-    let limits = Limits { max_tokens: 30, stop: vec![] };
-    let mut generation = Generation::start(&mut decoder, &model.text, &prompt, limits, &|| true).expect("a start");
-    let text = generation.by_ref().collect::<pard_engine::Result<String>>().expect("a text");
+    let limits = Limits::default().max_tokens(30).stop(vec![]);
+    let mut generation = Generation::start(&mut decoder, &model.text, &prompt, limits).expect("a start");
+    let text = generation.by_ref().collect::<pard::Result<String>>().expect("a text");
     (text, generation.output().to_vec())
 });
 

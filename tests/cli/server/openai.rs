@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use serde_json::{Value, json};
 
 use super::Server;
-use crate::cli::{MODELS, json_of, name};
+use crate::{MODELS, json_of, name};
 
 /// The package and what it needs, installed once into a folder of the tests' own; why not, where it cannot be had.
 static PACKAGES: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
@@ -47,7 +47,7 @@ fn check(server: &Server, model: &str, prompt: &str, settings: Value, expected: 
     });
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("openai-{model}.json"));
     std::fs::write(&file, expectations.to_string()).expect("a file");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/server/client.py");
+    let script = Path::new(crate::ROOT).join("tests/cli/server/client.py");
     let mut client = Command::new("python3");
     client.arg(script).arg(server.url()).arg(&file).env("PYTHONPATH", packages);
     let output = client.output().expect("running python3");
@@ -70,7 +70,7 @@ fn the_openai_client_gets_what_generate_writes_and_errors_that_it_knows() {
 
 #[test]
 fn the_openai_client_with_the_real_model() {
-    let draft = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/smollm2-135m-instruct-pard");
+    let draft = Path::new(crate::ROOT).join("models/smollm2-135m-instruct-pard");
     let prompt = "What is the capital of France?";
     let mut command = Command::new(env!("CARGO_BIN_EXE_pard"));
     command.args(["generate", "-m", "smollm2", "-p", prompt, "-n", "8", "--chat", "--json", "-q"]);

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::{Server, chat, text};
-use crate::cli::{MODELS, name};
+use crate::{MODELS, name};
 
 /// Requests unlike each other in all there is: path and body.
 fn requests(longest: usize) -> Vec<(&'static str, Value)> {
@@ -89,7 +89,7 @@ fn four_answers_take_fewer_passes_than_tokens() {
 
 #[test]
 fn answers_of_a_real_model_share_passes() {
-    let draft = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/smollm2-135m-instruct-pard");
+    let draft = Path::new(crate::ROOT).join("models/smollm2-135m-instruct-pard");
     let server = Server::of("smollm2", &["-d", name(&draft), "--parallel", "4", "-c", "512"]);
     let requests = [
         ("/v1/chat/completions", chat("What is the capital of France?", json!({ "max_tokens": 8 }))),

@@ -4,7 +4,7 @@ use std::ffi::{CString, c_char};
 
 use super::arguments::{self, Shared};
 use super::failure::{PardError, PardStatus, c_string, free, give};
-use crate::gpu::{AdapterQuery, Device};
+use pard::low_level::gpu::{AdapterQuery, Device};
 
 /// `pard_device`: an open adapter.
 pub struct PardDevice {
@@ -39,8 +39,9 @@ pub unsafe extern "C" fn pard_device_open(
         give(device, error, || {
             let options = arguments::options(options, "pard_device_options")?;
             let owned = |string, what| arguments::optional_text(string, what).map(|text| text.map(str::to_owned));
-            let query =
-                AdapterQuery { device: owned(options.device, "device")?, backend: owned(options.backend, "backend")? };
+            let query = AdapterQuery::default()
+                .device(owned(options.device, "device")?)
+                .backend(owned(options.backend, "backend")?);
             let device = Device::open(&query)?;
             Ok(PardDevice { name: c_string(&device.name()), device })
         })

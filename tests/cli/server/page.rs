@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{PATIENCE, Reply, Server};
-use crate::cli::{MODELS, json_of, name};
+use crate::{MODELS, json_of, name};
 
 /// A browser.
 struct Browser {

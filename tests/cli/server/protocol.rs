@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{Reply, Server, chat, text};
-use crate::cli::{MODELS, name};
+use crate::{MODELS, name};
 
 #[test]
 fn parameters_that_cannot_be_had_are_named() {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Server, chat, streamed_text, text};
-use crate::cli::{MODELS, json_of, name};
+use crate::{MODELS, json_of, name};
 
 /// Answer of `pard generate` to a chat.
 fn generated(prompt: &str, more: &[&str]) -> Value {

@@ -29,7 +29,7 @@ fn proxy(servers: [&Server; 2]) -> Option<Proxy> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nginx");
     std::fs::create_dir_all(&folder).expect("a folder");
     let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("cli/serve/nginx.conf");
+    let shipped = Path::new(crate::ROOT).join("cli/serve/nginx.conf");
     let mut text = std::fs::read_to_string(shipped).expect("the configuration");
     for (port, address) in [(8080, free), (8081, servers[0].address()), (8082, servers[1].address())] {
         let named = format!("127.0.0.1:{port}");

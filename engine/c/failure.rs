@@ -4,7 +4,7 @@ use std::any::Any;
 use std::ffi::{CStr, CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::error::Error;
+use pard::error::Error;
 
 /// A status of `pard.h`.
 pub type PardStatus = i32;

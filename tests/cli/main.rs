@@ -4,12 +4,23 @@ mod adapt;
 mod bench;
 mod chat;
 mod fit;
+mod hub_snapshot;
 mod machine;
 mod profile;
 mod report;
 mod respond;
 mod sampling;
+#[cfg(feature = "server")]
+mod server;
 mod shared_draft;
+#[path = "../support"]
+#[allow(dead_code, reason = "the tests of the engine use the rest")]
+mod support {
+    pub mod random;
+    pub mod shared_draft;
+    pub mod tiny_model;
+    pub mod tiny_tokenizer;
+}
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -20,6 +31,9 @@ use serde_json::{Value, json};
 
 use crate::support::tiny_model::Recipe;
 use crate::support::tiny_tokenizer::special_id;
+
+/// The repository's folder.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// Folders with models, written once: the target, a draft for it that names a mask token, and damaged ones.
 pub(crate) struct Models {

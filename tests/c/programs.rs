@@ -3,26 +3,25 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pard_engine::checkpoint::options::SourceOptions;
-use pard_engine::checkpoint::resolve;
+use pard::checkpoint::options::SourceOptions;
+use pard::checkpoint::resolve;
 
-use super::MODELS;
 use super::library::{LIBRARY, compiler, run, skip};
+use super::{MODELS, answer_of_the_engine};
 
 const QUESTION: &str = "Name three colours of the rainbow.";
 
 /// Compiles `file` and links it, with the shared library or the static one; none where there is no compiler.
 fn program(file: &str, language: &str, is_static: bool) -> Option<PathBuf> {
     let mut compiler = compiler(language, file)?;
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join("c_api").join(file);
-    let binary =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{file}-{}", if is_static { "static" } else { "shared" }));
+    let source = Path::new(super::ROOT).join("tests/c").join(file);
+    let binary = super::TEMPORARY.join(format!("{file}-{}", if is_static { "static" } else { "shared" }));
     let library = LIBRARY.libraries();
     compiler.arg(source).arg("-o").arg(&binary);
     if is_static {
-        compiler.arg(library.join("libpard_engine.a")).args(&LIBRARY.system_libraries);
+        compiler.arg(library.join("libpard.a")).args(&LIBRARY.system_libraries);
     } else {
-        compiler.arg("-L").arg(&library).arg("-lpard_engine").arg(format!("-Wl,-rpath,{}", library.display()));
+        compiler.arg("-L").arg(&library).arg("-lpard").arg(format!("-Wl,-rpath,{}", library.display()));
     }
     run(&mut compiler);
     Some(binary)
@@ -35,17 +34,12 @@ fn answer(program: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("an answer in UTF-8")
 }
 
-fn pard(arguments: &[&str]) -> String {
-    let text = answer(Path::new(env!("CARGO_BIN_EXE_pard")), arguments);
-    text.strip_suffix('\n').expect("a line").to_owned()
-}
-
 #[test]
-fn a_c_program_answers_as_the_command_line_does() {
+fn a_c_program_answers_as_the_engine_does() {
     let Some(program) = program("smoke.c", "C", false) else { return };
     let [target, draft] = [&MODELS.target, &MODELS.draft].map(|path| path.to_str().expect("a path in UTF-8"));
     let text = answer(&program, &[target, QUESTION, "40"]);
-    let expected = pard(&["generate", "-m", target, "--chat", "-p", QUESTION, "-n", "40", "--quiet"]);
+    let expected = answer_of_the_engine(target, QUESTION, 40);
     assert_eq!(text, expected);
     assert!(!text.is_empty());
     for draft in [draft, "itself"] {
@@ -56,14 +50,13 @@ fn a_c_program_answers_as_the_command_line_does() {
 #[test]
 fn the_documented_c_program_compiles_and_links() {
     let Some(mut compiler) = compiler("C", "the documented program") else { return };
-    let document = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/c-and-python.md"))
-        .expect("the document");
+    let document = std::fs::read_to_string(Path::new(super::ROOT).join("docs/c-and-python.md")).expect("the document");
     let (_, begin) = document.split_once("```c\n").expect("a program in C");
     let (program, _) = begin.split_once("```").expect("its end");
     let folder = tempfile::tempdir().expect("a folder");
     let source = folder.path().join("answer.c");
     std::fs::write(&source, program).expect("writing");
-    compiler.arg(&source).arg("-L").arg(LIBRARY.libraries()).arg("-lpard_engine");
+    compiler.arg(&source).arg("-L").arg(LIBRARY.libraries()).arg("-lpard");
     run(compiler.arg("-o").arg(folder.path().join("answer")));
 }
 
@@ -74,7 +67,7 @@ fn c_and_cpp_programs_run_the_default_model() {
         return skip(&format!("the default model from C and C++: {error}"));
     }
     let programs = [program("smoke.c", "C", false), program("smoke.cpp", "C++", true)];
-    let expected = pard(&["generate", "-m", "smollm2", "--chat", "-p", QUESTION, "-n", "12", "--quiet"]);
+    let expected = answer_of_the_engine("smollm2", QUESTION, 12);
     assert!(expected.contains(' '), "{expected}");
     for program in programs.into_iter().flatten() {
         assert_eq!(answer(&program, &["smollm2", QUESTION, "12"]), expected, "{}", program.display());

@@ -1,4 +1,4 @@
-//! The C interface, of which `engine/include/pard.h` is the manual: thin shims over the public interface of this crate.
+//! The C interface, of which `pard.h` is the manual: thin shims over the public interface of the crate `pard`.
 //! Each function checks its pointers, catches panics, and turns errors into a status and a message. Handles are boxes;
 //! all they hold is shared, so that they may be freed in any order.
 #![allow(clippy::missing_safety_doc, reason = "pard.h says what every pointer must be")]
@@ -10,6 +10,10 @@ mod model;
 mod session;
 mod tokens;
 mod writer;
+
+#[cfg(test)]
+#[path = "../../tests/c/mod.rs"]
+mod tests;
 
 use std::ffi::{CStr, c_char};
 

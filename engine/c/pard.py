@@ -9,7 +9,7 @@
     answer = model.generate([{"role": "user", "content": "Name three colours."}])
     print(answer.text, answer.statistics["tokens_per_second"])
 
-The library, libpard_engine.so (.dylib, pard_engine.dll), is looked for where PARD_LIBRARY says, beside this file, in ../lib
+The library, libpard.so (.dylib, pard.dll), is looked for where PARD_LIBRARY says, beside this file, in ../lib
 from here, as `./run stage` lays it out, and then where the system keeps its libraries. `pard.h` is the manual of
 all that lies below; this file adds no behaviour of its own.
 """
@@ -159,12 +159,12 @@ class _Statistics(_Sized):
 
 
 def _load():
-    name = {"darwin": "libpard_engine.dylib", "win32": "pard_engine.dll"}.get(sys.platform, "libpard_engine.so")
+    name = {"darwin": "libpard.dylib", "win32": "pard.dll"}.get(sys.platform, "libpard.so")
     here = pathlib.Path(__file__).resolve().parent
     named = os.environ.get("PARD_LIBRARY")
     candidates = [named] if named else [here / name, here.parent / "lib" / name]
     found = next((str(path) for path in candidates if os.path.exists(path)), None)
-    found = found or named or ctypes.util.find_library("pard_engine")
+    found = found or named or ctypes.util.find_library("pard")
     if found is None:
         raise ImportError(f"{name} is not to be found; name it by PARD_LIBRARY, or stage it: ./run stage DIR")
     library = ctypes.CDLL(found)

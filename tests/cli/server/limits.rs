@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use crate::cli::{MODELS, name, pard};
+use crate::{MODELS, name, pard};
 
 #[test]
 fn what_would_be_unsafe_or_cannot_be_is_refused_at_the_start() {

@@ -1,0 +1,44 @@
+//! Parts that the engine is made of, for tools that measure, tune, profile and train, and for kernels of your own.
+//!
+//! **Stability**: none. These interfaces change with the kernels, in any release, while the rest of the crate keeps what
+//! semantic versioning promises. An application that only runs models needs nothing from here.
+
+/// Everything that names wgpu: adapters, the device, buffers, kernels and passes.
+pub mod gpu {
+    pub use crate::gpu::*;
+}
+
+/// Kernels, each with the checks of its operands and its dispatch.
+pub mod ops {
+    pub use crate::ops::*;
+}
+
+/// Forward passes: a model with the buffers and bindings that it runs with.
+pub mod forward {
+    pub use crate::model::hidden_states::Hook;
+    pub use crate::model::runner::{Batching, ModelRunner};
+    pub use crate::model::sampler::{Sampler, SamplerBuffers, Stages, log_probabilities};
+    pub use crate::model::submit_pace::SubmitPace;
+    pub use crate::model::tensor_map::{TARGET_PROJECTION, expected_matrices};
+    pub use crate::model::weights::attention_shape;
+
+    /// Rotary angles by position.
+    pub mod rope_table {
+        pub use crate::model::rope_table::*;
+    }
+
+    /// Files of a draft that uses its target's embeddings.
+    pub mod tied_draft {
+        pub use crate::model::tied_draft::*;
+    }
+}
+
+/// Performance of an adapter at the shapes of known models.
+pub mod measure {
+    pub use crate::measure::*;
+}
+
+/// Training of drafts.
+pub mod training {
+    pub use crate::training::*;
+}
