@@ -103,7 +103,8 @@ fn main() -> ExitCode {
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let hint = hint::hint(&error).map(|hint| format!("; {hint}")).unwrap_or_default();
-            output::note(&format!("error: {}{hint}", output::one_line(&error)));
+            let message = usage::with_flag(&error, &output::one_line(&error));
+            output::note(&format!("error: {message}{hint}"));
             ExitCode::from(if usage::is_usage(&error) { 2 } else { 1 })
         }
     }

@@ -285,7 +285,7 @@ fn what_cannot_be_done_has_its_status_and_names_the_fault() {
     let unsure = sized!(PardSessionOptions { method: 4, drafts: 4, acceptance: 1 });
     refused(INVALID, "acceptance", |error| new(unsure, null(), error));
     let backwards = sized!(PardSessionOptions { method: 4, drafts: 4, ngram_longest: 1, ngram_shortest: 2 });
-    refused(INVALID, "n-gram", |error| new(backwards, null(), error));
+    refused(INVALID, "ngram", |error| new(backwards, null(), error));
     refused(INVALID, "draft", |error| new(sized!(PardSessionOptions { method: 3 }), null(), error));
     refused(INVALID, "run_ahead", |error| new(sized!(PardSessionOptions { run_ahead: 3 }), null(), error));
 

@@ -77,7 +77,7 @@ for kind in [{"method": "pard"}, {"method": "ngram"}, {"method": "pard", "drafts
 assert model.generate(question, max_tokens=8, logit_bias={19: 1000.0}).tokens == [19] * 8
 assert model.generate(question, max_tokens=8, temperature=1.0, acceptance="rejection").logprobs == []
 assert model.generate(question, max_tokens=max_tokens).tokens == answer.tokens, "options last for one answer"
-refused("PARD_INVALID_ARGUMENT", "top-p", lambda: model.generate("the", top_p=1.5))
+refused("PARD_INVALID_ARGUMENT", "top_p", lambda: model.generate("the", top_p=1.5))
 refused("PARD_INVALID_ARGUMENT", "99999", lambda: model.generate("the", banned=[99999]))
 try:
     model.generate("the", heat=1.0)

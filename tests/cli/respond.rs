@@ -120,7 +120,7 @@ fn drawn_responses_follow_the_seed() {
     assert_eq!(likeliest, written(&greedy));
     assert_ne!(draw("penalised", &["--top-k", "1", "--repetition-penalty", "2"]), likeliest);
     let ended = respond(&[&prompts], &folder.join("banned"), &["--ban", "99999999"]);
-    ended.expect_error(2, &["banned tokens", "99999999"]);
+    ended.expect_error(2, &["--ban", "99999999"]);
 }
 
 #[test]

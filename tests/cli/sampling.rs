@@ -145,14 +145,14 @@ fn options_out_of_range_are_wrong_usage() {
         pard(&[&["generate", "-m", target, "-p", "x"], more].concat()).expect_error(2, parts);
     };
     refused(&["--logit-bias", "3:1"], &["--logit-bias"]);
-    refused(&["--top-p", "1.5"], &["top-p", "1.5"]);
+    refused(&["--top-p", "1.5"], &["--top-p: ", "1.5"]);
     refused(&["--top-p", "0"], &["top-p", "1 leaves no token out"]);
     refused(&["--min-p", "-0.1"], &["min-p", "-0.1"]);
-    refused(&["--repetition-penalty", "0"], &["repetition penalty", "0"]);
-    refused(&["--ban", "3,9999"], &["banned tokens", "9999", "307"]);
-    refused(&["--logit-bias", "9999=1"], &["logit bias", "9999"]);
-    refused(&["--logprobs", "21"], &["log-probabilities", "20"]);
-    refused(&["--method", "ngram", "--ngram", "1,2"], &["n-gram"]);
+    refused(&["--repetition-penalty", "0"], &["--repetition-penalty", "0"]);
+    refused(&["--ban", "3,9999"], &["--ban", "9999", "307"]);
+    refused(&["--logit-bias", "9999=1"], &["--logit-bias", "9999"]);
+    refused(&["--logprobs", "21"], &["--logprobs", "20"]);
+    refused(&["--method", "ngram", "--ngram", "1,2"], &["--ngram: "]);
     refused(&["--with-ngrams"], &["--with-ngrams", "draft"]);
     refused(&["--method", "ngram", "--acceptance", "rejection"], &["acceptance", "noise"]);
 }
