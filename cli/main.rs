@@ -32,7 +32,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 /// Language models on any GPU, by parallel-draft speculative decoding.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true, propagate_version = true)]
+#[command(name = "pard", version, arg_required_else_help = true, propagate_version = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
