@@ -150,7 +150,6 @@ impl LogitArguments {
             .frequency_penalty(self.frequency_penalty)
             .logit_bias(self.logit_bias.clone())
             .banned(self.ban.clone())
-            .top_logprobs(None)
     }
 }
 
@@ -345,7 +344,6 @@ impl MemoryArguments {
             .cache(self.cache)
             .products(self.products)
             .quantised(self.quantised_products)
-            .ignore_tuning(false)
     }
 
     /// The same with weights kept as `dtype` says.

@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use pard::checkpoint::options::{DownloadProgress, SourceOptions};
 use pard::checkpoint::resolve;
 use pard::checkpoint::{DraftFiles, ModelFiles};
-use pard::decoding::{Costs, Draft, DraftLength, Method, Sequence, SequenceOptions};
+use pard::decoding::{Costs, Draft, DraftLength, Engine, EngineOptions, Method, Sequence, SequenceOptions};
 use pard::low_level::forward::tied_draft;
 use pard::low_level::gpu::Device;
 use pard::model::{LoadOptions, MemoryPlan, Model, Progress};
@@ -135,25 +135,15 @@ impl Files {
             draft => draft,
         };
         let target = upload(device, self.target, options, talk)?;
-        let mut draft_tuning = None;
         let draft = match draft {
             None => None,
-            Some(Drafter::Target) => {
-                draft_tuning.clone_from(&target.tuning);
-                Some(Draft::new(&target, &target, mask_token)?)
-            }
+            Some(Drafter::Target) => Some(Draft::new(&target, &target, mask_token)?),
             Some(Drafter::Other(files)) => {
                 let model = upload_draft(draft_device, *files, &target, options, talk)?;
-                let draft = Draft::new(&model, &target, mask_token)?;
-                draft_tuning = model.tuning;
-                Some(draft)
+                Some(Draft::new(&model, &target, mask_token)?)
             }
         };
-        let costs = OnceCell::new();
-        if let (Some(target), Some(draft)) = (&target.tuning, &draft_tuning) {
-            costs.get_or_init(|| Costs { target: target.pass_cost(), draft: draft.pass_cost() });
-        }
-        Ok(Models { target, draft, costs })
+        Ok(Models { target, draft, measured: OnceCell::new() })
     }
 }
 
@@ -252,14 +242,15 @@ fn with_progress(
 pub struct Models {
     pub target: Model,
     pub draft: Option<Draft>,
-    /// Costs of passes: set if both models were tuned, or after they were measured.
-    costs: OnceCell<Costs>,
+    /// Costs of passes, once they were measured.
+    measured: OnceCell<Costs>,
 }
 
 impl Models {
     /// A sequence with caches of its own.
     pub fn sequence(&self, options: SequenceOptions) -> Result<Sequence> {
-        Sequence::new(&self.target.weights, self.draft.as_ref(), options)
+        let room = EngineOptions::default().context(options.context);
+        Engine::new(&self.target, self.draft.as_ref(), room)?.add(options)
     }
 
     /// Tells a sequence that chooses K what passes cost: as measured before on this device, or else anew, once.
@@ -267,16 +258,19 @@ impl Models {
         if sequence.options().drafts == DraftLength::Auto { self.tell_costs(sequence, talk) } else { Ok(()) }
     }
 
-    /// Tells a sequence what passes cost, whether it chooses K or not.
+    /// Tells a sequence what passes cost, whether it chooses K or not. One whose models were tuned knows.
     pub fn tell_costs(&self, sequence: &mut Sequence, talk: Verbosity) -> Result<()> {
-        let costs = match self.costs.get() {
+        if sequence.engine().costs().is_some() {
+            return Ok(());
+        }
+        let costs = match self.measured.get() {
             Some(costs) => costs.clone(),
             None => {
                 talk.note("measuring what passes cost here, to choose K; `pard tune` measures it once for all");
                 let measured = sequence.measure_costs()?;
                 // N-grams say nothing of what a draft's passes cost, if there is one.
                 if sequence.options().method != Method::Ngram || self.draft.is_none() {
-                    self.costs.get_or_init(|| measured.clone());
+                    self.measured.get_or_init(|| measured.clone());
                 }
                 measured
             }

@@ -43,7 +43,7 @@ fn prompt() -> Vec<u32> {
 }
 
 fn limits() -> Limits {
-    Limits::default().max_tokens(24).stop(vec![])
+    Limits::default().max_tokens(24)
 }
 
 /// A decoder for `model`, which proposes its own tokens; they are accepted, since they are those it would choose.
@@ -245,7 +245,7 @@ fn a_pools_answers_are_those_of_decoders_of_their_own() {
 
 #[test]
 fn a_stream_can_be_cancelled_and_says_what_went_wrong() {
-    let long = Limits::default().max_tokens(80).stop(vec![]);
+    let long = Limits::default().max_tokens(80);
     let stream = AnswerStream::start(decoder(&MODEL), &MODEL.text, prompt(), long).expect("a thread");
     stream.cancel();
     let mut stream = stream;

@@ -121,7 +121,7 @@ impl Backend {
         let models = prepared.files.upload(&device, &decoding.models, context, worker.talk)?;
         let capacity = worker.arguments.parallel.into();
         let options = EngineOptions::default().context(context).sequences(capacity);
-        let engine = Engine::from_weights(&models.target.weights, models.draft.as_ref(), options)?;
+        let engine = Engine::new(&models.target, models.draft.as_ref(), options)?;
         let mut idle = Idle::new(engine.clone(), decoding.options(method, context), worker.talk);
         // The first one shows whether there is room for its caches, and measures what passes cost.
         let first = idle.make(&models, worker.proposer)?;

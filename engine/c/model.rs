@@ -12,7 +12,7 @@ use pard::checkpoint::resolve;
 use pard::checkpoint::storage::Memory;
 use pard::checkpoint::{DraftFiles, ModelFiles};
 use pard::decoding::Draft;
-use pard::low_level::gpu::{CacheFormat, MatmulChoice, QuantisedChoice};
+use pard::low_level::gpu::{CacheFormat, MatmulChoice};
 use pard::low_level::ops::WeightFormat;
 use pard::model::{LoadOptions, Model, WeightDtype};
 
@@ -76,9 +76,7 @@ impl PardLoadOptions {
                 0 => MatmulChoice::Plain,
                 1 => MatmulChoice::Cooperative,
                 other => return Err(unknown("products", other)),
-            })
-            .quantised(QuantisedChoice::default())
-            .ignore_tuning(false))
+            }))
     }
 
     fn report(&self, what: &str, done: u64, total: u64) {

@@ -128,6 +128,11 @@ impl Engine {
         SequenceOptions::default().method(method).context(self.shared.options.context)
     }
 
+    /// Costs of passes, if target and draft were tuned. Its sequences know them from the start.
+    pub fn costs(&self) -> Option<&Costs> {
+        self.shared.costs.as_ref()
+    }
+
     /// Reads `prompt` with a sequence of its own and stands ready to answer it: an iterator over pieces of text. A text is
     /// continued, a conversation answered.
     ///
@@ -211,7 +216,7 @@ impl Engine {
         };
         let slot = self.take_slot(drafts)?;
         let mut sequence = Sequence::in_slot(self.clone(), slot, options)?;
-        if let Some(costs) = shared.costs.as_ref().filter(|_| sequence.options().method != Method::Ar) {
+        if let Some(costs) = self.costs().filter(|_| sequence.options().method != Method::Ar) {
             sequence.set_costs(costs.clone());
         }
         Ok(sequence)

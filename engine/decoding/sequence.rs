@@ -186,8 +186,13 @@ impl Sequence {
         Ok(())
     }
 
+    /// The engine that it is a sequence of.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     /// Sets the costs of passes, for choosing K, and for choosing between a pass of its own and one with others, as
-    /// [`Engine::step`] does. Without it they are measured at the first [`Sequence::start`] if K is to be chosen.
+    /// [`Engine::step`] does. Without it, and if the engine knows none ([`Engine::costs`]), they are measured at the first [`Sequence::start`] if K is to be chosen.
     pub fn set_costs(&mut self, costs: Costs) {
         let costs = match self.options.method {
             // Looking tokens up costs nothing beside a pass.

@@ -174,7 +174,7 @@ static EXPECTED: LazyLock<(String, Vec<u32>)> = LazyLock::new(|| {
     let mut decoder = Sequence::new(&model.weights, None, options).expect("a decoder");
     let question = Message::new("user", QUESTION.to_str().expect("UTF-8"));
     let prompt = model.text.chat_tokens(&[question], Rendering::default()).expect("a prompt");
-    let limits = Limits::default().max_tokens(30).stop(vec![]);
+    let limits = Limits::default().max_tokens(30);
     let mut generation = Generation::start(&mut decoder, &model.text, &prompt, limits).expect("a start");
     let text = generation.by_ref().collect::<pard::Result<String>>().expect("a text");
     (text, generation.output().to_vec())

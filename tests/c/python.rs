@@ -6,7 +6,7 @@ use std::process::Command;
 use super::library::{LIBRARY, run, skip};
 use super::{MODELS, answer_of_the_engine};
 
-/// Output of `tests/c_api/check.py` for these arguments; none where there is no Python.
+/// Output of `tests/c/check.py` for these arguments; none where there is no Python.
 fn python(test: &str, arguments: &[&str]) -> Option<String> {
     let works = |name: &&str| {
         let script = "import sys; sys.exit(sys.version_info < (3, 9))";
