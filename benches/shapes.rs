@@ -4,8 +4,9 @@ use std::ops::Range;
 use std::path::Path;
 
 use pard::Result;
+use pard::WeightFormat;
 use pard::checkpoint::config::{Config, Family, RopeScaling};
-use pard::checkpoint::{Checkpoint, StoredType, TensorInfo};
+use pard::checkpoint::{Checkpoint, TensorInfo};
 use pard::low_level::forward::expected_matrices;
 
 /// Models to choose from; the first is the default.
@@ -86,7 +87,7 @@ impl RandomWeights {
         shapes.sort();
         let info = |(name, shape): (String, Vec<usize>)| {
             let bytes = 2 * shape.iter().product::<usize>() as u64;
-            TensorInfo { name, shape, stored: StoredType::Bf16, bytes }
+            TensorInfo { name, shape, stored: WeightFormat::Bf16, bytes }
         };
         RandomWeights { infos: shapes.into_iter().map(info).collect() }
     }

@@ -188,10 +188,10 @@ pub struct MemoryArguments {
     #[arg(long, default_value = "compact", value_parser = one_of(&WEIGHTS))]
     weights: WeightDtype,
     /// Quantise the weights that are not quantised yet, while they are uploaded
-    #[arg(long, value_name = "FORMAT", value_parser = one_of(&QUANTISED), conflicts_with = "weights")]
+    #[arg(long, value_name = "FORMAT", value_parser = quantised_format(), conflicts_with = "weights")]
     quantize: Option<WeightFormat>,
     /// Quantise the embedding table and the head to this [default: q8_0]
-    #[arg(long, value_name = "FORMAT", value_parser = one_of(&QUANTISED), requires = "quantize")]
+    #[arg(long, value_name = "FORMAT", value_parser = quantised_format(), requires = "quantize")]
     quantize_ends: Option<WeightFormat>,
     /// Keys and values on the device: 16 bits each, 32, or 8 and a scale for each 32
     #[arg(long, default_value = "f16", value_parser = one_of(&CACHES))]
@@ -227,17 +227,6 @@ const ACCEPTANCES: [(&str, AcceptanceRule); 2] =
 const WEIGHTS: [(&str, WeightDtype); 3] =
     [("compact", WeightDtype::Compact), ("bf16", WeightDtype::Bf16), ("f32", WeightDtype::F32)];
 
-pub const QUANTISED: [(&str, WeightFormat); 8] = [
-    ("q8_0", WeightFormat::Q8_0),
-    ("q6_k", WeightFormat::Q6K),
-    ("q5_k", WeightFormat::Q5K),
-    ("q5_1", WeightFormat::Q5_1),
-    ("q5_0", WeightFormat::Q5_0),
-    ("q4_k", WeightFormat::Q4K),
-    ("q4_1", WeightFormat::Q4_1),
-    ("q4_0", WeightFormat::Q4_0),
-];
-
 const CACHES: [(&str, CacheFormat); 3] =
     [("f16", CacheFormat::F16), ("f32", CacheFormat::F32), ("q8_0", CacheFormat::Q8_0)];
 
@@ -259,6 +248,19 @@ where
     let value_of = |name: String| choices.iter().find(|(known, _)| *known == name).map(|&(_, value)| value);
     PossibleValuesParser::new(choices.iter().map(|&(name, _)| name))
         .try_map(move |name| value_of(name).ok_or("it is not one of the choices"))
+}
+
+/// The formats of quantised weights, the largest first.
+pub fn quantised_formats() -> Vec<WeightFormat> {
+    let mut formats: Vec<WeightFormat> = WeightFormat::quantised().collect();
+    formats.sort_by_key(|format| std::cmp::Reverse(format.stored_bytes(256)));
+    formats
+}
+
+/// One of [`quantised_formats`] by its name.
+fn quantised_format() -> impl TypedValueParser<Value = WeightFormat> {
+    PossibleValuesParser::new(quantised_formats().into_iter().map(WeightFormat::name))
+        .try_map(|name| WeightFormat::named(&name).ok_or("it is not one of the formats"))
 }
 
 pub fn drafts(text: &str) -> Result<DraftLength, String> {

@@ -14,7 +14,7 @@ use pard::low_level::gpu::{Buffer, KernelPlan, MemoryReport};
 use pard::low_level::ops::{MAX_ROWS, PeakProbe, WeightFormat};
 use pard::model::{LoadOptions, MemoryEstimate, Model, PassCost, WeightDtype};
 
-use crate::args::{ModelArguments, QUANTISED};
+use crate::args::{ModelArguments, quantised_formats};
 use crate::load::{self, Blueprints, Files, Placement};
 use crate::output::{self, Verbosity};
 
@@ -170,7 +170,8 @@ impl Fit {
 
 /// The choice that was made, then the others.
 fn choices(asked: WeightDtype) -> Vec<WeightDtype> {
-    let quantised = QUANTISED.map(|(_, layers)| WeightDtype::Quantised { layers, ends: WeightFormat::Q8_0 });
+    let quantised =
+        quantised_formats().into_iter().map(|layers| WeightDtype::Quantised { layers, ends: WeightFormat::Q8_0 });
     let others = [WeightDtype::Compact, WeightDtype::Bf16].into_iter().chain(quantised);
     std::iter::once(asked).chain(others.filter(|other| *other != asked)).collect()
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use pard::checkpoint::DraftFiles;
 use pard::checkpoint::config::{Config, RopeScaling, SlidingWindow};
-use pard::checkpoint::{Checkpoint, StoredType, TensorInfo};
+use pard::checkpoint::{Checkpoint, TensorInfo};
 use pard::decoding::MAX_DRAFTS;
 use pard::low_level::forward::{ModelRunner, tied_draft};
 use pard::model::Weights;
@@ -75,24 +75,15 @@ struct Share {
     bytes: u64,
 }
 
-fn by_type(tensors: &[TensorInfo]) -> BTreeMap<&'static str, Share> {
-    let mut shares: BTreeMap<&'static str, Share> = BTreeMap::new();
+fn by_type(tensors: &[TensorInfo]) -> BTreeMap<String, Share> {
+    let mut shares: BTreeMap<String, Share> = BTreeMap::new();
     for tensor in tensors {
-        let share = shares.entry(type_name(tensor.stored)).or_default();
+        let share = shares.entry(tensor.stored.file_name()).or_default();
         share.tensors += 1;
         share.weights += weights(tensor);
         share.bytes += tensor.bytes;
     }
     shares
-}
-
-fn type_name(stored: StoredType) -> &'static str {
-    match stored {
-        StoredType::Bf16 => "BF16",
-        StoredType::F16 => "F16",
-        StoredType::F32 => "F32",
-        StoredType::Quantised(name) => name,
-    }
 }
 
 fn weights(tensor: &TensorInfo) -> u64 {
@@ -185,9 +176,8 @@ fn as_text(files: &DraftFiles, memory: &Memory, list: bool) -> String {
     let mut lines: Vec<String> = rows.iter().map(|(name, value)| format!("{name:<24} {value}")).collect();
     if list {
         let heading = ["tensor", "type", "shape"].map(str::to_owned).to_vec();
-        let row = |tensor: &TensorInfo| {
-            vec![tensor.name.clone(), type_name(tensor.stored).to_owned(), format!("{:?}", tensor.shape)]
-        };
+        let row =
+            |tensor: &TensorInfo| vec![tensor.name.clone(), tensor.stored.file_name(), format!("{:?}", tensor.shape)];
         let table: Vec<Vec<String>> =
             std::iter::once(heading).chain(files.checkpoint.tensors().iter().map(row)).collect();
         lines.extend([String::new(), output::table(&table)]);
@@ -196,7 +186,7 @@ fn as_text(files: &DraftFiles, memory: &Memory, list: bool) -> String {
 }
 
 fn as_json(files: &DraftFiles, memory: &Memory, list: bool) -> Value {
-    let share = |(name, share): (&'static str, Share)| {
+    let share = |(name, share): (String, Share)| {
         let counts = json!({ "tensors": share.tensors, "parameters": share.weights, "bytes": share.bytes });
         (name.to_owned(), counts)
     };
@@ -217,7 +207,7 @@ fn as_json(files: &DraftFiles, memory: &Memory, list: bool) -> Value {
         let tensor = |tensor: &TensorInfo| {
             json!({
                 "name": tensor.name,
-                "type": type_name(tensor.stored),
+                "type": tensor.stored.file_name(),
                 "shape": tensor.shape,
                 "bytes": tensor.bytes,
             })

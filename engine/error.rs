@@ -191,7 +191,7 @@ pub enum Error {
         /// Its type.
         got: String,
         /// The types there are.
-        supported: &'static str,
+        supported: String,
     },
     /// The tokenizer could not be built or used.
     #[error("{path}: tokenizer: {reason}")]

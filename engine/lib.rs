@@ -17,7 +17,7 @@
 //! # }
 //! ```
 //!
-//! The parts, from below: `gpu` is all that names wgpu; `ops` are the kernels, one file each; [`checkpoint`] reads a
+//! The parts, from below: `formats` are those of weights; `gpu` is all that names wgpu; `ops` are the kernels, one file each; [`checkpoint`] reads a
 //! model's files; [`model`] holds the forward pass; [`decoding`] runs the rounds; [`text`] stands between text and tokens.
 //! None reaches up. [`low_level`] shows the parts that only tools need. The crate never prints, never exits, and does not
 //! panic on input: every [`Error`] names the thing at fault.
@@ -27,6 +27,7 @@ mod builder;
 pub mod checkpoint;
 pub mod decoding;
 pub mod error;
+mod formats;
 mod gpu;
 pub mod low_level;
 mod measure;
@@ -40,6 +41,7 @@ pub use decoding::{
     Piece, RoundStatistics, SamplingParams, Sequence, SequenceOptions, Statistics, TokenLogprobs,
 };
 pub use error::{Error, Result};
+pub use formats::WeightFormat;
 pub use gpu::{AdapterQuery, AdapterReport, CacheFormat, Device, MatmulChoice, QuantisedChoice, adapters};
 pub use model::{LoadOptions, Model, WeightDtype};
 pub use text::{Conversation, Message, Prompt, Rendering};

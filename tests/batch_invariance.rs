@@ -11,7 +11,7 @@ use pard::low_level::ops::{
 use crate::ops::attention::{Layer, gpu_plan};
 use crate::ops::integer::INTEGER_PLANS;
 use crate::ops::matmul::{ENDINGS, Ending, FORMATS, GPU_PLANS, GateUp, Product};
-use crate::ops::quantised::{Blocks, product, quantised};
+use crate::ops::quantised::{Blocks, product};
 use crate::ops::{
     embedding, input, matmul, output, poison, read, rms_norm, rope, row_counts, same_bits, submit, swiglu, vector,
 };
@@ -87,7 +87,7 @@ fn gate_and_up_rows_alone_and_together(plan: KernelPlan, format: WeightFormat, r
 fn rows_by_quantised_weights_do_not_depend_on_each_other() {
     let mut random = Random::new(87);
     let (outputs, depth) = (65, 256);
-    for (index, format) in quantised().enumerate() {
+    for (index, format) in WeightFormat::quantised().enumerate() {
         let integers = match sweep() {
             true => INTEGER_PLANS.to_vec(),
             false => vec![INTEGER_PLANS[index % 2], INTEGER_PLANS[2 + index % 2]],

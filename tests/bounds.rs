@@ -1,7 +1,6 @@
 //! Kernels keep inside their arrays by themselves: release builds have Vulkan check nothing. `PARD_AUDIT=1` puts every
 //! other test to the same check.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use pard::Error;
@@ -11,6 +10,7 @@ use pard::low_level::ops::{MAX_ROWS, Phase, check_values};
 use pard::model::{WeightDtype, Weights};
 
 use crate::ops::matmul::GPU_PLANS;
+use crate::support::edited_shaders::edited;
 use crate::support::memory::Memory;
 use crate::support::random::Random;
 use crate::support::tiny_model::Recipe;
@@ -39,14 +39,7 @@ fn passes_stay_inside_their_arrays() {
 /// A kernel that writes one row too far.
 #[test]
 fn an_access_outside_is_found_and_named() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let right = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/norm/store.wgsl"));
-    let right = right.expect("a kernel");
-    let wrong = right.replace("y[row", "y[arrayLength(&y) + row");
-    assert_ne!(wrong, right);
-    std::fs::create_dir(folder.path().join("norm")).expect("a folder");
-    std::fs::write(folder.path().join("norm/store.wgsl"), wrong).expect("a kernel");
-    let shaders = Shaders::from_folder(folder.path()).expect("shaders");
+    let shaders = edited("pieces/norm/store.wgsl", |text| text.replace("y[row", "y[arrayLength(&y) + row"));
     let device = Device::open_audited(&AdapterQuery::default(), shaders).expect("an adapter");
     match check_values(&device, &device.default_plan()) {
         Err(Error::Gpu { what, reason }) => {

@@ -1,8 +1,9 @@
 //! Safetensors: rows as f32, shards, and headers that do not hold.
 
 use pard::Error;
+use pard::WeightFormat;
+use pard::checkpoint::Checkpoint;
 use pard::checkpoint::safetensors::Safetensors;
-use pard::checkpoint::{Checkpoint, StoredType};
 use proptest::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
@@ -69,7 +70,7 @@ fn every_type_widens_exactly_wherever_it_lies() {
     let checkpoint = Safetensors::open(folder.path()).expect("opening");
     let names: Vec<&str> = checkpoint.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
     assert_eq!(names, ["b", "c", "d"]);
-    for (name, stored) in [("b", StoredType::Bf16), ("c", StoredType::F16), ("d", StoredType::F32)] {
+    for (name, stored) in [("b", WeightFormat::Bf16), ("c", WeightFormat::F16), ("d", WeightFormat::F32)] {
         assert_eq!(checkpoint.expect(name, &[3, 2]).expect("a tensor").stored, stored);
         for rows in [0..3, 1..2, 2..3, 0..0, 3..3] {
             let mut out = vec![f32::NAN; rows.len() * 2];

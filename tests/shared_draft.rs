@@ -245,7 +245,7 @@ fn faults_of_its_folder_are_named() {
     let folder = written(&SharedDraft::new(&Recipe::llama(73), 5, None));
     let read = |name: &str| -> Result<Option<Vec<u32>>> { DraftFiles::open(folder.path())?.checkpoint.read_ids(name) };
     assert_eq!(read(VOCABULARY).expect("none"), None);
-    assert!(matches!(read(MASK_EMBEDDING), Err(Error::TensorType { supported: "I32, U32", .. })));
+    assert!(matches!(read(MASK_EMBEDDING), Err(Error::TensorType { supported, .. }) if supported == "I32, U32"));
     let config = folder.path().join("config.json");
     let text = std::fs::read(&config).expect("reading");
     for (key, value) in [("shared_embeddings", json!("yes")), ("pard_token", Value::Null)] {

@@ -1,13 +1,13 @@
 //! Tables of measurements: what is measured of a model, kept and found again.
 
 use std::cell::Cell;
-use std::path::Path;
 use std::sync::Arc;
 
 use pard::Error;
-use pard::low_level::gpu::{AdapterQuery, Composition, Device, Shaders};
+use pard::low_level::gpu::{AdapterQuery, Composition, Device};
 use pard::model::{Measured, Tuning, WeightDtype, Weights};
 
+use crate::support::edited_shaders::edited;
 use crate::support::gpu::{cooperative_plan, device, upload};
 use crate::support::memory::Memory;
 use crate::support::tiny_model::Recipe;
@@ -30,11 +30,7 @@ fn cooperative_products_have_no_variants_to_measure() {
 /// An assertion in the shader stands for a driver whose compiler fails on one variant.
 #[test]
 fn a_variant_that_does_not_compile_is_left_out() {
-    let right = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/matmul_rows.wgsl"));
-    let wrong = right.expect("a kernel") + "\nconst_assert ROWS != 8u;\n";
-    let folder = tempfile::tempdir().expect("a folder");
-    std::fs::write(folder.path().join("matmul_rows.wgsl"), wrong).expect("a kernel");
-    let shaders = Shaders::from_folder(folder.path()).expect("shaders");
+    let shaders = edited("kernels/matmul_rows.wgsl", |text| format!("{text}\nconst_assert ROWS != 8u;\n"));
     let device = Device::open_with(&AdapterQuery::default(), shaders).expect("an adapter");
     let recipe = Recipe::qwen3(5);
     let memory = Memory::new(recipe.tensors());

@@ -4,19 +4,18 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 use pard::low_level::gpu::{CacheFormat, Composition, Shaders, UNROLL, UNROLL_BUDGET, compose};
 
 use crate::ops::attention::gpu_plan;
+use crate::support::edited_shaders::replaced;
 use crate::support::every_op::build_and_record;
 use crate::support::gpu::noop;
 
 /// Result of unrolling `body` in a function, under the prelude N = 3, M = 2.
 fn unrolled(body: &str, budget: u32) -> String {
-    let folder = tempfile::tempdir().expect("a folder");
     let text = format!(
         "const ALL: u32 = max(N, M) * 2u;\n\
          @group(0) @binding(0) var<storage, read_write> out: array<u32>;\n\
          @compute @workgroup_size(1) fn multiply() {{ var a: array<u32, 64>; var b: array<array<u32, M>, ALL>; {body} }}"
     );
-    std::fs::write(folder.path().join("multiply.wgsl"), text).expect("a shader");
-    let shaders = Shaders::from_folder(folder.path()).expect("shaders");
+    let shaders = replaced("kernels/multiply.wgsl", &text);
     let text = compose(&shaders, &["multiply"], &[("N", 3), ("M", 2), (UNROLL, budget)]).expect("text");
     let module = naga::front::wgsl::parse_str(&text).unwrap_or_else(|error| panic!("{}", error.emit_to_string(&text)));
     Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module).expect("valid");

@@ -143,7 +143,9 @@ def facts_of(driver, reported, code, wgsl):
     loop = machine_code.analyse(vendor(driver), code)
     if loop:
         facts["loop"] = loop
-        names = {int(number): name for number, name in re.findall(r"@binding\((\d+)\)\s*var<[^>]*>\s*(\w+)", wgsl)}
+        table = dict(re.findall(r"const (AT_\w+): u32 = (\d+)u;", wgsl))
+        bindings = re.findall(r"@binding\((\w+)\)\s*var<[^>]*>\s*(\w+)", wgsl)
+        names = {int(table.get(number, number)): name for number, name in bindings}
         weights = [each for binding, each in loop.pop("bindings").items() if names.get(binding, "").startswith("weights")]
         if weights:
             loop["weight_loads"], loop["weight_bytes"] = (sum(each[at] for each in weights) for at in (0, 1))

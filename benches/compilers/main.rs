@@ -16,17 +16,6 @@ mod recorder;
 mod shapes;
 mod single;
 
-/// The one function of the tests that `every_op` needs.
-mod ops {
-    pub mod quantised {
-        use pard::low_level::ops::WeightFormat;
-
-        pub fn quantised() -> impl Iterator<Item = WeightFormat> {
-            WeightFormat::ALL.into_iter().filter(|format| format.is_quantised())
-        }
-    }
-}
-
 use std::error::Error;
 use std::path::Path;
 

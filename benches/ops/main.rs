@@ -27,7 +27,7 @@ mod rows;
 
 use pard::Result;
 
-/// Kernels to choose from: the files of shaders/ that are kernels.
+/// Kernels to choose from: files of shaders/kernels/.
 const KERNELS: [&str; 15] = [
     "embedding",
     "rms_norm",

@@ -20,32 +20,9 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::ops::WeightFormat;
+use crate::formats::WeightFormat;
 
 pub use files::{DraftFiles, ModelFiles};
-
-/// The element type a tensor is stored in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoredType {
-    /// 16-bit brain float.
-    Bf16,
-    /// IEEE half precision.
-    F16,
-    /// IEEE single precision.
-    F32,
-    /// Blocks of quantised values, named as llama.cpp names them (`Q4_1`).
-    Quantised(&'static str),
-}
-
-impl StoredType {
-    /// The format of quantised blocks that kernels read as they are.
-    pub fn blocks(self) -> Option<WeightFormat> {
-        match self {
-            StoredType::Quantised(name) => WeightFormat::named(name),
-            StoredType::Bf16 | StoredType::F16 | StoredType::F32 => None,
-        }
-    }
-}
 
 /// Description of a tensor in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,8 +31,8 @@ pub struct TensorInfo {
     pub name: String,
     /// Its shape, outermost first.
     pub shape: Vec<usize>,
-    /// Its element type.
-    pub stored: StoredType,
+    /// The format that it is stored in.
+    pub stored: WeightFormat,
     /// Its size in the file.
     pub bytes: u64,
 }
@@ -86,7 +63,12 @@ pub trait Checkpoint: Send + Sync {
     /// As [`Checkpoint::read_rows`]; [`Error::TensorType`] from a format without such blocks.
     fn read_blocks(&self, name: &str, _rows: Range<usize>, _out: &mut [u8]) -> Result<()> {
         let (path, name) = (self.path().to_owned(), name.to_owned());
-        Err(Error::TensorType { path, name, got: "floats".to_owned(), supported: "blocks of quantised values" })
+        Err(Error::TensorType {
+            path,
+            name,
+            got: "floats".to_owned(),
+            supported: "blocks of quantised values".to_owned(),
+        })
     }
 
     /// The ids that `name` holds, a list of I32 or U32; none if there is no such tensor, as in a format without lists.

@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
-use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata};
 
 use super::json::{self, Object};
 use super::storage::{Bytes, Folder, Storage};
-use super::{Checkpoint, StoredType, TensorInfo};
+use super::{Checkpoint, TensorInfo};
 use crate::error::{Error, Result};
+use crate::formats::WeightFormat;
 
 /// The one file of a model that is not sharded.
 pub const SINGLE_FILE: &str = "model.safetensors";
@@ -116,7 +116,7 @@ impl Safetensors {
         let (path, name) = (self.folder.clone(), name.to_owned());
         Err(match self.others.get(&name) {
             Some((_, Entry { dtype, .. })) => {
-                Error::TensorType { path, name, got: format!("{dtype:?}"), supported: SUPPORTED }
+                Error::TensorType { path, name, got: format!("{dtype:?}"), supported: SUPPORTED.to_owned() }
             }
             None => Error::MissingTensor { path, name },
         })
@@ -171,22 +171,22 @@ impl Checkpoint for Safetensors {
                 expected: vec![rows.len(), columns],
             });
         }
-        let element = element_size(info.stored);
+        let element = info.stored.stored_bytes(1);
         let start = place.bytes.start + rows.start * columns * element;
         let bytes = self.shards[place.shard]
             .get(start..start + wanted * element)
             .ok_or_else(|| damaged(&self.folder, format!("tensor {name:?} lies past the end of its file")))?;
-        widen(info.stored, bytes, out);
+        info.stored.widen(bytes, out);
         Ok(())
     }
 
     fn read_ids(&self, name: &str) -> Result<Option<Vec<u32>>> {
         let wrong_type = |got: String| {
             let (path, name) = (self.folder.clone(), name.to_owned());
-            Error::TensorType { path, name, got, supported: SUPPORTED_IDS }
+            Error::TensorType { path, name, got, supported: SUPPORTED_IDS.to_owned() }
         };
         if let Some(info) = self.find(name) {
-            return Err(wrong_type(format!("{:?}", info.stored)));
+            return Err(wrong_type(info.stored.file_name()));
         }
         let Some((shard, Entry { dtype, shape, bytes })) = self.others.get(name) else { return Ok(None) };
         if !matches!(dtype, Dtype::I32 | Dtype::U32) {
@@ -204,38 +204,12 @@ impl Checkpoint for Safetensors {
     }
 }
 
-/// Every element of `bytes` as f32. The file aligns nothing, so elements are put together from their bytes.
-fn widen(stored: StoredType, bytes: &[u8], out: &mut [f32]) {
-    match stored {
-        StoredType::Bf16 => {
-            let (elements, _) = bytes.as_chunks::<2>();
-            out.iter_mut().zip(elements).for_each(|(out, &element)| *out = bf16::from_le_bytes(element).to_f32());
-        }
-        StoredType::F16 => {
-            let (elements, _) = bytes.as_chunks::<2>();
-            out.iter_mut().zip(elements).for_each(|(out, &element)| *out = f16::from_le_bytes(element).to_f32());
-        }
-        StoredType::F32 => {
-            let (elements, _) = bytes.as_chunks::<4>();
-            out.iter_mut().zip(elements).for_each(|(out, &element)| *out = f32::from_le_bytes(element));
-        }
-        StoredType::Quantised(_) => unreachable!("safetensors store no blocks"),
-    }
-}
-
-fn stored_type(dtype: Dtype) -> Option<StoredType> {
+fn stored_type(dtype: Dtype) -> Option<WeightFormat> {
     match dtype {
-        Dtype::BF16 => Some(StoredType::Bf16),
-        Dtype::F16 => Some(StoredType::F16),
-        Dtype::F32 => Some(StoredType::F32),
+        Dtype::BF16 => Some(WeightFormat::Bf16),
+        Dtype::F16 => Some(WeightFormat::F16),
+        Dtype::F32 => Some(WeightFormat::F32),
         _ => None,
-    }
-}
-
-fn element_size(stored: StoredType) -> usize {
-    match stored {
-        StoredType::F32 => 4,
-        _ => 2,
     }
 }
 

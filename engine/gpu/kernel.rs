@@ -58,6 +58,9 @@ struct Binding {
     kind: wgpu::BufferBindingType,
 }
 
+/// The table of binding numbers, which every kernel is given.
+pub const BINDINGS: &str = "shared/bindings";
+
 /// The WGSL text of `files` of `shaders` under a prelude of `constants`. Files are named as in [`super::shader_names`].
 /// The `enable` lines that a file may begin with come before everything else, as WGSL wants them.
 /// The constant [`UNROLL`] is the composer's own: loops with constant bounds are written out, to at most as many tokens.
@@ -71,7 +74,7 @@ pub fn compose(shaders: &Shaders, files: &[&str], constants: &[(&str, u32)]) -> 
     for (name, value) in constants {
         text += &format!("const {name}: u32 = {value}u;\n");
     }
-    for file in files {
+    for file in [BINDINGS].iter().chain(files) {
         let source = shaders.source(file).ok_or_else(|| Error::Gpu {
             what: format!("shader {file}"),
             reason: "there is no such file in shaders/".to_owned(),

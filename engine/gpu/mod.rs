@@ -19,7 +19,7 @@ mod wgsl;
 pub use adapter::{AdapterQuery, AdapterReport, adapters, is_same_adapter};
 pub use buffer::Buffer;
 pub use device::{Device, ErrorHook};
-pub use kernel::{Composition, Kernel, UNROLL, UNROLL_BUDGET, compose};
+pub use kernel::{BINDINGS, Composition, Kernel, UNROLL, UNROLL_BUDGET, compose};
 pub use memory::MemoryReport;
 pub use pass::{Dispatch, Grid, Pass};
 pub use plan::{CacheFormat, KernelPlan, MatmulChoice, MatmulPath, QuantisedChoice, QuantisedProducts};

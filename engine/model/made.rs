@@ -11,7 +11,7 @@ use super::tensor_map::{expected_matrices, layer_matrices};
 use super::weight_dtype::WeightDtype;
 use super::weights::Weights;
 use crate::checkpoint::config::{Config, Family, RopeScaling};
-use crate::checkpoint::{Checkpoint, StoredType, TensorInfo};
+use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::error::{Error, Result};
 use crate::gpu::{Device, KernelPlan};
 use crate::ops::WeightFormat;
@@ -177,7 +177,7 @@ pub struct MadeWeights {
 impl MadeWeights {
     /// All tensors of `config`, whose matrices are kept in `format`; that of floats is BF16.
     pub fn new(config: &Config, format: WeightFormat) -> MadeWeights {
-        let stored = |name: &str, columns: usize| -> StoredType {
+        let stored = |name: &str, columns: usize| -> WeightFormat {
             let is_end = name == "model.embed_tokens.weight" || name == "lm_head.weight";
             let wanted = match format {
                 WeightFormat::Q4K if is_end => [WeightFormat::Q6K, WeightFormat::Q8_0],
@@ -186,7 +186,7 @@ impl MadeWeights {
             };
             let fits = |format: &WeightFormat| format.is_quantised() && columns.is_multiple_of(format.block_len());
             let fitting = wanted.into_iter().find(fits);
-            fitting.map_or(StoredType::Bf16, |format| StoredType::Quantised(format.name()))
+            fitting.unwrap_or(WeightFormat::Bf16)
         };
         let mut shapes: Vec<(String, Vec<usize>)> =
             expected_matrices(config).into_iter().map(|(name, shape)| (name, shape.to_vec())).collect();
@@ -206,10 +206,10 @@ impl MadeWeights {
         let info = |(name, shape): (String, Vec<usize>)| {
             let stored = match shape[..] {
                 [_, columns] => stored(&name, columns),
-                _ => StoredType::Bf16,
+                _ => WeightFormat::Bf16,
             };
             let weights = shape.iter().product();
-            let bytes = stored.blocks().unwrap_or(WeightFormat::Bf16).stored_bytes(weights) as u64;
+            let bytes = stored.stored_bytes(weights) as u64;
             TensorInfo { name, shape, stored, bytes }
         };
         let tensors: Vec<TensorInfo> = shapes.into_iter().map(info).collect();
@@ -218,7 +218,7 @@ impl MadeWeights {
         let mut random = fastrand::Rng::with_seed(1);
         let values: Vec<f32> = (0..POOL).map(|_| (random.f32() - 0.5) * scale).collect();
         let mut blocks: Vec<(WeightFormat, Vec<u8>)> = Vec::new();
-        for format in tensors.iter().filter_map(|tensor| tensor.stored.blocks()) {
+        for format in tensors.iter().map(|tensor| tensor.stored).filter(|format| format.is_quantised()) {
             if !blocks.iter().any(|(known, _)| *known == format) {
                 let mut bytes = vec![0; format.stored_bytes(POOL)];
                 format.store(&values, &mut bytes);
@@ -268,10 +268,15 @@ impl Checkpoint for MadeWeights {
 
     fn read_blocks(&self, name: &str, rows: Range<usize>, out: &mut [u8]) -> Result<()> {
         let info = self.info(name)?;
-        let pool = info.stored.blocks().and_then(|format| self.blocks.iter().find(|(known, _)| *known == format));
+        let pool = self.blocks.iter().find(|(known, _)| *known == info.stored);
         let (Some((format, pool)), [_, columns]) = (pool, &info.shape[..]) else {
             let (path, name) = (self.path().to_owned(), name.to_owned());
-            return Err(Error::TensorType { path, name, got: "floats".to_owned(), supported: "quantised blocks" });
+            return Err(Error::TensorType {
+                path,
+                name,
+                got: "floats".to_owned(),
+                supported: "quantised blocks".to_owned(),
+            });
         };
         let block = format.stored_bytes(format.block_len());
         fill(pool, rows.start, format.stored_bytes(*columns), block, out);

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::weight_dtype::{self, WeightDtype};
 use crate::checkpoint::config::Config;
-use crate::checkpoint::{Checkpoint, StoredType, TensorInfo};
+use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::error::{Error, Result};
 use crate::ops::WeightFormat;
 
@@ -119,7 +119,7 @@ impl<'a> Stacked<'a> {
 
     /// Returns `true` if their bytes are used as stored.
     pub fn as_stored(&self) -> bool {
-        self.tensors.iter().all(|(info, _)| info.stored.blocks() == Some(self.format))
+        self.format.is_quantised() && self.tensors.iter().all(|(info, _)| info.stored == self.format)
     }
 
     /// Key by which neighbours are joined.
@@ -165,12 +165,12 @@ impl<'a> Stacked<'a> {
 
     /// Notices about tensors that change their format though no format was asked for.
     pub fn notices(&self, choice: WeightDtype) -> Vec<String> {
-        let changed = |stored: StoredType| match stored {
-            StoredType::F32 if self.format != WeightFormat::F32 => {
+        let changed = |stored: WeightFormat| match stored {
+            WeightFormat::F32 if self.format != WeightFormat::F32 => {
                 Some("F32 weights are rounded to BF16; weights in f32 keep them".to_owned())
             }
-            StoredType::Quantised(name) if stored.blocks() != Some(self.format) => {
-                Some(format!("{name} weights are kept as {}", self.format.name().to_uppercase()))
+            _ if stored.is_quantised() && stored != self.format => {
+                Some(format!("{} weights are kept as {}", stored.file_name(), self.format.file_name()))
             }
             _ => None,
         };

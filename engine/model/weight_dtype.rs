@@ -1,7 +1,7 @@
 //! Format of each of a model's tensors on the device.
 
-use crate::checkpoint::{StoredType, TensorInfo};
-use crate::ops::WeightFormat;
+use crate::checkpoint::TensorInfo;
+use crate::formats::WeightFormat;
 
 /// Format of the weights on the device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,8 +25,8 @@ pub enum WeightDtype {
 impl WeightDtype {
     /// The format that a tensor gets.
     pub(super) fn format(self, info: &TensorInfo) -> WeightFormat {
-        let native = info.stored.blocks();
-        let float = if info.stored == StoredType::F16 { WeightFormat::F16 } else { WeightFormat::Bf16 };
+        let native = Some(info.stored).filter(|format| format.is_quantised());
+        let float = if info.stored == WeightFormat::F16 { WeightFormat::F16 } else { WeightFormat::Bf16 };
         match self {
             WeightDtype::F32 => WeightFormat::F32,
             WeightDtype::Bf16 => float,
@@ -42,14 +42,8 @@ impl WeightDtype {
 
 /// `format`, or what comes closest to it for rows of `columns`, which its blocks may not fit; `float` if nothing fits.
 fn fitting(format: WeightFormat, columns: usize, float: WeightFormat) -> WeightFormat {
-    let smaller = match format {
-        WeightFormat::Q4K => WeightFormat::Q4_1,
-        WeightFormat::Q5K => WeightFormat::Q5_1,
-        WeightFormat::Q6K => WeightFormat::Q8_0,
-        other => other,
-    };
     let fits = |format: &WeightFormat| columns.is_multiple_of(format.block_len());
-    [format, smaller].into_iter().find(fits).unwrap_or(float)
+    [format, format.smaller_blocks()].into_iter().find(fits).unwrap_or(float)
 }
 
 /// The format that holds the values of both as exactly as 16 bits allow; only F32 holds BF16 and F16 values both.

@@ -1,5 +1,5 @@
-//! The largest logit of each row, with noise where a token is to be drawn: shaders/argmax.wgsl and
-//! shaders/argmax_merge.wgsl.
+//! The largest logit of each row, with noise where a token is to be drawn: shaders/kernels/argmax.wgsl and
+//! shaders/kernels/argmax_merge.wgsl.
 
 use super::rows::{CHOICES_CONSTANT, OUTPUT_FILES};
 use super::{ModelRole, Tensor};
@@ -86,7 +86,7 @@ impl Argmax {
         let merge_params = Buffer::uniform(device, "argmax_merge params", &merge_params)?;
         let token = token_file(vocabulary);
         let mut operands = vec![&params, &logits.buffer, &candidates];
-        let mut files = vec!["argmax"];
+        let mut files = vec!["argmax", "shared/reduce", "shared/lowest"];
         let mut constants = vec![("SECTION", SECTION as u32)];
         match draw {
             None => files.push("noise/none"),

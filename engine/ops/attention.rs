@@ -1,4 +1,4 @@
-//! Causal attention over the cache: shaders/attention.wgsl and shaders/attention_merge.wgsl.
+//! Causal attention over the cache: shaders/kernels/attention.wgsl and shaders/kernels/attention_merge.wgsl.
 //! Few rows: a workgroup takes a part of the keys, or on a GPU with workgroups enough a block of parts, and what they
 //! leave, if there are several, is merged by a second kernel.
 //! Prompts: a workgroup walks all parts itself, since rows alone fill the device and the parts' scratch would be large.
@@ -218,7 +218,8 @@ impl Attention {
         // A window that nothing falls out of is none.
         let window = window.filter(|&window| window < cache.capacity);
         let keys = vec![("SPLIT", plan.key_split), ("KEY_BLOCK", plan.key_block()), window_constant(window)];
-        let merge_files = [&["attention_merge", "shared/attention", "shared/step"], rows.files()].concat();
+        let merge_files =
+            [&["attention_merge", "shared/attention", "shared/lowest", "shared/step"], rows.files()].concat();
         let mut operands = vec![&params, rows.step(), &scratch.parts, &scratch.sums, &out.buffer];
         operands.extend(rows.batch());
         let merge = |span: Span| {
@@ -475,8 +476,11 @@ impl Pieces {
         if uniform {
             constants.push(("QUERY_PIECES", (device.largest_uniform() / 16) as u32));
         }
-        let files =
-            [&["attention", "shared/attention", "shared/eight", "shared/step", query], &self.files[..]].concat();
+        let files = [
+            &["attention", "shared/attention", "shared/lowest", "shared/eight", "shared/step", query],
+            &self.files[..],
+        ]
+        .concat();
         device.kernel(&files, &constants)
     }
 }

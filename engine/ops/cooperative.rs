@@ -1,13 +1,13 @@
-//! The matrix product by cooperative matrices, shaders/matmul_cooperative.wgsl, for [`super::Matmul`].
+//! The matrix product by cooperative matrices, shaders/kernels/matmul_cooperative.wgsl, for [`super::Matmul`].
 //! One kernel serves every row count and prompts as well. Only the share of a workgroup varies, which changes
 //! no bit: only the matrices' side, a part of the plan, and [`CHUNK`] do.
 
 use std::sync::{Arc, OnceLock};
 
-use super::matrix::{Matrix, PIECE};
-use super::weight_format::WeightFormat;
+use super::matrix::Matrix;
 use super::{MAX_ROWS, Phase, RowRange};
 use crate::error::Result;
+use crate::formats::{PIECE, WeightFormat};
 use crate::gpu::{Device, Kernel, KernelPlan, MatmulPath};
 
 /// Columns that are summed up in the matrix unit, under one scale, before f32 takes over: eight pieces, whose scale eight
@@ -64,7 +64,7 @@ impl Cooperative {
             lanes: weights.lanes(),
             pair: weights.pair(),
             weight_halves: if matches!(format, WeightFormat::Bf16 | WeightFormat::F16) { 1 } else { 2 },
-            files: [&format.files()[..], &[finish]].concat(),
+            files: [format.shaders(), &[finish]].concat(),
 
             row_set,
             row_kernels: Default::default(),

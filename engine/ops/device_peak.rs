@@ -1,4 +1,4 @@
-//! Peak rates of the device, by the simplest kernels there are: shaders/bandwidth.wgsl and shaders/multiply.wgsl. Other
+//! Peak rates of the device, by the simplest kernels there are: shaders/kernels/bandwidth.wgsl and shaders/kernels/multiply.wgsl. Other
 //! kernels are compared with them. A data sheet would state more, for a device that does nothing else.
 
 use crate::error::Result;

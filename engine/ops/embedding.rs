@@ -1,8 +1,9 @@
-//! `y[r] = W[ids[r]]`: shaders/embedding.wgsl.
+//! `y[r] = W[ids[r]]`: shaders/kernels/embedding.wgsl.
 
-use super::matrix::{Matrix, PIECE};
+use super::matrix::Matrix;
 use super::{MAX_ROWS, Tensor};
 use crate::error::Result;
+use crate::formats::PIECE;
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 
 #[repr(C)]
@@ -67,7 +68,7 @@ impl Embedding {
                 };
                 let params = Buffer::uniform(device, "embedding params", &params)?;
                 let shared = ["embedding", "shared/eight", "shared/weight", mask_file];
-                let files = [&shared[..], &part.format.files()].concat();
+                let files = [&shared[..], part.format.shaders()].concat();
                 let kernel = device.kernel(&files, &[("LANES", weights.lanes())])?;
                 let operands = [&params, ids, &part.buffer, &y.buffer];
                 let operands: Vec<&Buffer> = operands.into_iter().chain(mask.map(|mask| &mask.row.buffer)).collect();

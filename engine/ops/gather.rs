@@ -1,4 +1,4 @@
-//! `y[r] = x[ids[r]]`, rows made of others, of matrices and of activations: shaders/gather.wgsl.
+//! `y[r] = x[ids[r]]`, rows made of others, of matrices and of activations: shaders/kernels/gather.wgsl.
 
 use super::Tensor;
 use super::matmul::fold;

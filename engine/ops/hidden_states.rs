@@ -1,4 +1,4 @@
-//! Hidden states of the target, which a draft reads beside tokens: shaders/remember.wgsl and shaders/recall.wgsl.
+//! Hidden states of the target, which a draft reads beside tokens: shaders/kernels/remember.wgsl and shaders/kernels/recall.wgsl.
 
 use super::{MAX_ROWS, Rows, Tensor};
 use crate::error::{Error, Result};
@@ -87,7 +87,7 @@ impl StoreHidden {
         }
         // As for norms: a CPU's barriers cost more than the work they would share out.
         let lanes = if device.is_software() { 8 } else { 64 };
-        let files = [&["remember", "shared/row_scale", "shared/step"], rows.files()].concat();
+        let files = [&["remember", "shared/row_scale", "shared/reduce", "shared/step"], rows.files()].concat();
         let kernel = device.kernel(&files, &[("LANES", lanes)])?;
         let params = RememberParams {
             pieces: (states.width / 4) as u32,

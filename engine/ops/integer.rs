@@ -1,4 +1,4 @@
-//! The product of few rows by quantised weights in integers, shaders/matmul_integer.wgsl, for [`super::Matmul`]: what the
+//! The product of few rows by quantised weights in integers, shaders/kernels/matmul_integer.wgsl, for [`super::Matmul`]: what the
 //! plan has in place of the row kernel for weights that are small integers already. Its rows are those of
 //! [`super::QuantiseRows`]. Prompts take the tile kernel as ever.
 
@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::variant::Variant;
-use super::weight_format::WeightFormat;
 use super::{MAX_ROWS, RowRange};
 use crate::error::Result;
+use crate::formats::WeightFormat;
 use crate::gpu::{Device, Kernel};
 
 /// Sums in workgroup memory while slices are added up: 8 KiB.
@@ -50,7 +50,9 @@ impl Integer {
         let planes = if self.planes == 2 { "planes/two" } else { "planes/one" };
         let slice = if self.device.has_uniform_slices(self.lanes) { "slice/subgroup" } else { "slice/invocation" };
         let shared = ["matmul_integer", planes, slice, "shared/matmul", "shared/eight", "shared/step"];
-        let files = [&shared[..], &self.format.integer_files(), &[self.finish]].concat();
+        let files =
+            [&shared[..], self.format.shaders(), &["weights/integer"], self.format.integer_shaders(), &[self.finish]]
+                .concat();
         let constants = [
             ("ROWS", variant.rows),
             ("BLOCKS", variant.blocks),

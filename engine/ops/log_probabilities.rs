@@ -1,4 +1,4 @@
-//! Log-probabilities of tokens under a model: shaders/log_probabilities.wgsl.
+//! Log-probabilities of tokens under a model: shaders/kernels/log_probabilities.wgsl.
 
 use super::Tensor;
 use super::argmax::token_file;
@@ -54,7 +54,9 @@ impl LogProbabilities {
         let params = LogProbabilitiesParams { vocab, limit: limit_, first_word, words };
         let params = Buffer::uniform(device, "log_probabilities params", &params)?;
         let token = token_file(vocabulary);
-        let files = [&["log_probabilities", "shared/sampling", token][..], &OUTPUT_FILES].concat();
+        let files =
+            [&["log_probabilities", "shared/reduce", "shared/lowest", "shared/sampling", token][..], &OUTPUT_FILES]
+                .concat();
         let kernel = device.kernel(&files, &[CHOICES_CONSTANT])?;
         let mut operands = vec![&params, &logits.buffer, record, choices];
         operands.extend(vocabulary.into_iter().chain([batch, sampling]));

@@ -1,4 +1,4 @@
-//! `y[m] = W · x[m]`: shaders/matmul_rows.wgsl for up to 32 rows, shaders/matmul_tile.wgsl for prompts.
+//! `y[m] = W · x[m]`: shaders/kernels/matmul_rows.wgsl for up to 32 rows, shaders/kernels/matmul_tile.wgsl for prompts.
 //! A plan of cooperative products has one kernel for both, in engine/ops/cooperative.rs; one of integer products has another
 //! for few rows by quantised weights, in engine/ops/integer.rs.
 //! Which of the two a row meets depends on its role, never on how many rows there are; the row kernels' variants differ
@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::cooperative::Cooperative;
 use super::integer::Integer;
-use super::matrix::{Matrix, PIECE};
+use super::matrix::Matrix;
 use super::quantise_rows::QuantiseRows;
 use super::variant::{Variant, Variants};
-use super::weight_format::WeightFormat;
 use super::{MAX_ROWS, Phase, Tensor};
 use crate::error::{Error, Result};
+use crate::formats::{PIECE, WeightFormat};
 use crate::gpu::{Buffer, Device, Dispatch, Kernel, KernelPlan, MatmulPath, Pass, QuantisedProducts, Work};
 
 /// Operation on a finished dot product.
@@ -383,7 +383,7 @@ impl Matmul {
     /// The files that both kernels need.
     fn files(&self, format: WeightFormat) -> Vec<&'static str> {
         let shared = ["shared/matmul", "shared/ahead", "shared/eight", "shared/step"];
-        [&shared[..], &format.files(), &[self.finish]].concat()
+        [&shared[..], format.shaders(), &[self.finish]].concat()
     }
 
     fn compiled(
@@ -392,7 +392,7 @@ impl Matmul {
         format: WeightFormat,
         constants: &[(&'static str, u32)],
     ) -> Result<Arc<Kernel>> {
-        let [pieces, words] = format.chunk().map(|count| count as u32);
+        let [pieces, words] = format.chunk_pieces().map(|count| count as u32);
         self.device.kernel(files, &[constants, &[("CHUNK_PIECES", pieces), ("CHUNK_WORDS", words)]].concat())
     }
 }

@@ -9,9 +9,9 @@ use std::ops::Range;
 
 use super::expect_len;
 use super::variant::{Variant, Variants};
-use super::weight_format::WeightFormat;
 use super::weight_layout::Layout;
 use crate::error::{Error, OptionName, Result};
+use crate::formats::{PIECE, WeightFormat};
 use crate::gpu::{Buffer, Device, KernelPlan, MatmulPath, Pass};
 
 /// Source of a matrix's rows during its upload: writes the rows of a range, widened to f32.
@@ -67,8 +67,6 @@ pub(super) struct Part {
 pub(super) const fn max_blocks(lanes: usize) -> usize {
     if lanes <= 8 { 8 } else { 4 }
 }
-/// Weights per piece.
-pub(super) const PIECE: usize = 8;
 
 impl Matrix {
     /// Uploads a matrix whose rows `source` gives, on all cores, in pieces that bound the memory in flight.

@@ -16,7 +16,6 @@ mod matrix;
 mod penalties;
 mod probabilities;
 mod quantise_rows;
-mod quantised;
 mod rejection;
 mod rms_norm;
 mod rope;
@@ -27,7 +26,6 @@ mod self_check;
 mod token_counts;
 mod truncation;
 mod variant;
-mod weight_format;
 mod weight_layout;
 
 pub use argmax::{Argmax, Draw};
@@ -52,11 +50,11 @@ pub use self_check::{check_products, check_row_invariance, check_values};
 pub use token_counts::TokenCounts;
 pub use truncation::Truncation;
 pub use variant::{Variant, Variants};
-pub use weight_format::WeightFormat;
 
 use std::sync::OnceLock;
 
 use crate::error::{Error, Result};
+pub use crate::formats::WeightFormat;
 use crate::gpu::{Buffer, Device};
 
 /// Kind of rows in a pass. It selects their kernels; their number never does.

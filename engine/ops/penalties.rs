@@ -1,4 +1,4 @@
-//! Penalties and biases of tokens: shaders/penalties.wgsl.
+//! Penalties and biases of tokens: shaders/kernels/penalties.wgsl.
 
 use super::Tensor;
 use super::argmax::token_file;
@@ -75,7 +75,10 @@ impl Penalties {
         let [vocab, limit_, first_row, ids] = [logits.width, limit, first_row, ids].map(|count| count as u32);
         let params = PenaltiesParams { vocab, limit: limit_, first_row, ids };
         let params = Buffer::uniform(device, "penalties params", &params)?;
-        let files = [&["penalties", "shared/round", "shared/sampling", token_file(vocabulary)][..], &OUTPUT_FILES];
+        let files = [
+            &["penalties", "shared/lowest", "shared/round", "shared/sampling", token_file(vocabulary)][..],
+            &OUTPUT_FILES,
+        ];
         let kernel = device.kernel(&files.concat(), &[CHOICES_CONSTANT])?;
         let mut operands = vec![&params, sessions, &logits.buffer];
         operands.extend(vocabulary);

@@ -1,4 +1,4 @@
-//! Probability of drawing each token: shaders/probabilities.wgsl.
+//! Probability of drawing each token: shaders/kernels/probabilities.wgsl.
 
 use super::Tensor;
 use super::argmax::token_file;
@@ -55,7 +55,9 @@ impl Probabilities {
         let params = Buffer::uniform(device, "probabilities params", &params)?;
         let token = token_file(vocabulary);
         let kept = if thresholds.is_some() { "kept/threshold" } else { "kept/all" };
-        let files = [&["probabilities", "shared/sampling", token, kept][..], &OUTPUT_FILES].concat();
+        let files =
+            [&["probabilities", "shared/reduce", "shared/lowest", "shared/sampling", token, kept][..], &OUTPUT_FILES]
+                .concat();
         let kernel = device.kernel(&files, &[CHOICES_CONSTANT])?;
         let mut operands = vec![&params, &logits.buffer, &chances.buffer];
         operands.extend(vocabulary.into_iter().chain(thresholds).chain([batch, sampling]));

@@ -1,4 +1,4 @@
-//! Rows of f32 to integers, a step for each 32 values: shaders/quantise_rows.wgsl. Integer products read them.
+//! Rows of f32 to integers, a step for each 32 values: shaders/kernels/quantise_rows.wgsl. Integer products read them.
 
 use super::{MAX_ROWS, Tensor};
 use crate::error::{Error, Result};

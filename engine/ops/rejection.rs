@@ -1,4 +1,4 @@
-//! The rejection rule of speculative sampling: shaders/rejection.wgsl.
+//! The rejection rule of speculative sampling: shaders/kernels/rejection.wgsl.
 
 use super::Tensor;
 use super::rows::{CHOICES_CONSTANT, OUTPUT_FILES};
@@ -46,7 +46,11 @@ impl Rejection {
         draft.expect("rejection", "draft", draft.rows, target.width)?;
         let params = RejectionParams { vocab: target.width as u32 };
         let params = Buffer::uniform(device, "rejection params", &params)?;
-        let files = [&["rejection", "shared/step", "shared/gumbel", "shared/sampling"][..], &OUTPUT_FILES].concat();
+        let files = [
+            &["rejection", "shared/reduce", "shared/lowest", "shared/step", "shared/gumbel", "shared/sampling"][..],
+            &OUTPUT_FILES,
+        ]
+        .concat();
         let kernel = device.kernel(&files, &[CHOICES_CONSTANT])?;
         let operands = [&params, step, &target.buffer, &draft.buffer, proposals, choices, batch, sampling];
         Ok(Rejection { dispatch: kernel.dispatch(device, &operands, [1, 1, 1])?, vocab: target.width })

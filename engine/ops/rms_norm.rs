@@ -1,4 +1,4 @@
-//! `y[r] = x[r] / √(mean(x[r]²) + ε) · gain`: shaders/rms_norm.wgsl.
+//! `y[r] = x[r] / √(mean(x[r]²) + ε) · gain`: shaders/kernels/rms_norm.wgsl.
 
 use super::quantise_rows::{self, QuantiseRows};
 use super::{MAX_ROWS, RowRange, Tensor};
@@ -79,7 +79,7 @@ impl RmsNorm {
         y.expect("rms_norm", "y", MAX_ROWS, x.width)?;
         // A CPU's barriers cost more than the work they would share out.
         let lanes = if device.is_software() { 8 } else { 64 };
-        let mut files = vec!["rms_norm", "shared/row_scale", "shared/step"];
+        let mut files = vec!["rms_norm", "shared/row_scale", "shared/reduce", "shared/step"];
         let mut constants = vec![("LANES", lanes)];
         let rows = rows.into();
         match rows {

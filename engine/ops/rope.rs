@@ -1,4 +1,4 @@
-//! Rotation of q and k, and k and v into the cache: shaders/rope.wgsl. Also the cache itself.
+//! Rotation of q and k, and k and v into the cache: shaders/kernels/rope.wgsl. Also the cache itself.
 
 use super::{MAX_ROWS, Rows, Tensor};
 use crate::error::Result;

@@ -1,4 +1,4 @@
-//! The bookkeeping of a round, on the device: shaders/inputs.wgsl and shaders/accept.wgsl.
+//! The bookkeeping of a round, on the device: shaders/kernels/inputs.wgsl and shaders/kernels/accept.wgsl.
 
 use super::rows::CHOICES_CONSTANT;
 use super::{MAX_ROWS, PassRow};
@@ -18,7 +18,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// The state after a round of `drafts` proposals that committed `committed` tokens, as shaders/accept.wgsl leaves it.
+    /// The state after a round of `drafts` proposals that committed `committed` tokens, as shaders/kernels/accept.wgsl leaves it.
     pub fn after(self, proposer: ProposerKind, drafts: u32, committed: u32) -> Session {
         let tokens = self.tokens + committed;
         // All but the newest token have been rows of the target's pass.
@@ -133,7 +133,7 @@ pub struct PassPlan {
     pub mask: u32,
 }
 
-/// As shaders/inputs.wgsl lays it out.
+/// As shaders/kernels/inputs.wgsl lays it out.
 #[repr(C)]
 #[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
 struct InputsParams {
@@ -143,7 +143,7 @@ struct InputsParams {
     mask: u32,
 }
 
-/// As shaders/inputs.wgsl lays it out.
+/// As shaders/kernels/inputs.wgsl lays it out.
 #[repr(C)]
 #[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
 struct PlannedRow {

@@ -1,4 +1,4 @@
-//! Counts of each token written, kept on the device: shaders/token_counts.wgsl.
+//! Counts of each token written, kept on the device: shaders/kernels/token_counts.wgsl.
 
 use super::round::RECORD_CONSTANT;
 use crate::error::Result;

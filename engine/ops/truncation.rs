@@ -1,4 +1,4 @@
-//! The tokens that may be drawn at all, by top-k, top-p and min-p: shaders/truncation.wgsl.
+//! The tokens that may be drawn at all, by top-k, top-p and min-p: shaders/kernels/truncation.wgsl.
 
 use super::Tensor;
 use super::rows::{CHOICES_CONSTANT, OUTPUT_FILES};
@@ -50,7 +50,7 @@ impl Truncation {
         let params = TruncationParams { vocab: logits.width as u32, limit: limit as u32, first_row: first_row as u32 };
         let params = Buffer::uniform(device, "truncation params", &params)?;
         let bits = (32 - limit.next_power_of_two().ilog2()).min(MAX_BITS);
-        let files = [&["truncation", "shared/sampling"][..], &OUTPUT_FILES].concat();
+        let files = [&["truncation", "shared/reduce", "shared/lowest", "shared/sampling"][..], &OUTPUT_FILES].concat();
         let kernel = device.kernel(&files, &[("BITS", bits), CHOICES_CONSTANT])?;
         let operands = [&params, &logits.buffer, thresholds, batch, sampling];
         Ok(Truncation { dispatch: kernel.dispatch(device, &operands, [1, 1, 1])?, limit })

@@ -3,9 +3,9 @@
 
 use std::ops::Range;
 
-use super::matrix::{PIECE, Source, max_blocks};
-use super::weight_format::WeightFormat;
+use super::matrix::{Source, max_blocks};
 use crate::error::Result;
+use crate::formats::{PIECE, WeightFormat};
 
 /// Bytes moved between two submits: wgpu stages a copy of everything written until the next one.
 const PORTION_BYTES: usize = 64 << 20;
@@ -128,7 +128,7 @@ impl Layout {
         for (block, rows) in blocks.zip(rows.chunks_mut(self.lanes * self.columns)) {
             for (lane, row) in rows.chunks_mut(self.columns).enumerate() {
                 for (unit, values) in row.chunks_mut(PIECE).enumerate() {
-                    self.format.widen_floats(&block[self.unit(lane, unit)], values);
+                    self.format.widen(&block[self.unit(lane, unit)], values);
                 }
             }
         }
@@ -155,7 +155,7 @@ impl Buffers {
 }
 
 /// The power of two that brings the row's largest value to 2^14, the upper end of what f16 holds, as
-/// shaders/matmul_cooperative.wgsl does with rows of x.
+/// shaders/kernels/matmul_cooperative.wgsl does with rows of x.
 fn scale(largest: f32) -> f32 {
     f32::from_bits((127 + 14 + 127 - (largest.to_bits() >> 23)).min(253) << 23)
 }

@@ -37,8 +37,6 @@ fn entry(row: u32, head: u32, span: u32) -> u32 {
     return (row * HEADS + head) * room + span % room;
 }
 
-const LOWEST: f32 = -3.0e38;  // below every score; shaders may assume no infinity
-
 // Factors that bring sums for the largest scores `a` and `b` to the larger of them.
 fn rescaling(a: f32, b: f32) -> vec2<f32> { return vec2(exp(a - max(a, b)), exp(b - max(a, b))); }
 

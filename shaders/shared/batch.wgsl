@@ -1,2 +1,2 @@
 // The rows of a pass and its output rows. A uniform, since it decides over barriers.
-@group(0) @binding(9) var<uniform> batch: array<PassRow, 32>;
+@group(0) @binding(AT_BATCH) var<uniform> batch: array<PassRow, 32>;

@@ -18,7 +18,6 @@ const SIDE: u32 = 8u;                                  // lanes along either sid
 const TILE: u32 = 4u * SIDE;
 const STEPS: u32 = min(2u, (PIECES + SIDE - 1u) / SIDE);
 const PART: u32 = 2u * SIDE;
-const LOWEST: f32 = -1.0e30;                           // below every score; shaders may assume no infinity
 
 // A pair's place in [rows, HEADS].
 fn pair_index(pair: u32, kv_head: u32) -> u32 {

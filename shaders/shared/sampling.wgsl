@@ -14,4 +14,4 @@ struct TurnSampling {
     logprobs: u32,     // 0: no log-probabilities are wanted, else 1 + the number of the likeliest tokens
 }
 // A uniform, since it decides over barriers.
-@group(0) @binding(10) var<uniform> sampling: array<TurnSampling, 32>;
+@group(0) @binding(AT_SAMPLING) var<uniform> sampling: array<TurnSampling, 32>;

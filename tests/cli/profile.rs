@@ -139,15 +139,16 @@ fn edited_shaders_are_taken_from_a_folder() {
         )
     };
     let edited = folder("edited-shaders");
-    std::fs::create_dir_all(edited.join("epilogue")).expect("a folder");
+    std::fs::create_dir_all(edited.join("pieces/epilogue")).expect("folders");
+    std::fs::create_dir_all(edited.join("kernels")).expect("a folder");
     let source = shader_source("epilogue/add").expect("a shader");
-    std::fs::write(edited.join("epilogue/add.wgsl"), format!("// Edited.\n{source}")).expect("a shader");
-    std::fs::write(edited.join("rope.wgsl"), shader_source("rope").expect("a shader")).expect("a shader");
+    std::fs::write(edited.join("pieces/epilogue/add.wgsl"), format!("// Edited.\n{source}")).expect("a shader");
+    std::fs::write(edited.join("kernels/rope.wgsl"), shader_source("rope").expect("a shader")).expect("a shader");
     let ended = profile(&edited);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(ended.stderr.contains("edited shaders: epilogue/add\n"), "{}", ended.stderr);
 
-    std::fs::write(edited.join("rope.wgsl"), "this is no shader").expect("a shader");
+    std::fs::write(edited.join("kernels/rope.wgsl"), "this is no shader").expect("a shader");
     profile(&edited).expect_error(1, &["rope"]);
     profile(&folder("no-shaders")).expect_error(2, &["no-shaders", "matmul_rows.wgsl"]);
     let nowhere = folder("no-trace").join("missing").join("trace.json");

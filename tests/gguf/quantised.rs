@@ -13,28 +13,12 @@ use super::writer::{Writer, byte_tokens, llama, with_tokens};
 use crate::comparison::relative_error;
 use crate::fit::expect_allocated;
 use crate::ops::same_bits;
+use crate::oracle::blocks::case;
 use crate::support::gpu::device;
 use crate::support::random::Random;
 
 const HIDDEN: usize = 256;
 const FEED_FORWARD: usize = 512;
-
-/// The number that GGUF gives `format`.
-fn number(format: WeightFormat) -> u32 {
-    match format {
-        WeightFormat::F32 => 0,
-        WeightFormat::F16 => 1,
-        WeightFormat::Q4_0 => 2,
-        WeightFormat::Q4_1 => 3,
-        WeightFormat::Q5_0 => 6,
-        WeightFormat::Q5_1 => 7,
-        WeightFormat::Q8_0 => 8,
-        WeightFormat::Q4K => 12,
-        WeightFormat::Q5K => 13,
-        WeightFormat::Q6K => 14,
-        WeightFormat::Bf16 => 30,
-    }
-}
 
 /// A Llama of two layers, whose matrices have these formats in turn: query, key, value, output, gate, up, down; the
 /// embedding is the head as well.
@@ -48,11 +32,11 @@ fn model(formats: [WeightFormat; 7], embedding: WeightFormat) -> Writer {
         let values = random.normals(rows * columns, 0.08);
         let mut bytes = vec![0; rows * format.stored_bytes(columns)];
         format.store(&values, &mut bytes);
-        writer.tensor(name, &[rows as u64, columns as u64], number(format), bytes)
+        writer.tensor(name, &[rows as u64, columns as u64], case(format).number, bytes)
     };
     let gain = |writer: Writer, name: &str| {
         let ones = (0..HIDDEN).flat_map(|_| 1.0f32.to_le_bytes()).collect();
-        writer.tensor(name, &[HIDDEN as u64], number(WeightFormat::F32), ones)
+        writer.tensor(name, &[HIDDEN as u64], case(WeightFormat::F32).number, ones)
     };
     for layer in 0..2 {
         let shapes = [
@@ -98,12 +82,15 @@ fn logits(model: &Arc<Weights>) -> Vec<f32> {
 
 #[test]
 fn every_format_gives_the_logits_of_its_widened_values() {
-    use WeightFormat::{Bf16, F16, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+    use WeightFormat::{Bf16, F16, Iq4Nl, Iq4Xs, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
     let mixes = [
         // Formats of some layers in llama.cpp's Q4_K_M, and those it falls back to.
         [Q4K, Q4K, Q6K, Q4K, Q4K, Q4K, Q6K],
         [Q5_0, Q5K, Q8_0, Q5_1, Q4_1, Q4_1, Q4_0],
         [Q8_0, F16, Bf16, Q6K, Q5_0, Q5_0, Q8_0],
+        // Its Q2_K and its IQ4_XS.
+        [Q2K, Q2K, Q3K, Q3K, Q2K, Q2K, Q3K],
+        [Iq4Xs, Iq4Xs, Q5K, Iq4Nl, Iq4Xs, Iq4Xs, Iq4Nl],
     ];
     for formats in mixes {
         let (_file, gguf) = open_good(&model(formats, formats[0]).bytes());

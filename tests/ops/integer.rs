@@ -1,9 +1,10 @@
 //! `matmul_integer` on the device: products by quantised weights, of random bits.
 
+use pard::WeightFormat;
 use pard::low_level::gpu::{CacheFormat, KernelPlan, MatmulPath, QuantisedProducts};
 use pard::low_level::ops::{Epilogue, Matrix, Phase};
 
-use super::quantised::{Blocks, product, quantised};
+use super::quantised::{Blocks, product};
 use super::{compare, input, quantise_rows, row_counts};
 use crate::oracle::Expected;
 use crate::oracle::matmul_integer::matmul_integer;
@@ -64,7 +65,7 @@ fn agrees(plan: &KernelPlan, matrix: &Matrix, weights: &[f32], rows: usize, rand
 #[test]
 fn integer_products_agree_with_f64() {
     let mut random = Random::new(171);
-    for (index, format) in quantised().enumerate() {
+    for (index, format) in WeightFormat::quantised().enumerate() {
         // An odd number of blocks among them.
         let widths = if format.block_len() == 256 { [256, 768, 512] } else { [32, 96, 576] };
         for (turn, columns) in widths.into_iter().enumerate() {
@@ -86,7 +87,7 @@ fn integer_products_agree_with_f64() {
 fn gates_and_ups_are_joined() {
     let mut random = Random::new(172);
     let (outputs, columns, rows) = (33, 256, 5);
-    for (plan, format) in INTEGER_PLANS.iter().zip(quantised()) {
+    for (plan, format) in INTEGER_PLANS.iter().zip(WeightFormat::quantised()) {
         let blocks = Blocks::new(format, 2 * outputs, columns, &mut random);
         let x = random.normals(rows * columns, 0.1);
         let matrix = blocks.upload_pair(device(), plan);
@@ -110,7 +111,7 @@ fn gates_and_ups_are_joined() {
 fn the_largest_sums_fit() {
     let columns = 256;
     let x: Vec<f32> = vec![32_639.0; columns];
-    for format in quantised() {
+    for format in WeightFormat::quantised() {
         for fill in [0x00, 0x7f, 0x80, 0xff] {
             let mut blocks = Blocks::new(format, 8, columns, &mut Random::new(173));
             blocks.fill_numbers(fill);

@@ -14,8 +14,6 @@ use pard::low_level::ops::{
     TurnSampling, Variant, WeightFormat,
 };
 
-use crate::ops::quantised::quantised;
-
 /// Shapes of published models, and the extremes that a configuration may have.
 const SHAPES: [AttentionShape; 8] = [
     AttentionShape { heads: 9, kv_heads: 3, head_dim: 64 },
@@ -35,7 +33,7 @@ pub fn build_and_record(device: &Device, plan: &KernelPlan) {
             products(device, plan, format, pass)?;
             product_gradients(device, plan, format, pass)?;
         }
-        for format in quantised() {
+        for format in WeightFormat::quantised() {
             quantised_products(device, plan, format, pass)?;
         }
         for cache in CacheFormat::ALL {

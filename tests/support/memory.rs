@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::path::Path;
 
-use pard::checkpoint::{Checkpoint, StoredType, TensorInfo};
-use pard::{Error, Result};
+use pard::checkpoint::{Checkpoint, TensorInfo};
+use pard::{Error, Result, WeightFormat};
 
 use super::tiny_model::Tensors;
 
@@ -25,7 +25,7 @@ impl Memory {
         let info = |(name, stored): (&String, &super::tiny_model::Stored)| TensorInfo {
             name: name.clone(),
             shape: stored.shape.clone(),
-            stored: StoredType::Bf16,
+            stored: WeightFormat::Bf16,
             bytes: 2 * stored.values.len() as u64,
         };
         let infos = tensors.iter().map(info).collect();

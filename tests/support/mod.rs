@@ -2,6 +2,7 @@
 
 pub mod candle_reference;
 pub mod chi_square;
+pub mod edited_shaders;
 pub mod every_op;
 pub mod gpu;
 pub mod kv_cache;

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::element::{self, Element};
 use super::reader::Reader;
 use crate::error::{Error, Result};
+use crate::formats::WeightFormat;
 
 /// The most axes ggml knows.
 const MAX_AXES: u32 = 4;
@@ -15,8 +15,8 @@ pub(super) struct Tensor<'a> {
     pub name: &'a str,
     /// Outermost first, the reverse of the file's order.
     pub shape: Vec<usize>,
-    /// Its element type.
-    pub element: Element,
+    /// The format that it is stored in.
+    pub format: WeightFormat,
     /// Its byte range in the file.
     pub bytes: Range<usize>,
 }
@@ -25,7 +25,7 @@ pub(super) struct Tensor<'a> {
 struct Entry<'a> {
     name: &'a str,
     shape: Vec<usize>,
-    element: Element,
+    format: WeightFormat,
     offset: u64,
     len: usize,
 }
@@ -38,14 +38,14 @@ pub(super) fn read_directory<'a>(reader: &mut Reader<'a>, count: u64, alignment:
     }
     let data = (reader.position as u64).checked_next_multiple_of(alignment);
     let mut tensors = Vec::with_capacity(entries.len());
-    for Entry { name, shape, element, offset, len } in entries {
+    for Entry { name, shape, format, offset, len } in entries {
         if !offset.is_multiple_of(alignment) {
             return Err(reader.damaged(format_args!("tensor {name:?} lies at {offset}, no multiple of {alignment}")));
         }
         let start = data.and_then(|data| data.checked_add(offset)).and_then(|start| usize::try_from(start).ok());
         let bytes = start.and_then(|start| Some(start..start.checked_add(len)?));
         match bytes.filter(|bytes| bytes.end <= reader.bytes.len()) {
-            Some(bytes) => tensors.push(Tensor { name, shape, element, bytes }),
+            Some(bytes) => tensors.push(Tensor { name, shape, format, bytes }),
             None => {
                 return Err(reader.damaged(format_args!(
                     "tensor {name:?} ({len} bytes at offset {offset}) reaches past the end of the file: cut off or damaged"
@@ -72,25 +72,52 @@ fn read_entry<'a>(reader: &mut Reader<'a>, index: u64) -> Result<Entry<'a>> {
         }
     }
     let number = reader.u32(format_args!("the element type of {name:?}"))?;
-    let element = Element::from_number(number).ok_or_else(|| Error::TensorType {
+    let format = WeightFormat::ALL.iter().copied().find(|format| format.gguf_number() == number);
+    let format = format.ok_or_else(|| Error::TensorType {
         path: reader.path.to_owned(),
         name: name.to_owned(),
-        got: element::unsupported_name(number),
-        supported: element::SUPPORTED,
+        got: unsupported_name(number),
+        supported: WeightFormat::ALL.iter().map(|format| format.file_name()).collect::<Vec<_>>().join(", "),
     })?;
     let offset = reader.u64(format_args!("the offset of {name:?}"))?;
 
     let columns = shape[shape.len() - 1];
-    if !columns.is_multiple_of(element.values) {
-        return Err(reader.damaged(format_args!(
-            "tensor {name:?} has rows of {columns}, which blocks of {} do not fill",
-            element.values
-        )));
+    let block = format.block_len();
+    if !columns.is_multiple_of(block) {
+        return Err(
+            reader.damaged(format_args!("tensor {name:?} has rows of {columns}, which blocks of {block} do not fill"))
+        );
     }
     let values = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
-    let len = values.and_then(|values| (values / element.values).checked_mul(element.bytes));
+    let len = values.and_then(|values| (values / block).checked_mul(format.stored_bytes(block)));
     let len = len.ok_or_else(|| reader.damaged(format_args!("tensor {name:?} of shape {shape:?} overflows")))?;
-    Ok(Entry { name, shape, element, offset, len })
+    Ok(Entry { name, shape, format, offset, len })
+}
+
+/// The name of element type `number`, which is not supported.
+fn unsupported_name(number: u32) -> String {
+    const NAMES: [(u32, &str); 16] = [
+        (9, "Q8_1"),
+        (15, "Q8_K"),
+        (16, "IQ2_XXS"),
+        (17, "IQ2_XS"),
+        (18, "IQ3_XXS"),
+        (19, "IQ1_S"),
+        (21, "IQ3_S"),
+        (22, "IQ2_S"),
+        (24, "I8"),
+        (25, "I16"),
+        (26, "I32"),
+        (27, "I64"),
+        (28, "F64"),
+        (29, "IQ1_M"),
+        (34, "TQ1_0"),
+        (39, "MXFP4"),
+    ];
+    match NAMES.iter().find(|(known, _)| *known == number) {
+        Some((_, name)) => (*name).to_owned(),
+        None => format!("{number}, unknown here"),
+    }
 }
 
 /// Sorts `tensors` by place and refuses two that share a byte or a name.

@@ -4,7 +4,6 @@
 //! module depends on the format of a model's files.
 
 mod directory;
-mod element;
 mod hyper_parameters;
 mod metadata;
 mod names;
@@ -17,7 +16,6 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use self::directory::Tensor;
-use self::element::Element;
 use self::metadata::{Entries, Metadata};
 use self::names::Rotated;
 use self::reader::{Reader, damaged};
@@ -26,6 +24,7 @@ use crate::checkpoint::config::Config;
 use crate::checkpoint::storage::Bytes;
 use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::error::{Error, Result};
+use crate::formats::WeightFormat;
 
 /// Data begin at a multiple of this where the file does not say otherwise.
 const DEFAULT_ALIGNMENT: u64 = 32;
@@ -45,7 +44,7 @@ pub struct Gguf {
 
 /// Location and encoding of a tensor in the file.
 struct Extent {
-    element: Element,
+    format: WeightFormat,
     bytes: Range<usize>,
     rows: usize,
     columns: usize,
@@ -171,16 +170,15 @@ fn read_preamble(reader: &mut Reader) -> Result<(u64, u64)> {
 fn describe(metadata: Metadata, directory: Vec<Tensor>) -> Result<(Vec<TensorInfo>, Vec<Extent>)> {
     let mut described = Vec::with_capacity(directory.len());
     for tensor in directory {
-        let Tensor { name, shape, element, bytes } = tensor;
+        let Tensor { name, shape, format, bytes } = tensor;
         let columns = shape[shape.len() - 1];
         let rows = shape[..shape.len() - 1].iter().product();
         let reordered_heads = match names::rotated(name) {
             Some(projection) => reordered_heads(metadata, name, projection, shape[0])?,
             None => None,
         };
-        let info =
-            TensorInfo { name: names::hugging_face(name), shape, stored: element.stored, bytes: bytes.len() as u64 };
-        described.push((info, Extent { element, bytes, rows, columns, reordered_heads }));
+        let info = TensorInfo { name: names::hugging_face(name), shape, stored: format, bytes: bytes.len() as u64 };
+        described.push((info, Extent { format, bytes, rows, columns, reordered_heads }));
     }
     described.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
     if let Some(pair) = described.windows(2).find(|pair| pair[0].0.name == pair[1].0.name) {
@@ -230,7 +228,7 @@ impl Checkpoint for Gguf {
     fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
         let extent = self.extent(name, &rows)?;
         expect_out("read_rows", out, rows.len(), extent.columns)?;
-        let widen = extent.element.widen;
+        let widen = |stored: &[u8], out: &mut [f32]| extent.format.widen(stored, out);
         match extent.reordered_heads {
             Some(heads) if extent.rows == 1 => {
                 let mut values = vec![0.0; out.len()];
@@ -293,7 +291,7 @@ impl Gguf {
 
 impl Extent {
     fn row_bytes(&self) -> usize {
-        self.columns / self.element.values * self.element.bytes
+        self.format.stored_bytes(self.columns)
     }
 }
 

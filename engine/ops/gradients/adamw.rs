@@ -1,4 +1,4 @@
-//! The optimiser: shaders/adamw.wgsl.
+//! The optimiser: shaders/kernels/training/adamw.wgsl.
 
 use super::super::matmul::fold;
 use super::expect_pieces;

@@ -1,4 +1,4 @@
-//! `sums[o] += Σ dy[m, o]`, the gradient of a bias: shaders/column_sum.wgsl.
+//! `sums[o] += Σ dy[m, o]`, the gradient of a bias: shaders/kernels/training/column_sum.wgsl.
 
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};

@@ -1,4 +1,4 @@
-//! The loss and its gradient: shaders/cross_entropy.wgsl.
+//! The loss and its gradient: shaders/kernels/training/cross_entropy.wgsl.
 
 use super::super::Tensor;
 use crate::error::{Error, Result};
@@ -78,7 +78,8 @@ impl CrossEntropy {
         // A row is long and the rows of a chunk are few, so a GPU takes all the lanes that WebGPU promises.
         let lanes = if device.is_software() { 8 } else { 256 };
         let file = if teacher.is_some() { "teacher/logits" } else { "teacher/none" };
-        let kernel = device.kernel(&["cross_entropy", "shared/step", file], &[("LANES", lanes)])?;
+        let kernel = device
+            .kernel(&["cross_entropy", "shared/reduce", "shared/lowest", "shared/step", file], &[("LANES", lanes)])?;
         let params = CrossEntropyParams { vocab: logits.width as u32 };
         let params = Buffer::uniform(device, "cross_entropy params", &params)?;
         let mut operands = vec![&params, step, &logits.buffer, labels, losses];

@@ -1,4 +1,4 @@
-//! The gradient of [`super::super::Embedding`]'s table: shaders/embedding_gradient.wgsl.
+//! The gradient of [`super::super::Embedding`]'s table: shaders/kernels/training/embedding_gradient.wgsl.
 
 use super::super::{Matrix, Tensor};
 use super::expect_pieces;

@@ -1,4 +1,4 @@
-//! The norm of all gradients together: shaders/gradient_norm.wgsl and shaders/gradient_norm_merge.wgsl.
+//! The norm of all gradients together: shaders/kernels/training/gradient_norm.wgsl and shaders/kernels/training/gradient_norm_merge.wgsl.
 
 use super::super::matmul::fold;
 use super::expect_pieces;
@@ -47,8 +47,8 @@ impl GradientNorm {
         }
         let sums = Buffer::storage(device, "gradient_norm sums", 4 * u64::from(sections))?;
         let norm = Buffer::storage(device, "gradient norm", 4)?;
-        let kernel = device.kernel(&["gradient_norm"], &[("SECTION", SECTION)])?;
-        let merge = device.kernel(&["gradient_norm_merge"], &[])?;
+        let kernel = device.kernel(&["gradient_norm", "shared/reduce"], &[("SECTION", SECTION)])?;
+        let merge = device.kernel(&["gradient_norm_merge", "shared/reduce"], &[])?;
         let bind = |((buffer, values), params): (&(&Buffer, usize), GradientNormParams)| {
             let [x, y] = fold(params.sections);
             let params = Buffer::uniform(device, "gradient_norm params", &params)?;

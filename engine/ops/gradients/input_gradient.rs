@@ -1,8 +1,9 @@
-//! `dx[m] = Wᵀ · dy[m]`: shaders/input_gradient.wgsl.
+//! `dx[m] = Wᵀ · dy[m]`: shaders/kernels/training/input_gradient.wgsl.
 
 use crate::error::Result;
+use crate::formats::PIECE;
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
-use crate::ops::matrix::{Matrix, PIECE};
+use crate::ops::matrix::Matrix;
 use crate::ops::{RowRange, Tensor};
 
 /// Operation on a finished gradient.
@@ -78,7 +79,7 @@ impl InputGradient {
             let params = Buffer::uniform(device, "input_gradient params", &params)?;
             let operands = [&params, step, &part.buffer, &dy.buffer, &dx.buffer];
             let shared = ["input_gradient", "shared/eight", "shared/step", "shared/weight"];
-            let files = [&shared[..], &part.format.files()].concat();
+            let files = [&shared[..], part.format.shaders()].concat();
             let dispatch = device.kernel(&files, &constants)?.dispatch(device, &operands, [1, 1, 1])?;
             Ok(Part { dispatch, outputs: part.outputs, row_bytes: part.format.row_bytes(columns) })
         });

@@ -1,4 +1,4 @@
-//! Attention over the packed rows of a training step, and its gradients: shaders/packed_attention*.wgsl.
+//! Attention over the packed rows of a training step, and its gradients: shaders/kernels/training/packed_attention*.wgsl.
 //! No probability is stored: the gradients compute the softmax anew from each row's `log_sum`.
 
 use crate::error::{Error, Result};
@@ -42,8 +42,8 @@ const TILE: usize = 32;
 const PART: usize = 16;
 
 /// Files that the kernels share, besides the cache's.
-const SHARED: [&str; 5] =
-    ["shared/packed_attention", "shared/eight", "shared/step", "shared/training_row", "query/storage"];
+const SHARED: [&str; 6] =
+    ["shared/packed_attention", "shared/lowest", "shared/eight", "shared/step", "shared/training_row", "query/storage"];
 
 /// Parts that the kernels share: the rows' visibility, queries, keys and values.
 struct Seen {

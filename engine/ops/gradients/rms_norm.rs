@@ -1,5 +1,5 @@
-//! The gradients of [`super::super::RmsNorm`]: shaders/rms_norm_gradient.wgsl for its input,
-//! shaders/rms_norm_gain_gradient.wgsl and shaders/rms_norm_gain_merge.wgsl for its gain.
+//! The gradients of [`super::super::RmsNorm`]: shaders/kernels/training/rms_norm_gradient.wgsl for its input,
+//! shaders/kernels/training/rms_norm_gain_gradient.wgsl and shaders/kernels/training/rms_norm_gain_merge.wgsl for its gain.
 
 use super::super::{RowRange, Tensor};
 use crate::error::{Error, Result};
@@ -61,12 +61,13 @@ impl RmsNormGradient {
         // A CPU's barriers cost more than the work they would share out.
         let lanes = if device.is_software() { 8 } else { 64 };
         let sections = ("SECTIONS", SECTIONS as u32);
-        let kernel = |name, constants: &[(&'static str, u32)]| {
-            device.kernel(&[name, "shared/rms_norm_gradient", "shared/step"], constants)
+        let shared = ["shared/rms_norm_gradient", "shared/step"];
+        let kernel = |own: &[&'static str], constants: &[(&'static str, u32)]| {
+            device.kernel(&[own, &shared].concat(), constants)
         };
-        let input = kernel("rms_norm_gradient", &[("LANES", lanes), row_set.constant()])?;
-        let gain_kernel = kernel("rms_norm_gain_gradient", &[sections, row_set.constant()])?;
-        let merge = kernel("rms_norm_gain_merge", &[sections])?;
+        let input = kernel(&["rms_norm_gradient", "shared/reduce"], &[("LANES", lanes), row_set.constant()])?;
+        let gain_kernel = kernel(&["rms_norm_gain_gradient"], &[sections, row_set.constant()])?;
+        let merge = kernel(&["rms_norm_gain_merge"], &[sections])?;
         let operands = [&params, step, &x.buffer, &gain.buffer, &dy.buffer, &dx.buffer, &scales];
         let workgroups = (x.width / 4).div_ceil(64) as u32;
         Ok(RmsNormGradient {

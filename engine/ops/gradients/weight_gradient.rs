@@ -1,9 +1,10 @@
-//! `dW[o] += Σ dy[m, o] · x[m]`: shaders/weight_gradient.wgsl.
+//! `dW[o] += Σ dy[m, o] · x[m]`: shaders/kernels/training/weight_gradient.wgsl.
 
 use crate::error::{Error, Result};
+use crate::formats::PIECE;
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};
 use crate::ops::Tensor;
-use crate::ops::matrix::{Matrix, PIECE};
+use crate::ops::matrix::Matrix;
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]

@@ -1,2 +1,0 @@
-// The rows that are multiplied.
-@group(0) @binding(3) var<storage, read> x: array<vec4<f32>>;    // [rows, depth]

@@ -1,0 +1,2 @@
+// The rows that are multiplied.
+@group(0) @binding(AT_INPUT) var<storage, read> x: array<vec4<f32>>;    // [rows, depth]
