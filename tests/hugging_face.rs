@@ -60,7 +60,7 @@ fn absent_keys_take_the_defaults_of_transformers() {
 fn each_family_has_its_terms() {
     for (model_type, family, head_dim, qkv_bias, head_norm) in [
         ("llama", Family::Llama, 32, false, false),
-        ("mistral", Family::Llama, 32, false, false),
+        ("mistral", Family::Mistral, 32, false, false),
         ("qwen2", Family::Qwen2, 32, true, false),
         ("qwen3", Family::Qwen3, 128, false, true),
     ] {

@@ -3,39 +3,8 @@
 
 use std::path::Path;
 
+pub use super::families::Family;
 use crate::error::{Error, Result};
-
-/// A family of architectures. They share one forward pass and differ in the terms named here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// Llama 2 and 3, SmolLM2, Mistral.
-    Llama,
-    /// Qwen2, Qwen2.5, DeepSeek-R1-Distill-Qwen: a bias on q, k and v.
-    Qwen2,
-    /// Qwen3: RMSNorm per head on q and k before RoPE.
-    Qwen3,
-}
-
-impl Family {
-    /// `model_type` in `config.json`, and `general.architecture` in GGUF, with the family each names.
-    pub const KNOWN: [(&'static str, Family); 4] =
-        [("llama", Family::Llama), ("mistral", Family::Llama), ("qwen2", Family::Qwen2), ("qwen3", Family::Qwen3)];
-
-    /// The family that `model_type` names.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::UnknownFamily`], which lists the known ones.
-    pub fn from_model_type(path: &Path, model_type: &str) -> Result<Family> {
-        Self::KNOWN.iter().find(|(name, _)| *name == model_type).map(|&(_, family)| family).ok_or_else(|| {
-            Error::UnknownFamily {
-                path: path.to_owned(),
-                model_type: model_type.to_owned(),
-                supported: Self::KNOWN.map(|(name, _)| name).join(", "),
-            }
-        })
-    }
-}
 
 /// Scaling of the rotary frequencies for contexts longer than the pre-training's.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -157,7 +126,7 @@ impl TargetLayers {
 /// A model's hyper-parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// The architecture.
+    /// The family, which files are written by. What is computed, the fields below say.
     pub family: Family,
     /// Width of the residual stream.
     pub hidden_size: usize,

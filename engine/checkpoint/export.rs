@@ -8,7 +8,8 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, View};
 use serde_json::{Value, json};
 
-use super::config::{Config, Family, RopeScaling, TargetLayers, Yarn};
+use super::config::{Config, RopeScaling, TargetLayers, Yarn};
+use super::families::Windows;
 use super::safetensors::SINGLE_FILE;
 use crate::error::{Error, Result};
 use crate::text::ChatTokenizer;
@@ -99,13 +100,7 @@ pub fn write_draft(
 
 /// Returns `config` with the keys and values of `transformers`.
 fn config_json(config: &Config) -> Value {
-    let (model_type, architecture) = match config.family {
-        // A Llama with a window is a Mistral.
-        Family::Llama if config.sliding_window.is_some() => ("mistral", "MistralForCausalLM"),
-        Family::Llama => ("llama", "LlamaForCausalLM"),
-        Family::Qwen2 => ("qwen2", "Qwen2ForCausalLM"),
-        Family::Qwen3 => ("qwen3", "Qwen3ForCausalLM"),
-    };
+    let family = config.family.definition();
     let scaling = match config.rope_scaling {
         RopeScaling::None => Value::Null,
         RopeScaling::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
@@ -120,8 +115,8 @@ fn config_json(config: &Config) -> Value {
         RopeScaling::Factors => Value::Null,
     };
     let mut json = json!({
-        "architectures": [architecture],
-        "model_type": model_type,
+        "architectures": [family.class],
+        "model_type": family.model_type,
         "hidden_size": config.hidden_size,
         "num_hidden_layers": config.layers,
         "num_attention_heads": config.heads,
@@ -137,6 +132,10 @@ fn config_json(config: &Config) -> Value {
         "hidden_act": "silu",
         "torch_dtype": "bfloat16",
     });
+    if family.windows != Windows::None {
+        // Not left out, since the family may have one by default.
+        json["sliding_window"] = Value::Null;
+    }
     if let Some(window) = &config.sliding_window {
         let kind = |slides: &bool| if *slides { "sliding_attention" } else { "full_attention" };
         json["use_sliding_window"] = json!(true);

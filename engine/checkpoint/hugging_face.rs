@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::config::{Config, Family, RopeScaling, SlidingWindow, TargetLayers, Yarn};
+use super::families::Windows;
 use super::json::{self, Object};
 use crate::error::Result;
 
@@ -29,7 +30,7 @@ pub fn parse_config(path: &Path, json: &Value) -> Result<Config> {
     let keys = Object::of(path, json)?;
     let model_type = keys.required("model_type", keys.text("model_type")?)?;
     let family = Family::from_model_type(path, model_type)?;
-    refuse_unsupported(&keys, family, model_type)?;
+    refuse_unsupported(&keys, family)?;
 
     let size = |key: &str| keys.required(key, keys.size(key)?);
     let hidden_size = size("hidden_size")?;
@@ -54,10 +55,10 @@ pub fn parse_config(path: &Path, json: &Value) -> Result<Config> {
         rope_theta,
         rope_scaling,
         rope_factors: Vec::new(),
-        sliding_window: sliding_window(&keys, model_type, layers.min(Config::LARGEST))?,
+        sliding_window: sliding_window(&keys, family, layers.min(Config::LARGEST))?,
         tied_head: keys.flag("tie_word_embeddings")?,
-        qkv_bias: family == Family::Qwen2,
-        head_norm: family == Family::Qwen3,
+        qkv_bias: family.definition().qkv_bias,
+        head_norm: family.definition().head_norm,
         context,
         mask_token: mask_token(&keys)?,
         shared_embeddings: keys.flag("shared_embeddings")?,
@@ -67,7 +68,7 @@ pub fn parse_config(path: &Path, json: &Value) -> Result<Config> {
     Ok(config)
 }
 
-fn refuse_unsupported(keys: &Object, family: Family, model_type: &str) -> Result<()> {
+fn refuse_unsupported(keys: &Object, family: Family) -> Result<()> {
     if keys.get("quantization_config").is_some() {
         return Err(keys.fault(
             "quantization_config",
@@ -78,9 +79,7 @@ fn refuse_unsupported(keys: &Object, family: Family, model_type: &str) -> Result
     if !matches!(activation, "silu" | "swish") {
         return Err(keys.fault("hidden_act", format!("{activation:?} is not supported; supported: silu")));
     }
-    // Qwen2 has its biases on q, k and v whatever this key says, and Mistral has none.
-    let honours_attention_bias = model_type == "llama" || family == Family::Qwen3;
-    if honours_attention_bias && keys.flag("attention_bias")? {
+    if family.definition().honours_attention_bias && keys.flag("attention_bias")? {
         return Err(
             keys.fault("attention_bias", "true puts a bias on o_proj as well as on q, k and v, which is not supported")
         );
@@ -92,11 +91,8 @@ fn refuse_unsupported(keys: &Object, family: Family, model_type: &str) -> Result
 }
 
 fn head_dim(keys: &Object, family: Family, hidden_size: usize, heads: usize) -> Result<usize> {
-    if let Some(head_dim) = keys.size("head_dim")? {
+    if let Some(head_dim) = keys.size("head_dim")?.or(family.definition().head_dim) {
         return Ok(head_dim);
-    }
-    if family == Family::Qwen3 {
-        return Ok(128);
     }
     match hidden_size.checked_rem(heads) {
         Some(0) => Ok(hidden_size / heads),
@@ -192,18 +188,20 @@ fn yarn(scaling: &Object, positive: impl Fn(&str) -> Result<f64>, original_conte
     Ok(yarn)
 }
 
-/// The attention window, if any layer has one: Mistral's layers all have it, Qwen's from `max_window_layers` on if
-/// `use_sliding_window` says so; newer files say it layer by layer.
-fn sliding_window(keys: &Object, model_type: &str, layers: usize) -> Result<Option<SlidingWindow>> {
-    let is_qwen = model_type.starts_with("qwen");
-    let listed = if is_qwen || model_type == "mistral" { layer_types(keys, layers)? } else { return Ok(None) };
-    let in_use = !is_qwen || keys.flag("use_sliding_window")?;
+/// The attention window, if any layer has one. Newer files list the layers that do.
+fn sliding_window(keys: &Object, family: Family, layers: usize) -> Result<Option<SlidingWindow>> {
+    let windows = family.definition().windows;
+    if windows == Windows::None {
+        return Ok(None);
+    }
+    let listed = layer_types(keys, layers)?;
+    let in_use = windows == Windows::All || keys.flag("use_sliding_window")?;
     // `transformers` tells a key that is not there from one that is null.
     let is_named = keys.keys().any(|key| key == "sliding_window");
     let tokens = if is_named { keys.size("sliding_window")? } else { Some(4096) };
     let layers = match listed {
         Some(listed) => listed,
-        None if is_qwen => {
+        None if windows == Windows::Upper => {
             let full_layers = keys.size("max_window_layers")?.unwrap_or(28);
             (0..layers).map(|layer| layer >= full_layers).collect()
         }

@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod export;
+mod families;
 pub mod files;
 pub mod gguf;
 #[cfg(feature = "hub")]

@@ -48,7 +48,7 @@ fn all_fields_are_read() {
     let version_2 = Writer { version: 2, ..small_llama() };
     assert_eq!(config(&version_2).expect("a configuration"), expected);
     let mistral = config(&as_architecture(small_llama(), "mistral")).expect("a configuration");
-    assert_eq!(mistral.family, Family::Llama);
+    assert_eq!(mistral.family, Family::Mistral);
 }
 
 #[test]

@@ -87,7 +87,7 @@ impl Recipe {
     /// Mistral: a window over every layer.
     pub fn mistral(seed: u64) -> Self {
         let sliding_window = Some(SlidingWindow { tokens: 21, layers: vec![true; 3] });
-        let config = Config { sliding_window, rope_theta: 10_000.0, ..Self::base(Family::Llama) };
+        let config = Config { sliding_window, rope_theta: 10_000.0, ..Self::base(Family::Mistral) };
         Self { seed, config, duplicate_head: false, shards: 1 }
     }
 
@@ -192,10 +192,11 @@ impl Recipe {
     pub fn config_json(&self) -> Value {
         let config = &self.config;
         let (model_type, architecture) = match config.family {
-            Family::Llama if config.sliding_window.is_some() => ("mistral", "MistralForCausalLM"),
+            Family::Mistral => ("mistral", "MistralForCausalLM"),
             Family::Llama => ("llama", "LlamaForCausalLM"),
             Family::Qwen2 => ("qwen2", "Qwen2ForCausalLM"),
             Family::Qwen3 => ("qwen3", "Qwen3ForCausalLM"),
+            other => panic!("{other:?} is not a family of these tests"),
         };
         let rope_scaling = match config.rope_scaling {
             RopeScaling::None => Value::Null,
@@ -246,7 +247,7 @@ impl Recipe {
             json["use_sliding_window"] = json!(true);
             json["sliding_window"] = json!(window.tokens);
             json["max_window_layers"] = json!(window.layers.iter().position(|slides| *slides));
-            if config.family == Family::Llama && window.layers.contains(&false) {
+            if config.family == Family::Mistral && window.layers.contains(&false) {
                 let kind = |slides: &bool| if *slides { "sliding_attention" } else { "full_attention" };
                 json["layer_types"] = window.layers.iter().map(kind).collect();
             }

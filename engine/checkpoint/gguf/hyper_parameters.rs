@@ -67,6 +67,11 @@ pub(super) fn read_config(file: &Gguf) -> Result<Config> {
     }
     let layers = required(metadata, &key("block_count"))?;
     let has = |name: &str| file.find(name).is_some();
+    let sliding_window = read_window(metadata, architecture, family, layers.min(Config::LARGEST), context)?;
+    let family = match family {
+        Family::Llama if sliding_window.is_some() => Family::Mistral,
+        family => family,
+    };
     let config = Config {
         family,
         hidden_size,
@@ -80,7 +85,7 @@ pub(super) fn read_config(file: &Gguf) -> Result<Config> {
         rope_theta: metadata.float(&key("rope.freq_base"))?.unwrap_or(DEFAULT_ROPE_THETA),
         rope_scaling,
         rope_factors,
-        sliding_window: read_window(metadata, architecture, family, layers.min(Config::LARGEST), context)?,
+        sliding_window,
         tied_head: !has("lm_head.weight"),
         qkv_bias: has("model.layers.0.self_attn.q_proj.bias"),
         head_norm: has("model.layers.0.self_attn.q_norm.weight"),
@@ -150,8 +155,8 @@ fn read_rope_scaling(
     Ok((RopeScaling::Factors, factors))
 }
 
-/// The attention window. llama.cpp's layers have it as `sliding_window_pattern` says; without one, all do of the family
-/// whose only model with a window is Mistral, and of others it is not known.
+/// The attention window. llama.cpp's layers have it as `sliding_window_pattern` says; without one, all of Mistral do, which is
+/// a `llama` here, and of others it is not known.
 fn read_window(
     metadata: Metadata,
     architecture: &str,
@@ -166,7 +171,7 @@ fn read_window(
     };
     let layers = match metadata.booleans(&format!("{key}_pattern"))? {
         Some(pattern) => pattern,
-        None if family == Family::Llama => vec![true; layers],
+        None if matches!(family, Family::Llama | Family::Mistral) => vec![true; layers],
         None if tokens >= context => return Ok(None),
         None => {
             let reason = format!("{tokens}, but no {key}_pattern to say in which layers");

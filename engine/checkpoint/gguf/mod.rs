@@ -20,7 +20,7 @@ use self::metadata::{Entries, Metadata};
 use self::names::Rotated;
 use self::reader::{Reader, damaged};
 pub use self::vocabulary::SpecialTokens;
-use crate::checkpoint::config::Config;
+use crate::checkpoint::config::{Config, Family};
 use crate::checkpoint::storage::Bytes;
 use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::error::{Error, Result};
@@ -187,11 +187,12 @@ fn describe(metadata: Metadata, directory: Vec<Tensor>) -> Result<(Vec<TensorInf
     Ok(described.into_iter().unzip())
 }
 
-/// The heads of `projection`, if the converter reordered its `outputs` rows. llama.cpp rotates neighbouring values in
-/// models of the Llama architecture and so stores them interleaved; it leaves all others in Hugging Face's order.
+/// The heads of `projection`, if the converter reordered its `outputs` rows: llama.cpp rotates neighbouring values in some
+/// families, and so stores them interleaved.
 fn reordered_heads(metadata: Metadata, name: &str, projection: Rotated, outputs: usize) -> Result<Option<usize>> {
     let architecture = hyper_parameters::architecture(metadata)?;
-    if !matches!(architecture, "llama" | "mistral") {
+    let family = Family::from_model_type(metadata.path, architecture);
+    if !family.is_ok_and(|family| family.definition().is_reordered_in_gguf) {
         return Ok(None);
     }
     let heads = match projection {

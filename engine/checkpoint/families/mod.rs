@@ -1,0 +1,84 @@
+//! Families of models: one file each, which says how a family differs from the others. All share one forward pass; what it
+//! computes, [`super::config::Config`] says, never the family.
+
+mod llama;
+mod mistral;
+mod qwen2;
+mod qwen3;
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// A family of models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Family {
+    /// Llama 2 and 3, SmolLM2.
+    Llama,
+    /// Mistral: Llama with a sliding window, in most versions.
+    Mistral,
+    /// Qwen2, Qwen2.5, DeepSeek-R1-Distill-Qwen: a bias on q, k and v.
+    Qwen2,
+    /// Qwen3: RMSNorm per head on q and k before RoPE.
+    Qwen3,
+}
+
+/// What the files of a family say, and leave unsaid.
+pub(super) struct Definition {
+    /// `model_type` in `config.json`, and `general.architecture` in GGUF.
+    pub model_type: &'static str,
+    /// The class in `transformers`, for `architectures` in `config.json`.
+    pub class: &'static str,
+    /// A bias on q, k and v.
+    pub qkv_bias: bool,
+    /// RMSNorm on each head of q and k before RoPE.
+    pub head_norm: bool,
+    /// Width of a head where `config.json` says none; `None`: the hidden size divided by the heads.
+    pub head_dim: Option<usize>,
+    /// The key `attention_bias` of `config.json` is honoured by `transformers`.
+    pub honours_attention_bias: bool,
+    /// Layers that have a sliding window where `config.json` does not list them.
+    pub windows: Windows,
+    /// The converter to GGUF reorders the rows of q and k, since llama.cpp rotates neighbouring values.
+    pub is_reordered_in_gguf: bool,
+}
+
+/// Layers with a sliding window.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Windows {
+    /// None, whatever `config.json` says.
+    None,
+    /// All.
+    All,
+    /// Those from `max_window_layers` on, if `use_sliding_window` says so.
+    Upper,
+}
+
+impl Family {
+    /// All of them.
+    const ALL: [Family; 4] = [Family::Llama, Family::Mistral, Family::Qwen2, Family::Qwen3];
+
+    pub(super) fn definition(self) -> &'static Definition {
+        match self {
+            Family::Llama => &llama::DEFINITION,
+            Family::Mistral => &mistral::DEFINITION,
+            Family::Qwen2 => &qwen2::DEFINITION,
+            Family::Qwen3 => &qwen3::DEFINITION,
+        }
+    }
+
+    /// The family that `model_type` names.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownFamily`], which lists the known ones.
+    pub fn from_model_type(path: &Path, model_type: &str) -> Result<Family> {
+        let named = Family::ALL.into_iter().find(|family| family.definition().model_type == model_type);
+        named.ok_or_else(|| Error::UnknownFamily {
+            path: path.to_owned(),
+            model_type: model_type.to_owned(),
+            supported: Family::ALL.map(|family| family.definition().model_type).join(", "),
+        })
+    }
+}
