@@ -7,7 +7,7 @@ use pard::{Error, Result};
 use proptest::prelude::*;
 use serde_json::Value;
 
-use crate::text::beside;
+use crate::text::tokenizer_folder;
 
 fn answer() -> Rendering {
     Rendering::default()
@@ -148,20 +148,20 @@ proptest! {
     }
 }
 
-/// A real template from beside the project.
-fn real(folder: &str) -> Option<ChatTemplate> {
-    let path = beside(&format!("tokenizers/{folder}/tokenizer_config.json"))?;
+/// The template of tests/data/tokenizers/`folder`.
+fn template_of(folder: &str) -> ChatTemplate {
+    let path = tokenizer_folder(folder).join("tokenizer_config.json");
     let config: Value = serde_json::from_slice(&std::fs::read(path).expect("reading")).expect("JSON");
     let tokens = ["bos_token", "eos_token"]
         .into_iter()
         .filter_map(|name| Some((name.to_owned(), config[name].as_str()?.to_owned())));
     let source = config["chat_template"].as_str().expect("a template");
-    Some(ChatTemplate::new(source, tokens.collect()).expect("compiling"))
+    ChatTemplate::new(source, tokens.collect()).expect("compiling")
 }
 
 #[test]
 fn qwen3s_template_renders_as_in_transformers() {
-    let Some(template) = real("qwen3") else { return };
+    let template = template_of("qwen3");
     let question = messages(&[("user", "Who are you?")]);
     let asked = "<|im_start|>user\nWho are you?<|im_end|>\n<|im_start|>assistant\n";
     for (enable_thinking, extra) in [(None, ""), (Some(true), ""), (Some(false), "<think>\n\n</think>\n\n")] {
@@ -185,7 +185,7 @@ fn qwen3s_template_renders_as_in_transformers() {
 
 #[test]
 fn llama3s_template_renders_as_in_transformers() {
-    let Some(template) = real("llama3_1") else { return };
+    let template = template_of("llama3");
     let text = template
         .render(&messages(&[("system", "Be terse. "), ("user", "  Hi\n there  ")]), answer())
         .expect("rendering");

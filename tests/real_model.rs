@@ -1,7 +1,7 @@
 //! The default model, SmolLM2-135M-Instruct, as users get it: its logits against candle's, its greedy tokens against
 //! llama.cpp's, and the three methods against each other. `./run model` fetches it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use pard::checkpoint::ModelFiles;
@@ -102,16 +102,11 @@ fn logits_agree_with_candle() {
 
 #[test]
 fn greedy_tokens_agree_with_llama_cpp() {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../shared/models/golden/SmolLM2-135M-Instruct.llamacpp_greedy.jsonl");
-    let Ok(lines) = std::fs::read_to_string(&golden) else {
-        println!("SKIPPED greedy_tokens_agree_with_llama_cpp: no {}", golden.display());
-        return;
-    };
+    let lines = include_str!("data/llamacpp_greedy.jsonl");
     let integers = LoadOptions::default().quantised(QuantisedChoice::Integer16);
     // Cooperative matrices multiply quantised weights as all others.
     let integers = (products() == MatmulChoice::Plain).then(|| load(integers));
-    [model()].into_iter().chain(&integers).for_each(|model| greedy_tokens_agree(model, &lines));
+    [model()].into_iter().chain(&integers).for_each(|model| greedy_tokens_agree(model, lines));
 }
 
 /// Holds the tokens that `model` likes best after llama.cpp's text in `lines` against llama.cpp's.

@@ -2,7 +2,6 @@
 //! against llama.cpp's algorithm.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 
 use pard::checkpoint::gguf::Gguf;
 use pard::{Error, Result};
@@ -12,38 +11,13 @@ use tokenizers::Tokenizer;
 
 use super::open_good;
 use super::writer::{Value, Writer, byte_tokens, small_llama, with_tokens};
+use crate::text::tokenizer_folder;
 
 /// Texts on which tokenizers tend to differ.
-pub const TEXTS: [&str; 28] = [
-    "",
-    " ",
-    "Hello, world!",
-    "hello  world   and\tmore \t tabs\t\t",
-    "   leading and trailing   ",
-    "line\nline\r\nline\n\n\n  indented\n    more\n\t\ttabs\n",
-    "\n\n\n",
-    "fn main() {\n    let x = 1_000_000 + 0xFF;\n    println!(\"{x:>8}\"); // comment\n}\n",
-    "def f(a, b=None):\n\treturn a[0:10] if b is not None else {'k': -1.5e-3}\n",
-    "1 22 333 4444 55555 666666 3.14159 1,234,567.89 2024-12-31 ½ ² ٣ 一二三 Ⅷ",
-    "I'm you're he'll we've they'd it's 'tis DON'T I'LL won't",
-    "Ünïcödé café naïve Straße ŒUVRE ĳssel ﬁne",
-    "decomposed: e\u{301} u\u{308} a\u{30a} \u{1100}\u{1161}",
-    "你好，世界！这是一个测试。中文和English混合123",
-    "こんにちは世界 カタカナ ｶﾀｶﾅ 한국어 텍스트",
-    "Привет, мир! Γειά σου Κόσμε שלום עולם مرحبا بالعالم हिन्दी ไทย",
-    "🙂😀👩‍👩‍👧‍👦🏳️‍🌈 👍🏽 e😀e 😀😀😀",
-    "a\u{a0}b\u{2003}c\u{3000}d\u{200b}e\u{feff}f",
-    "!!! ... ??? -- --- === *** ### @@ && || <<>> [](){} \\ / `` ~~",
-    "https://example.com/path?query=1&x=%20#frag user@example.org C:\\dir\\file.txt",
-    "$x^2 + y_i = \\frac{1}{2} \\cdot \\sum_{i=0}^{n} \\alpha_i$",
-    "camelCase PascalCase snake_case SCREAMING_CASE kebab-case iPhone14ProMax",
-    "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
-    "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>",
-    "<think>\nhm\n</think>\n\n<tool_call>{\"a\": 1}</tool_call> <|endoftext|> <|im_start <s> </s>",
-    "a b  c   d    e     f      g       h        i                                        j",
-    "\u{0}\u{1}\u{7f}\u{80}\u{fffd}\u{10ffff}",
-    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-];
+/// Texts of many kinds.
+pub fn texts() -> Vec<String> {
+    serde_json::from_str(include_str!("../data/texts.json")).expect("a list of texts")
+}
 
 pub fn ids(tokenizer: &Tokenizer, text: &str, add_begin: bool) -> Vec<u32> {
     tokenizer.encode(text, add_begin).expect("text is encoded").get_ids().to_vec()
@@ -145,23 +119,13 @@ fn faults_are_named() {
 fn every_known_split_builds_and_loses_nothing() {
     for name in ["default", "gpt-2", "smollm", "smaug-bpe", "deepseek-coder", "llama-bpe", "qwen2", "tekken"] {
         let tokenizer = good_tokenizer(&small_llama().key("tokenizer.ggml.pre", name));
-        for text in TEXTS {
+        for text in &texts() {
             if name != "qwen2" || !text.contains("decomposed") {
                 let decoded = tokenizer.decode(&ids(&tokenizer, text, false), false).expect("text");
-                assert_eq!(decoded, text, "{name}");
+                assert_eq!(&decoded, text, "{name}");
             }
         }
     }
-}
-
-/// A folder beside the repository that holds real tokenizers.
-fn shared_tokenizer(name: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/tokenizers").join(name).join("tokenizer.json");
-    if !path.exists() {
-        super::skipped(&format!("no real tokenizer at {}", path.display()));
-        return None;
-    }
-    Some(path)
 }
 
 /// The vocabulary of a `tokenizer.json` as llama.cpp's converter writes it.
@@ -198,9 +162,10 @@ fn converted(json: &Json, pre: &str) -> Writer {
 
 #[test]
 fn real_vocabularies_give_the_ids_of_their_tokenizer_json() {
-    for (name, pre, stop) in [("llama3_1", "llama-bpe", &[128001, 128009][..]), ("qwen3", "qwen2", &[151643, 151645])] {
-        let Some(path) = shared_tokenizer(name) else { continue };
-        let bytes = std::fs::read(&path).expect("a file");
+    for (name, pre, stop) in
+        [("llama3", "llama-bpe", &[128001, 128008, 128009][..]), ("qwen3", "qwen2", &[151643, 151645])]
+    {
+        let bytes = std::fs::read(tokenizer_folder(name).join("tokenizer.json")).expect("a file");
         let json: Json = serde_json::from_slice(&bytes).expect("JSON");
         let expected = Tokenizer::from_bytes(&bytes).expect("a tokenizer");
         let (_file, gguf) = open_good(&converted(&json, pre).bytes());
@@ -212,14 +177,7 @@ fn real_vocabularies_give_the_ids_of_their_tokenizer_json() {
 /// Asserts that `gguf`'s tokenizer and `expected` agree on everything there is to read.
 pub fn assert_same(gguf: &Gguf, expected: &Tokenizer) {
     let tokenizer = gguf.tokenizer().unwrap_or_else(|error| panic!("{error}"));
-    let mut texts: Vec<String> = TEXTS.map(str::to_owned).to_vec();
-    for source in ["engine/model/gguf/mod.rs", "tests/gguf/tokenizer.rs", "../shared/data/mt_bench.jsonl"] {
-        if let Ok(text) = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(source)) {
-            texts.extend(text.lines().map(str::to_owned));
-            texts.push(text);
-        }
-    }
-    for text in &texts {
+    for text in &texts() {
         for add_begin in [false, true] {
             let (got, wanted) = (ids(&tokenizer, text, add_begin), ids(expected, text, add_begin));
             assert_eq!(got, wanted, "{:.200?}", text);
@@ -227,8 +185,8 @@ pub fn assert_same(gguf: &Gguf, expected: &Tokenizer) {
             assert_eq!(got.expect("text"), wanted.expect("text"));
         }
     }
-    for id in 0..expected.get_vocab_size(true) as u32 {
-        assert_eq!(tokenizer.id_to_token(id), expected.id_to_token(id), "{id}");
+    for (token, id) in expected.get_vocab(true) {
+        assert_eq!(tokenizer.id_to_token(id), Some(token), "{id}");
     }
 }
 
