@@ -4,7 +4,6 @@
 
 use std::sync::Mutex;
 
-use wgpu::naga;
 
 use super::device::{Device, lock};
 use super::readback::Readback;

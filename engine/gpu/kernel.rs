@@ -5,7 +5,6 @@
 
 use std::num::NonZeroU64;
 
-use wgpu::naga;
 
 use super::audit::Audit;
 use super::buffer::Buffer;
