@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use pard::checkpoint::ModelFiles;
 use pard::checkpoint::resolve::DEFAULT_MODEL;
-use pard::decoding::{DraftLength, Limits, MAX_DRAFTS, Method, Sequence, SequenceOptions};
+use pard::decoding::{DraftLength, Limits, MAX_DRAFTS, Method, Sequence, SequenceOptions, cache_positions};
 use pard::low_level::forward::ModelRunner;
 use pard::low_level::gpu::{AdapterReport, Device, KernelPlan, MatmulPath, adapters};
 use pard::low_level::ops::{PeakProbe, check_products, check_row_invariance, check_values};
@@ -316,7 +316,7 @@ fn question(device: &Device, files: ModelFiles, arguments: &DoctorArguments) -> 
     let advice = "with a smaller model (-m) or another adapter (--device) it may go";
     let answered = || -> anyhow::Result<(String, f64)> {
         let options = LoadOptions::default();
-        ModelRunner::check(device, &options.plan(device)?, &files.config, 1, Sequence::positions(CONTEXT))?;
+        ModelRunner::check(device, &options.plan(device)?, &files.config, 1, cache_positions(CONTEXT))?;
         let model = load::upload(device, files, options, Verbosity::Quiet)?;
         let prompt = match model.text.has_chat_template() {
             true => model.text.chat_tokens(&[Message::new("user", QUESTION)], Rendering::default())?,

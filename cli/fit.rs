@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use pard::Result;
-use pard::decoding::{Costs, Method, Sequence};
+use pard::decoding::{Costs, Method, cache_positions};
 use pard::low_level::forward::ModelRunner;
 use pard::low_level::gpu::{Buffer, KernelPlan, MemoryReport};
 use pard::low_level::ops::{MAX_ROWS, PeakProbe, WeightFormat};
@@ -273,7 +273,7 @@ impl Speed {
 fn cost(model: &Model, context: usize) -> Result<(PassCost, f64)> {
     let transformer: &Arc<_> = &model.weights;
     let choices = Buffer::storage(transformer.device(), "choices", 4 * MAX_ROWS as u64)?;
-    let positions = Sequence::positions(context);
+    let positions = cache_positions(context);
     let sequence = ModelRunner::new(transformer, positions, transformer.config().vocab_size, &choices)?;
     let cost = match &model.tuning {
         Some(tuning) => tuning.pass_cost(),

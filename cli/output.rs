@@ -1,8 +1,10 @@
 //! Output: answers and reports go to standard output, everything else to standard error.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
+use pard::Error;
 
 /// Controls whether notices and progress are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,4 +104,13 @@ pub fn table(rows: &[Vec<String>]) -> String {
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Puts `text` into the place of the file at once, so that nobody ever reads half of it.
+pub fn replace_file(path: &Path, text: &str) -> anyhow::Result<()> {
+    let unfinished = path.with_extension("unfinished");
+    let fault = |source| Error::Write { path: path.to_owned(), source };
+    std::fs::write(&unfinished, text).map_err(fault)?;
+    std::fs::rename(&unfinished, path).map_err(fault)?;
+    Ok(())
 }

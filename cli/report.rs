@@ -9,7 +9,7 @@ mod record;
 mod tables;
 mod training;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -65,8 +65,8 @@ pub fn run(arguments: &ReportArguments) -> anyhow::Result<ExitCode> {
         None => measure(arguments, talk)?,
     };
     std::fs::create_dir_all(&arguments.out).map_err(|source| Error::Write { path: arguments.out.clone(), source })?;
-    write(&arguments.out.join("row.md"), &tables::markdown_row(&document))?;
-    write(&arguments.out.join("report.html"), &page::page(&document, other.as_ref())?)?;
+    output::replace_file(&arguments.out.join("row.md"), &tables::markdown_row(&document))?;
+    output::replace_file(&arguments.out.join("report.html"), &page::page(&document, other.as_ref())?)?;
     match arguments.json {
         true => output::print(&document.to_string())?,
         false => output::print(&tables::text(&document, other.as_ref()))?,
@@ -83,13 +83,4 @@ fn measure(arguments: &ReportArguments, talk: Verbosity) -> anyhow::Result<Value
     let mut record = Record::new(&arguments.out, limit, talk)?;
     items::measure(&device, arguments, &mut record)?;
     record.finish()
-}
-
-/// Puts `text` into the place of the file at once, so that nobody ever reads half of it.
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    let unfinished = path.with_extension("unfinished");
-    let fault = |source| Error::Write { path: path.to_owned(), source };
-    std::fs::write(&unfinished, text).map_err(fault)?;
-    std::fs::rename(&unfinished, path).map_err(fault)?;
-    Ok(())
 }

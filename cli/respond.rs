@@ -11,7 +11,7 @@ use std::time::Instant;
 use clap::{Args, value_parser};
 use pard::Error;
 use pard::checkpoint::resolve::DEFAULT_MODEL;
-use pard::decoding::{FinishReason, RespondOptions, Sequence, respond};
+use pard::decoding::{FinishReason, RespondOptions, cache_positions, respond};
 use pard::low_level::forward::ModelRunner;
 use pard::low_level::ops::MAX_ROWS;
 use pard::model::Model;
@@ -105,7 +105,7 @@ pub fn run(arguments: &RespondArguments) -> anyhow::Result<ExitCode> {
         .run_ahead(None);
     let device = arguments.device.open()?;
     let load_options = arguments.memory.load_options();
-    let positions = Sequence::positions(options.context);
+    let positions = cache_positions(options.context);
     ModelRunner::check(&device, &load_options.plan(&device)?, &files.config, options.parallel, positions)?;
     let model = load::upload(&device, files, load_options, talk)?;
     interrupt::listen()?;

@@ -15,7 +15,7 @@ pub mod ops {
 
 /// Forward passes: a model with the buffers and bindings that it runs with.
 pub mod forward {
-    pub use crate::model::hidden_states::Hook;
+    pub use crate::model::hook::Hook;
     pub use crate::model::runner::{Batching, ModelRunner};
     pub use crate::model::sampler::{Sampler, SamplerBuffers, Stages, log_probabilities};
     pub use crate::model::submit_pace::SubmitPace;

@@ -6,7 +6,7 @@ use pard::Error;
 use pard::checkpoint::Checkpoint;
 use pard::checkpoint::ModelFiles;
 use pard::checkpoint::config::Config;
-use pard::decoding::{Costs, Draft, DraftLength, Method, Sequence, SequenceOptions};
+use pard::decoding::{Costs, Draft, DraftLength, Method, Sequence, SequenceOptions, cache_positions};
 use pard::low_level::forward::ModelRunner;
 use pard::low_level::gpu::{AdapterQuery, CacheFormat, Device, KernelPlan, MatmulChoice};
 use pard::low_level::ops::WeightFormat;
@@ -61,7 +61,7 @@ pub fn expect_allocated(what: &str, config: &Config, files: &dyn Checkpoint, cho
             let matrices: u64 = model.bytes();
             assert!(matrices <= weights.weights && matrices * 10 > weights.weights * 9, "{what}: {matrices}");
             let decoder = decoder(&model, None);
-            let need = blueprint.need(device, &plan, Sequence::positions(CONTEXT));
+            let need = blueprint.need(device, &plan, cache_positions(CONTEXT));
             expect(&format!("{what}, {choice:?}, {:?}", plan.cache), device, before, need);
             drop((model, decoder));
             assert_eq!(device.allocated_bytes(), before, "{what}: what is dropped is not counted");
@@ -94,7 +94,7 @@ fn what_is_needed_is_what_is_allocated() {
 fn drafts_are_counted_beside_their_targets() {
     alone(|device| {
         let plan = device.default_plan();
-        let positions = Sequence::positions(CONTEXT);
+        let positions = cache_positions(CONTEXT);
         for recipe in Recipe::each_family(7) {
             let what = |draft: &str| format!("{:?} and {draft}", recipe.config.family);
             let files = Memory::new(recipe.tensors());

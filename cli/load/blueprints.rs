@@ -1,7 +1,7 @@
 //! Placement of models on devices, and the memory they need there, known before anything is uploaded.
 
 use pard::Result;
-use pard::decoding::Sequence;
+use pard::decoding::cache_positions;
 use pard::low_level::forward::ModelRunner;
 use pard::low_level::gpu::{Device, KernelPlan};
 use pard::model::{MemoryEstimate, MemoryPlan};
@@ -54,7 +54,7 @@ impl Blueprints {
     /// [`pard::Error::Limit`].
     pub fn check_bindings(&self, sites: &Placement, context: usize) -> Result<()> {
         let check = |device: &Device, plan: &KernelPlan, model: &MemoryPlan| {
-            ModelRunner::check(device, plan, model.config(), 1, Sequence::positions(context))
+            ModelRunner::check(device, plan, model.config(), 1, cache_positions(context))
         };
         check(&sites.device, &sites.plan, &self.target)?;
         self.drafter().map_or(Ok(()), |draft| check(sites.draft_device(), sites.draft_plan(), draft))
@@ -84,13 +84,13 @@ impl Blueprints {
 
     /// Memory that the target needs with a context of `context` tokens.
     pub fn target_need(&self, sites: &Placement, context: usize) -> MemoryEstimate {
-        self.target.need(&sites.device, &sites.plan, Sequence::positions(context))
+        self.target.need(&sites.device, &sites.plan, cache_positions(context))
     }
 
     /// Memory that the draft needs, if there is one, on the target's device or its own. A target that drafts for itself has
     /// its weights once on a device; tensors that a draft shares with a target on another device are copied.
     pub fn draft_need(&self, sites: &Placement, context: usize) -> Option<MemoryEstimate> {
-        let (device, plan, positions) = (sites.draft_device(), sites.draft_plan(), Sequence::positions(context));
+        let (device, plan, positions) = (sites.draft_device(), sites.draft_plan(), cache_positions(context));
         let of_sequence = self.drafter()?.sequence_need(device, plan, positions);
         let is_elsewhere = sites.draft.is_some();
         let weights = match &self.draft {

@@ -14,11 +14,11 @@ use pard::{Error, Message};
 use serde_json::{Value, json};
 
 use super::record::Record;
-use super::{ReportArguments, training, write};
+use super::{ReportArguments, training};
 use crate::args::{MemoryArguments, ModelArguments};
 use crate::devices;
 use crate::load::{Files, Models};
-use crate::output::Verbosity;
+use crate::output::{self, Verbosity};
 use crate::profile::trace;
 
 /// Row counts that say most.
@@ -373,7 +373,7 @@ fn timed_rounds(
 
 fn save_trace(traced: &[(String, Profile, f64)], record: &Record) -> anyhow::Result<()> {
     let parts = traced.iter().map(|(name, profile, seconds)| (name.clone(), profile, *seconds));
-    write(&record.folder().join("trace.json"), &trace::of_profiles(parts).to_string())
+    output::replace_file(&record.folder().join("trace.json"), &trace::of_profiles(parts).to_string())
 }
 
 fn as_json(spread: &Spread) -> Value {

@@ -7,9 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 use pard::Error;
 use serde_json::{Map, Value, json};
 
-use super::write;
 use crate::interrupt;
-use crate::output::Verbosity;
+use crate::output::{self, Verbosity};
 
 /// Field that marks a file as a report, and holds the version of its format.
 pub const VERSION: &str = "pard_report";
@@ -106,7 +105,7 @@ impl Record {
 
     /// Writes the file.
     pub fn save(&self) -> anyhow::Result<()> {
-        write(&self.folder.join("report.json"), &format!("{:#}\n", self.document()))
+        output::replace_file(&self.folder.join("report.json"), &format!("{:#}\n", self.document()))
     }
 
     fn document(&self) -> Value {

@@ -8,22 +8,20 @@
 //! beside it; but for tokens drawn by [`super::AcceptanceRule::Rejection`], which keeps their distribution only.
 
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
-use super::completion::Limits;
 use super::draft::Draft;
-use super::generate::Generation;
-use super::options::{EngineOptions, Method, SequenceOptions};
+use super::engine_state::{CacheSlot, Shared};
+use super::options::{EngineOptions, Method, SequenceOptions, cache_positions};
 use super::pace::Costs;
-use super::proposer::Proposer;
 use super::round::{Part, Rounds, Submitted};
 use super::scheduler::{Assignment, Candidate, plan_step};
 use super::sequence::Sequence;
 use crate::error::{Error, OptionName, Result};
 use crate::model::{Model, ModelRunner, PassCost, Tuning, Weights};
 use crate::ops::{MAX_ROWS, PassRow, check_row_invariance};
-use crate::text::{ChatTokenizer, Prompt};
+use crate::text::ChatTokenizer;
 
 /// Decodes sequences over one target, and over one draft if there is one.
 ///
@@ -46,29 +44,6 @@ use crate::text::{ChatTokenizer, Prompt};
 #[derive(Clone)]
 pub struct Engine {
     pub(super) shared: Arc<Shared>,
-}
-
-/// State shared by the sequences of an engine.
-pub(super) struct Shared {
-    options: EngineOptions,
-    /// The target's tokenizer, for prompts that are not tokens.
-    text: Option<ChatTokenizer>,
-    /// Costs of passes, if both models were measured.
-    costs: Option<Costs>,
-    pub target: ModelRunner,
-    draft: Option<Draft>,
-    /// The draft's runner, once a sequence asked for it.
-    drafting: OnceLock<ModelRunner>,
-    rounds: Mutex<Rounds>,
-    /// Set for each slot that has a sequence. Locked while caches grow.
-    taken: Mutex<Vec<bool>>,
-}
-
-/// A sequence's slot, which is free again once it is dropped.
-pub(super) struct CacheSlot {
-    shared: Arc<Shared>,
-    /// Its index in the caches of target and draft.
-    pub index: usize,
 }
 
 impl Engine {
@@ -114,7 +89,7 @@ impl Engine {
         if sequences > 1 {
             check_row_invariance(device, target.plan(), sequences.min(MAX_ROWS))?;
         }
-        let (room, chosen) = (Sequence::positions(context), PassRow::choices(device, "choices")?);
+        let (room, chosen) = (cache_positions(context), PassRow::choices(device, "choices")?);
         let target = ModelRunner::new(target, room, target.config().vocab_size, &chosen)?;
         let rounds = Mutex::new(Rounds::new(&target, chosen, sequences, room)?);
         let (draft, drafting, taken) = (draft.cloned(), OnceLock::new(), Mutex::default());
@@ -133,46 +108,9 @@ impl Engine {
         self.shared.costs.as_ref()
     }
 
-    /// Reads `prompt` with a sequence of its own and stands ready to answer it: an iterator over pieces of text. A text is
-    /// continued, a conversation answered.
-    ///
-    /// ```no_run
-    /// # use pard::{Engine, Message, Result};
-    /// # fn answer(engine: &Engine) -> Result<()> {
-    /// for piece in engine.generate(Message::user("Who are you?"))? {
-    ///     print!("{}", piece?);
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Option`] if the engine has no tokenizer; those of [`Prompt::tokens`], [`Engine::add`] and
-    /// [`Sequence::start`].
-    pub fn generate(&self, prompt: impl Into<Prompt>) -> Result<Generation<'static>> {
-        self.generate_with(prompt, self.defaults(), Limits::default())
-    }
-
-    /// As [`Engine::generate`], with a sequence of `options`, until the answer ends or reaches `limits`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Engine::generate`].
-    pub fn generate_with(
-        &self,
-        prompt: impl Into<Prompt>,
-        options: SequenceOptions,
-        limits: Limits,
-    ) -> Result<Generation<'static>> {
-        let text = self.shared.text.as_ref().ok_or_else(|| {
-            let reason = "this engine was made of weights alone, and writes tokens only".to_owned();
-            Error::Option { option: OptionName::Text, reason }
-        })?;
-        let tokens = prompt.into().tokens(text)?;
-        let mut sequence = self.add(options)?;
-        sequence.start(&tokens)?;
-        Ok(Generation::of(sequence, text, limits))
+    /// The target's tokenizer, unless the engine was made of weights alone.
+    pub fn text(&self) -> Option<&ChatTokenizer> {
+        self.shared.text.as_ref()
     }
 
     /// Adds a sequence, which has a slot as long as it lives: dropping it removes it.
@@ -215,7 +153,7 @@ impl Engine {
             }
         };
         let slot = self.take_slot(drafts)?;
-        let mut sequence = Sequence::in_slot(self.clone(), slot, options)?;
+        let mut sequence = Sequence::in_slot(slot, options)?;
         if let Some(costs) = self.costs().filter(|_| sequence.options().method != Method::Ar) {
             sequence.set_costs(costs.clone());
         }
@@ -265,7 +203,7 @@ impl Engine {
     fn begin_step(&self, sequences: &mut [&mut Sequence]) -> Result<Vec<usize>> {
         for sequence in sequences.iter() {
             sequence.check_room()?;
-            if !sequence.is_of(self) {
+            if !sequence.is_of(&self.shared) {
                 let reason = "a sequence is of another engine".to_owned();
                 return Err(Error::Option { option: OptionName::Sequences, reason });
             }
@@ -330,56 +268,34 @@ impl Engine {
     }
 }
 
-impl Shared {
-    /// The state of all sequences, locked.
-    pub fn rounds(&self) -> MutexGuard<'_, Rounds> {
-        self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
+impl Sequence {
+    /// A sequence on `target`, with an engine of its own. The draft may be on another device: each round then crosses the
+    /// host twice, none runs ahead, and the tokens are the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`] if an option is out of range or the method lacks its draft, [`Error::NoMaskToken`];
+    /// [`Error::Gpu`] if this driver's rounding depends on the number of rows; [`Error::Limit`] or
+    /// [`Error::OutOfMemory`] if the caches do not fit.
+    pub fn new(target: &Arc<Weights>, draft: Option<&Draft>, options: SequenceOptions) -> Result<Sequence> {
+        let options = options.checked()?;
+        options.sampling.check_tokens(target.config().vocab_size)?;
+        Engine::from_weights(target, draft, EngineOptions::default().context(options.context))?.add(options)
     }
 
-    /// The draft's runner, if a sequence of `proposer` has one.
-    pub fn draft_of(&self, proposer: Proposer) -> Option<&ModelRunner> {
-        self.drafting.get().filter(|_| proposer.is_model())
+    /// The engine that it is a sequence of.
+    pub fn engine(&self) -> Engine {
+        Engine { shared: self.shared().clone() }
     }
 
-    /// Returns `true` if the draft is on another device than the target.
-    pub fn is_split(&self) -> bool {
-        self.draft.as_ref().is_some_and(|draft| !draft.model.device().is_same(self.target.model().device()))
-    }
-
-    /// Grows caches to `slots` slots at least; twice as many as there were, where there is room, so that they seldom grow.
-    fn reserve(&self, runner: &ModelRunner, slots: usize) -> Result<()> {
-        let count = runner.slots();
-        if count >= slots {
-            return Ok(());
-        }
-        match runner.reserve((2 * count).clamp(slots, self.options.sequences)) {
-            Err(Error::OutOfMemory { .. } | Error::Limit { .. }) => runner.reserve(slots),
-            done => done,
-        }
-    }
-
-    /// The draft's runner. The slots are locked, so that nobody else makes it at the same time.
-    fn make_draft(&self) -> Result<&ModelRunner> {
-        if let (None, Some(draft)) = (self.drafting.get(), &self.draft) {
-            let (room, ids) = (Sequence::positions(self.options.context), self.target.model().config().vocab_size);
-            let mask = draft.mask.unwrap_or(0);
-            let runner = self.rounds().add_draft(&draft.model, mask, [self.options.sequences, room, ids])?;
-            return Ok(self.drafting.get_or_init(|| runner));
-        }
-        self.drafting
-            .get()
-            .ok_or_else(|| Error::Option { option: OptionName::Draft, reason: "there is none".to_owned() })
-    }
-
-    fn taken(&self) -> MutexGuard<'_, Vec<bool>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for CacheSlot {
-    fn drop(&mut self) {
-        if let Some(taken) = self.shared.taken().get_mut(self.index) {
-            *taken = false;
-        }
+    /// Drafts, verifies and commits one round; returns the 1..=K+1 tokens it added.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::EmptyPrompt`] before [`Sequence::start`], [`Error::ContextFull`] once the context is;
+    /// [`Error::DeviceLost`].
+    pub fn round(&mut self) -> Result<&[u32]> {
+        self.engine().step(&mut [self])?;
+        Ok(self.last_tokens())
     }
 }

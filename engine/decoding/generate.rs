@@ -1,10 +1,12 @@
 //! From rounds of tokens to a stream of text that knows when to end.
 
 use super::completion::{Completion, FinishReason, Limits, Piece};
+use super::engine::Engine;
+use super::options::SequenceOptions;
 use super::sampling_params::TokenLogprobs;
 use super::sequence::Sequence;
-use crate::error::Result;
-use crate::text::ChatTokenizer;
+use crate::error::{Error, OptionName, Result};
+use crate::text::{ChatTokenizer, Prompt};
 
 /// An answer being written: an iterator over pieces of text, each of whole characters. Dropping it ends the answer.
 pub struct Generation<'a> {
@@ -171,5 +173,49 @@ impl Iterator for Generation<'_> {
             }
         }
         None
+    }
+}
+
+impl Engine {
+    /// Reads `prompt` with a sequence of its own and stands ready to answer it: an iterator over pieces of text. A text is
+    /// continued, a conversation answered.
+    ///
+    /// ```no_run
+    /// # use pard::{Engine, Message, Result};
+    /// # fn answer(engine: &Engine) -> Result<()> {
+    /// for piece in engine.generate(Message::user("Who are you?"))? {
+    ///     print!("{}", piece?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`] if the engine has no tokenizer; those of [`Prompt::tokens`], [`Engine::add`] and
+    /// [`Sequence::start`].
+    pub fn generate(&self, prompt: impl Into<Prompt>) -> Result<Generation<'static>> {
+        self.generate_with(prompt, self.defaults(), Limits::default())
+    }
+
+    /// As [`Engine::generate`], with a sequence of `options`, until the answer ends or reaches `limits`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::generate`].
+    pub fn generate_with(
+        &self,
+        prompt: impl Into<Prompt>,
+        options: SequenceOptions,
+        limits: Limits,
+    ) -> Result<Generation<'static>> {
+        let text = self.text().ok_or_else(|| {
+            let reason = "this engine was made of weights alone, and writes tokens only".to_owned();
+            Error::Option { option: OptionName::Text, reason }
+        })?;
+        let tokens = prompt.into().tokens(text)?;
+        let mut sequence = self.add(options)?;
+        sequence.start(&tokens)?;
+        Ok(Generation::of(sequence, text, limits))
     }
 }

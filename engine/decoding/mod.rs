@@ -4,6 +4,7 @@ mod bookkeeping;
 mod completion;
 mod draft;
 mod engine;
+mod engine_state;
 mod generate;
 mod ngram;
 mod options;
@@ -25,11 +26,11 @@ pub use draft::Draft;
 pub use engine::Engine;
 pub use generate::Generation;
 pub use ngram::{MAX_NGRAM, NgramOptions};
-pub use options::{AcceptanceRule, DraftLength, EngineOptions, MAX_CONTEXT, MAX_DRAFTS, Method, SequenceOptions};
+pub use options::{DraftLength, EngineOptions, MAX_CONTEXT, MAX_DRAFTS, Method, SequenceOptions, cache_positions};
 pub use pace::{Costs, Speculation};
 pub use respond::{RespondOptions, Response, Responses, respond};
 pub use sampling_params::{
-    MAX_BIAS, MAX_LOGPROBS, MAX_PENALTY, MAX_REPETITION, MAX_TEMPERATURE, SamplingParams, TokenLogprobs,
+    AcceptanceRule, MAX_BIAS, MAX_LOGPROBS, MAX_PENALTY, MAX_REPETITION, MAX_TEMPERATURE, SamplingParams, TokenLogprobs,
 };
 pub use sequence::Sequence;
 pub use statistics::{RoundStatistics, Statistics};

@@ -1,7 +1,7 @@
 //! Options of engines and sequences.
 
 use super::ngram::NgramOptions;
-use super::sampling_params::SamplingParams;
+use super::sampling_params::{AcceptanceRule, SamplingParams};
 use crate::error::{Error, OptionName, Result};
 
 /// The longest draft.
@@ -32,30 +32,6 @@ impl Method {
             Method::Vsd => "vsd",
             Method::Pard => "pard",
             Method::Ngram => "ngram",
-        }
-    }
-}
-
-/// Rule by which a draft model's proposals are accepted, where tokens are drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AcceptanceRule {
-    /// Accepts a proposal that equals the target's draw by the noise of its seed and position, by which the draft draws
-    /// as well. The text is the target's alone: every method and every K writes the same.
-    #[default]
-    Noise,
-    /// The rejection rule of speculative sampling: a proposal is accepted with chance min(1, p / q), where p is its
-    /// probability under the target and q under the draft; else a token is drawn from the excess of p over q. More
-    /// proposals are accepted, and the text is distributed as the target's, but it depends on the draft and on K. Source:
-    /// Leviathan et al. 2023, arXiv:2211.17192.
-    Rejection,
-}
-
-impl AcceptanceRule {
-    /// Its name in options and reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            AcceptanceRule::Noise => "noise",
-            AcceptanceRule::Rejection => "rejection",
         }
     }
 }
@@ -233,4 +209,10 @@ impl SequenceOptions {
         }
         Ok(self)
     }
+}
+
+/// The cache rows that a context of `context` tokens takes: a round looks at most K + 1 rows past the committed
+/// tokens, and a draft's window is 2 K rows.
+pub fn cache_positions(context: usize) -> usize {
+    context + 2 * MAX_DRAFTS
 }

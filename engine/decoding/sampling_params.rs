@@ -4,10 +4,33 @@
 //! VSD and PARD write the same tokens at any temperature. The rejection rule of arXiv:2211.17192 gives this up: there,
 //! the text depends on the proposals.
 
-use super::options::AcceptanceRule;
 use crate::error::{Error, OptionName, Result};
 use crate::model::Stages;
 use crate::ops::{BANNED, TurnSampling};
+
+/// Rule by which a draft model's proposals are accepted, where tokens are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AcceptanceRule {
+    /// Accepts a proposal that equals the target's draw by the noise of its seed and position, by which the draft draws
+    /// as well. The text is the target's alone: every method and every K writes the same.
+    #[default]
+    Noise,
+    /// The rejection rule of speculative sampling: a proposal is accepted with chance min(1, p / q), where p is its
+    /// probability under the target and q under the draft; else a token is drawn from the excess of p over q. More
+    /// proposals are accepted, and the text is distributed as the target's, but it depends on the draft and on K. Source:
+    /// Leviathan et al. 2023, arXiv:2211.17192.
+    Rejection,
+}
+
+impl AcceptanceRule {
+    /// Its name in options and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            AcceptanceRule::Noise => "noise",
+            AcceptanceRule::Rejection => "rejection",
+        }
+    }
+}
 
 /// The highest temperature. Tokens are as good as evenly distributed long before it.
 pub const MAX_TEMPERATURE: f32 = 1000.0;

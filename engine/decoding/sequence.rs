@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::draft::Draft;
-use super::engine::{CacheSlot, Engine, Shared};
+use super::engine_state::{CacheSlot, Shared};
 use super::ngram::NgramOptions;
-use super::options::{DraftLength, EngineOptions, MAX_DRAFTS, Method, SequenceOptions};
+use super::options::{DraftLength, MAX_DRAFTS, Method, SequenceOptions, cache_positions};
 use super::pace::{Costs, Pace, Speculation};
 use super::proposer::Proposer;
 use super::round::Part;
@@ -19,12 +18,11 @@ use super::scheduler::{Candidate, Offer};
 use super::statistics::{RoundStatistics, Statistics};
 use super::target_states::{Place, TargetStates};
 use crate::error::{Error, Result};
-use crate::model::{Batching, ModelRunner, PassCost, Stages, Weights};
+use crate::model::{Batching, ModelRunner, PassCost, Stages};
 use crate::ops::{Phase, Session, TurnSampling};
 
 /// One sequence being decoded.
 pub struct Sequence {
-    engine: Engine,
     slot: CacheSlot,
     options: SequenceOptions,
     run_ahead: bool,
@@ -98,23 +96,9 @@ struct Sampling {
 }
 
 impl Sequence {
-    /// A sequence on `target`, with an engine of its own. The draft may be on another device: each round then crosses the
-    /// host twice, none runs ahead, and the tokens are the same.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Option`] if an option is out of range or the method lacks its draft, [`Error::NoMaskToken`];
-    /// [`Error::Gpu`] if this driver's rounding depends on the number of rows; [`Error::Limit`] or
-    /// [`Error::OutOfMemory`] if the caches do not fit.
-    pub fn new(target: &Arc<Weights>, draft: Option<&Draft>, options: SequenceOptions) -> Result<Sequence> {
-        let options = options.checked()?;
-        options.sampling.check_tokens(target.config().vocab_size)?;
-        Engine::from_weights(target, draft, EngineOptions::default().context(options.context))?.add(options)
-    }
-
-    /// A sequence in `slot` of `engine`, whose options were checked.
-    pub(super) fn in_slot(engine: Engine, slot: CacheSlot, options: SequenceOptions) -> Result<Sequence> {
-        let shared = &*engine.shared;
+    /// A sequence in `slot`, whose options were checked.
+    pub(super) fn in_slot(slot: CacheSlot, options: SequenceOptions) -> Result<Sequence> {
+        let shared = &*slot.shared;
         let proposer = Proposer::of(options.method, options.ngram);
         let is_split = shared.is_split() && proposer.is_model();
         let states = match shared.draft_of(proposer) {
@@ -123,7 +107,7 @@ impl Sequence {
                 let rounds = shared.rounds();
                 let sessions = rounds.book.sessions();
                 let place = Place { target: &shared.target, draft, slot: slot.index, sessions };
-                TargetStates::new(place, Sequence::positions(options.context))?
+                TargetStates::new(place, cache_positions(options.context))?
             }
         };
         let crossing = match is_split && options.drafts == DraftLength::Auto {
@@ -144,7 +128,6 @@ impl Sequence {
             ngrams: options.with_ngrams.then(|| Pace::new(Method::Ngram, Costs::equal(), 0.0)),
             sampling,
             states,
-            engine,
             slot,
             options,
             in_flight: VecDeque::new(),
@@ -156,12 +139,6 @@ impl Sequence {
             statistics: Statistics::default(),
             last_round: RoundStatistics::default(),
         })
-    }
-
-    /// The cache rows that a context of `context` tokens takes: a round looks at most K + 1 rows past the committed
-    /// tokens, and a draft's window is 2 K rows.
-    pub fn positions(context: usize) -> usize {
-        context + 2 * MAX_DRAFTS
     }
 
     /// The options in effect: the method is AR if K is 0, whatever was requested.
@@ -186,13 +163,8 @@ impl Sequence {
         Ok(())
     }
 
-    /// The engine that it is a sequence of.
-    pub fn engine(&self) -> &Engine {
-        &self.engine
-    }
-
     /// Sets the costs of passes, for choosing K, and for choosing between a pass of its own and one with others, as
-    /// [`Engine::step`] does. Without it, and if the engine knows none ([`Engine::costs`]), they are measured at the first [`Sequence::start`] if K is to be chosen.
+    /// [`super::Engine::step`] does. Without it, and if the engine knows none ([`super::Engine::costs`]), they are measured at the first [`Sequence::start`] if K is to be chosen.
     pub fn set_costs(&mut self, costs: Costs) {
         let costs = match self.options.method {
             // Looking tokens up costs nothing beside a pass.
@@ -404,17 +376,6 @@ impl Sequence {
         Ok(())
     }
 
-    /// Drafts, verifies and commits one round; returns the 1..=K+1 tokens it added.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::EmptyPrompt`] before [`Sequence::start`], [`Error::ContextFull`] once the context is;
-    /// [`Error::DeviceLost`].
-    pub fn round(&mut self) -> Result<&[u32]> {
-        self.engine.clone().step(&mut [self])?;
-        Ok(self.last_tokens())
-    }
-
     /// The tokens that the last round added; none before the first.
     pub fn last_tokens(&self) -> &[u32] {
         &self.tokens[self.tokens.len() - self.committed..]
@@ -482,13 +443,13 @@ impl Sequence {
         self.target().logits_of(first_output, drafts + 1)
     }
 
-    /// Returns `true` if the sequence is one of `engine`.
-    pub(super) fn is_of(&self, engine: &Engine) -> bool {
-        Arc::ptr_eq(&self.engine.shared, &engine.shared)
+    /// Returns `true` if the sequence is one of the engine with this state.
+    pub(super) fn is_of(&self, engine: &Arc<Shared>) -> bool {
+        Arc::ptr_eq(&self.slot.shared, engine)
     }
 
-    fn shared(&self) -> &Shared {
-        &self.engine.shared
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.slot.shared
     }
 
     fn target(&self) -> &ModelRunner {
@@ -630,7 +591,7 @@ impl Sequence {
 
     /// Binds what a pass with other sequences needs, on first use.
     pub(super) fn prepare_many(&mut self) -> Result<()> {
-        let shared = &*self.engine.shared;
+        let shared = &*self.slot.shared;
         if let (Some(states), Some(draft)) = (&mut self.states, shared.draft_of(self.proposer)) {
             let rounds = shared.rounds();
             let sessions = rounds.book.sessions();

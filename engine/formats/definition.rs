@@ -17,7 +17,7 @@ pub(super) struct Definition {
     /// Floats to whole blocks.
     pub store: fn(&[f32], &mut [u8]),
     /// The format that comes closest in blocks of 32, if this one's are larger.
-    pub smaller_blocks: Option<super::WeightFormat>,
+    pub smaller_blocks: Option<&'static Definition>,
     /// For quantised weights.
     pub packing: Option<Packing>,
 }

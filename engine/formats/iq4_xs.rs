@@ -2,10 +2,10 @@
 //! for 256. Block: d, 2 bytes of the high two bits of all s, 4 of their low four, 128 bytes of q (16 for 32 weights, the low ones
 //! are the first half).
 
-use super::WeightFormat;
 use super::bits::{Words, byte_words, nibble_words};
 use super::blocks::{blocks, blocks_mut, half, put_half, put_nibbles};
 use super::definition::{Definition, Packing};
+use super::iq4_nl;
 use super::search::{extreme, inverse};
 use super::sixteen_values::{self, VALUES, nearest};
 
@@ -16,7 +16,7 @@ pub(super) const DEFINITION: Definition = Definition {
     shaders: &["weights/quantised", "weights/sixteen_values", "weights/iq4_xs"],
     widen,
     store,
-    smaller_blocks: Some(WeightFormat::Iq4Nl),
+    smaller_blocks: Some(&iq4_nl::DEFINITION),
     packing: Some(Packing {
         chunk: [256, 34],
         share: 8,

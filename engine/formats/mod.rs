@@ -98,7 +98,7 @@ impl WeightFormat {
 
     /// The format that comes closest to it in blocks of 32, for rows that its blocks of 256 do not fit.
     pub(crate) fn smaller_blocks(self) -> WeightFormat {
-        self.definition().smaller_blocks.unwrap_or(self)
+        self.definition().smaller_blocks.and_then(|smaller| WeightFormat::named(smaller.name)).unwrap_or(self)
     }
 
     /// The shader files that read it.

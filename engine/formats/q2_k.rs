@@ -1,10 +1,10 @@
 //! Q2_K: w = d * s * q - dmin * m, with q of 2 bits, s and m of 4 bits for 16 weights at a time, d and dmin for 256. Block: 16
 //! bytes of s (low) and m (high), 64 bytes of q (a byte has weights 32 apart), d, dmin.
 
-use super::WeightFormat;
 use super::bits::{Words, bit_pairs, byte_words};
 use super::blocks::{bit_pair, blocks, blocks_mut, half, half_bits, put_bit_pair, put_half};
 use super::definition::{Definition, Packing};
+use super::q4_0;
 use super::search::{Search, inverse, largest_between, nearest, scale_and_minimum, scales_of_scales};
 
 pub(super) const DEFINITION: Definition = Definition {
@@ -14,7 +14,7 @@ pub(super) const DEFINITION: Definition = Definition {
     shaders: &["weights/quantised", "weights/q2_k"],
     widen,
     store,
-    smaller_blocks: Some(WeightFormat::Q4_0),
+    smaller_blocks: Some(&q4_0::DEFINITION),
     packing: Some(Packing {
         chunk: [256, 21],
         share: 8,

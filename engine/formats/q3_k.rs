@@ -2,10 +2,10 @@
 //! third bits of all q (a byte has weights 32 apart), 64 bytes of their low two bits (likewise, 128 in 32 bytes), 12 bytes
 //! of s (8 of the low four bits, 4 of the high two), d.
 
-use super::WeightFormat;
 use super::bits::{Words, bit_pairs, single_bits, word};
 use super::blocks::{bit_pair, blocks, blocks_mut, half, half_bits, put_bit_pair, put_half};
 use super::definition::{Definition, Packing};
+use super::q4_0;
 use super::search::{Fit, NOTHING, extreme, inverse};
 
 pub(super) const DEFINITION: Definition = Definition {
@@ -15,7 +15,7 @@ pub(super) const DEFINITION: Definition = Definition {
     shaders: &["weights/quantised", "weights/q3_k"],
     widen,
     store,
-    smaller_blocks: Some(WeightFormat::Q4_0),
+    smaller_blocks: Some(&q4_0::DEFINITION),
     packing: Some(Packing {
         chunk: [256, 28],
         share: 8,

@@ -1,10 +1,10 @@
 //! Q4_K: 4-bit numbers under 6-bit scales and minima (six_bits.rs). Block: 16 bytes of scales, 128 bytes of q (32 low ones, then
 //! 32 high ones).
 
-use super::WeightFormat;
 use super::bits::{Words, wide_nibble_words};
 use super::blocks::{blocks, blocks_mut, put_wide_nibble};
 use super::definition::{Definition, Packing};
+use super::q4_1;
 use super::search::Search;
 use super::six_bits;
 
@@ -15,7 +15,7 @@ pub(super) const DEFINITION: Definition = Definition {
     shaders: &["weights/quantised", "weights/six_bits", "weights/q4_k"],
     widen,
     store,
-    smaller_blocks: Some(WeightFormat::Q4_1),
+    smaller_blocks: Some(&q4_1::DEFINITION),
     packing: Some(Packing {
         chunk: [256, 36],
         share: 8,

@@ -1,10 +1,10 @@
 //! Q5_K: 5-bit numbers under 6-bit scales and minima (six_bits.rs). Block: 16 bytes of scales, 32 bytes of fifth bits (bit `g` of
 //! byte `i` is that of weight `i` of group `g`), 128 bytes of the low four bits.
 
-use super::WeightFormat;
 use super::bits::{Words, single_bits, wide_nibble_words};
 use super::blocks::{blocks, blocks_mut, put_wide_nibble};
 use super::definition::{Definition, Packing};
+use super::q5_1;
 use super::search::Search;
 use super::six_bits;
 
@@ -15,7 +15,7 @@ pub(super) const DEFINITION: Definition = Definition {
     shaders: &["weights/quantised", "weights/six_bits", "weights/q5_k"],
     widen,
     store,
-    smaller_blocks: Some(WeightFormat::Q5_1),
+    smaller_blocks: Some(&q5_1::DEFINITION),
     packing: Some(Packing {
         chunk: [256, 44],
         share: 8,

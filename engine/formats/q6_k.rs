@@ -2,10 +2,10 @@
 //! of all q, 64 of the high two, 16 of s, d. Each half of 128 weights is four runs of 32; runs 0 and 2 share low bytes, as 1
 //! and 3 do; all share the high bytes.
 
-use super::WeightFormat;
 use super::bits::{Words, bit_pairs, byte_words, word};
 use super::blocks::{bit_pair, blocks, blocks_mut, half, half_bits, put_bit_pair, put_half};
 use super::definition::{Definition, Packing};
+use super::q8_0;
 use super::search::{Fit, NOTHING, extreme, inverse};
 
 pub(super) const DEFINITION: Definition = Definition {
@@ -15,7 +15,7 @@ pub(super) const DEFINITION: Definition = Definition {
     shaders: &["weights/quantised", "weights/q6_k"],
     widen,
     store,
-    smaller_blocks: Some(WeightFormat::Q8_0),
+    smaller_blocks: Some(&q8_0::DEFINITION),
     packing: Some(Packing {
         chunk: [256, 53],
         share: 8,

@@ -4,8 +4,7 @@
 
 use std::sync::Mutex;
 
-
-use super::device::{Device, lock};
+use super::context::{GpuContext, lock};
 use super::readback::Readback;
 use super::wgsl::{self, Kind, Token};
 use crate::error::{Error, Result};
@@ -89,8 +88,8 @@ fn audit_index(index: u32, length: u32, name: u32) -> u32 {{
     ///
     /// # Errors
     ///
-    /// [`Error::Gpu`] with kernel, array and index; as [`Device::check`].
-    pub(super) fn check(&self, device: &Device) -> Result<()> {
+    /// [`Error::Gpu`] with kernel, array and index; as [`GpuContext::check`].
+    pub(super) fn check(&self, device: &GpuContext) -> Result<()> {
         let readback = Readback::new(device, 4 * WORDS as u64)?;
         let mut encoder = device.raw().create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(&self.found, 0, readback.raw(), 0, 4 * WORDS as u64);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::device::Device;
+use super::context::GpuContext;
 use super::readback::Readback;
 use crate::error::{Error, Result};
 
@@ -21,7 +21,7 @@ pub(super) struct AllocationGuard {
 }
 
 impl AllocationGuard {
-    fn new(device: &Device, bytes: u64) -> Arc<AllocationGuard> {
+    fn new(device: &GpuContext, bytes: u64) -> Arc<AllocationGuard> {
         device.allocated().fetch_add(bytes, Ordering::Relaxed);
         Arc::new(AllocationGuard { bytes, counter: device.allocated().clone() })
     }
@@ -39,24 +39,24 @@ impl Buffer {
     /// # Errors
     ///
     /// [`Error::Limit`] if no kernel could bind it, [`Error::OutOfMemory`] if the device has no room.
-    pub fn storage(device: &Device, label: &str, bytes: u64) -> Result<Buffer> {
+    pub fn storage(device: &GpuContext, label: &str, bytes: u64) -> Result<Buffer> {
         Buffer::check(device, label, bytes)?;
         Buffer::create(device, label, bytes, wgpu::BufferUsages::STORAGE)
     }
 
-    /// A storage buffer whose first [`Device::largest_uniform`] bytes some kernels read as a uniform.
+    /// A storage buffer whose first [`GpuContext::largest_uniform`] bytes some kernels read as a uniform.
     ///
     /// # Errors
     ///
     /// As [`Buffer::storage`].
-    pub fn rows(device: &Device, label: &str, bytes: u64) -> Result<Buffer> {
+    pub fn rows(device: &GpuContext, label: &str, bytes: u64) -> Result<Buffer> {
         let bytes = Buffer::rows_bytes(device, bytes);
         Buffer::check(device, label, bytes)?;
         Buffer::create(device, label, bytes, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM)
     }
 
     /// Returns the size that [`Buffer::rows`] gives to `bytes`.
-    pub fn rows_bytes(device: &Device, bytes: u64) -> u64 {
+    pub fn rows_bytes(device: &GpuContext, bytes: u64) -> u64 {
         bytes.max(device.largest_uniform())
     }
 
@@ -65,7 +65,7 @@ impl Buffer {
     /// # Errors
     ///
     /// [`Error::Limit`].
-    pub fn check(device: &Device, label: &str, bytes: u64) -> Result<()> {
+    pub fn check(device: &GpuContext, label: &str, bytes: u64) -> Result<()> {
         let limit = device.largest_binding();
         if bytes <= limit {
             return Ok(());
@@ -86,7 +86,7 @@ impl Buffer {
     /// # Errors
     ///
     /// [`Error::OutOfMemory`].
-    pub fn shared<T>(device: &Device, label: &str) -> Result<Buffer> {
+    pub fn shared<T>(device: &GpuContext, label: &str) -> Result<Buffer> {
         Buffer::create(device, label, size_of::<T>() as u64, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM)
     }
 
@@ -95,7 +95,7 @@ impl Buffer {
     /// # Errors
     ///
     /// As [`Buffer::storage`].
-    pub fn with_values<T: bytemuck::NoUninit>(device: &Device, label: &str, values: &[T]) -> Result<Buffer> {
+    pub fn with_values<T: bytemuck::NoUninit>(device: &GpuContext, label: &str, values: &[T]) -> Result<Buffer> {
         let buffer = Buffer::storage(device, label, size_of_val(values) as u64)?;
         buffer.write(device, 0, values);
         Ok(buffer)
@@ -106,13 +106,13 @@ impl Buffer {
     /// # Errors
     ///
     /// [`Error::OutOfMemory`].
-    pub fn uniform<T: bytemuck::NoUninit>(device: &Device, label: &str, parameters: &T) -> Result<Buffer> {
+    pub fn uniform<T: bytemuck::NoUninit>(device: &GpuContext, label: &str, parameters: &T) -> Result<Buffer> {
         let buffer = Buffer::create(device, label, size_of::<T>() as u64, wgpu::BufferUsages::UNIFORM)?;
         buffer.write(device, 0, std::slice::from_ref(parameters));
         Ok(buffer)
     }
 
-    fn create(device: &Device, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<Buffer> {
+    fn create(device: &GpuContext, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<Buffer> {
         let size = bytes.next_multiple_of(16).max(16);
         let scope = device.raw().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let raw = device.raw().create_buffer(&wgpu::BufferDescriptor {
@@ -128,13 +128,13 @@ impl Buffer {
     }
 
     /// Copies `values` to the buffer from byte `offset` on; they are there for every later submit.
-    pub fn write<T: bytemuck::NoUninit>(&self, device: &Device, offset: u64, values: &[T]) {
+    pub fn write<T: bytemuck::NoUninit>(&self, device: &GpuContext, offset: u64, values: &[T]) {
         device.queue().write_buffer(&self.raw, offset, bytemuck::cast_slice(values));
     }
 
     /// Copies `bytes` bytes from the beginning of `source` to byte `offset`, after what was submitted and before what will
     /// be.
-    pub fn copy_from(&self, device: &Device, source: &Buffer, offset: u64, bytes: u64) {
+    pub fn copy_from(&self, device: &GpuContext, source: &Buffer, offset: u64, bytes: u64) {
         let mut encoder = device.raw().create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(&source.raw, 0, &self.raw, offset, bytes);
         device.queue().submit([encoder.finish()]);
@@ -145,8 +145,8 @@ impl Buffer {
     ///
     /// # Errors
     ///
-    /// As [`Buffer::storage`] and [`Device::check`].
-    pub fn copied_to(&self, from: &Device, to: &Device) -> Result<Buffer> {
+    /// As [`Buffer::storage`] and [`GpuContext::check`].
+    pub fn copied_to(&self, from: &GpuContext, to: &GpuContext) -> Result<Buffer> {
         const PIECE_WORDS: usize = 16 << 20;
         let copy = Buffer::storage(to, &self.label, self.bytes())?;
         let words = (self.bytes() / 4) as usize;
@@ -160,7 +160,7 @@ impl Buffer {
     }
 
     /// Sets all of it to zero, after what was submitted and before what will be.
-    pub fn clear(&self, device: &Device) {
+    pub fn clear(&self, device: &GpuContext) {
         let mut encoder = device.raw().create_command_encoder(&Default::default());
         encoder.clear_buffer(&self.raw, 0, None);
         device.queue().submit([encoder.finish()]);
@@ -170,8 +170,8 @@ impl Buffer {
     ///
     /// # Errors
     ///
-    /// As [`Device::check`].
-    pub fn read<T: bytemuck::AnyBitPattern>(&self, device: &Device, offset: u64, count: usize) -> Result<Vec<T>> {
+    /// As [`GpuContext::check`].
+    pub fn read<T: bytemuck::AnyBitPattern>(&self, device: &GpuContext, offset: u64, count: usize) -> Result<Vec<T>> {
         let bytes = ((count * size_of::<T>()) as u64).next_multiple_of(4);
         let readback = Readback::new(device, bytes)?;
         let mut encoder = device.raw().create_command_encoder(&Default::default());

@@ -2,9 +2,9 @@
 //! many instructions, products in floats are faster. wgpu does not tell which; Vulkan does. Metal has no such
 //! instruction, and DX12 does not tell.
 
-use super::device::Device;
+use super::context::GpuContext;
 
-impl Device {
+impl GpuContext {
     /// Returns `true` if it is known to add up four products of signed bytes in one instruction.
     pub fn has_integer_dot_products(&self) -> bool {
         !self.is_software() && of_vulkan(self)
@@ -12,12 +12,12 @@ impl Device {
 }
 
 #[cfg(any(target_vendor = "apple", target_arch = "wasm32"))]
-fn of_vulkan(_device: &Device) -> bool {
+fn of_vulkan(_device: &GpuContext) -> bool {
     false
 }
 
 #[cfg(not(any(target_vendor = "apple", target_arch = "wasm32")))]
-fn of_vulkan(device: &Device) -> bool {
+fn of_vulkan(device: &GpuContext) -> bool {
     use ash::vk;
 
     // SAFETY: the raw device is only asked about itself, and outlives the questions.

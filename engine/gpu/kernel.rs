@@ -5,11 +5,9 @@
 
 use std::num::NonZeroU64;
 
-
 use super::audit::Audit;
 use super::buffer::Buffer;
-use super::device::Device;
-use super::pass::{Dispatch, Grid};
+use super::context::GpuContext;
 use super::shaders::Shaders;
 use super::unroll::unroll;
 use crate::error::{Error, Result};
@@ -97,7 +95,12 @@ impl Kernel {
     ///
     /// [`Error::Gpu`] if a file is unknown; [`Error::Compile`], or [`Error::DeviceLost`] if the driver's compiler
     /// took the device with it.
-    pub(super) fn compile(device: &Device, composition: &Composition) -> Result<Kernel> {
+    pub(super) fn compile(
+        device: &GpuContext,
+        shaders: &Shaders,
+        audit: Option<&Audit>,
+        composition: &Composition,
+    ) -> Result<Kernel> {
         let name = composition.files[0];
         if let Some(reason) = device.lost() {
             return Err(Error::DeviceLost { adapter: device.name(), reason });
@@ -106,7 +109,7 @@ impl Kernel {
             let (adapter, kernel) = (device.name(), composition.to_string());
             Error::Compile { adapter, kernel, reason }
         };
-        let text = compose(device.shaders(), &composition.files, &composition.constants)?;
+        let text = compose(shaders, &composition.files, &composition.constants)?;
         let module = naga::front::wgsl::parse_str(&text)
             .map_err(|error| refused(error.emit_to_string_with_path(&text, name)))?;
         let bytes = private_bytes(&module);
@@ -125,7 +128,7 @@ impl Kernel {
                 count: None,
             })
             .collect();
-        let text = match device.audit() {
+        let text = match audit {
             Some(audit) => audit.instrument(composition.to_string(), &text, &module),
             None => text,
         };
@@ -135,7 +138,7 @@ impl Kernel {
         let scopes = filters.map(|filter| raw.push_error_scope(filter));
         let layout =
             raw.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(name), entries: &entries });
-        let layouts: Vec<_> = std::iter::once(&layout).chain(device.audit().map(Audit::layout)).map(Some).collect();
+        let layouts: Vec<_> = std::iter::once(&layout).chain(audit.map(Audit::layout)).map(Some).collect();
         let pipeline_layout = raw.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: Some(name),
             bind_group_layouts: &layouts,
@@ -172,7 +175,7 @@ impl Kernel {
     /// # Errors
     ///
     /// [`Error::Gpu`] if their number or kind is not the shader's.
-    pub fn bind(&self, device: &Device, buffers: &[&Buffer]) -> Result<wgpu::BindGroup> {
+    pub fn bind(&self, device: &GpuContext, buffers: &[&Buffer]) -> Result<wgpu::BindGroup> {
         let refused = |reason: String| Error::Gpu { what: format!("binding {}", self.name), reason };
         if buffers.len() != self.bindings.len() {
             return Err(refused(format!("{} buffers for {} bindings", buffers.len(), self.bindings.len())));
@@ -206,16 +209,6 @@ impl Kernel {
             Some(error) => Err(refused(error.to_string())),
             None => Ok(group),
         }
-    }
-
-    /// A dispatch of this kernel with `buffers`, over `grid` workgroups.
-    ///
-    /// # Errors
-    ///
-    /// As [`Kernel::bind`].
-    pub fn dispatch(self: &std::sync::Arc<Self>, device: &Device, buffers: &[&Buffer], grid: Grid) -> Result<Dispatch> {
-        let shares = buffers.iter().map(|buffer| buffer.share().clone()).collect();
-        Ok(Dispatch::new(self.clone(), self.bind(device, buffers)?, shares, grid))
     }
 
     /// The shader's file, entry point and profiler row.

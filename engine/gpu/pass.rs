@@ -48,6 +48,18 @@ impl Dispatch {
     }
 }
 
+impl Kernel {
+    /// A dispatch of this kernel with `buffers`, over `grid` workgroups.
+    ///
+    /// # Errors
+    ///
+    /// As [`Kernel::bind`].
+    pub fn dispatch(self: &Arc<Self>, device: &Device, buffers: &[&Buffer], grid: Grid) -> Result<Dispatch> {
+        let shares = buffers.iter().map(|buffer| buffer.share().clone()).collect();
+        Ok(Dispatch::new(self.clone(), self.bind(device, buffers)?, shares, grid))
+    }
+}
+
 /// Work being recorded. The only caller of `dispatch_workgroups`.
 pub struct Pass {
     device: Device,

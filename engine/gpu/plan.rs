@@ -1,7 +1,7 @@
 //! The numeric plan: every choice that decides the bits of a result. It is fixed per adapter and never depends on how
 //! many rows run together, so that AR, VSD and PARD write the same tokens.
 
-use super::device::Device;
+use super::context::GpuContext;
 use crate::error::{Error, OptionName, Result};
 
 /// Format of keys and values in the cache.
@@ -73,7 +73,7 @@ impl MatmulPath {
     /// # Errors
     ///
     /// [`Error::Option`] if the adapter has no such matrices.
-    pub fn of(choice: MatmulChoice, device: &Device) -> Result<MatmulPath> {
+    pub fn of(choice: MatmulChoice, device: &GpuContext) -> Result<MatmulPath> {
         match (choice, device.cooperative_tile()) {
             (MatmulChoice::Plain, _) => Ok(MatmulPath::Plain),
             (MatmulChoice::Cooperative, Some(tile)) => Ok(MatmulPath::Cooperative { tile }),
@@ -132,7 +132,7 @@ impl QuantisedProducts {
     /// # Errors
     ///
     /// [`Error::Option`] if integers are asked for and `products` are cooperative, which take all formats alike.
-    pub fn of(choice: QuantisedChoice, products: MatmulPath, device: &Device) -> Result<QuantisedProducts> {
+    pub fn of(choice: QuantisedChoice, products: MatmulPath, device: &GpuContext) -> Result<QuantisedProducts> {
         let is_plain = products == MatmulPath::Plain;
         let planes = match choice {
             QuantisedChoice::Float => return Ok(QuantisedProducts::Float),
@@ -187,7 +187,7 @@ const MAX_WORKGROUP: u32 = 512;
 
 impl KernelPlan {
     /// The plan for `device`'s class of adapter.
-    pub(super) fn for_device(device: &Device) -> KernelPlan {
+    pub(super) fn for_device(device: &GpuContext) -> KernelPlan {
         let software = device.is_software();
         // All lanes of a subgroup are to share a value of x, whatever size the driver chooses.
         let lanes = match device.subgroup_sizes() {
@@ -219,7 +219,7 @@ impl KernelPlan {
 
     /// Parts into which the dot products of a matrix of `weight_rows` rows are cut on `device`: [`KernelPlan::slices`], and twice
     /// as many as long as the product has too few invocations to keep a large GPU busy. One stays one.
-    pub fn slices_of(&self, device: &Device, weight_rows: usize) -> u32 {
+    pub fn slices_of(&self, device: &GpuContext, weight_rows: usize) -> u32 {
         let columns = weight_rows.next_multiple_of(self.lanes as usize) as u64;
         let most = device.largest_workgroup().min(MAX_WORKGROUP) / self.lanes;
         let mut slices = self.slices;

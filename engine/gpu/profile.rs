@@ -4,7 +4,8 @@
 
 use std::time::Instant;
 
-use super::device::Device;
+use super::context::GpuContext;
+use super::host_times::HostTime;
 use super::readback::Readback;
 use crate::error::Result;
 
@@ -54,18 +55,7 @@ pub struct DispatchTime {
     pub end: f64,
 }
 
-/// Something the host did, or waited for. Times are seconds since the profile began.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct HostTime {
-    /// `encode`, `submit` or `wait`.
-    pub activity: &'static str,
-    /// Time at which it began.
-    pub begin: f64,
-    /// Time at which it ended.
-    pub end: f64,
-}
-
-/// Times recorded between [`Device::start_profile`] and [`Device::end_profile`].
+/// Times recorded between [`super::Device::start_profile`] and [`super::Device::end_profile`].
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Profile {
     /// The dispatches of each submit, in order.
@@ -80,7 +70,6 @@ pub struct Profile {
 pub(super) struct Profiler {
     begin: Instant,
     separate_passes: bool,
-    host: Vec<HostTime>,
     /// Submits whose timestamps are not read yet. Adapters keep few query sets alive.
     pending: Vec<Pending>,
     /// Submits with the device's ticks in place of times.
@@ -122,17 +111,12 @@ pub(super) struct Timer {
 const SET_SIZE: u32 = wgpu::QUERY_SET_MAX_QUERIES;
 
 impl Profiler {
-    pub(super) fn new(separate_passes: bool) -> Profiler {
-        Profiler { begin: Instant::now(), separate_passes, host: Vec::new(), pending: Vec::new(), read: Vec::new() }
+    pub(super) fn new(begin: Instant, separate_passes: bool) -> Profiler {
+        Profiler { begin, separate_passes, pending: Vec::new(), read: Vec::new() }
     }
 
     pub(super) fn timer(&self) -> Timer {
         Timer { sets: Vec::new(), timed: Vec::new(), separate_passes: self.separate_passes }
-    }
-
-    pub(super) fn host(&mut self, activity: &'static str, begin: Instant) {
-        let since = |at: Instant| at.saturating_duration_since(self.begin).as_secs_f64();
-        self.host.push(HostTime { activity, begin: since(begin), end: since(Instant::now()) });
     }
 
     /// Keeps the readbacks of a submit's timestamps.
@@ -145,8 +129,8 @@ impl Profiler {
     ///
     /// # Errors
     ///
-    /// As [`Device::check`].
-    pub(super) fn collect(&mut self, device: &Device, all: bool) -> Result<()> {
+    /// As [`GpuContext::check`].
+    pub(super) fn collect(&mut self, device: &GpuContext, all: bool) -> Result<()> {
         if !all && self.pending.len() < MAX_PENDING {
             return Ok(());
         }
@@ -161,8 +145,8 @@ impl Profiler {
         Ok(())
     }
 
-    /// The profile. The device's clock is laid beside the host's such that no submit begins before it was made.
-    pub(super) fn finish(self, seconds_per_tick: f64) -> Profile {
+    /// The profile, with the activities of the host. The device's clock is laid beside the host's such that no submit begins before it was made.
+    pub(super) fn finish(self, host: Vec<HostTime>, seconds_per_tick: f64) -> Profile {
         let first = self.read.iter().flat_map(|submit| submit.ticks.iter().copied()).min().unwrap_or(0);
         let seconds = |tick: u64| tick.saturating_sub(first) as f64 * seconds_per_tick;
         let lead = |submit: &Submit| submit.ticks.first().map(|&tick| submit.begin - seconds(tick));
@@ -180,11 +164,7 @@ impl Profiler {
                 })
                 .collect()
         };
-        Profile {
-            submits: self.read.iter().map(times).collect(),
-            host: self.host,
-            separate_passes: self.separate_passes,
-        }
+        Profile { submits: self.read.iter().map(times).collect(), host, separate_passes: self.separate_passes }
     }
 }
 
@@ -213,8 +193,8 @@ impl Timer {
     ///
     /// # Errors
     ///
-    /// As [`Device::check`].
-    pub(super) fn resolve(&self, device: &Device, encoder: &mut wgpu::CommandEncoder) -> Result<Vec<Readback>> {
+    /// As [`GpuContext::check`].
+    pub(super) fn resolve(&self, device: &GpuContext, encoder: &mut wgpu::CommandEncoder) -> Result<Vec<Readback>> {
         let mut left = 2 * self.timed.len() as u32;
         self.sets
             .iter()

@@ -1,13 +1,11 @@
 //! Results on their way from the device to the host. A result can be waited for in two ways, by the calling thread or by an
 //! asynchronous task, and both end in [`Readback::poll_read`].
 
-#[cfg(not(target_arch = "wasm32"))]
-use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::device::Device;
+use super::context::GpuContext;
 use crate::error::{Error, Result};
 
 /// Host-visible memory that results are copied to.
@@ -43,8 +41,8 @@ impl Readback {
     ///
     /// # Errors
     ///
-    /// As [`Device::check`].
-    pub fn new(device: &Device, bytes: u64) -> Result<Readback> {
+    /// As [`GpuContext::check`].
+    pub fn new(device: &GpuContext, bytes: u64) -> Result<Readback> {
         let raw = device.raw().create_buffer(&wgpu::BufferDescriptor {
             label: Some("readback"),
             size: bytes.next_multiple_of(16).max(16),
@@ -59,8 +57,8 @@ impl Readback {
     ///
     /// # Errors
     ///
-    /// As [`Device::check`].
-    pub fn read<T: bytemuck::AnyBitPattern>(&self, device: &Device, count: usize) -> Result<Vec<T>> {
+    /// As [`GpuContext::check`].
+    pub fn read<T: bytemuck::AnyBitPattern>(&self, device: &GpuContext, count: usize) -> Result<Vec<T>> {
         let begin = Instant::now();
         let spins = !device.is_software();
         self.request();
@@ -80,10 +78,10 @@ impl Readback {
     ///
     /// # Errors
     ///
-    /// As [`Device::check`].
+    /// As [`GpuContext::check`].
     pub fn poll_read<T: bytemuck::AnyBitPattern>(
         &self,
-        device: &Device,
+        device: &GpuContext,
         count: usize,
         context: &mut Context<'_>,
     ) -> Poll<Result<Vec<T>>> {
@@ -93,7 +91,14 @@ impl Readback {
             if mapping.outcome.is_none() {
                 mapping.wakers.push(context.waker().clone());
                 if mapping.wakers.len() == 1 {
-                    device.report_when_done(self.submission(), Pending(self.mapping.clone()))?;
+                    let mapping = self.mapping.clone();
+                    // The mapping's own callback says that it went well.
+                    let done = move |waited: std::result::Result<(), String>| {
+                        if waited.is_err() {
+                            lock(&mapping).end(waited);
+                        }
+                    };
+                    device.report_when_done(self.submission(), done)?;
                 }
                 return Poll::Pending;
             }
@@ -113,7 +118,7 @@ impl Readback {
     }
 
     /// Copies the first `count` values of the memory, which the host sees by now, and gives it back to the device.
-    fn take<T: bytemuck::AnyBitPattern>(&self, device: &Device, count: usize) -> Result<Vec<T>> {
+    fn take<T: bytemuck::AnyBitPattern>(&self, device: &GpuContext, count: usize) -> Result<Vec<T>> {
         let refused = |reason: String| Error::Gpu { what: "reading results back".to_owned(), reason };
         let Mapping { outcome, .. } = std::mem::take(&mut *self.mapping());
         if let Some(Err(reason)) = outcome {
@@ -150,45 +155,6 @@ impl Readback {
 
     pub(super) fn raw(&self) -> &wgpu::Buffer {
         &self.raw
-    }
-}
-
-/// A result that tasks wait for.
-pub(super) struct Pending(Arc<Mutex<Mapping>>);
-
-/// Thread that waits for the device in the place of tasks, whose own threads may not. It ends with the device.
-#[cfg(not(target_arch = "wasm32"))]
-pub(super) struct Waiter {
-    jobs: Sender<(Option<wgpu::SubmissionIndex>, Pending)>,
-}
-
-#[cfg(not(target_arch = "wasm32"))]
-impl Waiter {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Thread`].
-    pub fn start(device: &wgpu::Device) -> Result<Waiter> {
-        let (jobs, queue) = channel::<(Option<wgpu::SubmissionIndex>, Pending)>();
-        let device = device.clone();
-        let wait = move || {
-            for (submission_index, Pending(mapping)) in queue {
-                // The callbacks of all that is done run in here.
-                if let Err(error) = device.poll(wgpu::PollType::Wait { submission_index, timeout: None }) {
-                    lock(&mapping).end(Err(error.to_string()));
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name("pard device".to_owned()).spawn(wait);
-        thread.map(|_| Waiter { jobs }).map_err(|source| Error::Thread { source })
-    }
-
-    pub fn push(&self, submission: Option<wgpu::SubmissionIndex>, pending: Pending) {
-        if let Err(refused) = self.jobs.send((submission, pending)) {
-            let (_, Pending(mapping)) = refused.0;
-            lock(&mapping).end(Err("the thread that waits for the device has ended".to_owned()));
-        }
     }
 }
 

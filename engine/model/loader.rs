@@ -2,18 +2,102 @@
 
 use std::sync::Arc;
 
-use super::tensor_map::{Stacked, TensorMap, expected_matrices, layer_matrices, projection};
-use super::tied_draft::TargetEmbeddings;
+use super::tensor_map::{Stacked, TensorMap, end_matrices, expected_matrices, layer_matrices, projection};
+use super::tied_draft::{MASK_EMBEDDING, TargetEmbeddings, Vocabulary, check_target, vocabulary};
 use super::weight_dtype::WeightDtype;
 use super::weights::{LayerWeights, Progress, Weights};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, OptionName, Result};
 use crate::gpu::{Device, KernelPlan};
-use crate::ops::{Matrix, Section, Source, Tensor};
+use crate::ops::{Matrix, Section, Source, Tensor, check_products};
+
+impl Weights {
+    /// Uploads the weights of `checkpoint`, which must be those that `config` describes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoEmbeddings`] for a draft that needs its target's; [`Error::MissingTensor`] or
+    /// [`Error::TensorShape`] before anything is uploaded; [`Error::Gpu`] if the plan's matrix units fail their check;
+    /// [`Error::OutOfMemory`], [`Error::Limit`].
+    pub fn upload(
+        device: &Device,
+        plan: &KernelPlan,
+        config: &Config,
+        checkpoint: &dyn Checkpoint,
+        choice: WeightDtype,
+        progress: &Progress,
+    ) -> Result<Weights> {
+        config.check(checkpoint.path())?;
+        if config.shared_embeddings {
+            return Err(Error::NoEmbeddings { path: checkpoint.path().to_owned() });
+        }
+        let mut loader = Loader::new(device, plan, config, checkpoint, choice, progress)?;
+        check_products(device, plan)?;
+        let [embedding, head] = end_matrices(config);
+        let embedding = loader.matrix(&embedding)?;
+        let head = match config.tied_head {
+            true => None,
+            false => Some(Arc::new(loader.matrix(&head)?)),
+        };
+        loader.finish(config, Arc::new(embedding), head, None)
+    }
+
+    /// Uploads a draft beside `target`. A whole model is uploaded as by [`Weights::upload`]; one without embeddings of its
+    /// own shares those of `target`, and of a reduced head it gets a copy of the rows it needs. On another device than the
+    /// target's it gets copies of all that it shares.
+    ///
+    /// # Errors
+    ///
+    /// As [`Weights::upload`]; [`Error::Config`] if the target's embeddings do not fit;
+    /// [`Error::Damaged`] for a faulty vocabulary; [`Error::Option`] if the plan lays weights out unlike the target's.
+    pub fn upload_draft(
+        device: &Device,
+        plan: &KernelPlan,
+        config: &Config,
+        checkpoint: &dyn Checkpoint,
+        target: &Weights,
+        choice: WeightDtype,
+        progress: &Progress,
+    ) -> Result<Weights> {
+        check_target(config, checkpoint, &target.config)?;
+        if !config.shared_embeddings {
+            return Weights::upload(device, plan, config, checkpoint, choice, progress);
+        }
+        config.check(checkpoint.path())?;
+        if (plan.lanes, plan.products) != (target.plan.lanes, target.plan.products) {
+            let reason = format!(
+                "a draft that shares its target's embeddings is multiplied as those are: {}, {} lanes",
+                target.plan.products, target.plan.lanes
+            );
+            return Err(Error::Option { option: OptionName::Products, reason });
+        }
+        // Config::check has seen to it that there is one.
+        let mask = config.mask_token.unwrap_or_default();
+        let vocabulary = vocabulary(config, checkpoint)?;
+        let loader = Loader::new(device, plan, config, checkpoint, choice, progress)?;
+        let mask_row = loader.vector(&[MASK_EMBEDDING], &[config.hidden_size])?;
+        check_products(device, plan)?;
+        let is_here = device.is_same(&target.device);
+        let here = |matrix: &Arc<Matrix>| match is_here {
+            true => Ok(matrix.clone()),
+            false => matrix.copied_to(&target.device, device).map(Arc::new),
+        };
+        let embedding = here(&target.embedding)?;
+        let (head, vocabulary) = match vocabulary {
+            None => (target.own_head().map(here).transpose()?, None),
+            Some(ids) => {
+                let head = Arc::new(target.head().gather(&target.device, "reduced head", &ids)?);
+                let head = if is_here { head } else { here(&head)? };
+                (Some(head), Some(Vocabulary::new(device, ids)?))
+            }
+        };
+        loader.finish(config, embedding, head, Some(TargetEmbeddings { mask, mask_row, vocabulary, is_copy: !is_here }))
+    }
+}
 
 /// Uploads one checkpoint's weights.
-pub(super) struct Loader<'a> {
+struct Loader<'a> {
     device: &'a Device,
     plan: &'a KernelPlan,
     checkpoint: &'a dyn Checkpoint,
@@ -26,7 +110,7 @@ pub(super) struct Loader<'a> {
 
 impl<'a> Loader<'a> {
     /// Checks every matrix's name and shape before anything is uploaded.
-    pub fn new(
+    fn new(
         device: &'a Device,
         plan: &'a KernelPlan,
         config: &Config,
@@ -42,7 +126,7 @@ impl<'a> Loader<'a> {
     }
 
     /// Uploads the layers between `embedding` and `head`.
-    pub fn finish(
+    fn finish(
         mut self,
         config: &Config,
         embedding: Arc<Matrix>,
@@ -85,7 +169,7 @@ impl<'a> Loader<'a> {
     }
 
     /// One row made of the vectors `names`, one after the other.
-    pub fn vector<N: AsRef<str>>(&self, names: &[N], lens: &[usize]) -> Result<Tensor> {
+    fn vector<N: AsRef<str>>(&self, names: &[N], lens: &[usize]) -> Result<Tensor> {
         let mut values = Vec::new();
         for (name, &len) in names.iter().zip(lens) {
             values.extend(self.checkpoint.read_vector(name.as_ref(), len)?);
@@ -94,7 +178,7 @@ impl<'a> Loader<'a> {
     }
 
     /// One matrix, each tensor in its own format.
-    pub fn matrix(&mut self, parts: &TensorMap) -> Result<Matrix> {
+    fn matrix(&mut self, parts: &TensorMap) -> Result<Matrix> {
         let stacks = parts.stacks(self.checkpoint, self.choice)?;
         self.note(&stacks);
         let values: Vec<_> = stacks.iter().map(|stack| |rows, out: &mut [f32]| stack.values(rows, out)).collect();

@@ -5,6 +5,7 @@ use super::runner::{Activations, ModelRunner};
 use super::tensor_map::{Stacked, TensorMap, end_matrices, expected_matrices, layer_matrices, projection};
 use super::tied_draft::{self, MASK_EMBEDDING};
 use super::weight_dtype::WeightDtype;
+use super::weights::Weights;
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::config::Config;
 use crate::error::{Error, Result};
@@ -269,5 +270,17 @@ impl MemoryPlan {
             caches: ModelRunner::cache_bytes(plan.cache, &self.config, positions),
             scratch: Activations::expected_bytes(device, plan, &self.config, sizes, positions),
         }
+    }
+}
+
+impl Weights {
+    /// Device memory that the weights of `checkpoint` will take, the padding of the device's layout aside, and without what
+    /// a draft shares with its target. It takes no device to know.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::Damaged`], as an upload would.
+    pub fn expected_bytes(config: &Config, checkpoint: &dyn Checkpoint, choice: WeightDtype) -> Result<u64> {
+        Ok(MemoryPlan::new(config, checkpoint, choice, None)?.unpadded_bytes())
     }
 }

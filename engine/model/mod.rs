@@ -2,6 +2,7 @@
 
 mod autotune;
 pub(crate) mod hidden_states;
+pub(crate) mod hook;
 mod layer_subset;
 mod loader;
 pub(crate) mod made;
@@ -27,7 +28,7 @@ use crate::gpu::{CacheFormat, Device, KernelPlan, MatmulChoice, MatmulPath, Quan
 use crate::text::ChatTokenizer;
 
 pub use autotune::{Choice, KeepGoing, LeftOut, Measured, Tuning};
-pub(crate) use hidden_states::Hook;
+pub(crate) use hook::Hook;
 pub use memory_plan::{MemoryEstimate, MemoryPlan};
 pub use pass_cost::PassCost;
 pub(crate) use runner::{Batching, ModelRunner};

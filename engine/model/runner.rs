@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
-use super::hidden_states::Hook;
+use super::hook::Hook;
 use super::rope_table;
 use super::submit_pace::SubmitPace;
 use super::tied_draft::TargetEmbeddings;

@@ -2,16 +2,11 @@
 //! only once. Its files hold what was trained, the layers, the final norm and the mask token's row; and, for a faster head,
 //! the ids of a reduced output vocabulary.
 
-use std::sync::Arc;
-
-use super::loader::Loader;
-use super::weight_dtype::WeightDtype;
-use super::weights::{Progress, Weights};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::config::{Config, TargetLayers};
-use crate::error::{Error, OptionName, Result};
-use crate::gpu::{Buffer, Device, KernelPlan};
-use crate::ops::{MaskRow, Matrix, Tensor, check_products};
+use crate::error::{Error, Result};
+use crate::gpu::{Buffer, Device};
+use crate::ops::{MaskRow, Tensor};
 
 /// The tensor that holds the mask token's row of the embedding, `[hidden]`.
 pub const MASK_EMBEDDING: &str = "pard.mask_embedding";
@@ -20,8 +15,8 @@ pub const VOCABULARY: &str = "pard.vocabulary";
 
 /// Replacement for the embeddings of such a draft.
 pub(super) struct TargetEmbeddings {
-    mask: u32,
-    mask_row: Tensor,
+    pub mask: u32,
+    pub mask_row: Tensor,
     /// `true` if embedding and head are copies, since the target is on another device.
     pub is_copy: bool,
     pub vocabulary: Option<Vocabulary>,
@@ -41,7 +36,7 @@ impl TargetEmbeddings {
 }
 
 impl Vocabulary {
-    fn new(device: &Device, ids: Vec<u32>) -> Result<Vocabulary> {
+    pub fn new(device: &Device, ids: Vec<u32>) -> Result<Vocabulary> {
         Ok(Vocabulary { buffer: Buffer::with_values(device, "vocabulary", &ids)?, ids })
     }
 
@@ -104,63 +99,4 @@ pub fn check_target(config: &Config, checkpoint: &dyn Checkpoint, target: &Confi
         }
     }
     Ok(())
-}
-
-impl Weights {
-    /// The tokens that its head has rows for, if those are some only.
-    pub(super) fn vocabulary(&self) -> Option<&Vocabulary> {
-        self.shared.as_ref()?.vocabulary.as_ref()
-    }
-
-    /// Uploads a draft beside `target`. A whole model is uploaded as by [`Weights::upload`]; one without embeddings of its
-    /// own shares those of `target`, and of a reduced head it gets a copy of the rows it needs. On another device than the
-    /// target's it gets copies of all that it shares.
-    ///
-    /// # Errors
-    ///
-    /// As [`Weights::upload`]; [`Error::Config`] if the target's embeddings do not fit;
-    /// [`Error::Damaged`] for a faulty vocabulary; [`Error::Option`] if the plan lays weights out unlike the target's.
-    pub fn upload_draft(
-        device: &Device,
-        plan: &KernelPlan,
-        config: &Config,
-        checkpoint: &dyn Checkpoint,
-        target: &Weights,
-        choice: WeightDtype,
-        progress: &Progress,
-    ) -> Result<Weights> {
-        check_target(config, checkpoint, &target.config)?;
-        if !config.shared_embeddings {
-            return Weights::upload(device, plan, config, checkpoint, choice, progress);
-        }
-        config.check(checkpoint.path())?;
-        if (plan.lanes, plan.products) != (target.plan.lanes, target.plan.products) {
-            let reason = format!(
-                "a draft that shares its target's embeddings is multiplied as those are: {}, {} lanes",
-                target.plan.products, target.plan.lanes
-            );
-            return Err(Error::Option { option: OptionName::Products, reason });
-        }
-        // Config::check has seen to it that there is one.
-        let mask = config.mask_token.unwrap_or_default();
-        let vocabulary = vocabulary(config, checkpoint)?;
-        let loader = Loader::new(device, plan, config, checkpoint, choice, progress)?;
-        let mask_row = loader.vector(&[MASK_EMBEDDING], &[config.hidden_size])?;
-        check_products(device, plan)?;
-        let is_here = device.is_same(&target.device);
-        let here = |matrix: &Arc<Matrix>| match is_here {
-            true => Ok(matrix.clone()),
-            false => matrix.copied_to(&target.device, device).map(Arc::new),
-        };
-        let embedding = here(&target.embedding)?;
-        let (head, vocabulary) = match vocabulary {
-            None => (target.own_head().map(here).transpose()?, None),
-            Some(ids) => {
-                let head = Arc::new(target.head().gather(&target.device, "reduced head", &ids)?);
-                let head = if is_here { head } else { here(&head)? };
-                (Some(head), Some(Vocabulary::new(device, ids)?))
-            }
-        };
-        loader.finish(config, embedding, head, Some(TargetEmbeddings { mask, mask_row, vocabulary, is_copy: !is_here }))
-    }
 }

@@ -2,16 +2,10 @@
 
 use std::sync::Arc;
 
-use super::loader::Loader;
-use super::memory_plan::MemoryPlan;
-use super::tensor_map::end_matrices;
-use super::tied_draft::TargetEmbeddings;
-use super::weight_dtype::WeightDtype;
-use crate::checkpoint::Checkpoint;
+use super::tied_draft::{TargetEmbeddings, Vocabulary};
 use crate::checkpoint::config::Config;
-use crate::error::{Error, Result};
 use crate::gpu::{Device, KernelPlan};
-use crate::ops::{AttentionShape, Matrix, Tensor, check_products};
+use crate::ops::{AttentionShape, Matrix, Tensor};
 
 /// A decoder's weights, and the hyper-parameters that go with them.
 pub struct Weights {
@@ -46,46 +40,6 @@ pub(super) struct LayerWeights {
 pub type Progress<'a> = dyn Fn(u64, u64) + 'a;
 
 impl Weights {
-    /// Uploads the weights of `checkpoint`, which must be those that `config` describes.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoEmbeddings`] for a draft that needs its target's; [`Error::MissingTensor`] or
-    /// [`Error::TensorShape`] before anything is uploaded; [`Error::Gpu`] if the plan's matrix units fail their check;
-    /// [`Error::OutOfMemory`], [`Error::Limit`].
-    pub fn upload(
-        device: &Device,
-        plan: &KernelPlan,
-        config: &Config,
-        checkpoint: &dyn Checkpoint,
-        choice: WeightDtype,
-        progress: &Progress,
-    ) -> Result<Weights> {
-        config.check(checkpoint.path())?;
-        if config.shared_embeddings {
-            return Err(Error::NoEmbeddings { path: checkpoint.path().to_owned() });
-        }
-        let mut loader = Loader::new(device, plan, config, checkpoint, choice, progress)?;
-        check_products(device, plan)?;
-        let [embedding, head] = end_matrices(config);
-        let embedding = loader.matrix(&embedding)?;
-        let head = match config.tied_head {
-            true => None,
-            false => Some(Arc::new(loader.matrix(&head)?)),
-        };
-        loader.finish(config, Arc::new(embedding), head, None)
-    }
-
-    /// Device memory that the weights of `checkpoint` will take, the padding of the device's layout aside, and without what
-    /// a draft shares with its target. It takes no device to know.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::Damaged`], as an upload would.
-    pub fn expected_bytes(config: &Config, checkpoint: &dyn Checkpoint, choice: WeightDtype) -> Result<u64> {
-        Ok(MemoryPlan::new(config, checkpoint, choice, None)?.unpadded_bytes())
-    }
-
     /// The device that holds the weights.
     pub fn device(&self) -> &Device {
         &self.device
@@ -156,6 +110,11 @@ impl Weights {
     /// The head, unless it is the embedding.
     pub(super) fn own_head(&self) -> Option<&Arc<Matrix>> {
         self.head.as_ref()
+    }
+
+    /// The tokens that its head has rows for, if those are some only.
+    pub(super) fn vocabulary(&self) -> Option<&Vocabulary> {
+        self.shared.as_ref()?.vocabulary.as_ref()
     }
 
     pub(super) fn attention_shape(&self) -> AttentionShape {

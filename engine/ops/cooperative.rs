@@ -5,7 +5,8 @@
 use std::sync::{Arc, OnceLock};
 
 use super::matrix::Matrix;
-use super::{MAX_ROWS, Phase, RowRange};
+use super::row_range::RowRange;
+use super::{MAX_ROWS, Phase};
 use crate::error::Result;
 use crate::formats::{PIECE, WeightFormat};
 use crate::gpu::{Device, Kernel, KernelPlan, MatmulPath};

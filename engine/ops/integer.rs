@@ -5,8 +5,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::MAX_ROWS;
+use super::row_range::RowRange;
 use super::variant::Variant;
-use super::{MAX_ROWS, RowRange};
 use crate::error::Result;
 use crate::formats::WeightFormat;
 use crate::gpu::{Device, Kernel};

@@ -11,6 +11,7 @@ use super::cooperative::Cooperative;
 use super::integer::Integer;
 use super::matrix::Matrix;
 use super::quantise_rows::QuantiseRows;
+use super::row_range::RowRange;
 use super::variant::{Variant, Variants};
 use super::{MAX_ROWS, Phase, Tensor};
 use crate::error::{Error, Result};
@@ -31,21 +32,6 @@ pub enum Epilogue<'a> {
     /// `silu(gate) · up` is stored, `silu(g) = g / (1 + e^-g)`, of weights uploaded by [`Matrix::upload_pair`]. Source:
     /// arXiv:2002.05202.
     Swiglu,
-}
-
-/// Field of the step that counts the rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RowRange {
-    /// `step.rows`.
-    All,
-    /// `step.outputs`: the rows whose next token is wanted.
-    Outputs,
-}
-
-impl RowRange {
-    pub(super) fn constant(self) -> (&'static str, u32) {
-        ("OUTPUT_ROWS", u32::from(self == RowRange::Outputs))
-    }
 }
 
 /// Weight rows per lane of the tile kernel.

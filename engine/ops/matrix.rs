@@ -9,24 +9,10 @@ use std::ops::Range;
 
 use super::expect_len;
 use super::variant::{Variant, Variants};
-use super::weight_layout::Layout;
+use super::weight_layout::{Layout, MatrixSource, Source};
 use crate::error::{Error, OptionName, Result};
 use crate::formats::{PIECE, WeightFormat};
 use crate::gpu::{Buffer, Device, KernelPlan, MatmulPath, Pass};
-
-/// Source of a matrix's rows during its upload: writes the rows of a range, widened to f32.
-pub type MatrixSource<'a> = dyn Fn(Range<usize>, &mut [f32]) -> Result<()> + Sync + 'a;
-/// The same for rows that are taken as they are: writes their bytes as files store the format.
-pub type StoredSource<'a> = dyn Fn(Range<usize>, &mut [u8]) -> Result<()> + Sync + 'a;
-
-/// Contents of a matrix to upload.
-#[derive(Clone, Copy)]
-pub enum Source<'a> {
-    /// Numbers, which the matrix's format rounds.
-    Values(&'a MatrixSource<'a>),
-    /// Rows in the matrix's format already.
-    Stored(&'a StoredSource<'a>),
-}
 
 /// Some rows of a matrix.
 #[derive(Clone, Copy)]
@@ -60,12 +46,6 @@ pub(super) struct Part {
     pub format: WeightFormat,
     pub first: usize,
     pub outputs: usize,
-}
-
-/// Weight rows per lane in the widest variant; matrices are padded to whole groups of `lanes` times this. Few lanes, a
-/// CPU's, want more: all of them share a value of x, and what a CPU pays for reading it.
-pub(super) const fn max_blocks(lanes: usize) -> usize {
-    if lanes <= 8 { 8 } else { 4 }
 }
 
 impl Matrix {

@@ -2,7 +2,7 @@
 //! that each number of rows may have its own; which is fastest depends on adapter, driver and shape.
 
 use super::MAX_ROWS;
-use super::matrix::max_blocks;
+use super::weight_layout::max_blocks;
 use crate::gpu::Device;
 
 /// Kernel variant for one number of rows.

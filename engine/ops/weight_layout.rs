@@ -3,12 +3,31 @@
 
 use std::ops::Range;
 
-use super::matrix::{Source, max_blocks};
 use crate::error::Result;
 use crate::formats::{PIECE, WeightFormat};
 
 /// Bytes moved between two submits: wgpu stages a copy of everything written until the next one.
 const PORTION_BYTES: usize = 64 << 20;
+
+/// Source of a matrix's rows during its upload: writes the rows of a range, widened to f32.
+pub type MatrixSource<'a> = dyn Fn(Range<usize>, &mut [f32]) -> Result<()> + Sync + 'a;
+/// The same for rows that are taken as they are: writes their bytes as files store the format.
+pub type StoredSource<'a> = dyn Fn(Range<usize>, &mut [u8]) -> Result<()> + Sync + 'a;
+
+/// Contents of a matrix to upload.
+#[derive(Clone, Copy)]
+pub enum Source<'a> {
+    /// Numbers, which the matrix's format rounds.
+    Values(&'a MatrixSource<'a>),
+    /// Rows in the matrix's format already.
+    Stored(&'a StoredSource<'a>),
+}
+
+/// Weight rows per lane in the widest variant; matrices are padded to whole groups of `lanes` times this. Few lanes, a
+/// CPU's, want more: all of them share a value of x, and what a CPU pays for reading it.
+pub(super) const fn max_blocks(lanes: usize) -> usize {
+    if lanes <= 8 { 8 } else { 4 }
+}
 
 /// Layout of rows.
 #[derive(Clone, Copy, PartialEq, Eq)]

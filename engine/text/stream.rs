@@ -181,3 +181,13 @@ impl Window {
 fn non_empty(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
+
+impl Tokenizer {
+    /// The text of `tokens`, special tokens left out. Bytes that are no UTF-8 become U+FFFD.
+    pub fn decode(&self, tokens: &[u32]) -> String {
+        let mut stream = TextStream::new(self);
+        let mut text: String = tokens.iter().filter_map(|&token| stream.push(token)).collect();
+        text.extend(stream.flush());
+        text
+    }
+}

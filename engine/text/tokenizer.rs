@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::pieces::{self, Leading, Pieces};
-use super::stream::TextStream;
 use crate::error::{Error, Result};
 
 /// Treatment of special tokens. Those written out in the text become single tokens either way.
@@ -103,14 +102,6 @@ impl Tokenizer {
             Some(&id) => Err(Error::TokenRange { what: "the prompt's token", id, vocab: self.vocab_size }),
             None => Ok(ids.to_vec()),
         }
-    }
-
-    /// The text of `tokens`, special tokens left out. Bytes that are no UTF-8 become U+FFFD.
-    pub fn decode(&self, tokens: &[u32]) -> String {
-        let mut stream = TextStream::new(self);
-        let mut text: String = tokens.iter().filter_map(|&token| stream.push(token)).collect();
-        text.extend(stream.flush());
-        text
     }
 
     /// One more than the largest token id.

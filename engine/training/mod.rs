@@ -1,6 +1,7 @@
 //! Turning an autoregressive model into a PARD draft (arXiv:2504.18583, section 3): samples become rows of tokens and
 //! chains of masks, which the draft learns to predict all at once.
 
+mod activations;
 pub mod data;
 pub mod draft;
 mod layer;
@@ -10,6 +11,7 @@ mod optimizer;
 mod parameter;
 mod projection;
 mod rows;
+mod shared;
 pub mod state;
 mod teacher;
 mod trainer;

@@ -7,10 +7,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::layer::{ActivationGradients, Activations, Layer, LayerParameters};
+use super::activations::{ActivationGradients, Activations};
+use super::layer::{Layer, LayerParameters};
 use super::parameter::{Parameter, Source};
 use super::projection::Projection;
 use super::rows::PackedRows;
+use super::shared::Shared;
 use super::teacher::{Loss, Teacher};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::config::{Config, TargetLayers};
@@ -66,18 +68,6 @@ impl NetworkOptions<'_> {
         let hidden_size = self.teacher.filter(|_| !self.target_layers.is_empty())?.config().hidden_size;
         Some(TargetLayers { layers: self.target_layers.to_vec(), hidden_size })
     }
-}
-
-/// Buffers shared by all layers.
-pub struct Shared {
-    /// The pass's [`Step`].
-    pub step: Buffer,
-    /// A [`TrainingRow`] for each row.
-    pub rows: Buffer,
-    /// The rotary angles of each row.
-    pub angles: Buffer,
-    /// Gradients of activations.
-    pub gradients: ActivationGradients,
 }
 
 /// A table of a row for each token: the embeddings, the head.

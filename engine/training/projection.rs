@@ -1,7 +1,7 @@
 //! Projection of the target's states, for a draft that reads them, while it is trained.
 
-use super::network::Shared;
 use super::parameter::{Parameter, Source};
+use super::shared::Shared;
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::config::TargetLayers;
 use crate::error::Result;

@@ -180,7 +180,7 @@ fn quantised_matrices_in_parts_give_the_same_bits() {
     let plan = device().default_plan();
     let mut random = Random::new(143);
     for format in WeightFormat::quantised() {
-        let blocks = Blocks::new(format, 321, 256, &mut random);
+        let blocks = Blocks::new(format, 721, 256, &mut random);
         let (parts, whole) = (blocks.upload(&limited, &plan), blocks.upload(device(), &plan));
         assert!(parts.bytes() > limited.largest_binding(), "{format:?}: in parts");
         for (role, rows) in [(Phase::Decode, 3), (Phase::Prefill, 33)] {
@@ -256,6 +256,30 @@ fn values_are_quantised_as_llama_cpp_does() {
         let mut stored = vec![0; format.stored_bytes(256)];
         format.store(&[0.0; 256], &mut stored);
         assert!(widen(format, &stored).iter().all(|value| *value == 0.0), "{format:?}");
+    }
+}
+
+/// A second implementation of the searches for scales. It differs in roundings, which tip a number here and there.
+#[test]
+fn k_quants_are_candles() {
+    use candle_core::quantized::{GgmlDType, QTensor};
+    let values: Vec<f32> = lattice(4096).iter().map(|value| value * value * value).collect();
+    let tensor = candle_core::Tensor::new(&values[..], &candle_core::Device::Cpu).expect("values");
+    for (format, dtype) in [
+        (WeightFormat::Q2K, GgmlDType::Q2K),
+        (WeightFormat::Q3K, GgmlDType::Q3K),
+        (WeightFormat::Q4K, GgmlDType::Q4K),
+        (WeightFormat::Q5K, GgmlDType::Q5K),
+        (WeightFormat::Q6K, GgmlDType::Q6K),
+    ] {
+        let theirs = QTensor::quantize(&tensor, dtype).expect("blocks").data().expect("bytes").into_owned();
+        let mut ours = vec![0; format.stored_bytes(values.len())];
+        format.store(&values, &mut ours);
+        let same = ours.iter().zip(&theirs).filter(|(ours, theirs)| ours == theirs).count();
+        let error = |blocks: &[u8]| -> f64 {
+            widen(format, blocks).iter().zip(&values).map(|(back, value)| f64::from(back - value).powi(2)).sum()
+        };
+        println!("{format:?}: {same} of {} bytes, errors {} and {}", ours.len(), error(&ours), error(&theirs));
     }
 }
 
