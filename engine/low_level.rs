@@ -33,6 +33,11 @@ pub mod forward {
     }
 }
 
+/// State of sequences on the device.
+pub mod inspect {
+    pub use crate::decoding::inspect::Inspect;
+}
+
 /// Performance of an adapter at the shapes of known models.
 pub mod measure {
     pub use crate::measure::*;

@@ -9,6 +9,7 @@ use pard::decoding::{
 };
 use pard::low_level::forward::ModelRunner;
 use pard::low_level::gpu::{Buffer, CacheFormat};
+use pard::low_level::inspect::Inspect;
 use pard::low_level::ops::Phase;
 use pard::model::Weights;
 

@@ -5,7 +5,7 @@
 use pard::low_level::forward::ModelRunner;
 use pard::low_level::gpu::{Buffer, CacheFormat, KernelPlan, MatmulPath};
 use pard::low_level::ops::{
-    AttentionShape, Epilogue, MAX_ROWS, Matmul, Matrix, Phase, RopeGains, RowRange, Step, Variant, WeightFormat,
+    AttentionShape, Epilogue, MAX_ROWS, Matmul, Matrix, Phase, RopeGains, RowRange, Source, Step, Variant, WeightFormat,
 };
 
 use crate::ops::attention::{Layer, gpu_plan};
@@ -133,8 +133,11 @@ fn every_variant_of_a_product_gives_the_same_bits() {
                 out.copy_from_slice(&values[range.start * depth..range.end * depth]);
                 Ok(())
             };
-            let upload = if pair == 1 { Matrix::upload } else { Matrix::upload_pair };
-            let weights = upload(device(), &plan, "weights", format, [outputs, depth], &source);
+            let shape = [outputs, depth];
+            let weights = match pair {
+                1 => Matrix::upload(device(), &plan, "weights", format, shape, &source),
+                _ => Matrix::of_pair(device(), &plan, "weights", format, shape, Source::Values(&source)),
+            };
             let x = input(device(), depth, &random.normals(MAX_ROWS * depth, 1.0));
             let y = output(device(), MAX_ROWS, outputs);
             let step = Buffer::shared::<Step>(device(), "step").expect("a small buffer");

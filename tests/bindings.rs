@@ -14,7 +14,7 @@ use pard::low_level::ops::gradients::{
 use pard::low_level::ops::{
     Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Epilogue, Gather, KvCache, LogProbabilities,
     MAX_ROWS, MaskRow, Matmul, Matrix, Penalties, PenaltyTerms, Phase, Probabilities, QuantiseRows, Rejection,
-    RejectionTerms, RmsNorm, Rope, RopeGains, RowRange, Step, Tensor, Truncation, WeightFormat,
+    RejectionTerms, RmsNorm, Rope, RopeGains, RowRange, Source, Step, Tensor, Truncation, WeightFormat,
 };
 use pard::model::{LoadOptions, WeightDtype, Weights};
 use pard::{Error, Result};
@@ -152,7 +152,7 @@ fn operands_that_do_not_fit_are_refused() {
     refused(norm(&tensor(rows, 16), &tensor(rows, 16), 12), "rms_norm", "gain");
     refused(norm(&tensor(rows, 16), &tensor(rows, 20), 16), "rms_norm", "y");
     refused(matmul(&tensor(rows, 16), &tensor(rows, 24), Epilogue::Swiglu), "matmul", "weights");
-    let pair = Matrix::upload_pair(device, plan, "weights", WeightFormat::Bf16, [24, 16], &|_, _| Ok(()));
+    let pair = Matrix::of_pair(device, plan, "weights", WeightFormat::Bf16, [24, 16], Source::Values(&|_, _| Ok(())));
     let pair = pair.expect("a small matrix");
     refused(pair.gather(device, "gathered", &[0]), "gather", "ids");
     let gated = |y: &Tensor, finish: Epilogue| {
@@ -227,7 +227,7 @@ fn operands_of_gradients_that_do_not_fit_are_refused() {
     let tensor = |rows, width| Tensor::new(device, "rows", rows, width).expect("a small tensor");
     let step = Buffer::shared::<Step>(device, "step").expect("a small buffer");
     let matrix = Matrix::upload(device, plan, "weights", WeightFormat::F32, [24, 16], &|_, _| Ok(()));
-    let pair = Matrix::upload_pair(device, plan, "weights", WeightFormat::F32, [24, 16], &|_, _| Ok(()));
+    let pair = Matrix::of_pair(device, plan, "weights", WeightFormat::F32, [24, 16], Source::Values(&|_, _| Ok(())));
     let (matrix, pair) = (matrix.expect("a small matrix"), pair.expect("a small matrix"));
     let (x, y) = (tensor(40, 16), tensor(40, 24));
 

@@ -10,6 +10,7 @@ use pard::decoding::{
 };
 use pard::low_level::forward::ModelRunner;
 use pard::low_level::gpu::{AdapterQuery, Buffer, CacheFormat, Device};
+use pard::low_level::inspect::Inspect;
 use pard::low_level::ops::{Phase, WeightFormat};
 use pard::model::{PassCost, WeightDtype, Weights};
 

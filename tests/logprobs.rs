@@ -2,6 +2,7 @@
 
 use pard::decoding::{AcceptanceRule, DraftLength, Method, SamplingParams, TokenLogprobs};
 use pard::low_level::gpu::CacheFormat;
+use pard::low_level::inspect::Inspect;
 
 use crate::comparison::check;
 use crate::decoding::decode;

@@ -11,6 +11,7 @@ mod comparison;
 mod decoding;
 mod embedding;
 mod engine;
+mod examples;
 mod fit;
 mod forward;
 mod gguf;

@@ -8,6 +8,7 @@ use pard::decoding::{
 };
 use pard::error::OptionName;
 use pard::low_level::gpu::CacheFormat;
+use pard::low_level::inspect::Inspect;
 use pard::model::PassCost;
 
 use crate::decoding::{decode, draft};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use pard::decoding::{Method, SamplingParams};
 use pard::low_level::forward::ModelRunner;
 use pard::low_level::gpu::{AdapterQuery, Buffer, CacheFormat, Device};
+use pard::low_level::inspect::Inspect;
 use pard::low_level::ops::Phase;
 use pard::model::{WeightDtype, Weights};
 

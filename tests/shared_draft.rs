@@ -9,6 +9,7 @@ use pard::decoding::{Draft, MAX_DRAFTS, Method};
 use pard::low_level::forward::ModelRunner;
 use pard::low_level::forward::tied_draft::{MASK_EMBEDDING, VOCABULARY};
 use pard::low_level::gpu::{Buffer, CacheFormat};
+use pard::low_level::inspect::Inspect;
 use pard::low_level::ops::{Matrix, Phase, WeightFormat};
 use pard::model::Weights;
 use pard::{Error, Result};

@@ -12,6 +12,7 @@ use pard::checkpoint::config::{Config, TargetLayers};
 use pard::decoding::{Costs, Draft, DraftLength, Engine, EngineOptions, Method, Sequence, SequenceOptions};
 use pard::low_level::forward::TARGET_PROJECTION;
 use pard::low_level::gpu::{CacheFormat, KernelPlan};
+use pard::low_level::inspect::Inspect;
 use pard::low_level::training::{CodRetention, Network, NetworkOptions, PackedRows};
 use pard::model::{PassCost, Weights};
 

@@ -8,6 +8,7 @@ use pard::decoding::{
     AcceptanceRule, Costs, Draft, DraftLength, Method, SamplingParams, Sequence, SequenceOptions, Speculation,
 };
 use pard::low_level::gpu::{AdapterQuery, CacheFormat, Device, is_same_adapter};
+use pard::low_level::inspect::Inspect;
 use pard::model::{PassCost, WeightDtype, Weights};
 
 use crate::decoding::CONTEXT;

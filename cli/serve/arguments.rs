@@ -40,9 +40,6 @@ pub struct ServeArguments {
     /// Print no notices and progress
     #[arg(short, long)]
     pub quiet: bool,
-    /// For tests: the device is lost after so many rounds, once
-    #[arg(long, value_name = "ROUNDS", hide = true)]
-    pub lose_device_after: Option<u64>,
 }
 
 fn address(text: &str) -> Result<IpAddr, String> {

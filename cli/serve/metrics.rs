@@ -90,10 +90,6 @@ impl Metrics {
         self.counts().pass_rows.observe_in(&ROWS, rows as f64);
     }
 
-    pub fn rounds(&self) -> u64 {
-        self.counts().rounds
-    }
-
     /// A request's first token was written, so long after it came.
     pub fn first_token(&self, time: Duration) {
         self.counts().first_token.observe(time);

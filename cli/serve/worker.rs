@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pard::decoding::{Engine, EngineOptions, Sequence};
-use pard::low_level::gpu::Device;
 use pard::{Error, Result};
 
 use super::answer::{Answer, PieceLength, Step};
@@ -103,7 +102,6 @@ impl Worker {
 
 /// The models on a device, and the answers at work.
 struct Backend {
-    device: Device,
     models: Models,
     engine: Engine,
     idle: Idle,
@@ -126,7 +124,7 @@ impl Backend {
         // The first one shows whether there is room for its caches, and measures what passes cost.
         let first = idle.make(&models, worker.proposer)?;
         idle.put(first);
-        Ok(Backend { device, models, engine, idle, active: Vec::new(), capacity, piece: PieceLength::new() })
+        Ok(Backend { models, engine, idle, active: Vec::new(), capacity, piece: PieceLength::new() })
     }
 
     fn serve(&mut self, worker: &mut Worker) -> Result<()> {
@@ -225,10 +223,6 @@ impl Backend {
         let ready = self.active.iter_mut().filter(|answer| answer.is_ready());
         let mut sequences: Vec<&mut Sequence> = ready.map(Answer::sequence).collect();
         let done = self.engine.step(&mut sequences);
-        if worker.arguments.lose_device_after.is_some_and(|rounds| worker.metrics.rounds() >= rounds) {
-            worker.arguments.lose_device_after = None;
-            self.device.destroy();
-        }
         match done {
             Ok(passes) => passes.into_iter().for_each(|rows| worker.metrics.pass(rows)),
             Err(error @ Error::DeviceLost { .. }) => return Err(error),

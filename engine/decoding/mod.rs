@@ -6,6 +6,7 @@ mod draft;
 mod engine;
 mod engine_state;
 mod generate;
+pub(crate) mod inspect;
 mod ngram;
 mod options;
 mod pace;

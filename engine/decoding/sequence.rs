@@ -23,7 +23,7 @@ use crate::ops::{Phase, Session, TurnSampling};
 
 /// One sequence being decoded.
 pub struct Sequence {
-    slot: CacheSlot,
+    pub(super) slot: CacheSlot,
     options: SequenceOptions,
     run_ahead: bool,
     /// Source of proposals, and of those of the next round.
@@ -50,7 +50,7 @@ pub struct Sequence {
     /// Log-probabilities of the last round's tokens, if requested.
     logprobs: Vec<TokenLogprobs>,
     /// The last round that was read: its turn, K, and first output row.
-    last_turn: LastTurn,
+    pub(super) last_turn: LastTurn,
     statistics: Statistics,
     last_round: RoundStatistics,
 }
@@ -78,10 +78,10 @@ pub(super) struct InFlight {
 
 /// Where a round had its rows.
 #[derive(Clone, Copy, Default)]
-struct LastTurn {
-    turn: usize,
-    drafts: usize,
-    first_output: usize,
+pub(super) struct LastTurn {
+    pub turn: usize,
+    pub drafts: usize,
+    pub first_output: usize,
 }
 
 /// Sampling parameters as rounds have them.
@@ -391,16 +391,6 @@ impl Sequence {
         self.session
     }
 
-    /// The session as the device has it, which [`Sequence::session`] follows; a round that runs ahead is part of it. Waits
-    /// for the device.
-    ///
-    /// # Errors
-    ///
-    /// As [`crate::Device::check`].
-    pub fn device_session(&self) -> Result<Session> {
-        self.shared().rounds().book.read_session(self.slot.index)
-    }
-
     /// Counts and times since [`Sequence::start`].
     pub fn statistics(&self) -> &Statistics {
         &self.statistics
@@ -422,27 +412,6 @@ impl Sequence {
         self.pace.as_ref().filter(|_| self.options.drafts == DraftLength::Auto).map(Pace::speculation)
     }
 
-    /// The proposals of the last round, accepted or not: d1 .. dK; those of the newest round of the engine, if there was
-    /// one since.
-    ///
-    /// # Errors
-    ///
-    /// As [`crate::Device::check`].
-    pub fn proposals(&self) -> Result<Vec<u32>> {
-        let LastTurn { turn, drafts, .. } = self.last_turn;
-        self.shared().rounds().book.read_proposals(turn, drafts)
-    }
-
-    /// The logits of the last round's verified rows, `[K + 1, vocab]`, if the engine has run no pass since.
-    ///
-    /// # Errors
-    ///
-    /// As [`crate::Device::check`].
-    pub fn logits(&self) -> Result<Vec<f32>> {
-        let LastTurn { drafts, first_output, .. } = self.last_turn;
-        self.target().logits_of(first_output, drafts + 1)
-    }
-
     /// Returns `true` if the sequence is one of the engine with this state.
     pub(super) fn is_of(&self, engine: &Arc<Shared>) -> bool {
         Arc::ptr_eq(&self.slot.shared, engine)
@@ -452,7 +421,7 @@ impl Sequence {
         &self.slot.shared
     }
 
-    fn target(&self) -> &ModelRunner {
+    pub(super) fn target(&self) -> &ModelRunner {
         &self.shared().target
     }
 

@@ -29,7 +29,7 @@ pub enum Epilogue<'a> {
     Residual(&'a Tensor),
     /// It is stored with a bias, `[1, outputs]`.
     Bias(&'a Tensor),
-    /// `silu(gate) · up` is stored, `silu(g) = g / (1 + e^-g)`, of weights uploaded by [`Matrix::upload_pair`]. Source:
+    /// `silu(gate) · up` is stored, `silu(g) = g / (1 + e^-g)`, of weights uploaded by [`Matrix::of_pair`]. Source:
     /// arXiv:2002.05202.
     Swiglu,
 }

@@ -96,22 +96,6 @@ impl Matrix {
     /// # Errors
     ///
     /// As [`Matrix::of_sections`].
-    pub fn upload_pair(
-        device: &Device,
-        plan: &KernelPlan,
-        label: &str,
-        format: WeightFormat,
-        shape: [usize; 2],
-        source: &MatrixSource,
-    ) -> Result<Matrix> {
-        Matrix::of_pair(device, plan, label, format, shape, Source::Values(source))
-    }
-
-    /// The same from any source.
-    ///
-    /// # Errors
-    ///
-    /// As [`Matrix::of_sections`].
     pub fn of_pair(
         device: &Device,
         plan: &KernelPlan,

@@ -48,7 +48,7 @@ fn a_c_program_answers_as_the_engine_does() {
 }
 
 #[test]
-fn the_documented_c_program_compiles_and_links() {
+fn the_documented_c_program_answers() {
     let Some(mut compiler) = compiler("C", "the documented program") else { return };
     let document = std::fs::read_to_string(Path::new(super::ROOT).join("docs/c-and-python.md")).expect("the document");
     let (_, begin) = document.split_once("```c\n").expect("a program in C");
@@ -56,8 +56,10 @@ fn the_documented_c_program_compiles_and_links() {
     let folder = tempfile::tempdir().expect("a folder");
     let source = folder.path().join("answer.c");
     std::fs::write(&source, program).expect("writing");
-    compiler.arg(&source).arg("-L").arg(LIBRARY.libraries()).arg("-lpard");
-    run(compiler.arg("-o").arg(folder.path().join("answer")));
+    let (libraries, binary) = (LIBRARY.libraries(), folder.path().join("answer"));
+    compiler.arg(&source).arg("-L").arg(&libraries).arg("-lpard").arg(format!("-Wl,-rpath,{}", libraries.display()));
+    run(compiler.arg("-o").arg(&binary));
+    assert!(answer(&binary, &[]).to_lowercase().contains("red"));
 }
 
 /// The default model, by the shared library from C and by the static one from C++.

@@ -6,8 +6,8 @@ use std::process::Command;
 use super::library::{LIBRARY, run, skip};
 use super::{MODELS, answer_of_the_engine};
 
-/// Output of `tests/c/check.py` for these arguments; none where there is no Python.
-fn python(test: &str, arguments: &[&str]) -> Option<String> {
+/// Output of `script` for these arguments; none where there is no Python.
+fn python(test: &str, script: &Path, arguments: &[&str]) -> Option<String> {
     let works = |name: &&str| {
         let script = "import sys; sys.exit(sys.version_info < (3, 9))";
         Command::new(name).args(["-c", script]).output().is_ok_and(|output| output.status.success())
@@ -16,7 +16,6 @@ fn python(test: &str, arguments: &[&str]) -> Option<String> {
         skip(&format!("{test}: there is no Python 3.9"));
         return None;
     };
-    let script = Path::new(super::ROOT).join("tests/c/check.py");
     let mut command = Command::new(name);
     command.arg("-B").arg(script).args(arguments).env("PYTHONPATH", LIBRARY.folder.join("python"));
     Some(String::from_utf8_lossy(&run(&mut command).stdout).into_owned())
@@ -26,7 +25,20 @@ fn python(test: &str, arguments: &[&str]) -> Option<String> {
 fn python_answers_as_the_engine_does() {
     let [target, draft] = [&MODELS.target, &MODELS.draft].map(|path| path.to_str().expect("a path in UTF-8"));
     let question = "Wer da? 日本";
-    let Some(text) = python("pard.py", &[target, draft, question, "40"]) else { return };
+    let check = Path::new(super::ROOT).join("tests/c/check.py");
+    let Some(text) = python("pard.py", &check, &[target, draft, question, "40"]) else { return };
     let expected = format!("{}\n", answer_of_the_engine(target, question, 40));
     assert_eq!(text, expected);
+}
+
+#[test]
+fn the_documented_python_program_answers() {
+    let document = std::fs::read_to_string(Path::new(super::ROOT).join("docs/c-and-python.md")).expect("the document");
+    let (_, begin) = document.split_once("```python\n").expect("a program in Python");
+    let (program, _) = begin.split_once("```").expect("its end");
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = folder.path().join("answer.py");
+    std::fs::write(&script, program).expect("writing");
+    let Some(text) = python("the documented program", &script, &[]) else { return };
+    assert!(text.to_lowercase().contains("red") && text.trim_end().lines().count() > 1, "{text}");
 }

@@ -3,6 +3,7 @@
 mod adapt;
 mod bench;
 mod chat;
+mod documents;
 mod fit;
 mod hub_snapshot;
 mod machine;

@@ -46,7 +46,13 @@ impl Server {
 
     /// A server with `model`, ready.
     pub fn of(model: &str, options: &[&str]) -> Server {
+        Server::with_environment(model, options, &[])
+    }
+
+    /// The same with `variables` in its environment.
+    pub fn with_environment(model: &str, options: &[&str], variables: &[(&str, &Path)]) -> Server {
         let mut command = command(&[&["serve", "-m", model, "--port", "0"], options].concat());
+        command.envs(variables.iter().copied());
         if model == "smollm2" {
             command.env_remove("PARD_CACHE");
         }

@@ -2,7 +2,7 @@
 
 use pard::Error;
 use pard::low_level::gpu::{CacheFormat, Device, KernelPlan, MatmulPath, QuantisedProducts};
-use pard::low_level::ops::{Epilogue, Matmul, Matrix, Phase, RowRange, Step, WeightFormat};
+use pard::low_level::ops::{Epilogue, Matmul, Matrix, Phase, RowRange, Source, Step, WeightFormat};
 
 use super::{OUTPUTS, ROW_COUNTS, WIDTHS, compare, input, output, read, row_counts, same_bits, step, submit, vector};
 use crate::oracle::matmul::matmul;
@@ -186,7 +186,7 @@ impl GateUp {
             out.copy_from_slice(&values[range.start * depth..range.end * depth]);
             Ok(())
         };
-        let weights = Matrix::upload_pair(device(), &plan, "weights", format, [outputs, depth], &source);
+        let weights = Matrix::of_pair(device(), &plan, "weights", format, [outputs, depth], Source::Values(&source));
         let weights = weights.expect("a small matrix");
         assert_eq!((weights.outputs(), weights.rows()), (outputs, 2 * outputs));
         Self { plan, weights, values }

@@ -1,7 +1,7 @@
 //! `epilogue/swiglu` by itself: products whose weights pick one value each, so that gates and ups are exactly those given.
 
 use pard::low_level::gpu::Device;
-use pard::low_level::ops::{Epilogue, MAX_ROWS, Matmul, Matrix, Phase, RowRange, Step, WeightFormat};
+use pard::low_level::ops::{Epilogue, MAX_ROWS, Matmul, Matrix, Phase, RowRange, Source, Step, WeightFormat};
 
 use super::{compare, input, output, read, row_counts, step, submit};
 use crate::oracle::swiglu::swiglu;
@@ -21,7 +21,8 @@ pub fn run(device: &Device, width: usize, gate_up: &[f32]) -> Vec<f32> {
     };
     let plan = device.default_plan();
     let shape = [width, 2 * width];
-    let weights = Matrix::upload_pair(device, &plan, "weights", WeightFormat::Bf16, shape, &picking).expect("weights");
+    let weights = Matrix::of_pair(device, &plan, "weights", WeightFormat::Bf16, shape, Source::Values(&picking))
+        .expect("weights");
     let (x, y) = (input(device, 2 * width, gate_up), output(device, rows, width));
     let step = step(device, Step { rows: rows as u32, ..Step::default() });
     let op = Matmul::new(device, &plan, &step, &weights, [&x, &y], Epilogue::Swiglu, RowRange::All).expect("shapes");

@@ -10,7 +10,7 @@ use pard::low_level::ops::{
     Accept, Argmax, Attention, AttentionScratch, AttentionShape, BuildInputs, Draw, Embedding, Epilogue, Gather,
     HiddenStates, KvCache, LoadHidden, LogProbabilities, MAX_ROWS, MaskRow, Matmul, Matrix, ModelRole, NormRows,
     PassRow, PeakProbe, Penalties, PenaltyTerms, Phase, Probabilities, Rejection, RejectionTerms, RmsNorm, Rope,
-    RopeGains, RoundBuffers, RowRange, Rows, Session, Step, StoreHidden, Tensor, TokenCounts, Truncation, Turn,
+    RopeGains, RoundBuffers, RowRange, Rows, Session, Source, Step, StoreHidden, Tensor, TokenCounts, Truncation, Turn,
     TurnSampling, Variant, WeightFormat,
 };
 
@@ -107,7 +107,7 @@ fn products(device: &Device, plan: &KernelPlan, format: WeightFormat, pass: &mut
             }
         }
     }
-    let pair = Matrix::upload_pair(device, plan, "weights", format, [outputs, depth], &zeros)?;
+    let pair = Matrix::of_pair(device, plan, "weights", format, [outputs, depth], Source::Values(&zeros))?;
     let op = Matmul::new(device, plan, &step, &pair, [&x, &y], Epilogue::Swiglu, RowRange::All)?;
     every_variant(plan, &op, 2, pass)?;
     op.encode(pass, Phase::Prefill, 100)
@@ -125,10 +125,17 @@ fn quantised_products(device: &Device, plan: &KernelPlan, format: WeightFormat, 
     let op = Matmul::new(device, plan, &step, &matrix, [&x, &y], Epilogue::Store, RowRange::All)?;
     SOME_ROWS.into_iter().try_for_each(|rows| op.encode(pass, Phase::Decode, rows))?;
     op.encode(pass, Phase::Prefill, 100)?;
-    let pair = Matrix::upload_pair(device, plan, "weights", format, [outputs, depth], &|_, out| {
-        out.fill(0.0);
-        Ok(())
-    })?;
+    let pair = Matrix::of_pair(
+        device,
+        plan,
+        "weights",
+        format,
+        [outputs, depth],
+        Source::Values(&|_, out| {
+            out.fill(0.0);
+            Ok(())
+        }),
+    )?;
     let op = Matmul::new(device, plan, &step, &pair, [&x, &y], Epilogue::Swiglu, RowRange::All)?;
     [1, 13, 32].into_iter().try_for_each(|rows| op.encode(pass, Phase::Decode, rows))
 }

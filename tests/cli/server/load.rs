@@ -3,9 +3,13 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
+#[cfg(target_os = "linux")]
+use std::{path::Path, process::Command};
 
 use serde_json::json;
 
+#[cfg(target_os = "linux")]
+use super::{ENDLESS, name};
 use super::{Reply, Server, chat, text};
 
 /// A stream that has begun: its first event was read.
@@ -92,14 +96,34 @@ fn a_reader_that_does_not_read_is_dropped_and_holds_nobody_up() {
     assert!(!rest.ends_with(b"data: [DONE]\n\n"));
 }
 
+/// A layer between engine and driver stands for a card that hangs: it refuses a submit while the file `lose` is there.
+#[cfg(target_os = "linux")]
 #[test]
 fn a_device_that_is_lost_is_answered_with_503_and_had_again() {
-    let server = Server::endless(&["--lose-device-after", "10", "--parallel", "2"]);
+    const LAYER: &str = "VK_LAYER_PARD_lose_device";
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let (library, lose) = (folder.join("liblose_device.so"), folder.join("lose"));
+    let source = Path::new(crate::ROOT).join("tests/cli/server/lose_device.c");
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).status();
+    assert!(built.expect("a C compiler").success());
+    let layer = json!({
+        "name": LAYER, "type": "GLOBAL", "library_path": library, "api_version": "1.3.0", "implementation_version": "1",
+        "description": "loses the device",
+    });
+    std::fs::write(folder.join("lose.json"), json!({ "file_format_version": "1.2.0", "layer": layer }).to_string())
+        .expect("a file");
+    let environment =
+        [("VK_LAYER_PATH", folder), ("VK_INSTANCE_LAYERS", Path::new(LAYER)), ("PARD_LOSE_DEVICE", &lose)];
+    let server = Server::with_environment(name(&ENDLESS), &["--parallel", "2"], &environment);
     let (whole, stream) = std::thread::scope(|scope| {
         let whole = scope.spawn(|| server.post("/v1/completions", &text("the thing", json!({}))));
         let stream = scope.spawn(|| server.post("/v1/completions", &text("the thing", json!({ "stream": true }))));
+        server.wait_for_metric("pard_answers_running", 2.0);
+        std::fs::write(&lose, "").expect("a file");
         (whole.join().expect("a reply"), stream.join().expect("a reply"))
     });
+    assert!(!lose.exists(), "the layer was not asked");
     whole.expect_error(503, &["the GPU was lost"]);
     assert!(whole.header("retry-after").is_some(), "{whole:?}");
     // A stream that had begun ends with the error.
