@@ -51,8 +51,8 @@ pub struct AdaptArguments {
     /// rows that are seldom reached (PARD-2)
     #[arg(long, default_value = "text", value_parser = one_of(&[("text", Loss::TEXT), ("teacher", Loss::TEACHER)]), requires_if("teacher", "teacher"))]
     pub loss: Loss,
-    /// Layers of the teacher, separated by commas, whose outputs the draft reads beside tokens, which makes it better and fit
-    /// for this teacher alone (PARD-2's target-dependent mode)
+    /// Layers of the teacher, separated by commas, whose outputs the draft reads beside tokens, which makes it better
+    /// and fit for this teacher alone (PARD-2's target-dependent mode)
     #[arg(long, value_name = "LAYERS", value_delimiter = ',', requires = "teacher")]
     pub target_layers: Vec<usize>,
     /// The layers of the model that the draft begins with, separated by commas [default: all]

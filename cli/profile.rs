@@ -38,7 +38,8 @@ pub struct ProfileArguments {
     /// Write a trace that Perfetto and Chrome show
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
-    /// Take kernels from this folder where it holds them (kernels/matmul_rows.wgsl, pieces/weights/bf16.wgsl), without a rebuild
+    /// Take kernels from this folder where it holds them (kernels/matmul_rows.wgsl, pieces/weights/bf16.wgsl), without
+    /// a rebuild
     #[arg(long, value_name = "DIR")]
     pub shaders: Option<PathBuf>,
     /// Give each kernel a pass of its own, as adapters without timestamps inside passes need it

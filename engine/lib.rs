@@ -17,10 +17,10 @@
 //! # }
 //! ```
 //!
-//! The parts, from below: `formats` are those of weights; `gpu` is all that names wgpu; `ops` are the kernels, one file each; [`checkpoint`] reads a
-//! model's files; [`model`] holds the forward pass; [`decoding`] runs the rounds; [`text`] stands between text and tokens.
-//! None reaches up. [`low_level`] shows the parts that only tools need. The crate never prints, never exits, and does not
-//! panic on input: every [`Error`] names the thing at fault.
+//! The parts, from below: `formats` are those of weights; `gpu` is all that names wgpu; `ops` are the kernels, one file
+//! each; [`checkpoint`] reads a model's files; [`model`] holds the forward pass; [`decoding`] runs the rounds; [`text`]
+//! stands between text and tokens. None reaches up. [`low_level`] shows the parts that only tools need. The crate never
+//! prints, never exits, and does not panic on input: every [`Error`] names the thing at fault.
 #![warn(missing_docs)]
 
 mod builder;

@@ -314,7 +314,9 @@ fn operands_of_training_that_do_not_fit_are_refused() {
 #[test]
 fn wrong_bindings_are_refused() {
     let device = &noop();
-    let kernel = device.kernel(&["argmax", "noise/none"], &[("SECTION", 64)]).expect("a kernel");
+    let kernel = device
+        .kernel(&["argmax", "shared/reduce", "shared/lowest", "noise/none"], &[("SECTION", 64)])
+        .expect("a kernel");
     let buffer = || Buffer::storage(device, "rows", 64).expect("a small buffer");
     let (logits, candidates) = (buffer(), buffer());
     let params = Buffer::uniform(device, "params", &[1u32; 2]).expect("a small buffer");

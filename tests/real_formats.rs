@@ -57,6 +57,8 @@ fn format_of(name: &str, columns: usize, layers: WeightFormat) -> WeightFormat {
         WeightFormat::Q4K if !columns.is_multiple_of(256) => WeightFormat::Q4_1,
         WeightFormat::Q5K if !columns.is_multiple_of(256) => WeightFormat::Q5_1,
         WeightFormat::Q6K if !columns.is_multiple_of(256) => WeightFormat::Q8_0,
+        WeightFormat::Q2K | WeightFormat::Q3K if !columns.is_multiple_of(256) => WeightFormat::Q4_0,
+        WeightFormat::Iq4Xs if !columns.is_multiple_of(256) => WeightFormat::Iq4Nl,
         format => format,
     }
 }

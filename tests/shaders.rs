@@ -1,5 +1,6 @@
 //! The shaders without a device: whatever the ops compose is valid WGSL for any WebGPU adapter and translates for
-//! Vulkan, Metal and DirectX (but for what needs an extension); no file is unused; host structs lie as the shaders read them.
+//! Vulkan, Metal and DirectX (but for what needs an extension); no file is unused; host structs lie as the shaders read
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -22,7 +22,8 @@ pub struct Idle {
 }
 
 impl Idle {
-    /// None yet. Those that are made are of `engine` and work as `options` say, apart from what each answer chooses for itself.
+    /// None yet. Those that are made are of `engine` and work as `options` say, apart from what each answer chooses for
+    /// itself.
     pub fn new(engine: Engine, options: SequenceOptions, talk: Verbosity) -> Idle {
         Idle { sessions: Vec::new(), engine, options, talk }
     }

@@ -185,8 +185,8 @@ impl Backend {
         Ok(())
     }
 
-    /// Lets every answer take a step, and says whether one did anything. One that fails ends, and with it its session; a lost
-    /// device ends all.
+    /// Lets every answer take a step, and says whether one did anything. One that fails ends, and with it its session;
+    /// a lost device ends all.
     fn each(
         &mut self,
         worker: &Worker,

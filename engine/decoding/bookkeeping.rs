@@ -70,7 +70,7 @@ impl Bookkeeping {
     ///
     /// # Errors
     ///
-    /// As [`Device::check`].
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
     pub fn read_session(&self, slot: usize) -> Result<Session> {
         Ok(self.sessions.read(&self.device, (slot * size_of::<Session>()) as u64, 1)?[0])
     }
@@ -99,7 +99,7 @@ impl Bookkeeping {
     ///
     /// # Errors
     ///
-    /// As [`Device::check`].
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
     pub fn read_proposals(&self, turn: usize, count: usize) -> Result<Vec<u32>> {
         self.proposals.read(&self.device, (4 * CHOICES * turn) as u64, count)
     }

@@ -173,7 +173,7 @@ impl Engine {
     /// # Errors
     ///
     /// Before anything is done: [`Error::EmptyPrompt`] or [`Error::ContextFull`] if one of them cannot go on,
-    /// [`Error::Option`] if one is not of this engine. As [`crate::Device::check`].
+    /// [`Error::Option`] if one is not of this engine. As [`Device::check`](crate::gpu::GpuContext::check).
     pub fn step(&self, sequences: &mut [&mut Sequence]) -> Result<Vec<usize>> {
         let begin = Instant::now();
         let passes = self.begin_step(sequences)?;

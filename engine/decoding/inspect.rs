@@ -10,7 +10,7 @@ pub trait Inspect {
     ///
     /// # Errors
     ///
-    /// As [`crate::low_level::gpu::GpuContext::check`].
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
     fn device_session(&self) -> Result<Session>;
 
     /// The proposals of the last round, accepted or not: d1 .. dK; those of the newest round of the engine, if there was

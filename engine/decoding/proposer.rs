@@ -1,5 +1,5 @@
 //! Sources of proposals. A new one that knows its tokens on the host is a variant of [`Proposer`] with a line in each of its
-//! methods; what a draft model proposes comes about on the device.
+//! methods, and a [`Method`] by which it is asked for; what a draft model proposes comes about on the device.
 
 use super::ngram::NgramOptions;
 use super::options::Method;
@@ -43,8 +43,15 @@ impl Proposer {
         self.kind() != ProposerKind::LookedUp
     }
 
-    /// At most `most` proposals after `tokens`, where the host makes them. Whoever needs the tokens cannot run ahead of
-    /// them.
+    /// Returns `true` if it needs the committed tokens to propose, so that no round can run ahead of them.
+    pub fn needs_tokens(self) -> bool {
+        match self {
+            Proposer::Ngram(_) => true,
+            Proposer::Nobody | Proposer::ParallelDraft | Proposer::SerialDraft => false,
+        }
+    }
+
+    /// At most `most` proposals after `tokens`, where the host makes them.
     pub fn look_up(self, tokens: &[u32], most: usize) -> Vec<u32> {
         match self {
             Proposer::Ngram(ngram) => ngram.propose(tokens, most),

@@ -71,8 +71,8 @@ impl RemoteDraft {
         self.counted[slot] = None;
     }
 
-    /// Tells the draft's device the committed tokens of the turn `turn`, of which it lacks those that the draft has not read;
-    /// or nothing, if the draft proposes nothing for it.
+    /// Tells the draft's device the committed tokens of the turn `turn`, of which it lacks those that the draft has not
+    /// read; or nothing, if the draft proposes nothing for it.
     pub fn receive(&mut self, turn: usize, known: Option<Known>) {
         let record_at = (4 * RECORD * turn) as u64;
         let Some(Known { slot, session, tokens, prompt_tokens, counts }) = known else {
@@ -99,7 +99,7 @@ impl RemoteDraft {
     ///
     /// # Errors
     ///
-    /// Those of `propose`, and as [`Device::check`].
+    /// Those of `propose`, and as [`Device::check`](crate::gpu::GpuContext::check).
     pub fn propose(&self, turns: usize, propose: impl FnOnce(&mut Pass) -> Result<()>) -> Result<Vec<u32>> {
         Pass::submit(&self.book.device, Some((&self.book.proposals, &self.readback)), |pass| {
             if let Some(counting) = &self.counting {
@@ -114,7 +114,7 @@ impl RemoteDraft {
     ///
     /// # Errors
     ///
-    /// As [`Device::check`].
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
     pub fn crossing(&mut self, book: &Bookkeeping, slot: usize) -> Result<f64> {
         let mut times = Vec::with_capacity(REPETITIONS);
         for _ in 0..REPETITIONS {

@@ -142,7 +142,7 @@ impl<P: Iterator<Item = (usize, Vec<u32>)>> Responses<P> {
     ///
     /// # Errors
     ///
-    /// Those of a prompt, see [`respond`]; as [`crate::Device::check`].
+    /// Those of a prompt, see [`respond`]; as [`Device::check`](crate::gpu::GpuContext::check).
     pub fn round(&mut self) -> Result<Vec<Response>> {
         self.fill()?;
         let writers = self.writers.iter_mut();

@@ -161,7 +161,7 @@ impl Rounds {
     ///
     /// # Errors
     ///
-    /// As [`crate::Device::check`].
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
     pub fn crossing(&mut self, slot: usize) -> Result<f64> {
         let remote = self.drafting.as_mut().and_then(|drafting| drafting.remote.as_mut());
         remote.map_or(Ok(0.0), |remote| remote.crossing(&self.book, slot))
@@ -206,7 +206,7 @@ impl Rounds {
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Compile`] if a kernel does not compile; as [`crate::Device::check`].
+    /// [`crate::Error::Compile`] if a kernel does not compile; as [`Device::check`](crate::gpu::GpuContext::check).
     pub fn submit(&mut self, target: &ModelRunner, draft: Option<&ModelRunner>, parts: &[Part]) -> Result<Submitted> {
         let device = self.book.device.clone();
         let (verify, first_outputs) = verify_pass(parts);

@@ -80,7 +80,7 @@ impl Flight {
     ///
     /// # Errors
     ///
-    /// As [`Device::check`].
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
     pub fn poll_done(&self, context: &mut Context<'_>) -> Poll<Result<()>> {
         let mut words = self.lock();
         if let (None, Some(readback)) = (&*words, &self.readback) {
@@ -98,7 +98,8 @@ impl Flight {
     ///
     /// # Errors
     ///
-    /// As [`Device::check`]; [`Error::Gpu`] if the device reports more tokens than there can be.
+    /// As [`Device::check`](crate::gpu::GpuContext::check); [`Error::Gpu`] if the device reports more tokens than there
+    /// can be.
     pub fn read(&self, turn: usize, drafts: usize, first_output: usize, top: Option<usize>) -> Result<RoundOutput> {
         let words = self.words()?;
         let record = &words[turn * RECORD..][..RECORD];

@@ -164,7 +164,8 @@ impl Sequence {
     }
 
     /// Sets the costs of passes, for choosing K, and for choosing between a pass of its own and one with others, as
-    /// [`super::Engine::step`] does. Without it, and if the engine knows none ([`super::Engine::costs`]), they are measured at the first [`Sequence::start`] if K is to be chosen.
+    /// [`super::Engine::step`] does. Without it, and if the engine knows none ([`super::Engine::costs`]), they are
+    /// measured at the first [`Sequence::start`] if K is to be chosen.
     pub fn set_costs(&mut self, costs: Costs) {
         let costs = match self.options.method {
             // Looking tokens up costs nothing beside a pass.
@@ -179,7 +180,7 @@ impl Sequence {
     ///
     /// # Errors
     ///
-    /// As [`crate::Device::check`].
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
     pub fn measure_costs(&mut self) -> Result<Costs> {
         self.forget();
         let (target, slot) = (self.target(), self.slot.index);
@@ -198,7 +199,7 @@ impl Sequence {
     ///
     /// # Errors
     ///
-    /// [`Error::Compile`] if a kernel does not compile; as [`crate::Device::check`].
+    /// [`Error::Compile`] if a kernel does not compile; as [`Device::check`](crate::gpu::GpuContext::check).
     pub fn warm_up(&mut self) -> Result<()> {
         self.forget();
         let shortest = if self.options.drafts == DraftLength::Auto { 0 } else { self.options.drafts.most() };
@@ -470,9 +471,8 @@ impl Sequence {
     /// room whatever the last round commits, and the draft has not fallen behind.
     pub(super) fn can_run_ahead(&self) -> bool {
         let bounds = self.bounds();
-        // Lookup needs the committed tokens.
-        let is_blind = self.options.method != Method::Ngram && self.ngrams.is_none();
-        self.run_ahead && is_blind && (bounds.tokens as usize) < self.options.context && !self.is_behind(bounds)
+        let needs_tokens = self.proposer.needs_tokens() || self.ngrams.is_some();
+        self.run_ahead && !needs_tokens && (bounds.tokens as usize) < self.options.context && !self.is_behind(bounds)
     }
 
     /// Returns `true` if the draft first has to read more tokens than fit into a round's window.
@@ -596,7 +596,7 @@ impl Sequence {
     ///
     /// # Errors
     ///
-    /// As [`crate::Device::check`].
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
     pub(super) fn poll_round(&self, context: &mut Context<'_>) -> Poll<Result<()>> {
         self.in_flight.front().map_or(Poll::Ready(Ok(())), |round| round.flight.poll_done(context))
     }

@@ -1,6 +1,7 @@
-//! Words of the device's layout. A chunk is whole words: first the numbers, those of one 8-value piece in one word (or two),
-//! then their scales. Bytes, and the bits that four-bit numbers lack, lie such that every other number of a piece is a byte of
-//! one word: the operands of integer dot products (shaders/pieces/weights/integer.wgsl) are then a shift and a mask away.
+//! Words of the device's layout. A chunk is whole words: first the numbers, those of one 8-value piece in one word (or
+//! two), then their scales. Bytes, and the bits that four-bit numbers lack, lie such that every other number of a piece
+//! is a byte of one word: the operands of integer dot products (shaders/pieces/weights/integer.wgsl) are then a shift
+//! and a mask away.
 
 /// Weights per piece.
 pub const PIECE: usize = 8;

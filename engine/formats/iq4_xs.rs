@@ -1,6 +1,6 @@
-//! IQ4_XS: w = d * (s - 32) * v(q), with v one of sixteen values (sixteen_values.rs), s of 6 bits for 32 weights at a time, d
-//! for 256. Block: d, 2 bytes of the high two bits of all s, 4 of their low four, 128 bytes of q (16 for 32 weights, the low ones
-//! are the first half).
+//! IQ4_XS: w = d * (s - 32) * v(q), with v one of sixteen values (sixteen_values.rs), s of 6 bits for 32 weights at a
+//! time, d for 256. Block: d, 2 bytes of the high two bits of all s, 4 of their low four, 128 bytes of q (16 for 32
+//! weights, the low ones are the first half).
 
 use super::bits::{Words, byte_words, nibble_words};
 use super::blocks::{blocks, blocks_mut, half, put_half, put_nibbles};

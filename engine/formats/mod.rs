@@ -1,5 +1,6 @@
 //! The formats that weights have in files and on the device. Each is one file here, which says what its blocks hold and
-//! turns them to and from floats, and one in shaders/pieces/weights/, which reads them on the device. Nothing here needs a GPU.
+//! turns them to and from floats, and one in shaders/pieces/weights/, which reads them on the device. Nothing here
+//! needs a GPU.
 
 mod bits;
 mod blocks;

@@ -1,5 +1,5 @@
-//! Q2_K: w = d * s * q - dmin * m, with q of 2 bits, s and m of 4 bits for 16 weights at a time, d and dmin for 256. Block: 16
-//! bytes of s (low) and m (high), 64 bytes of q (a byte has weights 32 apart), d, dmin.
+//! Q2_K: w = d * s * q - dmin * m, with q of 2 bits, s and m of 4 bits for 16 weights at a time, d and dmin for 256.
+//! Block: 16 bytes of s (low) and m (high), 64 bytes of q (a byte has weights 32 apart), d, dmin.
 
 use super::bits::{Words, bit_pairs, byte_words};
 use super::blocks::{bit_pair, blocks, blocks_mut, half, half_bits, put_bit_pair, put_half};

@@ -1,6 +1,6 @@
-//! Q3_K: w = d * (s - 32) * (q - 4), with q of 3 bits, s of 6 bits for 16 weights at a time, d for 256. Block: 32 bytes of the
-//! third bits of all q (a byte has weights 32 apart), 64 bytes of their low two bits (likewise, 128 in 32 bytes), 12 bytes
-//! of s (8 of the low four bits, 4 of the high two), d.
+//! Q3_K: w = d * (s - 32) * (q - 4), with q of 3 bits, s of 6 bits for 16 weights at a time, d for 256. Block: 32 bytes
+//! of the third bits of all q (a byte has weights 32 apart), 64 bytes of their low two bits (likewise, 128 in 32
+//! bytes), 12 bytes of s (8 of the low four bits, 4 of the high two), d.
 
 use super::bits::{Words, bit_pairs, single_bits, word};
 use super::blocks::{bit_pair, blocks, blocks_mut, half, half_bits, put_bit_pair, put_half};

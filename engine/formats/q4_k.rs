@@ -1,5 +1,5 @@
-//! Q4_K: 4-bit numbers under 6-bit scales and minima (six_bits.rs). Block: 16 bytes of scales, 128 bytes of q (32 low ones, then
-//! 32 high ones).
+//! Q4_K: 4-bit numbers under 6-bit scales and minima (six_bits.rs). Block: 16 bytes of scales, 128 bytes of q (32 low
+//! ones, then 32 high ones).
 
 use super::bits::{Words, wide_nibble_words};
 use super::blocks::{blocks, blocks_mut, put_wide_nibble};

@@ -1,5 +1,5 @@
-//! Q5_K: 5-bit numbers under 6-bit scales and minima (six_bits.rs). Block: 16 bytes of scales, 32 bytes of fifth bits (bit `g` of
-//! byte `i` is that of weight `i` of group `g`), 128 bytes of the low four bits.
+//! Q5_K: 5-bit numbers under 6-bit scales and minima (six_bits.rs). Block: 16 bytes of scales, 32 bytes of fifth bits
+//! (bit `g` of byte `i` is that of weight `i` of group `g`), 128 bytes of the low four bits.
 
 use super::bits::{Words, single_bits, wide_nibble_words};
 use super::blocks::{blocks, blocks_mut, put_wide_nibble};

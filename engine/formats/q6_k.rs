@@ -1,6 +1,6 @@
-//! Q6_K: w = d * s * (q - 32), with s a signed byte for 16 weights at a time, d for 256. Block: 128 bytes of the low four bits
-//! of all q, 64 of the high two, 16 of s, d. Each half of 128 weights is four runs of 32; runs 0 and 2 share low bytes, as 1
-//! and 3 do; all share the high bytes.
+//! Q6_K: w = d * s * (q - 32), with s a signed byte for 16 weights at a time, d for 256. Block: 128 bytes of the low
+//! four bits of all q, 64 of the high two, 16 of s, d. Each half of 128 weights is four runs of 32; runs 0 and 2 share
+//! low bytes, as 1 and 3 do; all share the high bytes.
 
 use super::bits::{Words, bit_pairs, byte_words, word};
 use super::blocks::{bit_pair, blocks, blocks_mut, half, half_bits, put_bit_pair, put_half};

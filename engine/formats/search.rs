@@ -61,8 +61,8 @@ pub struct Search {
     pub largest: f32,
     pub first: f32,
     pub steps: usize,
-    /// Weighs values by their magnitudes and sums differences; otherwise the mean is added to the weights, and differences are
-    /// squared.
+    /// Weighs values by their magnitudes and sums differences; otherwise the mean is added to the weights, and
+    /// differences are squared.
     pub by_magnitude: bool,
 }
 

@@ -18,8 +18,8 @@ pub fn nearest(value: f32) -> u8 {
     }
 }
 
-/// The scale of 32 weights, such that `scale * VALUES[q]` comes closest to them, each weighing as its square: the largest gets
-/// the first value, or one that is moved by -`steps` to `steps`.
+/// The scale of 32 weights, such that `scale * VALUES[q]` comes closest to them, each weighing as its square: the
+/// largest gets the first value, or one that is moved by -`steps` to `steps`.
 pub fn scale(values: &[f32], steps: Option<i32>) -> f32 {
     let most = extreme(values);
     if most.abs() < NOTHING {

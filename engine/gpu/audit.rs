@@ -88,7 +88,7 @@ fn audit_index(index: u32, length: u32, name: u32) -> u32 {{
     ///
     /// # Errors
     ///
-    /// [`Error::Gpu`] with kernel, array and index; as [`GpuContext::check`].
+    /// [`Error::Gpu`] with kernel, array and index; as [`Device::check`](crate::gpu::GpuContext::check).
     pub(super) fn check(&self, device: &GpuContext) -> Result<()> {
         let readback = Readback::new(device, 4 * WORDS as u64)?;
         let mut encoder = device.raw().create_command_encoder(&Default::default());

@@ -44,7 +44,8 @@ impl Buffer {
         Buffer::create(device, label, bytes, wgpu::BufferUsages::STORAGE)
     }
 
-    /// A storage buffer whose first [`GpuContext::largest_uniform`] bytes some kernels read as a uniform.
+    /// A storage buffer whose first [`Device::largest_uniform`](crate::gpu::GpuContext::largest_uniform) bytes some
+    /// kernels read as a uniform.
     ///
     /// # Errors
     ///
@@ -145,7 +146,7 @@ impl Buffer {
     ///
     /// # Errors
     ///
-    /// As [`Buffer::storage`] and [`GpuContext::check`].
+    /// As [`Buffer::storage`] and [`Device::check`](crate::gpu::GpuContext::check).
     pub fn copied_to(&self, from: &GpuContext, to: &GpuContext) -> Result<Buffer> {
         const PIECE_WORDS: usize = 16 << 20;
         let copy = Buffer::storage(to, &self.label, self.bytes())?;
@@ -170,7 +171,7 @@ impl Buffer {
     ///
     /// # Errors
     ///
-    /// As [`GpuContext::check`].
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
     pub fn read<T: bytemuck::AnyBitPattern>(&self, device: &GpuContext, offset: u64, count: usize) -> Result<Vec<T>> {
         let bytes = ((count * size_of::<T>()) as u64).next_multiple_of(4);
         let readback = Readback::new(device, bytes)?;

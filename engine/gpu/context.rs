@@ -178,7 +178,7 @@ impl GpuContext {
     ///
     /// # Errors
     ///
-    /// As [`Device::check`].
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
     pub fn wait(&self) -> Result<()> {
         let begin = Instant::now();
         let waited = self.wait_for(None);
@@ -195,7 +195,7 @@ impl GpuContext {
     ///
     /// # Errors
     ///
-    /// As [`Device::check`].
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
     pub(super) fn flush(&self) -> Result<()> {
         self.queue.submit([]);
         self.wait()

@@ -40,8 +40,9 @@ impl Deref for Device {
     }
 }
 
-/// Kernels compiled so far. Operations hold those they run; the rest is let go, since a driver may keep megabytes for each, and
-/// Mesa's software driver compiles kernels again at every use once all of them together exceed two million instructions.
+/// Kernels compiled so far. Operations hold those they run; the rest is let go, since a driver may keep megabytes for
+/// each, and Mesa's software driver compiles kernels again at every use once all of them together exceed two million
+/// instructions.
 #[derive(Default)]
 struct Kernels {
     compiled: HashMap<Composition, Weak<Kernel>>,
@@ -116,15 +117,15 @@ impl Device {
     /// Shares a device that the application has opened itself, and draws with, say. Both may submit to it from any thread.
     ///
     /// It must have been created with WebGPU's own limits at least as far as compute shaders go, which
-    /// [`wgpu::Limits::default`] has: 8 storage buffers and 12 uniform buffers a stage, 16 KiB of workgroup memory, workgroups
-    /// of 256, 65535 of them. `max_buffer_size` and `max_storage_buffer_binding_size` bound the matrices that a model may
-    /// have; ask for those of [`wgpu::Adapter::limits`]. No feature is needed; profiles need `TIMESTAMP_QUERY`. Only the
-    /// adapter would know the size of its cooperative matrices, so it counts as having none, except on Metal, which has one
-    /// size.
+    /// [`wgpu::Limits::default`] has: 8 storage buffers and 12 uniform buffers a stage, 16 KiB of workgroup memory,
+    /// workgroups of 256, 65535 of them. `max_buffer_size` and `max_storage_buffer_binding_size` bound the matrices
+    /// that a model may have; ask for those of [`wgpu::Adapter::limits`]. No feature is needed; profiles need
+    /// `TIMESTAMP_QUERY`. Only the adapter would know the size of its cooperative matrices, so it counts as having
+    /// none, except on Metal, which has one size.
     ///
     /// wgpu reports errors to one listener, which is the engine from here on: what goes wrong in the application's own
-    /// commands is reported by the engine's next call as well. `hook` is told of every error there is, so that the application
-    /// need not go without.
+    /// commands is reported by the engine's next call as well. `hook` is told of every error there is, so that the
+    /// application need not go without.
     ///
     /// # Errors
     ///
@@ -208,7 +209,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// As [`Device::check`].
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
     pub fn end_profile(&self) -> Result<Profile> {
         let Some(mut profiler) = lock(&self.inner.profiler).take() else { return Ok(Profile::default()) };
         profiler.collect(self, true)?;

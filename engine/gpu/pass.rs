@@ -76,7 +76,7 @@ impl Pass {
     ///
     /// # Errors
     ///
-    /// Those of `record`, and as [`Device::check`].
+    /// Those of `record`, and as [`Device::check`](crate::gpu::GpuContext::check).
     pub fn submit<'a>(
         device: &Device,
         copies: impl IntoIterator<Item = (&'a Buffer, &'a Readback)>,

@@ -217,8 +217,8 @@ impl KernelPlan {
         self.slices > 1
     }
 
-    /// Parts into which the dot products of a matrix of `weight_rows` rows are cut on `device`: [`KernelPlan::slices`], and twice
-    /// as many as long as the product has too few invocations to keep a large GPU busy. One stays one.
+    /// Parts into which the dot products of a matrix of `weight_rows` rows are cut on `device`: [`KernelPlan::slices`],
+    /// and twice as many as long as the product has too few invocations to keep a large GPU busy. One stays one.
     pub fn slices_of(&self, device: &GpuContext, weight_rows: usize) -> u32 {
         let columns = weight_rows.next_multiple_of(self.lanes as usize) as u64;
         let most = device.largest_workgroup().min(MAX_WORKGROUP) / self.lanes;

@@ -129,7 +129,7 @@ impl Profiler {
     ///
     /// # Errors
     ///
-    /// As [`GpuContext::check`].
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
     pub(super) fn collect(&mut self, device: &GpuContext, all: bool) -> Result<()> {
         if !all && self.pending.len() < MAX_PENDING {
             return Ok(());
@@ -145,7 +145,8 @@ impl Profiler {
         Ok(())
     }
 
-    /// The profile, with the activities of the host. The device's clock is laid beside the host's such that no submit begins before it was made.
+    /// The profile, with the activities of the host. The device's clock is laid beside the host's such that no submit
+    /// begins before it was made.
     pub(super) fn finish(self, host: Vec<HostTime>, seconds_per_tick: f64) -> Profile {
         let first = self.read.iter().flat_map(|submit| submit.ticks.iter().copied()).min().unwrap_or(0);
         let seconds = |tick: u64| tick.saturating_sub(first) as f64 * seconds_per_tick;
@@ -193,7 +194,7 @@ impl Timer {
     ///
     /// # Errors
     ///
-    /// As [`GpuContext::check`].
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
     pub(super) fn resolve(&self, device: &GpuContext, encoder: &mut wgpu::CommandEncoder) -> Result<Vec<Readback>> {
         let mut left = 2 * self.timed.len() as u32;
         self.sets

@@ -1,5 +1,5 @@
-//! Results on their way from the device to the host. A result can be waited for in two ways, by the calling thread or by an
-//! asynchronous task, and both end in [`Readback::poll_read`].
+//! Results on their way from the device to the host. A result can be waited for in two ways, by the calling thread
+//! ([`Readback::read`]) or by an asynchronous task ([`Readback::poll_read`]); both ask for the memory and take it alike.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -41,7 +41,7 @@ impl Readback {
     ///
     /// # Errors
     ///
-    /// As [`GpuContext::check`].
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
     pub fn new(device: &GpuContext, bytes: u64) -> Result<Readback> {
         let raw = device.raw().create_buffer(&wgpu::BufferDescriptor {
             label: Some("readback"),
@@ -57,7 +57,7 @@ impl Readback {
     ///
     /// # Errors
     ///
-    /// As [`GpuContext::check`].
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
     pub fn read<T: bytemuck::AnyBitPattern>(&self, device: &GpuContext, count: usize) -> Result<Vec<T>> {
         let begin = Instant::now();
         let spins = !device.is_software();
@@ -78,7 +78,7 @@ impl Readback {
     ///
     /// # Errors
     ///
-    /// As [`GpuContext::check`].
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
     pub fn poll_read<T: bytemuck::AnyBitPattern>(
         &self,
         device: &GpuContext,

@@ -1,5 +1,6 @@
-//! The WGSL files, by name: the path in shaders/ without `kernels/`, `kernels/training/` or `pieces/`. They are part of the binary, so that it runs from anywhere; a folder of edited ones may stand
-//! in for them, so that a kernel can be changed and profiled without a rebuild.
+//! The WGSL files, by name: the path in shaders/ without `kernels/`, `kernels/training/` or `pieces/`. They are part of
+//! the binary, so that it runs from anywhere; a folder of edited ones may stand in for them, so that a kernel can be
+//! changed and profiled without a rebuild.
 
 use std::collections::HashMap;
 use std::path::Path;

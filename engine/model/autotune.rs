@@ -164,7 +164,7 @@ impl Tuning {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] if a decoder runs on the model already; as [`crate::gpu::Device::check`].
+    /// [`Error::Option`] if a decoder runs on the model already; as [`Device::check`](crate::gpu::GpuContext::check).
     pub fn measure(model: &mut Arc<Weights>, keep_going: &KeepGoing) -> Result<Option<Tuning>> {
         Tuning::measure_on(model, &mut Measured::default(), keep_going)
     }

@@ -330,7 +330,7 @@ impl ModelRunner {
     ///
     /// # Errors
     ///
-    /// [`Error::ContextFull`] if they do not fit the caches; as [`Device::check`].
+    /// [`Error::ContextFull`] if they do not fit the caches; as [`Device::check`](crate::gpu::GpuContext::check).
     pub fn prefill(&self, tokens: &[u32], start: usize) -> Result<usize> {
         self.prefill_slot(0, tokens, start, &[], &|| true)
     }
@@ -375,7 +375,8 @@ impl ModelRunner {
     ///
     /// # Errors
     ///
-    /// [`Error::ContextFull`] if they do not fit the caches, [`Error::TokenRange`]; as [`Device::check`].
+    /// [`Error::ContextFull`] if they do not fit the caches, [`Error::TokenRange`]; as
+    /// [`Device::check`](crate::gpu::GpuContext::check).
     pub fn states(&self, tokens: &[u32], states: &Tensor, first: usize, hooks: &[&Hook]) -> Result<()> {
         let rows = self.activations.prompt_rows;
         let row_bytes = (states.width * size_of::<f32>()) as u64;
@@ -392,7 +393,7 @@ impl ModelRunner {
     /// # Errors
     ///
     /// [`Error::ContextFull`] if they do not fit the caches, [`Error::Option`] if they are more rows than one
-    /// pass takes, [`Error::TokenRange`]; as [`Device::check`].
+    /// pass takes, [`Error::TokenRange`]; as [`Device::check`](crate::gpu::GpuContext::check).
     pub fn run(&self, role: Phase, tokens: &[u32], start: usize, outputs: usize) -> Result<()> {
         self.run_slot(0, role, tokens, start, outputs)
     }
@@ -461,7 +462,7 @@ impl ModelRunner {
     ///
     /// # Errors
     ///
-    /// As [`Device::check`].
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
     pub fn logits(&self, outputs: usize) -> Result<Vec<f32>> {
         self.logits_of(0, outputs)
     }
@@ -470,7 +471,7 @@ impl ModelRunner {
     ///
     /// # Errors
     ///
-    /// As [`Device::check`].
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
     pub fn logits_of(&self, first: usize, outputs: usize) -> Result<Vec<f32>> {
         let width = self.logits.width;
         self.logits.buffer.read(self.device(), (4 * first * width) as u64, outputs * width)

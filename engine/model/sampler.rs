@@ -13,8 +13,8 @@ use crate::ops::{
     RejectionTerms, Tensor, Truncation,
 };
 
-/// Stages that the choice of a pass's tokens goes through, if any of its sequences needs them. Without any, the likeliest are
-/// taken. A row that does not need a stage leaves it as it came.
+/// Stages that the choice of a pass's tokens goes through, if any of its sequences needs them. Without any, the
+/// likeliest are taken. A row that does not need a stage leaves it as it came.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Stages {
     /// Penalties and biases change logits.

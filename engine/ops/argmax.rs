@@ -34,8 +34,8 @@ pub struct Argmax {
 /// How rows draw their tokens.
 #[derive(Clone, Copy)]
 pub struct Draw<'a> {
-    /// Holds [`super::TurnSampling::buffer`]'s parameters: a row's noise is that of the turn's seed, the position after its own, and
-    /// the id.
+    /// Holds [`super::TurnSampling::buffer`]'s parameters: a row's noise is that of the turn's seed, the position after
+    /// its own, and the id.
     pub sampling: &'a Buffer,
     /// Model whose rows draw, which says by which seed.
     pub role: ModelRole,
@@ -51,8 +51,8 @@ impl Argmax {
     /// Where the logits are those of some tokens only, `vocabulary` has the ids of those, ascending, and the choice is
     /// `vocabulary[argmax]`.
     ///
-    /// Shapes: `batch` is [`super::PassRow::buffer`]'s, `logits` is `[rows, vocab]`, `vocabulary` `[vocab]` of u32, `choices`
-    /// holds u32; `limit` is at most `vocab`.
+    /// Shapes: `batch` is [`super::PassRow::buffer`]'s, `logits` is `[rows, vocab]`, `vocabulary` `[vocab]` of u32,
+    /// `choices` holds u32; `limit` is at most `vocab`.
     ///
     /// # Errors
     ///

@@ -1,5 +1,6 @@
-//! Peak rates of the device, by the simplest kernels there are: shaders/kernels/bandwidth.wgsl and shaders/kernels/multiply.wgsl. Other
-//! kernels are compared with them. A data sheet would state more, for a device that does nothing else.
+//! Peak rates of the device, by the simplest kernels there are: shaders/kernels/bandwidth.wgsl and
+//! shaders/kernels/multiply.wgsl. Other kernels are compared with them. A data sheet would state more, for a device
+//! that does nothing else.
 
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Dispatch, KernelPlan, Pass, Work};
@@ -102,7 +103,7 @@ impl PeakProbe {
     ///
     /// # Errors
     ///
-    /// Those of [`Device::start_profile`] and [`Device::check`].
+    /// Those of [`Device::start_profile`] and [`Device::check`](crate::gpu::GpuContext::check).
     pub fn measure(&self, device: &Device) -> Result<PeakRates> {
         device.start_profile(false)?;
         for _ in 0..REPETITIONS {

@@ -72,8 +72,9 @@ impl Matrix {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] if there is no id, or this is a pair of matrices; [`Error::TokenRange`] for an id past
-    /// the rows; [`Error::Option`] if the rows are of several formats; [`Error::OutOfMemory`], as [`Device::check`].
+    /// [`Error::Shape`] if there is no id, or this is a pair of matrices; [`Error::TokenRange`] for an id past the
+    /// rows; [`Error::Option`] if the rows are of several formats; [`Error::OutOfMemory`], as
+    /// [`Device::check`](crate::gpu::GpuContext::check).
     pub fn gather(&self, device: &Device, label: &str, ids: &[u32]) -> Result<Matrix> {
         if ids.is_empty() || self.pair() != 1 {
             let (got, expected) = (vec![ids.len(), self.rows()], vec![ids.len().max(1), self.outputs()]);

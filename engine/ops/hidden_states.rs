@@ -1,4 +1,5 @@
-//! Hidden states of the target, which a draft reads beside tokens: shaders/kernels/remember.wgsl and shaders/kernels/recall.wgsl.
+//! Hidden states of the target, which a draft reads beside tokens: shaders/kernels/remember.wgsl and
+//! shaders/kernels/recall.wgsl.
 
 use super::{MAX_ROWS, Rows, Tensor};
 use crate::error::{Error, Result};

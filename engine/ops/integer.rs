@@ -1,6 +1,6 @@
-//! The product of few rows by quantised weights in integers, shaders/kernels/matmul_integer.wgsl, for [`super::Matmul`]: what the
-//! plan has in place of the row kernel for weights that are small integers already. Its rows are those of
-//! [`super::QuantiseRows`]. Prompts take the tile kernel as ever.
+//! The product of few rows by quantised weights in integers, shaders/kernels/matmul_integer.wgsl, for
+//! [`super::Matmul`]: what the plan has in place of the row kernel for weights that are small integers already. Its
+//! rows are those of [`super::QuantiseRows`]. Prompts take the tile kernel as ever.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

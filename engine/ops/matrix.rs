@@ -1,9 +1,10 @@
 //! Weight matrices on the device.
 //!
 //! They lie interleaved: the 8-value piece `p` of `lanes` neighbouring rows is contiguous (or word `p`, where they are
-//! quantised), so lanes that each own a row read side by side and nothing is ever summed across lanes. Plain rows with a reduction across lanes were the
-//! alternative; those read x once per lane instead of once per subgroup, which is where many rows spend their time.
-//! A matrix larger than one binding is split by rows into parts, and so is one whose rows come in several formats.
+//! quantised), so lanes that each own a row read side by side and nothing is ever summed across lanes. Plain rows with
+//! a reduction across lanes were the alternative; those read x once per lane instead of once per subgroup, which is
+//! where many rows spend their time. A matrix larger than one binding is split by rows into parts, and so is one whose
+//! rows come in several formats.
 
 use std::ops::Range;
 
@@ -121,8 +122,8 @@ impl Matrix {
         Ok(Matrix::of_parts(device, [plan.lanes, plan.slices], columns, parts, 2))
     }
 
-    /// A matrix of zeros of the shape `[outputs, columns]`, with `pair` weight rows an output, 1 or 2. Nothing is uploaded: it is
-    /// for whoever wants to know a product's kernels and not its result.
+    /// A matrix of zeros of the shape `[outputs, columns]`, with `pair` weight rows an output, 1 or 2. Nothing is
+    /// uploaded: it is for whoever wants to know a product's kernels and not its result.
     ///
     /// # Errors
     ///
@@ -177,7 +178,7 @@ impl Matrix {
     /// # Errors
     ///
     /// [`Error::Limit`] if that device binds no part as large as this one's, [`Error::OutOfMemory`]; as
-    /// [`Device::check`].
+    /// [`Device::check`](crate::gpu::GpuContext::check).
     pub fn copied_to(&self, from: &Device, to: &Device) -> Result<Matrix> {
         let copy = |part: &Part| {
             let scales = part.scales.as_ref().map(|scales| scales.copied_to(from, to)).transpose()?;
@@ -192,7 +193,8 @@ impl Matrix {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] if there are more or fewer values, or the matrix is a pair; as [`Device::check`].
+    /// [`Error::Shape`] if there are more or fewer values, or the matrix is a pair; as
+    /// [`Device::check`](crate::gpu::GpuContext::check).
     pub fn write_rows(&self, device: &Device, values: &[f32]) -> Result<()> {
         self.expect_single("write_rows")?;
         expect_len("write_rows", "values", values, self.outputs * self.columns)?;
@@ -210,7 +212,8 @@ impl Matrix {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] if the matrix is a pair; [`Error::Option`] if it is quantised; as [`Device::check`].
+    /// [`Error::Shape`] if the matrix is a pair; [`Error::Option`] if it is quantised; as
+    /// [`Device::check`](crate::gpu::GpuContext::check).
     pub fn read_rows(&self, device: &Device) -> Result<Vec<f32>> {
         self.expect_single("read_rows")?;
         let mut values = vec![0.0; self.outputs * self.columns];

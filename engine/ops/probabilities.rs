@@ -25,8 +25,9 @@ impl Probabilities {
     /// `chances[batch[r].choice, id] = softmax(logits[r, ..limit] / temperature)` over the logits of at least
     /// `thresholds[r]`, 0 for the others; of output rows from `first_row` on. Ids that no logit is of are left alone.
     ///
-    /// Shapes: `batch` and `sampling` are [`super::PassRow::buffer`]'s and [`super::TurnSampling::buffer`]'s; `logits` is `[rows, vocab]`; `chances` `[choices, ids]`; `vocabulary` has the ids of logits that are those of
-    /// some tokens only; `thresholds` holds an f32 a row, as [`super::Truncation`] finds them.
+    /// Shapes: `batch` and `sampling` are [`super::PassRow::buffer`]'s and [`super::TurnSampling::buffer`]'s; `logits`
+    /// is `[rows, vocab]`; `chances` `[choices, ids]`; `vocabulary` has the ids of logits that are those of some tokens
+    /// only; `thresholds` holds an f32 a row, as [`super::Truncation`] finds them.
     ///
     /// # Errors
     ///

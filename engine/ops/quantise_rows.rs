@@ -23,8 +23,8 @@ pub struct QuantiseRows {
 }
 
 impl QuantiseRows {
-    /// The rows of `x` as integers of `planes` signed bytes, 2 or 1, written to [`QuantiseRows::rows_of`] of `x`. Each is off by
-    /// 1/62000 of the largest of its 32 neighbours at most in two bytes, by 1/250 in one.
+    /// The rows of `x` as integers of `planes` signed bytes, 2 or 1, written to [`QuantiseRows::rows_of`] of `x`. Each
+    /// is off by 1/62000 of the largest of its 32 neighbours at most in two bytes, by 1/250 in one.
     ///
     /// Shapes: `x` is `[rows, width]`; `width` is a multiple of 32.
     ///

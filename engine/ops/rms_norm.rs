@@ -36,7 +36,8 @@ pub struct RmsNorm {
 }
 
 impl RmsNorm {
-    /// `y[r] = x[r] / √(mean(x[r]²) + ε) · gain`. With [`RowRange::Outputs`], row 0 of `y` is row `step.first_output` of `x`.
+    /// `y[r] = x[r] / √(mean(x[r]²) + ε) · gain`. With [`RowRange::Outputs`], row 0 of `y` is row `step.first_output`
+    /// of `x`.
     ///
     /// Shapes: `x`, `y` are `[rows, width]`, `gain` is `[1, width]`; `width` is a multiple of 4.
     ///
@@ -55,8 +56,8 @@ impl RmsNorm {
         RmsNorm::quantising(device, step, [x, y], gain, epsilon, row_set, None)
     }
 
-    /// As [`RmsNorm::new`], for the rows `rows`; with `planes`, also writes the first [`MAX_ROWS`] rows of `y` as integers of so many signed
-    /// bytes, bit for bit as [`QuantiseRows`] does.
+    /// As [`RmsNorm::new`], for the rows `rows`; with `planes`, also writes the first [`MAX_ROWS`] rows of `y` as
+    /// integers of so many signed bytes, bit for bit as [`QuantiseRows`] does.
     ///
     /// # Errors
     ///

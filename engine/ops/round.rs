@@ -18,7 +18,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// The state after a round of `drafts` proposals that committed `committed` tokens, as shaders/kernels/accept.wgsl leaves it.
+    /// The state after a round of `drafts` proposals that committed `committed` tokens, as shaders/kernels/accept.wgsl
+    /// leaves it.
     pub fn after(self, proposer: ProposerKind, drafts: u32, committed: u32) -> Session {
         let tokens = self.tokens + committed;
         // All but the newest token have been rows of the target's pass.
@@ -210,8 +211,8 @@ pub struct Accept {
 }
 
 impl Accept {
-    /// Commits, for each turn, the proposals that agree with the target's choices, and the target's next token. `choices` has
-    /// t0 .. tK of each turn, [`super::CHOICES`] apart; `record` gets [`RECORD`] words of each.
+    /// Commits, for each turn, the proposals that agree with the target's choices, and the target's next token.
+    /// `choices` has t0 .. tK of each turn, [`super::CHOICES`] apart; `record` gets [`RECORD`] words of each.
     ///
     /// # Errors
     ///

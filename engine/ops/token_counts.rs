@@ -38,8 +38,8 @@ impl TokenCounts {
         Ok(TokenCounts { dispatch: kernel.dispatch(device, &operands, [1, 1, 1])? })
     }
 
-    /// The counts after `answer` to `prompt`, of a vocabulary of `vocab` tokens: 2 for each time that the answer has an id, and
-    /// 1 more if the prompt has it.
+    /// The counts after `answer` to `prompt`, of a vocabulary of `vocab` tokens: 2 for each time that the answer has an
+    /// id, and 1 more if the prompt has it.
     pub fn of_text(prompt: &[u32], answer: &[u32], vocab: usize) -> Vec<u32> {
         let mut counts = vec![0; vocab];
         for &id in prompt {

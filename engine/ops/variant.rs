@@ -18,7 +18,8 @@ pub struct Variant {
     pub ahead: bool,
 }
 
-/// Sums that a lane of a GPU keeps in registers beside the weights that are on their way, and the most that are worth trying.
+/// Sums that a lane of a GPU keeps in registers beside the weights that are on their way, and the most that are worth
+/// trying.
 const REGISTER_SUMS: u32 = 26;
 const MAX_SUMS: u32 = 2 * REGISTER_SUMS;
 

@@ -23,7 +23,7 @@ pub enum Embeddings<'a> {
 ///
 /// # Errors
 ///
-/// [`crate::Error::Write`]; as [`Device::check`]; those of reading the base's embeddings.
+/// [`crate::Error::Write`]; as [`Device::check`](crate::gpu::GpuContext::check); those of reading the base's embeddings.
 pub fn write(
     folder: &Path,
     device: &Device,

@@ -298,7 +298,7 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] if there are more rows than room; as [`Device::check`].
+    /// [`Error::Option`] if there are more rows than room; as [`Device::check`](crate::gpu::GpuContext::check).
     pub fn learn(&self, packed: &PackedRows, weight: f32) -> Result<Vec<RowLoss>> {
         let rows = packed.rows.len();
         if rows > self.capacity || rows == 0 {

@@ -63,7 +63,8 @@ impl Optimizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Diverged`] if a gradient is no number, before anything is changed; as [`Device::check`].
+    /// [`Error::Diverged`] if a gradient is no number, before anything is changed; as
+    /// [`Device::check`](crate::gpu::GpuContext::check).
     pub fn step(&self, number: u64, rate: f64) -> Result<f32> {
         let OptimizerOptions { learning_rate, weight_decay, clip, .. } = self.options;
         let correction = |beta: f64| (1.0 - beta.powf(number as f64)) as f32;
@@ -100,7 +101,7 @@ impl Optimizer {
     ///
     /// # Errors
     ///
-    /// As [`Device::check`].
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
     pub fn moments(&self) -> Result<Vec<[Vec<f32>; 2]>> {
         self.moves.iter().map(|parameter| parameter.moments(&self.device)).collect()
     }

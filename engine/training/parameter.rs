@@ -142,7 +142,7 @@ impl Parameter {
     ///
     /// # Errors
     ///
-    /// As [`Device::check`].
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
     pub fn read(&self, device: &Device) -> Result<Vec<f32>> {
         match &self.values {
             Values::Matrix { matrix, .. } => matrix.read_rows(device),

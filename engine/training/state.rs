@@ -19,7 +19,7 @@ const RUN: &str = "run";
 ///
 /// # Errors
 ///
-/// [`Error::Write`]; as [`Device::check`].
+/// [`Error::Write`]; as [`Device::check`](crate::gpu::GpuContext::check).
 pub fn save(path: &Path, device: &Device, trainer: &Trainer, run: &str) -> Result<()> {
     let mut tensors = Vec::new();
     let moments = trainer.optimizer().moments()?;

@@ -143,7 +143,7 @@ impl Teacher {
     ///
     /// # Errors
     ///
-    /// As [`Device::check`].
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
     pub fn keep(&mut self, layers: &[usize], positions: usize) -> Result<()> {
         let (device, positions) = (&self.device, positions.max(MAX_ROWS));
         let states = HiddenStates::new(device, positions, layers.len(), self.states.width)?;
@@ -165,7 +165,7 @@ impl Teacher {
     ///
     /// # Errors
     ///
-    /// [`Error::TokenRange`] for a token that it does not have; as [`Device::check`].
+    /// [`Error::TokenRange`] for a token that it does not have; as [`Device::check`](crate::gpu::GpuContext::check).
     pub fn read(&self, packed: &PackedRows, target_states: Option<&Tensor>) -> Result<()> {
         for tokens in packed.samples() {
             let hooks = self.kept.as_ref().map(|kept| &kept.hook);
@@ -202,7 +202,7 @@ impl Teacher {
     ///
     /// # Errors
     ///
-    /// As [`Device::check`].
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
     pub fn reached(&self, packed: &PackedRows, index_of: impl Fn(u32) -> Option<u32>) -> Result<Vec<f32>> {
         let tokens: Vec<u32> = packed.samples().into_iter().flatten().map(|row| row as u32).collect();
         let index = |row: u32| packed.labels[row as usize].and_then(&index_of);

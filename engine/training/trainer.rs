@@ -148,7 +148,7 @@ impl Trainer {
     ///
     /// # Errors
     ///
-    /// [`Error::Diverged`]; as [`Device::check`].
+    /// [`Error::Diverged`]; as [`Device::check`](crate::gpu::GpuContext::check).
     pub fn step(&mut self, progress: f64) -> Result<StepReport> {
         let begin = Instant::now();
         let (passes, position, tokens) = self.next_passes();

@@ -1,5 +1,5 @@
-//! A folder of Hugging Face's with one safetensors file: the input up to a zero byte is the index of shards, if it is not empty,
-//! in which the file is called `a.safetensors`; the rest is the file.
+//! A folder of Hugging Face's with one safetensors file: the input up to a zero byte is the index of shards, if it is
+//! not empty, in which the file is called `a.safetensors`; the rest is the file.
 #![no_main]
 
 use std::path::Path;

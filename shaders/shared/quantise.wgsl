@@ -1,8 +1,8 @@
-// Blocks of 32 values as integers, for matmul_integer.wgsl. A block has a step of its own, its largest magnitude divided by
-// the most that PLANES signed bytes hold: 127 * 257 = 32639 in two (256 * high + low), 127 in one. A value is rounded to
-// the nearest step, so that it is off by half a step and the roundings of two divisions: 1/62000 of the block's largest in two
-// bytes, 1/250 in one. Blocks whose largest is below 2^-100 are zeros.
-// Words hold every other value of eight as 4-bit weights do: even ones, then odd ones.
+// Blocks of 32 values as integers, for matmul_integer.wgsl. A block has a step of its own, its largest magnitude
+// divided by the most that PLANES signed bytes hold: 127 * 257 = 32639 in two (256 * high + low), 127 in one. A value
+// is rounded to the nearest step, so that it is off by half a step and the roundings of two divisions: 1/62000 of the
+// block's largest in two bytes, 1/250 in one. Blocks whose largest is below 2^-100 are zeros. Words hold every other
+// value of eight as 4-bit weights do: even ones, then odd ones.
 //
 // Needs `integers`, [padded blocks, X_ROWS, 2 * PLANES + 1] vectors, and the constants PLANES, 2 or 1, and X_ROWS.
 const MOST: f32 = 127.0 * f32(1u + 256u * (PLANES - 1u));

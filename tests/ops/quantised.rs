@@ -176,15 +176,16 @@ fn rows_of_several_formats(plan: KernelPlan) {
 
 #[test]
 fn quantised_matrices_in_parts_give_the_same_bits() {
-    let limited = device_with_binding_limit(45_000);
+    // Room for the rows of x and of y, not for the smallest of the formats' weights.
+    let limited = device_with_binding_limit(70_000);
     let plan = device().default_plan();
     let mut random = Random::new(143);
     for format in WeightFormat::quantised() {
-        let blocks = Blocks::new(format, 721, 256, &mut random);
+        let blocks = Blocks::new(format, 479, 512, &mut random);
         let (parts, whole) = (blocks.upload(&limited, &plan), blocks.upload(device(), &plan));
         assert!(parts.bytes() > limited.largest_binding(), "{format:?}: in parts");
         for (role, rows) in [(Phase::Decode, 3), (Phase::Prefill, 33)] {
-            let x = random.normals(rows * 256, 1.0);
+            let x = random.normals(rows * 512, 1.0);
             let [one, other] = [(&limited, &parts), (device(), &whole)]
                 .map(|(device, matrix)| product(device, &plan, matrix, Epilogue::Store, role, &x));
             same_bits(&format!("{format:?} in parts"), &one, &other);
@@ -259,9 +260,9 @@ fn values_are_quantised_as_llama_cpp_does() {
     }
 }
 
-/// A second implementation of the searches for scales. It differs in roundings, which tip a number here and there.
+/// Candle's searches for scales are those of an older llama.cpp, but for Q3_K: ours come closer, by what each minimises.
 #[test]
-fn k_quants_are_candles() {
+fn k_quants_are_as_close_as_candles() {
     use candle_core::quantized::{GgmlDType, QTensor};
     let values: Vec<f32> = lattice(4096).iter().map(|value| value * value * value).collect();
     let tensor = candle_core::Tensor::new(&values[..], &candle_core::Device::Cpu).expect("values");
@@ -275,11 +276,15 @@ fn k_quants_are_candles() {
         let theirs = QTensor::quantize(&tensor, dtype).expect("blocks").data().expect("bytes").into_owned();
         let mut ours = vec![0; format.stored_bytes(values.len())];
         format.store(&values, &mut ours);
-        let same = ours.iter().zip(&theirs).filter(|(ours, theirs)| ours == theirs).count();
-        let error = |blocks: &[u8]| -> f64 {
-            widen(format, blocks).iter().zip(&values).map(|(back, value)| f64::from(back - value).powi(2)).sum()
+        let error = |blocks: &[u8]| -> f32 {
+            let error = |(back, value): (f32, &f32)| match format {
+                WeightFormat::Q2K => value.abs() * (back - value).abs(),
+                _ => (back - value).powi(2),
+            };
+            widen(format, blocks).into_iter().zip(&values).map(error).sum()
         };
-        println!("{format:?}: {same} of {} bytes, errors {} and {}", ours.len(), error(&ours), error(&theirs));
+        assert!(error(&ours) <= error(&theirs), "{format:?}: {}, candle's {}", error(&ours), error(&theirs));
+        assert!(format != WeightFormat::Q3K || ours == theirs);
     }
 }
 

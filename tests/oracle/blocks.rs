@@ -16,10 +16,11 @@ pub struct Case {
     pub halves: &'static [usize],
     /// Value `index` of a block.
     pub value: fn(&[u8], usize) -> f64,
-    /// FNV-1a hash of the little-endian f32 values that `gguf.quants.dequantize` (0.19) makes of the blocks of tests/gguf/widening.rs.
+    /// FNV-1a hash of the little-endian f32 values that `gguf.quants.dequantize` (0.19) makes of the blocks of
+    /// tests/gguf/widening.rs.
     pub widened: u64,
-    /// The distance of neighbours, in parts of the largest magnitude of 32 values, if values are quantised: half of it may be
-    /// lost, or all of it where the scales are rounded too.
+    /// The distance of neighbours, in parts of the largest magnitude of 32 values, if values are quantised: half of it
+    /// may be lost, or all of it where the scales are rounded too.
     pub step: f32,
     /// FNV-1a hash of the bytes that `gguf.quants.quantize` (0.19) makes of the values of tests/ops/quantised.rs, if it can.
     pub quantised: Option<u64>,
@@ -187,7 +188,7 @@ fn iq4_nl(block: &[u8], index: usize) -> f64 {
 fn iq4_xs(block: &[u8], index: usize) -> f64 {
     let group = index / 32;
     let low = block[4 + group / 2];
-    let low = if group % 2 == 0 { low % 16 } else { low / 16 };
+    let low = if group.is_multiple_of(2) { low % 16 } else { low / 16 };
     let high = u16::from_le_bytes([block[2], block[3]]) >> (2 * group) & 3;
     let scale = f64::from(low) + 16.0 * f64::from(high) - 32.0;
     half(block, 0) * scale * SIXTEEN[nibble(block, 8 + 16 * group, index % 32) as usize]

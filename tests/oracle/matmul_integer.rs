@@ -6,10 +6,10 @@ use crate::comparison::{dot_bound, flushed};
 /// `y[row, out] = Σ x[row, i]·weight[out, i]`, of x as the kernel has rounded it.
 ///
 /// **Shapes**: `x` `[rows, depth]`, exact; `weight` `[out, depth]` as widened to f32; the result `[rows, out]`.
-/// **Bound**: that of the roundings in f32 alone. The sums of integers have none. In a block of 32 weights they are scaled by
-/// d (itself a product), by x's step, and added up, and the minimum's term likewise: fewer roundings than a dot product of
-/// `depth` terms has, of terms that are at most three times the block's largest weight, since a minimum and what is added
-/// to it may cancel.
+/// **Bound**: that of the roundings in f32 alone. The sums of integers have none. In a block of 32 weights they are
+/// scaled by d (itself a product), by x's step, and added up, and the minimum's term likewise: fewer roundings than a
+/// dot product of `depth` terms has, of terms that are at most three times the block's largest weight, since a minimum
+/// and what is added to it may cancel.
 pub fn matmul_integer(x: &[f64], weight: &[f32], depth: usize) -> Expected {
     let mut y = Expected::default();
     for x in x.chunks_exact(depth) {

@@ -4,8 +4,8 @@ use super::Expected;
 
 /// softmax(logits / temperature) over the logits of at least `threshold`, 0 for the others.
 ///
-/// With x = (l - max) / T: the exponential is off by 3 + 2 |x| units in the last place, its argument by 3 |x|; the sum of n of
-/// them by n more, and the quotient by 2.5.
+/// With x = (l - max) / T: the exponential is off by 3 + 2 |x| units in the last place, its argument by 3 |x|; the sum
+/// of n of them by n more, and the quotient by 2.5.
 pub fn probabilities(logits: &[f32], temperature: f32, threshold: f32) -> Expected {
     let unit = 2f64.powi(-23);
     let largest = logits.iter().copied().fold(f32::MIN, f32::max);

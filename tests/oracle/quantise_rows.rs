@@ -21,8 +21,8 @@ pub struct Rest {
     pub total: f32,
 }
 
-/// The blocks that the kernel wrote for a row, as it packs them: `[blocks, 2 * planes + 1]` vectors of four words. Each value,
-/// and what each block holds beside them.
+/// The blocks that the kernel wrote for a row, as it packs them: `[blocks, 2 * planes + 1]` vectors of four words. Each
+/// value, and what each block holds beside them.
 pub fn unpack(words: &[u32], planes: usize) -> (Vec<f64>, Vec<Rest>) {
     let mut values = Vec::new();
     let mut rest = Vec::new();

@@ -155,8 +155,8 @@ fn read_rope_scaling(
     Ok((RopeScaling::Factors, factors))
 }
 
-/// The attention window. llama.cpp's layers have it as `sliding_window_pattern` says; without one, all of Mistral do, which is
-/// a `llama` here, and of others it is not known.
+/// The attention window. llama.cpp's layers have it as `sliding_window_pattern` says; without one, all of Mistral do,
+/// which is a `llama` here, and of others it is not known.
 fn read_window(
     metadata: Metadata,
     architecture: &str,

@@ -108,7 +108,7 @@ impl AdamW {
     ///
     /// # Errors
     ///
-    /// As [`Device::check`].
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
     pub fn moments(&self, device: &Device) -> Result<[Vec<f32>; 2]> {
         let read = |buffer: &Buffer| match self.format {
             MomentFormat::F32 => buffer.read(device, 0, self.values),

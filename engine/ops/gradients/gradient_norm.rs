@@ -1,4 +1,5 @@
-//! The norm of all gradients together: shaders/kernels/training/gradient_norm.wgsl and shaders/kernels/training/gradient_norm_merge.wgsl.
+//! The norm of all gradients together: shaders/kernels/training/gradient_norm.wgsl and
+//! shaders/kernels/training/gradient_norm_merge.wgsl.
 
 use super::super::matmul::fold;
 use super::expect_pieces;

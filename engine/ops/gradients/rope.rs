@@ -1,5 +1,6 @@
-//! The gradient of the rotation of q and k: shaders/kernels/training/rope_gradient.wgsl, and for heads that are normalised first
-//! shaders/kernels/training/rope_head_scales.wgsl and shaders/kernels/training/rope_gain_gradient.wgsl.
+//! The gradient of the rotation of q and k: shaders/kernels/training/rope_gradient.wgsl, and for heads that are
+//! normalised first shaders/kernels/training/rope_head_scales.wgsl and
+//! shaders/kernels/training/rope_gain_gradient.wgsl.
 
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};

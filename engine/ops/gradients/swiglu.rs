@@ -1,4 +1,5 @@
-//! `y = silu(gate) · up` and its gradient: shaders/kernels/training/swiglu.wgsl and shaders/kernels/training/swiglu_gradient.wgsl.
+//! `y = silu(gate) · up` and its gradient: shaders/kernels/training/swiglu.wgsl and
+//! shaders/kernels/training/swiglu_gradient.wgsl.
 
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Dispatch, Pass, Work};

@@ -30,8 +30,8 @@ impl WeightGradient {
     /// `dW[o, c] += Σ dy[m, o] · x[m, c]` over the step's rows, for `y[m] = W · x[m]`. The gradients lie as the weights
     /// do, so that the two can be walked side by side; those of rows that only pad the matrix are left alone.
     ///
-    /// Shapes: `x` is `[rows, columns]`, `dy` is `[rows, outputs of W]`; `gradients` is what [`Matrix::gradients`] makes; `W`
-    /// is no pair.
+    /// Shapes: `x` is `[rows, columns]`, `dy` is `[rows, outputs of W]`; `gradients` is what [`Matrix::gradients`]
+    /// makes; `W` is no pair.
     ///
     /// # Errors
     ///

@@ -1,5 +1,6 @@
-// x in 16 bits: 256 * high + low, two signed bytes, in steps of a block's own size. A block of 32 values is five vectors: the
-// high bytes of the first 16 and of the last 16, their low bytes, and `rest`. Words hold every other value of eight.
+// x in 16 bits: 256 * high + low, two signed bytes, in steps of a block's own size. A block of 32 values is five
+// vectors: the high bytes of the first 16 and of the last 16, their low bytes, and `rest`. Words hold every other value
+// of eight.
 const X_VECTORS: u32 = 5u;
 
 // `rest` is the step's size; the sums of the first and of the last 16, in steps; and the sum of all.

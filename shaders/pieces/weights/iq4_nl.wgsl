@@ -1,4 +1,5 @@
-// IQ4_NL: w = d * v(q) for 32 weights at a time, v of sixteen_values.wgsl. A chunk is two such blocks: 8 words of q, then both d.
+// IQ4_NL: w = d * v(q) for 32 weights at a time, v of sixteen_values.wgsl. A chunk is two such blocks: 8 words of q,
+// then both d.
 const SHARE: u32 = 4u;
 
 struct Scale { d: f32 }

@@ -1,6 +1,6 @@
-// IQ4_XS: w = d * (s - 32) * v(q), with v of sixteen_values.wgsl, s of 6 bits for 32 weights at a time, d for 256. A chunk is 256
-// weights: 32 words of q; d and the high two bits of all s; the low four bits of all s.
-// Scales are read for two groups at a time.
+// IQ4_XS: w = d * (s - 32) * v(q), with v of sixteen_values.wgsl, s of 6 bits for 32 weights at a time, d for 256. A
+// chunk is 256 weights: 32 words of q; d and the high two bits of all s; the low four bits of all s. Scales are read
+// for two groups at a time.
 const SHARE: u32 = 8u;
 
 struct Scale { groups: vec2<f32> }

@@ -1,7 +1,6 @@
-// Q2_K: w = d * s * q - dmin * m, with q of 2 bits, s and m of 4 bits for 16 weights at a time, d and dmin for 256. A chunk is
-// 256 weights: 16 words of q, two pieces each: numbers 2 * b and 2 * b + 1 of a piece have four bits of byte b; 16 bytes of s (low)
-// and m (high); d and dmin.
-// A word holds s and m of 8 pieces, which share it.
+// Q2_K: w = d * s * q - dmin * m, with q of 2 bits, s and m of 4 bits for 16 weights at a time, d and dmin for 256. A
+// chunk is 256 weights: 16 words of q, two pieces each: numbers 2 * b and 2 * b + 1 of a piece have four bits of byte
+// b; 16 bytes of s (low) and m (high); d and dmin. A word holds s and m of 8 pieces, which share it.
 const SHARE: u32 = 8u;
 
 struct Scale { d: vec2<f32>, both: u32 }

@@ -1,7 +1,7 @@
-// Q3_K: w = d * (s - 32) * (q - 4), with q of 3 bits, s of 6 bits for 16 weights at a time, d for 256. A chunk is 256 weights: 16
-// words of the low two bits of q, two pieces each: numbers 2 * b and 2 * b + 1 of a piece have four bits of byte b; 8 words of
-// the third bits, four pieces each; 2 of the low four bits of s, one of the high two; d.
-// Scales are read for 8 pieces, four groups, at a time.
+// Q3_K: w = d * (s - 32) * (q - 4), with q of 3 bits, s of 6 bits for 16 weights at a time, d for 256. A chunk is 256
+// weights: 16 words of the low two bits of q, two pieces each: numbers 2 * b and 2 * b + 1 of a piece have four bits of
+// byte b; 8 words of the third bits, four pieces each; 2 of the low four bits of s, one of the high two; d. Scales are
+// read for 8 pieces, four groups, at a time.
 const SHARE: u32 = 8u;
 
 struct Scale { s: vec4<f32> }

@@ -1,5 +1,5 @@
-// Q3_K as integers: 64 weights, 4 words of the low two bits of q and 2 of the third bits, under scales of four groups. The bytes
-// are q of 0 to 7; 4 times the sum of x is taken off.
+// Q3_K as integers: 64 weights, 4 words of the low two bits of q and 2 of the third bits, under scales of four groups.
+// The bytes are q of 0 to 7; 4 times the sum of x is taken off.
 const RUN: u32 = 2u;
 
 struct Run { q: vec4<u32>, thirds: vec2<u32>, scales: vec3<u32> }

@@ -26,8 +26,8 @@ fn nibbles(word: u32) -> Eight {
     );
 }
 
-// Eight 5-bit numbers: a word of their low four bits, and their fifth bits, of which those of numbers 2 * b and 2 * b + 1 are
-// bits 0 and 1 of byte b.
+// Eight 5-bit numbers: a word of their low four bits, and their fifth bits, of which those of numbers 2 * b and 2 * b +
+// 1 are bits 0 and 1 of byte b.
 fn fives(word: u32, fifth: u32) -> Eight {
     let w = vec4(word);
     let low = vec4(fifth << 4u, fifth << 3u, fifth >> 4u, fifth >> 5u) & vec4(16u);

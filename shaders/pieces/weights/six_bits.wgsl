@@ -1,6 +1,6 @@
-// The scales that Q4_K and Q5_K have in common: w = d * s * q - dmin * m, with s and m of 6 bits for 32 weights at a time, d
-// and dmin for 256. Four words: d and dmin; the low four bits of all s, those of all m; the high two bits of all s and all m.
-// They are read for two groups at a time.
+// The scales that Q4_K and Q5_K have in common: w = d * s * q - dmin * m, with s and m of 6 bits for 32 weights at a
+// time, d and dmin for 256. Four words: d and dmin; the low four bits of all s, those of all m; the high two bits of
+// all s and all m. They are read for two groups at a time.
 const SHARE: u32 = 8u;
 
 // Scales and minima of two groups of 32 weights.

@@ -1,4 +1,5 @@
-// The sixteen values of 4-bit numbers in IQ4_NL and IQ4_XS, as signed bytes, lowest number first (engine/formats/sixteen_values.rs).
+// The sixteen values of 4-bit numbers in IQ4_NL and IQ4_XS, as signed bytes, lowest number first
+// (engine/formats/sixteen_values.rs).
 const VALUES = vec4(0xbfad9881u, 0xf6eaddcfu, 0x26190d01u, 0x71594535u);
 
 // The words that have the values of `q`, as their bytes q % 4. Selected, since an array in private memory would be slower.
