@@ -172,7 +172,7 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     let ask = |runs: &mut [Run], tokens: &[u32], max_tokens: usize| -> anyhow::Result<Vec<Answer>> {
         let answer_next = |run: &mut Run| {
             bar.inc(1);
-            let limits = Limits::default().max_tokens(max_tokens).stop(Vec::new());
+            let limits = Limits::default().max_tokens(max_tokens);
             answer(&mut run.sequence, &models.target, tokens, limits, Begin::Anew, |_| Ok(()))
         };
         runs.iter_mut().map(answer_next).collect()

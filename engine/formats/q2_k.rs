@@ -32,9 +32,11 @@ fn scales(block: &[u8], group: usize) -> (f32, f32) {
 
 fn widen(bytes: &[u8], out: &mut [f32]) {
     for (block, values) in blocks::<84, 256>(bytes, out) {
-        for (at, value) in values.iter_mut().enumerate() {
-            let (scale, minimum) = scales(block, at / 16);
-            *value = scale * f32::from(bit_pair(&block[16..80], at)) - minimum;
+        for (group, values) in values.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let (scale, minimum) = scales(block, group);
+            for (offset, value) in values.iter_mut().enumerate() {
+                *value = scale * f32::from(bit_pair(&block[16..80], 16 * group + offset)) - minimum;
+            }
         }
     }
 }
@@ -52,9 +54,12 @@ fn store(values: &[f32], out: &mut [u8]) {
         for (group, (scale, minimum)) in scale_numbers.into_iter().zip(minimum_numbers).enumerate() {
             block[group] = scale | minimum << 4;
         }
-        for (at, value) in values.iter().enumerate() {
-            let (scale, minimum) = scales(block, at / 16);
-            put_bit_pair(&mut block[16..80], at, nearest((value + minimum) * inverse(scale), 3.0) as u8);
+        for (group, values) in groups.iter().enumerate() {
+            let (scale, minimum) = scales(block, group);
+            for (offset, value) in values.iter().enumerate() {
+                let number = nearest((value + minimum) * inverse(scale), 3.0) as u8;
+                put_bit_pair(&mut block[16..80], 16 * group + offset, number);
+            }
         }
     }
 }

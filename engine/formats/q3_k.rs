@@ -42,9 +42,13 @@ fn third(block: &[u8], at: usize) -> u8 {
 
 fn widen(bytes: &[u8], out: &mut [f32]) {
     for (block, values) in blocks::<110, 256>(bytes, out) {
-        for (at, value) in values.iter_mut().enumerate() {
-            let number = bit_pair(&block[32..96], at) | third(block, at) << 2;
-            *value = scale(block, at / 16) * f32::from(number as i8 - 4);
+        for (group, values) in values.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let scale = scale(block, group);
+            for (offset, value) in values.iter_mut().enumerate() {
+                let at = 16 * group + offset;
+                let number = bit_pair(&block[32..96], at) | third(block, at) << 2;
+                *value = scale * f32::from(number as i8 - 4);
+            }
         }
     }
 }
@@ -89,7 +93,8 @@ fn scale_of_16(values: &[f32]) -> f32 {
 fn store(values: &[f32], out: &mut [u8]) {
     for (values, block) in blocks_mut::<256, 110>(values, out) {
         block.fill(0);
-        let scales: Vec<f32> = values.as_chunks::<16>().0.iter().map(|group| scale_of_16(group)).collect();
+        let groups = values.as_chunks::<16>().0;
+        let scales: Vec<f32> = groups.iter().map(|group| scale_of_16(group)).collect();
         let most = extreme(&scales);
         if most == 0.0 {
             continue;
@@ -101,10 +106,14 @@ fn store(values: &[f32], out: &mut [u8]) {
             block[96 + group % 8] |= (number & 15) << (group / 8 * 4);
             block[104 + group % 4] |= number >> 4 << (group / 4 * 2);
         }
-        for (at, value) in values.iter().enumerate() {
-            let number = (number(value * inverse(scale(block, at / 16))) as i8 + 4) as u8;
-            put_bit_pair(&mut block[32..96], at, number);
-            block[at % 32] |= number >> 2 << (at / 32);
+        for (group, values) in groups.iter().enumerate() {
+            let inverse = inverse(scale(block, group));
+            for (offset, value) in values.iter().enumerate() {
+                let at = 16 * group + offset;
+                let number = (number(value * inverse) as i8 + 4) as u8;
+                put_bit_pair(&mut block[32..96], at, number);
+                block[at % 32] |= number >> 2 << (at / 32);
+            }
         }
     }
 }

@@ -53,17 +53,8 @@ fn scale_of_16(values: &[f32]) -> f32 {
         return 0.0;
     }
     let fit = |factor: f32| Fit::new(values, |value| (factor * value).round_ties_even().clamp(-32.0, 31.0));
-    let first = fit(-32.0 / most);
-    let mut scale = first.scale();
-    let mut best = scale * first.products;
-    for step in (-9..=9).filter(|&step| step != 0) {
-        let Fit { products, squares } = fit(-(32.0 + 0.1 * step as f32) / most);
-        if squares > 0.0 && products * products > best * squares {
-            scale = products / squares;
-            best = scale * products;
-        }
-    }
-    scale
+    let others = (-9..=9).filter(|&step| step != 0).map(|step| fit(-(32.0 + 0.1 * step as f32) / most));
+    fit(-32.0 / most).best_scale(others)
 }
 
 fn store(values: &[f32], out: &mut [u8]) {

@@ -145,6 +145,19 @@ impl Fit {
         self.products * inverse(self.squares)
     }
 
+    /// The scale of `self`, or that of the last of `others` that came closer than all before it.
+    pub fn best_scale(self, others: impl Iterator<Item = Fit>) -> f32 {
+        let mut scale = self.scale();
+        let mut best = scale * self.products;
+        for Fit { products, squares } in others {
+            if squares > 0.0 && products * products > best * squares {
+                scale = products / squares;
+                best = scale * products;
+            }
+        }
+        scale
+    }
+
     /// Returns `true` if its scale comes closer than that of `other`.
     pub fn is_better(self, other: Fit) -> bool {
         self.squares > 0.0

@@ -27,16 +27,11 @@ pub fn scale(values: &[f32], steps: Option<i32>) -> f32 {
     }
     let fit = |factor: f32| Fit::new(values, |value| f32::from(VALUES[usize::from(nearest(factor * value))]));
     let first = f32::from(VALUES[0]);
-    let Some(steps) = steps else { return fit(inverse(most / first)).scale() };
-    let start = fit(inverse(-most / first));
-    let mut scale = start.scale();
-    let mut best = scale * start.products;
-    for step in -steps..=steps {
-        let Fit { products, squares } = fit((step as f32 + first) / most);
-        if squares > 0.0 && products * products > best * squares {
-            scale = products / squares;
-            best = scale * products;
+    match steps {
+        None => fit(inverse(most / first)).scale(),
+        Some(steps) => {
+            let others = (-steps..=steps).map(|step| fit((step as f32 + first) / most));
+            fit(inverse(-most / first)).best_scale(others)
         }
     }
-    scale
 }

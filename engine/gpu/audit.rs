@@ -4,7 +4,8 @@
 
 use std::sync::Mutex;
 
-use super::context::{GpuContext, lock};
+use super::context::GpuContext;
+use super::lock::lock;
 use super::readback::Readback;
 use super::wgsl::{self, Kind, Token};
 use crate::error::{Error, Result};

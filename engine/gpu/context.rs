@@ -2,11 +2,12 @@
 //! there are none; here they are kept and returned by the next call that can fail.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::adapter;
 use super::host_times::HostTimes;
+use super::lock::lock;
 #[cfg(not(target_arch = "wasm32"))]
 use super::waiter::Waiter;
 use crate::error::{Error, Result};
@@ -270,9 +271,4 @@ impl GpuContext {
     pub(super) fn queue(&self) -> &wgpu::Queue {
         &self.queue
     }
-}
-
-/// A fault in another thread must not hide the device's own.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,9 @@
 //! Activities of the host while a profile is taken.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Instant;
+
+use super::lock::lock;
 
 /// Something the host did, or waited for. Times are seconds since the profile began.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,12 +23,12 @@ pub(super) struct HostTimes(Mutex<Option<(Instant, Vec<HostTime>)>>);
 impl HostTimes {
     /// Begins a record at `begin`.
     pub fn start(&self, begin: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((begin, Vec::new()));
+        *lock(&self.0) = Some((begin, Vec::new()));
     }
 
     /// Adds what began at `begin` and ends now, if there is a record.
     pub fn push(&self, activity: &'static str, begin: Instant) {
-        if let Some((start, times)) = self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        if let Some((start, times)) = lock(&self.0).as_mut() {
             let since = |at: Instant| at.saturating_duration_since(*start).as_secs_f64();
             times.push(HostTime { activity, begin: since(begin), end: since(Instant::now()) });
         }
@@ -34,7 +36,7 @@ impl HostTimes {
 
     /// Ends the record.
     pub fn end(&self) -> Vec<HostTime> {
-        let record = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let record = lock(&self.0).take();
         record.map_or_else(Vec::new, |(_, times)| times)
     }
 }

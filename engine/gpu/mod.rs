@@ -9,6 +9,7 @@ mod device;
 mod host_times;
 mod integer;
 mod kernel;
+mod lock;
 mod memory;
 mod pass;
 mod plan;

@@ -1,11 +1,12 @@
 //! Results on their way from the device to the host. A result can be waited for in two ways, by the calling thread
 //! ([`Readback::read`]) or by an asynchronous task ([`Readback::poll_read`]); both ask for the memory and take it alike.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::context::GpuContext;
+use super::lock::lock;
 use crate::error::{Error, Result};
 
 /// Host-visible memory that results are copied to.
@@ -156,8 +157,4 @@ impl Readback {
     pub(super) fn raw(&self) -> &wgpu::Buffer {
         &self.raw
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

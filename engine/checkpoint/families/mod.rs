@@ -68,14 +68,18 @@ impl Family {
         }
     }
 
-    /// The family that `model_type` names.
+    /// The family that `model_type` names, if it is one of these.
+    pub(super) fn named(model_type: &str) -> Option<Family> {
+        Family::ALL.into_iter().find(|family| family.definition().model_type == model_type)
+    }
+
+    /// The same, for a file at `path` that has to be of one of them.
     ///
     /// # Errors
     ///
     /// [`Error::UnknownFamily`], which lists the known ones.
     pub fn from_model_type(path: &Path, model_type: &str) -> Result<Family> {
-        let named = Family::ALL.into_iter().find(|family| family.definition().model_type == model_type);
-        named.ok_or_else(|| Error::UnknownFamily {
+        Family::named(model_type).ok_or_else(|| Error::UnknownFamily {
             path: path.to_owned(),
             model_type: model_type.to_owned(),
             supported: Family::ALL.map(|family| family.definition().model_type).join(", "),

@@ -1,16 +1,4 @@
-// Q4_0: w = d * (q - 8) for 32 weights at a time. A chunk is two such blocks: 8 words of q, then both d.
-const SHARE: u32 = 4u;
-
-struct Scale { d: f32 }
-
-fn row_start(block: u32, pieces: u32) -> u32 {
-    return block * ((pieces + 7u) / 8u * 9u);
-}
-
-fn scale_of(start: u32, run: u32, lane: u32) -> Scale {
-    return Scale(half_of(word_of(start, run / 2u * 9u + 8u, lane), run % 2u == 1u));
-}
-
+// Q4_0: w = d * (q - 8) for 32 weights at a time (nibble_pairs.wgsl).
 fn weight8(scale: Scale, start: u32, piece: u32, lane: u32) -> Eight {
     let q = nibbles(word_of(start, piece / 8u * 9u + piece % 8u, lane));
     return Eight((q.low - 8.0) * scale.d, (q.high - 8.0) * scale.d);

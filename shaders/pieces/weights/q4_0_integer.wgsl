@@ -1,17 +1,4 @@
-// Q4_0 as integers: 64 weights, 8 words of q, then both d. The bytes are q of 0 to 15; 8 times the sum of x is taken off.
-const RUN: u32 = 2u;
-
-struct Run { first: vec4<u32>, second: vec4<u32>, d: u32 }
-
-fn read_run(start: u32, run: u32, lane: u32) -> Run {
-    let at = start + run * 9u;
-    return Run(four_words(at, lane), four_words(at + 4u, lane), word_of(at, 8u, lane));
-}
-
-struct Scales { d: vec2<f32> }
-
-fn scales_of(now: Run, run: u32) -> Scales { return Scales(unpack2x16float(now.d)); }
-
+// Q4_0 as integers. The bytes are q of 0 to 15; 8 times the sum of x is taken off.
 fn operands(now: Run, i: u32) -> Operands { return nibble_bytes(select(now.second, now.first, i == 0u)); }
 
 fn add_block(w: Operands, v: Rounded, scales: Scales, i: u32, sum: f32) -> f32 {
