@@ -21,7 +21,7 @@ use pard::checkpoint::Checkpoint;
 use pard::checkpoint::config::Config;
 use pard::low_level::gpu::{AdapterQuery, CacheFormat, Device, KernelPlan};
 use pard::low_level::training::{
-    CodRetention, Loss, NetworkOptions, OptimizerOptions, PackedRows, Sample, Trainer, TrainingOptions,
+    CodRetention, Loss, NetworkOptions, OptimizerOptions, PackedRows, Sample, Schedule, Trainer, TrainingOptions,
 };
 
 const SAMPLE_TOKENS: usize = 128;
@@ -65,7 +65,9 @@ fn main() -> Result<()> {
         epochs: u64::MAX,
         batch_rows: rows,
         warmup: 0,
-        decay: false,
+        schedule: Schedule::Constant,
+        floor: 1.0,
+        state_dropout: 0.0,
         seed: 1,
     };
     let mut trainer = Trainer::new(&device, &plan, &recipe, samples.clone(), options)?;

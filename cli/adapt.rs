@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use pard::Error;
 use pard::checkpoint::ModelFiles;
+use pard::checkpoint::config::{StateForm, TargetLayers};
 use pard::checkpoint::resolve::DEFAULT_MODEL;
 use pard::low_level::gpu::{CacheFormat, Device, KernelPlan};
 use pard::low_level::ops::gradients::MomentFormat;
-use pard::low_level::training::data::{Dataset, most_frequent};
+use pard::low_level::training::data::{Dataset, LossOn, most_frequent};
 use pard::low_level::training::draft::{self, Embeddings};
 use pard::low_level::training::{
-    CodRetention, Loss, NetworkOptions, OptimizerOptions, Trainer, TrainingOptions, state,
+    CodRetention, Loss, NetworkOptions, OptimizerOptions, Schedule, Trainer, TrainingOptions, state,
 };
 use pard::model::{LoadOptions, Model};
 
@@ -51,10 +52,16 @@ pub struct AdaptArguments {
     /// rows that are seldom reached (PARD-2)
     #[arg(long, default_value = "text", value_parser = one_of(&[("text", Loss::TEXT), ("teacher", Loss::TEACHER)]), requires_if("teacher", "teacher"))]
     pub loss: Loss,
-    /// Layers of the teacher, separated by commas, whose outputs the draft reads beside tokens, which makes it better
-    /// and fit for this teacher alone (PARD-2's target-dependent mode)
-    #[arg(long, value_name = "LAYERS", value_delimiter = ',', requires = "teacher")]
-    pub target_layers: Vec<usize>,
+    /// Hidden states of the teacher, separated by commas, that the draft reads beside tokens, which makes it better and fit
+    /// for this teacher (PARD-2's target-dependent mode): -1 is what the head reads, n what n layers make
+    #[arg(long, value_name = "LAYERS", value_delimiter = ',', allow_hyphen_values = true, requires = "teacher")]
+    pub target_layers: Vec<i32>,
+    /// Part of the samples that are read without the teacher's states, so that the draft also serves without them
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
+    pub state_dropout: f64,
+    /// Predict only the last answer of each conversation
+    #[arg(long)]
+    pub last_answer: bool,
     /// The layers of the model that the draft begins with, separated by commas [default: all]
     #[arg(long, value_name = "LAYERS", value_delimiter = ',')]
     pub layers: Vec<usize>,
@@ -89,9 +96,12 @@ pub struct AdaptArguments {
     /// Steps over which the learning rate rises
     #[arg(long, value_name = "STEPS", default_value_t = 0)]
     pub warmup: u64,
-    /// Let the learning rate fall to 2 % of its height towards the end
-    #[arg(long)]
-    pub decay: bool,
+    /// The learning rate's course once it has risen
+    #[arg(long, default_value = "constant", value_parser = one_of(&SCHEDULES))]
+    pub schedule: Schedule,
+    /// Part of its height that the learning rate falls to
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
+    pub floor: f64,
     /// Number of times each sample is read
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub epochs: u64,
@@ -126,6 +136,9 @@ pub struct AdaptArguments {
     pub quiet: bool,
 }
 
+const SCHEDULES: [(&str, Schedule); 3] =
+    [("constant", Schedule::Constant), ("linear", Schedule::Linear), ("cosine", Schedule::Cosine)];
+
 /// The run's state, in the draft's folder.
 const STATE: &str = "training_state.safetensors";
 
@@ -141,7 +154,8 @@ pub fn run(arguments: &AdaptArguments) -> anyhow::Result<ExitCode> {
     }
     interrupt::listen()?;
     let Some(data) = responses::complete(arguments, talk)? else { return Ok(interrupt::exit_code()) };
-    let dataset = Dataset::read(&data, &files.text, arguments.seq_len)?;
+    let loss_on = if arguments.last_answer { LossOn::LastAnswer } else { LossOn::EveryAnswer };
+    let dataset = Dataset::read(&data, &files.text, arguments.seq_len, loss_on)?;
     note_skipped(&dataset, talk);
     let run = Run::new(arguments, &files, &dataset)?;
 
@@ -217,14 +231,33 @@ impl AdaptArguments {
     }
 }
 
-/// Refuses layers, asked for by `flag`, that the model in `files` does not have.
-fn check_layers(flag: &'static str, layers: &[usize], files: &ModelFiles) -> anyhow::Result<()> {
+/// Refuses layers that the model in `files` does not have.
+fn check_layers(layers: &[usize], files: &ModelFiles) -> anyhow::Result<()> {
     let count = files.config.layers;
     match layers.iter().find(|&&layer| layer >= count) {
         None => Ok(()),
         Some(layer) => {
             let reason = format!("{} has no layer {layer}; its layers are 0 to {}", files.name(), count - 1);
-            Err(usage(flag, reason))
+            Err(usage("--layers", reason))
+        }
+    }
+}
+
+/// Refuses states that the model in `files` does not have.
+fn check_states(layers: &[i32], files: &ModelFiles) -> anyhow::Result<()> {
+    let count = files.config.layers as i32;
+    let read = TargetLayers {
+        layers: layers.to_vec(),
+        hidden_size: files.config.hidden_size,
+        scale: TargetLayers::SCALE,
+        bias: false,
+        form: StateForm::Pard2,
+    };
+    match read.states(files.config.layers) {
+        Ok(_) => Ok(()),
+        Err(state) => {
+            let reason = format!("{} has no state {state}; it has 0 to {count} and -1 to {}", files.name(), -count - 1);
+            Err(usage("--target-layers", reason))
         }
     }
 }
@@ -232,8 +265,6 @@ fn check_layers(flag: &'static str, layers: &[usize], files: &ModelFiles) -> any
 /// A run's settings, derived from the arguments.
 struct Run {
     layers: Vec<usize>,
-    /// The target's layers that the draft reads, ascending.
-    target_layers: Vec<usize>,
     mask_token: u32,
     vocabulary: Option<Vec<u32>>,
     options: TrainingOptions,
@@ -248,7 +279,7 @@ impl Run {
             true => (0..config.layers).collect(),
             false => arguments.layers.clone(),
         };
-        check_layers("--layers", &layers, files)?;
+        check_layers(&layers, files)?;
         let first_unused = files.text.tokenizer.vocab_size();
         let unused = (arguments.freeze_embeddings || first_unused < config.vocab_size).then_some(first_unused as u32);
         let mask_token = arguments.mask_token.or(config.mask_token).or(unused).ok_or_else(|| {
@@ -265,7 +296,12 @@ impl Run {
             ratio: arguments.retain,
             least: arguments.retain_min,
         };
-        for (flag, share) in [("--retain", retention.ratio), ("--retain-min", retention.least)] {
+        for (flag, share) in [
+            ("--retain", retention.ratio),
+            ("--retain-min", retention.least),
+            ("--state-dropout", arguments.state_dropout),
+            ("--floor", arguments.floor),
+        ] {
             if !(0.0..=1.0).contains(&share) {
                 return Err(usage(flag, format!("{share} is not between 0 and 1")));
             }
@@ -281,18 +317,21 @@ impl Run {
             epochs: arguments.epochs,
             batch_rows: arguments.batch_tokens,
             warmup: arguments.warmup,
-            decay: arguments.decay,
+            schedule: arguments.schedule,
+            floor: arguments.floor,
+            state_dropout: if arguments.target_layers.is_empty() { 0.0 } else { arguments.state_dropout },
             seed: arguments.seed,
         };
-        let mut target_layers = arguments.target_layers.clone();
-        target_layers.sort_unstable();
-        target_layers.dedup();
         let tokens: usize = dataset.samples.iter().map(|sample| sample.tokens.len()).sum();
         let words = vocabulary.as_ref().map_or(config.vocab_size, Vec::len);
         let listed = |layers: &[usize]| layers.iter().map(usize::to_string).collect::<Vec<_>>().join("+");
-        let reading = match target_layers.is_empty() {
-            true => String::new(),
-            false => format!(" beside layers {} of {}", listed(&target_layers), arguments.target_name()),
+        let reading = match arguments.target_layers.as_slice() {
+            [] => String::new(),
+            states => {
+                let states: Vec<String> = states.iter().map(i32::to_string).collect();
+                let (states, dropout) = (states.join(","), arguments.state_dropout);
+                format!(" beside states {states} of {} in all but {dropout} of samples", arguments.target_name())
+            }
         };
         let name = format!(
             "{} layers of {}{reading}, {words} tokens to propose, mask {mask_token}, {tokens} tokens to read, {} at once, {} to \
@@ -310,7 +349,7 @@ impl Run {
             arguments.seed,
             if arguments.loss == Loss::TEXT { "the text" } else { arguments.target_name() },
         );
-        Ok(Run { layers, target_layers, mask_token, vocabulary, options, name })
+        Ok(Run { layers, mask_token, vocabulary, options, name })
     }
 
     /// The model that the draft is for, if there is something to ask it.
@@ -319,13 +358,13 @@ impl Run {
             return Ok(None);
         }
         let files = load::open(arguments.target_name(), talk)?;
-        check_layers("--target-layers", &self.target_layers, &files)?;
+        check_states(&arguments.target_layers, &files)?;
         Ok(Some(load::upload(device, files, LoadOptions::default(), talk)?))
     }
 
     fn recipe<'a>(
         &'a self,
-        arguments: &AdaptArguments,
+        arguments: &'a AdaptArguments,
         files: &'a ModelFiles,
         target: Option<&'a Model>,
     ) -> NetworkOptions<'a> {
@@ -340,7 +379,7 @@ impl Run {
             positions: arguments.seq_len,
             teacher: target.map(|target| &target.weights),
             loss: arguments.loss,
-            target_layers: &self.target_layers,
+            target_layers: &arguments.target_layers,
         }
     }
 }

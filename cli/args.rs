@@ -13,7 +13,7 @@ use pard::low_level::gpu::{
     AdapterQuery, CacheFormat, Device, MatmulChoice, QuantisedChoice, Shaders, is_same_adapter,
 };
 use pard::low_level::ops::WeightFormat;
-use pard::model::{LoadOptions, WeightDtype};
+use pard::model::{LoadOptions, StatesChoice, WeightDtype};
 
 use crate::output::Verbosity;
 use crate::usage::usage;
@@ -159,7 +159,7 @@ pub struct ModelArguments {
     /// The model: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
     #[arg(short, long, default_value = DEFAULT_MODEL)]
     pub model: String,
-    /// The model that proposes tokens, named likewise
+    /// The model that proposes tokens, named likewise, or `auto`: the best one of `pard drafts` that is on this machine
     #[arg(short, long, value_name = "MODEL")]
     pub draft: Option<String>,
     /// The draft's mask token, for PARD; its config.json may name one
@@ -176,6 +176,9 @@ pub struct ModelArguments {
     /// The draft's adapter, named likewise [default: the target's]; tokens then cross between the two in every round
     #[arg(long, value_name = "INDEX|NAME", requires = "draft")]
     pub draft_device: Option<String>,
+    /// Let a draft that was made to read hidden states of its target do so (auto), or draft from tokens alone (off)
+    #[arg(long, value_name = "auto|off", default_value = "auto", value_parser = one_of(&STATES))]
+    pub target_states: StatesChoice,
 }
 
 /// Options that determine a model's memory use and kernels.
@@ -232,6 +235,8 @@ const CACHES: [(&str, CacheFormat); 3] =
 
 const PRODUCTS: [(&str, MatmulChoice); 2] =
     [("plain", MatmulChoice::Plain), ("cooperative", MatmulChoice::Cooperative)];
+
+const STATES: [(&str, StatesChoice); 2] = [("auto", StatesChoice::Auto), ("off", StatesChoice::Off)];
 
 const QUANTISED_PRODUCTS: [(&str, QuantisedChoice); 4] = [
     ("float", QuantisedChoice::Float),

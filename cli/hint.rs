@@ -1,8 +1,11 @@
 //! Advice on the engine's errors, in the words of the command line. The engine itself knows no flags and no commands.
 
 use pard::Error;
+use pard::checkpoint::hugging_face::TARGET_PROJECTION;
 use pard::checkpoint::resolve::DEFAULT_MODEL;
 use pard::error::OptionName;
+
+use crate::drafts;
 
 /// Returns the flag or command that helps with `error`, if there is one.
 pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
@@ -13,6 +16,9 @@ pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
         Error::OutOfMemory { .. } | Error::DoesNotFit { .. } => "`pard fit` says what fits",
         Error::Compile { .. } => "`pard tune` looks for kernels that compile",
         Error::NoEmbeddings { .. } => "give it with -d beside its target",
+        Error::MissingTensor { name, .. } if name == TARGET_PROJECTION => {
+            "it lies in the draft's warp_model.bin; --target-states off drafts without it"
+        }
         Error::NoMaskToken { .. } => "--mask-token names one, --method vsd needs none",
         Error::ContextFull { .. } => "-c sets the context",
         Error::Template { .. } => "--raw continues plain text",
@@ -23,6 +29,7 @@ pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
         Error::Option { option: OptionName::Products, .. } => "--products plain uses ordinary instructions",
         Error::Option { option: OptionName::Acceptance, .. } => "--acceptance noise goes with every draft",
         Error::OtherRun { .. } => "--out names the folder",
+        Error::NoModel { name, .. } if name == drafts::AUTO => "`pard pull` fetches one, and -d names any model",
         Error::NoModel { name, .. } if name == DEFAULT_MODEL => "`./run demo` and `./run model` fetch it",
         _ => return None,
     };

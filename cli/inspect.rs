@@ -138,7 +138,23 @@ fn hyper_parameters(config: &Config) -> Vec<(&'static str, Value)> {
         ("pard_token", config.mask_token.into()),
         ("shared_embeddings", config.shared_embeddings.into()),
         ("target_layers", config.target_layers.as_ref().map(|target| target.layers.clone()).into()),
+        ("target_hidden_size", config.target_layers.as_ref().map(|target| target.hidden_size).into()),
+        ("target_scale", config.target_layers.as_ref().map(|target| f64::from(target.scale)).into()),
     ]
+}
+
+/// Describes how a draft drafts; none of a model that names no mask token and reads no states.
+fn draft_kind(config: &Config) -> Option<String> {
+    let masks = match config.mask_token {
+        Some(mask) => format!("PARD, in parallel by the mask token {mask}"),
+        None => "one token at a time".to_owned(),
+    };
+    let Some(target) = &config.target_layers else { return config.mask_token.map(|_| masks) };
+    Some(format!(
+        "{masks}; PARD-2, beside the hidden states {:?} of a target whose hidden size is {}; without them beside other \
+         targets, on another device, and with --target-states off",
+        target.layers, target.hidden_size
+    ))
 }
 
 fn as_text(files: &DraftFiles, memory: &Memory, list: bool) -> String {
@@ -146,6 +162,7 @@ fn as_text(files: &DraftFiles, memory: &Memory, list: bool) -> String {
     let mut rows = vec![("name", files.name.clone()), ("path", files.path.display().to_string())];
     let given = hyper_parameters(&files.config).into_iter().filter(|(_, value)| !value.is_null());
     rows.extend(given.map(|(name, value)| (name, plain(&value))));
+    rows.extend(draft_kind(&files.config).map(|kind| ("draft", kind)));
     if files.config.shared_embeddings {
         let head = match memory.reduced_head {
             None => "the target's".to_owned(),
@@ -196,6 +213,7 @@ fn as_json(files: &DraftFiles, memory: &Memory, list: bool) -> Value {
         "name": files.name,
         "path": files.path.display().to_string(),
         "config": named,
+        "draft": draft_kind(&files.config),
         "reduced_head": memory.reduced_head,
         "stop_tokens": files.text.as_ref().map(|text| &text.stop_tokens),
         "chat_template": files.text.as_ref().map(|text| text.has_chat_template()),

@@ -12,12 +12,13 @@ use pard::checkpoint::{DraftFiles, ModelFiles};
 use pard::decoding::{Costs, Draft, DraftLength, Engine, EngineOptions, Method, Sequence, SequenceOptions};
 use pard::low_level::forward::tied_draft;
 use pard::low_level::gpu::Device;
-use pard::model::{LoadOptions, MemoryPlan, Model, Progress};
+use pard::model::{LoadOptions, MemoryPlan, Model, Progress, StatesChoice};
 use pard::{Error, Result};
 use serde_json::{Value, json};
 
 pub use self::blueprints::{Blueprints, Placement};
 use crate::args::{DecodingArguments, ModelArguments};
+use crate::drafts;
 use crate::output::{self, Verbosity};
 use crate::usage::usage;
 
@@ -42,15 +43,19 @@ impl Files {
         let target = ModelFiles::open(&target_path)?;
         let mut files = Files { target, draft: None, mask_token: None };
         if let Some(name) = arguments.draft.as_deref().filter(|_| wants_draft) {
+            let name = if name == drafts::AUTO { drafts::best_here(&files.target, talk)? } else { name };
             let path = find(name, talk)?;
             files.draft = Some(match is_same(&path, &target_path) {
                 true => Drafter::Target,
-                false => Drafter::Other(Box::new(draft_at(&path, &files.target)?)),
+                false => Drafter::Other(Box::new(draft_at(&path, &files.target, arguments.target_states, talk)?)),
             });
         }
         if let Some(draft) = files.draft() {
-            files.mask_token =
-                Draft::check(&draft.config, &draft.text.tokenizer, &files.target.text.tokenizer, arguments.mask_token)?;
+            let mask_token = Draft::mask(&draft.config, arguments.mask_token)?;
+            for notice in Draft::check(&draft.text.tokenizer, &files.target.text.tokenizer, mask_token)? {
+                talk.note(&format!("{}: {notice}", draft.name()));
+            }
+            files.mask_token = mask_token;
         }
         Ok(files)
     }
@@ -313,13 +318,19 @@ pub fn open_any(name: &str, talk: Verbosity) -> Result<DraftFiles> {
 
 /// Opens the files of a draft for `target`, downloaded if need be.
 pub fn open_draft(name: &str, target: &ModelFiles, talk: Verbosity) -> Result<ModelFiles> {
-    draft_at(&find(name, talk)?, target)
+    draft_at(&find(name, talk)?, target, StatesChoice::Auto, talk)
 }
 
-/// Opens the draft's files at `path`, and checks that it can do without embeddings of its own where it has none.
-fn draft_at(path: &Path, target: &ModelFiles) -> Result<ModelFiles> {
-    let draft = DraftFiles::open(path)?.beside(&target.text);
+/// Opens the draft's files at `path`, and checks that it can do without embeddings of its own where it has none. It reads
+/// its target's states if `states` and the target allow it.
+fn draft_at(path: &Path, target: &ModelFiles, states: StatesChoice, talk: Verbosity) -> Result<ModelFiles> {
+    let mut draft = DraftFiles::open(path)?.beside(&target.text);
     tied_draft::check_target(&draft.config, &*draft.checkpoint, &target.config)?;
+    let asked = (states == StatesChoice::Off).then(|| "so it was asked for (--target-states off)".to_owned());
+    let reason = asked.or_else(|| tied_draft::unfit(&draft.config, &target.config));
+    if let Some(reason) = reason.filter(|_| draft.config.target_layers.take().is_some()) {
+        talk.note(&format!("{}: {}", draft.name(), tied_draft::independence(&reason)));
+    }
     Ok(draft)
 }
 

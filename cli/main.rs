@@ -8,6 +8,7 @@ mod bench;
 mod chat;
 mod devices;
 mod doctor;
+mod drafts;
 mod fit;
 mod generate;
 mod hint;
@@ -61,6 +62,8 @@ enum Command {
     Adapt(Box<adapt::AdaptArguments>),
     /// List the models in the local caches
     Models(models::ModelsArguments),
+    /// List the published drafts that serve a model
+    Drafts(drafts::DraftsArguments),
     /// Fetch a model from the Hugging Face hub, or its newest revision
     Pull(models::PullArguments),
     /// Check the driver, the adapter, the kernels and the default model, and say what to do
@@ -93,6 +96,7 @@ fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Adapt(arguments) => adapt::run(&arguments),
         Command::Models(arguments) => models::run(&arguments),
+        Command::Drafts(arguments) => drafts::run(&arguments),
         Command::Pull(arguments) => models::pull(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Completions(arguments) => shell::completions(&arguments, Arguments::command()),

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
-use pard::text::{ChatTokenizer, Message, Rendering};
+use pard::text::{ChatTokenizer, Message, Rendering, Turn};
 use pard::{Error, Result};
 use serde_json::Value;
 
@@ -98,15 +98,15 @@ pub fn read_lines(path: &Path) -> anyhow::Result<Vec<Prompt>> {
 /// The prompt of one line of a JSON-lines file; or what is wrong with it.
 pub fn of_line(line: &str) -> Result<Prompt, String> {
     let json: Value = serde_json::from_str(line).map_err(|error| format!("not JSON: {error}"))?;
-    let missing = "it has no `prompt` (text), `messages` (list), `turns` (list), `data` (text or list), `question` (text) or \
-                   `instruction` (text)";
+    let missing = "it has no `prompt` (text), `messages` (list), `conversations` (list), `turns` (list), `data` (text or \
+                   list), `question` (text) or `instruction` (text)";
     of_json(&json).ok_or_else(|| missing.to_owned())
 }
 
 /// The prompt of one line. Of several turns the first is taken: the later ones answer what the model said. An instruction
 /// may come with an input to work on.
 fn of_json(json: &Value) -> Option<Prompt> {
-    let keys = ["prompt", "messages", "turns", "data", "question", "instruction"];
+    let keys = ["prompt", "messages", "conversations", "turns", "data", "question", "instruction"];
     let (key, value) = keys.iter().find_map(|key| Some((*key, json.get(key)?)))?;
     match (of_value(value)?, json.get("input").and_then(Value::as_str)) {
         (Prompt::Text(text), Some(input)) if key == "instruction" && !input.is_empty() => {
@@ -121,7 +121,8 @@ fn of_value(value: &Value) -> Option<Prompt> {
         Value::String(text) if !text.is_empty() => Some(Prompt::Text(text.clone())),
         Value::Array(items) => match items.first()? {
             Value::Object(_) => {
-                let mut messages: Vec<Message> = serde_json::from_value(value.clone()).ok()?;
+                let turns: Vec<Turn> = serde_json::from_value(value.clone()).ok()?;
+                let mut messages: Vec<Message> = turns.into_iter().map(Message::from).collect();
                 // Messages after the user's last one are the recorded answer.
                 let last = messages.iter().rposition(|message| message.role == "user")?;
                 messages.truncate(last + 1);

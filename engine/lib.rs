@@ -43,7 +43,7 @@ pub use decoding::{
 pub use error::{Error, Result};
 pub use formats::WeightFormat;
 pub use gpu::{AdapterQuery, AdapterReport, CacheFormat, Device, MatmulChoice, QuantisedChoice, adapters};
-pub use model::{LoadOptions, Model, WeightDtype};
+pub use model::{LoadOptions, Model, StatesChoice, WeightDtype};
 pub use text::{Conversation, Message, Prompt, Rendering};
 
 #[cfg(doctest)]

@@ -15,11 +15,11 @@ pub mod ops {
 
 /// Forward passes: a model with the buffers and bindings that it runs with.
 pub mod forward {
-    pub use crate::model::hook::Hook;
     pub use crate::model::runner::{Batching, ModelRunner};
     pub use crate::model::sampler::{Sampler, SamplerBuffers, Stages, log_probabilities};
     pub use crate::model::submit_pace::SubmitPace;
-    pub use crate::model::tensor_map::{TARGET_PROJECTION, expected_matrices};
+    pub use crate::model::target_states::{Features, Hook, Pair, TargetStates};
+    pub use crate::model::tensor_map::expected_matrices;
     pub use crate::model::weights::attention_shape;
 
     /// Rotary angles by position.

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use pard::Error;
-use pard::checkpoint::ModelFiles;
+use pard::checkpoint::hugging_face::TARGET_PROJECTION;
 use pard::checkpoint::options::{DownloadProgress, SourceOptions};
 use pard::checkpoint::resolve::{pull, resolve};
+use pard::checkpoint::{DraftFiles, ModelFiles};
 use serde_json::json;
 
 use crate::support::tiny_model::Recipe;
@@ -132,6 +133,26 @@ fn with_model(recipe: &Recipe) -> Hub {
     hub.files.insert("README.md".to_owned(), b"read me".to_vec());
     hub.files.insert("pytorch_model.bin".to_owned(), vec![0; 64]);
     hub
+}
+
+/// PARD-2's drafts come without a tokenizer, and with the projection of their target's states in a second file.
+#[test]
+fn a_draft_comes_with_its_projection_and_without_a_tokenizer() {
+    let home = tempfile::tempdir().expect("a folder");
+    let mut hub = Hub::default();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/pard2/llama_td/draft");
+    for entry in std::fs::read_dir(&folder).expect("reading").flatten() {
+        let name = entry.file_name().into_string().expect("a name");
+        hub.files.insert(name, std::fs::read(entry.path()).expect("reading"));
+    }
+    let (endpoint, _) = serve(hub);
+    let found = resolve("owner/tiny", &options(home.path(), &endpoint)).expect("a download");
+    let draft = DraftFiles::open(&found).expect("a draft");
+    assert!(draft.text.is_none());
+    draft.checkpoint.expect(TARGET_PROJECTION, &[64, 192]).expect("its projection");
+    let mut offline = options(home.path(), &endpoint);
+    offline.offline = true;
+    assert_eq!(resolve("owner/tiny", &offline).expect("it is whole"), found);
 }
 
 /// A machine whose caches lie in `home`.

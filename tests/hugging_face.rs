@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use pard::Error;
 use pard::checkpoint::ModelFiles;
-use pard::checkpoint::config::{Config, Family, RopeScaling, SlidingWindow, TargetLayers, Yarn};
+use pard::checkpoint::config::{
+    Config, Family, HiddenState, RopeScaling, SlidingWindow, StateForm, TargetLayers, Yarn,
+};
 use pard::checkpoint::hugging_face::parse_config;
 use pard::text::{Message, Rendering};
 use proptest::prelude::*;
@@ -188,13 +190,48 @@ fn the_mask_token_is_the_first_that_is_named() {
     assert_eq!(parsed(json!({"pard_token": 7, "mask_token_id": 8})).mask_token, Some(7));
     assert_eq!(parsed(json!({"pard_token": null, "ptd_token_id": 9, "mask_token_id": 8})).mask_token, Some(8));
     assert_eq!(parsed(json!({"ptd_token_id": 9})).mask_token, Some(9));
+    // Trainers without a mask token write -1.
+    assert_eq!(parsed(json!({"pard_token": -1})).mask_token, None);
 }
 
 #[test]
-fn a_draft_may_name_the_layers_that_it_reads() {
-    assert_eq!(parsed(json!({})).target_layers, None);
-    let read = parsed(json!({"target_layers": [0, 3, 9], "target_hidden_size": 64})).target_layers;
-    assert_eq!(read, Some(TargetLayers { layers: vec![0, 3, 9], hidden_size: 64 }));
+fn a_draft_may_name_the_states_that_it_reads() {
+    let read = |changes| parsed(changes).target_layers;
+    assert_eq!(read(json!({})), None);
+    let former =
+        TargetLayers { layers: vec![0, 3, 9], hidden_size: 64, scale: 1.0, bias: false, form: StateForm::Normalised };
+    assert_eq!(read(json!({"target_layers": [0, 3, 9], "target_hidden_size": 64})), Some(former));
+    // Beside PARD-2's keys that one means nothing, and neither do those without a mark of PARD-2.
+    assert_eq!(read(json!({"pard2": true, "target_layers": [0], "target_hidden_size": 64})), None);
+    assert_eq!(read(json!({"pard2_target_layers": [-1]})), None);
+    let usual = TargetLayers { layers: vec![-1], hidden_size: 4096, scale: 0.02, bias: false, form: StateForm::Pard2 };
+    assert_eq!(read(json!({"spd_type": "pard2", "pard2_target_layers": [-1]})), Some(usual.clone()));
+    let keys = json!({
+        "pard2": true, "pard2_target_layers": [-1, -8, 3], "pard2_target_dim": 192, "pard2_scale": 0.5,
+        "pard2_proj_bias": true, "feat_scale": 3, "pard_target_dim": 8, "proj_bias": false,
+    });
+    let all = TargetLayers { layers: vec![-1, -8, 3], hidden_size: 64, scale: 0.5, bias: true, ..usual.clone() };
+    assert_eq!(read(keys), Some(all));
+    let aliases = json!({
+        "pard2": true, "pard2_target_layers": [-1], "pard_target_dim": 64, "feat_scale": 0.25, "proj_bias": true,
+    });
+    assert_eq!(read(aliases.clone()), Some(TargetLayers { hidden_size: 64, scale: 0.25, bias: true, ..usual.clone() }));
+    let mut both = aliases;
+    both["pard_scale"] = json!(0.125);
+    assert_eq!(read(both).map(|target| target.scale), Some(0.125));
+}
+
+#[test]
+fn states_are_counted_from_either_end() {
+    let of =
+        |layers: &[i32], form| TargetLayers { layers: layers.to_vec(), hidden_size: 64, scale: 1.0, bias: false, form };
+    let (after, normed) = (HiddenState::After, HiddenState::Normed);
+    let read = |layers: &[i32]| of(layers, StateForm::Pard2).states(36);
+    assert_eq!(read(&[-1, -8, -16, -24]), Ok(vec![normed, after(29), after(21), after(13)]));
+    assert_eq!(read(&[0, 1, 35, 36, -37]), Ok(vec![after(0), after(1), after(35), normed, after(0)]));
+    assert_eq!((read(&[2, 37]), read(&[-38]), read(&[i32::MIN])), (Err(37), Err(-38), Err(i32::MIN)));
+    let former = |layers: &[i32]| of(layers, StateForm::Normalised).states(3);
+    assert_eq!((former(&[0, 2]), former(&[3]), former(&[-1])), (Ok(vec![after(1), after(3)]), Err(3), Err(-1)));
 }
 
 #[test]
@@ -248,7 +285,14 @@ fn what_is_wrong_or_not_supported_is_named() {
         (json!({"target_layers": [1], "target_hidden_size": 1u64 << 40}), "target_hidden_size"),
         (json!({"target_layers": [], "target_hidden_size": 64}), "target_layers"),
         (json!({"target_layers": [2, 1], "target_hidden_size": 64}), "target_layers"),
-        (json!({"target_layers": [1, -1], "target_hidden_size": 64}), "target_layers"),
+        (json!({"pard2": true, "pard2_target_layers": []}), "pard2_target_layers"),
+        (json!({"pard2": true, "pard2_target_layers": [-1, -2, -3]}), "pard2_target_dim"),
+        (json!({"pard2": true, "pard2_target_layers": [-1], "pard2_target_dim": 12}), "pard2_target_dim"),
+        (json!({"pard2": true, "pard2_target_layers": [-1], "pard_target_dim": "64"}), "pard_target_dim"),
+        (json!({"pard2": true, "pard2_target_layers": [1.5]}), "pard2_target_layers"),
+        (json!({"pard2": true, "pard2_target_layers": -1}), "pard2_target_layers"),
+        (json!({"pard2": true, "pard2_target_layers": [-1], "pard2_scale": "0.02"}), "pard2_scale"),
+        (json!({"pard2": 1}), "pard2"),
         (json!({"target_layers": 3, "target_hidden_size": 64}), "target_layers"),
         (json!({"model_type": "mistral", "sliding_window": 0}), "sliding_window"),
         (json!({"model_type": "mistral", "layer_types": "all"}), "layer_types"),

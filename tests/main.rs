@@ -24,6 +24,7 @@ mod ngram;
 mod ops;
 mod oracle;
 mod oracle_bounds;
+mod pard2;
 mod real_formats;
 mod real_model;
 mod reference_models;

@@ -1,4 +1,4 @@
-//! Drafts that read what layers of their target make of each token (PARD-2's target-dependent mode): they propose what
+//! Drafts that read hidden states of their target (PARD-2's target-dependent mode): they propose what
 //! candle's forward pass of the same formula proposes, alone and with others, whatever was read and dropped before; they
 //! learn by the right gradients; and the text stays the target's.
 
@@ -8,9 +8,9 @@ use candle_core::Device::Cpu;
 use candle_core::{DType, Tensor};
 use fastrand::Rng;
 use pard::Error;
-use pard::checkpoint::config::{Config, TargetLayers};
+use pard::checkpoint::config::{Config, HiddenState, StateForm, TargetLayers};
+use pard::checkpoint::hugging_face::{FORMER_PROJECTION, TARGET_BIAS, TARGET_PROJECTION};
 use pard::decoding::{Costs, Draft, DraftLength, Engine, EngineOptions, Method, Sequence, SequenceOptions};
-use pard::low_level::forward::TARGET_PROJECTION;
 use pard::low_level::gpu::{CacheFormat, KernelPlan};
 use pard::low_level::inspect::Inspect;
 use pard::low_level::training::{CodRetention, Network, NetworkOptions, PackedRows};
@@ -28,8 +28,10 @@ use crate::training::teacher::weights;
 
 const MASK: u32 = 5;
 
-/// Layers of targets of three layers that are read.
-const LAYERS: [usize; 2] = [0, 2];
+/// States of targets of three layers that are read: the normed one, that after one layer, that after two.
+const STATES: [i32; 3] = [-1, 1, -2];
+/// Those of drafts of the form before: outputs of layers.
+const FORMER: [i32; 2] = [0, 2];
 
 /// A target of three layers, and a draft of other layers that reads it.
 struct Pair {
@@ -39,13 +41,27 @@ struct Pair {
 
 impl Pair {
     fn of(target: Recipe) -> Pair {
+        Pair::in_form(target, StateForm::Pard2)
+    }
+
+    fn in_form(target: Recipe, form: StateForm) -> Pair {
         let target = Recipe { config: Config { layers: 3, ..target.config.clone() }, ..target };
         let mut layers = Recipe { seed: target.seed + 1, ..target.clone() };
         layers.config.layers = 2;
         let mut draft = SharedDraft::new(&layers, MASK, None);
         let hidden = target.config.hidden_size;
-        draft.config.target_layers = Some(TargetLayers { layers: LAYERS.to_vec(), hidden_size: hidden });
-        draft.tensors.insert(TARGET_PROJECTION.to_owned(), projection(target.seed + 2, hidden));
+        let (layers, name, scale) = match form {
+            StateForm::Pard2 => (STATES.to_vec(), TARGET_PROJECTION, 0.5),
+            StateForm::Normalised => (FORMER.to_vec(), FORMER_PROJECTION, 1.0),
+        };
+        // Every other family's has a bias.
+        let bias = form == StateForm::Pard2 && target.seed.is_multiple_of(2);
+        if bias {
+            let row = Stored { shape: vec![hidden], ..projection(target.seed + 3, hidden, 1) };
+            draft.tensors.insert(TARGET_BIAS.to_owned(), row);
+        }
+        draft.tensors.insert(name.to_owned(), projection(target.seed + 2, hidden, layers.len() * hidden));
+        draft.config.target_layers = Some(TargetLayers { layers, hidden_size: hidden, scale, bias, form });
         Pair { target, draft }
     }
 
@@ -72,11 +88,20 @@ impl Pair {
         };
         let known = tokens.len();
         let rows = causal(tokens.iter().copied().chain(std::iter::repeat_n(MASK, drafts - 1)).collect());
-        let masked = |row: &Row| row.position < known;
+        let read = self.draft.config.target_layers.clone().expect("it reads states");
+        if let Some(former) = of_draft.get(FORMER_PROJECTION).cloned() {
+            of_draft.insert(TARGET_PROJECTION.to_owned(), former);
+        }
+        // Masks repeat what the last token reads, or read nothing.
+        let source = |row: &Row| match read.form {
+            StateForm::Pard2 => row.position.min(known - 1),
+            StateForm::Normalised if row.position < known => row.position,
+            StateForm::Normalised => 0,
+        };
         let mut logits = || -> candle_core::Result<Vec<Vec<f32>>> {
             let target_rows = causal(tokens[..known - 1].to_vec());
-            let states = states(&self.target.config, &of_target, &target_rows, &LAYERS)?;
-            let states = recalled(&states, &rows, masked)?;
+            let states = states(&self.target.config, &of_target, &target_rows, &read)?;
+            let states = recalled(&states, rows.iter().map(source))?;
             // The mask has a row of its own, whatever token has its id.
             let id = Tensor::new(&[MASK], &Cpu)?;
             let embeddings = of_draft["model.embed_tokens.weight"].clone();
@@ -95,28 +120,34 @@ impl Pair {
     }
 }
 
-/// States that a draft keeps of `rows`: outputs of `layers`, each over its root mean square, `[rows, layers · hidden]`.
-fn states(config: &Config, weights: &CandleTensors, rows: &[Row], layers: &[usize]) -> candle_core::Result<Tensor> {
+/// The states of `rows` that `read` names, times its factor, `[rows, layers · hidden]`.
+fn states(config: &Config, weights: &CandleTensors, rows: &[Row], read: &TargetLayers) -> candle_core::Result<Tensor> {
     let ones = Tensor::ones(config.hidden_size, DType::F32, &Cpu)?;
-    let mut kept = Vec::new();
-    candle::through_layers(config, weights, rows, candle::embedded(weights, rows)?, &mut |layer, hidden| {
-        if layers.contains(&layer) {
-            kept.push(candle::rms_norm(hidden, &ones, config.norm_epsilon)?);
-        }
+    let mut after = vec![candle::embedded(weights, rows)?];
+    candle::through_layers(config, weights, rows, after[0].clone(), &mut |_, hidden| {
+        after.push(hidden.clone());
         Ok(())
     })?;
-    Tensor::cat(&kept, 1)
+    let state = |state: HiddenState| match (state, read.form) {
+        (HiddenState::Normed, _) => {
+            candle::rms_norm(&after[config.layers], &weights["model.norm.weight"], config.norm_epsilon)
+        }
+        (HiddenState::After(layers), StateForm::Pard2) => Ok(after[layers].clone()),
+        (HiddenState::After(layers), StateForm::Normalised) => {
+            candle::rms_norm(&after[layers], &ones, config.norm_epsilon)
+        }
+    };
+    let states = read.states(config.layers).expect("states of this target");
+    let states = states.into_iter().map(state).collect::<candle_core::Result<Vec<_>>>()?;
+    Tensor::cat(&states, 1)? * f64::from(read.scale)
 }
 
-/// The rows of `states`, which holds a row per token in `[positions, width]`, that each row reads: that of the token before
-/// its own if `reads` says so; else zeros.
-fn recalled(states: &Tensor, rows: &[Row], reads: impl Fn(&Row) -> bool) -> candle_core::Result<Tensor> {
-    let width = states.dim(1)?;
-    let nothing = Tensor::zeros((1, width), DType::F32, &Cpu)?;
-    let with_nothing = Tensor::cat(&[states, &nothing], 0)?;
-    let nothing = states.dim(0)? as u32;
-    let read = |row: &Row| if row.position > 0 && reads(row) { row.position as u32 - 1 } else { nothing };
-    with_nothing.index_select(&Tensor::new(rows.iter().map(read).collect::<Vec<_>>(), &Cpu)?, 0)
+/// What rows read of `states`, which holds a row per token in `[positions, width]`: that of the token before position `p`
+/// for each `p` of `sources`, and zeros for position 0.
+fn recalled(states: &Tensor, sources: impl Iterator<Item = usize>) -> candle_core::Result<Tensor> {
+    let nothing = Tensor::zeros((1, states.dim(1)?), DType::F32, &Cpu)?;
+    let sources: Vec<u32> = sources.map(|position| position as u32).collect();
+    Tensor::cat(&[&nothing, states], 0)?.index_select(&Tensor::new(sources, &Cpu)?, 0)
 }
 
 /// The likeliest token, and by how much.
@@ -127,8 +158,7 @@ fn best(logits: &[f32]) -> (u32, f32) {
 }
 
 /// Large enough for what is read to decide what is proposed.
-fn projection(seed: u64, hidden: usize) -> Stored {
-    let width = LAYERS.len() * hidden;
+fn projection(seed: u64, hidden: usize, width: usize) -> Stored {
     let values = Random::new(seed).normals(hidden * width, 2.0 / (width as f32).sqrt());
     let values = values.into_iter().map(|value| half::bf16::from_f32(value).to_f32()).collect();
     Stored { shape: vec![hidden, width], values }
@@ -143,8 +173,10 @@ fn check(context: &str, actual: &[u32], expected: &[(u32, f32)]) -> usize {
 #[test]
 fn it_proposes_what_candle_proposes_from_the_same_states() {
     let mut compared = 0;
-    for recipe in Recipe::each_family(41) {
-        let pair = Pair::of(recipe);
+    let recipes = Recipe::each_family(41);
+    let former = recipes[0].clone();
+    let pairs = recipes.into_iter().map(Pair::of).chain([Pair::in_form(former, StateForm::Normalised)]);
+    for pair in pairs {
         let (target, draft) = pair.upload(&plan(CacheFormat::F32));
         let prompt = Random::new(42).indices(21, pair.target.config.vocab_size);
         for drafts in [1, 4] {
@@ -233,7 +265,14 @@ fn its_gradients_are_those_of_candles_autograd() {
         let config = Config { layers: 2, ..pair.target.config.clone() };
         let recipe = Recipe { seed: 72, config: config.clone(), duplicate_head: false, ..pair.target.clone() };
         let mut tensors = recipe.tensors();
-        tensors.insert(TARGET_PROJECTION.to_owned(), projection(73, config.hidden_size));
+        let read = TargetLayers {
+            layers: STATES.to_vec(),
+            hidden_size: config.hidden_size,
+            scale: TargetLayers::SCALE,
+            bias: false,
+            form: StateForm::Pard2,
+        };
+        tensors.insert(TARGET_PROJECTION.to_owned(), projection(73, config.hidden_size, read.width()));
         let mask = config.vocab_size as u32 - 1;
         let retention = CodRetention { segments: 4, ratio: 0.7, least: 0.2 };
         let parts: Vec<PackedRows> = samples(&mut Random::new(74), config.vocab_size)
@@ -247,20 +286,25 @@ fn its_gradients_are_those_of_candles_autograd() {
             &plan,
             &NetworkOptions {
                 teacher: Some(&target),
-                target_layers: &LAYERS,
+                target_layers: &STATES,
                 ..recipe_of(&config, &Memory::new(tensors.clone()), mask, packed.rows.len() + 5)
             },
         )
         .expect("a network");
         let losses = network.learn(&packed, 1.0).expect("a pass");
         let of_target = weights(&pair.target.tensors());
-        let read = |part: &PackedRows| -> candle_core::Result<Tensor> {
+        let read_by = |part: &PackedRows| -> candle_core::Result<Tensor> {
             // A sample's tokens come first.
             let tokens = part.segments.iter().filter(|&&segment| segment == 0).count();
-            let states = states(&pair.target.config, &of_target, &Row::all(part)[..tokens], &LAYERS)?;
-            recalled(&states, &Row::all(part), |row| row.id != mask)
+            let states = states(&pair.target.config, &of_target, &Row::all(part)[..tokens], &read)?;
+            // Masks read what the token before their chain does.
+            let source = |row: usize| match part.segments[row] {
+                0 => row,
+                _ => part.rows[row].context_end as usize - 1,
+            };
+            recalled(&states, (0..part.rows.len()).map(source))
         };
-        let states = parts.iter().map(read).collect::<candle_core::Result<Vec<_>>>();
+        let states = parts.iter().map(read_by).collect::<candle_core::Result<Vec<_>>>();
         let states = states.and_then(|states| Tensor::cat(&states, 0)).expect("candle's states");
         let (loss, expected) = by_candle(&tensors, |weights| {
             candle::loss(&config, weights, &Row::all(&packed), Some(&states)).expect("candle's forward pass")
@@ -272,22 +316,26 @@ fn its_gradients_are_those_of_candles_autograd() {
 }
 
 #[test]
-fn a_target_that_has_no_such_layers_is_refused() {
+fn what_cannot_be_read_is_refused_or_left_out_with_a_notice() {
     let plan = plan(CacheFormat::F16);
-    let pair = Pair::of(Recipe::llama(81));
-    let refused = |change: &dyn Fn(&mut TargetLayers)| {
+    let changed = |change: &dyn Fn(&mut TargetLayers)| {
         let mut pair = Pair::of(Recipe::llama(81));
         change(pair.draft.config.target_layers.as_mut().expect("a reader"));
-        pair.draft.upload(&upload(&pair.target, &plan), &plan).map(drop)
+        pair.draft.upload(&upload(&pair.target, &plan), &plan)
     };
-    for (layers, field) in [(vec![1, 3], "target_layers"), (vec![2, 1], "target_layers"), (vec![], "target_layers")] {
-        let error = refused(&|target| target.layers.clone_from(&layers));
-        assert!(matches!(&error, Err(Error::Config { field: named, .. }) if named == field), "{layers:?}: {error:?}");
+    for layers in [vec![1, 4], vec![-5, 1]] {
+        let draft = changed(&|target| target.layers.clone_from(&layers)).expect("it drafts without states");
+        assert!(draft.config().target_layers.is_none());
+        assert!(draft.notices().iter().any(|notice| notice.contains("pard2_target_layers")), "{:?}", draft.notices());
     }
-    let error = refused(&|target| target.hidden_size += 8);
-    assert!(matches!(&error, Err(Error::Config { field, .. }) if field == "target_hidden_size"), "{error:?}");
-    let mut lacking = Pair::of(Recipe::llama(81));
-    lacking.draft.tensors.remove(TARGET_PROJECTION);
-    let error = lacking.draft.upload(&upload(&pair.target, &plan), &plan).map(drop);
-    assert!(matches!(&error, Err(Error::MissingTensor { name, .. }) if name == TARGET_PROJECTION), "{error:?}");
+    let draft = changed(&|target| target.hidden_size += 8).expect("it drafts without states");
+    assert!(draft.notices().iter().any(|notice| notice.contains("pard2_target_dim")), "{:?}", draft.notices());
+    let error = changed(&|target| target.layers.clear()).map(drop);
+    assert!(matches!(&error, Err(Error::Config { field, .. }) if field == "pard2_target_layers"), "{error:?}");
+    for name in [TARGET_PROJECTION, TARGET_BIAS] {
+        let mut lacking = Pair::of(Recipe::llama(82));
+        lacking.draft.tensors.remove(name).expect("it was there");
+        let error = lacking.draft.upload(&upload(&lacking.target, &plan), &plan).map(drop);
+        assert!(matches!(&error, Err(Error::MissingTensor { name: named, .. }) if named == name), "{error:?}");
+    }
 }

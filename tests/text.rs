@@ -118,9 +118,14 @@ fn tokenizers_are_compared_over_the_ids_both_have() {
     let mut other = tiny_tokenizer::build();
     other.add_special_tokens([AddedToken::from("<|other|>", true)]).expect("a token");
     let other = wrap(other);
-    let error = longer.check_target(&other, None).expect_err("they differ");
+    let renamed = longer.check_target(&other, None).expect("a special token has another name");
+    assert_eq!(renamed, [(special_id(4), "<|mask|>".to_owned(), "<|other|>".to_owned())]);
+    assert_eq!(longer.check_target(&other, Some(special_id(4))).expect("they differ in the mask token only"), []);
+
+    let mut plain = tiny_tokenizer::build();
+    plain.add_tokens([AddedToken::from("other", false)]).expect("a token");
+    let error = longer.check_target(&wrap(plain), None).expect_err("one of them is text");
     assert!(matches!(error, Error::TokenizerMismatch { id, .. } if id == special_id(4)), "{error}");
-    longer.check_target(&other, Some(special_id(4))).expect("they differ in the mask token only");
 }
 
 #[test]

@@ -4,8 +4,8 @@ use pard::Result;
 use pard::checkpoint::config::Config;
 use pard::low_level::gpu::Buffer;
 use pard::low_level::ops::{
-    Argmax, AttentionShape, Embedding, HiddenStates, KvCache, LoadHidden, MAX_ROWS, Matrix, PassRow, RmsNorm, Rope,
-    RopeGains, RowRange, StoreHidden, Tensor, WeightFormat,
+    Argmax, AttentionShape, Embedding, Keep, KeptStates, KvCache, MAX_ROWS, Matrix, PassRow, Recall, Remember, RmsNorm,
+    Rope, RopeGains, RowRange, Tensor, WeightFormat,
 };
 
 use crate::bench::{Bench, Case, PROMPT_ROWS, each};
@@ -76,57 +76,67 @@ pub fn rms_norm(bench: &Bench, config: &Config) -> Result<()> {
     bench.time(&cases)
 }
 
-/// States of four layers of its target that a draft stores and reads back, each row at the position behind the last.
+/// States of four layers of a target as features, and their projections as they are kept and read back.
 pub fn target_states(bench: &Bench, config: &Config) -> Result<()> {
-    if !bench.wants("remember") && !bench.wants("recall") {
+    if !["remember", "keep", "recall"].iter().any(|kernel| bench.wants(kernel)) {
         return Ok(());
     }
     const LAYERS: usize = 4;
-    let (device, width, epsilon) = (&bench.device, config.hidden_size, config.norm_epsilon as f32);
+    let (device, width) = (&bench.device, config.hidden_size);
     let input = Random::new(7).normals(PROMPT_ROWS * width, 1.0);
     let x = bench.tensor(width, &input)?;
-    let y = Tensor::new(device, "y", PROMPT_ROWS + 1, LAYERS * width)?;
-    let states = HiddenStates::new(device, PROMPT_ROWS, LAYERS, width)?;
+    let y = Tensor::new(device, "y", PROMPT_ROWS + 1, width)?;
+    let features = Tensor::new(device, "features", PROMPT_ROWS, LAYERS * width)?;
+    let states = KeptStates::new(device, [1, PROMPT_ROWS + 1], &vec![0.0; width])?;
     let session = Buffer::with_values(device, "session", &[PROMPT_ROWS as u32; 3])?;
-    let keep = (0..LAYERS).map(|layer| StoreHidden::new(device, &bench.step, 0, &x, epsilon, &states, layer));
-    let keep = &keep.collect::<Result<Vec<_>>>()?;
-    let read = &LoadHidden::new(device, &bench.step, 0, &session, &states, &y)?;
+    let remember = (0..LAYERS).map(|layer| Remember::new(device, &x, None, 0.02, &features, layer));
+    let remember = &remember.collect::<Result<Vec<_>>>()?;
+    let keep = &Keep::new(device, &bench.step, &x, &states)?;
+    let recall = &Recall::new(device, &bench.step, &session, &states, true, &y)?;
     let what = format!("{LAYERS} layers of width {width}");
-    let kept = ROW_COUNTS.map(|rows| Case {
+    let remembered = ROW_COUNTS.map(|rows| Case {
         kernel: "remember",
         what: what.clone(),
         rows,
-        bytes: LAYERS * rows * width * 6,
-        flops: LAYERS * 3 * rows * width,
+        bytes: LAYERS * rows * width * 8,
+        flops: LAYERS * 2 * rows * width,
         state: bench.at(0, rows),
-        record: each(move |pass| keep.iter().for_each(|keep| keep.encode(pass, rows))),
+        record: each(move |pass| remember.iter().for_each(|op| op.encode(pass, rows))),
     });
-    let read = ROW_COUNTS.map(|rows| Case {
-        kernel: "recall",
-        what: what.clone(),
+    let kept = ROW_COUNTS.map(|rows| Case {
+        kernel: "keep",
+        what: format!("width {width}"),
         rows,
-        bytes: LAYERS * rows * width * 6,
+        bytes: rows * width * 8,
         flops: 0,
-        state: bench.at(1, rows),
-        record: each(move |pass| read.encode(pass, rows)),
+        state: bench.at(0, rows),
+        record: each(move |pass| keep.encode(pass, rows)),
     });
-    // The row behind each, kept as it is in every layer.
+    let recalled = ROW_COUNTS.map(|rows| Case {
+        kernel: "recall",
+        what: format!("width {width}"),
+        rows,
+        bytes: rows * width * 12,
+        flops: rows * width,
+        state: bench.at(1, rows),
+        record: each(move |pass| recall.encode(pass, rows)),
+    });
+    for cases in [&remembered, &kept, &recalled] {
+        if bench.wants(cases[0].kernel) {
+            bench.time(cases)?;
+        }
+    }
+    let last = &remembered[remembered.len() - 1];
     let mut expected = oracle::Expected::default();
     for row in input.chunks(width) {
-        let of_row = oracle::remember::remember(row, width, epsilon);
+        let of_row = oracle::remember::remember(row, None, 0.02);
         for _ in 0..LAYERS {
             expected.values.extend(&of_row.values);
             expected.bound.extend(&of_row.bound);
         }
     }
-    bench.result::<f32>(&kept[kept.len() - 1], &y.buffer, 1)?;
-    for case in &read {
-        bench.check(case, &bench.result(case, &y.buffer, case.rows * LAYERS * width)?, &expected);
-    }
-    if bench.wants("remember") {
-        bench.time(&kept)?;
-    }
-    if bench.wants("recall") { bench.time(&read) } else { Ok(()) }
+    bench.check(last, &bench.result(last, &features.buffer, last.rows * LAYERS * width)?, &expected);
+    Ok(())
 }
 
 /// q, k and v, with and without the norm of heads. Queries are checked here, keys and values where attention reads them.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use pard::text::{Message, Turn};
 use serde_json::Value;
 
 use super::AdaptArguments;
@@ -52,9 +53,10 @@ fn holds_prompts(path: &Path) -> anyhow::Result<bool> {
     let text = prompt::read_text(path)?;
     let Some(line) = text.lines().find(|line| !line.trim().is_empty()) else { return Ok(false) };
     let json: Value = serde_json::from_str(line).unwrap_or_default();
-    let answers = json.get("messages").and_then(Value::as_array).into_iter().flatten();
+    let turns = json.get("messages").or_else(|| json.get("conversations"));
+    let turns: Vec<Turn> = turns.and_then(|turns| serde_json::from_value(turns.clone()).ok()).unwrap_or_default();
     let has_answer = json.get("response").is_some()
         || json.get("text").is_some()
-        || answers.into_iter().any(|message| message.get("role") == Some(&"assistant".into()));
+        || turns.into_iter().map(Message::from).any(|message| message.role == "assistant");
     Ok(!has_answer && prompt::of_line(line).is_ok())
 }

@@ -1,12 +1,16 @@
 //! Report of the bench: speeds, acceptance rates, and whether the tokens are AR's.
 
-use pard::decoding::{Method, Sequence, Statistics};
+use pard::checkpoint::published::PublishedDraft;
+use pard::decoding::{DraftLength, Method, Sequence, Statistics};
 use serde_json::{Value, json};
 
 use crate::answer::{Answer, drafts_json, joined, sampling_json, statistics_json, tokens_per_second};
 use crate::load::Models;
 use crate::output;
 use crate::prompt::Prompt;
+
+/// Part of the tokens per round that its authors measured, below which a draft is not run as it was made to be.
+const FAR_BELOW: f64 = 0.6;
 
 /// One method's answers.
 pub struct Run {
@@ -85,6 +89,7 @@ impl Report<'_> {
             "prompt_tokens": self.prompt_tokens(),
             "sampling": self.runs.first().map(|run| sampling_json(&run.sequence.options().sampling)),
             "methods": self.runs.iter().map(run).collect::<Vec<_>>(),
+            "warning": self.shortfall(),
             "plan": self.models.plan(self.context),
         })
     }
@@ -93,8 +98,27 @@ impl Report<'_> {
     pub fn as_text(&self) -> String {
         let mut parts = vec![self.heading(), self.speeds()];
         parts.extend(self.acceptance());
+        parts.extend(self.shortfall());
         parts.extend(self.verdict());
         parts.join("\n\n")
+    }
+
+    /// A warning if a parallel draft gets far fewer tokens per round than its authors do: the text is right then, and what
+    /// the draft reads is not.
+    fn shortfall(&self) -> Option<String> {
+        let measured = PublishedDraft::named(self.draft?)?.measured?;
+        let runs = self.runs.iter().filter_map(|run| {
+            let options = run.sequence.options();
+            let DraftLength::Fixed(drafts @ 1..) = options.drafts else { return None };
+            let is_plain = options.method == Method::Pard && options.sampling.temperature == 0.0;
+            is_plain.then(|| (drafts, run.statistics.tokens_per_round(), measured.expected(drafts)))
+        });
+        let (drafts, got, expected) = runs.into_iter().find(|(_, got, expected)| *got < FAR_BELOW * expected)?;
+        Some(format!(
+            "{got:.2} tokens per round at K = {drafts} are far below the {expected:.2} that its authors' {} at K = {} on {} \
+             come to: is the chat template in use, and the draft the one for this model (pard inspect)?",
+            measured.tokens_per_round, measured.drafts, measured.prompts
+        ))
     }
 
     fn heading(&self) -> String {

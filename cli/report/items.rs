@@ -10,6 +10,7 @@ use pard::low_level::measure::{self, KernelTime, MadeModel, Shape, Spread};
 use pard::low_level::ops::{
     MAX_ROWS, PeakProbe, Phase, WeightFormat, check_products, check_row_invariance, check_values,
 };
+use pard::model::StatesChoice;
 use pard::{Error, Message};
 use serde_json::{Value, json};
 
@@ -284,6 +285,7 @@ fn rounds(
         memory_limit: None,
         device: arguments.device.clone(),
         draft_device: None,
+        target_states: StatesChoice::Auto,
     };
     let mut loaded = None;
     record.item("rounds: models", |_| {

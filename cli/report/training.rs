@@ -4,7 +4,7 @@ use pard::low_level::gpu::{CacheFormat, Device, KernelPlan};
 use pard::low_level::measure::{MadeWeights, Shape, Spread};
 use pard::low_level::ops::WeightFormat;
 use pard::low_level::training::{
-    CodRetention, Loss, NetworkOptions, OptimizerOptions, Sample, Trainer, TrainingOptions,
+    CodRetention, Loss, NetworkOptions, OptimizerOptions, Sample, Schedule, Trainer, TrainingOptions,
 };
 use serde_json::{Value, json};
 
@@ -48,7 +48,9 @@ pub fn steps(
         epochs: u64::MAX,
         batch_rows: rows,
         warmup: 0,
-        decay: false,
+        schedule: Schedule::Constant,
+        floor: 1.0,
+        state_dropout: 0.0,
         seed: 1,
     };
     let plan = KernelPlan { cache: CacheFormat::F32, ..*plan };

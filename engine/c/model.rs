@@ -246,7 +246,7 @@ pub unsafe extern "C" fn pard_draft_load(
             let name = files.name().to_owned();
             let progress = |done, total| options.report(&name, done, total);
             // Before the upload, which takes its time.
-            Draft::check(&files.config, &files.text.tokenizer, &target.text.tokenizer, mask)?;
+            Draft::check(&files.text.tokenizer, &target.text.tokenizer, Draft::mask(&files.config, mask)?)?;
             let device = target.weights.device();
             let model = Model::upload_draft(device, files, target, load_options, &progress)?;
             let draft = Draft::new(&model, target, mask)?;

@@ -106,20 +106,105 @@ pub struct SlidingWindow {
     pub layers: Vec<bool>,
 }
 
-/// The layers of its target whose outputs a draft reads beside tokens (the target-dependent mode of PARD-2,
-/// arXiv:2605.08632).
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The hidden states of its target that a draft reads beside tokens (the target-dependent mode of PARD-2,
+/// arXiv:2605.08632). A row's embedding is `embed(token) + scale · (W · states + b)`, with the states of the token before.
+#[derive(Debug, Clone, PartialEq)]
 pub struct TargetLayers {
-    /// Indices of the layers, ascending (`target_layers`).
-    pub layers: Vec<usize>,
-    /// The target's hidden size (`target_hidden_size`).
+    /// The states, in the order in which the projection reads them. In [`StateForm::Pard2`], n is the state after n layers
+    /// (0 is the embedding), and -n counts from the end, where -1 is the output of the final norm.
+    pub layers: Vec<i32>,
+    /// The target's hidden size.
     pub hidden_size: usize,
+    /// The factor on the projection.
+    pub scale: f32,
+    /// `true` if the projection has a bias.
+    pub bias: bool,
+    /// Meaning of the layers.
+    pub form: StateForm,
+}
+
+/// Meaning of the layers that a draft reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateForm {
+    /// PARD-2's: states as they are, and masks repeat what the last token reads.
+    Pard2,
+    /// That of drafts that this crate wrote before: n is the output of layer n over its root mean square, and masks read
+    /// nothing.
+    Normalised,
+}
+
+/// A hidden state of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HiddenState {
+    /// The residual stream after so many layers.
+    After(usize),
+    /// The output of the final norm.
+    Normed,
 }
 
 impl TargetLayers {
+    /// The factor on the projection where a draft's files name none (`pard2_scale`).
+    pub const SCALE: f32 = 0.02;
+
     /// The number of values in a token's states.
     pub fn width(&self) -> usize {
         self.layers.len() * self.hidden_size
+    }
+
+    /// The states, of a target of `layers` layers.
+    ///
+    /// # Errors
+    ///
+    /// The first number that stands for no state of such a target.
+    pub fn states(&self, layers: usize) -> std::result::Result<Vec<HiddenState>, i32> {
+        let count = layers as i64;
+        let state = |&number: &i32| match (self.form, i64::from(number)) {
+            (StateForm::Normalised, layer) if (0..count).contains(&layer) => Ok(HiddenState::After(layer as usize + 1)),
+            (StateForm::Pard2, number) => match if number < 0 { count + 1 + number } else { number } {
+                last if last == count => Ok(HiddenState::Normed),
+                after if (0..count).contains(&after) => Ok(HiddenState::After(after as usize)),
+                _ => Err(number as i32),
+            },
+            _ => Err(number),
+        };
+        self.layers.iter().map(state).collect()
+    }
+
+    /// The key of `config.json` that names the layers.
+    pub(crate) fn key(&self) -> &'static str {
+        match self.form {
+            StateForm::Pard2 => "pard2_target_layers",
+            StateForm::Normalised => "target_layers",
+        }
+    }
+
+    /// The key of `config.json` that names the width.
+    pub(crate) fn width_key(&self) -> &'static str {
+        match self.form {
+            StateForm::Pard2 => "pard2_target_dim",
+            StateForm::Normalised => "target_hidden_size",
+        }
+    }
+
+    /// Fails with the key of `config.json` whose value is not valid, and the reason.
+    fn check(&self) -> std::result::Result<(), (&'static str, String)> {
+        const LARGEST: usize = Config::LARGEST;
+        let TargetLayers { layers, hidden_size, scale, form, .. } = self;
+        let ascends = layers.is_sorted_by(|one, other| one < other);
+        if layers.is_empty() || (*form == StateForm::Normalised && !ascends) {
+            return Err((self.key(), "there has to be a layer, and layers have to ascend".to_owned()));
+        }
+        if *hidden_size == 0 || *hidden_size > LARGEST || !hidden_size.is_multiple_of(8) {
+            let reason = format!("{hidden_size} values of each state are not a multiple of 8 between 8 and {LARGEST}");
+            return Err((self.width_key(), reason));
+        }
+        if layers.len() > LARGEST / hidden_size {
+            return Err((self.key(), format!("{} layers are too many", layers.len())));
+        }
+        if !scale.is_finite() {
+            return Err(("pard2_scale", format!("{scale} is not a finite number")));
+        }
+        Ok(())
     }
 }
 
@@ -165,7 +250,7 @@ pub struct Config {
     /// `true` if embedding and head are those of the draft's target (`shared_embeddings`), except the mask token's row
     /// of the embedding.
     pub shared_embeddings: bool,
-    /// The layers of its target whose outputs a draft reads, if it does.
+    /// The hidden states of its target that a draft reads, if it does.
     pub target_layers: Option<TargetLayers>,
 }
 
@@ -268,17 +353,8 @@ impl Config {
                 return fault("layer_types", reason);
             }
         }
-        if let Some(TargetLayers { layers, hidden_size }) = &self.target_layers {
-            if layers.is_empty() || layers.windows(2).any(|pair| pair[0] >= pair[1]) {
-                return fault("target_layers", "there has to be a layer, and layers have to ascend".to_owned());
-            }
-            if *hidden_size == 0 || *hidden_size > LARGEST || !hidden_size.is_multiple_of(8) {
-                let reason = format!("{hidden_size} is not a multiple of 8 between 8 and {LARGEST}");
-                return fault("target_hidden_size", reason);
-            }
-            if layers.len() > LARGEST / hidden_size {
-                return fault("target_layers", format!("{} layers are too many", layers.len()));
-            }
+        if let Some(Err((field, reason))) = self.target_layers.as_ref().map(TargetLayers::check) {
+            return fault(field, reason);
         }
         if self.shared_embeddings {
             // The mask's row is its own, so that its id need not be one of the embedding's.

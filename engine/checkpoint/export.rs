@@ -8,9 +8,11 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, View};
 use serde_json::{Value, json};
 
-use super::config::{Config, RopeScaling, TargetLayers, Yarn};
+use super::config::{Config, RopeScaling, Yarn};
 use super::families::Windows;
+use super::hugging_face::{PROJECTION_FILE, TARGET_PROJECTION};
 use super::safetensors::SINGLE_FILE;
+use super::torch_file::{self, Bf16Tensor};
 use crate::error::{Error, Result};
 use crate::text::ChatTokenizer;
 
@@ -68,8 +70,8 @@ pub fn write_tensors(path: &Path, tensors: &[(String, StoredTensor)], metadata: 
     write_whole(path, |path| safetensors::serialize_to_file(views, Some(metadata), path).map_err(std::io::Error::other))
 }
 
-/// Writes a PARD draft: `model.safetensors`, `config.json`, and the tokenizer's files if `text` is given, which a draft
-/// with the target's embeddings goes without.
+/// Writes a PARD draft: `model.safetensors`, `config.json`, `warp_model.bin` with the projection of its target's states if
+/// it reads some, and the tokenizer's files if `text` is given, which a draft with the target's embeddings goes without.
 ///
 /// # Errors
 ///
@@ -78,6 +80,7 @@ pub fn write_draft(
     folder: &Path,
     config: &Config,
     tensors: &[(String, StoredTensor)],
+    projection: Option<&StoredTensor>,
     shares_embeddings: bool,
     text: Option<&ChatTokenizer>,
 ) -> Result<()> {
@@ -86,6 +89,20 @@ pub fn write_draft(
         write_tokenizer(folder, text)?;
     }
     write_tensors(&folder.join(SINGLE_FILE), tensors, HashMap::from([("format".to_owned(), "pt".to_owned())]))?;
+    let projection_path = folder.join(PROJECTION_FILE);
+    match projection {
+        Some(StoredTensor { shape, bytes, .. }) => {
+            let tensors = [Bf16Tensor { name: TARGET_PROJECTION, shape, bytes }];
+            write_whole(&projection_path, |path| std::fs::write(path, torch_file::archive("warp_model", &tensors)?))?;
+        }
+        // That of an earlier draft in this folder.
+        None => match std::fs::remove_file(&projection_path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::Write { path: projection_path, source });
+            }
+            _ => {}
+        },
+    }
     let mut json = config_json(config);
     if shares_embeddings {
         json["shared_embeddings"] = json!(true);
@@ -146,9 +163,14 @@ fn config_json(config: &Config) -> Value {
         json["spd_type"] = json!("pard");
         json["pard_token"] = json!(mask);
     }
-    if let Some(TargetLayers { layers, hidden_size }) = &config.target_layers {
-        json["target_layers"] = json!(layers);
-        json["target_hidden_size"] = json!(hidden_size);
+    if let Some(target) = &config.target_layers {
+        json["spd_type"] = json!("pard2");
+        json["pard2"] = json!(true);
+        json["pard2_target_layers"] = json!(target.layers);
+        json["pard2_target_dim"] = json!(target.width());
+        // In the shortest decimal that is this f32, and not that of the f64.
+        json["pard2_scale"] = json!(target.scale.to_string().parse::<f64>().unwrap_or(target.scale.into()));
+        json["pard2_proj_bias"] = json!(target.bias);
     }
     json
 }

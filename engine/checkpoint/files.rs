@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::Checkpoint;
-use super::config::Config;
+use super::config::{Config, StateForm};
 use super::gguf::Gguf;
-use super::hugging_face;
+use super::hugging_face::{self, PROJECTION_FILE};
+use super::joined::Joined;
 use super::json::{self, Object};
 use super::safetensors::Safetensors;
 use super::storage::{Bytes, Folder, Storage};
+use super::torch_file::TorchFile;
 use crate::error::{Error, Result};
 use crate::text::{ChatTokenizer, Tokenizer};
 
@@ -27,8 +29,7 @@ pub struct ModelFiles {
     pub text: ChatTokenizer,
 }
 
-/// All that a draft's files say: a whole model's, or those of a draft that shares its target's embeddings, which need no
-/// tokenizer.
+/// All that a draft's files say: a whole model's, or those of a draft, which need no tokenizer, as it uses its target's.
 pub struct DraftFiles {
     /// The folder or file.
     pub path: PathBuf,
@@ -90,8 +91,9 @@ impl DraftFiles {
     fn whole(self) -> Result<ModelFiles> {
         let DraftFiles { path, config, checkpoint, text, .. } = self;
         match text {
-            Some(text) if !config.shared_embeddings => Ok(ModelFiles { path, config, checkpoint, text }),
-            _ => Err(Error::NoEmbeddings { path }),
+            _ if config.shared_embeddings => Err(Error::NoEmbeddings { path }),
+            Some(text) => Ok(ModelFiles { path, config, checkpoint, text }),
+            None => Err(Error::NoModel { name: path.display().to_string(), reason: NO_TOKENIZER.to_owned() }),
         }
     }
 
@@ -139,6 +141,10 @@ impl ModelFiles {
     }
 }
 
+const NO_TOKENIZER: &str = "the folder holds no tokenizer.json, so that it serves as a draft beside its target alone; where \
+                            there is a tokenizer.model, `AutoTokenizer.from_pretrained(folder).save_pretrained(folder)` \
+                            of the Python package transformers writes it";
+
 fn open_gguf(path: &Path, name: String, gguf: Gguf) -> Result<DraftFiles> {
     let config = gguf.config()?;
     let tokenizer = Tokenizer::new(path, gguf.tokenizer()?)?.for_vocab(config.vocab_size)?;
@@ -164,27 +170,32 @@ fn open_gguf(path: &Path, name: String, gguf: Gguf) -> Result<DraftFiles> {
 
 fn open_folder(folder: &Path, name: String, storage: &dyn Storage) -> Result<DraftFiles> {
     let config_path = storage.path("config.json");
-    let missing = |reason: &str| Err(Error::NoModel { name: folder.display().to_string(), reason: reason.to_owned() });
     let Some(config_json) = json::read_if_present(storage, "config.json")? else {
-        return missing(
-            "the folder holds no config.json; a model folder holds config.json, tokenizer.json, *.safetensors",
-        );
+        return Err(Error::NoModel {
+            name: folder.display().to_string(),
+            reason: "the folder holds no config.json; a model folder holds config.json, tokenizer.json, *.safetensors"
+                .to_owned(),
+        });
     };
     let config = hugging_face::parse_config(&config_path, &config_json)?;
-    let has_tokenizer = storage.has("tokenizer.json");
-    if !has_tokenizer && !config.shared_embeddings {
-        return missing(
-            "the folder holds no tokenizer.json; where there is a tokenizer.model, \
-             `AutoTokenizer.from_pretrained(folder).save_pretrained(folder)` of the Python package \
-             transformers writes it",
-        );
-    }
-    let checkpoint = Box::new(Safetensors::from_storage(folder, storage)?);
-    let text = match has_tokenizer {
+    let checkpoint = tensors_of(folder, storage, &config)?;
+    let text = match storage.has("tokenizer.json") {
         true => Some(text_of(storage, name.clone(), &config, &Object::of(&config_path, &config_json)?)?),
         false => None,
     };
     Ok(DraftFiles { path: folder.to_owned(), name, config, checkpoint, text })
+}
+
+/// The tensors of a folder, those of a PARD-2 draft's second file among them.
+fn tensors_of(folder: &Path, storage: &dyn Storage, config: &Config) -> Result<Box<dyn Checkpoint>> {
+    let tensors = Box::new(Safetensors::from_storage(folder, storage)?);
+    let is_pard2 = config.target_layers.as_ref().is_some_and(|target| target.form == StateForm::Pard2);
+    if !is_pard2 || !storage.has(PROJECTION_FILE) {
+        return Ok(tensors);
+    }
+    let path = storage.path(PROJECTION_FILE);
+    let bytes = storage.open(PROJECTION_FILE).map_err(|source| Error::Io { path: path.clone(), source })?;
+    Ok(Box::new(Joined::new(tensors, TorchFile::from_bytes(&path, bytes)?)))
 }
 
 /// The tokenizer of a folder that holds one, and what its files say of conversations.

@@ -9,13 +9,15 @@ use std::time::Duration;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 
+use super::hugging_face::PROJECTION_FILE;
 use super::json;
 use super::options::{BY_HAND, CONFIG, DownloadProgress, SourceOptions, required};
 use super::safetensors::{INDEX_FILE, SINGLE_FILE, shard_names};
 use crate::error::{Error, Result};
 
 /// Files that are taken if they are there.
-const OPTIONAL: [&str; 3] = ["generation_config.json", "tokenizer_config.json", "chat_template.jinja"];
+const OPTIONAL: [&str; 5] =
+    ["tokenizer.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja", PROJECTION_FILE];
 
 /// Time limit for the hub's description of a repository.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -6,10 +6,19 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::config::{Config, Family, RopeScaling, SlidingWindow, TargetLayers, Yarn};
+use super::config::{Config, Family, RopeScaling, SlidingWindow, StateForm, TargetLayers, Yarn};
 use super::families::Windows;
 use super::json::{self, Object};
 use crate::error::Result;
+
+/// The file of a PARD-2 draft that holds the projection of its target's states.
+pub const PROJECTION_FILE: &str = "warp_model.bin";
+/// The tensor that projects the states of a PARD-2 draft's target, `[hidden, layers · target's hidden]`.
+pub const TARGET_PROJECTION: &str = "target_proj.weight";
+/// The projection's bias, `[hidden]`, in drafts that have one.
+pub const TARGET_BIAS: &str = "target_proj.bias";
+/// The projection in drafts of [`super::config::StateForm::Normalised`].
+pub const FORMER_PROJECTION: &str = "pard.target_projection.weight";
 
 /// Reads and checks a `config.json`.
 ///
@@ -229,9 +238,21 @@ fn layer_types(keys: &Object, layers: usize) -> Result<Option<Vec<bool>>> {
     types.iter().map(slides).collect::<Result<_>>().map(Some)
 }
 
-/// The mask token of a parallel draft. PARD writes `pard_token`; other engines read the other two as well.
+/// Keys of the mask token of a parallel draft. PARD writes the first; other engines read the others as well.
+const MASK_KEYS: [&str; 3] = ["pard_token", "mask_token_id", "ptd_token_id"];
+
+/// Returns `true` if a `config.json` is that of a draft, which does without a tokenizer of its own.
+pub(crate) fn is_draft(config: &Value) -> bool {
+    let names_mask = |key: &str| config.get(key).is_some_and(Value::is_u64);
+    MASK_KEYS.into_iter().any(names_mask) || config.get("shared_embeddings") == Some(&true.into())
+}
+
+/// The mask token, -1 if there is none.
 fn mask_token(keys: &Object) -> Result<Option<u32>> {
-    for key in ["pard_token", "mask_token_id", "ptd_token_id"] {
+    for key in MASK_KEYS {
+        if keys.get(key).and_then(Value::as_i64) == Some(-1) {
+            continue;
+        }
         if let Some(token) = keys.token(key)? {
             return Ok(Some(token));
         }
@@ -239,9 +260,34 @@ fn mask_token(keys: &Object) -> Result<Option<u32>> {
     Ok(None)
 }
 
-/// Reads the layers of its target whose outputs a draft uses, if it does.
+/// Input width of a projection that a PARD-2 draft names no width of.
+const PARD2_WIDTH: usize = 4096;
+
+/// Reads the states of its target that a draft reads, if it does: PARD-2's keys with their aliases, or those of drafts that
+/// this crate wrote before.
 fn target_layers(keys: &Object) -> Result<Option<TargetLayers>> {
-    let Some(layers) = keys.sizes("target_layers")? else { return Ok(None) };
+    let is_pard2 = keys.flag("pard2")? || keys.text("spd_type")? == Some("pard2");
+    if let Some(layers) = keys.integers("pard2_target_layers")?.filter(|_| is_pard2) {
+        let mut scale = None;
+        for key in ["pard2_scale", "pard_scale", "feat_scale"] {
+            scale = scale.or(keys.number(key)?);
+        }
+        let (width_key, width) = match (keys.size("pard2_target_dim")?, keys.size("pard_target_dim")?) {
+            (None, Some(width)) => ("pard_target_dim", width),
+            (width, _) => ("pard2_target_dim", width.unwrap_or(PARD2_WIDTH)),
+        };
+        let bias = match keys.get("pard2_proj_bias") {
+            Some(_) => keys.flag("pard2_proj_bias")?,
+            None => keys.flag("proj_bias")?,
+        };
+        if !layers.is_empty() && !width.is_multiple_of(layers.len()) {
+            return Err(keys.fault(width_key, format!("{width} values are not {} states of one width", layers.len())));
+        }
+        let hidden_size = width.checked_div(layers.len()).unwrap_or(width);
+        let scale = scale.map_or(TargetLayers::SCALE, |scale| scale as f32);
+        return Ok(Some(TargetLayers { layers, hidden_size, scale, bias, form: StateForm::Pard2 }));
+    }
+    let Some(layers) = keys.integers("target_layers")?.filter(|_| !is_pard2) else { return Ok(None) };
     let hidden_size = keys.required("target_hidden_size", keys.size("target_hidden_size")?)?;
-    Ok(Some(TargetLayers { layers, hidden_size }))
+    Ok(Some(TargetLayers { layers, hidden_size, scale: 1.0, bias: false, form: StateForm::Normalised }))
 }

@@ -75,10 +75,10 @@ impl<'a> Object<'a> {
         self.typed(key, "a whole number", |value| value.as_u64().and_then(|number| usize::try_from(number).ok()))
     }
 
-    /// The list of whole numbers under `key`.
-    pub(crate) fn sizes(&self, key: &str) -> Result<Option<Vec<usize>>> {
+    /// The list of whole numbers under `key`, some of which may be negative.
+    pub(crate) fn integers(&self, key: &str) -> Result<Option<Vec<i32>>> {
         self.typed(key, "a list of whole numbers", |value| {
-            let number = |item: &Value| item.as_u64().and_then(|number| usize::try_from(number).ok());
+            let number = |item: &Value| item.as_i64().and_then(|number| i32::try_from(number).ok());
             value.as_array()?.iter().map(number).collect()
         })
     }

@@ -11,11 +11,14 @@ pub mod gguf;
 mod hub;
 pub mod hub_cache;
 pub mod hugging_face;
+mod joined;
 pub(crate) mod json;
 pub mod options;
+pub mod published;
 pub mod resolve;
 pub mod safetensors;
 pub mod storage;
+pub mod torch_file;
 
 use std::ops::Range;
 use std::path::Path;

@@ -3,16 +3,16 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::json;
+use super::{hugging_face, json};
 
 /// A file that every model folder holds.
 pub(super) const CONFIG: &str = "config.json";
 
 /// Returns the files that a model folder with the file `config` must hold beside its tensors: that file, and a
-/// tokenizer unless it is a draft that uses its target's.
+/// tokenizer unless it is a draft's, which uses its target's.
 pub(super) fn required(config: &Path) -> &'static [&'static str] {
-    let shares = json::read(config).is_ok_and(|config| config.get("shared_embeddings") == Some(&true.into()));
-    if shares { &[CONFIG] } else { &[CONFIG, "tokenizer.json"] }
+    let is_draft = json::read(config).is_ok_and(|config| hugging_face::is_draft(&config));
+    if is_draft { &[CONFIG] } else { &[CONFIG, "tokenizer.json"] }
 }
 
 /// Learns how a download is getting on.
@@ -22,6 +22,7 @@ pub trait DownloadProgress {
 }
 
 /// Options for finding and fetching models.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct SourceOptions<'a> {
     /// The folder of the default model; none if the user has no home.

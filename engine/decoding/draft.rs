@@ -20,6 +20,8 @@ pub struct Draft {
     pub mask: Option<u32>,
     /// Costs of its passes, if it was measured.
     pub cost: Option<PassCost>,
+    /// Notices about how it fits its target.
+    pub notices: Vec<String>,
 }
 
 impl Draft {
@@ -35,7 +37,7 @@ impl Draft {
 
     /// A draft of weights alone, whose mask token, if it has one, is `mask`.
     pub fn from_weights(name: impl Into<String>, model: Arc<Weights>, mask: Option<u32>) -> Draft {
-        Draft { name: name.into(), model, mask, cost: None }
+        Draft { name: name.into(), model, mask, cost: None, notices: Vec::new() }
     }
 
     /// The best method that it supports: parallel drafting if it has a mask token.
@@ -47,26 +49,43 @@ impl Draft {
     ///
     /// # Errors
     ///
-    /// Those of [`Draft::check`].
+    /// Those of [`Draft::mask`] and [`Draft::check`].
     pub fn new(draft: &Model, target: &Model, mask: Option<u32>) -> Result<Draft> {
-        let mask = Draft::check(draft.weights.config(), &draft.text.tokenizer, &target.text.tokenizer, mask)?;
+        let config = draft.weights.config();
+        let mask = Draft::mask(config, mask)?;
+        let notices = Draft::check(&draft.text.tokenizer, &target.text.tokenizer, mask)?;
         let cost = draft.tuning.as_ref().map(Tuning::pass_cost);
-        Ok(Draft { name: draft.name().to_owned(), model: draft.weights.clone(), mask, cost })
+        Ok(Draft { name: draft.name().to_owned(), model: draft.weights.clone(), mask, cost, notices })
     }
 
-    /// Checks, from the files alone and before anything is uploaded, that a draft can draft for a model whose tokenizer
-    /// is `target`, and returns its mask token.
+    /// The mask token of a draft of `config`: `mask`, or else the one that it names.
     ///
     /// # Errors
     ///
-    /// [`Error::TokenizerMismatch`] if the two do not share a token language; [`Error::TokenRange`] if the
-    /// mask lies outside the draft's vocabulary.
-    pub fn check(config: &Config, tokenizer: &Tokenizer, target: &Tokenizer, mask: Option<u32>) -> Result<Option<u32>> {
+    /// [`Error::TokenRange`] if it lies outside the draft's vocabulary.
+    pub fn mask(config: &Config, mask: Option<u32>) -> Result<Option<u32>> {
         let mask = mask.or(config.mask_token);
-        if let Some(id) = mask.filter(|&id| id as usize >= config.vocab_size && !config.mask_has_row(id)) {
-            return Err(Error::TokenRange { what: "mask token", id, vocab: config.vocab_size });
+        match mask.filter(|&id| id as usize >= config.vocab_size && !config.mask_has_row(id)) {
+            Some(id) => Err(Error::TokenRange { what: "mask token", id, vocab: config.vocab_size }),
+            None => Ok(mask),
         }
-        tokenizer.check_target(target, mask)?;
-        Ok(mask)
+    }
+
+    /// Checks, before anything is uploaded, that a draft whose tokenizer is `tokenizer` can draft for a model whose
+    /// tokenizer is `target`. Gives a notice if some special tokens have other names.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TokenizerMismatch`] if the two do not share a token language.
+    pub fn check(tokenizer: &Tokenizer, target: &Tokenizer, mask: Option<u32>) -> Result<Vec<String>> {
+        let renamed = tokenizer.check_target(target, mask)?;
+        let notice = renamed.first().map(|(id, draft, target)| {
+            format!(
+                "{} special tokens have other names than the target's, the first of them {id}: {draft:?}, and {target:?} \
+                 there; they are taken for the same",
+                renamed.len()
+            )
+        });
+        Ok(notice.into_iter().collect())
     }
 }

@@ -140,11 +140,6 @@ impl Engine {
             (method, Some(draft)) => {
                 if shared.is_split() {
                     options.check_crossing()?;
-                    if draft.model.config().target_layers.is_some() {
-                        let reason =
-                            format!("{} reads what the target makes of tokens, and has to be with it", draft.name);
-                        return Err(Error::Option { option: OptionName::DraftDevice, reason });
-                    }
                 }
                 if method == Method::Pard && draft.mask.is_none() {
                     return Err(Error::NoMaskToken { draft: draft.name.clone() });
@@ -233,9 +228,6 @@ impl Engine {
         let shared = &*self.shared;
         for &(index, drafts) in assignments {
             sequences[index].propose(drafts)?;
-            if assignments.len() > 1 {
-                sequences[index].prepare_many()?;
-            }
         }
         let Submitted { flight, first_outputs, rows } = {
             let parts: Vec<Part> = assignments.iter().map(|&(index, _)| sequences[index].part()).collect();
@@ -256,9 +248,9 @@ impl Engine {
             let reason = format!("all {} sequences of the engine are taken", shared.options.sequences);
             return Err(Error::Option { option: OptionName::Sequences, reason });
         }
-        shared.reserve(&shared.target, index + 1)?;
+        shared.reserve_target(index + 1)?;
         if drafts {
-            shared.reserve(shared.make_draft()?, index + 1)?;
+            shared.reserve_draft(index + 1)?;
         }
         match taken.get_mut(index) {
             Some(place) => *place = true,

@@ -8,7 +8,7 @@ use super::pace::Costs;
 use super::proposer::Proposer;
 use super::round::Rounds;
 use crate::error::{Error, OptionName, Result};
-use crate::model::ModelRunner;
+use crate::model::{Hook, ModelRunner, Pair, TargetStates};
 use crate::text::ChatTokenizer;
 
 /// State shared by the sequences of an engine.
@@ -21,10 +21,28 @@ pub struct Shared {
     pub target: ModelRunner,
     pub draft: Option<Draft>,
     /// The draft's runner, once a sequence asked for it.
-    pub drafting: OnceLock<ModelRunner>,
+    pub drafting: OnceLock<DraftRunner>,
     pub rounds: Mutex<Rounds>,
     /// Set for each slot that has a sequence. Locked while caches grow.
     pub taken: Mutex<Vec<bool>>,
+}
+
+/// A draft's forward pass, and the states of its target that it reads, if it does.
+pub struct DraftRunner {
+    pub runner: ModelRunner,
+    pub states: Option<TargetStates>,
+}
+
+impl DraftRunner {
+    /// The hook of the target's passes for sequences that the draft proposes for.
+    pub fn keep(&self) -> Hook<'_> {
+        self.states.as_ref().map_or(Hook::Nothing, Hook::Keep)
+    }
+
+    /// The hook of the draft's own passes.
+    pub fn recall(&self) -> Hook<'_> {
+        self.states.as_ref().map_or(Hook::Nothing, Hook::Recall)
+    }
 }
 
 /// A sequence's slot, which is free again once it is dropped.
@@ -41,7 +59,7 @@ impl Shared {
     }
 
     /// The draft's runner, if a sequence of `proposer` has one.
-    pub fn draft_of(&self, proposer: Proposer) -> Option<&ModelRunner> {
+    pub fn draft_of(&self, proposer: Proposer) -> Option<&DraftRunner> {
         self.drafting.get().filter(|_| proposer.is_model())
     }
 
@@ -50,25 +68,47 @@ impl Shared {
         self.draft.as_ref().is_some_and(|draft| !draft.model.device().is_same(self.target.model().device()))
     }
 
-    /// Grows caches to `slots` slots at least; twice as many as there were, where there is room, so that they seldom grow.
-    pub fn reserve(&self, runner: &ModelRunner, slots: usize) -> Result<()> {
-        let count = runner.slots();
+    /// Grows the target's caches to `slots` slots at least.
+    pub fn reserve_target(&self, slots: usize) -> Result<()> {
+        self.reserve(self.target.slots(), slots, |slots| self.target.reserve(slots))
+    }
+
+    /// Grows the draft's caches to `slots` slots at least, and the states that it reads. The slots are locked, so that
+    /// nobody else does so at the same time.
+    pub fn reserve_draft(&self, slots: usize) -> Result<()> {
+        let draft = self.make_draft()?;
+        self.reserve(draft.runner.slots(), slots, |slots| {
+            if let Some(states) = &draft.states {
+                let rounds = self.rounds();
+                let sessions = rounds.book.sessions();
+                states.reserve(Pair { target: &self.target, draft: &draft.runner, sessions }, slots)?;
+            }
+            draft.runner.reserve(slots)
+        })
+    }
+
+    /// Has `grow` make room for `slots` slots where there are `count`; for twice as many as there are, if it can, so that
+    /// it is seldom asked.
+    fn reserve(&self, count: usize, slots: usize, grow: impl Fn(usize) -> Result<()>) -> Result<()> {
         if count >= slots {
             return Ok(());
         }
-        match runner.reserve((2 * count).clamp(slots, self.options.sequences)) {
-            Err(Error::OutOfMemory { .. } | Error::Limit { .. }) => runner.reserve(slots),
+        match grow((2 * count).clamp(slots, self.options.sequences)) {
+            Err(Error::OutOfMemory { .. } | Error::Limit { .. }) => grow(slots),
             done => done,
         }
     }
 
-    /// The draft's runner. The slots are locked, so that nobody else makes it at the same time.
-    pub fn make_draft(&self) -> Result<&ModelRunner> {
+    /// The draft's runner.
+    fn make_draft(&self) -> Result<&DraftRunner> {
         if let (None, Some(draft)) = (self.drafting.get(), &self.draft) {
             let (room, ids) = (cache_positions(self.options.context), self.target.model().config().vocab_size);
             let mask = draft.mask.unwrap_or(0);
-            let runner = self.rounds().add_draft(&draft.model, mask, [self.options.sequences, room, ids])?;
-            return Ok(self.drafting.get_or_init(|| runner));
+            let mut rounds = self.rounds();
+            let runner = rounds.add_draft(&draft.model, mask, [self.options.sequences, room, ids])?;
+            let pair = Pair { target: &self.target, draft: &runner, sessions: rounds.book.sessions() };
+            let states = TargetStates::new(pair, room)?;
+            return Ok(self.drafting.get_or_init(|| DraftRunner { runner, states }));
         }
         self.drafting
             .get()

@@ -20,7 +20,6 @@ mod scheduler;
 mod sequence;
 mod statistics;
 mod stream;
-mod target_states;
 
 pub use completion::{Completion, FinishReason, Limits, Piece};
 pub use draft::Draft;

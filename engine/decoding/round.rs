@@ -6,14 +6,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::bookkeeping::Bookkeeping;
+use super::engine_state::DraftRunner;
 use super::proposer::Proposer;
 use super::remote::{Known, RemoteDraft};
 use super::round_output::{FIRST_LOGPROB, Flight, RECORD_WORDS, Readbacks};
 use super::sampling_params::MAX_LOGPROBS;
-use super::target_states::TargetStates;
 use crate::error::Result;
 use crate::gpu::{Buffer, Pass};
-use crate::model::{Batching, Hook, ModelRunner, Sampler, SamplerBuffers, Stages, Weights, log_probabilities};
+use crate::model::{Batching, Hook, ModelRunner, Pair, Sampler, SamplerBuffers, Stages, Weights, log_probabilities};
 use crate::ops::{
     Accept, BuildInputs, CHOICES, LogProbabilities, ModelRole, PassPlan, Phase, Session, TokenCounts, Turn,
     TurnSampling,
@@ -34,8 +34,8 @@ pub struct Part<'a> {
     pub prompt_tokens: usize,
     pub sampling: TurnSampling,
     pub stages: Stages,
-    /// States that its draft reads.
-    pub states: Option<&'a TargetStates>,
+    /// `true` if the draft proposes for its sequence, in this round or in others.
+    pub has_draft: bool,
 }
 
 impl Part<'_> {
@@ -207,7 +207,7 @@ impl Rounds {
     /// # Errors
     ///
     /// [`crate::Error::Compile`] if a kernel does not compile; as [`Device::check`](crate::gpu::GpuContext::check).
-    pub fn submit(&mut self, target: &ModelRunner, draft: Option<&ModelRunner>, parts: &[Part]) -> Result<Submitted> {
+    pub fn submit(&mut self, target: &ModelRunner, draft: Option<&DraftRunner>, parts: &[Part]) -> Result<Submitted> {
         let device = self.book.device.clone();
         let (verify, first_outputs) = verify_pass(parts);
         let mask = self.drafting.as_ref().map_or(0, |drafting| drafting.mask);
@@ -219,7 +219,7 @@ impl Rounds {
             self.logprobs = Some(log_probabilities(target, sampling, &self.choices, &self.record, place)?);
         }
 
-        let _turns = [Some(target), draft].map(|runner| runner.map(ModelRunner::turn));
+        let _turns = [Some(target), draft.map(|draft| &draft.runner)].map(|runner| runner.map(ModelRunner::turn));
         let turns: Vec<Turn> = parts
             .iter()
             .map(|part| Turn::new(part.slot, self.book.first_token(part.slot), part.drafts, part.proposer.kind()))
@@ -234,6 +234,11 @@ impl Rounds {
         if let Some(draft) = draft.filter(|_| !draft_passes.is_empty()) {
             self.propose_elsewhere(draft, parts, &turns, &draft_passes)?;
         }
+        // Rows of sequences without a draft are kept with the others', and not read.
+        let keep = match draft.filter(|_| parts.iter().any(|part| part.has_draft)) {
+            Some(draft) => draft.keep(),
+            None => Hook::Nothing,
+        };
         self.inputs.plan(&device, &verify.plan);
         let readback = self.readbacks.take(&device, &self.record)?;
         let (rows, outputs) = (verify.plan.rows.len(), verify.plan.outputs.len());
@@ -241,12 +246,11 @@ impl Rounds {
             if let (Some(drafting), Some(draft)) = (&self.drafting, draft)
                 && drafting.remote.is_none()
             {
-                drafting.encode(pass, draft, parts, &draft_passes)?; // d1 .. dK: one pass (PARD), K of them (VSD), or none
+                drafting.encode(pass, draft, &draft_passes)?; // d1 .. dK: one pass (PARD), K of them (VSD), or none
             }
             pass.section("verify");
-            let hooks: Vec<&Hook> = states(parts).map(|states| &states.hooks(verify.batching).store).collect();
             self.inputs.encode(pass, rows);
-            encode(pass, target, &self.sampler, &verify, &hooks)?; // t0 .. tK: one pass of the target
+            encode(pass, target, &self.sampler, &verify, keep)?; // t0 .. tK: one pass of the target
             pass.section("accept");
             self.accept.encode(pass, parts.len(), rows); // commit what agrees, and the target's own next
             if let Some(counting) = self.counting.as_ref().filter(|_| parts.iter().any(Part::counts)) {
@@ -266,14 +270,20 @@ impl Rounds {
     fn prepare(
         &mut self,
         target: &ModelRunner,
-        draft: Option<&ModelRunner>,
+        draft: Option<&DraftRunner>,
         verify: &Planned,
         draft_passes: &[Planned],
     ) -> Result<()> {
-        if verify.batching == Batching::Many {
+        let is_joint = |pass: &Planned| pass.batching == Batching::Many;
+        if is_joint(verify) {
             target.prepare_many()?;
         }
-        if let (Some(drafting), Some(draft)) = (&mut self.drafting, draft) {
+        if let Some(DraftRunner { runner, states: Some(states) }) = draft
+            && (is_joint(verify) || draft_passes.iter().any(is_joint))
+        {
+            states.prepare_many(Pair { target, draft: runner, sessions: self.book.sessions() })?;
+        }
+        if let (Some(drafting), Some(draft)) = (&mut self.drafting, draft.map(|draft| &draft.runner)) {
             drafting.prepare(draft, &self.book, draft_passes)?;
             // The rejection rule compares with the draft's chances, whether this round has proposals or not.
             drafting.sampler.allocate(draft, Stages { rejects: verify.stages.rejects, ..Stages::default() })?;
@@ -304,7 +314,7 @@ impl Rounds {
     /// Lets a draft on another device propose, and waits for its proposals.
     fn propose_elsewhere(
         &mut self,
-        draft: &ModelRunner,
+        draft: &DraftRunner,
         parts: &[Part],
         turns: &[Turn],
         passes: &[Planned],
@@ -319,7 +329,7 @@ impl Rounds {
             remote.receive(turn, Some(known).filter(|_| proposing(part)));
         }
         let Some(remote) = &drafting.remote else { return Ok(()) };
-        let all = remote.propose(parts.len(), |pass| drafting.encode(pass, draft, parts, passes))?;
+        let all = remote.propose(parts.len(), |pass| drafting.encode(pass, draft, passes))?;
         for (turn, part) in parts.iter().enumerate().filter(|(_, part)| proposing(part)) {
             self.book.write_proposals(turn, &all[turn * CHOICES..][..part.drafts]);
         }
@@ -353,31 +363,25 @@ impl Drafting {
     }
 
     /// Records the draft's passes.
-    fn encode(&self, pass: &mut Pass, draft: &ModelRunner, parts: &[Part], passes: &[Planned]) -> Result<()> {
+    fn encode(&self, pass: &mut Pass, draft: &DraftRunner, passes: &[Planned]) -> Result<()> {
         pass.section("draft");
         for (inputs, planned) in self.inputs.iter().zip(passes) {
             inputs.encode(pass, planned.plan.rows.len());
-            let hooks: Vec<&Hook> = states(parts).map(|states| &states.hooks(planned.batching).load).collect();
-            encode(pass, draft, &self.sampler, planned, &hooks)?;
+            encode(pass, &draft.runner, &self.sampler, planned, draft.recall())?;
         }
         Ok(())
     }
 }
 
 /// Records a pass of `runner` and the choice of its outputs.
-fn encode(pass: &mut Pass, runner: &ModelRunner, sampler: &Sampler, planned: &Planned, hooks: &[&Hook]) -> Result<()> {
+fn encode(pass: &mut Pass, runner: &ModelRunner, sampler: &Sampler, planned: &Planned, hook: Hook) -> Result<()> {
     let Planned { plan, end, batching, stages, turns } = planned;
-    runner.forward(pass, Phase::Decode, *batching, [plan.rows.len(), *end], hooks)?;
+    runner.forward(pass, Phase::Decode, *batching, [plan.rows.len(), *end], hook)?;
     runner.score(pass, plan.outputs.len())?;
     for rows in turns {
         sampler.encode(runner, pass, *stages, rows.clone());
     }
     Ok(())
-}
-
-/// The states that drafts read, of the parts that have some.
-fn states<'a>(parts: &'a [Part]) -> impl Iterator<Item = &'a TargetStates> {
-    parts.iter().filter_map(|part| part.states)
 }
 
 /// The target's pass, over the newest committed token and the proposals of each part, and the first output of each.

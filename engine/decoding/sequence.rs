@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::engine_state::{CacheSlot, Shared};
+use super::engine_state::{CacheSlot, DraftRunner, Shared};
 use super::ngram::NgramOptions;
-use super::options::{DraftLength, MAX_DRAFTS, Method, SequenceOptions, cache_positions};
+use super::options::{DraftLength, MAX_DRAFTS, Method, SequenceOptions};
 use super::pace::{Costs, Pace, Speculation};
 use super::proposer::Proposer;
 use super::round::Part;
@@ -16,9 +16,8 @@ use super::round_output::{Flight, RoundOutput};
 use super::sampling_params::{SamplingParams, TokenLogprobs};
 use super::scheduler::{Candidate, Offer};
 use super::statistics::{RoundStatistics, Statistics};
-use super::target_states::{Place, TargetStates};
 use crate::error::{Error, Result};
-use crate::model::{Batching, ModelRunner, PassCost, Stages};
+use crate::model::{Hook, ModelRunner, PassCost, Stages};
 use crate::ops::{Phase, Session, TurnSampling};
 
 /// One sequence being decoded.
@@ -37,8 +36,6 @@ pub struct Sequence {
     ngrams: Option<Pace>,
     /// The sampling parameters of the options, as rounds have them.
     sampling: Sampling,
-    /// Target states that its draft reads.
-    states: Option<TargetStates>,
     /// Rounds that were submitted and not read, oldest first.
     in_flight: VecDeque<InFlight>,
     /// The device's session, as of the last round that was read.
@@ -101,15 +98,6 @@ impl Sequence {
         let shared = &*slot.shared;
         let proposer = Proposer::of(options.method, options.ngram);
         let is_split = shared.is_split() && proposer.is_model();
-        let states = match shared.draft_of(proposer) {
-            None => None,
-            Some(draft) => {
-                let rounds = shared.rounds();
-                let sessions = rounds.book.sessions();
-                let place = Place { target: &shared.target, draft, slot: slot.index, sessions };
-                TargetStates::new(place, cache_positions(options.context))?
-            }
-        };
         let crossing = match is_split && options.drafts == DraftLength::Auto {
             true => shared.rounds().crossing(slot.index)?,
             false => 0.0,
@@ -127,7 +115,6 @@ impl Sequence {
                 .then(|| Pace::new(options.method, Costs::equal(), 0.0)),
             ngrams: options.with_ngrams.then(|| Pace::new(Method::Ngram, Costs::equal(), 0.0)),
             sampling,
-            states,
             slot,
             options,
             in_flight: VecDeque::new(),
@@ -185,7 +172,7 @@ impl Sequence {
         self.forget();
         let (target, slot) = (self.target(), self.slot.index);
         let cost = PassCost::measure_slot(target, slot)?;
-        let draft = match self.draft() {
+        let draft = match self.draft().map(|draft| &draft.runner) {
             // A model that drafts for itself has the target's costs.
             Some(draft) if Arc::ptr_eq(draft.model(), target.model()) => cost.clone(),
             Some(draft) => PassCost::measure_slot(draft, slot)?,
@@ -210,7 +197,7 @@ impl Sequence {
             Method::Pard => shortest.max(1)..=2 * longest,
         };
         let slot = self.slot.index;
-        if let Some(draft) = self.draft() {
+        if let Some(draft) = self.draft().map(|draft| &draft.runner) {
             draft.run_slot(slot, Phase::Prefill, &[0], 0, 0)?;
             for rows in draft_rows {
                 let outputs = if self.options.method == Method::Vsd { 1 } else { rows.min(longest) };
@@ -317,19 +304,18 @@ impl Sequence {
         self.logprobs.clear();
         self.committed = 0;
         let (slot, target) = (self.slot.index, self.target());
-        let hooks = self.states.as_ref().map(|states| states.hooks(Batching::One));
-        let store = hooks.map(|hooks| &hooks.store);
-        let target_end = target_rows
-            + target.prefill_slot(slot, &known[target_rows..], target_rows, store.as_slice(), keep_going)?;
+        let keep = self.draft().map_or(Hook::Nothing, DraftRunner::keep);
+        let target_end =
+            target_rows + target.prefill_slot(slot, &known[target_rows..], target_rows, keep, keep_going)?;
         let draft_end = match self.draft() {
             Some(draft) if keep_going() => {
-                let load = hooks.map(|hooks| &hooks.load);
-                if load.is_some() {
+                let recall = draft.recall();
+                if let Hook::Recall(_) = recall {
                     // Says how far the target has been.
                     let session = Session { target_rows: target_end as u32, ..self.session };
                     self.shared().rounds().book.write_session(slot, session);
                 }
-                draft_rows + draft.prefill_slot(slot, &known[draft_rows..], draft_rows, load.as_slice(), keep_going)?
+                draft_rows + draft.runner.prefill_slot(slot, &known[draft_rows..], draft_rows, recall, keep_going)?
             }
             Some(_) => draft_rows,
             None => known.len(),
@@ -426,7 +412,7 @@ impl Sequence {
         &self.shared().target
     }
 
-    fn draft(&self) -> Option<&ModelRunner> {
+    fn draft(&self) -> Option<&DraftRunner> {
         self.shared().draft_of(self.proposer)
     }
 
@@ -551,21 +537,9 @@ impl Sequence {
     fn catch_up(&mut self) -> Result<()> {
         let Some(draft) = self.draft() else { return Ok(()) };
         let (first, known) = (self.session.draft_rows as usize, self.tokens.len() - 1);
-        let load = self.states.as_ref().map(|states| &states.hooks(Batching::One).load);
-        draft.prefill_slot(self.slot.index, &self.tokens[first..known], first, load.as_slice(), &|| true)?;
+        draft.runner.prefill_slot(self.slot.index, &self.tokens[first..known], first, draft.recall(), &|| true)?;
         self.session.draft_rows = known as u32;
         self.shared().rounds().book.write_session(self.slot.index, self.session);
-        Ok(())
-    }
-
-    /// Binds what a pass with other sequences needs, on first use.
-    pub(super) fn prepare_many(&mut self) -> Result<()> {
-        let shared = &*self.slot.shared;
-        if let (Some(states), Some(draft)) = (&mut self.states, shared.draft_of(self.proposer)) {
-            let rounds = shared.rounds();
-            let sessions = rounds.book.sessions();
-            states.prepare_many(Place { target: &shared.target, draft, slot: self.slot.index, sessions })?;
-        }
         Ok(())
     }
 
@@ -582,7 +556,7 @@ impl Sequence {
             prompt_tokens: self.statistics.prompt_tokens,
             sampling: self.sampling.turn,
             stages: self.sampling.stages,
-            states: self.states.as_ref(),
+            has_draft: self.proposer.is_model(),
         }
     }
 

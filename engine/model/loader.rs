@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::tensor_map::{Stacked, TensorMap, end_matrices, expected_matrices, layer_matrices, projection};
-use super::tied_draft::{MASK_EMBEDDING, TargetEmbeddings, Vocabulary, check_target, vocabulary};
+use super::tied_draft::{MASK_EMBEDDING, TargetEmbeddings, Vocabulary, check_target, independence, unfit, vocabulary};
 use super::weight_dtype::WeightDtype;
-use super::weights::{LayerWeights, Progress, Weights};
+use super::weights::{LayerWeights, Progress, Projection, Weights};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::config::Config;
+use crate::checkpoint::hugging_face::TARGET_BIAS;
 use crate::error::{Error, OptionName, Result};
 use crate::gpu::{Device, KernelPlan};
 use crate::ops::{Matrix, Section, Source, Tensor, check_products};
@@ -45,7 +46,8 @@ impl Weights {
 
     /// Uploads a draft beside `target`. A whole model is uploaded as by [`Weights::upload`]; one without embeddings of its
     /// own shares those of `target`, and of a reduced head it gets a copy of the rows it needs. On another device than the
-    /// target's it gets copies of all that it shares.
+    /// target's it gets copies of all that it shares. A draft that reads its target's states drafts without them, with a
+    /// notice, if `target` has none such or is on another device.
     ///
     /// # Errors
     ///
@@ -61,6 +63,14 @@ impl Weights {
         progress: &Progress,
     ) -> Result<Weights> {
         check_target(config, checkpoint, &target.config)?;
+        let is_here = device.is_same(&target.device);
+        let elsewhere = || (!is_here).then(|| "its target is on another device".to_owned());
+        if let Some(reason) = unfit(config, &target.config).or_else(|| config.target_layers.as_ref().and(elsewhere())) {
+            let config = Config { target_layers: None, ..config.clone() };
+            let mut draft = Weights::upload_draft(device, plan, &config, checkpoint, target, choice, progress)?;
+            draft.notices.push(independence(&reason));
+            return Ok(draft);
+        }
         if !config.shared_embeddings {
             return Weights::upload(device, plan, config, checkpoint, choice, progress);
         }
@@ -78,7 +88,6 @@ impl Weights {
         let loader = Loader::new(device, plan, config, checkpoint, choice, progress)?;
         let mask_row = loader.vector(&[MASK_EMBEDDING], &[config.hidden_size])?;
         check_products(device, plan)?;
-        let is_here = device.is_same(&target.device);
         let here = |matrix: &Arc<Matrix>| match is_here {
             true => Ok(matrix.clone()),
             false => matrix.copied_to(&target.device, device).map(Arc::new),
@@ -135,10 +144,21 @@ impl<'a> Loader<'a> {
     ) -> Result<Weights> {
         let layers = (0..config.layers).map(|layer| self.layer(config, layer)).collect::<Result<_>>()?;
         let final_norm = self.vector(&["model.norm.weight"], &[config.hidden_size])?;
-        let projection = projection(config).map(|parts| self.matrix(&parts)).transpose()?;
+        let projection = projection(config).map(|parts| self.projection(config, &parts)).transpose()?;
         let (device, plan, config) = (self.device.clone(), *self.plan, config.clone());
         let notices = self.notices;
         Ok(Weights { device, plan, config, embedding, layers, final_norm, head, shared, projection, notices })
+    }
+
+    /// The projection of the target's states.
+    fn projection(&mut self, config: &Config, parts: &TensorMap) -> Result<Projection> {
+        let scaled = |scale: f32| -> Result<Vec<f32>> {
+            let bias = self.checkpoint.read_vector(TARGET_BIAS, config.hidden_size)?;
+            Ok(bias.into_iter().map(|value| scale * value).collect())
+        };
+        let target = config.target_layers.as_ref().filter(|target| target.bias);
+        let bias = target.map(|target| scaled(target.scale)).transpose()?;
+        Ok(Projection { matrix: self.matrix(parts)?, bias })
     }
 
     /// The weights of layer `layer`.

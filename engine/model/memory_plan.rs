@@ -2,6 +2,7 @@
 //! refusals take their sums from here; a test compares them with the actual allocations.
 
 use super::runner::{Activations, ModelRunner};
+use super::target_states::TargetStates;
 use super::tensor_map::{Stacked, TensorMap, end_matrices, expected_matrices, layer_matrices, projection};
 use super::tied_draft::{self, MASK_EMBEDDING};
 use super::weight_dtype::WeightDtype;
@@ -78,6 +79,8 @@ pub struct MemoryPlan {
     projection: Option<MatrixPlan>,
     /// Gains, biases, and the ids of a reduced vocabulary, in bytes.
     vectors: u64,
+    /// Multiplications that a row of the target costs, where this is a draft's and the target is known.
+    target_row: u64,
 }
 
 /// A matrix that is not uploaded.
@@ -152,6 +155,7 @@ impl MemoryPlan {
         let biases = if config.qkv_bias { queries + 2 * keys } else { 0 };
         let gains = 2 * hidden + if config.head_norm { 2 * config.head_dim } else { 0 };
         let mut words = config.layers * (gains + biases) + hidden;
+        let target_row = target.map_or(0, MemoryPlan::multiplications_per_row);
         let (mut embedding, mut own_head, mut head_rows) = (None, None, config.vocab_size);
         if config.shared_embeddings {
             checkpoint.expect(MASK_EMBEDDING, &[hidden])?;
@@ -169,7 +173,22 @@ impl MemoryPlan {
             own_head = if config.tied_head { None } else { Some(single(&last)?) };
         }
         let config = config.clone();
-        Ok(MemoryPlan { config, embedding, own_head, head_rows, layers, projection, vectors: 4 * words as u64 })
+        Ok(MemoryPlan {
+            config,
+            embedding,
+            own_head,
+            head_rows,
+            layers,
+            projection,
+            vectors: 4 * words as u64,
+            target_row,
+        })
+    }
+
+    /// Multiplications that one row costs outside attention.
+    fn multiplications_per_row(&self) -> u64 {
+        let head = (self.head_rows * self.config.hidden_size) as u64;
+        self.passing().map(MatrixPlan::weights).sum::<u64>() + head
     }
 
     /// The hyper-parameters.
@@ -262,13 +281,12 @@ impl MemoryPlan {
 
     /// The memory needed by a sequence on it with caches for `positions` positions, without the weights.
     pub fn sequence_need(&self, device: &Device, plan: &KernelPlan, positions: usize) -> MemoryEstimate {
-        let head = (self.head_rows * self.config.hidden_size) as u64;
-        let layers: u64 = self.passing().map(MatrixPlan::weights).sum();
-        let sizes = [layers + head, self.head_rows as u64];
+        let sizes = [self.multiplications_per_row(), self.head_rows as u64];
+        let states = TargetStates::scratch_bytes(device, plan, &self.config, self.target_row);
         MemoryEstimate {
             weights: 0,
             caches: ModelRunner::cache_bytes(plan.cache, &self.config, positions),
-            scratch: Activations::expected_bytes(device, plan, &self.config, sizes, positions),
+            scratch: states + Activations::expected_bytes(device, plan, &self.config, sizes, positions),
         }
     }
 }

@@ -1,8 +1,6 @@
 //! Models on the GPU: their weights, their caches, and the forward pass.
 
 mod autotune;
-pub(crate) mod hidden_states;
-pub(crate) mod hook;
 mod layer_subset;
 mod loader;
 pub(crate) mod made;
@@ -12,6 +10,7 @@ pub(crate) mod rope_table;
 pub(crate) mod runner;
 pub(crate) mod sampler;
 pub(crate) mod submit_pace;
+pub(crate) mod target_states;
 pub(crate) mod tensor_map;
 pub(crate) mod tied_draft;
 mod weight_dtype;
@@ -20,6 +19,7 @@ pub(crate) mod weights;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::checkpoint::config::Config;
 use crate::checkpoint::files::{DraftFiles, ModelFiles};
 use crate::checkpoint::options::SourceOptions;
 use crate::checkpoint::resolve;
@@ -28,15 +28,24 @@ use crate::gpu::{CacheFormat, Device, KernelPlan, MatmulChoice, MatmulPath, Quan
 use crate::text::ChatTokenizer;
 
 pub use autotune::{Choice, KeepGoing, LeftOut, Measured, Tuning};
-pub(crate) use hook::Hook;
 pub use memory_plan::{MemoryEstimate, MemoryPlan};
 pub use pass_cost::PassCost;
 pub(crate) use runner::{Batching, ModelRunner};
 pub(crate) use sampler::{Sampler, SamplerBuffers, Stages, log_probabilities};
-pub(crate) use tensor_map::TARGET_PROJECTION;
+pub(crate) use target_states::{Features, Hook, Pair, TargetStates};
 pub use weight_dtype::WeightDtype;
 pub(crate) use weights::attention_shape;
 pub use weights::{Progress, Weights};
+
+/// Choice of whether a draft reads the hidden states of its target, if it was made to (PARD-2's target-dependent mode).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum StatesChoice {
+    /// It does where the target has the states that it was made for.
+    #[default]
+    Auto,
+    /// It does not, and its projection is not read (PARD-2's target-independent mode).
+    Off,
+}
 
 /// Options for loading a model. The default keeps weights as stored and caches in 16 bits, and uses plain kernels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -50,6 +59,8 @@ pub struct LoadOptions {
     pub products: MatmulChoice,
     /// Kernels used for quantised matrices, where products are plain.
     pub quantised: QuantisedChoice,
+    /// Use of the target's hidden states by a draft.
+    pub target_states: StatesChoice,
     /// Set to ignore measurements of this model on this adapter in the user's cache.
     pub ignore_tuning: bool,
 }
@@ -60,6 +71,7 @@ crate::builder::setters! {
         cache: CacheFormat,
         products: MatmulChoice,
         quantised: QuantisedChoice,
+        target_states: StatesChoice,
         ignore_tuning: bool,
     }
 }
@@ -135,8 +147,15 @@ impl Model {
         progress: &Progress,
     ) -> Result<Model> {
         let plan = options.plan(device)?;
-        let (config, checkpoint, target) = (&files.config, &*files.checkpoint, &target.weights);
-        let weights = Weights::upload_draft(device, &plan, config, checkpoint, target, options.dtype, progress)?;
+        let (config, asked) = match (&files.config.target_layers, options.target_states) {
+            (Some(_), StatesChoice::Off) => (Config { target_layers: None, ..files.config }, true),
+            _ => (files.config, false),
+        };
+        let (checkpoint, target) = (&*files.checkpoint, &target.weights);
+        let mut weights = Weights::upload_draft(device, &plan, &config, checkpoint, target, options.dtype, progress)?;
+        if asked {
+            weights.notices.push(tied_draft::independence("so it was asked for"));
+        }
         Ok(Model::tuned(weights, files.text, options))
     }
 

@@ -7,17 +7,17 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
-use super::hook::Hook;
 use super::rope_table;
 use super::submit_pace::SubmitPace;
+use super::target_states::{Features, Hook, TargetStates};
 use super::tied_draft::TargetEmbeddings;
 use super::weights::{Weights, attention_shape};
-use crate::checkpoint::config::{Config, TargetLayers};
+use crate::checkpoint::config::Config;
 use crate::error::{Error, OptionName, Result};
 use crate::gpu::{Buffer, CacheFormat, Device, KernelPlan, Pass, QuantisedProducts};
 use crate::ops::{
-    Argmax, Attention, AttentionScratch, Embedding, Epilogue, HiddenStates, KvCache, MAX_ROWS, Matmul, NormRows,
-    PassRow, Phase, QuantiseRows, RmsNorm, Rope, RopeGains, RowRange, Rows, Step, Tensor,
+    Argmax, Attention, AttentionScratch, Embedding, Epilogue, KvCache, MAX_ROWS, Matmul, NormRows, PassRow, Phase,
+    QuantiseRows, RmsNorm, Rope, RopeGains, RowRange, Rows, Step, Tensor,
 };
 
 /// Most rows of a prompt that run in one submit.
@@ -34,8 +34,6 @@ pub struct ModelRunner {
     batch: Buffer,
     ids: Buffer,
     embedding: Embedding,
-    /// Adds the projected states of the target to the embeddings, in a draft that reads them.
-    projection: Option<Matmul>,
     layers: Vec<Layer>,
     caches: RwLock<Caches>,
     final_norm: RmsNorm,
@@ -92,8 +90,6 @@ pub(super) struct Activations {
     pace: Mutex<SubmitPace>,
     positions: usize,
     hidden: Tensor,
-    /// The target's states that each row reads, in a draft that reads them.
-    target_states: Option<Tensor>,
     normed: Tensor,
     qkv: Tensor,
     query: Tensor,
@@ -127,15 +123,10 @@ impl ModelRunner {
         let vocabulary = model.vocabulary();
         let limit = vocabulary.map_or(limit, |vocabulary| vocabulary.below(limit));
         let listed = vocabulary.map(|vocabulary| &vocabulary.buffer);
-        let projected = model.projection.as_ref().zip(a.target_states.as_ref());
-        let projection = projected.map(|(matrix, states)| {
-            Matmul::new(device, plan, &step, matrix, [states, &a.hidden], Epilogue::Add, RowRange::All)
-        });
         let head = [&a.normed, &logits];
         let mut head = Matmul::new(device, plan, &step, model.head(), head, Epilogue::Store, RowRange::Outputs)?;
         Ok(ModelRunner {
             embedding: Embedding::new(device, &model.embedding, mask_row, &ids, &a.hidden)?,
-            projection: projection.transpose()?,
             final_norm: RmsNorm::quantising(
                 device,
                 &step,
@@ -231,9 +222,14 @@ impl ModelRunner {
         &self.activations.hidden
     }
 
-    /// The target's states that a pass's rows read, if they do.
-    pub(super) fn target_states(&self) -> Option<&Tensor> {
-        self.activations.target_states.as_ref()
+    /// Its step, which says how many rows a pass has.
+    pub(super) fn step(&self) -> &Buffer {
+        &self.step
+    }
+
+    /// Room for the rows of a prompt's pass.
+    pub(super) fn prompt_rows(&self) -> usize {
+        self.activations.prompt_rows
     }
 
     /// The model it runs.
@@ -249,13 +245,14 @@ impl ModelRunner {
     pub fn check(device: &Device, plan: &KernelPlan, config: &Config, slots: usize, positions: usize) -> Result<()> {
         let shape = attention_shape(config);
         KvCache::check(device, plan, &shape, slots, positions)?;
+        TargetStates::check(device, config, slots, positions)?;
         AttentionScratch::check(device, plan, &shape, positions)
     }
 
     /// Device memory that caches for `positions` positions take, with the states of the target if a draft reads those.
     pub fn cache_bytes(format: CacheFormat, config: &Config, positions: usize) -> u64 {
         let shape = attention_shape(config);
-        let states = config.target_layers.as_ref().map_or(0, |target| HiddenStates::bytes(positions, target.width()));
+        let states = TargetStates::slot_bytes(config, positions);
         (config.layers as u64).saturating_mul(KvCache::bytes(format, &shape, positions)).saturating_add(states)
     }
 
@@ -266,8 +263,8 @@ impl ModelRunner {
     }
 
     /// Records the decoder for `rows` rows, all at positions before `end`; what describes them is on the device already.
-    /// `hooks` store states or read them.
-    ///   h = W_embed\[ids\] + W_target · states, of a draft that reads them;  for each layer:
+    /// `hook` says what is done with hidden states.
+    ///   h = W_embed\[ids\], and what was kept of the target's states, in a draft that reads them;  for each layer:
     ///   n = RMSNorm(h);  h += Wₒ · Attention(RoPE(W_q·n), RoPE(W_k·n), W_v·n)
     ///   n = RMSNorm(h);  h += W_down · (SiLU(W_gate·n) ⊙ (W_up·n))
     ///
@@ -280,7 +277,7 @@ impl ModelRunner {
         role: Phase,
         batching: Batching,
         [rows, end]: [usize; 2],
-        hooks: &[&Hook],
+        hook: Hook,
     ) -> Result<()> {
         let caches = self.caches();
         let cached = match (batching, &caches.many) {
@@ -288,10 +285,7 @@ impl ModelRunner {
             _ => &caches.one,
         };
         self.embedding.encode(pass, rows);
-        if let Some(projection) = &self.projection {
-            hooks.iter().for_each(|hook| hook.load(pass, rows));
-            projection.encode(pass, role, rows)?;
-        }
+        hook.before_layers(pass, batching, rows);
         // With a subset of the layers uploaded, they take turns.
         let layers = self.layers.iter().zip(cached).cycle().take(self.model.config.layers);
         for (index, (layer, cached)) in layers.enumerate() {
@@ -304,10 +298,10 @@ impl ModelRunner {
             layer.feed_forward_norm.encode(pass, rows);
             layer.gate_up.encode(pass, role, rows)?;
             layer.down.encode(pass, role, rows)?;
-            hooks.iter().for_each(|hook| hook.store(index, pass, rows));
+            hook.after_layer(pass, index, rows);
         }
         pass.layer(None);
-        Ok(())
+        hook.after_layers(pass, role, batching, rows)
     }
 
     /// Records the choice of the likeliest token of `outputs` rows whose logits are there.
@@ -332,7 +326,7 @@ impl ModelRunner {
     ///
     /// [`Error::ContextFull`] if they do not fit the caches; as [`Device::check`](crate::gpu::GpuContext::check).
     pub fn prefill(&self, tokens: &[u32], start: usize) -> Result<usize> {
-        self.prefill_slot(0, tokens, start, &[], &|| true)
+        self.prefill_slot(0, tokens, start, Hook::Nothing, &|| true)
     }
 
     /// As [`ModelRunner::prefill`], as long as `keep_going`, which is asked between chunks, returns `true`.
@@ -341,23 +335,23 @@ impl ModelRunner {
     ///
     /// As [`ModelRunner::prefill`].
     pub fn prefill_while(&self, tokens: &[u32], start: usize, keep_going: &dyn Fn() -> bool) -> Result<usize> {
-        self.prefill_slot(0, tokens, start, &[], keep_going)
+        self.prefill_slot(0, tokens, start, Hook::Nothing, keep_going)
     }
 
-    /// The same in slot `slot` of the caches, with `hooks`.
+    /// The same in slot `slot` of the caches, with `hook`.
     pub(crate) fn prefill_slot(
         &self,
         slot: usize,
         tokens: &[u32],
         start: usize,
-        hooks: &[&Hook],
+        hook: Hook,
         keep_going: &dyn Fn() -> bool,
     ) -> Result<usize> {
         let pace = || self.activations.pace.lock().unwrap_or_else(PoisonError::into_inner);
         let mut read = 0;
         while read < tokens.len() {
             let rows = pace().rows().min(tokens.len() - read);
-            self.run_hooked(slot, Phase::Prefill, &tokens[read..read + rows], start + read, 0, hooks)?;
+            self.run_hooked(slot, Phase::Prefill, &tokens[read..read + rows], start + read, 0, hook)?;
             // Kernels are compiled before they are submitted.
             let begin = Instant::now();
             self.device().wait()?;
@@ -371,19 +365,29 @@ impl ModelRunner {
     }
 
     /// Runs `tokens` as a prompt from position 0 on, and copies what the layers make of each, before the final norm, to
-    /// the rows `first..` of `states`; with `hooks`.
+    /// the rows `first..` of `states`; and its features, if some are asked for, to the same rows of another tensor.
     ///
     /// # Errors
     ///
     /// [`Error::ContextFull`] if they do not fit the caches, [`Error::TokenRange`]; as
     /// [`Device::check`](crate::gpu::GpuContext::check).
-    pub fn states(&self, tokens: &[u32], states: &Tensor, first: usize, hooks: &[&Hook]) -> Result<()> {
+    pub fn states(
+        &self,
+        tokens: &[u32],
+        states: &Tensor,
+        first: usize,
+        features: Option<(&Features, &Tensor)>,
+    ) -> Result<()> {
         let rows = self.activations.prompt_rows;
-        let row_bytes = (states.width * size_of::<f32>()) as u64;
+        let hook = features.map_or(Hook::Nothing, |(features, _)| Hook::Collect(features));
+        let collected = features.map(|(features, to)| (features.rows(), to));
         for (chunk, at) in tokens.chunks(rows).zip((0..).step_by(rows)) {
-            self.run_hooked(0, Phase::Prefill, chunk, at, 0, hooks)?;
-            let (offset, bytes) = ((first + at) as u64 * row_bytes, chunk.len() as u64 * row_bytes);
-            states.buffer.copy_from(self.device(), &self.activations.hidden.buffer, offset, bytes);
+            self.run_hooked(0, Phase::Prefill, chunk, at, 0, hook)?;
+            for (from, to) in [(self.hidden(), states)].into_iter().chain(collected) {
+                let row_bytes = (to.width * size_of::<f32>()) as u64;
+                let (offset, bytes) = ((first + at) as u64 * row_bytes, chunk.len() as u64 * row_bytes);
+                to.buffer.copy_from(self.device(), &from.buffer, offset, bytes);
+            }
         }
         Ok(())
     }
@@ -407,10 +411,10 @@ impl ModelRunner {
         start: usize,
         outputs: usize,
     ) -> Result<()> {
-        self.run_hooked(slot, role, tokens, start, outputs, &[])
+        self.run_hooked(slot, role, tokens, start, outputs, Hook::Nothing)
     }
 
-    /// The same with `hooks`.
+    /// The same with `hook`.
     fn run_hooked(
         &self,
         slot: usize,
@@ -418,7 +422,7 @@ impl ModelRunner {
         tokens: &[u32],
         start: usize,
         outputs: usize,
-        hooks: &[&Hook],
+        hook: Hook,
     ) -> Result<()> {
         let Activations { prompt_rows, positions, .. } = self.activations;
         let most = if role == Phase::Prefill { prompt_rows } else { MAX_ROWS };
@@ -449,7 +453,7 @@ impl ModelRunner {
         }
         Pass::submit(device, None, |pass| {
             pass.section(if role == Phase::Prefill { "prefill" } else { "forward" });
-            self.forward(pass, role, Batching::One, [tokens.len(), end], hooks)?;
+            self.forward(pass, role, Batching::One, [tokens.len(), end], hook)?;
             if outputs > 0 {
                 self.score(pass, outputs)?;
                 self.choose_likeliest(pass, outputs);
@@ -498,11 +502,8 @@ impl Activations {
         let rows = prompt_rows(model.multiplications_per_row());
         let [hidden, normed, qkv, query, attended, gated] =
             row_widths(config).map(|(label, width)| Tensor::new(device, label, rows, width));
-        let target_states = config.target_layers.as_ref().map(TargetLayers::width);
-        let target_states = target_states.map(|width| Tensor::new(device, "target's states", rows, width));
         Ok(Activations {
             turn: Mutex::default(),
-            target_states: target_states.transpose()?,
             prompt_rows: rows,
             pace: Mutex::new(match device.is_software() {
                 true => SubmitPace::unbounded(rows),
@@ -538,22 +539,22 @@ impl Activations {
         let of_rows: u64 = row_widths(config).into_iter().map(|(_, width)| tensor(rows, width as u64)).sum();
         let parts: u64 = AttentionScratch::bytes(plan, &attention_shape(config), positions).into_iter().sum();
         let angles = 4 * (angle_positions(positions) * config.head_dim) as u64;
-        let states = config.target_layers.as_ref().map_or(0, |target| tensor(rows, target.width() as u64));
-        // The rows that integer products read: normed, attended and gated rows, and states.
-        let integers = match plan.quantised {
-            QuantisedProducts::Float => 0,
-            QuantisedProducts::Integer { .. } => {
-                let read = [config.hidden_size, config.query_size(), config.feed_forward_size];
-                let states = config.target_layers.as_ref().map_or(0, |target| QuantiseRows::bytes(target.width()));
-                states + read.into_iter().map(QuantiseRows::bytes).sum::<u64>()
-            }
-        };
-        of_rows + states + tensor(MAX_ROWS, head_rows) + parts + angles + integers
+        // The rows that integer products read: normed, attended and gated rows.
+        let read = [config.hidden_size, config.query_size(), config.feed_forward_size];
+        of_rows + tensor(MAX_ROWS, head_rows) + parts + angles + integer_bytes(plan, &read)
+    }
+}
+
+/// Device memory of rows of the widths `read` as integers, if products are those of integers.
+pub(super) fn integer_bytes(plan: &KernelPlan, read: &[usize]) -> u64 {
+    match plan.quantised {
+        QuantisedProducts::Float => 0,
+        QuantisedProducts::Integer { .. } => read.iter().map(|&width| QuantiseRows::bytes(width)).sum(),
     }
 }
 
 /// Most rows of a prompt that one submit takes, of a model whose rows cost `multiplications` each.
-fn prompt_rows(multiplications: u64) -> usize {
+pub(super) fn prompt_rows(multiplications: u64) -> usize {
     let affordable = SUBMIT_MULTIPLICATIONS / multiplications.max(1);
     affordable.clamp(MAX_ROWS as u64, MAX_PROMPT_ROWS as u64) as usize
 }

@@ -4,7 +4,8 @@
 use std::ops::Range;
 
 use super::weight_dtype::{self, WeightDtype};
-use crate::checkpoint::config::Config;
+use crate::checkpoint::config::{Config, StateForm};
+use crate::checkpoint::hugging_face::{FORMER_PROJECTION, TARGET_PROJECTION};
 use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::error::{Error, Result};
 use crate::ops::WeightFormat;
@@ -68,13 +69,14 @@ pub(super) fn end_matrices(config: &Config) -> [TensorMap; 2] {
     ["model.embed_tokens.weight", "lm_head.weight"].map(|name| TensorMap::new(&[name], &rows, config.hidden_size))
 }
 
-/// The tensor that projects the states of a draft's target, `[hidden, layers · target's hidden]`.
-pub const TARGET_PROJECTION: &str = "pard.target_projection.weight";
-
 /// The projection of a target's states, in a draft that reads them.
 pub(super) fn projection(config: &Config) -> Option<TensorMap> {
     let target = config.target_layers.as_ref()?;
-    Some(TensorMap::new(&[TARGET_PROJECTION], &[config.hidden_size], target.width()))
+    let name = match target.form {
+        StateForm::Pard2 => TARGET_PROJECTION,
+        StateForm::Normalised => FORMER_PROJECTION,
+    };
+    Some(TensorMap::new(&[name], &[config.hidden_size], target.width()))
 }
 
 /// The matrices of layer `layer`: q, k and v; output; gate and up, which are a pair; down.

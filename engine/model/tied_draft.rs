@@ -3,7 +3,7 @@
 //! the ids of a reduced output vocabulary.
 
 use crate::checkpoint::Checkpoint;
-use crate::checkpoint::config::{Config, TargetLayers};
+use crate::checkpoint::config::Config;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device};
 use crate::ops::{MaskRow, Tensor};
@@ -72,7 +72,7 @@ pub fn vocabulary(config: &Config, checkpoint: &dyn Checkpoint) -> Result<Option
     }
 }
 
-/// Checks that `target` has what a draft of `config` needs of it: embeddings, states. `checkpoint` names its files.
+/// Checks that `target` has embeddings that a draft of `config` can use. `checkpoint` names its files.
 ///
 /// # Errors
 ///
@@ -88,15 +88,25 @@ pub fn check_target(config: &Config, checkpoint: &dyn Checkpoint, target: &Confi
             return fault(field, format!("{got}, but the target's, whose embeddings it uses, is {expected}"));
         }
     }
-    if let Some(TargetLayers { layers, hidden_size }) = &config.target_layers {
-        if *hidden_size != target.hidden_size {
-            let reason = format!("{hidden_size}, but the hidden size of the target is {}", target.hidden_size);
-            return fault("target_hidden_size", reason);
-        }
-        if let Some(layer) = layers.iter().find(|&&layer| layer >= target.layers) {
-            let reason = format!("{layer} is no layer of the target, whose layers are 0 to {}", target.layers - 1);
-            return fault("target_layers", reason);
-        }
-    }
     Ok(())
+}
+
+/// The reason why a draft of `config` cannot read the states of a target of `target`, if it reads states and there is one.
+pub fn unfit(config: &Config, target: &Config) -> Option<String> {
+    let read = config.target_layers.as_ref()?;
+    if read.hidden_size != target.hidden_size {
+        return Some(format!(
+            "{} is made for states of {} values, and the target's hidden size is {}",
+            read.width_key(),
+            read.hidden_size,
+            target.hidden_size
+        ));
+    }
+    let state = read.states(target.layers).err()?;
+    Some(format!("{} names {state}, and the target has {} layers", read.key(), target.layers))
+}
+
+/// A notice that a draft does not read its target's states, for `reason`.
+pub fn independence(reason: &str) -> String {
+    format!("it drafts without its target's states, with fewer tokens per round: {reason}")
 }

@@ -19,8 +19,15 @@ pub struct Weights {
     /// Set for a draft whose embedding and head are its target's.
     pub(super) shared: Option<TargetEmbeddings>,
     /// The projection of the target's states, in a draft that reads them.
-    pub(super) projection: Option<Matrix>,
+    pub(super) projection: Option<Projection>,
     pub(super) notices: Vec<String>,
+}
+
+/// Projection of a target's states to a draft's width.
+pub(super) struct Projection {
+    pub matrix: Matrix,
+    /// The bias times the projection's factor.
+    pub bias: Option<Vec<f32>>,
 }
 
 /// One layer. Matrices that read the same rows are one matrix: q, k and v; gate and up.
@@ -76,7 +83,10 @@ impl Weights {
     }
 
     fn layer_matrices(&self) -> impl Iterator<Item = &Matrix> {
-        self.layers.iter().flat_map(|l| [&l.qkv, &l.output, &l.gate_up, &l.down]).chain(&self.projection)
+        self.layers
+            .iter()
+            .flat_map(|l| [&l.qkv, &l.output, &l.gate_up, &l.down])
+            .chain(self.projection.as_ref().map(|own| &own.matrix))
     }
 
     /// All matrices that a pass reads, the embedding and the head included, whosever they are.
@@ -88,7 +98,8 @@ impl Weights {
     pub(super) fn own_matrices_mut(&mut self) -> Option<Vec<&mut Matrix>> {
         let [embedding, head] = self.owns();
         let layers = self.layers.iter_mut().flat_map(|l| [&mut l.qkv, &mut l.output, &mut l.gate_up, &mut l.down]);
-        let mut matrices: Vec<&mut Matrix> = layers.chain(&mut self.projection).collect();
+        let projection = self.projection.as_mut().map(|own| &mut own.matrix);
+        let mut matrices: Vec<&mut Matrix> = layers.chain(projection).collect();
         if embedding {
             matrices.push(Arc::get_mut(&mut self.embedding)?);
         }

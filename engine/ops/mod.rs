@@ -34,7 +34,7 @@ pub use attention::{Attention, AttentionScratch, AttentionVariant};
 pub use device_peak::{COLD_BYTES, PeakProbe, PeakRates};
 pub use embedding::{Embedding, MaskRow};
 pub use gather::Gather;
-pub use hidden_states::{HiddenStates, LoadHidden, StoreHidden};
+pub use hidden_states::{Keep, KeptStates, Recall, Remember, StateNorm};
 pub use log_probabilities::LogProbabilities;
 pub use matmul::{Epilogue, Matmul};
 pub use matrix::{Matrix, Section};

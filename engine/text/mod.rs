@@ -9,6 +9,7 @@ pub mod stop;
 pub mod stream;
 pub mod template;
 pub mod tokenizer;
+mod turn;
 
 pub use chat_tokenizer::ChatTokenizer;
 pub use conversation::Conversation;
@@ -16,3 +17,4 @@ pub use prompt::Prompt;
 pub use stream::TextStream;
 pub use template::{ChatTemplate, Message, Rendering};
 pub use tokenizer::{Special, Tokenizer};
+pub use turn::Turn;

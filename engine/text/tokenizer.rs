@@ -146,7 +146,8 @@ impl Tokenizer {
         self.token(id).is_some_and(|token| self.shared.tokenizer.get_added_vocabulary().is_special_token(&token))
     }
 
-    /// Checks that a draft's tokens, these, mean what the target's mean.
+    /// Checks that a draft's tokens, these, mean what the target's mean, and returns the special tokens that have other
+    /// names there: versions of a family rename those, which a draft for all of them never proposes with profit.
     ///
     /// Only the ids that both have are compared: vocabularies are padded to different lengths, and a parallel draft has
     /// a `mask_token` that its target may not know or may name differently.
@@ -154,12 +155,17 @@ impl Tokenizer {
     /// # Errors
     ///
     /// [`Error::TokenizerMismatch`], with the first id that differs.
-    pub fn check_target(&self, target: &Tokenizer, mask_token: Option<u32>) -> Result<()> {
-        let difference = self.differences(target).find(|(id, ..)| Some(*id) != mask_token);
-        match difference {
-            Some((id, draft, target)) => Err(Error::TokenizerMismatch { id, draft, target }),
-            None => Ok(()),
+    pub fn check_target(&self, target: &Tokenizer, mask_token: Option<u32>) -> Result<Vec<(u32, String, String)>> {
+        let mut renamed = Vec::new();
+        for difference in self.differences(target).filter(|(id, ..)| Some(*id) != mask_token) {
+            let id = difference.0;
+            if !(self.is_special(id) && target.is_special(id)) {
+                let (id, draft, target) = difference;
+                return Err(Error::TokenizerMismatch { id, draft, target });
+            }
+            renamed.push(difference);
         }
+        Ok(renamed)
     }
 
     /// The first id that means different tokens here and in `other`, with both tokens.

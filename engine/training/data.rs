@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::rows::Sample;
 use crate::error::{Error, Result};
-use crate::text::{ChatTokenizer, Message, Rendering, Special};
+use crate::text::{ChatTokenizer, Message, Rendering, Special, Turn};
 
 /// Samples read from files, and the lines that were skipped.
 #[derive(Debug, Default)]
@@ -31,23 +31,33 @@ pub struct Skipped {
     pub reason: String,
 }
 
-/// One line of a file; the first of `messages`, `prompt` with `response`, and `text` that is there counts.
+/// Answers of a conversation that are to be predicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LossOn {
+    /// All of them.
+    EveryAnswer,
+    /// The last one: the earlier ones may be of another model.
+    LastAnswer,
+}
+
+/// One line of a file; the first of `messages`, `conversations`, `prompt` with `response`, and `text` that is there counts.
 #[derive(Deserialize)]
 struct Line {
     messages: Option<Vec<Message>>,
+    conversations: Option<Vec<Turn>>,
     prompt: Option<String>,
     response: Option<String>,
     text: Option<String>,
 }
 
 impl Dataset {
-    /// Reads `paths`. Of a conversation, the assistant's messages are to be predicted, the tokens that end them included;
-    /// of a text, all but its first token. Samples are cut to `max_tokens` tokens.
+    /// Reads `paths`. Of a conversation, the assistant's messages that `loss_on` says are to be predicted, the tokens that
+    /// end them included; of a text, all but its first token. Samples are cut to `max_tokens` tokens.
     ///
     /// # Errors
     ///
     /// [`Error::Io`]; [`Error::NoSamples`] if no line is of use.
-    pub fn read(paths: &[PathBuf], text: &ChatTokenizer, max_tokens: usize) -> Result<Dataset> {
+    pub fn read(paths: &[PathBuf], text: &ChatTokenizer, max_tokens: usize, loss_on: LossOn) -> Result<Dataset> {
         let mut dataset = Dataset::default();
         for path in paths {
             let unreadable = |source| Error::Io { path: path.clone(), source };
@@ -56,7 +66,7 @@ impl Dataset {
                 if line.trim_ascii().is_empty() {
                     continue;
                 }
-                match sample(&line, text, max_tokens) {
+                match sample(&line, text, max_tokens, loss_on) {
                     Ok(sample) => dataset.samples.push(sample),
                     Err(reason) => dataset.skipped.push(Skipped { path: path.clone(), line: index + 1, reason }),
                 }
@@ -82,15 +92,28 @@ impl Dataset {
 }
 
 /// The sample of one line, or why there is none.
-fn sample(line: &[u8], text: &ChatTokenizer, max_tokens: usize) -> std::result::Result<Sample, String> {
+fn sample(
+    line: &[u8],
+    text: &ChatTokenizer,
+    max_tokens: usize,
+    loss_on: LossOn,
+) -> std::result::Result<Sample, String> {
     let line: Line = serde_json::from_slice(line).map_err(|error| format!("it is no JSON object of ours: {error}"))?;
     let made = match line {
-        Line { messages: Some(messages), .. } => conversation(&messages, text),
+        Line { messages: Some(messages), .. } => conversation(&messages, text, loss_on),
+        Line { conversations: Some(turns), .. } => {
+            let messages: Vec<Message> = turns.into_iter().map(Message::from).collect();
+            conversation(&messages, text, loss_on)
+        }
         Line { prompt: Some(prompt), response: Some(response), .. } => {
-            conversation(&[Message::new("user", prompt), Message::new("assistant", response)], text)
+            conversation(&[Message::new("user", prompt), Message::new("assistant", response)], text, loss_on)
         }
         Line { text: Some(plain), .. } => plain_text(&plain, text),
-        _ => return Err("it has neither `messages` nor `prompt` and `response` nor `text`".to_owned()),
+        _ => {
+            return Err(
+                "it has neither `messages` nor `conversations` nor `prompt` and `response` nor `text`".to_owned()
+            );
+        }
     };
     let mut sample = made.map_err(|error| error.to_string())?;
     sample.tokens.truncate(max_tokens);
@@ -109,7 +132,7 @@ fn plain_text(plain: &str, text: &ChatTokenizer) -> Result<Sample> {
 }
 
 /// A conversation. An answer is encoded by itself, as the tokens that a model writes after a prompt are.
-fn conversation(messages: &[Message], text: &ChatTokenizer) -> Result<Sample> {
+fn conversation(messages: &[Message], text: &ChatTokenizer, loss_on: LossOn) -> Result<Sample> {
     let mut sample = Sample { tokens: Vec::new(), labelled: Vec::new() };
     let Some(last) = messages.iter().rposition(|message| message.role == "assistant") else { return Ok(sample) };
     let template = text.chat_template()?;
@@ -131,7 +154,7 @@ fn conversation(messages: &[Message], text: &ChatTokenizer) -> Result<Sample> {
         // Some templates show earlier answers otherwise than they were written; those are context only.
         if at <= begin.len() && begin.len() <= end.len() && whole.starts_with(&end) && end.starts_with(&begin) {
             push(&whole[at..begin.len()], false)?;
-            push(&whole[begin.len()..end.len()], true)?;
+            push(&whole[begin.len()..end.len()], loss_on == LossOn::EveryAnswer || index == last)?;
             at = end.len();
         }
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::network::{Network, NetworkOptions};
 use crate::checkpoint::config::Config;
 use crate::checkpoint::export::{StoredTensor, write_draft};
+use crate::checkpoint::hugging_face::TARGET_PROJECTION;
 use crate::error::Result;
 use crate::gpu::Device;
 use crate::model::tied_draft::{MASK_EMBEDDING, VOCABULARY};
@@ -36,14 +37,18 @@ pub fn write(
         target_layers: recipe.target(),
         ..recipe.config.of_layers(recipe.layers)
     };
-    let mut tensors = Vec::new();
+    let (mut tensors, mut projection) = (Vec::new(), None);
     for parameter in network.parameters() {
         let values = parameter.read(device)?;
         let mut at = 0;
         for (name, height) in parameter.tensors() {
             let shape = parameter.shape(*height);
             let len: usize = shape.iter().product();
-            tensors.push((name.clone(), StoredTensor::bf16(shape, &values[at..at + len])));
+            let stored = StoredTensor::bf16(shape, &values[at..at + len]);
+            match name == TARGET_PROJECTION {
+                true => projection = Some(stored),
+                false => tensors.push((name.clone(), stored)),
+            }
             at += len;
         }
     }
@@ -59,7 +64,7 @@ pub fn write(
             Some(text)
         }
     };
-    write_draft(folder, &config, &tensors, text.is_none(), text)
+    write_draft(folder, &config, &tensors, projection.as_ref(), text.is_none(), text)
 }
 
 /// Puts the base's own tables among `tensors`, with the mask's trained row in its place.

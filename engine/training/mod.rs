@@ -20,4 +20,4 @@ pub use network::{Network, NetworkOptions};
 pub use optimizer::OptimizerOptions;
 pub use rows::{CodRetention, PackedRows, Sample};
 pub use teacher::Loss;
-pub use trainer::{Position, StepReport, Trainer, TrainingOptions};
+pub use trainer::{Position, Schedule, StepReport, Trainer, TrainingOptions};

@@ -15,7 +15,7 @@ use super::rows::PackedRows;
 use super::shared::Shared;
 use super::teacher::{Loss, Teacher};
 use crate::checkpoint::Checkpoint;
-use crate::checkpoint::config::{Config, TargetLayers};
+use crate::checkpoint::config::{Config, StateForm, TargetLayers};
 use crate::error::{Error, OptionName, Result};
 use crate::gpu::{Buffer, Device, KernelPlan, Pass};
 use crate::model::Weights;
@@ -58,15 +58,16 @@ pub struct NetworkOptions<'a> {
     pub teacher: Option<&'a Arc<Weights>>,
     /// Loss of a row.
     pub loss: Loss,
-    /// Layers of the teacher that the draft reads beside tokens, ascending.
-    pub target_layers: &'a [usize],
+    /// States of the teacher that the draft reads beside tokens, numbered as in [`TargetLayers::layers`].
+    pub target_layers: &'a [i32],
 }
 
 impl NetworkOptions<'_> {
     /// The target layers that the draft reads, as its configuration has them.
     pub fn target(&self) -> Option<TargetLayers> {
         let hidden_size = self.teacher.filter(|_| !self.target_layers.is_empty())?.config().hidden_size;
-        Some(TargetLayers { layers: self.target_layers.to_vec(), hidden_size })
+        let (layers, scale) = (self.target_layers.to_vec(), TargetLayers::SCALE);
+        Some(TargetLayers { layers, hidden_size, scale, bias: false, form: StateForm::Pard2 })
     }
 }
 
@@ -235,11 +236,11 @@ impl Network {
         let mut teacher = (recipe.teacher.filter(|_| teaches || target.is_some()))
             .map(|target| Teacher::new(target, [rows, recipe.positions, chunk], recipe.vocabulary, width))
             .transpose()?;
-        if let (Some(teacher), Some(target)) = (&mut teacher, &target) {
-            teacher.keep(&target.layers, recipe.positions)?;
-        }
         let bound = |target| Projection::new(device, plan, checkpoint, target, &shared, &stream[0]);
         let projection = target.as_ref().map(bound).transpose()?;
+        if let (Some(teacher), Some(target), Some(projection)) = (&mut teacher, &target, &projection) {
+            teacher.keep(target, &projection.states)?;
+        }
         let taught = teacher.as_ref().filter(|_| teaches).map(Teacher::logits);
         let head = Head::new(device, plan, head_of, &final_norm, epsilon, [top, gradient], [&labels, &losses], taught)?;
         Ok(Network {
@@ -300,19 +301,30 @@ impl Network {
     ///
     /// [`Error::Option`] if there are more rows than room; as [`Device::check`](crate::gpu::GpuContext::check).
     pub fn learn(&self, packed: &PackedRows, weight: f32) -> Result<Vec<RowLoss>> {
+        self.learn_reading(packed, weight, |_| true)
+    }
+
+    /// As [`Network::learn`], where only the rows for which `reads` says so read the target's states: what a draft learns
+    /// that is to do without them as well.
+    ///
+    /// # Errors
+    ///
+    /// As [`Network::learn`].
+    pub fn learn_reading(
+        &self,
+        packed: &PackedRows,
+        weight: f32,
+        reads: impl Fn(usize) -> bool,
+    ) -> Result<Vec<RowLoss>> {
         let rows = packed.rows.len();
         if rows > self.capacity || rows == 0 {
             let reason = format!("{rows} rows in a pass that takes 1 to {}", self.capacity);
             return Err(Error::Option { option: OptionName::Rows, reason });
         }
-        let states = self.projection.as_ref().map(|projection| &projection.states);
-        if let Some(states) = states {
-            states.buffer.clear(&self.device);
-        }
         let reached = match &self.teacher {
             None => None,
             Some(teacher) => {
-                teacher.read(packed, states)?;
+                teacher.read(packed, reads)?;
                 self.loss.by_acceptance.then(|| teacher.reached(packed, |id| self.index_of(id))).transpose()?
             }
         };

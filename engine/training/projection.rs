@@ -4,9 +4,9 @@ use super::parameter::{Parameter, Source};
 use super::shared::Shared;
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::config::TargetLayers;
+use crate::checkpoint::hugging_face::TARGET_PROJECTION;
 use crate::error::Result;
 use crate::gpu::{Device, KernelPlan};
-use crate::model::TARGET_PROJECTION;
 use crate::ops::gradients::WeightGradient;
 use crate::ops::{Epilogue, Matmul, RowRange, Tensor};
 
@@ -14,7 +14,7 @@ use crate::ops::{Epilogue, Matmul, RowRange, Tensor};
 pub struct Projection {
     /// `[hidden, layers · target's hidden]`.
     pub parameter: Parameter,
-    /// States that each row reads; zeros for masks.
+    /// States that each row reads, times the projection's factor.
     pub states: Tensor,
     /// Adds the projection to the embeddings.
     pub product: Matmul,

@@ -3,17 +3,15 @@
 //! The target reads each sample once, without masks. A row needs the target's distribution at its position, so the rows
 //! of all segments share its states. Logits exist for a few rows at a time, as the draft's do.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::rows::PackedRows;
+use crate::checkpoint::config::TargetLayers;
 use crate::error::{Error, OptionName, Result};
 use crate::gpu::{Buffer, Device, Pass};
-use crate::model::{Batching, Hook, ModelRunner, Weights};
+use crate::model::{Features, ModelRunner, Weights};
 use crate::ops::gradients::{CrossEntropy, Label, RowLoss};
-use crate::ops::{
-    Epilogue, Gather, HiddenStates, LoadHidden, MAX_ROWS, Matmul, Phase, RmsNorm, RowRange, Session, Step, Tensor,
-};
+use crate::ops::{Epilogue, Gather, Matmul, Phase, RmsNorm, RowRange, Step, Tensor};
 
 /// Loss of a row: `cross_entropy · −ln p(token) + divergence · KL(teacher || draft)`, times the row's weight.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,13 +54,12 @@ pub struct Teacher {
 
 /// Teacher states that a draft reads in addition to tokens.
 struct Kept {
-    hook: Hook,
-    /// Reads the states of one sample, to which `step` and `session` belong.
-    recall: LoadHidden,
-    step: Buffer,
-    session: Buffer,
-    /// States that the sample's tokens read.
-    read: Tensor,
+    features: Features,
+    /// Those of the pass's tokens, in their rows; the last row is what a first token reads, zeros.
+    of_tokens: Tensor,
+    /// Row of `of_tokens` for each row of the pass.
+    sources: Buffer,
+    gather: Gather,
 }
 
 impl Teacher {
@@ -139,42 +136,57 @@ impl Teacher {
         &self.logits
     }
 
-    /// Makes it keep the results of its layers `layers` for each token, for samples of `positions` tokens.
+    /// Makes [`Teacher::read`] write the states that `layers` names to `into`, each times their scale.
+    ///
+    /// Shapes: `into` is `[rows, layers · hidden]`.
     ///
     /// # Errors
     ///
-    /// As [`Device::check`](crate::gpu::GpuContext::check).
-    pub fn keep(&mut self, layers: &[usize], positions: usize) -> Result<()> {
-        let (device, positions) = (&self.device, positions.max(MAX_ROWS));
-        let states = HiddenStates::new(device, positions, layers.len(), self.states.width)?;
-        let step = Buffer::shared::<Step>(device, "sample's step")?;
-        let session = Buffer::storage(device, "sample's session", size_of::<Session>() as u64)?;
-        let read = Tensor::new(device, "sample's states", positions, layers.len() * self.states.width)?;
+    /// [`Error::Shape`] if it has no such states; [`Error::OutOfMemory`], [`Error::Limit`].
+    pub fn keep(&mut self, layers: &TargetLayers, into: &Tensor) -> Result<()> {
+        let (device, rows) = (&self.device, self.states.rows);
+        let of_tokens = Tensor::new(device, "features of tokens", rows + 1, into.width)?;
+        let sources = Buffer::storage(device, "sources of features", 4 * rows as u64)?;
         self.kept = Some(Kept {
-            hook: self.sequence.storing(Batching::One, 0, layers, &states)?,
-            recall: LoadHidden::new(device, &step, 0, &session, &states, &read)?,
-            step,
-            session,
-            read,
+            features: Features::new(&self.sequence, layers, layers.scale)?,
+            gather: Gather::new(device, &sources, [&of_tokens, into])?,
+            of_tokens,
+            sources,
         });
         Ok(())
     }
 
-    /// Reads the tokens of `packed`, each sample from its beginning. The states that the draft reads go to the tokens'
-    /// rows of `target_states`, if they are kept.
+    /// Reads the tokens of `packed`, each sample from its beginning. With [`Teacher::keep`], each row for which `reads`
+    /// says so gets the states of the token before the last one that it sees, as the first mask after that token does and
+    /// all masks that follow it; the others, and the first token of a sample, get zeros.
     ///
     /// # Errors
     ///
     /// [`Error::TokenRange`] for a token that it does not have; as [`Device::check`](crate::gpu::GpuContext::check).
-    pub fn read(&self, packed: &PackedRows, target_states: Option<&Tensor>) -> Result<()> {
-        for tokens in packed.samples() {
-            let hooks = self.kept.as_ref().map(|kept| &kept.hook);
-            self.sequence.states(&packed.ids[tokens.clone()], &self.states, tokens.start, hooks.as_slice())?;
-            if let (Some(kept), Some(into)) = (&self.kept, target_states) {
-                kept.recall(&self.device, into, tokens)?;
-            }
+    pub fn read(&self, packed: &PackedRows, reads: impl Fn(usize) -> bool) -> Result<()> {
+        let features = self.kept.as_ref().map(|kept| (&kept.features, &kept.of_tokens));
+        let samples = packed.samples();
+        for tokens in &samples {
+            self.sequence.states(&packed.ids[tokens.clone()], &self.states, tokens.start, features)?;
         }
-        Ok(())
+        let Some(kept) = &self.kept else { return Ok(()) };
+        let nothing = (kept.of_tokens.rows - 1) as u32;
+        let source = |row: usize| {
+            // The last token that the row sees: itself, or the one that its chain of masks follows.
+            let anchor = match packed.segments[row] {
+                0 => row,
+                _ => packed.rows[row].context_end as usize - 1,
+            };
+            let is_first = samples.iter().any(|tokens| tokens.start == anchor);
+            if is_first || !reads(row) { nothing } else { anchor as u32 - 1 }
+        };
+        let rows = packed.rows.len();
+        kept.sources.write(&self.device, 0, &(0..rows).map(source).collect::<Vec<_>>());
+        Pass::submit(&self.device, None, |pass| {
+            pass.section("teacher");
+            kept.gather.encode(pass, rows);
+            Ok(())
+        })
     }
 
     /// Selects the states of `rows`, one after the other, for the next [`Teacher::encode`].
@@ -234,22 +246,5 @@ impl Teacher {
             reached[row] = reached[before] * chances[packed.token_row(before)];
         }
         Ok(reached)
-    }
-}
-
-impl Kept {
-    /// Copies the kept states of a sample to its tokens' rows `rows` of `into`.
-    fn recall(&self, device: &Device, into: &Tensor, rows: Range<usize>) -> Result<()> {
-        let count = rows.len() as u32;
-        self.step.write(device, 0, &[Step { rows: count, ..Step::default() }]);
-        self.session.write(device, 0, &[Session { tokens: count, target_rows: count, draft_rows: 0 }]);
-        Pass::submit(device, None, |pass| {
-            pass.section("teacher");
-            self.recall.encode(pass, rows.len());
-            Ok(())
-        })?;
-        let row_bytes = (into.width * size_of::<f32>()) as u64;
-        into.buffer.copy_from(device, &self.read.buffer, rows.start as u64 * row_bytes, u64::from(count) * row_bytes);
-        Ok(())
     }
 }

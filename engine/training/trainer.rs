@@ -24,10 +24,37 @@ pub struct TrainingOptions {
     pub batch_rows: usize,
     /// Steps over which the learning rate rises to its full height.
     pub warmup: u64,
-    /// `true` to let the learning rate fall linearly over the run, down to 2 % of its full height.
-    pub decay: bool,
+    /// The learning rate's course over the run.
+    pub schedule: Schedule,
+    /// Part of its full height that the learning rate falls to.
+    pub floor: f64,
+    /// Part of the samples that are read without the target's states, so that the draft can do without them.
+    pub state_dropout: f64,
     /// Names all that is random.
     pub seed: u64,
+}
+
+/// Course of the learning rate once it has risen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schedule {
+    /// It stays.
+    Constant,
+    /// It falls along a line.
+    Linear,
+    /// It falls along half a period of the cosine.
+    Cosine,
+}
+
+impl Schedule {
+    /// The part of its full height after `progress` (0 to 1) of the run; `floor` at its end.
+    fn rate(self, progress: f64, floor: f64) -> f64 {
+        let share = match self {
+            Schedule::Constant => 1.0,
+            Schedule::Linear => 1.0 - progress,
+            Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),
+        };
+        floor + (1.0 - floor) * share
+    }
 }
 
 /// Progress of a run: all that the next step depends on, except for the weights and moments.
@@ -157,7 +184,8 @@ impl Trainer {
         let mut segments = vec![[0; 2]; self.options.retention.segments];
         let (mut loss, mut divergence) = (0.0, 0.0);
         for packed in &passes {
-            let losses = self.network.learn(packed, weight)?;
+            let reading = self.reading(packed);
+            let losses = self.network.learn_reading(packed, weight, |row| reading[row])?;
             for ((row, label), &segment) in losses.iter().zip(&packed.labels).zip(&packed.segments) {
                 if label.is_some() {
                     segments[segment][0] += 1;
@@ -183,11 +211,20 @@ impl Trainer {
         })
     }
 
+    /// For each row of a pass of the next step, whether it reads the target's states: by sample, masks included.
+    fn reading(&self, packed: &PackedRows) -> Vec<bool> {
+        let mut random = Rng::with_seed(mix(&[self.options.seed, 2, self.position.step]));
+        let samples = packed.samples();
+        let reads: Vec<bool> = samples.iter().map(|_| random.f64() >= self.options.state_dropout).collect();
+        // A sample's masks follow its tokens.
+        let sample = |row: usize| samples.partition_point(|tokens| tokens.start <= row) - 1;
+        (0..packed.rows.len()).map(|row| reads[sample(row)]).collect()
+    }
+
     /// The learning rate of step `number`, as a part of the full one.
     fn rate(&self, number: u64, progress: f64) -> f64 {
         let rise = (number as f64 / self.options.warmup.max(1) as f64).min(1.0);
-        let fall = if self.options.decay { (1.0 - progress).max(0.02) } else { 1.0 };
-        rise * fall
+        rise * self.options.schedule.rate(progress.clamp(0.0, 1.0), self.options.floor)
     }
 
     /// The passes of the next step, where the run is after it, and how many tokens they hold.

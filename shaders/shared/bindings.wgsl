@@ -5,6 +5,7 @@ const AT_WEIGHTS: u32 = 2u;             // weights/
 const AT_INPUT: u32 = 3u;               // input/
 const AT_QKV: u32 = 3u;                 // rope_norm_gradient/
 const AT_READ_KEYS: u32 = 3u;           // cache/
+const AT_STATE_GAIN: u32 = 3u;          // state/
 const AT_MASK_ROW: u32 = 4u;            // embedding_mask/
 const AT_READ_VALUES: u32 = 4u;         // cache/
 const AT_VOCABULARY: u32 = 4u;          // choice/

@@ -4,6 +4,7 @@ mod adapt;
 mod bench;
 mod chat;
 mod documents;
+mod drafts;
 mod fit;
 mod hub_snapshot;
 mod machine;
@@ -63,12 +64,17 @@ pub(crate) static MODELS: LazyLock<Models> = LazyLock::new(|| {
         truncated: folder("truncated", &Recipe::llama(11)),
     };
     edit(&models.without_template.join("tokenizer_config.json"), |text| text.replace("chat_template", "unused"));
-    edit(&models.other_tokenizer.join("tokenizer.json"), |text| text.replace("<|im_start|>", "<|beginning|>"));
+    edit(&models.other_tokenizer.join("tokenizer.json"), |text| swapped(&text));
     let weights = models.truncated.join("model.safetensors");
     let bytes = std::fs::read(&weights).expect("weights");
     std::fs::write(&weights, &bytes[..bytes.len() - 1000]).expect("writing weights");
     models
 });
+
+/// A `tokenizer.json` in which X and Z have each other's ids.
+fn swapped(tokenizer: &str) -> String {
+    tokenizer.replace("\"X\":", "\"other\":").replace("\"Z\":", "\"X\":").replace("\"other\":", "\"Z\":")
+}
 
 fn edit(path: &Path, change: impl Fn(String) -> String) {
     let text = std::fs::read_to_string(path).expect("a text file");
@@ -238,7 +244,7 @@ fn bad_usage_is_told_apart_from_failure() {
     generate(&["-c", "12"]).expect_error(1, &["the context holds 12"]);
     generate(&["-d", target, "--method", "pard"]).expect_error(1, &["names no mask token", "--mask-token"]);
     generate(&["-d", draft, "--mask-token", "100000"]).expect_error(1, &["mask token 100000", "307"]);
-    generate(&["-d", name(&MODELS.other_tokenizer)]).expect_error(1, &["<|im_start|>", "<|beginning|>"]);
+    generate(&["-d", name(&MODELS.other_tokenizer)]).expect_error(1, &["\"X\"", "\"Z\""]);
 }
 
 #[test]

@@ -1,104 +1,105 @@
-//! `remember` and `recall` on the device: what is kept of a row is its bits over their size, at its position; what is read
-//! is that of the position before, or nothing.
+//! `remember`, `keep` and `recall` on the device: features are states by a factor, what is kept is bit for bit at its place,
+//! and a row reads that of its own position, or of the last that there is.
 
-use pard::low_level::gpu::{Buffer, Device};
-use pard::low_level::ops::{HiddenStates, LoadHidden, PassRow, Rows, Session, Step, StoreHidden};
+use fastrand::Rng;
+use pard::low_level::gpu::Buffer;
+use pard::low_level::ops::{Keep, KeptStates, PassRow, Recall, Remember, Rows, Session, StateNorm, Step};
 
 use super::{compare, input, output, read, step, submit};
-use crate::oracle::Expected;
 use crate::oracle::remember::remember;
 use crate::support::gpu::device;
 use crate::support::random::Random;
 
 const EPSILON: f32 = 1e-5;
 
-/// Sessions of three slots, whose targets have all been as far.
-fn sessions(device: &Device, target_rows: usize) -> Buffer {
-    let session = Session { tokens: 0, target_rows: target_rows as u32, draft_rows: 0 };
-    Buffer::with_values(device, "sessions", &[session; 3]).expect("a buffer")
-}
-
 #[test]
-fn a_row_reads_what_was_kept_of_the_position_before() {
+fn features_are_states_side_by_side() {
     let mut random = Random::new(91);
-    for (width, parts) in [(4, 1), (24, 3), (136, 1), (576, 4), (1000, 2)] {
-        for (first, rows) in [(0, 1), (0, 32), (7, 5), (33, 17)] {
-            let positions = 64;
-            let states = HiddenStates::new(device(), positions, parts, width).expect("room");
-            let at = step(device(), Step { start: first as u32, rows: rows as u32, ..Step::default() });
-            let mut kept = vec![Expected::default(); rows];
-            for part in 0..parts {
-                let x = random.normals(rows * width, 10f32.powi(2 * part as i32 - 2));
-                let op = StoreHidden::new(device(), &at, 0, &input(device(), width, &x), EPSILON, &states, part);
-                submit(device(), |pass| op.expect("shapes that fit").encode(pass, rows));
-                for (row, kept) in x.chunks(width).zip(&mut kept) {
-                    let expected = remember(row, width, EPSILON);
-                    kept.values.extend(expected.values);
-                    kept.bound.extend(expected.bound);
-                }
-            }
-            // The target has read all of them but the last two, and the draft reads one more.
-            let known = (first + rows).saturating_sub(2);
-            let y = output(device(), rows + 1, parts * width);
-            let op =
-                LoadHidden::new(device(), &at, 0, &sessions(device(), known), &states, &y).expect("shapes that fit");
-            submit(device(), |pass| op.encode(pass, rows + 1));
-            let actual = read(device(), "recall", &y, rows + 1);
-            for (row, actual) in actual.chunks(parts * width).enumerate() {
-                let position = first + row;
-                let context = format!("position {position} of {first} + {rows}, {parts} of {width}");
-                if row > 0 && position <= known {
-                    compare(device(), "recall", &context, actual, &kept[row - 1]);
-                } else {
-                    // No states were kept of tokens before the first row.
-                    assert!(actual.iter().all(|&value| value == 0.0), "{context}");
-                }
-            }
+    for (width, parts, rows) in [(4, 1, 1), (24, 3, 32), (136, 1, 5), (576, 4, 17), (1000, 2, 33)] {
+        let features = output(device(), rows.max(32), parts * width);
+        let mut expected = Vec::new();
+        for part in 0..parts {
+            // Large states of deep layers among them, beyond what 16 bits hold.
+            let x = random.normals(rows * width, 10f32.powi(3 * part as i32 - 2));
+            let gains = random.normals(width, 1.0);
+            let gain = input(device(), width, &gains);
+            let norm = part.is_multiple_of(2).then_some(StateNorm { gain: &gain, epsilon: EPSILON });
+            let op = Remember::new(device(), &input(device(), width, &x), norm, 0.02, &features, part);
+            submit(device(), |pass| op.expect("shapes that fit").encode(pass, rows));
+            let of_row = |row: &[f32]| remember(row, norm.map(|_| (&gains[..], EPSILON)), 0.02);
+            expected.push(x.chunks(width).map(of_row).collect::<Vec<_>>());
+        }
+        let actual = read(device(), "remember", &features, rows);
+        for (index, actual) in actual.chunks(width).enumerate() {
+            let (row, part) = (index / parts, index % parts);
+            let context = format!("row {row}, part {part} of {parts}, {width} wide");
+            compare(device(), "remember", &context, actual, &expected[part][row]);
         }
     }
 }
 
+/// Rows of three slots, in passes over one and over several of them, with all that was kept before still there.
 #[test]
-fn rows_of_other_sequences_are_passed_over() {
-    let (width, positions) = (40, 16);
-    let x = Random::new(92).normals(6 * width, 1.0);
-    let places = [(1, 3), (0, 9), (1, 4), (2, 4), (0, 10), (1, 5)];
-    let mut batch = [PassRow::default(); 32];
-    for (row, (slot, position)) in batch.iter_mut().zip(places) {
-        *row = PassRow { slot, position, ..PassRow::default() };
-    }
-    let buffer = PassRow::buffer(device()).expect("room");
-    buffer.write(device(), 0, &batch);
-    let at = step(device(), Step { rows: 6, ..Step::default() });
-    let rows = Rows::Many { step: &at, batch: &buffer };
-    let x_rows = input(device(), width, &x);
-    let y = output(device(), 6, width);
-    // A position past the room is nobody's.
-    let small = HiddenStates::new(device(), 4, 1, width).expect("room");
-    let op = StoreHidden::new(device(), rows, 1, &x_rows, EPSILON, &small, 0).expect("shapes that fit");
-    submit(device(), |pass| op.encode(pass, 6));
-    for slot in [0, 1] {
-        let states = HiddenStates::new(device(), positions, 1, width).expect("room");
-        let keep = StoreHidden::new(device(), rows, slot, &x_rows, EPSILON, &states, 0).expect("shapes that fit");
-        let recall =
-            LoadHidden::new(device(), rows, slot, &sessions(device(), 16), &states, &y).expect("shapes that fit");
-        submit(device(), |pass| {
-            keep.encode(pass, 6);
-            recall.encode(pass, 6);
-        });
-    }
-    let actual = read(device(), "recall", &y, 6);
-    let before = [None, None, Some(0), None, Some(1), Some(2)];
-    for (row, before) in before.into_iter().enumerate() {
-        let actual = &actual[row * width..][..width];
-        match (before, places[row].0) {
-            (Some(before), _) => {
-                let expected = remember(&x[before * width..][..width], width, EPSILON);
-                compare(device(), "recall", &format!("row {row}"), actual, &expected);
+fn a_row_reads_what_was_kept_for_its_position_or_the_last() {
+    const SLOTS: usize = 3;
+    const POSITIONS: usize = 20;
+    for (seed, width) in [(1, 4), (2, 36), (3, 260)] {
+        let mut random = Random::new(seed);
+        let mut choice = Rng::with_seed(seed);
+        let first = random.normals(width, 1.0);
+        let kept = KeptStates::new(device(), [SLOTS, POSITIONS], &first).expect("room");
+        let mut mirror = vec![vec![vec![0.0; width]; POSITIONS]; SLOTS];
+        mirror.iter_mut().for_each(|slot| slot[0].clone_from(&first));
+        for turn in 0..6 {
+            let joint = turn % 2 == 1;
+            let slot = choice.usize(..SLOTS);
+            let start = choice.usize(..POSITIONS - 8);
+            let places: Vec<(usize, usize)> = match joint {
+                true => (0..9).map(|row| (row % SLOTS, start + row / SLOTS)).collect(),
+                // The last is past the room, and nobody's.
+                false => (0..POSITIONS - start).map(|row| (slot, start + row)).collect(),
+            };
+            let mut batch = [PassRow::default(); 32];
+            for (row, &(slot, position)) in batch.iter_mut().zip(&places) {
+                *row = PassRow { slot: slot as u32, position: position as u32, ..PassRow::default() };
             }
-            // No operation reads this row's slot.
-            (None, 2) => assert!(actual.iter().all(|value| value.is_nan()), "row {row}"),
-            (None, _) => assert!(actual.iter().all(|&value| value == 0.0), "row {row}"),
+            let buffer = PassRow::buffer(device()).expect("room");
+            buffer.write(device(), 0, &batch);
+            let count = places.len();
+            let at = Step { start: start as u32, slot: slot as u32, rows: count as u32, ..Step::default() };
+            let at = step(device(), at);
+            let rows = if joint { Rows::Many { step: &at, batch: &buffer } } else { Rows::One(&at) };
+            let x = random.normals(count * width, 1e5);
+            let keep = Keep::new(device(), rows, &input(device(), width, &x), &kept).expect("shapes that fit");
+            submit(device(), |pass| keep.encode(pass, count));
+            for (&(slot, position), row) in places.iter().zip(x.chunks(width)) {
+                if position + 1 < POSITIONS {
+                    mirror[slot][position + 1] = row.to_vec();
+                }
+            }
+            let known = choice.usize(start..POSITIONS);
+            let session = Session { tokens: 0, target_rows: known as u32, draft_rows: 0 };
+            let sessions = Buffer::with_values(device(), "sessions", &[session; SLOTS]).expect("a buffer");
+            for repeats in [true, false] {
+                let h = random.normals(count * width, 1.0);
+                let embedded = input(device(), width, &h);
+                let recall =
+                    Recall::new(device(), rows, &sessions, &kept, repeats, &embedded).expect("shapes that fit");
+                submit(device(), |pass| recall.encode(pass, count));
+                let actual: Vec<f32> = embedded.buffer.read(device(), 0, (count + 1) * width).expect("reading back");
+                assert!(actual[count * width..].iter().all(|value| value.is_nan()), "written beyond {count} rows");
+                for (row, &(slot, position)) in places.iter().enumerate() {
+                    let added = &mirror[slot][position.min(known)];
+                    for (column, added) in added.iter().enumerate() {
+                        let at = row * width + column;
+                        let expected = if position <= known || repeats { h[at] + added } else { h[at] };
+                        assert_eq!(
+                            actual[at], expected,
+                            "turn {turn}, slot {slot}, position {position}, known {known}"
+                        );
+                    }
+                }
+            }
         }
     }
 }

@@ -7,10 +7,10 @@ use pard::low_level::ops::gradients::{
     Swiglu, SwigluGradient, TrainingRow, WeightGradient,
 };
 use pard::low_level::ops::{
-    Accept, Argmax, Attention, AttentionScratch, AttentionShape, BuildInputs, Draw, Embedding, Epilogue, Gather,
-    HiddenStates, KvCache, LoadHidden, LogProbabilities, MAX_ROWS, MaskRow, Matmul, Matrix, ModelRole, NormRows,
-    PassRow, PeakProbe, Penalties, PenaltyTerms, Phase, Probabilities, Rejection, RejectionTerms, RmsNorm, Rope,
-    RopeGains, RoundBuffers, RowRange, Rows, Session, Source, Step, StoreHidden, Tensor, TokenCounts, Truncation, Turn,
+    Accept, Argmax, Attention, AttentionScratch, AttentionShape, BuildInputs, Draw, Embedding, Epilogue, Gather, Keep,
+    KeptStates, KvCache, LogProbabilities, MAX_ROWS, MaskRow, Matmul, Matrix, ModelRole, NormRows, PassRow, PeakProbe,
+    Penalties, PenaltyTerms, Phase, Probabilities, Recall, Rejection, RejectionTerms, Remember, RmsNorm, Rope,
+    RopeGains, RoundBuffers, RowRange, Rows, Session, Source, StateNorm, Step, Tensor, TokenCounts, Truncation, Turn,
     TurnSampling, Variant, WeightFormat,
 };
 
@@ -59,15 +59,21 @@ fn yardstick(device: &Device, plan: &KernelPlan) -> pard::Result<()> {
     PeakProbe::new(device, plan, |index| index).map(drop)
 }
 
-/// `remember` and `recall`.
+/// `remember`, `keep` and `recall`.
 fn target_states(device: &Device, pass: &mut Pass) -> pard::Result<()> {
     let (width, step, batch) = (72, step(device)?, PassRow::buffer(device)?);
-    let states = HiddenStates::new(device, 64, 2, width)?;
+    let kept = KeptStates::new(device, [1, 64], &vec![0.0; width])?;
     let session = Buffer::storage(device, "session", size_of::<Session>() as u64)?;
-    let (x, y) = (Tensor::new(device, "x", 100, width)?, Tensor::new(device, "y", 100, 2 * width)?);
+    let [x, gain] = [Tensor::new(device, "x", 100, width)?, Tensor::new(device, "gain", 1, width)?];
+    let features = Tensor::new(device, "features", 100, 2 * width)?;
+    for norm in [None, Some(StateNorm { gain: &gain, epsilon: 1e-5 })] {
+        Remember::new(device, &x, norm, 0.02, &features, 1)?.encode(pass, MAX_ROWS);
+    }
     for rows in [Rows::One(&step), Rows::Many { step: &step, batch: &batch }] {
-        StoreHidden::new(device, rows, 0, &x, 1e-5, &states, 1)?.encode(pass, MAX_ROWS);
-        LoadHidden::new(device, rows, 0, &session, &states, &y)?.encode(pass, MAX_ROWS);
+        Keep::new(device, rows, &x, &kept)?.encode(pass, MAX_ROWS);
+        for repeats in [false, true] {
+            Recall::new(device, rows, &session, &kept, repeats, &x)?.encode(pass, MAX_ROWS);
+        }
     }
     Ok(())
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use candle_core::{D, DType, Device, Result, Tensor};
 use pard::checkpoint::config::Config;
-use pard::low_level::forward::{TARGET_PROJECTION, rope_table};
+use pard::checkpoint::hugging_face::{TARGET_BIAS, TARGET_PROJECTION};
+use pard::low_level::forward::rope_table;
 use pard::low_level::training::PackedRows;
 
 /// A row: the token it reads, its position, the token it predicts, and which rows it sees.
@@ -44,12 +45,15 @@ pub fn loss(config: &Config, weights: &Tensors, rows: &[Row], states: Option<&Te
     chosen.gather(&Tensor::new(labels, &Device::Cpu)?.unsqueeze(1)?, 1)?.sum_all()?.neg()
 }
 
-/// The rows' logits, `[rows, vocab]`. A draft that reads its target's states gets those of the token before each row's, or
-/// zeros, `[rows, layers · hidden]`.
+/// The rows' logits, `[rows, vocab]`. A draft that reads its target's states gets what each row reads, times the
+/// projection's factor, `[rows, layers · hidden]`.
 pub fn logits(config: &Config, weights: &Tensors, rows: &[Row], states: Option<&Tensor>) -> Result<Tensor> {
     let mut hidden = embedded(weights, rows)?;
     if let Some(states) = states {
         hidden = (hidden + states.matmul(&weights[TARGET_PROJECTION].t()?)?)?;
+        if let (Some(bias), Some(target)) = (weights.get(TARGET_BIAS), &config.target_layers) {
+            hidden = hidden.broadcast_add(&(bias * f64::from(target.scale))?)?;
+        }
     }
     let hidden = through_layers(config, weights, rows, hidden, &mut |_, _| Ok(()))?;
     let normed = rms_norm(&hidden, &weights["model.norm.weight"], config.norm_epsilon)?;

@@ -9,7 +9,7 @@ use pard::low_level::gpu::{CacheFormat, KernelPlan};
 use pard::low_level::training::draft::{self, Embeddings};
 use pard::low_level::training::measure::acceptance;
 use pard::low_level::training::{
-    CodRetention, Loss, NetworkOptions, OptimizerOptions, Sample, StepReport, Trainer, TrainingOptions, state,
+    CodRetention, Loss, NetworkOptions, OptimizerOptions, Sample, Schedule, StepReport, Trainer, TrainingOptions, state,
 };
 use pard::model::{LoadOptions, Model};
 use pard::{Draft, Error};
@@ -42,7 +42,9 @@ fn options(steps: u64) -> TrainingOptions {
         epochs: steps,
         batch_rows: 512,
         warmup: 10,
-        decay: true,
+        schedule: Schedule::Linear,
+        floor: 0.02,
+        state_dropout: 0.0,
         seed: 73,
     }
 }
