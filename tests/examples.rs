@@ -40,3 +40,11 @@ fn rounds_are_awaited() {
 fn a_device_of_the_application_runs_a_model() {
     assert!(output("shared_device", &[]).trim().len() > 10);
 }
+
+#[test]
+fn rounds_of_a_published_draft_are_printed() {
+    let [target, draft] = ["target", "draft"].map(|name| format!("tests/data/pard2/qwen3_td/{name}"));
+    let text = output("rounds", &[&target, &draft, "<|bos|>=VXZB;*IL", "4", "12"]);
+    let first: serde_json::Value = serde_json::from_str(text.lines().next().expect("a line")).expect("JSON");
+    assert_eq!(first["proposals"], serde_json::json!([51, 54, 57, 60]), "{text}");
+}
