@@ -146,6 +146,11 @@ impl TargetLayers {
     /// The factor on the projection where a draft's files name none (`pard2_scale`).
     pub const SCALE: f32 = 0.02;
 
+    /// The states `layers` of a target of this hidden size, in PARD-2's form, with the usual factor and no bias.
+    pub fn new(layers: Vec<i32>, hidden_size: usize) -> TargetLayers {
+        TargetLayers { layers, hidden_size, scale: TargetLayers::SCALE, bias: false, form: StateForm::Pard2 }
+    }
+
     /// The number of values in a token's states.
     pub fn width(&self) -> usize {
         self.layers.len() * self.hidden_size

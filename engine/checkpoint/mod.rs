@@ -122,3 +122,20 @@ pub trait Checkpoint: Send + Sync {
         Ok(values)
     }
 }
+
+/// Checks that the tensor `name` of `path`, which has `count` rows, has rows `rows`.
+fn expect_rows(path: &Path, name: &str, rows: &Range<usize>, count: usize) -> Result<()> {
+    if rows.start <= rows.end && rows.end <= count {
+        return Ok(());
+    }
+    let reason = format!("rows {rows:?} of tensor {name:?}, which has {count}");
+    Err(Error::Damaged { path: path.to_owned(), reason })
+}
+
+/// Checks that `out` has room for `rows` rows of `width`, and no more.
+fn expect_out<T>(op: &'static str, out: &[T], rows: usize, width: usize) -> Result<()> {
+    if out.len() == rows * width {
+        return Ok(());
+    }
+    Err(Error::Shape { op, tensor: "out", got: vec![out.len()], expected: vec![rows, width] })
+}

@@ -10,7 +10,7 @@ use safetensors::tensor::{Dtype, Metadata};
 
 use super::json::{self, Object};
 use super::storage::{Bytes, Folder, Storage};
-use super::{Checkpoint, TensorInfo};
+use super::{Checkpoint, TensorInfo, expect_out, expect_rows};
 use crate::error::{Error, Result};
 use crate::formats::WeightFormat;
 
@@ -156,21 +156,9 @@ impl Checkpoint for Safetensors {
         // Only a tensor without elements gets past the header's checks with such a shape.
         let columns =
             columns.ok_or_else(|| damaged(&self.folder, format!("tensor {name:?} has the shape {:?}", info.shape)))?;
-        if rows.start > rows.end || rows.end > row_count {
-            return Err(damaged(
-                &self.folder,
-                format!("rows {}..{} of tensor {name:?}, which has {row_count}", rows.start, rows.end),
-            ));
-        }
+        expect_rows(&self.folder, name, &rows, row_count)?;
+        expect_out("read_rows", out, rows.len(), columns)?;
         let wanted = rows.len() * columns;
-        if out.len() != wanted {
-            return Err(Error::Shape {
-                op: "read_rows",
-                tensor: "out",
-                got: vec![out.len()],
-                expected: vec![rows.len(), columns],
-            });
-        }
         let element = info.stored.stored_bytes(1);
         let start = place.bytes.start + rows.start * columns * element;
         let bytes = self.shards[place.shard]

@@ -15,7 +15,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 use super::storage::Bytes;
-use super::{Checkpoint, TensorInfo};
+use super::{Checkpoint, TensorInfo, expect_out, expect_rows};
 use crate::error::{Error, Result};
 use crate::formats::WeightFormat;
 
@@ -83,14 +83,8 @@ impl Checkpoint for TorchFile {
         let missing = || Error::MissingTensor { path: self.path.clone(), name: name.to_owned() };
         let index = index.map_err(|_| missing())?;
         let (info, view) = (&self.tensors[index], &self.views[index]);
-        if rows.start > rows.end || rows.end > view.rows {
-            let reason = format!("rows {}..{} of tensor {name:?}, which has {}", rows.start, rows.end, view.rows);
-            return Err(Error::Damaged { path: self.path.clone(), reason });
-        }
-        if out.len() != rows.len() * view.columns {
-            let (got, expected) = (vec![out.len()], vec![rows.len(), view.columns]);
-            return Err(Error::Shape { op: "read_rows", tensor: "out", got, expected });
-        }
+        expect_rows(&self.path, name, &rows, view.rows)?;
+        expect_out("read_rows", out, rows.len(), view.columns)?;
         let element = info.stored.stored_bytes(1);
         let storage = &self.bytes[view.storage.clone()];
         for (row, out) in rows.zip(out.chunks_exact_mut(view.columns.max(1))) {

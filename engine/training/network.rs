@@ -15,7 +15,7 @@ use super::rows::PackedRows;
 use super::shared::Shared;
 use super::teacher::{Loss, Teacher};
 use crate::checkpoint::Checkpoint;
-use crate::checkpoint::config::{Config, StateForm, TargetLayers};
+use crate::checkpoint::config::{Config, TargetLayers};
 use crate::error::{Error, OptionName, Result};
 use crate::gpu::{Buffer, Device, KernelPlan, Pass};
 use crate::model::Weights;
@@ -66,8 +66,7 @@ impl NetworkOptions<'_> {
     /// The target layers that the draft reads, as its configuration has them.
     pub fn target(&self) -> Option<TargetLayers> {
         let hidden_size = self.teacher.filter(|_| !self.target_layers.is_empty())?.config().hidden_size;
-        let (layers, scale) = (self.target_layers.to_vec(), TargetLayers::SCALE);
-        Some(TargetLayers { layers, hidden_size, scale, bias: false, form: StateForm::Pard2 })
+        Some(TargetLayers::new(self.target_layers.to_vec(), hidden_size))
     }
 }
 

@@ -22,7 +22,7 @@ use self::reader::{Reader, damaged};
 pub use self::vocabulary::SpecialTokens;
 use crate::checkpoint::config::{Config, Family};
 use crate::checkpoint::storage::Bytes;
-use crate::checkpoint::{Checkpoint, TensorInfo};
+use crate::checkpoint::{Checkpoint, TensorInfo, expect_out, expect_rows};
 use crate::error::{Error, Result};
 use crate::formats::WeightFormat;
 
@@ -258,10 +258,7 @@ impl Gguf {
             .binary_search_by(|tensor| tensor.name.as_str().cmp(name))
             .map_err(|_| Error::MissingTensor { path: self.path.clone(), name: name.to_owned() })?;
         let extent = &self.extents[index];
-        if rows.start > rows.end || rows.end > extent.rows {
-            let reason = format_args!("rows {rows:?} of tensor {name:?}, which has {}", extent.rows);
-            return Err(damaged(&self.path, reason));
-        }
+        expect_rows(&self.path, name, rows, extent.rows)?;
         Ok(extent)
     }
 
@@ -293,12 +290,4 @@ impl Extent {
     fn row_bytes(&self) -> usize {
         self.format.stored_bytes(self.columns)
     }
-}
-
-/// Checks that `out` has room for `rows` rows of `width`, and no more.
-fn expect_out<T>(op: &'static str, out: &[T], rows: usize, width: usize) -> Result<()> {
-    if out.len() == rows * width {
-        return Ok(());
-    }
-    Err(Error::Shape { op, tensor: "out", got: vec![out.len()], expected: vec![rows, width] })
 }
