@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use pard::Error;
 use pard::checkpoint::ModelFiles;
-use pard::checkpoint::config::{StateForm, TargetLayers};
+use pard::checkpoint::config::TargetLayers;
 use pard::checkpoint::resolve::DEFAULT_MODEL;
 use pard::low_level::gpu::{CacheFormat, Device, KernelPlan};
 use pard::low_level::ops::gradients::MomentFormat;
@@ -57,7 +57,7 @@ pub struct AdaptArguments {
     #[arg(long, value_name = "LAYERS", value_delimiter = ',', allow_hyphen_values = true, requires = "teacher")]
     pub target_layers: Vec<i32>,
     /// Part of the samples that are read without the teacher's states, so that the draft also serves without them
-    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1, requires = "target_layers")]
     pub state_dropout: f64,
     /// Predict only the last answer of each conversation
     #[arg(long)]
@@ -100,7 +100,7 @@ pub struct AdaptArguments {
     #[arg(long, default_value = "constant", value_parser = one_of(&SCHEDULES))]
     pub schedule: Schedule,
     /// Part of its height that the learning rate falls to
-    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1, requires = "schedule")]
     pub floor: f64,
     /// Number of times each sample is read
     #[arg(long, value_name = "N", default_value_t = 4)]
@@ -246,14 +246,7 @@ fn check_layers(layers: &[usize], files: &ModelFiles) -> anyhow::Result<()> {
 /// Refuses states that the model in `files` does not have.
 fn check_states(layers: &[i32], files: &ModelFiles) -> anyhow::Result<()> {
     let count = files.config.layers as i32;
-    let read = TargetLayers {
-        layers: layers.to_vec(),
-        hidden_size: files.config.hidden_size,
-        scale: TargetLayers::SCALE,
-        bias: false,
-        form: StateForm::Pard2,
-    };
-    match read.states(files.config.layers) {
+    match TargetLayers::new(layers.to_vec(), files.config.hidden_size).states(files.config.layers) {
         Ok(_) => Ok(()),
         Err(state) => {
             let reason = format!("{} has no state {state}; it has 0 to {count} and -1 to {}", files.name(), -count - 1);

@@ -43,8 +43,7 @@ impl Files {
         let target = ModelFiles::open(&target_path)?;
         let mut files = Files { target, draft: None, mask_token: None };
         if let Some(name) = arguments.draft.as_deref().filter(|_| wants_draft) {
-            let name = if name == drafts::AUTO { drafts::best_here(&files.target, talk)? } else { name };
-            let path = find(name, talk)?;
+            let path = find_draft(name, &files.target, talk)?;
             files.draft = Some(match is_same(&path, &target_path) {
                 true => Drafter::Target,
                 false => Drafter::Other(Box::new(draft_at(&path, &files.target, arguments.target_states, talk)?)),
@@ -318,7 +317,12 @@ pub fn open_any(name: &str, talk: Verbosity) -> Result<DraftFiles> {
 
 /// Opens the files of a draft for `target`, downloaded if need be.
 pub fn open_draft(name: &str, target: &ModelFiles, talk: Verbosity) -> Result<ModelFiles> {
-    draft_at(&find(name, talk)?, target, StatesChoice::Auto, talk)
+    draft_at(&find_draft(name, target, talk)?, target, StatesChoice::Auto, talk)
+}
+
+/// Finds the draft `name` for `target`, or the best that is here.
+fn find_draft(name: &str, target: &ModelFiles, talk: Verbosity) -> Result<PathBuf> {
+    find(if name == drafts::AUTO { drafts::best_here(target, talk)? } else { name }, talk)
 }
 
 /// Opens the draft's files at `path`, and checks that it can do without embeddings of its own where it has none. It reads

@@ -183,8 +183,9 @@ impl Trainer {
         let weight = 1.0 / labelled.max(1) as f32;
         let mut segments = vec![[0; 2]; self.options.retention.segments];
         let (mut loss, mut divergence) = (0.0, 0.0);
+        let mut random = Rng::with_seed(mix(&[self.options.seed, 2, self.position.step]));
         for packed in &passes {
-            let reading = self.reading(packed);
+            let reading = self.reading(packed, &mut random);
             let losses = self.network.learn_reading(packed, weight, |row| reading[row])?;
             for ((row, label), &segment) in losses.iter().zip(&packed.labels).zip(&packed.segments) {
                 if label.is_some() {
@@ -212,8 +213,7 @@ impl Trainer {
     }
 
     /// For each row of a pass of the next step, whether it reads the target's states: by sample, masks included.
-    fn reading(&self, packed: &PackedRows) -> Vec<bool> {
-        let mut random = Rng::with_seed(mix(&[self.options.seed, 2, self.position.step]));
+    fn reading(&self, packed: &PackedRows, random: &mut Rng) -> Vec<bool> {
         let samples = packed.samples();
         let reads: Vec<bool> = samples.iter().map(|_| random.f64() >= self.options.state_dropout).collect();
         // A sample's masks follow its tokens.
