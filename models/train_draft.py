@@ -1,7 +1,8 @@
-"""Trains the PARD-2 draft of SmolLM2-135M-Instruct on a CPU: one layer that reads its target's normed states.
+"""Trains the PARD-2 draft of SmolLM2-135M-Instruct on a CPU: one or two layers that read their target's normed states.
 
     pip install torch safetensors tokenizers numpy
     python train_draft.py MODEL_FOLDER DRAFT_FOLDER text.jsonl --minutes 45
+    python train_draft.py MODEL_FOLDER DRAFT_FOLDER text.jsonl --minutes 45 --init DRAFT --layers 2
 
 The text is that of `write_text.py`. The target reads it once, and its states lie in DRAFT_FOLDER/states.npy (1.2 kB a
 token), so that each reading costs the draft's passes alone. Matrices are multiplied in bfloat16, which is fast where a CPU
@@ -74,11 +75,14 @@ class Decoder:
         return self.norm(x, "model.norm.weight")
 
 
-def read_text(path, tokenizer):
-    """Tokens of the conversations, where each begins, and the length of its prompt."""
+def read_text(path, tokenizer, share):
+    """Tokens of the conversations, where each begins, the length of its prompt, and which are held out."""
     encode = lambda text: tokenizer.encode(text, add_special_tokens=False).ids
-    samples = []
-    for line in path.read_text().splitlines():
+    samples, held_out = [], []
+    for number, line in enumerate(path.read_text().splitlines()):
+        is_held_out = number % HELD_OUT == 7
+        if not is_held_out and number * 0.618034 % 1 >= share:
+            continue
         line = json.loads(line)
         question, answer = (message["content"] for message in line["messages"])
         prompt = encode(BEFORE + question + AFTER)
@@ -86,8 +90,10 @@ def read_text(path, tokenizer):
         tokens = tokens[:LONGEST]
         if len(prompt) < len(tokens) - 2:
             samples.append((tokens, len(prompt)))
+            held_out.append(is_held_out)
     starts = np.cumsum([0] + [len(tokens) for tokens, _ in samples])
-    return np.concatenate([tokens for tokens, _ in samples]), starts, np.array([prompt for _, prompt in samples])
+    tokens, prompts = np.concatenate([tokens for tokens, _ in samples]), np.array([prompt for _, prompt in samples])
+    return tokens, starts, prompts, np.array(held_out)
 
 
 @torch.no_grad()
@@ -128,27 +134,49 @@ def lay_out(length, prompt, segments, keep, random):
     return torch.tensor(rows)
 
 
+def first_weights(config, weights, table, init, layers):
+    """Weights to begin with: those of the draft in `init` or, without one, the target's final norm and no projection.
+
+    Layers that `init` lacks are the target's last one. Those after the first add nothing to their input at first, so that
+    a draft proposes what it did before they were added.
+    """
+    hidden, last = table.shape[1], config["num_hidden_layers"] - 1
+    made = {"model.norm.weight": weights["model.norm.weight"].clone(), "mask": table.mean(0),
+            "projection": torch.zeros(hidden, hidden)}
+    if init:
+        made.update((name, value.float()) for name, value in load_file(init / "model.safetensors").items())
+        made.pop("pard.vocabulary")
+        made["mask"] = made.pop("pard.mask_embedding").view(hidden)
+        made["projection"] = torch.load(init / "warp_model.bin", weights_only=True)["target_proj.weight"].float()
+    for layer in range(layers):
+        if f"model.layers.{layer}.{PARTS[0]}.weight" not in made:
+            for part in PARTS:
+                value = weights[f"model.layers.{last}.{part}.weight"].clone()
+                adds = layer > 0 and part in ("self_attn.o_proj", "mlp.down_proj")
+                made[f"model.layers.{layer}.{part}.weight"] = torch.zeros_like(value) if adds else value
+    return made
+
+
 class Trainer:
-    def __init__(self, folder, target, table, tokens, starts, prompts, arguments):
+    def __init__(self, folder, target, table, text, arguments):
         config, weights = target
-        self.tokens, self.starts, self.prompts, self.table = tokens, starts, prompts, table
+        self.tokens, self.starts, self.prompts, held_out = text
+        self.table = table
         self.states = np.load(folder / "states.npy", mmap_mode="r")
         self.random = np.random.default_rng(arguments.seed)
         torch.manual_seed(arguments.seed)
-        samples = np.arange(len(prompts))
-        self.held_out, self.learnt = samples[samples % HELD_OUT == 7][:100], samples[samples % HELD_OUT != 7]
+        self.held_out, self.learnt = np.flatnonzero(held_out)[:100], np.flatnonzero(~held_out)
         counts = np.zeros(len(table), np.int64)
         for sample in self.learnt:
-            np.add.at(counts, tokens[starts[sample] + prompts[sample]:starts[sample + 1]], 1)
+            answer = slice(self.starts[sample] + self.prompts[sample], self.starts[sample + 1])
+            np.add.at(counts, self.tokens[answer], 1)
         frequent = np.argsort(-counts, kind="stable")[:arguments.vocabulary]
         self.vocabulary = torch.from_numpy(np.union1d(frequent, [0, 1, 2]))
         self.index = torch.full((len(table),), -1)
         self.index[self.vocabulary] = torch.arange(len(self.vocabulary))
         self.head = table[self.vocabulary].to(BF16)
-        last, hidden = config["num_hidden_layers"] - 1, table.shape[1]
-        made = {f"model.layers.0.{part}.weight": weights[f"model.layers.{last}.{part}.weight"].clone() for part in PARTS}
-        made["model.norm.weight"] = weights["model.norm.weight"].clone()
-        made["mask"], made["projection"] = table.mean(0), torch.zeros(hidden, hidden)
+        self.layers = arguments.layers
+        made = first_weights(config, weights, table, arguments.init, arguments.layers)
         self.draft = {name: torch.nn.Parameter(value) for name, value in made.items()}
         self.decoder = Decoder(config, self.draft)
 
@@ -181,7 +209,7 @@ class Trainer:
         x = torch.where((ids >= 0)[..., None], self.table[ids.clamp(min=0)], self.draft["mask"])
         read = self.states_of(reads.clamp(min=0).numpy().ravel()).view(*shape, -1) * (reads >= 0)[..., None]
         x = x + F.linear(read.to(BF16), self.draft["projection"].to(BF16)).float()
-        y = self.decoder.run(x, positions, 1, mask[:, None])
+        y = self.decoder.run(x, positions, self.layers, mask[:, None])
         chosen = (labels >= 0).nonzero(as_tuple=True)
         logits = F.linear(y[chosen].to(BF16), self.head).float()
         with torch.no_grad():
@@ -226,8 +254,8 @@ class Trainer:
             batches += [batch] if batch else []
         return [batches[index] for index in self.random.permutation(len(batches))]
 
-    def train(self, arguments):
-        optimizer = torch.optim.AdamW(self.draft.values(), lr=arguments.lr, weight_decay=0.0, betas=(0.9, 0.95))
+    def train(self, arguments, config):
+        optimizer = torch.optim.AdamW(self.draft.values(), lr=arguments.lr, weight_decay=0.0, betas=(0.9, 0.95), fused=True)
         begin, step, read = time.time(), 0, 0
         while True:
             for batch in self.batches(arguments.batch_tokens):
@@ -252,13 +280,14 @@ class Trainer:
                     print(f"step {step}, {read} tokens, {read / (time.time() - begin):.0f}/s, loss {loss:.3f}", flush=True)
                 if step % 4000 == 0:
                     print(self.measure(), flush=True)
+                    write_draft(arguments.draft, config, self)
 
 
 def write_draft(folder, config, trainer):
     """Writes the folder as `pard` and AMD's code read it."""
     hidden = config["hidden_size"]
     config = {key: value for key, value in config.items() if not key.endswith("_token_id")}
-    config.update(num_hidden_layers=1, shared_embeddings=True, pard_token=config["vocab_size"], spd_type="pard2", pard2=True,
+    config.update(num_hidden_layers=trainer.layers, shared_embeddings=True, pard_token=config["vocab_size"], spd_type="pard2", pard2=True,
                   pard2_target_layers=[-1], pard2_target_dim=hidden, pard2_scale=1.0, pard2_proj_bias=False)
     (folder / "config.json").write_text(json.dumps(dict(sorted(config.items())), indent=2) + "\n")
     draft = {name: value.data.to(BF16) for name, value in trainer.draft.items()}
@@ -275,6 +304,9 @@ def main():
     parser.add_argument("draft", type=Path)
     parser.add_argument("text", type=Path)
     parser.add_argument("--minutes", type=float, default=45)
+    parser.add_argument("--init", type=Path, help="draft to go on from; without it, layers begin as the target's last one")
+    parser.add_argument("--layers", type=int, default=1)
+    parser.add_argument("--share", type=float, default=1.0, help="of the conversations, for less time and memory")
     parser.add_argument("--vocabulary", type=int, default=4096, help="tokens that the draft can propose")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--batch-tokens", type=int, default=400)
@@ -284,14 +316,15 @@ def main():
     config = json.loads((arguments.model / "config.json").read_text())
     weights = {name: value.float() for name, value in load_file(arguments.model / "model.safetensors").items()}
     table = weights["model.embed_tokens.weight"]
-    tokens, starts, prompts = read_text(arguments.text, Tokenizer.from_file(str(arguments.model / "tokenizer.json")))
+    text = read_text(arguments.text, Tokenizer.from_file(str(arguments.model / "tokenizer.json")), arguments.share)
+    tokens, starts, prompts, _ = text
     print(f"{len(prompts)} conversations, {len(tokens)} tokens", flush=True)
     if not (arguments.draft / "states.npy").exists():
         path = arguments.draft / "states.part.npy"
         write_states(path, Decoder(config, weights), config["num_hidden_layers"], table, tokens, starts)
         path.rename(arguments.draft / "states.npy")
-    trainer = Trainer(arguments.draft, (config, weights), table, tokens, starts, prompts, arguments)
-    trainer.train(arguments)
+    trainer = Trainer(arguments.draft, (config, weights), table, text, arguments)
+    trainer.train(arguments, config)
     write_draft(arguments.draft, config, trainer)
     print(trainer.measure())
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use pard::Error;
+use pard::decoding::Draft;
 use pard::text::{ChatTokenizer, Conversation, Message, Rendering, Special, TextStream, Tokenizer};
 use proptest::prelude::*;
 use tokenizers::decoders::DecoderWrapper;
@@ -126,6 +127,46 @@ fn tokenizers_are_compared_over_the_ids_both_have() {
     plain.add_tokens([AddedToken::from("other", false)]).expect("a token");
     let error = longer.check_target(&wrap(plain), None).expect_err("one of them is text");
     assert!(matches!(error, Error::TokenizerMismatch { id, .. } if id == special_id(4)), "{error}");
+}
+
+/// Llama 3's tokenizer, whose special tokens from 128004 on are called as in `names`.
+fn llama(names: [(u32, &str); 4]) -> Tokenizer {
+    let mut json: serde_json::Value =
+        serde_json::from_str(include_str!("data/tokenizers/llama3/tokenizer.json")).expect("JSON");
+    let vocabulary = json["model"]["vocab"].as_object_mut().expect("a vocabulary");
+    vocabulary.retain(|_, id| names.iter().all(|(renamed, _)| *id != *renamed));
+    vocabulary.extend(names.map(|(id, name)| (name.to_owned(), id.into())));
+    for (id, name) in names {
+        json["added_tokens"][id as usize - 128_000]["content"] = name.into();
+    }
+    wrap(json.to_string().parse().expect("a tokenizer"))
+}
+
+/// AMD's draft for Llama 3 has the names of 3.0 and serves 3.1 and later. What 3.0 calls `<|reserved_special_token_2|>` is
+/// another token than what 3.1 calls so.
+#[test]
+fn a_draft_of_llama_3_0_serves_llama_3_1() {
+    let old = llama([
+        (128_004, "<|reserved_special_token_2|>"),
+        (128_005, "<|reserved_special_token_3|>"),
+        (128_008, "<|reserved_special_token_4|>"),
+        (128_010, "<|reserved_special_token_5|>"),
+    ]);
+    let new = llama([
+        (128_004, "<|finetune_right_pad_id|>"),
+        (128_005, "<|reserved_special_token_2|>"),
+        (128_008, "<|eom_id|>"),
+        (128_010, "<|python_tag|>"),
+    ]);
+    for (draft, target) in [(&old, &new), (&new, &old)] {
+        let ids: Vec<u32> = draft.check_target(target, None).expect("a draft").into_iter().map(|(id, ..)| id).collect();
+        assert_eq!(ids, [128_004, 128_005, 128_008, 128_010]);
+    }
+    let notices = Draft::check(&old, &new, None).expect("a draft");
+    assert!(notices.len() == 1 && notices[0].contains("4 special tokens"), "{notices:?}");
+    let text = "<|start_header_id|>user<|end_header_id|>\n\nhello<|eot_id|>";
+    let encode = |tokenizer: &Tokenizer| tokenizer.encode(text, Special::Keep).expect("encoding");
+    assert_eq!(encode(&old), encode(&new));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::ffi::{CString, c_char, c_void};
 use std::path::PathBuf;
+use std::ptr::null;
 use std::sync::Arc;
 
 use super::arguments::{self, Shared};
@@ -14,18 +15,27 @@ use pard::checkpoint::{DraftFiles, ModelFiles};
 use pard::decoding::Draft;
 use pard::low_level::gpu::{CacheFormat, MatmulChoice};
 use pard::low_level::ops::WeightFormat;
-use pard::model::{LoadOptions, Model, WeightDtype};
+use pard::model::{LoadOptions, Model, StatesChoice, WeightDtype};
 
 /// `pard_model`: a model on a device.
 pub struct PardModel {
     pub(super) model: Arc<Model>,
     name: CString,
+    notices: Vec<CString>,
 }
 
 /// `pard_draft`: a draft, and the model it drafts for.
 pub struct PardDraft {
     pub(super) draft: Draft,
     pub(super) target: Arc<Model>,
+    notices: Vec<CString>,
+}
+
+impl PardDraft {
+    fn new(draft: Draft, target: &Arc<Model>) -> PardDraft {
+        let notices = draft.notices.iter().chain(draft.model.notices()).map(|notice| c_string(notice)).collect();
+        PardDraft { draft, target: target.clone(), notices }
+    }
 }
 
 /// `pard_progress`.
@@ -49,6 +59,8 @@ pub struct PardLoadOptions {
     pub progress: Option<PardProgress>,
     /// Handed to it.
     pub user: *mut c_void,
+    /// Use of the target's hidden states by a draft.
+    pub target_states: i32,
 }
 
 // SAFETY: it is `repr(C)`, begins with its size, and zeros are NULL.
@@ -76,6 +88,11 @@ impl PardLoadOptions {
                 0 => MatmulChoice::Plain,
                 1 => MatmulChoice::Cooperative,
                 other => return Err(unknown("products", other)),
+            })
+            .target_states(match self.target_states {
+                0 => StatesChoice::Auto,
+                1 => StatesChoice::Off,
+                other => return Err(unknown("target_states", other)),
             }))
     }
 
@@ -125,7 +142,8 @@ fn load(device: &PardDevice, files: ModelFiles, options: &PardLoadOptions) -> Re
     let name = files.name().to_owned();
     let progress = |done, total| options.report(&name, done, total);
     let model = Model::upload(&device.device, files, options.load_options()?, &progress)?;
-    Ok(PardModel { name: c_string(model.name()), model: Arc::new(model) })
+    let notices = model.weights.notices().iter().map(|notice| c_string(notice)).collect();
+    Ok(PardModel { name: c_string(model.name()), notices, model: Arc::new(model) })
 }
 
 /// `pard_file`.
@@ -221,6 +239,17 @@ pub unsafe extern "C" fn pard_model_has_chat_template(model: *const PardModel) -
     unsafe { model.as_ref() }.map_or(0, |model| model.model.text.has_chat_template().into())
 }
 
+/// `pard_model_notice`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pard_model_notice(model: *const PardModel, index: usize) -> *const c_char {
+    // SAFETY: as above.
+    notice(unsafe { model.as_ref() }.map(|model| &model.notices), index)
+}
+
+fn notice(notices: Option<&Vec<CString>>, index: usize) -> *const c_char {
+    notices.and_then(|notices| notices.get(index)).map_or(null(), |notice| notice.as_ptr())
+}
+
 /// `pard_draft_load`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pard_draft_load(
@@ -240,7 +269,7 @@ pub unsafe extern "C" fn pard_draft_load(
             let mask = options.mask_token.as_ref().copied();
             let Some(name) = name else {
                 let draft = Draft::new(target, target, mask)?;
-                return Ok(PardDraft { draft, target: target.clone() });
+                return Ok(PardDraft::new(draft, target));
             };
             let files = DraftFiles::open(&options.find(name)?)?.beside(&target.text);
             let name = files.name().to_owned();
@@ -250,7 +279,7 @@ pub unsafe extern "C" fn pard_draft_load(
             let device = target.weights.device();
             let model = Model::upload_draft(device, files, target, load_options, &progress)?;
             let draft = Draft::new(&model, target, mask)?;
-            Ok(PardDraft { draft, target: target.clone() })
+            Ok(PardDraft::new(draft, target))
         })
     }
 }
@@ -260,4 +289,11 @@ pub unsafe extern "C" fn pard_draft_load(
 pub unsafe extern "C" fn pard_draft_free(draft: *mut PardDraft) {
     // SAFETY: as above.
     unsafe { free(draft) };
+}
+
+/// `pard_draft_notice`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pard_draft_notice(draft: *const PardDraft, index: usize) -> *const c_char {
+    // SAFETY: as above.
+    notice(unsafe { draft.as_ref() }.map(|draft| &draft.notices), index)
 }

@@ -149,6 +149,12 @@ enum { PARD_CACHE_F16 = 0, PARD_CACHE_F32 = 1, PARD_CACHE_Q8_0 = 2 };
 /* What multiplies matrices: ordinary instructions, or the adapter's matrix units. */
 enum { PARD_PRODUCTS_PLAIN = 0, PARD_PRODUCTS_COOPERATIVE = 1 };
 
+/*
+ * Whether a draft made for it (PARD-2) reads its target's hidden states: if the target is the one it was made for and on the
+ * same device, which is far faster, or not at all. A draft that could read them and does not has a notice of it.
+ */
+enum { PARD_STATES_AUTO = 0, PARD_STATES_OFF = 1 };
+
 typedef struct pard_load_options {
     size_t size; /* sizeof(pard_load_options) */
     int32_t weights;
@@ -157,6 +163,7 @@ typedef struct pard_load_options {
     const uint32_t *mask_token; /* for pard_draft_load: the mask token, where the draft's config.json names none */
     pard_progress progress;     /* called while files are downloaded and weights go to the device */
     void *user;                 /* handed to `progress` */
+    int32_t target_states;      /* for pard_draft_load: use of the target's hidden states */
 } pard_load_options;
 
 /*
@@ -191,6 +198,12 @@ size_t pard_model_context(const pard_model *model);
 /* Bytes that its weights take on the device; 0 of NULL. */
 uint64_t pard_model_bytes(const pard_model *model);
 
+/*
+ * What its user should know of how the model was loaded, one thing each: matrices kept in another format than asked for, and
+ * the like. NULL for an `index` past the last one, and of NULL. It lives as long as the handle.
+ */
+const char *pard_model_notice(const pard_model *model, size_t index);
+
 /* 1 if the model comes with a chat template, 0 if it does not or is NULL. */
 int32_t pard_model_has_chat_template(const pard_model *model);
 
@@ -201,6 +214,12 @@ int32_t pard_model_has_chat_template(const pard_model *model);
 pard_status pard_draft_load(const pard_model *target, const char *name, const pard_load_options *options,
                             pard_draft **draft, pard_error *error);
 void pard_draft_free(pard_draft *draft);
+
+/*
+ * As pard_model_notice, of a draft: special tokens that it names otherwise than its target, and why it does not read its
+ * target's states where it could.
+ */
+const char *pard_draft_notice(const pard_draft *draft, size_t index);
 
 /* ---- Text and tokens ---- */
 

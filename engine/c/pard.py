@@ -61,6 +61,7 @@ class _LoadOptions(_Sized):
         ("mask_token", POINTER(c_uint32)),
         ("progress", _Progress),
         ("user", c_void_p),
+        ("target_states", c_int32),
     ]
 
 
@@ -178,6 +179,8 @@ def _load():
         "pard_model_load": (c_int32, [c_void_p, c_char_p, POINTER(_LoadOptions), POINTER(c_void_p), c_void_p]),
         "pard_draft_load": (c_int32, [c_void_p, c_char_p, POINTER(_LoadOptions), POINTER(c_void_p), c_void_p]),
         "pard_model_name": (c_char_p, [c_void_p]),
+        "pard_model_notice": (c_char_p, [c_void_p, c_size_t]),
+        "pard_draft_notice": (c_char_p, [c_void_p, c_size_t]),
         "pard_model_context": (c_size_t, [c_void_p]),
         "pard_model_has_chat_template": (c_int32, [c_void_p]),
         "pard_session_new": (
@@ -244,8 +247,9 @@ class _Handle:
 _WEIGHTS = ["compact", "f32", "bf16", "q8_0", "q4_k"]  # as pard.h numbers them
 
 
-def _load_options(weights, cache, products, mask_token, progress):
+def _load_options(weights, cache, products, progress, mask_token=None, target_states="auto"):
     options = _LoadOptions(weights=_WEIGHTS.index(weights))
+    options.target_states = {"auto": 0, "off": 1}[target_states]
     options.cache = {"f16": 0, "f32": 1, "q8_0": 2}[cache]
     options.products = {"plain": 0, "cooperative": 1}[products]
     if mask_token is not None:
@@ -277,8 +281,9 @@ class Model:
     """A model on a device, and the sessions that run on it.
 
     `name` is a folder, a .gguf file, a repository of the Hugging Face hub, or "smollm2". `draft` names a model that
-    proposes tokens, "itself" the model itself. `device` is a part of the adapter's name, or its index. `progress` is called
-    with what is loaded, and how many of how many bytes are.
+    proposes tokens, "itself" the model itself. A draft made for it reads its target's hidden states, unless `target_states` is
+    "off". `device` is a part of the adapter's name, or its index. `progress` is called with what is loaded, and how many of
+    how many bytes are.
 
     Any number of threads may use a model: each answer being written has a session of its own.
     """
@@ -289,6 +294,7 @@ class Model:
         draft=None,
         *,
         mask_token=None,
+        target_states="auto",
         device=None,
         backend=None,
         context=0,
@@ -304,12 +310,12 @@ class Model:
         options = _DeviceOptions(device=encoded(device), backend=encoded(backend))
         _call(_library.pard_device_open, byref(options), byref(self._device.pointer))
         self._model = _Handle("model")
-        options = _load_options(weights, cache, products, None, progress)
+        options = _load_options(weights, cache, products, progress)
         arguments = (self._device.pointer, encoded(os.fspath(name)), byref(options), byref(self._model.pointer))
         _call(_library.pard_model_load, *arguments)
         self._draft = _Handle("draft")
         if draft is not None:
-            options = _load_options(weights, cache, products, mask_token, progress)
+            options = _load_options(weights, cache, products, progress, mask_token, target_states)
             draft = None if draft == "itself" else os.fspath(draft)
             arguments = (self._model.pointer, encoded(draft), byref(options), byref(self._draft.pointer))
             _call(_library.pard_draft_load, *arguments)
@@ -318,6 +324,17 @@ class Model:
     def name(self):
         """What to call the model."""
         return _library.pard_model_name(self._model.pointer).decode()
+
+    @property
+    def notices(self):
+        """What to know of how the model and its draft were loaded, in a text each."""
+        given = []
+        for function, handle in [(_library.pard_model_notice, self._model), (_library.pard_draft_notice, self._draft)]:
+            index = 0
+            while (notice := function(handle.pointer, index)) is not None:
+                given.append(notice.decode())
+                index += 1
+        return given
 
     @property
     def device(self):

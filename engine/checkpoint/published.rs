@@ -64,7 +64,7 @@ const QWEN: &str = "<|im_start|>";
 const LLAMA_3: &str = "<|begin_of_text|>";
 
 /// The table, the best draft of a model first.
-pub const PUBLISHED: [PublishedDraft; 8] = [
+pub const PUBLISHED: [PublishedDraft; 9] = [
     PublishedDraft {
         name: "amd/PARD2-Qwen3-8B",
         reads_states: true,
@@ -102,6 +102,14 @@ pub const PUBLISHED: [PublishedDraft; 8] = [
         ..PARD
     },
     PublishedDraft { name: "amd/PARD-Llama-3.2-1B", millions: 1236, family: Family::Llama, token: LLAMA_3, ..PARD },
+    // For Llama 4, which this engine does not run; it serves Llama models that have Llama 4's tokenizer.
+    PublishedDraft {
+        name: "amd/PARD-Llama-4-1B",
+        millions: 1387,
+        family: Family::Llama,
+        token: "<|header_start|>",
+        ..PARD
+    },
     PublishedDraft {
         name: "models/smollm2-135m-instruct-pard",
         reads_states: true,

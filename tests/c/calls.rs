@@ -12,7 +12,7 @@ use pard::checkpoint::ModelFiles;
 use pard::decoding::{Generation, Limits, Sequence, SequenceOptions};
 use pard::{LoadOptions, Message, Model, Rendering};
 
-use super::{MODELS, device};
+use super::{MODELS, ROOT, device};
 use crate::*;
 
 const OK: i32 = 0;
@@ -302,6 +302,39 @@ fn what_cannot_be_done_has_its_status_and_names_the_fault() {
     session.start(thirty());
     assert_eq!(session.run(None, null_mut()).0, OK);
     assert_eq!(session.text(), EXPECTED.0);
+}
+
+#[test]
+fn a_draft_that_does_not_read_its_targets_states_has_a_notice() {
+    let folder = |name: &str| c_path(&Path::new(ROOT).join("tests/data/pard2/qwen3_td").join(name));
+    let (mut model, mut draft) = (null_mut(), null_mut());
+    done(|error| unsafe { pard_model_load(HANDLES.device, folder("target").as_ptr(), null(), &mut model, error) });
+    let mut notices = |states: i32| {
+        let options = sized!(PardLoadOptions { target_states: states });
+        done(|error| unsafe { pard_draft_load(model, folder("draft").as_ptr(), &options, &mut draft, error) });
+        // SAFETY: the notices live as long as the draft.
+        unsafe {
+            let notices: Vec<String> = (0..)
+                .map(|at| pard_draft_notice(draft, at))
+                .take_while(|text| !text.is_null())
+                .map(|text| text_at(text))
+                .collect();
+            pard_draft_free(draft);
+            notices
+        }
+    };
+    assert_eq!(notices(0), [""; 0]);
+    let off = notices(1);
+    assert!(off.len() == 1 && off[0].contains("asked for"), "{off:?}");
+    let unknown = sized!(PardLoadOptions { target_states: 2 });
+    refused(INVALID, "target_states", |error| unsafe {
+        pard_draft_load(model, folder("draft").as_ptr(), &unknown, &mut draft, error)
+    });
+    // SAFETY: as above.
+    unsafe {
+        assert!(pard_model_notice(model, 0).is_null() && pard_model_notice(null(), 0).is_null());
+        pard_model_free(model);
+    }
 }
 
 #[test]

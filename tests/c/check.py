@@ -25,7 +25,7 @@ def refused(status, part, call):
 # not know; that its own sizes are the header's is tested from C.
 sizes = {
     pard._DeviceOptions: 3,
-    pard._LoadOptions: 6,
+    pard._LoadOptions: 7,
     pard._Message: 2,
     pard._SessionOptions: 7,
     pard._TokenBias: 1,
@@ -45,7 +45,7 @@ refused("PARD_NO_DEVICE", "no such adapter", lambda: pard.Model(target, device="
 seen = []
 model = pard.Model(target, draft, context=256, progress=lambda what, done, total: seen.append((what, done, total)))
 assert model.name == "target" and model.device and any(done == total for _, done, total in seen), seen
-assert pard.version()
+assert pard.version() and model.notices == []
 
 answer = model.generate(question, max_tokens=max_tokens)
 assert answer.statistics["method"] == "pard" and len(answer.tokens) == answer.statistics["answer_tokens"]

@@ -159,7 +159,7 @@ fn structs_and_constants_are_the_same_on_both_sides() {
     let Some(mut compiler) = compiler("C", "the layout of structs") else { return };
     let expected: Vec<(String, usize)> = layout!(PardDeviceOptions, "pard_device_options": size, device, backend)
         .chain(layout!(PardLoadOptions, "pard_load_options":
-            size, weights, cache, products, mask_token, progress, user))
+            size, weights, cache, products, mask_token, progress, user, target_states))
         .chain(layout!(PardFile, "pard_file": name, bytes, size))
         .chain(layout!(PardMessage, "pard_message": role, content))
         .chain(layout!(PardSessionOptions, "pard_session_options": size, method, drafts, context, run_ahead, acceptance, ngram_longest, ngram_shortest, with_ngrams))
