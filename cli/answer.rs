@@ -96,6 +96,7 @@ pub fn sampling_json(sampling: &SamplingParams) -> Value {
         "frequency_penalty": sampling.frequency_penalty,
         "logit_bias": sampling.logit_bias,
         "banned": sampling.banned,
+        "grammar": sampling.grammar.as_ref().map(|grammar| format!("{grammar:?}")),
     })
 }
 

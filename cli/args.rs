@@ -15,6 +15,7 @@ use pard::low_level::gpu::{
 use pard::low_level::ops::WeightFormat;
 use pard::model::{LoadOptions, StatesChoice, WeightDtype};
 
+use crate::grammar::GrammarArguments;
 use crate::output::Verbosity;
 use crate::usage::usage;
 
@@ -112,6 +113,8 @@ pub struct LogitArguments {
     /// Never write these tokens, named by their ids and separated by commas
     #[arg(long, value_name = "TOKEN", value_delimiter = ',')]
     pub ban: Vec<u32>,
+    #[command(flatten)]
+    pub grammar: GrammarArguments,
 }
 
 impl SamplingArguments {
@@ -133,6 +136,7 @@ impl Default for LogitArguments {
             frequency_penalty: usual.frequency_penalty,
             logit_bias: usual.logit_bias,
             ban: usual.banned,
+            grammar: GrammarArguments::default(),
         }
     }
 }
@@ -150,6 +154,7 @@ impl LogitArguments {
             .frequency_penalty(self.frequency_penalty)
             .logit_bias(self.logit_bias.clone())
             .banned(self.ban.clone())
+            .grammar(self.grammar.grammar())
     }
 }
 

@@ -193,6 +193,9 @@ impl LoadedFiles {
         let options = arguments.options(method, context);
         options.check()?;
         options.sampling.check_tokens(files.target.config.vocab_size)?;
+        if let Some(grammar) = &options.sampling.grammar {
+            files.target.text.check_grammar(grammar)?;
+        }
         Ok(LoadedFiles { files, method, context })
     }
 

@@ -11,6 +11,7 @@ mod doctor;
 mod drafts;
 mod fit;
 mod generate;
+mod grammar;
 mod hint;
 mod inspect;
 mod interrupt;

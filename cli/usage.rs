@@ -50,6 +50,7 @@ fn flag(option: OptionName) -> Option<&'static str> {
         OptionName::DraftDevice => "--draft-device",
         OptionName::Drafts => "--draft-len",
         OptionName::FrequencyPenalty => "--frequency-penalty",
+        OptionName::Grammar => "--grammar",
         OptionName::LogitBias => "--logit-bias",
         OptionName::MaxTokens => "--max-tokens",
         OptionName::MinP => "--min-p",

@@ -193,6 +193,14 @@ pub enum Error {
         /// The types there are.
         supported: String,
     },
+    /// A grammar is faulty, not supported, or cannot be followed.
+    #[error("{kind}: {reason}")]
+    Grammar {
+        /// Its kind.
+        kind: &'static str,
+        /// Description of the fault, and the part of the grammar that has it.
+        reason: String,
+    },
     /// The tokenizer could not be built or used.
     #[error("{path}: tokenizer: {reason}")]
     Tokenizer {
@@ -344,6 +352,8 @@ options! {
     Dtype = "dtype",
     /// Frequency penalty of [`crate::SamplingParams`].
     FrequencyPenalty = "frequency_penalty",
+    /// Grammar of [`crate::SamplingParams`].
+    Grammar = "grammar",
     /// Biases of [`crate::SamplingParams`].
     LogitBias = "logit_bias",
     /// Most tokens of an answer.

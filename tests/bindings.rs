@@ -12,9 +12,9 @@ use pard::low_level::ops::gradients::{
     Swiglu, SwigluGradient, TrainingRow, WeightGradient,
 };
 use pard::low_level::ops::{
-    Argmax, Attention, AttentionScratch, AttentionShape, Embedding, Epilogue, Gather, KvCache, LogProbabilities,
-    MAX_ROWS, MaskRow, Matmul, Matrix, Penalties, PenaltyTerms, Phase, Probabilities, QuantiseRows, Rejection,
-    RejectionTerms, RmsNorm, Rope, RopeGains, RowRange, Source, Step, Tensor, Truncation, WeightFormat,
+    Argmax, Attention, AttentionScratch, AttentionShape, Constrain, Embedding, Epilogue, Gather, KvCache,
+    LogProbabilities, MAX_ROWS, MaskRow, Matmul, Matrix, Penalties, PenaltyTerms, Phase, Probabilities, QuantiseRows,
+    Rejection, RejectionTerms, RmsNorm, Rope, RopeGains, RowRange, Source, Step, Tensor, Truncation, WeightFormat,
 };
 use pard::model::{LoadOptions, WeightDtype, Weights};
 use pard::{Error, Result};
@@ -180,6 +180,8 @@ fn operands_that_do_not_fit_are_refused() {
     let penalties = |to: &Tensor, limit| Penalties::new(device, terms, 0, [&tensor(rows, 16), to], limit, None);
     refused(penalties(&tensor(rows, 17), 16), "penalties", "adjusted");
     refused(penalties(&tensor(rows, 16), 17), "penalties", "limit");
+    let constrain = Constrain::new(device, [&step, &step], &ids, 16, 0, &tensor(rows, 16), 17, None);
+    refused(constrain, "constrain", "limit");
     for limit in [0, 17] {
         let op = Truncation::new(device, [&step, &step], 0, &tensor(rows, 16), limit, &ids);
         refused(op, "truncation", "limit");

@@ -16,6 +16,7 @@ mod fit;
 mod forward;
 mod gguf;
 mod gradients;
+mod grammar;
 #[cfg(feature = "hub")]
 mod hub;
 mod hugging_face;

@@ -13,14 +13,14 @@ use std::time::Instant;
 
 use super::draft::Draft;
 use super::engine_state::{CacheSlot, Shared};
-use super::options::{EngineOptions, Method, SequenceOptions, cache_positions};
+use super::options::{EngineOptions, MAX_DRAFTS, Method, SequenceOptions, cache_positions};
 use super::pace::Costs;
 use super::round::{Part, Rounds, Submitted};
 use super::scheduler::{Assignment, Candidate, plan_step};
 use super::sequence::Sequence;
 use crate::error::{Error, OptionName, Result};
 use crate::model::{Model, ModelRunner, PassCost, Tuning, Weights};
-use crate::ops::{MAX_ROWS, PassRow, check_row_invariance};
+use crate::ops::{CHOICES, MAX_ROWS, PassRow, check_row_invariance};
 use crate::text::ChatTokenizer;
 
 /// Decodes sequences over one target, and over one draft if there is one.
@@ -93,7 +93,19 @@ impl Engine {
         let target = ModelRunner::new(target, room, target.config().vocab_size, &chosen)?;
         let rounds = Mutex::new(Rounds::new(&target, chosen, sequences, room)?);
         let (draft, drafting, taken) = (draft.cloned(), OnceLock::new(), Mutex::default());
-        Ok(Engine { shared: Arc::new(Shared { options, text, costs, target, draft, drafting, rounds, taken }) })
+        Ok(Engine {
+            shared: Arc::new(Shared {
+                options,
+                text,
+                grammars: OnceLock::new(),
+                costs,
+                target,
+                draft,
+                drafting,
+                rounds,
+                taken,
+            }),
+        })
     }
 
     /// The options of a sequence that uses the whole context, and the draft, if there is one, by the best method that it
@@ -129,7 +141,8 @@ impl Engine {
             return Err(Error::Option { option: OptionName::Context, reason });
         }
         if options.method != Method::Ar {
-            check_row_invariance(target.device(), target.plan(), options.drafts.most() + 1)?;
+            // What a grammar forces is proposed beside K.
+            check_row_invariance(target.device(), target.plan(), MAX_DRAFTS + 1)?;
         }
         let drafts = match (options.method, &shared.draft) {
             (Method::Ar | Method::Ngram, _) => false,
@@ -229,8 +242,18 @@ impl Engine {
         for &(index, drafts) in assignments {
             sequences[index].propose(drafts)?;
         }
+        if assignments.iter().any(|&(index, _)| sequences[index].is_constrained()) {
+            // A grammar has to see the proposals before the target does.
+            let made = match shared.drafting.get() {
+                Some(draft) => shared.rounds().propose(&shared.target, draft, &parts(sequences, assignments))?,
+                None => vec![0; CHOICES * assignments.len()],
+            };
+            for (&(index, _), made) in assignments.iter().zip(made.chunks(CHOICES)) {
+                sequences[index].take_proposals(made)?;
+            }
+        }
         let Submitted { flight, first_outputs, rows } = {
-            let parts: Vec<Part> = assignments.iter().map(|&(index, _)| sequences[index].part()).collect();
+            let parts = parts(sequences, assignments);
             shared.rounds().submit(&shared.target, shared.drafting.get(), &parts)?
         };
         for (turn, (&(index, _), first_output)) in assignments.iter().zip(first_outputs).enumerate() {
@@ -258,6 +281,11 @@ impl Engine {
         }
         Ok(CacheSlot { shared: self.shared.clone(), index })
     }
+}
+
+/// The parts in a pass of those of `sequences` that `assignments` name.
+fn parts<'a>(sequences: &'a [&mut Sequence], assignments: &[Assignment]) -> Vec<Part<'a>> {
+    assignments.iter().map(|&(index, _)| sequences[index].part()).collect()
 }
 
 impl Sequence {

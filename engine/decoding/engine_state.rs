@@ -9,13 +9,15 @@ use super::proposer::Proposer;
 use super::round::Rounds;
 use crate::error::{Error, OptionName, Result};
 use crate::model::{Hook, ModelRunner, Pair, TargetStates};
-use crate::text::ChatTokenizer;
+use crate::text::{ChatTokenizer, Constraint, Grammar, GrammarCompiler};
 
 /// State shared by the sequences of an engine.
 pub struct Shared {
     pub options: EngineOptions,
     /// The target's tokenizer, for prompts that are not tokens.
     pub text: Option<ChatTokenizer>,
+    /// Compiles grammars, once a sequence asked for it.
+    pub grammars: OnceLock<GrammarCompiler>,
     /// Costs of passes, if both models were measured.
     pub costs: Option<Costs>,
     pub target: ModelRunner,
@@ -113,6 +115,26 @@ impl Shared {
         self.drafting
             .get()
             .ok_or_else(|| Error::Option { option: OptionName::Draft, reason: "there is none".to_owned() })
+    }
+
+    /// The beginning of an answer that keeps to `grammar`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Grammar`]; [`Error::Option`] if there is no tokenizer.
+    pub fn constraint(&self, grammar: &Grammar) -> Result<Constraint> {
+        let Some(text) = &self.text else {
+            let reason = "an engine that was made of weights alone has no tokenizer to keep to one".to_owned();
+            return Err(Error::Option { option: OptionName::Grammar, reason });
+        };
+        let compiler = match self.grammars.get() {
+            Some(compiler) => compiler,
+            None => {
+                let compiler = GrammarCompiler::new(&text.tokenizer, &text.stop_tokens)?;
+                self.grammars.get_or_init(|| compiler)
+            }
+        };
+        compiler.compile(grammar)
     }
 
     pub fn taken(&self) -> MutexGuard<'_, Vec<bool>> {

@@ -12,6 +12,8 @@ pub enum Proposer {
     Nobody,
     /// Tokens that followed an earlier occurrence of the newest ones.
     Ngram(NgramOptions),
+    /// Tokens that the answer's grammar forces, in the place of another proposer.
+    Grammar,
     /// A draft model that makes all proposals in one pass.
     ParallelDraft,
     /// A draft model that makes each proposal in a pass of its own.
@@ -32,7 +34,7 @@ impl Proposer {
     /// The same for the device.
     pub fn kind(self) -> ProposerKind {
         match self {
-            Proposer::Nobody | Proposer::Ngram(_) => ProposerKind::LookedUp,
+            Proposer::Nobody | Proposer::Ngram(_) | Proposer::Grammar => ProposerKind::LookedUp,
             Proposer::ParallelDraft => ProposerKind::Parallel,
             Proposer::SerialDraft => ProposerKind::Serial,
         }
@@ -46,7 +48,7 @@ impl Proposer {
     /// Returns `true` if it needs the committed tokens to propose, so that no round can run ahead of them.
     pub fn needs_tokens(self) -> bool {
         match self {
-            Proposer::Ngram(_) => true,
+            Proposer::Ngram(_) | Proposer::Grammar => true,
             Proposer::Nobody | Proposer::ParallelDraft | Proposer::SerialDraft => false,
         }
     }
@@ -55,7 +57,7 @@ impl Proposer {
     pub fn look_up(self, tokens: &[u32], most: usize) -> Vec<u32> {
         match self {
             Proposer::Ngram(ngram) => ngram.propose(tokens, most),
-            Proposer::Nobody | Proposer::ParallelDraft | Proposer::SerialDraft => Vec::new(),
+            Proposer::Nobody | Proposer::Grammar | Proposer::ParallelDraft | Proposer::SerialDraft => Vec::new(),
         }
     }
 
@@ -64,7 +66,7 @@ impl Proposer {
     pub fn draft_pass(self, pass_index: usize, drafts: usize, unread: usize) -> Option<(usize, usize)> {
         match self {
             _ if pass_index >= drafts => None,
-            Proposer::Nobody | Proposer::Ngram(_) => None,
+            Proposer::Nobody | Proposer::Ngram(_) | Proposer::Grammar => None,
             Proposer::ParallelDraft => (pass_index == 0).then_some((unread + drafts - 1, drafts)),
             Proposer::SerialDraft => Some((if pass_index == 0 { unread } else { 1 }, 1)),
         }

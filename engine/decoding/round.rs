@@ -12,10 +12,10 @@ use super::remote::{Known, RemoteDraft};
 use super::round_output::{FIRST_LOGPROB, Flight, RECORD_WORDS, Readbacks};
 use super::sampling_params::MAX_LOGPROBS;
 use crate::error::Result;
-use crate::gpu::{Buffer, Pass};
+use crate::gpu::{Buffer, Device, Pass, Readback};
 use crate::model::{Batching, Hook, ModelRunner, Pair, Sampler, SamplerBuffers, Stages, Weights, log_probabilities};
 use crate::ops::{
-    Accept, BuildInputs, CHOICES, LogProbabilities, ModelRole, PassPlan, Phase, Session, TokenCounts, Turn,
+    Accept, BuildInputs, CHOICES, Constrain, LogProbabilities, ModelRole, PassPlan, Phase, Session, TokenCounts, Turn,
     TurnSampling,
 };
 
@@ -27,6 +27,11 @@ pub struct Part<'a> {
     pub proposer: Proposer,
     /// The proposals, if the host knows them.
     pub proposals: &'a [u32],
+    /// Set if a draft model has made its proposals, which the host knows then.
+    pub is_proposed: bool,
+    /// The mask of each output row by the sequence's grammar; that of the first one, until proposals are made. Without a
+    /// grammar none.
+    pub masks: &'a [u32],
     /// The state before the round, as far as the host knows it: no count is higher on the device.
     pub bounds: Session,
     /// Committed tokens, as far as the host knows them, and how many of them are a prompt's.
@@ -45,7 +50,14 @@ impl Part<'_> {
 
     /// Rows and outputs that it has in the pass `pass_index` of the draft.
     fn draft_pass(&self, pass_index: usize) -> Option<(usize, usize)> {
+        if self.is_proposed {
+            return None;
+        }
         self.proposer.draft_pass(pass_index, self.drafts, self.bounds.unread() as usize)
+    }
+
+    fn turn(&self, book: &Bookkeeping) -> Turn {
+        Turn::new(self.slot, book.first_token(self.slot), self.drafts, self.proposer.kind())
     }
 }
 
@@ -67,6 +79,8 @@ pub struct Rounds {
     accept: Accept,
     /// Counts committed tokens, once a sequence asks for it.
     counting: Option<TokenCounts>,
+    /// Masks of the target's output rows by grammars, likewise.
+    masks: Option<Buffer>,
     /// Log-probabilities of chosen tokens, likewise.
     logprobs: Option<LogProbabilities>,
     record: Buffer,
@@ -82,6 +96,10 @@ struct Drafting {
     /// By index of the pass.
     inputs: Vec<BuildInputs>,
     sampler: Sampler,
+    /// Masks of its first pass's output rows.
+    masks: Option<Buffer>,
+    /// Memory that proposals are copied to, if the host has to see them before the target does.
+    readback: Readback,
     /// The state on its device, if that is another.
     remote: Option<RemoteDraft>,
 }
@@ -103,6 +121,10 @@ impl Planned {
         let is_one = plan.rows.iter().all(|&(turn, _)| turn == first);
         Planned { plan, end, batching: if is_one { Batching::One } else { Batching::Many }, stages, turns }
     }
+
+    fn is_joint(&self) -> bool {
+        self.batching == Batching::Many
+    }
 }
 
 impl Rounds {
@@ -121,6 +143,7 @@ impl Rounds {
             sampler: Sampler::new(ModelRole::Target, target.model().config().vocab_size),
             accept: Accept::new(device, book.round(), &choices, &record)?,
             counting: None,
+            masks: None,
             logprobs: None,
             record,
             readbacks: Readbacks::default(),
@@ -152,7 +175,8 @@ impl Rounds {
         // A padding id that the target does not have must not be proposed: it could not be fed.
         let runner = ModelRunner::new(draft, room, draft.config().vocab_size.min(ids), proposals)?;
         let sampler = Sampler::new(ModelRole::Draft, ids);
-        self.drafting = Some(Drafting { mask, inputs: Vec::new(), sampler, remote });
+        let readback = Readback::new(device, proposals.bytes())?;
+        self.drafting = Some(Drafting { mask, inputs: Vec::new(), sampler, masks: None, readback, remote });
         self.sampling.clear();
         Ok(runner)
     }
@@ -210,9 +234,11 @@ impl Rounds {
     pub fn submit(&mut self, target: &ModelRunner, draft: Option<&DraftRunner>, parts: &[Part]) -> Result<Submitted> {
         let device = self.book.device.clone();
         let (verify, first_outputs) = verify_pass(parts);
-        let mask = self.drafting.as_ref().map_or(0, |drafting| drafting.mask);
-        let draft_passes: Vec<Planned> = (0..).map_while(|index| draft_pass(parts, index, mask)).collect();
-        self.prepare(target, draft, &verify, &draft_passes)?;
+        let draft_passes = self.draft_passes(parts);
+        if let Some(draft) = draft {
+            self.prepare_draft(target, draft, &verify, &draft_passes)?;
+        }
+        self.prepare_target(target, &verify)?;
         let logprobs = parts.iter().any(|part| part.sampling.logprobs > 0);
         if logprobs && self.logprobs.is_none() {
             let (sampling, place) = (&self.book.sampling, [FIRST_LOGPROB, MAX_LOGPROBS]);
@@ -220,19 +246,25 @@ impl Rounds {
         }
 
         let _turns = [Some(target), draft.map(|draft| &draft.runner)].map(|runner| runner.map(ModelRunner::turn));
-        let turns: Vec<Turn> = parts
-            .iter()
-            .map(|part| Turn::new(part.slot, self.book.first_token(part.slot), part.drafts, part.proposer.kind()))
-            .collect();
-        self.book.write_turns(&turns);
+        let turns = self.write_turns(parts);
         if logprobs || verify.stages != Stages::default() {
             self.write_sampling(parts);
+        }
+        if let Some(masks) = &self.masks {
+            for (part, first) in parts.iter().zip(&first_outputs).filter(|(part, _)| !part.masks.is_empty()) {
+                let words = part.masks.len() / (part.drafts + 1);
+                masks.write(&device, (4 * words * first) as u64, part.masks);
+            }
         }
         for (turn, part) in parts.iter().enumerate().filter(|(_, part)| !part.proposals.is_empty()) {
             self.book.write_proposals(turn, part.proposals);
         }
         if let Some(draft) = draft.filter(|_| !draft_passes.is_empty()) {
-            self.propose_elsewhere(draft, parts, &turns, &draft_passes)?;
+            let made = self.propose_elsewhere(draft, parts, &turns, &draft_passes)?;
+            let made = made.iter().flat_map(|made| made.chunks(CHOICES).zip(parts).enumerate());
+            for (turn, (made, part)) in made.filter(|(_, (_, part))| part.draft_pass(0).is_some()) {
+                self.book.write_proposals(turn, &made[..part.drafts]);
+            }
         }
         // Rows of sequences without a draft are kept with the others', and not read.
         let keep = match draft.filter(|_| parts.iter().any(|part| part.has_draft)) {
@@ -266,33 +298,79 @@ impl Rounds {
         Ok(Submitted { flight: Arc::new(flight), first_outputs, rows })
     }
 
-    /// Binds what the passes of a round need.
-    fn prepare(
+    /// Lets the draft `draft` propose for `parts` before a round is submitted, and waits for its proposals: d1 .. dK of each
+    /// turn, [`CHOICES`] apart. The round's parts have them, or those that are left of them, as their own then.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rounds::submit`].
+    pub fn propose(&mut self, target: &ModelRunner, draft: &DraftRunner, parts: &[Part]) -> Result<Vec<u32>> {
+        let (verify, passes) = (verify_pass(parts).0, self.draft_passes(parts));
+        if passes.is_empty() {
+            return Ok(vec![0; CHOICES * parts.len()]);
+        }
+        self.prepare_draft(target, draft, &verify, &passes)?;
+        let _turn = draft.runner.turn();
+        let turns = self.write_turns(parts);
+        self.write_sampling(parts);
+        if let Some(drafting) = &self.drafting {
+            drafting.write_masks(draft.runner.model().device(), parts, &passes[0]);
+        }
+        if let Some(made) = self.propose_elsewhere(draft, parts, &turns, &passes)? {
+            return Ok(made);
+        }
+        let Bookkeeping { device, proposals, .. } = &self.book;
+        let Some(drafting) = &self.drafting else { return Ok(Vec::new()) };
+        Pass::submit(device, Some((proposals, &drafting.readback)), |pass| drafting.encode(pass, draft, &passes))?;
+        drafting.readback.read(device, CHOICES * parts.len())
+    }
+
+    /// The draft's passes for `parts`.
+    fn draft_passes(&self, parts: &[Part]) -> Vec<Planned> {
+        let mask = self.drafting.as_ref().map_or(0, |drafting| drafting.mask);
+        (0..).map_while(|index| draft_pass(parts, index, mask)).collect()
+    }
+
+    fn write_turns(&self, parts: &[Part]) -> Vec<Turn> {
+        let turns: Vec<Turn> = parts.iter().map(|part| part.turn(&self.book)).collect();
+        self.book.write_turns(&turns);
+        turns
+    }
+
+    /// Binds what the draft's part in a round needs.
+    fn prepare_draft(
         &mut self,
         target: &ModelRunner,
-        draft: Option<&DraftRunner>,
+        draft: &DraftRunner,
         verify: &Planned,
         draft_passes: &[Planned],
     ) -> Result<()> {
-        let is_joint = |pass: &Planned| pass.batching == Batching::Many;
-        if is_joint(verify) {
-            target.prepare_many()?;
-        }
-        if let Some(DraftRunner { runner, states: Some(states) }) = draft
-            && (is_joint(verify) || draft_passes.iter().any(is_joint))
+        let DraftRunner { runner, states } = draft;
+        if let Some(states) = states
+            && (verify.is_joint() || draft_passes.iter().any(Planned::is_joint))
         {
             states.prepare_many(Pair { target, draft: runner, sessions: self.book.sessions() })?;
         }
-        if let (Some(drafting), Some(draft)) = (&mut self.drafting, draft.map(|draft| &draft.runner)) {
-            drafting.prepare(draft, &self.book, draft_passes)?;
-            // The rejection rule compares with the draft's chances, whether this round has proposals or not.
-            drafting.sampler.allocate(draft, Stages { rejects: verify.stages.rejects, ..Stages::default() })?;
+        let Some(drafting) = &mut self.drafting else { return Ok(()) };
+        drafting.prepare(runner, &self.book, draft_passes, target.model().config().vocab_size)?;
+        // The rejection rule compares with the draft's chances, whether this round has proposals or not.
+        drafting.sampler.allocate(runner, Stages { rejects: verify.stages.rejects, ..Stages::default() })
+    }
+
+    /// Binds what the target's pass needs.
+    fn prepare_target(&mut self, target: &ModelRunner, verify: &Planned) -> Result<()> {
+        if verify.is_joint() {
+            target.prepare_many()?;
+        }
+        if verify.stages.constrains && self.masks.is_none() {
+            self.masks = Some(Constrain::masks(&self.book.device, target.model().config().vocab_size)?);
         }
         let buffers = SamplerBuffers {
             sampling: &self.book.sampling,
             sessions: self.book.sessions(),
             proposals: &self.book.proposals,
             adjustments: self.book.adjustments(),
+            masks: self.masks.as_ref(),
             choices: &self.choices,
             draft_chances: self.drafting.as_ref().and_then(|drafting| drafting.sampler.chances()),
         };
@@ -311,16 +389,16 @@ impl Rounds {
         }
     }
 
-    /// Lets a draft on another device propose, and waits for its proposals.
+    /// Lets a draft on another device propose, and waits for its proposals; none if it is on the target's.
     fn propose_elsewhere(
         &mut self,
         draft: &DraftRunner,
         parts: &[Part],
         turns: &[Turn],
         passes: &[Planned],
-    ) -> Result<()> {
-        let Some(drafting) = &mut self.drafting else { return Ok(()) };
-        let Some(remote) = &mut drafting.remote else { return Ok(()) };
+    ) -> Result<Option<Vec<u32>>> {
+        let Some(drafting) = &mut self.drafting else { return Ok(None) };
+        let Some(remote) = &mut drafting.remote else { return Ok(None) };
         remote.book.write_turns(turns);
         let proposing = |part: &Part| part.draft_pass(0).is_some();
         for (turn, part) in parts.iter().enumerate() {
@@ -328,21 +406,20 @@ impl Rounds {
             let known = Known { slot, session, tokens, prompt_tokens, counts: part.counts() };
             remote.receive(turn, Some(known).filter(|_| proposing(part)));
         }
-        let Some(remote) = &drafting.remote else { return Ok(()) };
-        let all = remote.propose(parts.len(), |pass| drafting.encode(pass, draft, passes))?;
-        for (turn, part) in parts.iter().enumerate().filter(|(_, part)| proposing(part)) {
-            self.book.write_proposals(turn, &all[turn * CHOICES..][..part.drafts]);
-        }
-        Ok(())
+        let Some(remote) = &drafting.remote else { return Ok(None) };
+        remote.propose(parts.len(), |pass| drafting.encode(pass, draft, passes)).map(Some)
     }
 }
 
 impl Drafting {
-    /// Binds what `passes` need.
-    fn prepare(&mut self, draft: &ModelRunner, book: &Bookkeeping, passes: &[Planned]) -> Result<()> {
+    /// Binds what `passes` need, for a vocabulary of `ids` tokens.
+    fn prepare(&mut self, draft: &ModelRunner, book: &Bookkeeping, passes: &[Planned], ids: usize) -> Result<()> {
         let book = self.remote.as_ref().map_or(book, |remote| &remote.book);
-        if passes.iter().any(|pass| pass.batching == Batching::Many) {
+        if passes.iter().any(Planned::is_joint) {
             draft.prepare_many()?;
+        }
+        if self.masks.is_none() && passes.iter().any(|pass| pass.stages.constrains) {
+            self.masks = Some(Constrain::masks(&book.device, ids)?);
         }
         while self.inputs.len() < passes.len() {
             self.inputs.push(BuildInputs::new(&book.device, ModelRole::Draft, book.round(), draft.inputs())?);
@@ -352,6 +429,7 @@ impl Drafting {
             sessions: book.sessions(),
             proposals: &book.proposals,
             adjustments: book.adjustments(),
+            masks: self.masks.as_ref(),
             choices: &book.proposals,
             draft_chances: None,
         };
@@ -360,6 +438,18 @@ impl Drafting {
             inputs.plan(&book.device, &pass.plan);
         }
         Ok(())
+    }
+
+    /// Sets the masks of the output rows of `pass`, the first one. The first proposal of a parallel draft is one that its
+    /// sequence's grammar allows; what is allowed after it is not known yet.
+    fn write_masks(&self, device: &Device, parts: &[Part], pass: &Planned) {
+        let Some(masks) = &self.masks else { return };
+        for (output, &(turn, index)) in pass.plan.outputs.iter().enumerate() {
+            let Part { masks: allowed, proposer, .. } = parts[turn];
+            let all = vec![u32::MAX; allowed.len()];
+            let mask = if index == 0 && proposer == Proposer::ParallelDraft { allowed } else { &all };
+            masks.write(device, (4 * output * mask.len()) as u64, mask);
+        }
     }
 
     /// Records the draft's passes.

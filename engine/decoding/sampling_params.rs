@@ -7,6 +7,7 @@
 use crate::error::{Error, OptionName, Result};
 use crate::model::Stages;
 use crate::ops::{BANNED, TurnSampling};
+use crate::text::Grammar;
 
 /// Rule by which a draft model's proposals are accepted, where tokens are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -76,6 +77,9 @@ pub struct SamplingParams {
     pub logit_bias: Vec<(u32, f32)>,
     /// Tokens that are never chosen.
     pub banned: Vec<u32>,
+    /// Grammar of the answer: tokens that it does not allow are not chosen. Texts that it forces are proposed without a
+    /// draft's pass, but with [`super::Method::Ar`].
+    pub grammar: Option<Grammar>,
     /// None: no log-probabilities. Otherwise those of each chosen token and of so many likeliest ones, 0 to
     /// [`MAX_LOGPROBS`]; see [`TokenLogprobs`].
     pub top_logprobs: Option<usize>,
@@ -93,6 +97,7 @@ crate::builder::setters! {
         frequency_penalty: f32,
         logit_bias: Vec<(u32, f32)>,
         banned: Vec<u32>,
+        grammar: Option<Grammar>,
         top_logprobs: Option<usize>,
     }
 }
@@ -110,6 +115,7 @@ impl Default for SamplingParams {
             frequency_penalty: 0.0,
             logit_bias: Vec::new(),
             banned: Vec::new(),
+            grammar: None,
             top_logprobs: None,
         }
     }
@@ -117,8 +123,8 @@ impl Default for SamplingParams {
 
 /// Log-probability of a chosen token, and of the likeliest ones.
 ///
-/// Natural logarithms of softmax(logits) as the model gives them: before biases, penalties, temperature and truncation,
-/// as llama.cpp and OpenAI report them. A token chosen for its bias may therefore have a very low one.
+/// Natural logarithms of softmax(logits) as the model gives them: before biases, penalties, grammar, temperature and
+/// truncation, as llama.cpp and OpenAI report them. A token chosen for its bias may therefore have a very low one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenLogprobs {
     /// The token that was chosen.
@@ -147,7 +153,11 @@ impl SamplingParams {
 
     /// Returns `true` if logits are changed.
     pub(super) fn adjusts(&self) -> bool {
-        self.counts() || !self.logit_bias.is_empty() || !self.banned.is_empty()
+        self.biases_tokens() || self.counts() || self.grammar.is_some()
+    }
+
+    fn biases_tokens(&self) -> bool {
+        !self.logit_bias.is_empty() || !self.banned.is_empty()
     }
 
     /// Returns `true` if proposals of a draft model are accepted by the rejection rule, as `acceptance` asks for: then the
@@ -158,16 +168,17 @@ impl SamplingParams {
 
     /// The stages that a choice goes through; `rejects` says whether proposals are accepted by the rejection rule.
     pub(super) fn stages(&self, rejects: bool) -> Stages {
-        let (adjusts, truncates, draws) = (self.adjusts(), self.truncates(), self.temperature > 0.0);
-        Stages { adjusts, truncates, draws, rejects }
+        let (adjusts, constrains) = (self.adjusts(), self.grammar.is_some());
+        Stages { adjusts, constrains, truncates: self.truncates(), draws: self.temperature > 0.0, rejects }
     }
 
     /// The same parameters as kernels read them, where logits are those of `limit` tokens.
     pub(super) fn turn(&self, rejects: bool, limit: usize) -> TurnSampling {
         let [seed, draft_seed, accept_seed] = [0, 1, 2].map(|index| noise(self.seed, index));
         let is_cut = self.truncates();
-        let biases = u32::from(self.adjusts()) * TurnSampling::BIASES;
+        let biases = u32::from(self.biases_tokens() || self.counts()) * TurnSampling::BIASES;
         let penalties = u32::from(self.counts()) * TurnSampling::PENALTIES;
+        let grammar = u32::from(self.grammar.is_some()) * TurnSampling::GRAMMAR;
         let temperature = TurnSampling::temperature(self.temperature);
         TurnSampling {
             temperature,
@@ -182,7 +193,7 @@ impl SamplingParams {
             repetition: self.repetition_penalty,
             presence: self.presence_penalty,
             frequency: self.frequency_penalty,
-            changes: biases + penalties,
+            changes: biases + penalties + grammar,
             logprobs: self.top_logprobs.map_or(0, |top| 1 + top.min(limit) as u32),
         }
     }

@@ -19,6 +19,7 @@ use super::statistics::{RoundStatistics, Statistics};
 use crate::error::{Error, Result};
 use crate::model::{Hook, ModelRunner, PassCost, Stages};
 use crate::ops::{Phase, Session, TurnSampling};
+use crate::text::{Constraint, Walk};
 
 /// One sequence being decoded.
 pub struct Sequence {
@@ -36,6 +37,10 @@ pub struct Sequence {
     ngrams: Option<Pace>,
     /// The sampling parameters of the options, as rounds have them.
     sampling: Sampling,
+    /// State of the grammar that the answer keeps to, if it does.
+    constraint: Option<Constraint>,
+    /// Tokens that it forces next.
+    forced: Vec<u32>,
     /// Rounds that were submitted and not read, oldest first.
     in_flight: VecDeque<InFlight>,
     /// The device's session, as of the last round that was read.
@@ -59,8 +64,20 @@ struct Proposal {
     drafts: usize,
     /// The proposals, if the host knows them.
     tokens: Vec<u32>,
+    /// Number of proposals that the proposer made: the others are cut off or forced by a grammar.
+    made: usize,
+    /// Set if a draft model has made its proposals, which the host knows then.
+    is_proposed: bool,
+    /// Masks by a grammar, as [`Part::masks`] has them.
+    masks: Vec<u32>,
     /// Set if the pass has other sequences, whose rows K was chosen with.
     is_joint: bool,
+}
+
+impl Proposal {
+    fn new(proposer: Proposer, drafts: usize, tokens: Vec<u32>, is_joint: bool) -> Proposal {
+        Proposal { proposer, drafts, tokens, made: drafts, is_proposed: false, masks: Vec::new(), is_joint }
+    }
 }
 
 /// A sequence's turn in a round that was submitted.
@@ -69,6 +86,7 @@ pub(super) struct InFlight {
     pub turn: usize,
     pub first_output: usize,
     pub drafts: usize,
+    pub made: usize,
     pub proposer: Proposer,
     pub is_joint: bool,
 }
@@ -104,11 +122,13 @@ impl Sequence {
         };
         let is_software = shared.target.model().device().is_software();
         let sampling = Sampling { turn: TurnSampling::default(), stages: Stages::default(), top: None, is_stale: true };
+        let grammar = options.sampling.grammar.as_ref();
+        let constraint = grammar.map(|grammar| shared.constraint(grammar)).transpose()?;
         Ok(Sequence {
             // The host has to know the tokens that it sends to a draft on another device.
             run_ahead: !is_split && options.run_ahead.unwrap_or(!is_software),
             proposer,
-            next: Proposal { proposer, drafts: 0, tokens: Vec::new(), is_joint: false },
+            next: Proposal::new(proposer, 0, Vec::new(), false),
             crossing,
             // Proposers are compared by tokens per round, unless K is chosen and costs are known.
             pace: (options.with_ngrams && options.drafts != DraftLength::Auto)
@@ -117,6 +137,8 @@ impl Sequence {
             sampling,
             slot,
             options,
+            constraint,
+            forced: Vec::new(),
             in_flight: VecDeque::new(),
             session: Session::default(),
             tokens: Vec::new(),
@@ -138,13 +160,17 @@ impl Sequence {
     /// # Errors
     ///
     /// [`Error::Option`], which names the option that is out of range or the token that the model does not
-    /// know; nothing has changed then.
+    /// know; [`Error::Grammar`]; nothing has changed then.
     pub fn set_sampling(&mut self, sampling: SamplingParams) -> Result<()> {
         sampling.check()?;
         if self.shared().is_split() && self.proposer.is_model() {
             SequenceOptions { sampling: sampling.clone(), ..self.options.clone() }.check_crossing()?;
         }
         sampling.check_tokens(self.target().model().config().vocab_size)?;
+        if sampling.grammar != self.options.sampling.grammar {
+            let grammar = sampling.grammar.as_ref();
+            self.constraint = grammar.map(|grammar| self.shared().constraint(grammar)).transpose()?;
+        }
         self.sampling.is_stale |= sampling != self.options.sampling;
         self.options.sampling = sampling;
         Ok(())
@@ -259,7 +285,13 @@ impl Sequence {
     pub fn truncate(&mut self, len: usize) {
         if len < self.tokens.len() {
             self.in_flight.clear();
-            self.committed = self.committed.saturating_sub(self.tokens.len() - len);
+            let dropped = self.tokens.len() - len;
+            self.committed = self.committed.saturating_sub(dropped);
+            if let Some(constraint) = &mut self.constraint {
+                // One that cannot go back says so at the next round.
+                let _ = constraint.roll_back(dropped);
+            }
+            self.look_ahead();
             self.tokens.truncate(len);
             let rows = len.saturating_sub(1) as u32;
             let Session { target_rows, draft_rows, .. } = self.session;
@@ -293,6 +325,9 @@ impl Sequence {
             self.set_costs(costs);
         }
         self.apply_sampling()?;
+        if let Some(constraint) = &mut self.constraint {
+            constraint.restart()?;
+        }
         let begin = Instant::now();
         self.in_flight.clear();
         let known = &prompt[..prompt.len() - 1];
@@ -339,6 +374,7 @@ impl Sequence {
             prefill: begin.elapsed(),
             ..Statistics::default()
         };
+        self.look_ahead();
         Ok(())
     }
 
@@ -457,7 +493,7 @@ impl Sequence {
     /// room whatever the last round commits, and the draft has not fallen behind.
     pub(super) fn can_run_ahead(&self) -> bool {
         let bounds = self.bounds();
-        let needs_tokens = self.proposer.needs_tokens() || self.ngrams.is_some();
+        let needs_tokens = self.proposer.needs_tokens() || self.ngrams.is_some() || self.constraint.is_some();
         self.run_ahead && !needs_tokens && (bounds.tokens as usize) < self.options.context && !self.is_behind(bounds)
     }
 
@@ -480,6 +516,10 @@ impl Sequence {
 
     /// The proposals that it can contribute to a pass with others.
     fn offer(&self, pace: &Pace) -> Option<Offer> {
+        if !self.forced.is_empty() {
+            let chances = [1.0; MAX_DRAFTS];
+            return Some(Offer { proposer: Proposer::Grammar, most: self.forced.len(), unread: 0, chances });
+        }
         let limit = self.options.drafts.or_else(|| pace.limit());
         let (proposer, chances) = (self.proposer, pace.chances());
         if !proposer.is_model() {
@@ -499,19 +539,66 @@ impl Sequence {
     pub(super) fn propose(&mut self, drafts: Option<usize>) -> Result<()> {
         let chosen = || self.options.drafts.or_else(|| self.pace.as_ref().map_or(MAX_DRAFTS, Pace::choose));
         let (most, is_joint) = (drafts.unwrap_or_else(chosen), drafts.is_some());
-        self.next = if let Some(tokens) = self.stand_in(most, is_joint) {
-            let proposer = Proposer::Ngram(self.options.ngram);
-            Proposal { proposer, drafts: tokens.len(), tokens, is_joint }
+        let forced = self.forced.len().min(drafts.unwrap_or(MAX_DRAFTS));
+        self.next = if forced > 0 {
+            Proposal::new(Proposer::Grammar, forced, self.forced[..forced].to_vec(), is_joint)
+        } else if let Some(tokens) = self.stand_in(most, is_joint) {
+            Proposal::new(Proposer::Ngram(self.options.ngram), tokens.len(), tokens, is_joint)
         } else if self.proposer.is_model() {
-            Proposal { proposer: self.proposer, drafts: most, tokens: Vec::new(), is_joint }
+            Proposal::new(self.proposer, most, Vec::new(), is_joint)
         } else {
             let tokens = self.proposer.look_up(&self.tokens, most);
-            Proposal { proposer: self.proposer, drafts: tokens.len(), tokens, is_joint }
+            Proposal::new(self.proposer, tokens.len(), tokens, is_joint)
         };
+        if let Some(constraint) = &mut self.constraint {
+            self.next.masks = constraint.mask(self.slot.shared.target.model().config().vocab_size)?;
+        }
         if self.next.proposer.is_model() && self.next.drafts > 0 && self.is_behind(self.bounds()) {
             self.catch_up()?;
         }
         Ok(())
+    }
+
+    /// Returns `true` if the answer keeps to a grammar.
+    pub(super) fn is_constrained(&self) -> bool {
+        self.constraint.is_some()
+    }
+
+    /// Takes the proposals that the draft, if it was asked, made for the next round: d1 .. dK at the beginning of `made`. What
+    /// a grammar forbids is cut off, and what it forces is added.
+    pub(super) fn take_proposals(&mut self, made: &[u32]) -> Result<()> {
+        let Proposal { proposer, drafts, is_joint, .. } = self.next;
+        if proposer.is_model() {
+            self.next.tokens = made[..drafts].to_vec();
+            self.next.is_proposed = true;
+        }
+        let ids = self.target().model().config().vocab_size;
+        let Some(constraint) = &mut self.constraint else { return Ok(()) };
+        let rejects = self.sampling.stages.rejects && proposer.is_model();
+        // A serial draft has read its own proposals and no others; the rejection rule needs the draft's chances; and AR is one
+        // token a round.
+        let extends = proposer != Proposer::SerialDraft && !rejects && self.options.method != Method::Ar;
+        // More tokens are never worse than fewer where they are certain, but rows of others may be waiting.
+        let most = if extends && !is_joint { MAX_DRAFTS } else { drafts };
+        let Walk { mut tokens, forced, mut masks } = constraint.walk(&self.next.tokens, most, extends, ids)?;
+        if let Some(&forbidden) = self.next.tokens.get(tokens.len()).filter(|_| rejects) {
+            // It has no chance under the target, and the rule makes up for what the draft has given it.
+            tokens.push(forbidden);
+            masks.extend(vec![u32::MAX; ids.div_ceil(32)]);
+        }
+        self.statistics.forced += if proposer == Proposer::Grammar { tokens.len() } else { forced };
+        (self.next.drafts, self.next.tokens, self.next.masks) = (tokens.len(), tokens, masks);
+        Ok(())
+    }
+
+    /// Asks the grammar, if there is one, which tokens must come next.
+    fn look_ahead(&mut self) {
+        self.forced.clear();
+        if let Some(constraint) = self.constraint.as_mut().filter(|_| self.options.method != Method::Ar)
+            && !self.sampling.stages.rejects
+        {
+            self.forced = constraint.forced(MAX_DRAFTS);
+        }
     }
 
     /// The tokens that n-grams propose in the draft's place, if their estimate exceeds that of `drafts` proposals of the
@@ -545,12 +632,14 @@ impl Sequence {
 
     /// Its part in the next round, on which [`Sequence::propose`] has decided.
     pub(super) fn part(&self) -> Part<'_> {
-        let Proposal { proposer, drafts, ref tokens, .. } = self.next;
+        let Proposal { proposer, drafts, ref tokens, is_proposed, ref masks, .. } = self.next;
         Part {
             slot: self.slot.index,
             drafts,
             proposer,
             proposals: tokens,
+            is_proposed,
+            masks,
             bounds: self.bounds(),
             tokens: &self.tokens,
             prompt_tokens: self.statistics.prompt_tokens,
@@ -562,8 +651,16 @@ impl Sequence {
 
     /// Takes note that the round was submitted, in `flight` as its turn `turn`, whose first output row is `first_output`.
     pub(super) fn submitted(&mut self, flight: &Arc<Flight>, turn: usize, first_output: usize) {
-        let Proposal { proposer, drafts, is_joint, .. } = self.next;
-        self.in_flight.push_back(InFlight { flight: flight.clone(), turn, first_output, drafts, proposer, is_joint });
+        let Proposal { proposer, drafts, made, is_joint, .. } = self.next;
+        self.in_flight.push_back(InFlight {
+            flight: flight.clone(),
+            turn,
+            first_output,
+            drafts,
+            made,
+            proposer,
+            is_joint,
+        });
     }
 
     /// Ready once the oldest round in flight is done.
@@ -581,7 +678,11 @@ impl Sequence {
             return Err(Error::Gpu { what: "round".to_owned(), reason: "none was submitted".to_owned() });
         };
         let output = round.flight.read(round.turn, round.drafts, round.first_output, self.sampling.top)?;
+        if let Some(constraint) = &mut self.constraint {
+            constraint.commit(&output.tokens)?;
+        }
         self.append(output, &round);
+        self.look_ahead();
         let (proposed, accepted) = (round.drafts, self.committed - 1);
         self.observe(&round, accepted);
         let time = begin.elapsed();
@@ -601,17 +702,21 @@ impl Sequence {
 
     /// Learns from a round how often proposals are accepted.
     fn observe(&mut self, round: &InFlight, accepted: usize) {
+        let accepted = accepted.min(round.made);
         let stands_in = self.ngrams.is_some() && !round.proposer.is_model();
+        if round.proposer == Proposer::Grammar {
+            return;
+        }
         match (&mut self.ngrams, &mut self.pace) {
             (Some(ngrams), _) if stands_in => {
                 self.statistics.ngram_rounds += 1;
-                ngrams.observe(round.drafts, accepted);
+                ngrams.observe(round.made, accepted);
             }
             // Others' rows left none for proposals.
-            (_, Some(pace)) if round.is_joint && round.drafts == 0 => pace.pass_by(),
+            (_, Some(pace)) if round.is_joint && round.made == 0 => pace.pass_by(),
             // A lookup without a match says nothing about the acceptance rate.
-            (_, Some(pace)) if round.drafts > 0 || pace.choose() == 0 || self.options.method != Method::Ngram => {
-                pace.observe(round.drafts, accepted);
+            (_, Some(pace)) if round.made > 0 || pace.choose() == 0 || self.options.method != Method::Ngram => {
+                pace.observe(round.made, accepted);
             }
             _ => {}
         }

@@ -15,6 +15,8 @@ pub struct Statistics {
     pub rounds: usize,
     /// Rounds in which n-grams proposed in the draft's place.
     pub ngram_rounds: usize,
+    /// Proposals that a grammar forced.
+    pub forced: usize,
     /// Rounds with an i-th proposal, by i.
     pub proposed: Vec<usize>,
     /// Rounds in which the i-th proposal was accepted, by i.
@@ -84,6 +86,7 @@ impl std::ops::AddAssign<&Statistics> for Statistics {
         self.committed_tokens += other.committed_tokens;
         self.rounds += other.rounds;
         self.ngram_rounds += other.ngram_rounds;
+        self.forced += other.forced;
         for (sums, counts) in [(&mut self.proposed, &other.proposed), (&mut self.accepted, &other.accepted)] {
             sums.resize(sums.len().max(counts.len()), 0);
             sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);

@@ -1,5 +1,5 @@
-//! Choice of tokens where it is not simply the likeliest: penalties and biases change the logits, truncation limits the
-//! tokens that may be drawn, and noise or the rejection rule draws one. The output rows of a pass go through it together,
+//! Choice of tokens where it is not simply the likeliest: penalties, biases and grammars change the logits, truncation limits
+//! the tokens that may be drawn, and noise or the rejection rule draws one. The output rows of a pass go through it together,
 //! whichever sequences they are of; each goes by the sampling parameters of its own.
 
 use std::collections::HashMap;
@@ -9,8 +9,8 @@ use super::runner::ModelRunner;
 use crate::error::Result;
 use crate::gpu::{Buffer, Pass};
 use crate::ops::{
-    Argmax, CHOICES, Draw, LogProbabilities, MAX_ROWS, ModelRole, Penalties, PenaltyTerms, Probabilities, Rejection,
-    RejectionTerms, Tensor, Truncation,
+    Argmax, CHOICES, Constrain, Draw, LogProbabilities, MAX_ROWS, ModelRole, Penalties, PenaltyTerms, Probabilities,
+    Rejection, RejectionTerms, Tensor, Truncation,
 };
 
 /// Stages that the choice of a pass's tokens goes through, if any of its sequences needs them. Without any, the
@@ -19,6 +19,8 @@ use crate::ops::{
 pub struct Stages {
     /// Penalties and biases change logits.
     pub adjusts: bool,
+    /// Grammars forbid tokens; then `adjusts` is set, too.
+    pub constrains: bool,
     /// Some tokens are left out of the draw.
     pub truncates: bool,
     /// Tokens are drawn by noise.
@@ -33,6 +35,7 @@ impl BitOr for Stages {
     fn bitor(self, other: Stages) -> Stages {
         Stages {
             adjusts: self.adjusts || other.adjusts,
+            constrains: self.constrains || other.constrains,
             truncates: self.truncates || other.truncates,
             draws: self.draws || other.draws,
             rejects: self.rejects || other.rejects,
@@ -51,6 +54,8 @@ pub struct SamplerBuffers<'a> {
     pub proposals: &'a Buffer,
     /// For each slot, the count of each token and its bias, if any sequence changes logits.
     pub adjustments: Option<[&'a Buffer; 2]>,
+    /// [`crate::ops::Constrain::masks`]', if any sequence keeps to a grammar.
+    pub masks: Option<&'a Buffer>,
     /// Destination of the choices.
     pub choices: &'a Buffer,
     /// Probabilities that the draft drew its proposals with, if they are accepted by them.
@@ -71,6 +76,7 @@ pub struct Sampler {
 /// The stages from one output row on.
 struct Bound {
     penalties: Option<Penalties>,
+    constrain: Option<Constrain>,
     truncation: Option<Truncation>,
     chances: Option<Probabilities>,
     choice: Choice,
@@ -145,7 +151,7 @@ impl Sampler {
         let model = runner.model();
         let (device, vocabulary) = (model.device(), model.vocabulary().map(|vocabulary| &vocabulary.buffer));
         let ([step, _, batch], (logits, limit)) = (runner.inputs(), runner.scores());
-        let SamplerBuffers { sampling, sessions, proposals, adjustments, choices, draft_chances } = buffers;
+        let SamplerBuffers { sampling, sessions, proposals, adjustments, masks, choices, draft_chances } = buffers;
         let adjusted = self.adjusted.as_ref().filter(|_| stages.adjusts);
         let scores = adjusted.unwrap_or(logits);
         let thresholds = self.thresholds.as_ref().filter(|_| stages.truncates);
@@ -154,6 +160,9 @@ impl Sampler {
             let terms = PenaltyTerms { batch, sampling, sessions, proposals, counts, bias, ids };
             Penalties::new(device, terms, first, [logits, adjusted], limit, vocabulary)
         });
+        let constrain = masks
+            .filter(|_| stages.constrains)
+            .map(|masks| Constrain::new(device, [batch, sampling], masks, self.ids, first, scores, limit, vocabulary));
         let truncation =
             thresholds.map(|thresholds| Truncation::new(device, [batch, sampling], first, scores, limit, thresholds));
         let own_chances = self.chances.as_ref().filter(|_| stages.rejects);
@@ -174,6 +183,7 @@ impl Sampler {
         };
         Ok(Bound {
             penalties: penalties.transpose()?,
+            constrain: constrain.transpose()?,
             truncation: truncation.transpose()?,
             chances: chances.transpose()?,
             choice,
@@ -194,6 +204,9 @@ impl Bound {
     fn encode(&self, pass: &mut Pass, rows: usize) {
         if let Some(penalties) = &self.penalties {
             penalties.encode(pass, rows);
+        }
+        if let Some(constrain) = &self.constrain {
+            constrain.encode(pass, rows);
         }
         if let Some(truncation) = &self.truncation {
             truncation.encode(pass, rows);

@@ -3,6 +3,7 @@
 
 mod argmax;
 mod attention;
+mod constrain;
 mod cooperative;
 mod device_peak;
 mod embedding;
@@ -31,6 +32,7 @@ mod weight_layout;
 
 pub use argmax::{Argmax, Draw};
 pub use attention::{Attention, AttentionScratch, AttentionVariant};
+pub use constrain::Constrain;
 pub use device_peak::{COLD_BYTES, PeakProbe, PeakRates};
 pub use embedding::{Embedding, MaskRow};
 pub use gather::Gather;

@@ -28,7 +28,7 @@ pub struct TurnSampling {
     pub presence: f32,
     /// Taken from a token as often as the answer has it.
     pub frequency: f32,
-    /// Sum of [`TurnSampling::BIASES`] and [`TurnSampling::PENALTIES`], if they change logits.
+    /// Sum of [`TurnSampling::BIASES`], [`TurnSampling::PENALTIES`] and [`TurnSampling::GRAMMAR`], if they change logits.
     pub changes: u32,
     /// 0: no log-probabilities are wanted; else 1 and the number of the likeliest tokens.
     pub logprobs: u32,
@@ -64,6 +64,8 @@ impl TurnSampling {
     pub const BIASES: u32 = 1;
     /// Penalties of tokens in the text change logits; committed tokens are counted for them.
     pub const PENALTIES: u32 = 2;
+    /// A grammar forbids tokens, by the masks of the pass's output rows.
+    pub const GRAMMAR: u32 = 4;
 
     /// The temperature that kernels divide by in place of `temperature`: 0, or large enough to divide by.
     pub fn temperature(temperature: f32) -> f32 {

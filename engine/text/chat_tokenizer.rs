@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use super::grammar::{Grammar, GrammarCompiler};
 use super::template::{ChatTemplate, Message, Rendering};
 use super::tokenizer::{Special, Tokenizer};
 use crate::error::{Error, Result};
@@ -58,6 +59,15 @@ impl ChatTokenizer {
     pub fn chat_tokens(&self, messages: &[Message], rendering: Rendering) -> Result<Vec<u32>> {
         // The template writes the special tokens itself.
         self.tokenizer.encode(&self.chat_template()?.render(messages, rendering)?, Special::Keep)
+    }
+
+    /// Checks, before anything is uploaded, that an answer can keep to `grammar`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Grammar`], which names the part that is faulty, not supported, or too large.
+    pub fn check_grammar(&self, grammar: &Grammar) -> Result<()> {
+        GrammarCompiler::new(&self.tokenizer, &self.stop_tokens)?.compile(grammar).map(drop)
     }
 
     /// The token that begins a text, if the model has one.

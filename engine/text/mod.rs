@@ -1,7 +1,9 @@
 //! Between text and tokens: tokenizer, chat template, streaming decoder.
 
 mod chat_tokenizer;
+mod constraint;
 mod conversation;
+mod grammar;
 mod pieces;
 mod prompt;
 mod python;
@@ -12,7 +14,10 @@ pub mod tokenizer;
 mod turn;
 
 pub use chat_tokenizer::ChatTokenizer;
+pub(crate) use constraint::{Constraint, Walk};
 pub use conversation::Conversation;
+pub use grammar::Grammar;
+pub(crate) use grammar::GrammarCompiler;
 pub use prompt::Prompt;
 pub use stream::TextStream;
 pub use template::{ChatTemplate, Message, Rendering};

@@ -192,6 +192,11 @@ impl Tokenizer {
         self.shared.tokenizer.to_string(true).map_err(|error| fault(&self.shared.path, error.to_string()))
     }
 
+    /// Returns `true` if a text's tokens do not depend on what stands before it, but for words that it cuts.
+    pub(super) fn is_byte_level(&self) -> bool {
+        matches!(self.pieces(), Pieces::ByteLevel)
+    }
+
     pub(super) fn pieces(&self) -> &Pieces {
         &self.shared.pieces
     }

@@ -30,7 +30,7 @@ fn penalties(@builtin(global_invocation_id) at: vec3<u32>) {
     let at_logit = row * params.vocab + index;
     let turn = output_turn(row);
     let terms = sampling[turn];
-    if terms.changes == 0u {
+    if (terms.changes & 3u) == 0u {
         adjusted[at_logit] = logits[at_logit];
         return;
     }

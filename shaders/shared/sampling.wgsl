@@ -10,7 +10,7 @@ struct TurnSampling {
     repetition: f32,   // penalties
     presence: f32,
     frequency: f32,
-    changes: u32,      // 1: biases change logits, 2: penalties do, of committed tokens that are counted
+    changes: u32,      // 1: biases change logits, 2: penalties do, of committed tokens that are counted, 4: a grammar does
     logprobs: u32,     // 0: no log-probabilities are wanted, else 1 + the number of the likeliest tokens
 }
 // A uniform, since it decides over barriers.

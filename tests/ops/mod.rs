@@ -4,6 +4,7 @@
 
 pub mod argmax;
 pub mod attention;
+pub mod constrain;
 pub mod embedding;
 pub mod gather;
 pub mod integer;

@@ -7,11 +7,11 @@ use pard::low_level::ops::gradients::{
     Swiglu, SwigluGradient, TrainingRow, WeightGradient,
 };
 use pard::low_level::ops::{
-    Accept, Argmax, Attention, AttentionScratch, AttentionShape, BuildInputs, Draw, Embedding, Epilogue, Gather, Keep,
-    KeptStates, KvCache, LogProbabilities, MAX_ROWS, MaskRow, Matmul, Matrix, ModelRole, NormRows, PassRow, PeakProbe,
-    Penalties, PenaltyTerms, Phase, Probabilities, Recall, Rejection, RejectionTerms, Remember, RmsNorm, Rope,
-    RopeGains, RoundBuffers, RowRange, Rows, Session, Source, StateNorm, Step, Tensor, TokenCounts, Truncation, Turn,
-    TurnSampling, Variant, WeightFormat,
+    Accept, Argmax, Attention, AttentionScratch, AttentionShape, BuildInputs, Constrain, Draw, Embedding, Epilogue,
+    Gather, Keep, KeptStates, KvCache, LogProbabilities, MAX_ROWS, MaskRow, Matmul, Matrix, ModelRole, NormRows,
+    PassRow, PeakProbe, Penalties, PenaltyTerms, Phase, Probabilities, Recall, Rejection, RejectionTerms, Remember,
+    RmsNorm, Rope, RopeGains, RoundBuffers, RowRange, Rows, Session, Source, StateNorm, Step, Tensor, TokenCounts,
+    Truncation, Turn, TurnSampling, Variant, WeightFormat,
 };
 
 /// Shapes of published models, and the extremes that a configuration may have.
@@ -274,7 +274,7 @@ fn rows(device: &Device, pass: &mut Pass) -> pard::Result<()> {
     choices(device, pass, [&step, &batch])
 }
 
-/// `penalties`, `truncation`, `argmax`, `probabilities`, `rejection`, `log_probabilities` and `token_counts`.
+/// `penalties`, `constrain`, `truncation`, `argmax`, `probabilities`, `rejection`, `log_probabilities` and `token_counts`.
 fn choices(device: &Device, pass: &mut Pass, [step, batch]: [&Buffer; 2]) -> pard::Result<()> {
     let tensor = || Tensor::new(device, "rows", MAX_ROWS, 4099);
     let words = |count: u64| Buffer::storage(device, "words", 4 * count);
@@ -293,6 +293,9 @@ fn choices(device: &Device, pass: &mut Pass, [step, batch]: [&Buffer; 2]) -> par
     };
     for vocabulary in [None, Some(&vocabulary)] {
         Penalties::new(device, terms, 0, [&logits, &adjusted], 4097, vocabulary)?.encode(pass, MAX_ROWS);
+        let masks = Constrain::masks(device, 4099)?;
+        let op = Constrain::new(device, [batch, sampling], &masks, 4099, 0, &adjusted, 4097, vocabulary)?;
+        op.encode(pass, MAX_ROWS);
         for thresholds in [None, Some(&thresholds)] {
             let drawn = |role| Some(Draw { sampling, role, thresholds });
             for draw in [None, drawn(ModelRole::Target), drawn(ModelRole::Draft)] {

@@ -1,0 +1,151 @@
+//! Grammars that an answer keeps to, by the crate llguidance: JSON schemas, regular expressions, Lark grammars, choices.
+
+use std::sync::Arc;
+
+use llguidance::api::TopLevelGrammar;
+use llguidance::toktrie::{InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenizerEnv};
+use llguidance::{Matcher, ParserFactory};
+use serde_json::{Value, json};
+
+use super::constraint::Constraint;
+use super::tokenizer::{Special, Tokenizer};
+use crate::error::{Error, Result};
+
+/// A grammar that an answer keeps to, from its first token to its end.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Grammar {
+    /// Any JSON object.
+    Json,
+    /// JSON that a schema describes, which is given as JSON text. Values are separated by `, ` and `: ` and stand on one line,
+    /// unless the schema's `x-guidance` says otherwise.
+    JsonSchema(String),
+    /// Text that a regular expression, as of the crate `regex`, matches as a whole.
+    Regex(String),
+    /// Text of a grammar in llguidance's form of Lark.
+    Lark(String),
+    /// One of several texts.
+    Choice(Vec<String>),
+}
+
+impl Grammar {
+    /// The kind of grammar, for messages.
+    fn kind(&self) -> &'static str {
+        match self {
+            Grammar::Json | Grammar::JsonSchema(_) => "JSON schema",
+            Grammar::Regex(_) => "regular expression",
+            Grammar::Lark(_) => "grammar",
+            Grammar::Choice(_) => "list of choices",
+        }
+    }
+
+    fn to_top_level(&self) -> Result<TopLevelGrammar> {
+        Ok(match self {
+            Grammar::Json => json_schema(json!({"type": "object"})),
+            Grammar::JsonSchema(schema) => {
+                let schema = serde_json::from_str(schema);
+                json_schema(schema.map_err(|error| self.fault(&format!("it is not JSON: {error}")))?)
+            }
+            Grammar::Regex(regex) => TopLevelGrammar::from_regex(regex),
+            Grammar::Lark(lark) => TopLevelGrammar::from_lark(lark.clone()),
+            Grammar::Choice(choices) if choices.is_empty() => return Err(self.fault("it is empty")),
+            Grammar::Choice(choices) => {
+                let texts: Vec<String> = choices.iter().map(|text| Value::from(text.as_str()).to_string()).collect();
+                TopLevelGrammar::from_lark(format!("start: {}", texts.join(" | ")))
+            }
+        })
+    }
+
+    fn fault(&self, reason: &str) -> Error {
+        Error::Grammar { kind: self.kind(), reason: reason.trim().to_owned() }
+    }
+}
+
+fn json_schema(mut schema: Value) -> TopLevelGrammar {
+    if let Some(fields) = schema.as_object_mut() {
+        // Where white space is free, a small model may write nothing else.
+        let layout = json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "});
+        fields.entry("x-guidance").or_insert(layout);
+    }
+    TopLevelGrammar::from_json_schema(schema)
+}
+
+/// Compiles grammars for one model's vocabulary. Clones share it.
+#[derive(Clone)]
+pub struct GrammarCompiler {
+    factory: Arc<ParserFactory>,
+    stop_tokens: Arc<[u32]>,
+}
+
+impl GrammarCompiler {
+    /// For the tokens of `tokenizer`, of which `stop_tokens` end an answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Grammar`] if no token ends an answer.
+    pub fn new(tokenizer: &Tokenizer, stop_tokens: &[u32]) -> Result<GrammarCompiler> {
+        let fault = |reason: String| Error::Grammar { kind: "grammar", reason };
+        let Some(&end) = stop_tokens.first() else {
+            return Err(fault("the model has no token that ends an answer".to_owned()));
+        };
+        let count = tokenizer.vocab_size();
+        let words: Vec<Vec<u8>> = (0..count as u32).map(|id| bytes_of(tokenizer, id)).collect();
+        let trie = TokTrie::from(&TokRxInfo::new(count as u32, end), &words);
+        let vocabulary: TokEnv = Arc::new(Vocabulary { tokenizer: tokenizer.clone(), trie });
+        let capabilities = InferenceCapabilities { ff_tokens: true, ..InferenceCapabilities::default() };
+        let slices = llguidance::earley::SlicedBiasComputer::general_slices();
+        let mut factory =
+            ParserFactory::new(&vocabulary, capabilities, &slices).map_err(|error| fault(error.to_string()))?;
+        factory.quiet();
+        factory.limits_mut().verbose_errors = false;
+        Ok(GrammarCompiler { factory: Arc::new(factory), stop_tokens: stop_tokens.into() })
+    }
+
+    /// Compiles `grammar`. The result is bounded in time and memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Grammar`], which names the part that is faulty, not supported, or too large.
+    pub fn compile(&self, grammar: &Grammar) -> Result<Constraint> {
+        let matcher = Matcher::new(self.factory.create_parser(grammar.to_top_level()?));
+        match matcher.get_error() {
+            Some(reason) => Err(grammar.fault(&reason)),
+            None => Ok(Constraint::new(matcher, self.stop_tokens.clone())),
+        }
+    }
+}
+
+/// The bytes of the token `id` as llguidance has them; none if it cannot be part of a text.
+fn bytes_of(tokenizer: &Tokenizer, id: u32) -> Vec<u8> {
+    let bytes = tokenizer.bytes(id);
+    if tokenizer.is_special(id) {
+        return [&[TokTrie::SPECIAL_TOKEN_MARKER][..], &bytes].concat();
+    }
+    // No UTF-8 has this byte, which stands for something else in a trie.
+    if bytes.first() == Some(&TokTrie::SPECIAL_TOKEN_MARKER) { Vec::new() } else { bytes }
+}
+
+/// A model's vocabulary as llguidance asks for it.
+struct Vocabulary {
+    tokenizer: Tokenizer,
+    trie: TokTrie,
+}
+
+impl TokenizerEnv for Vocabulary {
+    fn tok_trie(&self) -> &TokTrie {
+        &self.trie
+    }
+
+    fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<u32> {
+        let encode = |text: &str| self.tokenizer.encode(text, Special::Keep).unwrap_or_default();
+        match self.tokenize_is_canonical() {
+            true => self.trie.tokenize_with_greedy_fallback(bytes, encode),
+            false => self.trie.greedy_tokenize(bytes),
+        }
+    }
+
+    /// Tokenizers that put a space before a text do so before every part of one.
+    fn tokenize_is_canonical(&self) -> bool {
+        self.tokenizer.is_byte_level()
+    }
+}
