@@ -67,6 +67,7 @@ pub fn statistics_json(tokens: usize, statistics: &Statistics) -> Value {
     json!({
         "rounds": statistics.rounds,
         "ngram_rounds": statistics.ngram_rounds,
+        "forced_tokens": statistics.forced,
         "tokens_per_round": statistics.tokens_per_round(),
         "accepted_per_position": statistics.accepted_per_position(),
         "prefill_seconds": statistics.prefill.as_secs_f64(),
@@ -153,8 +154,12 @@ pub fn summary(sequence: &Sequence, answer: &Answer) -> String {
         0 => format!("{} tokens", statistics.prompt_tokens),
         reused => format!("{} new of {} tokens", statistics.prompt_tokens - reused, statistics.prompt_tokens),
     };
+    let forced = match statistics.forced {
+        0 => String::new(),
+        forced => format!(", {forced} of them proposed by the grammar,"),
+    };
     format!(
-        "prompt: {read} in {:.2} s; answer: {tokens} tokens in {:.2} s, {:.1} tokens/s; {method}: {} rounds of {:.2} \
+        "prompt: {read} in {:.2} s; answer: {tokens} tokens{forced} in {:.2} s, {:.1} tokens/s; {method}: {} rounds of {:.2} \
          tokens; ended by: {}",
         seconds(statistics.prefill),
         seconds(statistics.decode),

@@ -145,6 +145,9 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     let sampling = arguments.sampling.options(None);
     sampling.check()?;
     sampling.check_tokens(files.target.config.vocab_size)?;
+    if let Some(grammar) = &sampling.grammar {
+        files.target.text.check_grammar(grammar)?;
+    }
     let context = load::context(&arguments.models, &files, talk);
     let prompts = encode(&prompts, arguments, &files, context)?;
     let draft_name = files.draft().map(|draft| draft.name().to_owned());

@@ -7,11 +7,11 @@ use pard::text::Grammar;
 #[derive(Args, Clone, Default)]
 pub struct GrammarArguments {
     /// Answer with JSON that this schema describes: a file, or the schema itself
-    #[arg(long, value_name = "FILE|SCHEMA", conflicts_with_all = ["grammar", "regex", "choice"])]
-    json_schema: Option<String>,
+    #[arg(long, value_name = "FILE|SCHEMA", value_parser = schema, conflicts_with_all = ["grammar", "regex", "choice"])]
+    json_schema: Option<Grammar>,
     /// Answer with text of this grammar, in llguidance's form of Lark: a file, or the grammar itself
-    #[arg(long, value_name = "FILE|GRAMMAR", conflicts_with_all = ["regex", "choice"])]
-    grammar: Option<String>,
+    #[arg(long, value_name = "FILE|GRAMMAR", value_parser = lark, conflicts_with_all = ["regex", "choice"])]
+    grammar: Option<Grammar>,
     /// Answer with text that this regular expression matches
     #[arg(long, value_name = "REGEX", conflicts_with = "choice")]
     regex: Option<String>,
@@ -24,15 +24,26 @@ impl GrammarArguments {
     /// The grammar, if one is asked for.
     pub fn grammar(&self) -> Option<Grammar> {
         let GrammarArguments { json_schema, grammar, regex, choice } = self;
-        let schema = json_schema.as_deref().map(|schema| Grammar::JsonSchema(file_or(schema)));
-        let lark = || grammar.as_deref().map(|grammar| Grammar::Lark(file_or(grammar)));
         let regex = || regex.clone().map(Grammar::Regex);
         let choice = || (!choice.is_empty()).then(|| Grammar::Choice(choice.clone()));
-        schema.or_else(lark).or_else(regex).or_else(choice)
+        json_schema.clone().or_else(|| grammar.clone()).or_else(regex).or_else(choice)
     }
 }
 
-/// The contents of the file that `text` names, or `text` itself where there is no such file.
-fn file_or(text: &str) -> String {
-    std::fs::read_to_string(text).unwrap_or_else(|_| text.to_owned())
+fn schema(text: &str) -> Result<Grammar, String> {
+    let is_schema = matches!(text.trim_start().chars().next(), Some('{')) || ["true", "false"].contains(&text.trim());
+    contents(text, is_schema).map(Grammar::JsonSchema)
+}
+
+fn lark(text: &str) -> Result<Grammar, String> {
+    let is_grammar = text.lines().any(|line| line.trim_start().starts_with("start") && line.contains(':'));
+    contents(text, is_grammar).map(Grammar::Lark)
+}
+
+/// `text` itself, or the contents of the file that it names.
+fn contents(text: &str, is_itself: bool) -> Result<String, String> {
+    match is_itself {
+        true => Ok(text.to_owned()),
+        false => std::fs::read_to_string(text).map_err(|error| format!("no such file: {error}")),
+    }
 }

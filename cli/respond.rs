@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use crate::args::{DeviceArguments, LogitArguments, MemoryArguments, at_least_one, one_of, temperature};
 use crate::output::Verbosity;
 use crate::prompt::{self, Prompt};
+use crate::usage::usage;
 use crate::{interrupt, load};
 
 /// A prompt and what it is called in the file of responses.
@@ -103,6 +104,12 @@ pub fn run(arguments: &RespondArguments) -> anyhow::Result<ExitCode> {
         .max_tokens(arguments.max_tokens)
         .sampling(arguments.logits.options(temperature, arguments.seed))
         .run_ahead(None);
+    if let Some(grammar) = &options.sampling.grammar {
+        if arguments.free.is_some() {
+            return Err(usage("--free", "the model writes prompts as well then, which have no form"));
+        }
+        files.text.check_grammar(grammar)?;
+    }
     let device = arguments.device.open()?;
     let load_options = arguments.memory.load_options();
     let positions = cache_positions(options.context);

@@ -408,6 +408,7 @@ fn chat_tokenizer() -> ChatTokenizer {
         template: Some(tiny_tokenizer::CHAT_TEMPLATE.to_owned()),
         special_tokens: Default::default(),
         stop_tokens: vec![special_id(2)],
+        grammars: Default::default(),
     }
 }
 

@@ -2,7 +2,7 @@
 //! our own. Parameters that are known but not supported are refused; unknown ones are ignored, as other servers do.
 
 use pard::decoding::{DraftLength, Limits, MAX_DRAFTS, MAX_LOGPROBS, Method, SamplingParams};
-use pard::text::{Message, Rendering};
+use pard::text::{Grammar, Message, Rendering};
 use serde_json::{Value, json};
 
 use super::fault::Fault;
@@ -11,6 +11,8 @@ use super::job::{Proposer, Reuse};
 
 /// Answers of one request at most.
 const MAX_ANSWERS: usize = 128;
+/// Choices of a request at most.
+const MAX_CHOICES: usize = 10_000;
 /// Stop texts of a request at most, and the longest.
 const MAX_STOPS: usize = 16;
 const LONGEST_STOP: usize = 1024;
@@ -113,16 +115,12 @@ impl Ask {
 
 /// Refuses parameters that would change the answer and that nothing here acts on.
 fn refuse_what_is_missing(kind: Kind, fields: &Fields) -> Result<(), Fault> {
-    let plain = [json!({ "type": "text" })];
     let none = [json!([]), json!("none"), json!("auto"), json!({})];
     for name in ["tools", "functions", "tool_choice", "function_call"] {
         fields.refuse_unless(name, &none, "tools are not supported")?;
     }
-    fields.refuse_unless("response_format", &plain, "only text is written, in no particular form")?;
     fields.refuse_unless("modalities", &[json!(["text"])], "only text is written")?;
-    for name in ["grammar", "json_schema", "audio"] {
-        fields.refuse_unless(name, &[], "it is not supported")?;
-    }
+    fields.refuse_unless("audio", &[], "it is not supported")?;
     if kind == Kind::Text {
         fields.refuse_unless("suffix", &[json!("")], "nothing is written into the middle of a text")?;
         fields.refuse_unless("echo", &[json!(false)], "the prompt is not repeated")?;
@@ -227,6 +225,9 @@ fn sampling(kind: Kind, fields: &Fields, defaults: &Defaults) -> Result<Sampling
             }
         }
     }
+    if let Some(grammar) = grammar(fields)? {
+        sampling.grammar = Some(grammar);
+    }
     sampling.top_logprobs = match kind {
         Kind::Chat if fields.boolean("logprobs")?.unwrap_or(false) => {
             Some(fields.count("top_logprobs", 0..=MAX_LOGPROBS)?.unwrap_or(0))
@@ -239,6 +240,78 @@ fn sampling(kind: Kind, fields: &Fields, defaults: &Defaults) -> Result<Sampling
     };
     sampling.check().and_then(|()| sampling.check_tokens(defaults.vocab)).map_err(|error| Fault::of(&error))?;
     Ok(sampling)
+}
+
+/// The grammar that an answer is to keep to: by OpenAI's name, llama.cpp's and vLLM's.
+fn grammar(fields: &Fields) -> Result<Option<Grammar>, Fault> {
+    let mut found: Vec<(&str, Grammar)> = Vec::new();
+    let format = fields.object("response_format", "response_format.")?;
+    if let Some(grammar) = format.map_or(Ok(None), |format| response_format(&format))? {
+        found.push(("response_format", grammar));
+    }
+    let structured = fields.object("structured_outputs", "structured_outputs.")?;
+    for (of_request, of_object) in [
+        ("json_schema", "json"),
+        ("guided_json", "json"),
+        ("guided_regex", "regex"),
+        ("guided_choice", "choice"),
+        ("grammar", "grammar"),
+        ("guided_grammar", "grammar"),
+    ] {
+        found.extend(grammar_of(of_object, fields, of_request)?.map(|grammar| (of_request, grammar)));
+    }
+    if let Some(structured) = &structured {
+        for name in ["json", "regex", "choice", "grammar"] {
+            found.extend(grammar_of(name, structured, name)?.map(|grammar| ("structured_outputs", grammar)));
+        }
+        if structured.boolean("json_object")?.unwrap_or(false) {
+            found.push(("structured_outputs", Grammar::Json));
+        }
+    }
+    match &found[..] {
+        [] => Ok(None),
+        [(_, grammar)] => Ok(Some(grammar.clone())),
+        [(one, _), (other, _), ..] => {
+            Err(Fault::parameter(other, format!("an answer has one form, and {one} names one")))
+        }
+    }
+}
+
+fn response_format(format: &Fields) -> Result<Option<Grammar>, Fault> {
+    match format.text("type")? {
+        None | Some("text") => Ok(None),
+        // llama.cpp takes a schema here as well.
+        Some("json_object") => Ok(Some(grammar_of("json", format, "schema")?.unwrap_or(Grammar::Json))),
+        Some("json_schema") => {
+            let missing = || Fault::parameter("response_format.json_schema", "it is missing");
+            let named = format.object("json_schema", "response_format.json_schema.")?.ok_or_else(missing)?;
+            let missing = || Fault::parameter("response_format.json_schema.schema", "it is missing");
+            grammar_of("json", &named, "schema")?.ok_or_else(missing).map(Some)
+        }
+        Some(other) => {
+            let reason = format!("it is {other}, and not one of text, json_object and json_schema");
+            Err(Fault::parameter("response_format.type", reason))
+        }
+    }
+}
+
+/// The grammar of the kind `kind` in the field `name`.
+fn grammar_of(kind: &str, fields: &Fields, name: &str) -> Result<Option<Grammar>, Fault> {
+    Ok(match kind {
+        "json" => fields.get(name).map(|schema| match schema {
+            Value::String(text) => Grammar::JsonSchema(text.clone()),
+            schema => Grammar::JsonSchema(schema.to_string()),
+        }),
+        "regex" => fields.text(name)?.map(|text| Grammar::Regex(text.to_owned())),
+        "choice" => fields.texts(name, MAX_CHOICES)?.map(Grammar::Choice),
+        _ => match fields.text(name)?.filter(|text| !text.is_empty()) {
+            Some(text) if text.contains("::=") => {
+                let reason = "it is in GBNF; grammars are written in Lark, as llguidance has it";
+                return Err(Fault::parameter(name, reason));
+            }
+            text => text.map(|text| Grammar::Lark(text.to_owned())),
+        },
+    })
 }
 
 fn proposer(extras: &Fields, defaults: &Defaults) -> Result<Proposer, Fault> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use pard::Error;
-use pard::text::{ChatTokenizer, Tokenizer};
+use pard::text::{ChatTokenizer, Grammar, Tokenizer};
 
 use super::ask::Prompt;
 use super::fault::Fault;
@@ -28,6 +28,15 @@ impl Encoder {
 
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.text.tokenizer
+    }
+
+    /// Checks that answers can keep to `grammar`, which is compiled then.
+    ///
+    /// # Errors
+    ///
+    /// 400, which names the part at fault.
+    pub fn check_grammar(&self, grammar: &Grammar) -> Result<(), Fault> {
+        self.text.check_grammar(grammar).map_err(|error| Fault::of(&error))
     }
 
     /// The tokens of `prompt`, fewer than the context holds.

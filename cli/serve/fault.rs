@@ -52,6 +52,7 @@ impl Fault {
                 format!("the prompt has {tokens} tokens and the context holds {context}; shorten it"),
             )
             .with_code("context_length_exceeded"),
+            Error::Grammar { .. } => Fault::parameter("response_format", message),
             Error::EmptyPrompt | Error::Template { .. } | Error::Tokenizer { .. } | Error::TokenRange { .. } => {
                 Fault::new(StatusCode::BAD_REQUEST, message)
             }

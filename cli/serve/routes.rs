@@ -96,9 +96,12 @@ async fn complete(app: Arc<App>, kind: Kind, request: Request) -> Result<Respons
     drop(body);
     app.queue.check_room()?;
     let prompts = std::mem::take(&mut ask.prompts);
-    let encoding = app.clone();
+    let (encoding, grammar) = (app.clone(), ask.sampling.grammar.clone());
     // A long prompt takes a while, and others must not wait for it.
     let encoded = tokio::task::spawn_blocking(move || {
+        if let Some(grammar) = &grammar {
+            encoding.encoder.check_grammar(grammar)?;
+        }
         prompts.into_iter().map(|prompt| encoding.encoder.tokens(prompt)).collect::<Result<Vec<_>, Fault>>()
     });
     let failed = |_| Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "the tokenizer failed at this prompt");

@@ -87,7 +87,7 @@ impl From<Error> for Failure {
             Error::EmptyPrompt | Error::ContextFull { .. } | Error::Template { .. } | Error::TokenRange { .. } => {
                 BAD_PROMPT
             }
-            Error::Option { .. } => INVALID_ARGUMENT,
+            Error::Option { .. } | Error::Grammar { .. } => INVALID_ARGUMENT,
             _ => INTERNAL,
         };
         Failure { status, message: error.to_string() }

@@ -16,6 +16,7 @@ all that lies below; this file adds no behaviour of its own.
 
 import ctypes
 import ctypes.util
+import json
 import os
 import pathlib
 import sys
@@ -108,6 +109,11 @@ class _AnswerOptions(_Sized):
         ("banned_count", c_size_t),
         ("logprobs", c_int32),
         ("top_logprobs", c_size_t),
+        ("json_schema", c_char_p),
+        ("regex", c_char_p),
+        ("grammar", c_char_p),
+        ("choices", POINTER(c_char_p)),
+        ("choice_count", c_size_t),
     ]
 
 
@@ -259,19 +265,29 @@ def _load_options(weights, cache, products, progress, mask_token=None, target_st
     return options
 
 
-def _sampling(logit_bias=(), banned=(), logprobs=None, **numbers):
+def _sampling(
+    logit_bias=(), banned=(), logprobs=None, json_schema=None, regex=None, grammar=None, choices=(), **numbers
+):
     """The fields of _AnswerOptions that say how tokens are chosen."""
     known = ["temperature", "seed", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"]
     for name in numbers:
         if name not in known:
-            raise TypeError(f"there is no option {name!r}; there are {', '.join(known)}, logit_bias, banned and logprobs")
+            others = "logit_bias, banned, logprobs, json_schema, regex, grammar and choices"
+            raise TypeError(f"there is no option {name!r}; there are {', '.join(known)}, {others}")
     biases = [_TokenBias(token, bias) for token, bias in dict(logit_bias).items()]
     fields = {
         "logit_bias": (_TokenBias * len(biases))(*biases),
         "logit_bias_count": len(biases),
         "banned": (c_uint32 * len(banned))(*banned),
         "banned_count": len(banned),
+        "choices": (c_char_p * len(choices))(*map(_encode, choices)),
+        "choice_count": len(choices),
     }
+    if json_schema is not None and not isinstance(json_schema, str):
+        json_schema = json.dumps(json_schema)
+    for name, text in [("json_schema", json_schema), ("regex", regex), ("grammar", grammar)]:
+        if text is not None:
+            fields[name] = _encode(text)
     if logprobs is not None:
         fields.update(logprobs=CHOICES[True], top_logprobs=logprobs)
     return {**numbers, **fields}
@@ -364,7 +380,8 @@ class Model:
         What else may be named says how tokens are chosen, as pard_answer_options in pard.h does: `temperature`, `seed`,
         `top_k`, `top_p`, `min_p`, `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `logit_bias` (a dictionary
         from tokens to what is added to their logits), `banned` (tokens), and `logprobs`: of how many of the likeliest tokens
-        the log-probabilities are wanted beside those of the answer's own tokens; 0: of these alone.
+        the log-probabilities are wanted beside those of the answer's own tokens; 0: of these alone. One of `json_schema` (JSON
+        text, or what json.dumps makes it of), `regex`, `grammar` (in Lark) and `choices` (texts) gives the answer's form.
         """
         kind = (METHODS[method], drafts, ACCEPTANCES[acceptance], CHOICES[with_ngrams])
         return Stream(self, prompt, max_tokens, stop, raw, thinking, kind, sampling)

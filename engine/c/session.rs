@@ -15,6 +15,7 @@ use pard::decoding::{
     SequenceOptions,
 };
 use pard::model::Model;
+use pard::text::Grammar;
 
 /// `pard_session`: one sequence.
 pub struct PardSession {
@@ -88,6 +89,16 @@ pub struct PardAnswerOptions {
     pub logprobs: i32,
     /// Number of the likeliest tokens reported with them.
     pub top_logprobs: usize,
+    /// Schema of the JSON that the answer is.
+    pub json_schema: *const c_char,
+    /// Regular expression that matches the answer.
+    pub regex: *const c_char,
+    /// Grammar of the answer.
+    pub grammar: *const c_char,
+    /// Texts of which the answer is one.
+    pub choices: *const *const c_char,
+    /// Number of these texts.
+    pub choice_count: usize,
 }
 
 /// `pard_token_bias`.
@@ -176,7 +187,30 @@ impl PardAnswerOptions {
             .frequency_penalty(self.frequency_penalty)
             .logit_bias(biases.iter().map(|one| (one.token, one.bias)).collect())
             .banned(banned.to_vec())
+            // SAFETY: as above.
+            .grammar(unsafe { self.grammar() }?)
             .top_logprobs(asks_for_logprobs.then_some(self.top_logprobs)))
+    }
+
+    unsafe fn grammar(&self) -> Result<Option<Grammar>, Failure> {
+        // SAFETY: as above.
+        let (texts, choices) = unsafe {
+            let text = |text, name| Ok::<_, Failure>(arguments::optional_text(text, name)?.map(str::to_owned));
+            let texts =
+                [text(self.json_schema, "json_schema")?, text(self.regex, "regex")?, text(self.grammar, "grammar")?];
+            let choices = arguments::list(self.choices, self.choice_count, "choices")?;
+            let choices: Result<Vec<String>, Failure> =
+                choices.iter().map(|&choice| arguments::text(choice, "a choice").map(str::to_owned)).collect();
+            (texts, choices?)
+        };
+        let [schema, regex, lark] = texts;
+        let choices = (!choices.is_empty()).then_some(Grammar::Choice(choices));
+        let all = [schema.map(Grammar::JsonSchema), regex.map(Grammar::Regex), lark.map(Grammar::Lark), choices];
+        let mut all = all.into_iter().flatten();
+        match (all.next(), all.next()) {
+            (grammar, None) => Ok(grammar),
+            _ => Err(Failure::argument("json_schema, regex, grammar and choices go one at a time".to_owned())),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use super::safetensors::Safetensors;
 use super::storage::{Bytes, Folder, Storage};
 use super::torch_file::TorchFile;
 use crate::error::{Error, Result};
-use crate::text::{ChatTokenizer, Tokenizer};
+use crate::text::{ChatTokenizer, Grammars, Tokenizer};
 
 /// All that a model's files say.
 pub struct ModelFiles {
@@ -158,6 +158,7 @@ fn open_gguf(path: &Path, name: String, gguf: Gguf) -> Result<DraftFiles> {
         template: gguf.chat_template().map(str::to_owned),
         special_tokens,
         stop_tokens: ids.stop,
+        grammars: Grammars::default(),
     };
     Ok(DraftFiles {
         path: path.to_owned(),
@@ -233,7 +234,8 @@ fn text_of(storage: &dyn Storage, model_name: String, config: &Config, config_js
     stop_tokens.sort_unstable();
     stop_tokens.dedup();
 
-    Ok(ChatTokenizer { model_name, tokenizer, template, special_tokens, stop_tokens })
+    let grammars = Grammars::default();
+    Ok(ChatTokenizer { model_name, tokenizer, template, special_tokens, stop_tokens, grammars })
 }
 
 /// The special tokens a template may write. Each is a string, or an object with its `content`.

@@ -93,19 +93,7 @@ impl Engine {
         let target = ModelRunner::new(target, room, target.config().vocab_size, &chosen)?;
         let rounds = Mutex::new(Rounds::new(&target, chosen, sequences, room)?);
         let (draft, drafting, taken) = (draft.cloned(), OnceLock::new(), Mutex::default());
-        Ok(Engine {
-            shared: Arc::new(Shared {
-                options,
-                text,
-                grammars: OnceLock::new(),
-                costs,
-                target,
-                draft,
-                drafting,
-                rounds,
-                taken,
-            }),
-        })
+        Ok(Engine { shared: Arc::new(Shared { options, text, costs, target, draft, drafting, rounds, taken }) })
     }
 
     /// The options of a sequence that uses the whole context, and the draft, if there is one, by the best method that it

@@ -9,15 +9,13 @@ use super::proposer::Proposer;
 use super::round::Rounds;
 use crate::error::{Error, OptionName, Result};
 use crate::model::{Hook, ModelRunner, Pair, TargetStates};
-use crate::text::{ChatTokenizer, Constraint, Grammar, GrammarCompiler};
+use crate::text::{ChatTokenizer, Constraint, Grammar};
 
 /// State shared by the sequences of an engine.
 pub struct Shared {
     pub options: EngineOptions,
     /// The target's tokenizer, for prompts that are not tokens.
     pub text: Option<ChatTokenizer>,
-    /// Compiles grammars, once a sequence asked for it.
-    pub grammars: OnceLock<GrammarCompiler>,
     /// Costs of passes, if both models were measured.
     pub costs: Option<Costs>,
     pub target: ModelRunner,
@@ -127,14 +125,7 @@ impl Shared {
             let reason = "an engine that was made of weights alone has no tokenizer to keep to one".to_owned();
             return Err(Error::Option { option: OptionName::Grammar, reason });
         };
-        let compiler = match self.grammars.get() {
-            Some(compiler) => compiler,
-            None => {
-                let compiler = GrammarCompiler::new(&text.tokenizer, &text.stop_tokens)?;
-                self.grammars.get_or_init(|| compiler)
-            }
-        };
-        compiler.compile(grammar)
+        text.constraint(grammar)
     }
 
     pub fn taken(&self) -> MutexGuard<'_, Vec<bool>> {

@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use super::grammar::{Grammar, GrammarCompiler};
+use super::constraint::Constraint;
+use super::grammar::{Grammar, Grammars};
 use super::template::{ChatTemplate, Message, Rendering};
 use super::tokenizer::{Special, Tokenizer};
 use crate::error::{Error, Result};
@@ -22,6 +23,8 @@ pub struct ChatTokenizer {
     pub special_tokens: BTreeMap<String, String>,
     /// The tokens that end an answer, ascending.
     pub stop_tokens: Vec<u32>,
+    /// The grammars that answers keep to.
+    pub grammars: Grammars,
 }
 
 impl ChatTokenizer {
@@ -67,7 +70,12 @@ impl ChatTokenizer {
     ///
     /// [`Error::Grammar`], which names the part that is faulty, not supported, or too large.
     pub fn check_grammar(&self, grammar: &Grammar) -> Result<()> {
-        GrammarCompiler::new(&self.tokenizer, &self.stop_tokens)?.compile(grammar).map(drop)
+        self.constraint(grammar).map(drop)
+    }
+
+    /// The beginning of an answer that keeps to `grammar`.
+    pub(crate) fn constraint(&self, grammar: &Grammar) -> Result<Constraint> {
+        self.grammars.begin(grammar, &self.tokenizer, &self.stop_tokens)
     }
 
     /// The token that begins a text, if the model has one.

@@ -1,8 +1,10 @@
 //! Grammars that an answer keeps to, by the crate llguidance: JSON schemas, regular expressions, Lark grammars, choices.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use llguidance::api::TopLevelGrammar;
+use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::{InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenizerEnv};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
@@ -70,48 +72,92 @@ fn json_schema(mut schema: Value) -> TopLevelGrammar {
     TopLevelGrammar::from_json_schema(schema)
 }
 
-/// Compiles grammars for one model's vocabulary. Clones share it.
-#[derive(Clone)]
-pub struct GrammarCompiler {
-    factory: Arc<ParserFactory>,
-    stop_tokens: Arc<[u32]>,
+/// The grammars that answers of one model keep to, compiled; those asked for last are kept. Clones share it.
+#[derive(Clone, Default)]
+pub struct Grammars {
+    shared: Arc<OnceLock<Compiler>>,
 }
 
-impl GrammarCompiler {
-    /// For the tokens of `tokenizer`, of which `stop_tokens` end an answer.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Grammar`] if no token ends an answer.
-    pub fn new(tokenizer: &Tokenizer, stop_tokens: &[u32]) -> Result<GrammarCompiler> {
-        let fault = |reason: String| Error::Grammar { kind: "grammar", reason };
-        let Some(&end) = stop_tokens.first() else {
-            return Err(fault("the model has no token that ends an answer".to_owned()));
-        };
-        let count = tokenizer.vocab_size();
-        let words: Vec<Vec<u8>> = (0..count as u32).map(|id| bytes_of(tokenizer, id)).collect();
-        let trie = TokTrie::from(&TokRxInfo::new(count as u32, end), &words);
-        let vocabulary: TokEnv = Arc::new(Vocabulary { tokenizer: tokenizer.clone(), trie });
-        let capabilities = InferenceCapabilities { ff_tokens: true, ..InferenceCapabilities::default() };
-        let slices = llguidance::earley::SlicedBiasComputer::general_slices();
-        let mut factory =
-            ParserFactory::new(&vocabulary, capabilities, &slices).map_err(|error| fault(error.to_string()))?;
-        factory.quiet();
-        factory.limits_mut().verbose_errors = false;
-        Ok(GrammarCompiler { factory: Arc::new(factory), stop_tokens: stop_tokens.into() })
-    }
+/// Compiles grammars for a model's vocabulary.
+struct Compiler {
+    factory: ParserFactory,
+    stop_tokens: Arc<[u32]>,
+    /// The grammars asked for last, the newest at the end.
+    recent: Mutex<VecDeque<(Grammar, Matcher)>>,
+}
 
-    /// Compiles `grammar`. The result is bounded in time and memory.
+/// Compiled grammars that are kept.
+const KEPT: usize = 16;
+
+impl Grammars {
+    /// The beginning of an answer that keeps to `grammar`, of a model with the tokens of `tokenizer`, of which `stop_tokens` end
+    /// an answer. Both are those of the first call.
     ///
     /// # Errors
     ///
     /// [`Error::Grammar`], which names the part that is faulty, not supported, or too large.
-    pub fn compile(&self, grammar: &Grammar) -> Result<Constraint> {
-        let matcher = Matcher::new(self.factory.create_parser(grammar.to_top_level()?));
-        match matcher.get_error() {
-            Some(reason) => Err(grammar.fault(&reason)),
-            None => Ok(Constraint::new(matcher, self.stop_tokens.clone())),
-        }
+    pub(super) fn begin(&self, grammar: &Grammar, tokenizer: &Tokenizer, stop_tokens: &[u32]) -> Result<Constraint> {
+        let compiler = match self.shared.get() {
+            Some(compiler) => compiler,
+            None => {
+                let compiler = Compiler::new(tokenizer, stop_tokens)?;
+                self.shared.get_or_init(|| compiler)
+            }
+        };
+        compiler.begin(grammar)
+    }
+}
+
+impl Compiler {
+    fn new(tokenizer: &Tokenizer, stop_tokens: &[u32]) -> Result<Compiler> {
+        let fault = |reason: String| Error::Grammar { kind: "grammar", reason };
+        let count = tokenizer.vocab_size();
+        // What comes after the grammar's end is no text.
+        let stop_tokens: Arc<[u32]> = match stop_tokens {
+            [] => (0..count as u32).find(|&id| tokenizer.is_special(id)).into_iter().collect(),
+            stop_tokens => stop_tokens.into(),
+        };
+        let Some(&end) = stop_tokens.first() else {
+            return Err(fault("the model has no token that ends an answer".to_owned()));
+        };
+        let words: Vec<Vec<u8>> = (0..count as u32).map(|id| bytes_of(tokenizer, id)).collect();
+        let trie = TokTrie::from(&TokRxInfo::new(count as u32, end), &words);
+        let vocabulary: TokEnv = Arc::new(Vocabulary { tokenizer: tokenizer.clone(), trie });
+        let capabilities = InferenceCapabilities { ff_tokens: true, ..InferenceCapabilities::default() };
+        let slices = SlicedBiasComputer::general_slices();
+        let mut factory =
+            ParserFactory::new(&vocabulary, capabilities, &slices).map_err(|error| fault(error.to_string()))?;
+        factory.quiet();
+        factory.limits_mut().verbose_errors = false;
+        Ok(Compiler { factory, stop_tokens, recent: Mutex::default() })
+    }
+
+    fn begin(&self, grammar: &Grammar) -> Result<Constraint> {
+        let known = {
+            let recent = self.recent();
+            recent.iter().find(|(known, _)| known == grammar).map(|(_, matcher)| matcher.deep_clone())
+        };
+        let matcher = match known {
+            Some(matcher) => matcher,
+            None => {
+                // Others need not wait meanwhile.
+                let matcher = Matcher::new(self.factory.create_parser(grammar.to_top_level()?));
+                if let Some(reason) = matcher.get_error() {
+                    return Err(grammar.fault(&reason));
+                }
+                let mut recent = self.recent();
+                recent.push_back((grammar.clone(), matcher.deep_clone()));
+                while recent.len() > KEPT {
+                    recent.pop_front();
+                }
+                matcher
+            }
+        };
+        Ok(Constraint::new(matcher, self.stop_tokens.clone()))
+    }
+
+    fn recent(&self) -> MutexGuard<'_, VecDeque<(Grammar, Matcher)>> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

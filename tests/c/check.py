@@ -29,7 +29,7 @@ sizes = {
     pard._Message: 2,
     pard._SessionOptions: 7,
     pard._TokenBias: 1,
-    pard._AnswerOptions: 16,
+    pard._AnswerOptions: 21,
     pard._LikelyToken: 1,
     pard._TokenLogprobs: 3,
     pard._Round: 11,
@@ -49,6 +49,15 @@ assert pard.version() and model.notices == []
 
 answer = model.generate(question, max_tokens=max_tokens)
 assert answer.statistics["method"] == "pard" and len(answer.tokens) == answer.statistics["answer_tokens"]
+
+# Answers of a given form.
+answer_of = lambda **form: model.generate(question, max_tokens=max_tokens, **form).text
+assert answer_of(choices=["the thing", "another"]) in ["the thing", "another"]
+assert len(answer_of(regex="[a-d]{3}")) == 3
+assert answer_of(grammar='start: "so it " ("is" | "was")') in ["so it is", "so it was"]
+assert answer_of(json_schema={"const": {"a": [1, 2]}}) == '{"a": [1, 2]}'
+refused("PARD_INVALID_ARGUMENT", "one at a time", lambda: answer_of(regex="a", choices=["a"]))
+refused("PARD_INVALID_ARGUMENT", "no such type", lambda: answer_of(json_schema='{"type": "no such type"}'))
 
 # A stream is the same text in pieces, whoever proposes.
 for method in ["ar", "vsd", "pard", "ngram"]:

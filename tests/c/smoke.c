@@ -51,7 +51,8 @@ int main(int count, char **arguments) {
     pard_model *model = NULL;
     pard_draft *draft = NULL;
     pard_session *session = NULL;
-    pard_load_options load = {sizeof load, PARD_WEIGHTS_COMPACT, PARD_CACHE_F16, PARD_PRODUCTS_PLAIN, NULL, NULL, NULL};
+    pard_load_options load = {sizeof load, PARD_WEIGHTS_COMPACT, PARD_CACHE_F16, PARD_PRODUCTS_PLAIN, NULL, NULL, NULL,
+                              PARD_STATES_AUTO};
     pard_session_options how = {.size = sizeof how, .method = PARD_METHOD_BEST, .drafts = 4, .context = 256};
     pard_answer_options answer = {.size = sizeof answer};
     pard_statistics statistics = {0};

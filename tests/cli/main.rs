@@ -6,6 +6,7 @@ mod chat;
 mod documents;
 mod drafts;
 mod fit;
+mod grammar;
 mod hub_snapshot;
 mod machine;
 mod profile;

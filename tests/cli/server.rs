@@ -8,6 +8,7 @@ mod openai;
 mod page;
 mod protocol;
 mod proxy;
+mod structured;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};

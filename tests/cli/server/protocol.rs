@@ -34,7 +34,12 @@ fn parameters_that_cannot_be_had_are_named() {
         ("stream", json!("yes")),
         ("stream_options", json!(true)),
         ("tools", json!([{ "type": "function" }])),
-        ("response_format", json!({ "type": "json_object" })),
+        ("response_format.type", json!({})),
+        ("response_format.json_schema", json!({})),
+        ("response_format", json!({})),
+        ("guided_choice", json!(7)),
+        ("guided_regex", json!({})),
+        ("grammar", json!("root ::= \"a\"")),
         ("top_p", json!(0)),
         ("top_p", json!(1.5)),
         ("top_k", json!(-1)),
@@ -55,6 +60,12 @@ fn parameters_that_cannot_be_had_are_named() {
         let more = match parameter {
             "pard.method" => json!({ "pard": { "method": "pard" } }),
             "pard.k" => json!({ "pard": { "k": 17 } }),
+            "response_format.type" => json!({ "response_format": { "type": "xml" } }),
+            "response_format.json_schema" => json!({ "response_format": { "type": "json_schema" } }),
+            "response_format" => {
+                let schema = json!({ "name": "a", "schema": { "type": "no such type" } });
+                json!({ "response_format": { "type": "json_schema", "json_schema": schema } })
+            }
             _ => json!({ parameter: value }),
         };
         refused("/v1/chat/completions", &chat("the", more), parameter);
