@@ -40,7 +40,7 @@ pub use arguments::ServeArguments;
 use ask::Defaults;
 use connection::Patience;
 use encoder::Encoder;
-use guard::Keys;
+use guard::{Keys, Sites};
 use job::Proposer;
 use metrics::Metrics;
 use queue::Queue;
@@ -127,6 +127,11 @@ impl Server {
         let app = Arc::new(App {
             queue: queue.clone(),
             metrics: metrics.clone(),
+            sites: Sites {
+                hosts: arguments.allow_host.clone(),
+                origins: arguments.allow_origin.clone(),
+                has_keys: !keys.is_empty(),
+            },
             keys,
             encoder: Encoder::new(target.text.clone(), context, target.config.vocab_size),
             defaults,

@@ -19,6 +19,13 @@ pub struct ServeArguments {
     /// A file of keys, one a line, of which every request must bear one
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
+    /// A name that requests may call this machine by, beside `localhost` and addresses; may be given several times. Where
+    /// keys are asked for, every name is allowed
+    #[arg(long, value_name = "NAME")]
+    pub allow_host: Vec<String>,
+    /// A site whose pages may ask, such as https://example.com, or `*`; may be given several times
+    #[arg(long, value_name = "ORIGIN")]
+    pub allow_origin: Vec<String>,
     /// Answers written at once, each with caches of its own
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = value_parser!(u16).range(1..=256))]
     pub parallel: u16,

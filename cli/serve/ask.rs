@@ -105,6 +105,37 @@ impl Ask {
         })
     }
 
+    /// The prompt of a request for tokens, and whether those that the model wants around a text are wanted, too.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ask::read`].
+    pub fn prompt_to_tokenize(body: &Value) -> Result<(Prompt, bool), Fault> {
+        let fields = Fields::of(body)?;
+        if fields.get("messages").is_some() {
+            return Ok((messages(&fields)?, true));
+        }
+        // vLLM adds special tokens unless told otherwise, llama.cpp does not.
+        if let Some(text) = fields.text("prompt")? {
+            return Ok((Prompt::Text(text.to_owned()), fields.boolean("add_special_tokens")?.unwrap_or(true)));
+        }
+        let missing = || Fault::parameter("content", "a text is needed");
+        let text = fields.text("content")?.ok_or_else(missing)?;
+        Ok((Prompt::Text(text.to_owned()), fields.boolean("add_special")?.unwrap_or(false)))
+    }
+
+    /// The tokens of a request for their text.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ask::read`].
+    pub fn tokens_to_detokenize(body: &Value) -> Result<Vec<u32>, Fault> {
+        let wrong = || Fault::parameter("tokens", "a list of tokens is needed");
+        let list = Fields::of(body)?.list("tokens")?.ok_or_else(wrong)?;
+        let ids = list.iter().map(|value| value.as_u64().and_then(|id| u32::try_from(id).ok()));
+        ids.collect::<Option<Vec<u32>>>().ok_or_else(wrong)
+    }
+
     /// Sampling options of the answer `index`: each has a seed of its own.
     pub fn sampling_of(&self, index: usize) -> SamplingParams {
         // Greedy decoding uses no seed.
@@ -188,6 +219,11 @@ fn text_prompts(fields: &Fields) -> Result<Vec<Prompt>, Fault> {
 fn limits(fields: &Fields, defaults: &Defaults) -> Result<Limits, Fault> {
     let mut max_tokens = defaults.limits.max_tokens;
     for name in ["n_predict", "max_tokens", "max_completion_tokens"] {
+        // llama.cpp's way to ask for no limit.
+        if fields.get(name).is_some_and(|value| value.as_f64() == Some(-1.0)) {
+            max_tokens = usize::MAX;
+            continue;
+        }
         max_tokens = fields.count(name, 1..=usize::MAX)?.unwrap_or(max_tokens);
     }
     let mut stop = defaults.limits.stop.clone();

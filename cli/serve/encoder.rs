@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use pard::Error;
-use pard::text::{ChatTokenizer, Grammar, Tokenizer};
+use pard::text::{ChatTokenizer, Grammar, Special, TextStream, Tokenizer};
 
 use super::ask::Prompt;
 use super::fault::Fault;
@@ -76,6 +76,36 @@ impl Encoder {
             return Err(Fault::of(&Error::ContextFull { tokens, context }));
         }
         Ok(tokens.into())
+    }
+
+    /// The tokens of `prompt`, as many as there are, with those around it that the model wants if `special` says so.
+    ///
+    /// # Errors
+    ///
+    /// 400.
+    pub fn all_tokens(&self, prompt: Prompt, special: bool) -> Result<Vec<u32>, Fault> {
+        let tokens = match prompt {
+            Prompt::Messages(messages, rendering) => self.text.chat_tokens(&messages, rendering),
+            Prompt::Text(text) if special => self.text.text_tokens(&text),
+            Prompt::Text(text) => self.text.tokenizer.encode(&text, Special::Keep),
+            Prompt::Tokens(tokens) => Ok(tokens),
+        };
+        tokens.map_err(|error| Fault::of(&error))
+    }
+
+    /// The text of `tokens`, special tokens left out.
+    ///
+    /// # Errors
+    ///
+    /// 400 for one that the model does not know.
+    pub fn text_of(&self, tokens: &[u32]) -> Result<String, Fault> {
+        if let Some(id) = tokens.iter().find(|&&id| id as usize >= self.vocab) {
+            return Err(Fault::parameter("tokens", format!("the vocabulary has {} tokens, not {id}", self.vocab)));
+        }
+        let mut stream = TextStream::new(&self.text.tokenizer);
+        let mut text: String = tokens.iter().filter_map(|&token| stream.push(token)).collect();
+        text.extend(stream.flush());
+        Ok(text)
     }
 
     /// Refuses a text that cannot fit before it is taken apart.

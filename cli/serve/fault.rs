@@ -49,7 +49,10 @@ impl Fault {
         match error {
             Error::ContextFull { tokens, context } => Fault::parameter(
                 "messages",
-                format!("the prompt has {tokens} tokens and the context holds {context}; shorten it"),
+                // The words that clients look for, such as LiteLLM's fallbacks.
+                format!(
+                    "This model's maximum context length is {context} tokens, and the prompt has {tokens}; shorten it"
+                ),
             )
             .with_code("context_length_exceeded"),
             Error::Grammar { .. } => Fault::parameter("response_format", message),

@@ -66,7 +66,10 @@ impl<'a> Fields<'a> {
     /// A whole number of `range`.
     pub fn count(&self, name: &str, range: RangeInclusive<usize>) -> Result<Option<usize>, Fault> {
         let Some(value) = self.get(name) else { return Ok(None) };
-        let count = value.as_u64().and_then(|count| usize::try_from(count).ok()).filter(|count| range.contains(count));
+        // Some clients write whole numbers with a point.
+        let whole = value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..9e15).contains(number));
+        let count = value.as_u64().or_else(|| whole.map(|number| number as u64));
+        let count = count.and_then(|count| usize::try_from(count).ok()).filter(|count| range.contains(count));
         let wrong = || {
             let (least, most) = (range.start(), range.end());
             let bounds =

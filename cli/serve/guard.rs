@@ -1,12 +1,15 @@
 //! Access control: requests need a key, if there are keys, and may not come from a web page of another site.
 
+use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::usage::usage;
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use pard::{Error, Result};
 use subtle::{Choice, ConstantTimeEq};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::fault::Fault;
 
@@ -63,18 +66,66 @@ fn bearer(header: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
 }
 
-/// Refuses what a browser sends for a page of another site. Such a page cannot read an answer, but it could have it
-/// written.
+/// Names that the server goes by, and sites whose pages may ask it.
 ///
-/// # Errors
-///
-/// 403.
-pub fn check_origin(headers: &HeaderMap) -> Result<(), Fault> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
-    let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
-    if authority.is_some() && authority == text(HOST) {
-        return Ok(());
+/// A page of another site cannot read an answer, but it could have it written. A page that gives its own name this machine's
+/// address (DNS rebinding) could read it, too: its requests name a host that is a stranger's.
+pub struct Sites {
+    /// Hosts that requests may name beside this machine's addresses and `localhost`.
+    pub hosts: Vec<String>,
+    /// Origins of pages, such as `https://example.com`; `*` is all.
+    pub origins: Vec<String>,
+    /// Set if requests bear a key, which no stranger's page has: then they may name any host.
+    pub has_keys: bool,
+}
+
+impl Sites {
+    /// Checks the host that a request names, and the page that it comes from.
+    ///
+    /// # Errors
+    ///
+    /// 403.
+    pub fn check(&self, headers: &HeaderMap) -> Result<(), Fault> {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let host = text(HOST).unwrap_or_default();
+        if !self.has_keys && !self.is_ours(host) {
+            let reason = format!("this server does not go by the name {host:?}; --allow-host adds names");
+            return Err(Fault::new(StatusCode::FORBIDDEN, reason));
+        }
+        let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+        let origin = origin.to_str().unwrap_or_default();
+        let is_own = origin.split_once("://").is_some_and(|(_, authority)| authority == host);
+        if is_own || self.origins.iter().any(|allowed| allowed == "*" || allowed == origin) {
+            return Ok(());
+        }
+        let reason = format!("requests of pages of {origin:?} are not answered; --allow-origin allows a site");
+        Err(Fault::new(StatusCode::FORBIDDEN, reason))
     }
-    Err(Fault::new(StatusCode::FORBIDDEN, "requests of other sites' pages are not answered"))
+
+    /// Returns `true` for an address, as which no stranger's name can pass, and for a name that is allowed.
+    fn is_ours(&self, host: &str) -> bool {
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.parse::<u16>().is_ok() => name,
+            _ => host,
+        };
+        let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+        let name = name.to_ascii_lowercase();
+        bare.parse::<IpAddr>().is_ok()
+            || name == "localhost"
+            || name.ends_with(".localhost")
+            || self.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(&name))
+    }
+
+    /// What browsers are told of the pages that may ask.
+    pub fn cors(&self) -> CorsLayer {
+        let origins = match self.origins.iter().any(|origin| origin == "*") {
+            true => AllowOrigin::any(),
+            false => AllowOrigin::list(self.origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok())),
+        };
+        CorsLayer::new()
+            .allow_origin(origins)
+            .allow_methods([Method::GET, Method::POST])
+            .allow_headers(AllowHeaders::mirror_request())
+            .max_age(Duration::from_secs(3600))
+    }
 }

@@ -17,7 +17,7 @@ use tokio::sync::mpsc::Receiver;
 use super::ask::{Ask, Defaults, Kind};
 use super::encoder::Encoder;
 use super::fault::Fault;
-use super::guard::{self, Keys};
+use super::guard::{Keys, Sites};
 use super::job::{self, Ending, Event, Job, Written};
 use super::metrics::Metrics;
 use super::queue::{Phase, Queue};
@@ -33,6 +33,7 @@ pub struct App {
     pub queue: Arc<Queue>,
     pub metrics: Arc<Metrics>,
     pub keys: Keys,
+    pub sites: Sites,
     pub encoder: Encoder,
     pub defaults: Defaults,
     /// The model's name for clients.
@@ -53,6 +54,12 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/completions", post(text))
         .route("/v1/models", get(models))
         .route("/v1/models/{*model}", get(model))
+        // For clients whose base address lacks the version.
+        .route("/chat/completions", post(chat))
+        .route("/completions", post(text))
+        .route("/models", get(models))
+        .route("/tokenize", post(tokenize))
+        .route("/detokenize", post(detokenize))
         .route("/metrics", get(metrics))
         .route_layer(middleware::from_fn_with_state(app.clone(), check_key));
     let open = Router::new().route("/", get(page)).route("/health", get(health));
@@ -62,6 +69,8 @@ pub fn router(app: Arc<App>) -> Router {
             Fault::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not take this method")
         })
         .layer(middleware::from_fn_with_state(app.clone(), check_and_count))
+        // Before all else: it answers what browsers ask before they ask.
+        .layer(app.sites.cors())
         .with_state(app)
 }
 
@@ -73,7 +82,7 @@ async fn check_key(State(app): State<Arc<App>>, request: Request, next: Next) ->
 async fn check_and_count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     // Not the address itself, of which there may be any number.
     let path = request.extensions().get::<MatchedPath>().map_or("other", |path| path.as_str()).to_owned();
-    let response = match guard::check_origin(request.headers()) {
+    let response = match app.sites.check(request.headers()) {
         Ok(()) => next.run(request).await,
         Err(fault) => fault.into_response(),
     };
@@ -160,6 +169,25 @@ fn json_response(status: StatusCode, value: &Value) -> Response {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+/// The tokens of a text, as llama.cpp's server gives them, or of a text or a conversation, as vLLM's does.
+async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<Response, Fault> {
+    let body = body::json(request.into_body(), app.body_limit, app.body_timeout).await?;
+    let count_of = |tokens: &[u32]| json!({ "tokens": tokens, "count": tokens.len(), "max_model_len": app.context });
+    let (prompt, special) = Ask::prompt_to_tokenize(&body)?;
+    let encoding = app.clone();
+    let encoded = tokio::task::spawn_blocking(move || encoding.encoder.all_tokens(prompt, special));
+    let failed = |_| Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "the tokenizer failed at this prompt");
+    Ok(json_response(StatusCode::OK, &count_of(&encoded.await.map_err(failed)??)))
+}
+
+/// The text of tokens, under llama.cpp's name and vLLM's.
+async fn detokenize(State(app): State<Arc<App>>, request: Request) -> Result<Response, Fault> {
+    let body = body::json(request.into_body(), app.body_limit, app.body_timeout).await?;
+    let tokens = Ask::tokens_to_detokenize(&body)?;
+    let text = app.encoder.text_of(&tokens)?;
+    Ok(json_response(StatusCode::OK, &json!({ "content": text, "prompt": text })))
 }
 
 async fn models(State(app): State<Arc<App>>) -> Response {

@@ -146,7 +146,7 @@ fn the_page_streams_an_answer_and_shows_what_was_accepted() {
     // Errors are shown.
     ask(&"the thing ".repeat(80), "10");
     let error = browser.run("return document.querySelector('.error').textContent");
-    assert!(error.as_str().is_some_and(|error| error.contains("the context holds 512")), "{error}");
+    assert!(error.as_str().is_some_and(|error| error.contains("maximum context length is 512")), "{error}");
     browser.click("#reset");
     assert_eq!(browser.run("return document.getElementById('conversation').children.length + messages.length"), 0);
 }

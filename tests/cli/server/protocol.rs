@@ -91,7 +91,7 @@ fn parameters_that_cannot_be_had_are_named() {
     refused("/v1/completions", &text("the", json!({ "best_of": 3 })), "best_of");
     refused("/v1/completions", &text("the", json!({ "logprobs": 21 })), "logprobs");
     let long = server.post("/v1/chat/completions", &chat(&"the thing ".repeat(600), json!({})));
-    long.expect_error(400, &["the context holds 512"]);
+    long.expect_error(400, &["maximum context length is 512"]);
     assert_eq!(long.json()["error"]["code"], "context_length_exceeded");
     // Neutral, absent and unknown parameters are accepted.
     let more = json!({ "temperature": null, "tools": [], "top_p": 1, "user": "me", "content": 4, "max_tokens": 1, "metadata": {} });
@@ -127,9 +127,9 @@ fn garbage_is_refused_and_the_server_goes_on() {
     // A head or a body that does not come ends the connection in time; one that is cut off ends at once.
     let begin = Instant::now();
     let mut head = server.connect();
-    head.write_all(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n").expect("a part of a head");
+    head.write_all(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n").expect("a part of a head");
     let mut body = server.connect();
-    let half = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{\"prompt\": ";
+    let half = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{\"prompt\": ";
     body.write_all(half).expect("a part of a body");
     let mut silent = server.connect();
     let cut = server.connect();
@@ -144,7 +144,8 @@ fn garbage_is_refused_and_the_server_goes_on() {
     let large = text(&"x".repeat(10_000_000), json!({}));
     server.post("/v1/completions", &large).expect_error(413, &["larger than the 1048576 bytes"]);
     let mut stream = server.connect();
-    let head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let head =
+        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
     stream.write_all(head).expect("a head");
     for _ in 0..40 {
         stream.write_all(b"10000\r\n").and_then(|()| stream.write_all(&[b' '; 65536])).expect("a chunk");
@@ -192,7 +193,77 @@ fn keys_and_origins_are_checked() {
 
     let server = Server::with(&[]);
     let with = |headers: &str| Reply::read(server.begin("/v1/chat/completions", headers, &body));
-    with("Origin: https://example.com\r\n").expect_error(403, &["other sites' pages"]);
+    with("Origin: https://example.com\r\n").expect_error(403, &["https://example.com", "--allow-origin"]);
     with("Origin: null\r\n").expect_error(403, &[]);
     assert_eq!(with(&format!("Origin: {}\r\n", server.url())).status, 200);
+}
+
+#[test]
+fn hosts_and_sites_are_those_that_are_allowed() {
+    let ask = |server: &Server, method: &str, headers: &str| {
+        let mut stream = server.connect();
+        let body = if method == "POST" { chat("the", json!({ "max_tokens": 1 })).to_string() } else { String::new() };
+        let head = format!(
+            "{method} /v1/chat/completions HTTP/1.1\r\n{headers}Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (head, _) = answer.split_once("\r\n\r\n").expect("a head");
+        head.to_ascii_lowercase()
+    };
+    let server = Server::with(&[]);
+    // A page whose own name has this machine's address would read the answers.
+    let stranger = "Host: evil.example:8200\r\n";
+    for headers in [stranger.to_owned(), format!("{stranger}Origin: http://evil.example:8200\r\n")] {
+        assert!(ask(&server, "POST", &headers).starts_with("http/1.1 403"), "{headers}");
+    }
+    for host in ["localhost:8080", "127.0.0.1", "[::1]:8080", "192.168.1.7:80", "pard.localhost"] {
+        assert!(ask(&server, "POST", &format!("Host: {host}\r\n")).starts_with("http/1.1 200"), "{host}");
+    }
+    let own = "Host: localhost:8080\r\nOrigin: http://localhost:8080\r\n";
+    assert!(ask(&server, "POST", own).starts_with("http/1.1 200"));
+
+    let server = Server::with(&["--allow-host", "pard.example", "--allow-origin", "https://app.example"]);
+    let site = "Host: pard.example:8200\r\nOrigin: https://app.example\r\n";
+    let answered = ask(&server, "POST", site);
+    assert!(answered.starts_with("http/1.1 200"), "{answered}");
+    assert!(answered.contains("access-control-allow-origin: https://app.example"), "{answered}");
+    let asked =
+        format!("{site}Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: authorization\r\n");
+    let allowed = ask(&server, "OPTIONS", &asked);
+    assert!(
+        allowed.starts_with("http/1.1 200") && allowed.contains("access-control-allow-headers: authorization"),
+        "{allowed}"
+    );
+    let other = ask(&server, "POST", "Host: pard.example\r\nOrigin: https://other.example\r\n");
+    assert!(other.starts_with("http/1.1 403") && !other.contains("allow-origin: https://other"), "{other}");
+    let all = Server::with(&["--allow-origin", "*"]);
+    assert!(ask(&all, "POST", "Host: localhost\r\nOrigin: https://other.example\r\n").starts_with("http/1.1 200"));
+}
+
+#[test]
+fn texts_are_tokenized_and_back_under_the_names_that_clients_use() {
+    let server = Server::with(&[]);
+    let of = |path: &str, body: Value| {
+        let reply = server.post(path, &body);
+        assert_eq!(reply.status, 200, "{reply:?}");
+        reply.json()
+    };
+    let tokens = of("/tokenize", json!({ "content": "the other thing" }));
+    assert_eq!(tokens["count"], tokens["tokens"].as_array().expect("a list").len());
+    assert_eq!(of("/tokenize", json!({ "prompt": "the other thing" }))["tokens"], tokens["tokens"]);
+    assert_eq!(of("/detokenize", json!({ "tokens": tokens["tokens"] }))["content"], "the other thing");
+    let messages = json!([{ "role": "user", "content": "the other" }]);
+    let chat = of("/tokenize", json!({ "messages": messages }));
+    let used = server.chat("the other", json!({ "max_tokens": 1 }));
+    assert_eq!(chat["count"], used["usage"]["prompt_tokens"]);
+    server.post("/tokenize", &json!({})).expect_error(400, &["content"]);
+    server.post("/detokenize", &json!({ "tokens": [999_999] })).expect_error(400, &["999999"]);
+    // Without the version, as clients with a bare base address ask.
+    assert_eq!(server.get("/models").json()["data"][0]["id"], "target");
+    assert_eq!(server.post("/chat/completions", &super::chat("the", json!({ "max_tokens": 1.0 }))).status, 200);
+    let endless = server.post("/completions", &text("the", json!({ "max_tokens": -1, "guided_regex": "[ab]{3}" })));
+    assert_eq!(endless.json()["choices"][0]["text"].as_str().map(str::len), Some(3), "{endless:?}");
 }
