@@ -401,7 +401,7 @@ fn expect_ids(folder: &str, text: &str, ids: &[u32]) {
     }
 }
 
-fn chat_tokenizer() -> ChatTokenizer {
+pub fn chat_tokenizer() -> ChatTokenizer {
     ChatTokenizer {
         model_name: "tiny".to_owned(),
         tokenizer: tiny(),

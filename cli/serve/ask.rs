@@ -2,7 +2,7 @@
 //! our own. Parameters that are known but not supported are refused; unknown ones are ignored, as other servers do.
 
 use pard::decoding::{DraftLength, Limits, MAX_DRAFTS, MAX_LOGPROBS, Method, SamplingParams};
-use pard::text::{Grammar, Message, Rendering};
+use pard::text::{Grammar, Message, Rendering, Tool, ToolCall, ToolChoice};
 use serde_json::{Value, json};
 
 use super::fault::Fault;
@@ -29,7 +29,7 @@ pub enum Kind {
 /// A prompt, in one of the forms a request may have.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Prompt {
-    Messages(Vec<Message>, Rendering),
+    Messages(Vec<Message>, Vec<Tool>, Rendering),
     Text(String),
     Tokens(Vec<u32>),
 }
@@ -55,6 +55,7 @@ pub struct Ask {
     pub n: usize,
     pub limits: Limits,
     pub sampling: SamplingParams,
+    pub tools: Option<ToolUse>,
     pub proposer: Proposer,
     pub reuse: Reuse,
     pub stream: bool,
@@ -62,6 +63,54 @@ pub struct Ask {
     pub include_usage: bool,
     /// Set if the reply reports each token's origin.
     pub report: bool,
+}
+
+/// The tools that an answer may call.
+#[derive(Debug, Clone)]
+pub struct ToolUse {
+    pub tools: Vec<Tool>,
+    pub choice: ToolChoice,
+    /// Set if one answer may call several.
+    pub parallel: bool,
+}
+
+impl ToolUse {
+    fn read(fields: &Fields) -> Result<Option<ToolUse>, Fault> {
+        let list = fields.list("tools")?.unwrap_or_default();
+        let tool = |(index, tool): (usize, &Value)| {
+            let wrong = |what: &str| Fault::parameter(&format!("tools[{index}]"), what);
+            match tool.get("type").and_then(Value::as_str) {
+                None | Some("function") => Tool::from_json(tool).ok_or_else(|| wrong("its function's name is missing")),
+                Some(other) => Err(wrong(&format!("it is a {other}, and functions alone are called"))),
+            }
+        };
+        let tools = list.iter().enumerate().map(tool).collect::<Result<Vec<_>, Fault>>()?;
+        let wrong = |what: String| Fault::parameter("tool_choice", what);
+        let choice = match fields.get("tool_choice") {
+            None => ToolChoice::Auto,
+            Some(Value::String(text)) => match text.as_str() {
+                "auto" => ToolChoice::Auto,
+                "none" => ToolChoice::None,
+                "required" | "any" => ToolChoice::Required,
+                other => {
+                    return Err(wrong(format!("it is {other}, and not one of auto, none, required and a function")));
+                }
+            },
+            Some(value) => {
+                let name = value.pointer("/function/name").or_else(|| value.get("name")).and_then(Value::as_str);
+                ToolChoice::Named(name.ok_or_else(|| wrong("it names no function".to_owned()))?.to_owned())
+            }
+        };
+        match &choice {
+            ToolChoice::Named(name) if !tools.iter().any(|tool| tool.name == *name) => {
+                return Err(wrong(format!("there is no tool {name:?}")));
+            }
+            ToolChoice::Required if tools.is_empty() => return Err(wrong("there are no tools".to_owned())),
+            _ => {}
+        }
+        let parallel = fields.boolean("parallel_tool_calls")?.unwrap_or(true);
+        Ok((!tools.is_empty() && choice != ToolChoice::None).then_some(ToolUse { tools, choice, parallel }))
+    }
 }
 
 impl Ask {
@@ -73,8 +122,9 @@ impl Ask {
     pub fn read(kind: Kind, body: &Value, defaults: &Defaults) -> Result<Ask, Fault> {
         let fields = Fields::of(body)?;
         refuse_what_is_missing(kind, &fields)?;
+        let tools = if kind == Kind::Chat { ToolUse::read(&fields)? } else { None };
         let prompts = match kind {
-            Kind::Chat => vec![messages(&fields)?],
+            Kind::Chat => vec![messages(&fields, tools.as_ref())?],
             Kind::Text => text_prompts(&fields)?,
         };
         let n = fields.count("n", 1..=MAX_ANSWERS)?.unwrap_or(1);
@@ -91,6 +141,7 @@ impl Ask {
             n,
             limits: limits(&fields, defaults)?,
             sampling: sampling(kind, &fields, defaults)?,
+            tools,
             proposer: extras.as_ref().map_or(Ok(defaults.proposer), |extras| proposer(extras, defaults))?,
             reuse: match fields.boolean("cache_prompt")? {
                 Some(false) => Reuse::Never,
@@ -113,7 +164,8 @@ impl Ask {
     pub fn prompt_to_tokenize(body: &Value) -> Result<(Prompt, bool), Fault> {
         let fields = Fields::of(body)?;
         if fields.get("messages").is_some() {
-            return Ok((messages(&fields)?, true));
+            let tools = ToolUse::read(&fields)?;
+            return Ok((messages(&fields, tools.as_ref())?, true));
         }
         // vLLM adds special tokens unless told otherwise, llama.cpp does not.
         if let Some(text) = fields.text("prompt")? {
@@ -147,8 +199,13 @@ impl Ask {
 /// Refuses parameters that would change the answer and that nothing here acts on.
 fn refuse_what_is_missing(kind: Kind, fields: &Fields) -> Result<(), Fault> {
     let none = [json!([]), json!("none"), json!("auto"), json!({})];
-    for name in ["tools", "functions", "tool_choice", "function_call"] {
-        fields.refuse_unless(name, &none, "tools are not supported")?;
+    for name in ["functions", "function_call"] {
+        fields.refuse_unless(name, &none, "its place was taken by tools and tool_choice")?;
+    }
+    if kind == Kind::Text {
+        for name in ["tools", "tool_choice"] {
+            fields.refuse_unless(name, &none, "tools are called in chats")?;
+        }
     }
     fields.refuse_unless("modalities", &[json!(["text"])], "only text is written")?;
     fields.refuse_unless("audio", &[], "it is not supported")?;
@@ -159,7 +216,7 @@ fn refuse_what_is_missing(kind: Kind, fields: &Fields) -> Result<(), Fault> {
     Ok(())
 }
 
-fn messages(fields: &Fields) -> Result<Prompt, Fault> {
+fn messages(fields: &Fields, tools: Option<&ToolUse>) -> Result<Prompt, Fault> {
     let missing = || Fault::parameter("messages", "a list of messages is needed");
     let list = fields.list("messages")?.filter(|list| !list.is_empty()).ok_or_else(missing)?;
     let messages = list.iter().enumerate().map(|(index, message)| {
@@ -168,8 +225,12 @@ fn messages(fields: &Fields) -> Result<Prompt, Fault> {
         let role = object.get("role").and_then(Value::as_str).ok_or_else(|| wrong("its role is missing"))?;
         let role = match role {
             "system" | "developer" => "system",
-            "user" | "assistant" => role,
-            _ => return Err(wrong("its role is none of system, developer, user and assistant")),
+            "user" | "assistant" | "tool" => role,
+            _ => return Err(wrong("its role is none of system, developer, user, assistant and tool")),
+        };
+        let calls = match object.get("tool_calls") {
+            Some(Value::Array(calls)) if role == "assistant" => calls.as_slice(),
+            _ => &[],
         };
         let content = match object.get("content") {
             Some(Value::String(text)) => text.clone(),
@@ -181,14 +242,36 @@ fn messages(fields: &Fields) -> Result<Prompt, Fault> {
                 let parts: Option<Vec<String>> = parts.iter().map(part).collect();
                 parts.ok_or_else(|| wrong("a part of its content is no text"))?.concat()
             }
+            None | Some(Value::Null) if !calls.is_empty() => String::new(),
             _ => return Err(wrong("its content is neither a text nor a list of texts")),
         };
-        Ok(Message::new(role, content))
+        let text = |name: &str| object.get(name).and_then(Value::as_str).map(str::to_owned);
+        let mut message = Message::new(role, content);
+        message.tool_calls = calls
+            .iter()
+            .map(tool_call)
+            .collect::<Option<_>>()
+            .ok_or_else(|| wrong("a tool call of it has no function with name and arguments"))?;
+        (message.tool_call_id, message.name) = (text("tool_call_id"), text("name"));
+        Ok(message)
     });
     let messages = messages.collect::<Result<Vec<_>, Fault>>()?;
     let template = fields.object("chat_template_kwargs", "chat_template_kwargs.")?;
     let enable_thinking = template.map_or(Ok(None), |template| template.boolean("enable_thinking"))?;
-    Ok(Prompt::Messages(messages, Rendering::default().enable_thinking(enable_thinking)))
+    let tools = tools.map(|tools| tools.tools.clone()).unwrap_or_default();
+    Ok(Prompt::Messages(messages, tools, Rendering::default().enable_thinking(enable_thinking)))
+}
+
+/// A call that an earlier answer made.
+fn tool_call(call: &Value) -> Option<ToolCall> {
+    let function = call.get("function")?;
+    let arguments = match function.get("arguments") {
+        Some(Value::String(text)) => text.clone(),
+        Some(arguments) => arguments.to_string(),
+        None => return None,
+    };
+    let id = call.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
+    Some(ToolCall { id, name: function.get("name")?.as_str()?.to_owned(), arguments })
 }
 
 fn text_prompts(fields: &Fields) -> Result<Vec<Prompt>, Fault> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use pard::Error;
-use pard::text::{ChatTokenizer, Grammar, Special, TextStream, Tokenizer};
+use pard::text::{ChatTokenizer, Grammar, Special, TextStream, Tokenizer, ToolFormat};
 
 use super::ask::Prompt;
 use super::fault::Fault;
@@ -24,6 +24,11 @@ impl Encoder {
         let lengths = ids.filter_map(|id| text.tokenizer.token(id)).map(|token| token.len());
         let longest_token = lengths.max().unwrap_or(1);
         Encoder { text, context, vocab, longest_token }
+    }
+
+    /// How the model's answers call tools.
+    pub fn tool_format(&self) -> ToolFormat {
+        self.text.tool_format()
     }
 
     pub fn tokenizer(&self) -> &Tokenizer {
@@ -46,13 +51,16 @@ impl Encoder {
     /// 400.
     pub fn tokens(&self, prompt: Prompt) -> Result<Arc<[u32]>, Fault> {
         let tokens = match prompt {
-            Prompt::Messages(messages, rendering) => {
-                self.check_size(messages.iter().map(|message| message.content.len()).sum(), "messages")?;
+            Prompt::Messages(messages, tools, rendering) => {
+                let described = tools.iter().map(|tool| tool.description.to_string().len()).sum::<usize>();
+                let said: usize = messages.iter().map(|message| message.content.len()).sum();
+                self.check_size(said + described, "messages")?;
                 if !self.text.has_chat_template() {
                     let reason = format!("{} has no chat template; use /v1/completions", self.text.model_name);
                     return Err(Fault::new(StatusCode::BAD_REQUEST, reason));
                 }
-                self.text.chat_tokens(&messages, rendering).map_err(|error| Fault::of(&error))?
+                let tokens = self.text.chat_tokens_with_tools(&messages, &tools, rendering);
+                tokens.map_err(|error| Fault::of(&error))?
             }
             Prompt::Text(text) => {
                 self.check_size(text.len(), "prompt")?;
@@ -85,7 +93,9 @@ impl Encoder {
     /// 400.
     pub fn all_tokens(&self, prompt: Prompt, special: bool) -> Result<Vec<u32>, Fault> {
         let tokens = match prompt {
-            Prompt::Messages(messages, rendering) => self.text.chat_tokens(&messages, rendering),
+            Prompt::Messages(messages, tools, rendering) => {
+                self.text.chat_tokens_with_tools(&messages, &tools, rendering)
+            }
             Prompt::Text(text) if special => self.text.text_tokens(&text),
             Prompt::Text(text) => self.text.tokenizer.encode(&text, Special::Keep),
             Prompt::Tokens(tokens) => Ok(tokens),

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use pard::decoding::FinishReason;
-use pard::text::Tokenizer;
+use pard::text::{AnswerPart, Tokenizer, ToolFormat, ToolParser};
 use serde_json::{Map, Value, json};
 
 use super::ask::{Ask, Kind};
@@ -22,6 +22,7 @@ pub struct Reply {
     created: u64,
     model: String,
     tokenizer: Tokenizer,
+    format: ToolFormat,
     /// Tokens of the prompts.
     prompt_tokens: usize,
 }
@@ -45,7 +46,7 @@ impl Usage {
 }
 
 impl Reply {
-    pub fn new(ask: Ask, model: String, tokenizer: Tokenizer, prompt_tokens: usize) -> Reply {
+    pub fn new(ask: Ask, model: String, tokenizer: Tokenizer, format: ToolFormat, prompt_tokens: usize) -> Reply {
         let kind = ask.kind;
         let prefix = if kind == Kind::Chat { "chatcmpl" } else { "cmpl" };
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
@@ -58,8 +59,14 @@ impl Reply {
             created,
             model,
             tokenizer,
+            format,
             prompt_tokens,
         }
+    }
+
+    /// Takes an answer's text as it comes.
+    pub fn parts(&self) -> Parts {
+        Parts { parser: self.ask.tools.is_some().then(|| ToolParser::new(self.format)), calls: 0 }
     }
 
     /// The first chunk of the answer `index` in a stream, where there is one.
@@ -74,8 +81,9 @@ impl Reply {
     }
 
     /// The chunk of a round, where the answer's text so far has `offset` characters.
-    pub fn round(&self, index: usize, tokens: &[Written], proposed: usize, offset: usize) -> Value {
-        let mut choice = self.piece(index, &text_of(tokens), None);
+    pub fn round(&self, index: usize, parts: &mut Parts, tokens: &[Written], proposed: usize, offset: usize) -> Value {
+        let delta = parts.push(&text_of(tokens));
+        let mut choice = self.piece(index, delta, None);
         choice.insert("logprobs".to_owned(), logprobs::json(self.kind, &self.tokenizer, tokens, offset));
         if self.report {
             choice.insert("pard".to_owned(), json!({ "tokens": origins(tokens), "proposed": proposed }));
@@ -84,8 +92,9 @@ impl Reply {
     }
 
     /// The last chunk of the answer `index`.
-    pub fn ending(&self, index: usize, ending: &Ending) -> Value {
-        let mut choice = self.piece(index, &ending.rest, Some(ending.finish));
+    pub fn ending(&self, index: usize, parts: &mut Parts, ending: &Ending) -> Value {
+        let delta = parts.finish(&ending.rest);
+        let mut choice = self.piece(index, delta, Some(parts.finish_name(ending.finish)));
         if self.report {
             choice.insert("pard".to_owned(), self.statistics(index, ending));
         }
@@ -107,19 +116,28 @@ impl Reply {
         let mut choices = Vec::with_capacity(answers.len());
         for (index, (tokens, ending)) in answers.iter().enumerate() {
             usage.add(ending);
-            let mut text = text_of(tokens);
-            text.push_str(&ending.rest);
+            let mut parts = self.parts();
+            let [mut delta, rest] = [parts.push(&text_of(tokens)), parts.finish(&ending.rest)];
+            delta.text.push_str(&rest.text);
+            delta.calls.extend(rest.calls);
+            let Delta { text, calls } = delta;
             let mut choice = Map::new();
             choice.insert("index".to_owned(), json!(index));
             match self.kind {
                 Kind::Chat => {
-                    let message = json!({ "role": "assistant", "content": text, "refusal": null });
+                    let mut message = json!({ "role": "assistant", "content": text, "refusal": null });
+                    if !calls.is_empty() {
+                        message["tool_calls"] = calls.into_iter().map(|(_, call)| call).collect();
+                        if text.is_empty() {
+                            message["content"] = Value::Null;
+                        }
+                    }
                     choice.insert("message".to_owned(), message);
                 }
                 Kind::Text => drop(choice.insert("text".to_owned(), json!(text))),
             }
             choice.insert("logprobs".to_owned(), logprobs::json(self.kind, &self.tokenizer, tokens, 0));
-            choice.insert("finish_reason".to_owned(), json!(finish_name(ending.finish)));
+            choice.insert("finish_reason".to_owned(), json!(parts.finish_name(ending.finish)));
             if self.report {
                 let mut report = self.statistics(index, ending);
                 report["tokens"] = origins(tokens);
@@ -134,16 +152,29 @@ impl Reply {
     }
 
     /// A choice of a chunk.
-    fn piece(&self, index: usize, text: &str, finish: Option<FinishReason>) -> Map<String, Value> {
+    fn piece(&self, index: usize, delta: Delta, finish: Option<&str>) -> Map<String, Value> {
+        let Delta { text, calls } = delta;
         let mut choice = Map::new();
         choice.insert("index".to_owned(), json!(index));
         match self.kind {
-            Kind::Chat if text.is_empty() => drop(choice.insert("delta".to_owned(), json!({}))),
-            Kind::Chat => drop(choice.insert("delta".to_owned(), json!({ "content": text }))),
+            Kind::Chat => {
+                let mut delta = Map::new();
+                if !text.is_empty() {
+                    delta.insert("content".to_owned(), json!(text));
+                }
+                if !calls.is_empty() {
+                    let indexed = calls.into_iter().map(|(index, mut call)| {
+                        call["index"] = json!(index);
+                        call
+                    });
+                    delta.insert("tool_calls".to_owned(), indexed.collect());
+                }
+                choice.insert("delta".to_owned(), delta.into());
+            }
             Kind::Text => drop(choice.insert("text".to_owned(), json!(text))),
         }
         choice.insert("logprobs".to_owned(), Value::Null);
-        choice.insert("finish_reason".to_owned(), finish.map_or(Value::Null, |finish| json!(finish_name(finish))));
+        choice.insert("finish_reason".to_owned(), json!(finish));
         choice
     }
 
@@ -190,6 +221,69 @@ impl Reply {
     }
 }
 
+/// Tells an answer's text from its calls of tools.
+pub struct Parts {
+    /// None where there are no tools to call.
+    parser: Option<ToolParser>,
+    calls: usize,
+}
+
+/// What a piece of an answer adds to it.
+#[derive(Default)]
+pub struct Delta {
+    text: String,
+    /// Calls of tools, each with its index in the answer.
+    calls: Vec<(usize, Value)>,
+}
+
+impl Parts {
+    fn push(&mut self, text: &str) -> Delta {
+        match &mut self.parser {
+            None => Delta { text: text.to_owned(), calls: Vec::new() },
+            Some(parser) => {
+                let parts = parser.push(text);
+                self.delta(parts)
+            }
+        }
+    }
+
+    fn finish(&mut self, rest: &str) -> Delta {
+        let mut delta = self.push(rest);
+        if let Some(parser) = &mut self.parser {
+            let parts = parser.finish();
+            let last = self.delta(parts);
+            delta.text.push_str(&last.text);
+            delta.calls.extend(last.calls);
+        }
+        delta
+    }
+
+    fn delta(&mut self, parts: Vec<AnswerPart>) -> Delta {
+        let mut delta = Delta::default();
+        for part in parts {
+            match part {
+                AnswerPart::Text(text) => delta.text.push_str(&text),
+                AnswerPart::Call(call) => {
+                    let function = json!({ "name": call.name, "arguments": call.arguments });
+                    let id = format!("call_{:016x}", fastrand::u64(..));
+                    delta.calls.push((self.calls, json!({ "id": id, "type": "function", "function": function })));
+                    self.calls += 1;
+                }
+            }
+        }
+        delta
+    }
+
+    /// Why the answer ended, as clients know it, once all of it was taken.
+    fn finish_name(&self, finish: FinishReason) -> &'static str {
+        match finish {
+            FinishReason::Stop if self.calls > 0 => "tool_calls",
+            FinishReason::Stop => "stop",
+            _ => "length",
+        }
+    }
+}
+
 pub fn text_of(tokens: &[Written]) -> String {
     tokens.iter().map(|token| token.text.as_str()).collect()
 }
@@ -198,11 +292,4 @@ pub fn text_of(tokens: &[Written]) -> String {
 fn origins(tokens: &[Written]) -> Value {
     let origin = |token: &Written| json!({ "id": token.id, "text": token.text, "accepted": token.accepted });
     tokens.iter().map(origin).collect()
-}
-
-fn finish_name(finish: FinishReason) -> &'static str {
-    match finish {
-        FinishReason::Stop => "stop",
-        _ => "length",
-    }
 }

@@ -14,7 +14,7 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::Receiver;
 
-use super::ask::{Ask, Defaults, Kind};
+use super::ask::{Ask, Defaults, Kind, ToolUse};
 use super::encoder::Encoder;
 use super::fault::Fault;
 use super::guard::{Keys, Sites};
@@ -103,6 +103,14 @@ async fn complete(app: Arc<App>, kind: Kind, request: Request) -> Result<Respons
     let body = body::json(request.into_body(), app.body_limit, app.body_timeout).await?;
     let mut ask = Ask::read(kind, &body, &app.defaults)?;
     drop(body);
+    let format = app.encoder.tool_format();
+    if let Some(ToolUse { tools, choice, parallel }) = &ask.tools {
+        if ask.sampling.grammar.is_some() {
+            let reason = "an answer that may call tools has no other form; tool_choice none leaves them out";
+            return Err(Fault::parameter("response_format", reason));
+        }
+        ask.sampling.grammar = format.grammar(tools, choice, *parallel);
+    }
     app.queue.check_room()?;
     let prompts = std::mem::take(&mut ask.prompts);
     let (encoding, grammar) = (app.clone(), ask.sampling.grammar.clone());
@@ -132,7 +140,7 @@ async fn complete(app: Arc<App>, kind: Kind, request: Request) -> Result<Respons
     app.queue.push((0..answers).map(job).collect())?;
     drop(sender);
     let streams = ask.stream;
-    let reply = Reply::new(ask, app.model.clone(), app.encoder.tokenizer().clone(), prompt_tokens);
+    let reply = Reply::new(ask, app.model.clone(), app.encoder.tokenizer().clone(), format, prompt_tokens);
     if streams { streamed(reply, events, answers).await } else { whole(&reply, events, answers).await }
 }
 

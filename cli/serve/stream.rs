@@ -17,7 +17,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::fault::Fault;
 use super::job::Event;
-use super::reply::{Reply, Usage, text_of};
+use super::reply::{Parts, Reply, Usage, text_of};
 
 /// Interval of silence after which a stream sends a comment to stay alive, for proxies that would close it.
 const SILENCE: Duration = Duration::from_secs(15);
@@ -28,8 +28,10 @@ pub fn response(reply: Reply, events: Receiver<Event>, answers: usize) -> Respon
     alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     alive.reset();
     let chunks = (0..answers).filter_map(|index| reply.opening(index)).map(|chunk| line(&chunk)).collect();
+    let parts = (0..answers).map(|_| reply.parts()).collect();
     let stream = Chunks {
         reply,
+        parts,
         events,
         running: answers,
         characters: vec![0; answers],
@@ -49,6 +51,8 @@ pub fn response(reply: Reply, events: Receiver<Event>, answers: usize) -> Respon
 /// The events of a reply as lines.
 struct Chunks {
     reply: Reply,
+    /// The text of each answer, told from its calls of tools.
+    parts: Vec<Parts>,
     events: Receiver<Event>,
     /// Answers that have not ended.
     running: usize,
@@ -70,13 +74,14 @@ impl Chunks {
         match event {
             Some(Event::Begun) => {}
             Some(Event::Round { index, tokens, proposed }) => {
-                let chunk = self.reply.round(index, &tokens, proposed, self.characters[index]);
+                let (parts, characters) = (&mut self.parts[index], self.characters[index]);
+                let chunk = self.reply.round(index, parts, &tokens, proposed, characters);
                 self.characters[index] += text_of(&tokens).chars().count();
                 self.chunks.push_back(line(&chunk));
             }
             Some(Event::Ended { index, ending }) => {
                 self.usage.add(&ending);
-                self.chunks.push_back(line(&self.reply.ending(index, &ending)));
+                self.chunks.push_back(line(&self.reply.ending(index, &mut self.parts[index], &ending)));
                 self.running -= 1;
                 if self.running == 0 {
                     self.chunks.extend(self.reply.closing(&self.usage).map(|chunk| line(&chunk)));

@@ -8,6 +8,7 @@ use super::constraint::Constraint;
 use super::grammar::{Grammar, Grammars};
 use super::template::{ChatTemplate, Message, Rendering};
 use super::tokenizer::{Special, Tokenizer};
+use super::tools::{Tool, ToolFormat};
 use crate::error::{Error, Result};
 
 /// A model's tokenizer and what its files say of conversations.
@@ -62,6 +63,33 @@ impl ChatTokenizer {
     pub fn chat_tokens(&self, messages: &[Message], rendering: Rendering) -> Result<Vec<u32>> {
         // The template writes the special tokens itself.
         self.tokenizer.encode(&self.chat_template()?.render(messages, rendering)?, Special::Keep)
+    }
+
+    /// The tokens of a conversation with a model that may call `tools`. A template that knows of none tells of them in words.
+    ///
+    /// # Errors
+    ///
+    /// As [`ChatTokenizer::chat_tokens`].
+    pub fn chat_tokens_with_tools(
+        &self,
+        messages: &[Message],
+        tools: &[Tool],
+        rendering: Rendering,
+    ) -> Result<Vec<u32>> {
+        let knows_tools = self.template.as_ref().is_some_and(|template| template.contains("tools"));
+        let text = match knows_tools {
+            true => {
+                let described: Vec<serde_json::Value> = tools.iter().map(|tool| tool.description.clone()).collect();
+                self.chat_template()?.render_with_tools(messages, &described, rendering)?
+            }
+            false => self.chat_template()?.render(&ToolFormat::in_words(messages, tools), rendering)?,
+        };
+        self.tokenizer.encode(&text, Special::Keep)
+    }
+
+    /// How the model's answers call tools.
+    pub fn tool_format(&self) -> ToolFormat {
+        self.template.as_deref().map_or(ToolFormat::Hermes, ToolFormat::of)
     }
 
     /// Checks, before anything is uploaded, that an answer can keep to `grammar`.

@@ -11,6 +11,7 @@ pub mod stop;
 pub mod stream;
 pub mod template;
 pub mod tokenizer;
+mod tools;
 mod turn;
 
 pub use chat_tokenizer::ChatTokenizer;
@@ -19,6 +20,7 @@ pub use conversation::Conversation;
 pub use grammar::{Grammar, Grammars};
 pub use prompt::Prompt;
 pub use stream::TextStream;
-pub use template::{ChatTemplate, Message, Rendering};
+pub use template::{ChatTemplate, Message, Rendering, ToolCall};
 pub use tokenizer::{Special, Tokenizer};
+pub use tools::{AnswerPart, Tool, ToolChoice, ToolFormat, ToolParser};
 pub use turn::Turn;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Value};
+use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{AutoEscape, Environment, ErrorKind, Output, State};
 
 use super::python;
@@ -16,16 +16,43 @@ use crate::error::{Error, Result};
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Message {
-    /// The speaker: `system`, `user` or `assistant`.
+    /// The speaker: `system`, `user`, `assistant` or `tool`.
     pub role: String,
     /// The message's text.
     pub content: String,
+    /// Calls of tools that an answer of the model makes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+    /// The call that a message of the role `tool` brings the result of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
+    /// The speaker's name, or the tool's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// A call of a tool.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ToolCall {
+    /// Names the call for its result.
+    pub id: String,
+    /// The tool's name.
+    pub name: String,
+    /// Its arguments, as JSON text.
+    pub arguments: String,
+}
+
+impl ToolCall {
+    /// The arguments as JSON, or as a text where they are none.
+    pub(super) fn arguments_value(&self) -> serde_json::Value {
+        serde_json::from_str(&self.arguments).unwrap_or_else(|_| self.arguments.as_str().into())
+    }
 }
 
 impl Message {
     /// A message of `role`.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Message {
-        Message { role: role.into(), content: content.into() }
+        Message { role: role.into(), content: content.into(), tool_calls: Vec::new(), tool_call_id: None, name: None }
     }
 
     /// A message that says how to answer.
@@ -119,15 +146,26 @@ impl ChatTemplate {
     ///
     /// [`Error::Template`], with the template's own words if it refuses the conversation.
     pub fn render(&self, messages: &[Message], rendering: Rendering) -> Result<String> {
-        let turn = |message: &Message| {
-            Value::from_pairs([("role", message.role.as_str()), ("content", message.content.as_str())])
-        };
+        self.render_with_tools(messages, &[], rendering)
+    }
+
+    /// As [`ChatTemplate::render`], for a model that may call `tools`, which are described as clients of OpenAI do.
+    ///
+    /// # Errors
+    ///
+    /// As [`ChatTemplate::render`].
+    pub fn render_with_tools(
+        &self,
+        messages: &[Message],
+        tools: &[serde_json::Value],
+        rendering: Rendering,
+    ) -> Result<String> {
         let mut variables: BTreeMap<&str, Value> =
             self.special_tokens.iter().map(|(name, token)| (name.as_str(), Value::from(token.as_str()))).collect();
-        variables.insert("messages", messages.iter().map(turn).collect());
+        variables.insert("messages", messages.iter().map(variables_of).collect());
         variables.insert("add_generation_prompt", Value::from(rendering.add_generation_prompt));
         // transformers passes these even when there are none, and templates ask `tools is none`.
-        variables.insert("tools", Value::from(()));
+        variables.insert("tools", if tools.is_empty() { Value::from(()) } else { Value::from(Serde(tools)) });
         variables.insert("documents", Value::from(()));
         if let Some(enable_thinking) = rendering.enable_thinking {
             variables.insert("enable_thinking", Value::from(enable_thinking));
@@ -135,6 +173,22 @@ impl ChatTemplate {
         let template = self.environment.get_template(NAME).map_err(|error| fault(&error))?;
         template.render(Value::from_pairs(variables)).map_err(|error| fault(&error))
     }
+}
+
+/// A message as templates know it.
+fn variables_of(message: &Message) -> Value {
+    let Message { role, content, tool_calls, tool_call_id, name } = message;
+    let mut pairs = vec![("role", Value::from(role.as_str())), ("content", Value::from(content.as_str()))];
+    if !tool_calls.is_empty() {
+        let call = |call: &ToolCall| {
+            let function = serde_json::json!({ "name": call.name, "arguments": call.arguments_value() });
+            Value::from(Serde(serde_json::json!({ "id": call.id, "type": "function", "function": function })))
+        };
+        pairs.push(("tool_calls", tool_calls.iter().map(call).collect()));
+    }
+    pairs.extend(tool_call_id.as_deref().map(|id| ("tool_call_id", Value::from(id))));
+    pairs.extend(name.as_deref().map(|name| ("name", Value::from(name))));
+    Value::from_pairs(pairs)
 }
 
 /// Marks the words that a template chose itself.

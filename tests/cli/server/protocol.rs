@@ -33,7 +33,7 @@ fn parameters_that_cannot_be_had_are_named() {
         ("seed", json!("one")),
         ("stream", json!("yes")),
         ("stream_options", json!(true)),
-        ("tools", json!([{ "type": "function" }])),
+        ("tools[0]", json!({})),
         ("response_format.type", json!({})),
         ("response_format.json_schema", json!({})),
         ("response_format", json!({})),
@@ -60,6 +60,7 @@ fn parameters_that_cannot_be_had_are_named() {
         let more = match parameter {
             "pard.method" => json!({ "pard": { "method": "pard" } }),
             "pard.k" => json!({ "pard": { "k": 17 } }),
+            "tools[0]" => json!({ "tools": [{ "type": "function" }] }),
             "response_format.type" => json!({ "response_format": { "type": "xml" } }),
             "response_format.json_schema" => json!({ "response_format": { "type": "json_schema" } }),
             "response_format" => {
@@ -77,7 +78,7 @@ fn parameters_that_cannot_be_had_are_named() {
         json!("hello"),
         json!({ "role": "user" }),
         json!({ "content": "the" }),
-        json!({ "role": "tool", "content": "the" }),
+        json!({ "role": "robot", "content": "the" }),
         json!({ "role": "user", "content": [{ "type": "image_url" }] }),
     ] {
         refused("/v1/chat/completions", &json!({ "messages": [message] }), "messages[0]");
