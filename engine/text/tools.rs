@@ -65,6 +65,8 @@ impl ToolFormat {
         if tools.is_empty() {
             return None;
         }
+        // A call that is named is one.
+        let several = parallel && *choice == ToolChoice::Required;
         let call = format!("call: %json {}\n", self.schema(&tools));
         let lark = match (self, choice) {
             (ToolFormat::Hermes, ToolChoice::Auto) => format!(
@@ -72,13 +74,13 @@ impl ToolFormat {
                  TEXT: /(.|\\n)*/\n{call}"
             ),
             (ToolFormat::Hermes, _) => {
-                let more = if parallel { "(\"\\n\" one)*" } else { "" };
+                let more = if several { "(\"\\n\" one)*" } else { "" };
                 format!("start: one {more}\none: \"{OPENING}\\n\" call \"\\n{CLOSING}\"\n{call}")
             }
             // Where the answer may be text, it is a call if it begins as one.
             (ToolFormat::Llama3, ToolChoice::Auto) => format!("start: TEXT | call\nTEXT: /([^{{](.|\\n)*)?/\n{call}"),
             (ToolFormat::Llama3, _) => {
-                let more = if parallel { "(\"; \" call)*" } else { "" };
+                let more = if several { "(\"; \" call)*" } else { "" };
                 format!("start: call {more}\n{call}")
             }
         };

@@ -1,5 +1,6 @@
 //! `pard serve` from outside: a process of its own, spoken to over sockets.
 
+mod agents;
 mod answers;
 mod batching;
 mod limits;

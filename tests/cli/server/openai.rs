@@ -9,22 +9,25 @@ use serde_json::{Value, json};
 use super::Server;
 use crate::{MODELS, json_of, name};
 
-/// The package and what it needs, installed once into a folder of the tests' own; why not, where it cannot be had.
-static PACKAGES: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("openai");
-    let installed =
-        |folder: &Path| Command::new("python3").args(["-c", "import openai"]).env("PYTHONPATH", folder).output();
-    if installed(&folder).is_ok_and(|output| output.status.success()) {
+/// The folder `name` of the tests' own with Python packages, installed once; why not, where they cannot be had.
+pub fn packages(name: &str, wanted: &[&str]) -> Result<PathBuf, String> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    // Written last, so that a half of them is not taken for all.
+    let complete = folder.join(format!("{}.complete", wanted.join(",").replace(['/', '\\'], "-")));
+    if complete.exists() {
         return Ok(folder);
     }
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade", "--target"]);
-    let output = pip.arg(&folder).arg("openai").output().map_err(|error| format!("python3: {error}"))?;
-    match output.status.success() {
-        true => Ok(folder),
-        false => Err(String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or("pip failed").to_owned()),
+    let output = pip.arg(&folder).args(wanted).output().map_err(|error| format!("python3: {error}"))?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or("pip failed").to_owned());
     }
-});
+    std::fs::write(complete, "").map_err(|error| error.to_string())?;
+    Ok(folder)
+}
+
+static PACKAGES: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| packages("openai", &["openai"]));
 
 /// Runs the client against `server`, of whose model `pard generate` answered `expected` to `prompt` by `settings`.
 fn check(server: &Server, model: &str, prompt: &str, settings: Value, expected: &Value) {
