@@ -68,6 +68,7 @@ pub fn statistics_json(tokens: usize, statistics: &Statistics) -> Value {
         "rounds": statistics.rounds,
         "ngram_rounds": statistics.ngram_rounds,
         "forced_tokens": statistics.forced,
+        "grammar_seconds": statistics.grammar.as_secs_f64(),
         "tokens_per_round": statistics.tokens_per_round(),
         "accepted_per_position": statistics.accepted_per_position(),
         "prefill_seconds": statistics.prefill.as_secs_f64(),

@@ -33,6 +33,23 @@ pub mod forward {
     }
 }
 
+/// State of answers that keep to a grammar.
+pub mod grammar {
+    pub use crate::text::constraint::{Constraint, Walk};
+
+    use crate::error::Result;
+    use crate::text::{ChatTokenizer, Grammar};
+
+    /// The beginning of an answer that keeps to `grammar`.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Grammar`].
+    pub fn begin(text: &ChatTokenizer, grammar: &Grammar) -> Result<Constraint> {
+        text.constraint(grammar)
+    }
+}
+
 /// State of sequences on the device.
 pub mod inspect {
     pub use crate::decoding::inspect::Inspect;

@@ -131,7 +131,8 @@ impl Answer {
     /// Returns [`Step::Completed`] if all is written and the last event has room to be sent.
     fn conclude(&mut self, metrics: &Metrics) -> Step {
         if self.ending.is_some() && self.send() && self.job.events.capacity() > 0 {
-            metrics.answered(self.begun - self.job.queued, self.begun.elapsed());
+            let statistics = self.session.sequence.statistics();
+            metrics.answered(self.begun - self.job.queued, self.begun.elapsed(), statistics);
             return Step::Completed;
         }
         Step::Worked

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use pard::decoding::{MAX_DRAFTS, RoundStatistics};
+use pard::decoding::{MAX_DRAFTS, RoundStatistics, Statistics};
 
 use super::queue::{Phase, Queue};
 
@@ -29,6 +29,10 @@ struct Counts {
     reused_tokens: u64,
     answer_tokens: u64,
     rounds: u64,
+    /// Rounds without a proposal.
+    plain_rounds: u64,
+    forced_tokens: u64,
+    grammar: Duration,
     pass_rows: Histogram,
     /// By position of the draft.
     proposed: [u64; MAX_DRAFTS],
@@ -79,6 +83,7 @@ impl Metrics {
     pub fn round(&self, round: RoundStatistics, kept: usize) {
         let mut counts = self.counts();
         counts.rounds += 1;
+        counts.plain_rounds += u64::from(round.proposed == 0);
         counts.answer_tokens += kept as u64;
         counts.proposed.iter_mut().take(round.proposed).for_each(|count| *count += 1);
         counts.accepted.iter_mut().take(round.accepted).for_each(|count| *count += 1);
@@ -96,8 +101,10 @@ impl Metrics {
     }
 
     /// An answer is complete.
-    pub fn answered(&self, waited: Duration, took: Duration) {
+    pub fn answered(&self, waited: Duration, took: Duration, statistics: &Statistics) {
         let mut counts = self.counts();
+        counts.forced_tokens += statistics.forced as u64;
+        counts.grammar += statistics.grammar;
         counts.queue_wait.observe(waited);
         counts.answer.observe(took);
     }
@@ -131,6 +138,10 @@ impl Metrics {
         page.plain("reused_tokens_total", "counter", "Those that the caches held.", counts.reused_tokens);
         page.plain("answer_tokens_total", "counter", "Tokens written.", counts.answer_tokens);
         page.plain("rounds_total", "counter", "Rounds of answers that wrote them.", counts.rounds);
+        page.plain("plain_rounds_total", "counter", "Those without a proposal.", counts.plain_rounds);
+        page.plain("forced_tokens_total", "counter", "Proposals that grammars forced.", counts.forced_tokens);
+        page.heading("grammar_seconds_total", "counter", "Time that the host worked on grammars.");
+        page.value("grammar_seconds_total", "", counts.grammar.as_secs_f64());
         let help = "Rows of each pass of the target: of one answer and its proposals, or of several answers.";
         page.histogram("pass_rows", help, &ROWS, &counts.pass_rows);
         for (name, help, values) in [
@@ -176,7 +187,7 @@ impl Page {
         let _ = writeln!(self.text, "# HELP pard_{name} {help}\n# TYPE pard_{name} {kind}");
     }
 
-    fn value(&mut self, name: &str, labels: &str, value: u64) {
+    fn value(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
         let _ = writeln!(self.text, "pard_{name}{labels} {value}");
     }
 

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::engine_state::{CacheSlot, DraftRunner, Shared};
 use super::ngram::NgramOptions;
@@ -683,6 +683,7 @@ impl Sequence {
         }
         self.append(output, &round);
         self.look_ahead();
+        self.statistics.grammar = self.constraint.as_ref().map_or(Duration::ZERO, Constraint::spent);
         let (proposed, accepted) = (round.drafts, self.committed - 1);
         self.observe(&round, accepted);
         let time = begin.elapsed();

@@ -21,6 +21,8 @@ pub struct Statistics {
     pub proposed: Vec<usize>,
     /// Rounds in which the i-th proposal was accepted, by i.
     pub accepted: Vec<usize>,
+    /// Time that the host worked on the grammar, within `decode`.
+    pub grammar: Duration,
     /// Time for the prompt.
     pub prefill: Duration,
     /// Time for all rounds.
@@ -91,6 +93,7 @@ impl std::ops::AddAssign<&Statistics> for Statistics {
             sums.resize(sums.len().max(counts.len()), 0);
             sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
         }
+        self.grammar += other.grammar;
         self.prefill += other.prefill;
         self.decode += other.decode;
     }

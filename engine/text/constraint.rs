@@ -1,6 +1,7 @@
 //! The state of an answer that keeps to a grammar: which tokens may follow, and which are forced.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use llguidance::Matcher;
 use llguidance::toktrie::SimpleVob;
@@ -15,6 +16,7 @@ pub struct Constraint {
     committed: usize,
     /// Committed tokens that the matcher has taken: all of them, but what follows the end.
     taken: usize,
+    spent: Duration,
 }
 
 /// Proposals that a grammar allows, and what it allows after each of them.
@@ -30,7 +32,7 @@ pub struct Walk {
 
 impl Constraint {
     pub(super) fn new(matcher: Matcher, stop_tokens: Arc<[u32]>) -> Constraint {
-        Constraint { matcher, stop_tokens, committed: 0, taken: 0 }
+        Constraint { matcher, stop_tokens, committed: 0, taken: 0, spent: Duration::ZERO }
     }
 
     /// Begins an answer anew.
@@ -39,8 +41,13 @@ impl Constraint {
     ///
     /// [`Error::Grammar`] if the grammar cannot be followed any more.
     pub fn restart(&mut self) -> Result<()> {
-        (self.committed, self.taken) = (0, 0);
+        (self.committed, self.taken, self.spent) = (0, 0, Duration::ZERO);
         self.matcher.reset().map_err(fault)
+    }
+
+    /// Time that masks, walks and forced tokens took since the answer began.
+    pub fn spent(&self) -> Duration {
+        self.spent
     }
 
     /// Takes note of committed tokens.
@@ -49,10 +56,12 @@ impl Constraint {
     ///
     /// [`Error::Grammar`] if one of them is not allowed, which happens if all that are allowed are banned.
     pub fn commit(&mut self, tokens: &[u32]) -> Result<()> {
+        let begin = Instant::now();
         for &token in tokens {
             self.committed += 1;
             self.taken += usize::from(self.take(token)?);
         }
+        self.spent += begin.elapsed();
         Ok(())
     }
 
@@ -70,6 +79,13 @@ impl Constraint {
 
     /// The tokens that must come next, `most` at most.
     pub fn forced(&mut self, most: usize) -> Vec<u32> {
+        let begin = Instant::now();
+        let forced = self.forced_tokens(most);
+        self.spent += begin.elapsed();
+        forced
+    }
+
+    fn forced_tokens(&mut self, most: usize) -> Vec<u32> {
         if self.matcher.is_stopped() || most == 0 {
             return Vec::new();
         }
@@ -86,6 +102,13 @@ impl Constraint {
     ///
     /// [`Error::Grammar`] if nothing can follow, or finding out what can takes too long.
     pub fn mask(&mut self, ids: usize) -> Result<Vec<u32>> {
+        let begin = Instant::now();
+        let mask = self.next_mask(ids);
+        self.spent += begin.elapsed();
+        mask
+    }
+
+    fn next_mask(&mut self, ids: usize) -> Result<Vec<u32>> {
         let (mask, ends) = self.next_tokens()?;
         let mut words = mask.as_slice().to_vec();
         words.resize(ids.div_ceil(32), 0);
@@ -115,10 +138,17 @@ impl Constraint {
     ///
     /// As [`Constraint::mask`].
     pub fn walk(&mut self, proposals: &[u32], most: usize, extends: bool, ids: usize) -> Result<Walk> {
+        let begin = Instant::now();
+        let walk = self.walk_along(proposals, most, extends, ids);
+        self.spent += begin.elapsed();
+        walk
+    }
+
+    fn walk_along(&mut self, proposals: &[u32], most: usize, extends: bool, ids: usize) -> Result<Walk> {
         let mut walk = Walk::default();
         let (mut taken, mut forced) = (0, Vec::new());
         let result = loop {
-            let mask = match self.mask(ids) {
+            let mask = match self.next_mask(ids) {
                 Ok(mask) => mask,
                 Err(error) => break Err(error),
             };
@@ -127,7 +157,7 @@ impl Constraint {
             let proposed = proposals.get(at).copied().filter(|&token| at < most && walk.forced == 0 && allows(token));
             walk.masks.extend(&mask);
             if proposed.is_none() && extends && at < most && forced.is_empty() {
-                forced = self.forced(most - at);
+                forced = self.forced_tokens(most - at);
                 forced.reverse();
             }
             let Some(token) = proposed.or_else(|| forced.pop()) else { break Ok(walk) };

@@ -1,7 +1,7 @@
 //! Between text and tokens: tokenizer, chat template, streaming decoder.
 
 mod chat_tokenizer;
-mod constraint;
+pub(crate) mod constraint;
 mod conversation;
 mod grammar;
 mod pieces;
