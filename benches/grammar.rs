@@ -56,7 +56,7 @@ fn main() -> Result<()> {
             let started = Instant::now();
             constraint.mask(ids)?;
             let walk = constraint.walk(window, rows - 1, true, ids)?;
-            constraint.commit(window)?;
+            constraint.commit(window).map_err(|(_, error)| error)?;
             constraint.forced(rows - 1);
             assert_eq!(walk.tokens[..window.len().min(walk.tokens.len())], *window, "the answer keeps to the schema");
             // What is compiled on the way is kept by the first of many answers.

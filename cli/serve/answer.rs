@@ -25,7 +25,6 @@ pub struct Answer {
     job: Job,
     session: Session,
     completion: Completion,
-    stop_tokens: Vec<u32>,
     /// Tokens of the prompt that the sequence was given.
     read: usize,
     reused: usize,
@@ -76,7 +75,6 @@ impl Answer {
             Completion::new(text, job.limits.clone(), job.prompt.len(), session.sequence.options().context);
         Ok(Answer {
             completion,
-            stop_tokens: text.stop_tokens.clone(),
             read: 0,
             reused,
             prefill: Duration::ZERO,
@@ -112,6 +110,8 @@ impl Answer {
         if self.read < self.job.prompt.len() {
             self.read_piece(piece)?;
         } else if self.completion.finish_reason().is_none() {
+            // What keeps one answer from going on must not end the others.
+            self.session.sequence.check_round()?;
             self.is_ready = true;
             return Ok(Step::Ready);
         }
@@ -165,7 +165,7 @@ impl Answer {
         for (position, (&id, text)) in tokens.iter().zip(texts).enumerate() {
             let accepted = position < round.accepted;
             self.accepted += usize::from(accepted);
-            if self.stop_tokens.contains(&id) {
+            if self.completion.is_stop_token(id) {
                 rest = text;
             } else {
                 written.push(Written { id, text, accepted, logprobs: logprobs.get(position).cloned() });

@@ -209,6 +209,10 @@ fn refuse_what_is_missing(kind: Kind, fields: &Fields) -> Result<(), Fault> {
     }
     fields.refuse_unless("modalities", &[json!(["text"])], "only text is written")?;
     fields.refuse_unless("audio", &[], "it is not supported")?;
+    fields.refuse_unless("min_tokens", &[json!(0)], "it is not supported; ignore_eos lets an answer go on")?;
+    fields.refuse_unless("prompt_logprobs", &[json!(0)], "the prompt's tokens have none here")?;
+    fields.refuse_unless("use_beam_search", &[json!(false)], "there is no beam search")?;
+    fields.refuse_unless("continue_final_message", &[json!(false)], "the last message is not continued")?;
     if kind == Kind::Text {
         fields.refuse_unless("suffix", &[json!("")], "nothing is written into the middle of a text")?;
         fields.refuse_unless("echo", &[json!(false)], "the prompt is not repeated")?;
@@ -316,7 +320,16 @@ fn limits(fields: &Fields, defaults: &Defaults) -> Result<Limits, Fault> {
         }
         stop.push(text);
     }
-    Ok(Limits::default().max_tokens(max_tokens).stop(stop))
+    let ids = fields.list("stop_token_ids")?.unwrap_or_default();
+    let ids = ids
+        .iter()
+        .map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok()).filter(|&id| (id as usize) < defaults.vocab));
+    let wrong = || {
+        Fault::parameter("stop_token_ids", format!("they are no tokens of the {} that the model knows", defaults.vocab))
+    };
+    let limits = Limits::default().max_tokens(max_tokens).stop(stop);
+    let limits = limits.stop_tokens(ids.collect::<Option<Vec<u32>>>().ok_or_else(wrong)?);
+    Ok(limits.ignore_stop_tokens(fields.boolean("ignore_eos")?.unwrap_or(false)))
 }
 
 fn sampling(kind: Kind, fields: &Fields, defaults: &Defaults) -> Result<SamplingParams, Fault> {

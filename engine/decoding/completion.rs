@@ -14,19 +14,25 @@ pub struct Limits {
     pub max_tokens: usize,
     /// Texts that end it; they are not part of it.
     pub stop: Vec<String>,
+    /// Tokens that end it beside the model's stop tokens.
+    pub stop_tokens: Vec<u32>,
+    /// `true` if the model's stop tokens do not end it, for measurements.
+    pub ignore_stop_tokens: bool,
 }
 
 crate::builder::setters! {
     Limits {
         max_tokens: usize,
         stop: Vec<String>,
+        stop_tokens: Vec<u32>,
+        ignore_stop_tokens: bool,
     }
 }
 
 impl Default for Limits {
     /// No limits.
     fn default() -> Limits {
-        Limits { max_tokens: usize::MAX, stop: Vec::new() }
+        Limits { max_tokens: usize::MAX, stop: Vec::new(), stop_tokens: Vec::new(), ignore_stop_tokens: false }
     }
 }
 
@@ -89,8 +95,9 @@ pub struct Completion {
 impl Completion {
     /// An answer of the model that `text` belongs to, to a prompt of `prompt_tokens` tokens in a context of `context`.
     pub fn new(text: &ChatTokenizer, limits: Limits, prompt_tokens: usize, context: usize) -> Completion {
+        let own = if limits.ignore_stop_tokens { &[][..] } else { &text.stop_tokens };
         Completion {
-            stop_tokens: text.stop_tokens.clone(),
+            stop_tokens: [own, &limits.stop_tokens].concat(),
             stream: TextStream::continuing(&text.tokenizer).with_stop_strings(limits.stop),
             max_tokens: limits.max_tokens,
             prompt_tokens,
@@ -126,7 +133,7 @@ impl Completion {
     fn take(&mut self, token: u32) -> String {
         self.output.push(token);
         let mut text = String::new();
-        if self.stop_tokens.contains(&token) {
+        if self.is_stop_token(token) {
             self.finish = Some(FinishReason::Stop);
         } else {
             text.extend(self.stream.push(token));
@@ -143,6 +150,11 @@ impl Completion {
             text.extend(self.stream.flush());
         }
         text
+    }
+
+    /// Returns `true` for a token that ends the answer.
+    pub fn is_stop_token(&self, token: u32) -> bool {
+        self.stop_tokens.contains(&token)
     }
 
     /// The answer's tokens so far, a stop token at the end included.

@@ -198,7 +198,7 @@ impl Engine {
     /// Submits the rounds of a step.
     fn begin_step(&self, sequences: &mut [&mut Sequence]) -> Result<Vec<usize>> {
         for sequence in sequences.iter() {
-            sequence.check_room()?;
+            sequence.check_round()?;
             if !sequence.is_of(&self.shared) {
                 let reason = "a sequence is of another engine".to_owned();
                 return Err(Error::Option { option: OptionName::Sequences, reason });
@@ -237,7 +237,7 @@ impl Engine {
                 None => vec![0; CHOICES * assignments.len()],
             };
             for (&(index, _), made) in assignments.iter().zip(made.chunks(CHOICES)) {
-                sequences[index].take_proposals(made)?;
+                sequences[index].take_proposals(made);
             }
         }
         let Submitted { flight, first_outputs, rows } = {
@@ -300,10 +300,11 @@ impl Sequence {
     ///
     /// # Errors
     ///
-    /// [`Error::EmptyPrompt`] before [`Sequence::start`], [`Error::ContextFull`] once the context is;
-    /// [`Error::DeviceLost`].
+    /// [`Error::EmptyPrompt`] before [`Sequence::start`], [`Error::ContextFull`] once the context is; [`Error::Grammar`] if the
+    /// answer cannot keep to it any further; [`Error::DeviceLost`].
     pub fn round(&mut self) -> Result<&[u32]> {
         self.engine().step(&mut [self])?;
+        self.check_fault()?;
         Ok(self.last_tokens())
     }
 }

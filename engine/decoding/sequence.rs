@@ -41,6 +41,8 @@ pub struct Sequence {
     constraint: Option<Constraint>,
     /// Tokens that it forces next.
     forced: Vec<u32>,
+    /// Why the grammar cannot be followed any further. The sequence has to be started anew then.
+    fault: Option<Error>,
     /// Rounds that were submitted and not read, oldest first.
     in_flight: VecDeque<InFlight>,
     /// The device's session, as of the last round that was read.
@@ -139,6 +141,7 @@ impl Sequence {
             options,
             constraint,
             forced: Vec::new(),
+            fault: None,
             in_flight: VecDeque::new(),
             session: Session::default(),
             tokens: Vec::new(),
@@ -325,6 +328,7 @@ impl Sequence {
             self.set_costs(costs);
         }
         self.apply_sampling()?;
+        self.fault = None;
         if let Some(constraint) = &mut self.constraint {
             constraint.restart()?;
         }
@@ -460,12 +464,22 @@ impl Sequence {
         self.in_flight.clear();
     }
 
-    /// Checks that a round is possible.
+    /// Gives an error if the grammar could not be followed.
+    pub(super) fn check_fault(&self) -> Result<()> {
+        match &self.fault {
+            Some(Error::Grammar { kind, reason }) => Err(Error::Grammar { kind, reason: reason.clone() }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that a round is possible: where one of several sequences cannot go on, [`super::Engine::step`] does nothing.
     ///
     /// # Errors
     ///
-    /// [`Error::EmptyPrompt`], [`Error::ContextFull`].
-    pub(super) fn check_room(&self) -> Result<()> {
+    /// [`Error::EmptyPrompt`], [`Error::ContextFull`]; [`Error::Grammar`] if the grammar could not be followed in the last round,
+    /// which then added only the tokens that it allows.
+    pub fn check_round(&self) -> Result<()> {
+        self.check_fault()?;
         if self.tokens.is_empty() {
             return Err(Error::EmptyPrompt);
         }
@@ -550,8 +564,11 @@ impl Sequence {
             let tokens = self.proposer.look_up(&self.tokens, most);
             Proposal::new(self.proposer, tokens.len(), tokens, is_joint)
         };
-        if let Some(constraint) = &mut self.constraint {
-            self.next.masks = constraint.mask(self.slot.shared.target.model().config().vocab_size)?;
+        if let Some(constraint) = self.constraint.as_mut().filter(|_| self.next.proposer.is_model()) {
+            match constraint.mask(self.slot.shared.target.model().config().vocab_size) {
+                Ok(masks) => self.next.masks = masks,
+                Err(error) => self.fault = Some(error),
+            }
         }
         if self.next.proposer.is_model() && self.next.drafts > 0 && self.is_behind(self.bounds()) {
             self.catch_up()?;
@@ -566,21 +583,26 @@ impl Sequence {
 
     /// Takes the proposals that the draft, if it was asked, made for the next round: d1 .. dK at the beginning of `made`. What
     /// a grammar forbids is cut off, and what it forces is added.
-    pub(super) fn take_proposals(&mut self, made: &[u32]) -> Result<()> {
+    pub(super) fn take_proposals(&mut self, made: &[u32]) {
         let Proposal { proposer, drafts, is_joint, .. } = self.next;
         if proposer.is_model() {
             self.next.tokens = made[..drafts].to_vec();
             self.next.is_proposed = true;
         }
         let ids = self.target().model().config().vocab_size;
-        let Some(constraint) = &mut self.constraint else { return Ok(()) };
+        let Some(constraint) = &mut self.constraint else { return };
         let rejects = self.sampling.stages.rejects && proposer.is_model();
         // A serial draft has read its own proposals and no others; the rejection rule needs the draft's chances; and AR is one
         // token a round.
         let extends = proposer != Proposer::SerialDraft && !rejects && self.options.method != Method::Ar;
         // More tokens are never worse than fewer where they are certain, but rows of others may be waiting.
         let most = if extends && !is_joint { MAX_DRAFTS } else { drafts };
-        let Walk { mut tokens, forced, mut masks } = constraint.walk(&self.next.tokens, most, extends, ids)?;
+        let walk = constraint.walk(&self.next.tokens, most, extends, ids);
+        let Walk { mut tokens, forced, mut masks } = walk.unwrap_or_else(|error| {
+            // Others of the pass go on; this one commits nothing.
+            self.fault = Some(error);
+            Walk { masks: vec![u32::MAX; ids.div_ceil(32)], ..Walk::default() }
+        });
         if let Some(&forbidden) = self.next.tokens.get(tokens.len()).filter(|_| rejects) {
             // It has no chance under the target, and the rule makes up for what the draft has given it.
             tokens.push(forbidden);
@@ -588,7 +610,6 @@ impl Sequence {
         }
         self.statistics.forced += if proposer == Proposer::Grammar { tokens.len() } else { forced };
         (self.next.drafts, self.next.tokens, self.next.masks) = (tokens.len(), tokens, masks);
-        Ok(())
     }
 
     /// Asks the grammar, if there is one, which tokens must come next.
@@ -677,14 +698,20 @@ impl Sequence {
         let Some(round) = self.in_flight.pop_front() else {
             return Err(Error::Gpu { what: "round".to_owned(), reason: "none was submitted".to_owned() });
         };
-        let output = round.flight.read(round.turn, round.drafts, round.first_output, self.sampling.top)?;
+        let mut output = round.flight.read(round.turn, round.drafts, round.first_output, self.sampling.top)?;
         if let Some(constraint) = &mut self.constraint {
-            constraint.commit(&output.tokens)?;
+            let allowed = if self.fault.is_some() { 0 } else { output.tokens.len() };
+            let committed = constraint.commit(&output.tokens[..allowed]).unwrap_or_else(|(committed, error)| {
+                self.fault = Some(error);
+                committed
+            });
+            output.tokens.truncate(committed);
+            output.logprobs.truncate(committed);
         }
         self.append(output, &round);
         self.look_ahead();
         self.statistics.grammar = self.constraint.as_ref().map_or(Duration::ZERO, Constraint::spent);
-        let (proposed, accepted) = (round.drafts, self.committed - 1);
+        let (proposed, accepted) = (round.drafts, self.committed.saturating_sub(1));
         self.observe(&round, accepted);
         let time = begin.elapsed();
         self.statistics.count(proposed, self.committed, time);

@@ -50,7 +50,7 @@ impl Statistics {
         self.proposed.resize(positions, 0);
         self.accepted.resize(positions, 0);
         self.proposed[..drafts].iter_mut().for_each(|count| *count += 1);
-        self.accepted[..committed - 1].iter_mut().for_each(|count| *count += 1);
+        self.accepted[..committed.saturating_sub(1)].iter_mut().for_each(|count| *count += 1);
     }
 
     /// Mean tokens a round commits, the target's own included: 1 without speculation, K + 1 at most.

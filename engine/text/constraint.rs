@@ -50,19 +50,20 @@ impl Constraint {
         self.spent
     }
 
-    /// Takes note of committed tokens.
+    /// Takes note of committed tokens, and gives their number.
     ///
     /// # Errors
     ///
-    /// [`Error::Grammar`] if one of them is not allowed, which happens if all that are allowed are banned.
-    pub fn commit(&mut self, tokens: &[u32]) -> Result<()> {
+    /// [`Error::Grammar`] if one of them is not allowed, which happens if all that are allowed are banned, and the number of
+    /// tokens before it.
+    pub fn commit(&mut self, tokens: &[u32]) -> std::result::Result<usize, (usize, Error)> {
         let begin = Instant::now();
-        for &token in tokens {
+        for (index, &token) in tokens.iter().enumerate() {
+            self.taken += usize::from(self.take(token).map_err(|error| (index, error))?);
             self.committed += 1;
-            self.taken += usize::from(self.take(token)?);
         }
         self.spent += begin.elapsed();
-        Ok(())
+        Ok(tokens.len())
     }
 
     /// Drops the last `count` committed tokens.

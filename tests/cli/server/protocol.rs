@@ -35,6 +35,9 @@ fn parameters_that_cannot_be_had_are_named() {
         ("stream_options", json!(true)),
         ("tools[0]", json!({})),
         ("response_format.type", json!({})),
+        ("stop_token_ids", json!([999_999])),
+        ("min_tokens", json!(5)),
+        ("use_beam_search", json!(true)),
         ("response_format.json_schema", json!({})),
         ("response_format", json!({})),
         ("guided_choice", json!(7)),
@@ -262,6 +265,17 @@ fn texts_are_tokenized_and_back_under_the_names_that_clients_use() {
     assert_eq!(chat["count"], used["usage"]["prompt_tokens"]);
     server.post("/tokenize", &json!({})).expect_error(400, &["content"]);
     server.post("/detokenize", &json!({ "tokens": [999_999] })).expect_error(400, &["999999"]);
+    // An answer that ends early goes on where its end is to be ignored, and ends by tokens that are named.
+    let whole = |more: Value| server.chat("the", more);
+    let written = |answer: &Value| answer["usage"]["completion_tokens"].as_u64().expect("a number");
+    let ended = whole(json!({ "max_tokens": 400 }));
+    assert_eq!(ended["choices"][0]["finish_reason"], "stop");
+    let ignored = whole(json!({ "max_tokens": 400, "ignore_eos": true }));
+    assert!(written(&ignored) == 400 && written(&ended) < 400, "{ignored}");
+    let marked = whole(json!({ "max_tokens": 400, "pard": {} }));
+    let id = &marked["choices"][0]["pard"]["tokens"][3]["id"];
+    let named = whole(json!({ "max_tokens": 400, "stop_token_ids": [id] }));
+    assert!(named["choices"][0]["finish_reason"] == "stop" && written(&named) <= 4, "{named}");
     // Without the version, as clients with a bare base address ask.
     assert_eq!(server.get("/models").json()["data"][0]["id"], "target");
     assert_eq!(server.post("/chat/completions", &super::chat("the", json!({ "max_tokens": 1.0 }))).status, 200);

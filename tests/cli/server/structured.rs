@@ -149,3 +149,22 @@ fn tools_that_cannot_be_called_are_refused() {
         assert_eq!(reply.json()["error"]["param"], parameter, "{more}");
     }
 }
+
+/// All that a grammar allows is banned: that answer ends with an error, and those beside it go on.
+#[test]
+fn an_answer_that_cannot_keep_to_its_form_ends_alone() {
+    let server = Server::with(&["-d", name(&MODELS.draft), "--parallel", "2"]);
+    let long = json!({ "max_tokens": 150, "guided_regex": "[ab]{140,150}" });
+    let alone = server.chat("the", long.clone())["choices"].clone();
+    let id = &server.post("/tokenize", &json!({ "content": "q" })).json()["tokens"][0];
+    let banned = json!({ id.to_string(): false });
+    std::thread::scope(|scope| {
+        let beside = scope.spawn(|| server.chat("the", long.clone())["choices"].clone());
+        for _ in 0..5 {
+            let more = json!({ "guided_regex": "aq", "logit_bias": banned });
+            let reply = server.post("/v1/chat/completions", &chat("the other", more));
+            reply.expect_error(400, &["grammar"]);
+        }
+        assert_eq!(beside.join().expect("an answer"), alone);
+    });
+}
