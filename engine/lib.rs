@@ -44,7 +44,7 @@ pub use error::{Error, Result};
 pub use formats::WeightFormat;
 pub use gpu::{AdapterQuery, AdapterReport, CacheFormat, Device, MatmulChoice, QuantisedChoice, adapters};
 pub use model::{LoadOptions, Model, StatesChoice, WeightDtype};
-pub use text::{Conversation, Message, Prompt, Rendering};
+pub use text::{Conversation, Grammar, Message, Prompt, Rendering};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
