@@ -119,7 +119,7 @@ impl Constraint {
             }
         }
         // Bits of the last word that are no tokens.
-        if let Some(last) = words.last_mut().filter(|_| ids % 32 > 0) {
+        if let Some(last) = words.last_mut().filter(|_| !ids.is_multiple_of(32)) {
             *last &= (1 << (ids % 32)) - 1;
         }
         Ok(words)
