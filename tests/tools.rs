@@ -188,6 +188,10 @@ fn calls_keep_to_the_schemas_of_the_tools() {
     }
     let both = format!("{rain}\n{train}");
     assert!(allows(Hermes, &required, true, &both) && !allows(Hermes, &required, false, &both));
+    assert!(allows(Hermes, &auto, true, &both) && !allows(Hermes, &auto, false, &both));
+    for one in ["It rains. 1 < 2", rain, &format!("Let me see.\n{train}")] {
+        assert!(allows(Hermes, &auto, false, one), "{one}");
+    }
     let llama = "{\"name\": \"travel\", \"parameters\": {\"by\": \"bus\", \"then\": \"train\"}}";
     assert!(allows(Llama3, &required, true, llama) && allows(Llama3, &auto, true, llama));
     assert!(allows(Llama3, &auto, true, "It rains.") && !allows(Llama3, &required, true, "It rains."));

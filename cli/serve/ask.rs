@@ -233,8 +233,9 @@ fn messages(fields: &Fields, tools: Option<&ToolUse>) -> Result<Prompt, Fault> {
             _ => return Err(wrong("its role is none of system, developer, user, assistant and tool")),
         };
         let calls = match object.get("tool_calls") {
-            Some(Value::Array(calls)) if role == "assistant" => calls.as_slice(),
-            _ => &[],
+            None | Some(Value::Null) => &[],
+            Some(Value::Array(calls)) if role == "assistant" || calls.is_empty() => calls.as_slice(),
+            _ => return Err(wrong("its tool_calls are no list of calls by the assistant")),
         };
         let content = match object.get("content") {
             Some(Value::String(text)) => text.clone(),
@@ -393,6 +394,7 @@ fn grammar(fields: &Fields) -> Result<Option<Grammar>, Fault> {
         found.extend(grammar_of(of_object, fields, of_request)?.map(|grammar| (of_request, grammar)));
     }
     if let Some(structured) = &structured {
+        structured.refuse_unless("structural_tag", &[], "it is not supported")?;
         for name in ["json", "regex", "choice", "grammar"] {
             found.extend(grammar_of(name, structured, name)?.map(|grammar| ("structured_outputs", grammar)));
         }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use llguidance::Matcher;
-use llguidance::toktrie::SimpleVob;
 
 use crate::error::{Error, Result};
 
@@ -110,10 +109,10 @@ impl Constraint {
     }
 
     fn next_mask(&mut self, ids: usize) -> Result<Vec<u32>> {
-        let (mask, ends) = self.next_tokens()?;
+        let mask = self.matcher.compute_mask_or_eos().map_err(fault)?;
         let mut words = mask.as_slice().to_vec();
         words.resize(ids.div_ceil(32), 0);
-        if ends {
+        if self.stop_tokens.first().is_some_and(|&end| mask.is_allowed(end)) {
             for &token in self.stop_tokens.iter().filter(|&&token| (token as usize) < ids) {
                 words[token as usize / 32] |= 1 << (token % 32);
             }
@@ -123,13 +122,6 @@ impl Constraint {
             *last &= (1 << (ids % 32)) - 1;
         }
         Ok(words)
-    }
-
-    /// The tokens of text that may follow, and whether the answer may end.
-    fn next_tokens(&mut self) -> Result<(SimpleVob, bool)> {
-        let mask = self.matcher.compute_mask_or_eos().map_err(fault)?;
-        let ends = self.stop_tokens.first().is_some_and(|&end| mask.is_allowed(end));
-        Ok((mask, ends))
     }
 
     /// Walks along `proposals` as far as they are allowed and not more than `most`, and with forced tokens from there on, if

@@ -69,10 +69,13 @@ impl ToolFormat {
         let several = parallel && *choice == ToolChoice::Required;
         let call = format!("call: %json {}\n", self.schema(&tools));
         let lark = match (self, choice) {
-            (ToolFormat::Hermes, ToolChoice::Auto) => format!(
-                "start: (text_and_opening rest)* TEXT\ntext_and_opening[lazy]: TEXT \"{OPENING}\"\nrest: \"\\n\" call \"\\n{CLOSING}\"\n\
+            (ToolFormat::Hermes, ToolChoice::Auto) => {
+                let calls = if parallel { "(text_and_opening rest)* TEXT" } else { "TEXT | text_and_opening rest" };
+                format!(
+                    "start: {calls}\ntext_and_opening[lazy]: TEXT \"{OPENING}\"\nrest: \"\\n\" call \"\\n{CLOSING}\"\n\
                  TEXT: /(.|\\n)*/\n{call}"
-            ),
+                )
+            }
             (ToolFormat::Hermes, _) => {
                 let more = if several { "(\"\\n\" one)*" } else { "" };
                 format!("start: one {more}\none: \"{OPENING}\\n\" call \"\\n{CLOSING}\"\n{call}")

@@ -82,6 +82,8 @@ fn parameters_that_cannot_be_had_are_named() {
         json!({ "role": "user" }),
         json!({ "content": "the" }),
         json!({ "role": "robot", "content": "the" }),
+        json!({ "role": "user", "content": "the", "tool_calls": [{}] }),
+        json!({ "role": "assistant", "content": "the", "tool_calls": "none" }),
         json!({ "role": "user", "content": [{ "type": "image_url" }] }),
     ] {
         refused("/v1/chat/completions", &json!({ "messages": [message] }), "messages[0]");
