@@ -5,9 +5,9 @@
     python3 benches/serve_soak.py --minutes 30 --clients 64
 
 The texts that answers must have are those that `pard generate` writes. Clients ask for them whole, as streams, slowly, by
-every method; they go away in the middle, and they send what is no request. Every half minute a line tells what was
-answered and how much memory the server has; the exit code is 1 if an answer was lost or wrong, or if the server did not
-end well.
+every method, free and in the form of a grammar; they go away in the middle, and they send what is no request. Every half
+minute a line tells what was answered and how much memory the server has; the exit code is 1 if an answer was lost or wrong,
+or if the server did not end well.
 """
 
 import argparse
@@ -22,16 +22,39 @@ import sys
 import threading
 import time
 
+CITY = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "size": {"enum": ["small", "large"]},
+        "codes": {"type": "array", "items": {"type": "string", "pattern": "^[A-Z]{2}[0-9]$"}, "maxItems": 2},
+    },
+    "required": ["name", "size", "codes"],
+    "additionalProperties": False,
+}
+
+# Form of an answer: its option for `pard generate`, and its field in a request.
+FORMS = {
+    "free": ([], {}),
+    "schema": (["--json-schema", json.dumps(CITY)], {"json_schema": CITY}),
+    "regex": (["--regex", "[0-9]{3}-[a-z]{2,9}"], {"guided_regex": "[0-9]{3}-[a-z]{2,9}"}),
+    "choice": (["--choice", "red", "--choice", "green"], {"guided_choice": ["red", "green"]}),
+}
+
 PROMPTS = [
-    # prompt, whether it is a chat, longest answer, temperature, seed
-    ("What is the capital of France?", True, 12, 0.0, 0),
-    ("Name three colours.", True, 16, 0.0, 0),
-    ("Why is the sky blue?", True, 12, 0.8, 7),
-    ("The three largest rivers of Europe are", False, 16, 0.0, 0),
-    ("def fibonacci(n):", False, 16, 0.0, 0),
-    ("Once upon a time there was", False, 16, 0.9, 3),
-    ("One, two, three, four,", False, 24, 0.0, 0),
-    ("A recipe for pancakes:", False, 8, 1.1, 11),
+    # prompt, whether it is a chat, longest answer, temperature, seed, form
+    ("What is the capital of France?", True, 12, 0.0, 0, "free"),
+    ("Name three colours.", True, 16, 0.0, 0, "free"),
+    ("Why is the sky blue?", True, 12, 0.8, 7, "free"),
+    ("The three largest rivers of Europe are", False, 16, 0.0, 0, "free"),
+    ("def fibonacci(n):", False, 16, 0.0, 0, "free"),
+    ("Once upon a time there was", False, 16, 0.9, 3, "free"),
+    ("One, two, three, four,", False, 24, 0.0, 0, "free"),
+    ("A recipe for pancakes:", False, 8, 1.1, 11, "free"),
+    ("Describe a city as JSON.", True, 40, 0.0, 0, "schema"),
+    ("Describe another city as JSON.", True, 40, 0.8, 5, "schema"),
+    ("A part number:", False, 16, 1.0, 9, "regex"),
+    ("Which colour is grass?", True, 8, 0.0, 0, "choice"),
 ]
 
 METHODS = [{"method": "ar"}, {"method": "vsd", "k": 2}, {"method": "pard", "k": 3}, {"method": "pard"}]
@@ -54,9 +77,10 @@ def arguments():
 def expected_texts(options):
     """What `pard generate` answers."""
     texts = []
-    for prompt, chat, tokens, temperature, seed in PROMPTS:
+    for prompt, chat, tokens, temperature, seed, form in PROMPTS:
         command = [options.pard, "generate", "-m", options.model, "-p", prompt, "--chat" if chat else "--raw"]
         command += ["-n", str(tokens), "-t", str(temperature), "--seed", str(seed), "--json", "-q"]
+        command += FORMS[form][0]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
         texts.append(json.loads(output)["text"])
         print(f"expected: {prompt!r} -> {texts[-1]!r}", flush=True)
@@ -115,8 +139,8 @@ class Refused(Exception):
 
 def ask(server, choice, stream, method, pause=0.0, leave_after=None):
     """The text of an answer, or None if the client left before its end."""
-    prompt, chat, tokens, temperature, seed = PROMPTS[choice]
-    body = {"max_tokens": tokens, "temperature": temperature, "seed": seed, "stream": stream, "pard": method}
+    prompt, chat, tokens, temperature, seed, form = PROMPTS[choice]
+    body = {"max_tokens": tokens, "temperature": temperature, "seed": seed, "stream": stream, "pard": method, **FORMS[form][1]}
     body.update({"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt})
     path = "/v1/chat/completions" if chat else "/v1/completions"
     connection = connect(server)
