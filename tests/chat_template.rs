@@ -194,3 +194,18 @@ fn llama3s_template_renders_as_in_transformers() {
         <|start_header_id|>assistant<|end_header_id|>\n\n";
     assert_eq!(text, expected);
 }
+
+/// Values within values, deeper than a usual stack can drop or write.
+#[test]
+fn values_as_deep_as_the_steps_allow_are_no_fault() {
+    let nested = |rounds: usize, end: &str| {
+        let (open, close) = ("[".repeat(60), "]".repeat(60));
+        let deeper = format!("{{% set ns.x = {open}ns.x{close} %}}");
+        format!("{{% set ns = namespace(x=[]) %}}{{% for i in range({rounds}) %}}{deeper}{{% endfor %}}{end}")
+    };
+    let turns = [("user", "a")];
+    assert_eq!(render(&nested(7000, "done"), &turns).expect("dropped"), "done");
+    assert_eq!(render(&nested(7000, "{{ ns.x }}"), &turns).expect("written").len(), 2 * (60 * 7000 + 1));
+    let error = render(&nested(100_000, "done"), &turns).expect_err("too many steps");
+    assert!(error.to_string().contains("fuel"), "{error}");
+}
