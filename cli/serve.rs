@@ -11,6 +11,7 @@ mod fault;
 mod fields;
 mod guard;
 mod job;
+mod kept;
 mod logprobs;
 mod metrics;
 mod queue;
@@ -21,7 +22,7 @@ mod stream;
 mod worker;
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -42,6 +43,7 @@ use connection::Patience;
 use encoder::Encoder;
 use guard::{Keys, Sites};
 use job::Proposer;
+use kept::KeptCaches;
 use metrics::Metrics;
 use queue::Queue;
 use routes::App;
@@ -54,8 +56,9 @@ const BYTES_PER_TOKEN: usize = 64;
 const MIN_BODY: usize = 1 << 20;
 /// Threads that take prompts apart.
 const TOKENIZERS: usize = 4;
-/// Time that the engine may take to end after its answers have.
+/// Time that the engine may take to end after its answers have, and to keep caches.
 const LAST_ROUND: Duration = Duration::from_secs(10);
+const KEEPING: Duration = Duration::from_secs(120);
 
 /// Runs the command.
 pub fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
@@ -69,6 +72,8 @@ pub fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
         return Err(usage("--host", reason));
     }
     let prepared = LoadedFiles::open(&arguments.decoding, talk)?;
+    let open = |folder: &PathBuf| KeptCaches::open(folder, arguments.cache_size, talk);
+    let kept = arguments.cache_dir.as_ref().map(open).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(TOKENIZERS)
@@ -81,7 +86,7 @@ pub fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
     let address = listener.local_addr().context("the socket has no address")?;
     talk.note(&format!("listening on http://{address}"));
 
-    let server = Server::start(arguments.clone(), keys, prepared, talk)?;
+    let server = Server::start(arguments.clone(), keys, kept, prepared, talk)?;
     runtime.block_on(server.serve(listener))
 }
 
@@ -109,7 +114,13 @@ struct Server {
 }
 
 impl Server {
-    fn start(arguments: ServeArguments, keys: Keys, prepared: LoadedFiles, talk: Verbosity) -> anyhow::Result<Server> {
+    fn start(
+        arguments: ServeArguments,
+        keys: Keys,
+        kept: Option<KeptCaches>,
+        prepared: LoadedFiles,
+        talk: Verbosity,
+    ) -> anyhow::Result<Server> {
         let decoding = &arguments.decoding;
         let (context, parallel) = (prepared.context, usize::from(arguments.parallel));
         let queue = Arc::new(Queue::new(arguments.queue, parallel));
@@ -122,6 +133,7 @@ impl Server {
             proposer,
             methods: [prepared.files.methods(), vec![Method::Ngram]].concat(),
             vocab: prepared.files.target.config.vocab_size,
+            keeps_caches: arguments.cache_dir.is_some(),
         };
         let target = &prepared.files.target;
         let app = Arc::new(App {
@@ -145,7 +157,7 @@ impl Server {
         });
         let patience = Patience { read: arguments.read_timeout, write: arguments.write_timeout };
         let drain_timeout = arguments.drain_timeout;
-        let worker = Worker { arguments, proposer, queue, metrics, talk };
+        let worker = Worker { arguments, proposer, queue, metrics, kept, talk };
         let (sender, engine) = oneshot::channel();
         let work = move || {
             let _ = sender.send(worker.run(prepared, || talk.note("ready")));
@@ -187,7 +199,8 @@ impl Server {
         self.app.queue.end();
         // Those that were cut off are told so, and the device is not left in the middle of a round.
         let _ = timeout(Duration::from_secs(1), all_of(&mut connections)).await;
-        let _ = timeout(LAST_ROUND, &mut self.engine).await;
+        let patience = if self.app.defaults.keeps_caches { KEEPING } else { LAST_ROUND };
+        let _ = timeout(patience, &mut self.engine).await;
         Ok(code)
     }
 }

@@ -302,6 +302,16 @@ pub enum Error {
         /// Description of this run.
         ours: String,
     },
+    /// Saved caches of another model, plan or adapter.
+    #[error(
+        "{path}: these caches are of another {what}, or were made on another adapter; the prompt has to be read again"
+    )]
+    OtherCaches {
+        /// The file.
+        path: PathBuf,
+        /// The part that is another: `target`, `draft`, `release`.
+        what: &'static str,
+    },
     /// A file could not be written.
     #[error("cannot write {path}: {source}")]
     Write {

@@ -34,13 +34,13 @@ const STATES: [i32; 3] = [-1, 1, -2];
 const FORMER: [i32; 2] = [0, 2];
 
 /// A target of three layers, and a draft of other layers that reads it.
-struct Pair {
+pub struct Pair {
     target: Recipe,
     draft: SharedDraft,
 }
 
 impl Pair {
-    fn of(target: Recipe) -> Pair {
+    pub fn of(target: Recipe) -> Pair {
         Pair::in_form(target, StateForm::Pard2)
     }
 
@@ -66,7 +66,7 @@ impl Pair {
     }
 
     /// Both on the device.
-    fn upload(&self, plan: &KernelPlan) -> (Arc<Weights>, Draft) {
+    pub fn upload(&self, plan: &KernelPlan) -> (Arc<Weights>, Draft) {
         let target = upload(&self.target, plan);
         let model = self.draft.upload(&target, plan).expect("a draft");
         let draft = Draft::from_weights("reader", model, Some(MASK));

@@ -11,6 +11,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::fault::Fault;
 use super::job::{Ending, Event, Job, Reuse, Written};
+use super::kept::CacheName;
 use super::metrics::Metrics;
 use super::session::{Session, shared};
 
@@ -224,6 +225,11 @@ impl Answer {
     /// Time since its beginning.
     pub fn age(&self) -> Duration {
         self.begun.elapsed()
+    }
+
+    /// The name under which its conversation's caches are kept, if they are.
+    pub fn cache(&self) -> Option<&CacheName> {
+        self.job.cache.as_ref()
     }
 
     /// Sends the end of a complete answer, and gives the session back.

@@ -32,6 +32,13 @@ pub struct ServeArguments {
     /// Answers that may wait for their turn; more are refused with 429
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub queue: usize,
+    /// A folder for the caches of conversations: those in memory are kept there when the server ends and taken up again when it
+    /// starts, and a request's `pard.cache` names one that is kept after each answer
+    #[arg(long, value_name = "FOLDER")]
+    pub cache_dir: Option<PathBuf>,
+    /// Gigabytes that the files of --cache-dir may take; the oldest are removed
+    #[arg(long, value_name = "GB", default_value = "10", value_parser = gigabytes, requires = "cache_dir")]
+    pub cache_size: u64,
     /// Seconds that a client may take to send a request's head, and as many for its body
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub read_timeout: Duration,
@@ -54,6 +61,14 @@ fn address(text: &str) -> Result<IpAddr, String> {
         "localhost" => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         _ => text.parse().map_err(|_| "it is no IP address (127.0.0.1, 0.0.0.0, ::1)".to_owned()),
     }
+}
+
+/// Bytes of so many gigabytes.
+fn gigabytes(text: &str) -> Result<u64, String> {
+    let gigabytes = text.parse().ok().filter(|gigabytes| (0.001..=1e6).contains(gigabytes));
+    gigabytes
+        .map(|gigabytes: f64| (gigabytes * 1e9) as u64)
+        .ok_or_else(|| "it is not a number from 0.001 to 1e6".to_owned())
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

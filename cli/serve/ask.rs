@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::fault::Fault;
 use super::fields::Fields;
 use super::job::{Proposer, Reuse};
+use super::kept::CacheName;
 
 /// Answers of one request at most.
 const MAX_ANSWERS: usize = 128;
@@ -44,6 +45,8 @@ pub struct Defaults {
     pub methods: Vec<Method>,
     /// Tokens that the model knows.
     pub vocab: usize,
+    /// Set if there is a folder for caches.
+    pub keeps_caches: bool,
 }
 
 /// A request that was understood.
@@ -58,6 +61,8 @@ pub struct Ask {
     pub tools: Option<ToolUse>,
     pub proposer: Proposer,
     pub reuse: Reuse,
+    /// Name under which the conversation's caches are kept on disk.
+    pub cache: Option<CacheName>,
     pub stream: bool,
     /// Set if a stream ends with its token counts.
     pub include_usage: bool,
@@ -147,6 +152,7 @@ impl Ask {
                 Some(false) => Reuse::Never,
                 _ => Reuse::Allowed,
             },
+            cache: extras.as_ref().map_or(Ok(None), |extras| cache(extras, defaults))?,
             stream: fields.boolean("stream")?.unwrap_or(false),
             include_usage: match fields.object("stream_options", "stream_options.")? {
                 Some(options) => options.boolean("include_usage")?.unwrap_or(false),
@@ -466,6 +472,16 @@ fn proposer(extras: &Fields, defaults: &Defaults) -> Result<Proposer, Fault> {
         None => {}
     }
     Ok(proposer.simplest())
+}
+
+fn cache(extras: &Fields, defaults: &Defaults) -> Result<Option<CacheName>, Fault> {
+    let Some(name) = extras.text("cache")? else { return Ok(None) };
+    let wrong = |what: &str| Fault::parameter("pard.cache", what);
+    if !defaults.keeps_caches {
+        return Err(wrong("this server keeps no caches; --cache-dir gives it a folder"));
+    }
+    let name = CacheName::parse(name);
+    name.map(Some).ok_or_else(|| wrong("a name is up to 64 letters and digits, with - and _ after the first"))
 }
 
 impl Proposer {

@@ -7,6 +7,7 @@ use pard::decoding::{DraftLength, FinishReason, Limits, Method, SamplingParams, 
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::fault::Fault;
+use super::kept::CacheName;
 
 /// Events that wait for their reader: more than an answer usually has, so that a slow reader hardly ever makes an answer
 /// wait, and a bound on what one may pile up.
@@ -21,6 +22,8 @@ pub struct Job {
     pub sampling: SamplingParams,
     pub proposer: Proposer,
     pub reuse: Reuse,
+    /// Name under which its conversation's caches are kept on disk.
+    pub cache: Option<CacheName>,
     /// Channel for its events. Closed once nobody waits for it any more.
     pub events: Sender<Event>,
     pub queued: Instant,

@@ -134,6 +134,7 @@ async fn complete(app: Arc<App>, kind: Kind, request: Request) -> Result<Respons
         sampling: ask.sampling_of(index),
         proposer: ask.proposer,
         reuse: ask.reuse,
+        cache: ask.cache.clone(),
         events: sender.clone(),
         queued: Instant::now(),
     };

@@ -32,9 +32,19 @@ impl Idle {
         self.sessions.len()
     }
 
+    /// The sessions of `proposer`, the one that was used last first.
+    pub fn of(&self, proposer: Proposer) -> impl Iterator<Item = &Session> {
+        self.sessions.iter().rev().filter(move |session| session.proposer == proposer)
+    }
+
     /// Takes a session back.
     pub fn put(&mut self, session: Session) {
         self.sessions.push(session);
+    }
+
+    /// Gives the session that was used last.
+    pub fn pop(&mut self) -> Option<Session> {
+        self.sessions.pop()
     }
 
     /// A new session.

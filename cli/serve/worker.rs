@@ -12,6 +12,7 @@ use super::answer::{Answer, PieceLength, Step};
 use super::arguments::ServeArguments;
 use super::fault::Fault;
 use super::job::{Event, Job, Proposer};
+use super::kept::KeptCaches;
 use super::metrics::Metrics;
 use super::queue::{Phase, Queue};
 use super::session::Idle;
@@ -31,6 +32,7 @@ pub struct Worker {
     pub proposer: Proposer,
     pub queue: Arc<Queue>,
     pub metrics: Arc<Metrics>,
+    pub kept: Option<KeptCaches>,
     pub talk: Verbosity,
 }
 
@@ -42,6 +44,7 @@ impl Worker {
     /// Why the models cannot be loaded, the first time.
     pub fn run(mut self, prepared: LoadedFiles, loaded: impl FnOnce()) -> Result<()> {
         let mut backend = Backend::load(&self, prepared)?;
+        backend.restore(&self)?;
         self.queue.set_phase(Phase::Ready);
         loaded();
         while let Err(reason) = self.serve(&mut backend) {
@@ -63,6 +66,9 @@ impl Worker {
         }
         for answer in backend.active {
             answer.fail(Fault::unavailable("the server was shut down"));
+        }
+        if let Some(kept) = &self.kept {
+            kept.keep_all(backend.idle.of(self.proposer));
         }
         Ok(())
     }
@@ -127,6 +133,17 @@ impl Backend {
         Ok(Backend { models, engine, idle, active: Vec::new(), capacity, piece: PieceLength::new() })
     }
 
+    /// Takes up the conversations of an earlier run.
+    fn restore(&mut self, worker: &Worker) -> Result<()> {
+        let Some(kept) = &worker.kept else { return Ok(()) };
+        let first = std::cell::Cell::new(self.idle.pop());
+        let make = || first.take().map_or_else(|| self.idle.make(&self.models, worker.proposer), Ok);
+        let mut sessions = kept.restore_all(self.capacity, make)?;
+        sessions.extend(first.take());
+        sessions.into_iter().rev().for_each(|session| self.idle.put(session));
+        Ok(())
+    }
+
     fn serve(&mut self, worker: &mut Worker) -> Result<()> {
         loop {
             while self.active.len() < self.capacity {
@@ -155,7 +172,7 @@ impl Backend {
     /// Gives `job` a session.
     fn begin(&mut self, job: Job, worker: &Worker) -> Result<()> {
         let may_grow = self.active.len() + self.idle.len() < self.capacity;
-        let session = match self.idle.take(&self.models, &job, may_grow) {
+        let mut session = match self.idle.take(&self.models, &job, may_grow) {
             Ok(session) => session,
             Err(error @ Error::DeviceLost { .. }) => {
                 worker.queue.put_back(job);
@@ -174,6 +191,9 @@ impl Backend {
                 return Ok(());
             }
         };
+        if let (Some(kept), Some(name)) = (&worker.kept, &job.cache) {
+            kept.restore(name, &mut session, &job.prompt)?;
+        }
         match Answer::begin(job, session, &self.models.target.text) {
             Ok(answer) => self.active.push(answer),
             Err(refused) => {
@@ -206,7 +226,12 @@ impl Backend {
                     // Its place is free before its client knows that it is complete, and may ask again.
                     let answer = self.active.remove(index);
                     worker.queue.done((step == Step::Completed).then_some(answer.age()));
-                    self.idle.put(answer.end());
+                    let cache = answer.cache().filter(|_| step == Step::Completed).cloned();
+                    let session = answer.end();
+                    if let (Some(kept), Some(name)) = (&worker.kept, cache) {
+                        kept.keep(&name, &session)?;
+                    }
+                    self.idle.put(session);
                 }
                 Err(error @ Error::DeviceLost { .. }) => return Err(error),
                 Err(error) => {

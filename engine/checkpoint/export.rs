@@ -35,6 +35,16 @@ impl StoredTensor {
         StoredTensor { dtype: Dtype::F32, shape, bytes: values.iter().flat_map(|value| value.to_le_bytes()).collect() }
     }
 
+    /// Bytes that are no numbers to others.
+    pub fn bytes(bytes: Vec<u8>) -> StoredTensor {
+        StoredTensor { dtype: Dtype::U8, shape: vec![bytes.len()], bytes }
+    }
+
+    /// Its bytes.
+    pub fn data(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Token ids.
     pub fn ids(ids: &[u32]) -> StoredTensor {
         let bytes = ids.iter().flat_map(|id| id.to_le_bytes()).collect();

@@ -16,6 +16,7 @@ mod respond;
 mod round;
 mod round_output;
 mod sampling_params;
+mod saved_caches;
 mod scheduler;
 mod sequence;
 mod statistics;

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::engine_state::{CacheSlot, DraftRunner, Shared};
 use super::ngram::NgramOptions;
@@ -20,6 +20,9 @@ use crate::error::{Error, Result};
 use crate::model::{Hook, ModelRunner, PassCost, Stages};
 use crate::ops::{Phase, Session, TurnSampling};
 use crate::text::{Constraint, Walk};
+
+/// The host's work for a grammar, in profiles.
+const GRAMMAR_ACTIVITY: &str = "grammar";
 
 /// One sequence being decoded.
 pub struct Sequence {
@@ -309,7 +312,25 @@ impl Sequence {
         }
     }
 
-    fn check_prompt(&self, prompt: &[u32]) -> Result<()> {
+    /// Takes up `tokens`, of which the caches hold what `session` says.
+    pub(super) fn go_on(&mut self, tokens: Vec<u32>, session: Session) -> Result<()> {
+        {
+            let mut rounds = self.shared().rounds();
+            rounds.book.write_session(self.slot.index, session);
+            rounds.book.write_tokens(self.slot.index, 0, &tokens);
+            if self.sampling.turn.changes > 0 {
+                rounds.write_counts(self.slot.index, &tokens, &[]);
+            }
+        }
+        self.target().model().device().wait()?;
+        self.session = session;
+        self.tokens = tokens;
+        self.statistics = Statistics { prompt_tokens: self.tokens.len(), ..Statistics::default() };
+        self.look_ahead();
+        Ok(())
+    }
+
+    pub(super) fn check_prompt(&self, prompt: &[u32]) -> Result<()> {
         let Some(&last) = prompt.last() else { return Err(Error::EmptyPrompt) };
         if prompt.len() >= self.options.context {
             return Err(Error::ContextFull { tokens: prompt.len(), context: self.options.context });
@@ -321,8 +342,8 @@ impl Sequence {
         Ok(())
     }
 
-    /// Reads the part of `prompt` that the caches do not hold.
-    fn read(&mut self, prompt: &[u32], keep_going: &dyn Fn() -> bool) -> Result<()> {
+    /// Stands ready for an answer: costs are known if they are needed, and options are in effect.
+    pub(super) fn prepare(&mut self) -> Result<()> {
         if self.options.drafts == DraftLength::Auto && self.pace.is_none() {
             let costs = self.measure_costs()?;
             self.set_costs(costs);
@@ -332,6 +353,12 @@ impl Sequence {
         if let Some(constraint) = &mut self.constraint {
             constraint.restart()?;
         }
+        Ok(())
+    }
+
+    /// Reads the part of `prompt` that the caches do not hold.
+    fn read(&mut self, prompt: &[u32], keep_going: &dyn Fn() -> bool) -> Result<()> {
+        self.prepare()?;
         let begin = Instant::now();
         self.in_flight.clear();
         let known = &prompt[..prompt.len() - 1];
@@ -361,24 +388,8 @@ impl Sequence {
         };
         let session =
             Session { tokens: prompt.len() as u32, target_rows: target_end as u32, draft_rows: draft_end as u32 };
-        {
-            let mut rounds = self.shared().rounds();
-            rounds.book.write_session(slot, session);
-            rounds.book.write_tokens(slot, 0, prompt);
-            if self.sampling.turn.changes > 0 {
-                rounds.write_counts(slot, prompt, &[]);
-            }
-        }
-        target.model().device().wait()?;
-        self.session = session;
-        self.tokens = prompt.to_vec();
-        self.statistics = Statistics {
-            prompt_tokens: prompt.len(),
-            reused_tokens: target_rows,
-            prefill: begin.elapsed(),
-            ..Statistics::default()
-        };
-        self.look_ahead();
+        self.go_on(prompt.to_vec(), session)?;
+        (self.statistics.reused_tokens, self.statistics.prefill) = (target_rows, begin.elapsed());
         Ok(())
     }
 
@@ -452,13 +463,13 @@ impl Sequence {
         &self.shared().target
     }
 
-    fn draft(&self) -> Option<&DraftRunner> {
+    pub(super) fn draft(&self) -> Option<&DraftRunner> {
         self.shared().draft_of(self.proposer)
     }
 
     /// Forgets the sequence, whose caches are about to be overwritten, and the rounds in flight. Those write no row of a
     /// committed token's but the newest, and the device gets to what is submitted after them later.
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.tokens.clear();
         self.committed = 0;
         self.in_flight.clear();
@@ -565,10 +576,12 @@ impl Sequence {
             Proposal::new(self.proposer, tokens.len(), tokens, is_joint)
         };
         if let Some(constraint) = self.constraint.as_mut().filter(|_| self.next.proposer.is_model()) {
-            match constraint.mask(self.slot.shared.target.model().config().vocab_size) {
+            let (begin, model) = (Instant::now(), self.slot.shared.target.model());
+            match constraint.mask(model.config().vocab_size) {
                 Ok(masks) => self.next.masks = masks,
                 Err(error) => self.fault = Some(error),
             }
+            model.device().profile_host(GRAMMAR_ACTIVITY, begin);
         }
         if self.next.proposer.is_model() && self.next.drafts > 0 && self.is_behind(self.bounds()) {
             self.catch_up()?;
@@ -591,6 +604,7 @@ impl Sequence {
         }
         let ids = self.target().model().config().vocab_size;
         let Some(constraint) = &mut self.constraint else { return };
+        let begin = Instant::now();
         let rejects = self.sampling.stages.rejects && proposer.is_model();
         // A serial draft has read its own proposals and no others; the rejection rule needs the draft's chances; and AR is one
         // token a round.
@@ -598,6 +612,7 @@ impl Sequence {
         // More tokens are never worse than fewer where they are certain, but rows of others may be waiting.
         let most = if extends && !is_joint { MAX_DRAFTS } else { drafts };
         let walk = constraint.walk(&self.next.tokens, most, extends, ids);
+        self.slot.shared.target.model().device().profile_host(GRAMMAR_ACTIVITY, begin);
         let Walk { mut tokens, forced, mut masks } = walk.unwrap_or_else(|error| {
             // Others of the pass go on; this one commits nothing.
             self.fault = Some(error);
@@ -699,6 +714,7 @@ impl Sequence {
             return Err(Error::Gpu { what: "round".to_owned(), reason: "none was submitted".to_owned() });
         };
         let mut output = round.flight.read(round.turn, round.drafts, round.first_output, self.sampling.top)?;
+        let read = Instant::now();
         if let Some(constraint) = &mut self.constraint {
             let allowed = if self.fault.is_some() { 0 } else { output.tokens.len() };
             let committed = constraint.commit(&output.tokens[..allowed]).unwrap_or_else(|(committed, error)| {
@@ -710,7 +726,10 @@ impl Sequence {
         }
         self.append(output, &round);
         self.look_ahead();
-        self.statistics.grammar = self.constraint.as_ref().map_or(Duration::ZERO, Constraint::spent);
+        if let Some(constraint) = &self.constraint {
+            self.statistics.grammar = constraint.spent();
+            self.target().model().device().profile_host(GRAMMAR_ACTIVITY, read);
+        }
         let (proposed, accepted) = (round.drafts, self.committed.saturating_sub(1));
         self.observe(&round, accepted);
         let time = begin.elapsed();

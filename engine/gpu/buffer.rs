@@ -174,11 +174,30 @@ impl Buffer {
     /// As [`Device::check`](crate::gpu::GpuContext::check).
     pub fn read<T: bytemuck::AnyBitPattern>(&self, device: &GpuContext, offset: u64, count: usize) -> Result<Vec<T>> {
         let bytes = ((count * size_of::<T>()) as u64).next_multiple_of(4);
-        let readback = Readback::new(device, bytes)?;
+        self.copied(device, &[(offset, bytes)])?.read(device, count)
+    }
+
+    /// Waits for the device and reads pieces, each an offset and a length in bytes and multiples of 4, one after the other.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
+    pub fn read_pieces(&self, device: &GpuContext, pieces: &[(u64, u64)]) -> Result<Vec<u8>> {
+        let bytes = pieces.iter().map(|&(_, len)| len as usize).sum();
+        self.copied(device, pieces)?.read(device, bytes)
+    }
+
+    /// Submits copies of pieces to host-visible memory.
+    fn copied(&self, device: &GpuContext, pieces: &[(u64, u64)]) -> Result<Readback> {
+        let readback = Readback::new(device, pieces.iter().map(|(_, len)| len).sum())?;
         let mut encoder = device.raw().create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(&self.raw, offset, readback.raw(), 0, bytes);
+        let mut to = 0;
+        for &(offset, len) in pieces {
+            encoder.copy_buffer_to_buffer(&self.raw, offset, readback.raw(), to, len);
+            to += len;
+        }
         readback.submitted(device.queue().submit([encoder.finish()]));
-        readback.read(device, count)
+        Ok(readback)
     }
 
     /// Its size in bytes.

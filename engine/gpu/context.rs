@@ -197,7 +197,7 @@ impl GpuContext {
     /// # Errors
     ///
     /// As [`Device::check`](crate::gpu::GpuContext::check).
-    pub(super) fn flush(&self) -> Result<()> {
+    pub(crate) fn flush(&self) -> Result<()> {
         self.queue.submit([]);
         self.wait()
     }
@@ -250,7 +250,7 @@ impl GpuContext {
     }
 
     /// Notes an activity of the host that began at `begin` and ends now, if a profile is taken.
-    pub(super) fn profile_host(&self, activity: &'static str, begin: Instant) {
+    pub(crate) fn profile_host(&self, activity: &'static str, begin: Instant) {
         self.host_times.push(activity, begin);
     }
 

@@ -183,6 +183,39 @@ impl ModelRunner {
         self.caches().layers.iter().map(|layer| layer.slots).min().unwrap_or(0)
     }
 
+    /// What the cache of each layer holds of the first `positions` positions of slot `slot`. Waits for the device.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
+    pub(crate) fn read_slot(&self, slot: usize, positions: usize) -> Result<Vec<Vec<u8>>> {
+        let (device, shape) = (self.device(), self.model.attention_shape());
+        let caches = self.caches();
+        caches.layers.iter().map(|layer| layer.cache.read_slot(device, &shape, slot, positions)).collect()
+    }
+
+    /// Sets what [`ModelRunner::read_slot`] read of layer `layer`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
+    pub(crate) fn write_slot(&self, slot: usize, positions: usize, layer: usize, bytes: &[u8]) -> Result<()> {
+        let (device, shape) = (self.device(), self.model.attention_shape());
+        self.caches().layers[layer].cache.write_slot(device, &shape, slot, positions, bytes);
+        // Bounds the memory in flight.
+        device.flush()
+    }
+
+    /// Layers that have a cache.
+    pub(crate) fn cached_layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Bytes of a layer that [`ModelRunner::read_slot`] reads.
+    pub(crate) fn slot_bytes(&self, positions: usize) -> usize {
+        KvCache::bytes(self.model.plan.cache, &self.model.attention_shape(), positions) as usize
+    }
+
     /// Binds what passes over several sequences need, on first use.
     ///
     /// # Errors

@@ -222,6 +222,30 @@ impl TargetStates {
         Ok(())
     }
 
+    /// What is kept for slot `slot` of the first `rows` tokens. Waits for the device.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
+    pub fn read_slot(&self, device: &Device, slot: usize, rows: usize) -> Result<Vec<f32>> {
+        self.kept().states.read_slot(device, slot, TargetStates::kept_rows(rows))
+    }
+
+    /// Sets what [`TargetStates::read_slot`] read.
+    pub fn write_slot(&self, device: &Device, slot: usize, states: &[f32]) {
+        self.kept().states.write_slot(device, slot, states);
+    }
+
+    /// Values that [`TargetStates::read_slot`] reads.
+    pub fn slot_values(&self, rows: usize) -> usize {
+        TargetStates::kept_rows(rows) * self.kept().states.width()
+    }
+
+    /// Rows that are kept of `rows` tokens: the first token reads one, too.
+    fn kept_rows(rows: usize) -> usize {
+        rows + 1
+    }
+
     /// Device memory that the states of a sequence of `positions` positions take beside a draft of `config`.
     pub fn slot_bytes(config: &Config, positions: usize) -> u64 {
         config.target_layers.as_ref().map_or(0, |_| KeptStates::bytes(positions, config.hidden_size))

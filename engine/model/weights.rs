@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use super::tied_draft::{TargetEmbeddings, Vocabulary};
 use crate::checkpoint::config::Config;
+use crate::error::Result;
 use crate::gpu::{Device, KernelPlan};
 use crate::ops::{AttentionShape, Matrix, Tensor};
+
+/// Bytes at the beginning, in the middle and at the end of each buffer that [`Weights::fingerprint`] reads.
+const FINGERPRINT_SAMPLE: u64 = 256;
 
 /// A decoder's weights, and the hyper-parameters that go with them.
 pub struct Weights {
@@ -92,6 +96,23 @@ impl Weights {
     /// All matrices that a pass reads, the embedding and the head included, whosever they are.
     pub(super) fn matrices(&self) -> impl Iterator<Item = &Matrix> {
         self.layer_matrices().chain([self.embedding.as_ref()]).chain(self.head.as_deref())
+    }
+
+    /// A checksum of samples of every matrix, as they lie on the device. It tells models apart that have the same shapes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
+    pub(crate) fn fingerprint(&self) -> Result<u32> {
+        let mut sum = crc32fast::Hasher::new();
+        let projection = self.projection.as_ref().map(|own| &own.matrix);
+        for buffer in self.matrices().chain(projection).flat_map(Matrix::buffers).chain([&self.final_norm.buffer]) {
+            let len = buffer.bytes().min(FINGERPRINT_SAMPLE);
+            let last = buffer.bytes() - len;
+            let middle = (last / 2).next_multiple_of(4).min(last);
+            sum.update(&buffer.read_pieces(&self.device, &[(0, len), (middle, len), (last, len)])?);
+        }
+        Ok(sum.finalize())
     }
 
     /// Its own matrices; none if a draft shares some of them.

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::rope::{KEY_TILE, KvCache};
+use super::kv_cache::{KEY_TILE, KvCache};
 use super::{AttentionShape, MAX_ROWS, Phase, Rows, Tensor};
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Dispatch, Kernel, KernelPlan, Pass, Work};

@@ -125,9 +125,28 @@ impl KeptStates {
         self.buffer.copy_from(device, &other.buffer, 0, other.buffer.bytes());
     }
 
+    /// The first `rows` rows of slot `slot`. Waits for the device.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
+    pub fn read_slot(&self, device: &Device, slot: usize, rows: usize) -> Result<Vec<f32>> {
+        self.buffer.read(device, slot as u64 * KeptStates::bytes(self.positions, self.width), rows * self.width)
+    }
+
+    /// Sets the first rows of slot `slot`.
+    pub fn write_slot(&self, device: &Device, slot: usize, rows: &[f32]) {
+        self.buffer.write(device, slot as u64 * KeptStates::bytes(self.positions, self.width), rows);
+    }
+
     /// The number of slots.
     pub fn slots(&self) -> usize {
         self.slots
+    }
+
+    /// Values of a row.
+    pub fn width(&self) -> usize {
+        self.width
     }
 
     /// Checks that a kernel can bind the states of `slots` sequences.
