@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, value_parser};
 use pard::decoding::MAX_DRAFTS;
-use pard::decoding::{DraftLength, Method, Sequence, SequenceOptions};
+use pard::decoding::{DraftLength, Method, SamplingParams, Sequence, SequenceOptions};
+use pard::error::OptionName;
 use pard::low_level::gpu::{Device, Profile};
 use pard::low_level::ops::PeakProbe;
 use pard::{Error, Result};
 
 use crate::args::ModelArguments;
+use crate::grammar::GrammarArguments;
 use crate::interrupt;
 use crate::load::{self, Files, Models};
 use crate::output::{self, Verbosity};
@@ -35,6 +37,9 @@ pub struct ProfileArguments {
     /// Rounds that are timed
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = value_parser!(u32).range(1..))]
     pub rounds: u32,
+    /// Rounds of an answer that keeps to a grammar: they end where the answer does
+    #[command(flatten)]
+    pub grammar: GrammarArguments,
     /// Write a trace that Perfetto and Chrome show
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
@@ -69,6 +74,10 @@ pub fn run(arguments: &ProfileArguments) -> anyhow::Result<ExitCode> {
     if needed > context {
         return Err(Error::ContextFull { tokens: needed, context }.into());
     }
+    let grammar = arguments.grammar.grammar();
+    if let Some(grammar) = &grammar {
+        files.target.text.check_grammar(grammar)?;
+    }
     let device = asked.device.open_with(arguments.shaders.as_deref(), talk)?;
     let models = files.upload(&device, &asked, context, talk)?;
 
@@ -83,8 +92,10 @@ pub fn run(arguments: &ProfileArguments) -> anyhow::Result<ExitCode> {
         // Without a round that runs ahead each is seen by itself.
         let (drafts, run_ahead) = (DraftLength::Fixed(drafts), Some(false));
         let options = SequenceOptions::default().method(method).drafts(drafts).context(context).run_ahead(run_ahead);
-        let sequence = models.sequence(options)?;
-        measured.push(measure(&device, sequence, &prompt, rounds, arguments.separate_passes)?);
+        let sampling = SamplingParams::default().grammar(grammar.clone());
+        let sequence = models.sequence(options.sampling(sampling))?;
+        let ends = &models.target.text.stop_tokens;
+        measured.push(measure(&device, sequence, &prompt, rounds, ends, arguments.separate_passes)?);
         if interrupt::requested() {
             return Ok(interrupt::exit_code());
         }
@@ -121,12 +132,14 @@ fn prompt(models: &Models, tokens: usize) -> Vec<u32> {
     (0..tokens).map(|index| ((index * 7919 + 13) % vocab) as u32).collect()
 }
 
-/// One prompt and `rounds` rounds of `sequence`, all of whose kernels have run before.
+/// One prompt and `rounds` rounds of `sequence`, all of whose kernels have run before; fewer if one of `ends` ends an answer that
+/// keeps to a grammar, after which nothing can follow.
 fn measure(
     device: &Device,
     mut sequence: Sequence,
     prompt: &[u32],
     rounds: usize,
+    ends: &[u32],
     separate_passes: bool,
 ) -> Result<Measured> {
     let keep_going = || !interrupt::requested();
@@ -144,14 +157,21 @@ fn measure(
     };
     let prefill = profiled(&mut || sequence.start_while(prompt, &keep_going))?;
     // The first round reads one known token where a later one may read several.
-    sequence.round()?;
+    let is_constrained = sequence.options().sampling.grammar.is_some();
+    let is_end = |tokens: &[u32]| is_constrained && tokens.iter().any(|token| ends.contains(token));
+    let mut ended = is_end(sequence.round()?);
+    if ended {
+        let reason = "an answer of it ends within its first round, and leaves none to be timed".to_owned();
+        return Err(Error::Option { option: OptionName::Grammar, reason });
+    }
+    let mut done = 0;
     let decode = profiled(&mut || {
-        for _ in 0..rounds {
-            if keep_going() {
-                sequence.round()?;
-            }
+        while done < rounds && !ended && keep_going() {
+            ended = is_end(sequence.round()?);
+            done += 1;
         }
         Ok(())
     })?;
-    Ok(Measured { options: sequence.options().clone(), rounds, prompt_tokens: prompt.len(), prefill, decode })
+    let options = sequence.options().clone();
+    Ok(Measured { options, rounds: done.max(1), prompt_tokens: prompt.len(), prefill, decode })
 }

@@ -45,7 +45,7 @@ fn load(options: LoadOptions) -> Model {
 }
 
 /// Shared by the tests that do not care for the cache's format.
-fn model() -> &'static Model {
+pub fn model() -> &'static Model {
     static MODEL: LazyLock<Model> = LazyLock::new(|| load(LoadOptions::default()));
     &MODEL
 }

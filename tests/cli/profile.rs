@@ -82,6 +82,19 @@ fn a_profile_counts_every_kernel_and_writes_a_trace() {
     }
 }
 
+/// Masks of a grammar are work of the host.
+#[test]
+fn a_profile_shows_what_a_grammar_takes() {
+    let profile = |form: [&'static str; 2]| {
+        [&["profile", "-m", name(&MODELS.target), "--rounds", "2", "-k", "2", "--json"], &form[..]].concat()
+    };
+    let report = json_of(&profile(["--regex", "[a-z ]{90}"]));
+    for step in [1, 3] {
+        assert!(number(&report["phases"][step]["host_seconds"], "grammar") > 0.0, "{report}");
+    }
+    pard(&profile(["--choice", "a"])).expect_error(2, &["grammar", "first round"]);
+}
+
 /// Against the trace-event format: complete events and names of tracks, times that ascend on the device's track.
 fn check_trace(path: &Path, report: &Value) {
     let text = std::fs::read_to_string(path).expect("a trace");
