@@ -1,14 +1,18 @@
 //! Models with mixtures of experts: each arrangement of their files, the layers of Qwen3-30B-A3B, and what is refused.
 
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use candle_core::Tensor;
+
 use pard::Error;
-use pard::checkpoint::ModelFiles;
 use pard::checkpoint::config::{Config, Experts, Family};
 use pard::checkpoint::gguf::Gguf;
 use pard::checkpoint::hugging_face::parse_config;
 use pard::checkpoint::storage::Bytes;
+use pard::checkpoint::{Checkpoint, ModelFiles, TensorInfo};
 use pard::low_level::forward::ModelRunner;
 use pard::low_level::gpu::{Buffer, CacheFormat};
 use pard::low_level::ops::{MAX_ROWS, Phase, WeightFormat};
@@ -20,12 +24,14 @@ use crate::fit::expect_allocated;
 use crate::gguf::writer::{Writer, element};
 use crate::ops::same_bits;
 use crate::oracle::blocks::widen;
-use crate::support::candle_reference;
+use crate::support::candle_reference::{self, CandleModel};
 use crate::support::gpu::{device, plan, upload_tensors};
 use crate::support::memory::Memory;
 use crate::support::random::Random;
 use crate::support::tiny_model::{Recipe, Stored, Tensors, write_json, write_safetensors};
 
+/// Tokens of a prompt, and rows of a round after it.
+const PROMPT: usize = 37;
 const ROWS: usize = 13;
 
 /// The logits of rows of a round after a prompt.
@@ -34,13 +40,25 @@ fn logits(model: &Arc<Weights>) -> Vec<f32> {
     let choices = Buffer::storage(device(), "choices", 4 * MAX_ROWS as u64).expect("a small buffer");
     let sequence = ModelRunner::new(model, 200, vocab, &choices).expect("a small model fits");
     let tokens = tokens(vocab);
-    sequence.prefill(&tokens[..tokens.len() - ROWS], 0).expect("a prompt");
-    sequence.run(Phase::Decode, &tokens[tokens.len() - ROWS..], tokens.len() - ROWS, ROWS).expect("rows");
+    sequence.prefill(&tokens[..PROMPT], 0).expect("a prompt");
+    sequence.run(Phase::Decode, &tokens[PROMPT..], PROMPT, ROWS).expect("rows");
     sequence.logits(ROWS).expect("logits")
 }
 
 fn tokens(vocab: usize) -> Vec<u32> {
-    Random::new(3).indices(60 + ROWS, vocab)
+    Random::new(3).indices(PROMPT + ROWS, vocab)
+}
+
+/// Positions of the rows after the prompt.
+fn positions() -> Vec<usize> {
+    (PROMPT..PROMPT + ROWS).collect()
+}
+
+fn agrees(what: &str, actual: &[f32], expected: &[Vec<f32>]) {
+    for (row, (actual, expected)) in actual.chunks(expected[0].len()).zip(expected).enumerate() {
+        let error = relative_error(actual, expected);
+        assert!(error <= 1e-4, "{what}, row {row}: {error:e}");
+    }
 }
 
 /// Compares the logits of `model` with candle's of `tensors`.
@@ -48,13 +66,8 @@ fn agrees_with_candle(what: &str, recipe: &Recipe, tensors: &Tensors, model: &Ar
     let folder = tempfile::tempdir().expect("a temporary folder");
     write_safetensors(folder.path(), tensors, 1, WeightFormat::F32);
     write_json(&folder.path().join("config.json"), &recipe.config_json());
-    let tokens = tokens(recipe.config.vocab_size);
-    let positions: Vec<usize> = (tokens.len() - ROWS..tokens.len()).collect();
-    let expected = candle_reference::logits(folder.path(), &tokens, &positions);
-    for (row, (actual, expected)) in logits(model).chunks(recipe.config.vocab_size).zip(&expected).enumerate() {
-        let error = relative_error(actual, expected);
-        assert!(error <= 1e-4, "{what}, row {row}: {error:e}");
-    }
+    let expected = candle_reference::logits(folder.path(), &tokens(recipe.config.vocab_size), &positions());
+    agrees(what, &logits(model), &expected);
 }
 
 /// The tensors of experts one below the other under `name`, made of those that `parts` name for each.
@@ -215,34 +228,127 @@ fn experts_of_gguf_files_agree_with_candle() {
     }
 }
 
-/// One layer of each kind at the sizes of Qwen3-30B-A3B, but for the vocabulary, in the format that it is mostly run in.
+/// Experts of the large model that differ; the others repeat them, layer by layer in another order.
+const DISTINCT: usize = 8;
+
+/// A model of large layers: small tensors, and experts in blocks of Q4_0.
+struct Large {
+    small: Memory,
+    infos: Vec<TensorInfo>,
+    experts: BTreeMap<&'static str, [Vec<u8>; DISTINCT]>,
+}
+
+impl Large {
+    fn new(config: &Config, small: Tensors, random: &mut Random) -> Large {
+        let format = WeightFormat::Q4_0;
+        let inner = config.experts.as_ref().expect("experts").feed_forward_size;
+        let shapes = [("gate_proj", [inner, config.hidden_size]), ("up_proj", [inner, config.hidden_size])];
+        let shapes = shapes.into_iter().chain([("down_proj", [config.hidden_size, inner])]);
+        let small = Memory::new(small);
+        let mut infos = small.tensors().to_vec();
+        let mut experts = BTreeMap::new();
+        for (part, [rows, columns]) in shapes {
+            let blocks = |_| {
+                let mut blocks = vec![0; rows * format.stored_bytes(columns)];
+                format.store(&random.normals(rows * columns, 1.0 / (columns as f32).sqrt()), &mut blocks);
+                blocks
+            };
+            experts.insert(part, [0; DISTINCT].map(blocks));
+            let info = |name| TensorInfo { name, shape: vec![rows, columns], stored: format, bytes: 0 };
+            let names = (0..config.layers).flat_map(|layer| {
+                (0..config.experts_of(layer).map_or(0, |experts| experts.count))
+                    .map(move |expert| format!("model.layers.{layer}.mlp.experts.{expert}.{part}.weight"))
+            });
+            infos.extend(names.map(info));
+        }
+        infos.sort_by(|one, other| one.name.cmp(&other.name));
+        Large { small, infos, experts }
+    }
+
+    /// The blocks of an expert's tensor.
+    fn blocks(&self, name: &str) -> Option<&[u8]> {
+        let [layer, expert, part] = match name.split('.').collect::<Vec<_>>()[..] {
+            ["model", "layers", layer, "mlp", "experts", expert, part, "weight"] => [layer, expert, part],
+            _ => return None,
+        };
+        let [layer, expert] = [layer, expert].map(|number| number.parse::<usize>().expect("a number"));
+        Some(&self.experts[part][(expert + 3 * layer) % DISTINCT])
+    }
+
+    /// All of it on candle, where equal experts are one tensor.
+    fn on_candle(&self, json: &Value) -> CandleModel {
+        let mut known: HashMap<*const u8, Tensor> = HashMap::new();
+        let mut tensor = |info: &TensorInfo| {
+            let make = |values: &[f32]| Tensor::from_slice(values, info.shape.clone(), &candle_core::Device::Cpu);
+            let tensor = match self.blocks(&info.name) {
+                Some(blocks) => known
+                    .entry(blocks.as_ptr())
+                    .or_insert_with(|| make(&widen(WeightFormat::Q4_0, blocks)).expect("a tensor"))
+                    .clone(),
+                None => {
+                    let mut values = vec![0.0; info.shape.iter().product()];
+                    let rows = values.len() / info.shape.last().expect("a shape");
+                    self.small.read_rows(&info.name, 0..rows, &mut values).expect("rows");
+                    make(&values).expect("a tensor")
+                }
+            };
+            (info.name.clone(), tensor)
+        };
+        CandleModel::of(json, self.infos.iter().map(&mut tensor).collect())
+    }
+}
+
+impl Checkpoint for Large {
+    fn path(&self) -> &Path {
+        self.small.path()
+    }
+
+    fn tensors(&self) -> &[TensorInfo] {
+        &self.infos
+    }
+
+    fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> pard::Result<()> {
+        self.small.read_rows(name, rows, out)
+    }
+
+    fn read_blocks(&self, name: &str, rows: Range<usize>, out: &mut [u8]) -> pard::Result<()> {
+        let width = out.len() / rows.len();
+        out.copy_from_slice(&self.blocks(name).expect("an expert's blocks")[rows.start * width..rows.end * width]);
+        Ok(())
+    }
+}
+
+/// Two layers at the sizes of Qwen3-30B-A3B, with a small vocabulary, in the format that such models are mostly run in.
 #[test]
 fn layers_of_qwen3_30b_a3b_agree_with_candle() {
     let experts = Experts { count: 128, used: 8, feed_forward_size: 768, normalised: true, layers: vec![true, true] };
-    let plain = Recipe::qwen3_moe(9);
+    let plain = Recipe::qwen3(9);
+    // The feed-forward layers that its tensors are drawn with give way to experts.
     let config = Config {
         hidden_size: 2048,
         layers: 2,
         heads: 32,
         kv_heads: 4,
         head_dim: 128,
-        feed_forward_size: 6144,
-        experts: Some(experts),
+        feed_forward_size: 8,
         ..plain.config
     };
     let recipe = Recipe { config, duplicate_head: false, shards: 1, ..plain };
-    let tensors = rounded(&recipe.tensors(), WeightFormat::Q4_0);
-    let quantised = WeightDtype::Quantised { layers: WeightFormat::Q4_0, ends: WeightFormat::Q4_0 };
-    let model = Weights::upload(
-        device(),
-        &plan(CacheFormat::F32),
-        &recipe.config,
-        &Memory::new(tensors.clone()),
-        quantised,
-        &|_, _| (),
-    );
+    let mut small = recipe.tensors();
+    small.retain(|name, _| !name.contains(".mlp."));
+    let mut random = Random::new(10);
+    for layer in 0..2 {
+        let values = random.bf16_normals(128 * 2048, 2.0 / 2048f32.sqrt());
+        small.insert(format!("model.layers.{layer}.mlp.gate.weight"), Stored { shape: vec![128, 2048], values });
+    }
+    let config = Config { family: Family::Qwen3Moe, experts: Some(experts), ..recipe.config.clone() };
+    let files = Large::new(&config, small, &mut random);
+    let plan = plan(CacheFormat::F32);
+    let model = Weights::upload(device(), &plan, &config, &files, WeightDtype::Compact, &|_, _| ());
     let model = Arc::new(model.expect("upload"));
-    agrees_with_candle("30B-A3B", &recipe, &tensors, &model);
+    let recipe = Recipe { config, ..recipe };
+    let mut candle = files.on_candle(&recipe.config_json());
+    agrees("30B-A3B", &logits(&model), &candle.logits(&tokens(recipe.config.vocab_size), &positions()));
 }
 
 #[test]
@@ -258,20 +364,16 @@ fn memory_is_foretold_and_passes_are_measured() {
         }
     }
     let recipe = Recipe::qwen3_moe(5);
-    let mut model = upload_tensors(&recipe.config, recipe.tensors(), &plan(CacheFormat::F16));
+    let model = upload_tensors(&recipe.config, recipe.tensors(), &plan(CacheFormat::F16));
     let choices = Buffer::storage(device(), "choices", 128).expect("a small buffer");
     let sequence = ModelRunner::new(&model, 64, recipe.config.vocab_size, &choices).expect("a sequence");
     assert!(PassCost::measure(&sequence).expect("times").of(1.0) > 0.0);
-    drop(sequence);
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let tuning = Tuning::measure(&mut model, &|_| true).expect("a measurement").expect("it was not ended");
-    tuning.save(folder.path(), &model).expect("a table is written");
-    assert_eq!(Tuning::load(folder.path(), &model), Some(tuning));
-    // Another number of experts of a row is another model.
-    let mut fewer = recipe.config;
+    // A table is that of a model whose rows take as many experts.
+    let mut fewer = recipe.config.clone();
     fewer.experts.as_mut().expect("experts").used = 1;
-    let fewer = upload_tensors(&fewer, Recipe::qwen3_moe(5).tensors(), &plan(CacheFormat::F16));
-    assert_eq!(Tuning::load(folder.path(), &fewer), None);
+    let fewer = upload_tensors(&fewer, recipe.tensors(), &plan(CacheFormat::F16));
+    let table = |model: &Weights| Tuning::path(Path::new("tables"), model);
+    assert_ne!(table(&fewer), table(&model));
 }
 
 fn qwen3_moe(changes: &Value) -> pard::Result<Config> {
@@ -305,7 +407,7 @@ fn config_json_says_which_layers_have_experts() {
     }
     for (key, value) in [
         ("decoder_sparse_step", json!(0)),
-        ("num_experts", json!(1025)),
+        ("num_experts", json!(513)),
         ("num_experts_per_tok", json!(129)),
         ("num_experts_per_tok", json!(0)),
         ("moe_intermediate_size", json!(12)),

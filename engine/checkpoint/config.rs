@@ -229,8 +229,8 @@ pub struct Experts {
 }
 
 impl Experts {
-    /// The most experts of a layer.
-    const MOST: usize = 1024;
+    /// The most experts of a layer that kernels are made for.
+    const MOST: usize = 512;
 
     /// Fails with the key of `config.json` whose value is not valid, and the reason.
     fn check(&self, layers: usize) -> std::result::Result<(), (&'static str, String)> {
@@ -327,7 +327,7 @@ impl Config {
     }
 
     /// Returns `true` if some layer has one feed-forward layer for all rows.
-    pub fn has_dense_layers(&self) -> bool {
+    pub(crate) fn has_dense_layers(&self) -> bool {
         self.experts.as_ref().is_none_or(|experts| experts.layers.contains(&false))
     }
 

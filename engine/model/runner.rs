@@ -129,8 +129,9 @@ struct ExpertActivations {
     scores: Tensor,
     routing: Routing,
     normalised: bool,
-    /// Of each pair of a row and an expert.
+    /// A row for each pair of a row and an expert.
     gated: Tensor,
+    /// Likewise.
     outputs: Tensor,
 }
 

@@ -12,24 +12,27 @@ use crate::ops::{ExpertSizes, WeightFormat};
 
 /// The matrices that `config` asks for, with their shapes; of experts those that Hugging Face's files have.
 pub fn expected_matrices(config: &Config) -> Vec<(String, Vec<usize>)> {
-    matrices(config, |_| ExpertForm::Separate)
+    matrices(config, |_| ExpertForm::Separate).collect()
 }
 
 /// Checks that `checkpoint` has the matrices that `config` asks for: a model is checked as a whole before any upload. Returns
 /// the number of their weights.
 pub(super) fn check_matrices(config: &Config, checkpoint: &dyn Checkpoint) -> Result<u64> {
-    matrices(config, |experts| experts.form(checkpoint)).iter().try_fold(0, |sum, (name, shape)| {
-        checkpoint.expect(name, shape)?;
+    matrices(config, |experts| experts.form(checkpoint)).try_fold(0, |sum, (name, shape)| {
+        checkpoint.expect(&name, &shape)?;
         Ok(sum + shape.iter().map(|&length| length as u64).product::<u64>())
     })
 }
 
-fn matrices(config: &Config, form: impl Fn(&ExpertMap) -> ExpertForm) -> Vec<(String, Vec<usize>)> {
+fn matrices<'a>(
+    config: &'a Config,
+    form: impl Fn(&ExpertMap) -> ExpertForm + 'a,
+) -> impl Iterator<Item = (String, Vec<usize>)> + 'a {
     let [embedding, head] = end_matrices(config);
     let own = !config.shared_embeddings;
     let ends = [(embedding, own), (head, own && !config.tied_head)];
     let ends = ends.into_iter().filter(|(_, there)| *there).flat_map(|(parts, _)| parts.shapes());
-    let layers = (0..config.layers).flat_map(|layer| {
+    let layers = (0..config.layers).flat_map(move |layer| {
         let LayerMap { qkv, output, feed_forward } = LayerMap::new(config, layer);
         let feed_forward: Vec<_> = match feed_forward {
             FeedForwardMap::Dense { gate_up, down } => gate_up.shapes().chain(down.shapes()).collect(),
@@ -37,7 +40,8 @@ fn matrices(config: &Config, form: impl Fn(&ExpertMap) -> ExpertForm) -> Vec<(St
         };
         qkv.shapes().chain(output.shapes()).chain(feed_forward)
     });
-    ends.chain(layers).chain(projection(config).iter().flat_map(TensorMap::shapes)).collect()
+    let projection = projection(config);
+    ends.chain(layers).chain(projection.into_iter().flat_map(|parts| parts.shapes()))
 }
 
 /// The tensors that make up a matrix, one below the other.

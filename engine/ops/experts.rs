@@ -4,16 +4,16 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::Tensor;
 use super::expert_matrix::{ExpertMatrix, ExpertPart};
 use super::matmul::{fold, run_of};
 use super::weight_layout::max_blocks;
-use super::{MAX_ROWS, Tensor};
 use crate::error::{Error, Result};
 use crate::formats::{PIECE, WeightFormat};
 use crate::gpu::{Buffer, Device, Dispatch, Kernel, KernelPlan, Pass, Work};
 
 /// Most experts of a layer: their counts lie in workgroup memory.
-pub const MAX_EXPERTS: usize = 1024;
+pub const MAX_EXPERTS: usize = 512;
 /// Most pairs of a group: what a lane holds sums of.
 const MAX_GROUP: usize = 8;
 /// Sums in workgroup memory while slices are added up: 8 KiB.
@@ -22,7 +22,7 @@ const TAIL_SUMS: u32 = 2048;
 /// A mixture: its experts, and how many of them each row takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mixture {
-    /// Experts, 1024 at most.
+    /// Experts, [`MAX_EXPERTS`] at most.
     pub count: usize,
     /// Experts of a row.
     pub used: usize,
@@ -136,7 +136,7 @@ impl ExpertRoute {
         routing: &Routing,
         normalised: bool,
     ) -> Result<ExpertRoute> {
-        scores.expect("expert_route", "scores", MAX_ROWS, routing.mixture.count)?;
+        scores.expect("expert_route", "scores", routing.rows, routing.mixture.count)?;
         // A CPU's barriers cost more than the work they would share out.
         let lanes = if device.is_software() { 8 } else { 64 };
         let constants = routing.constants();
@@ -318,6 +318,12 @@ impl ExpertMatmul {
     }
 }
 
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct ExpertSumParams {
+    pieces: u32,
+}
+
 /// The sum of what a row's experts make of it, with its operands bound.
 pub struct ExpertSum {
     dispatch: Dispatch,
@@ -338,7 +344,8 @@ impl ExpertSum {
         y.expect("expert_sum", "y", routing.rows * used, width.next_multiple_of(4))?;
         hidden.expect("expert_sum", "hidden", routing.rows, width)?;
         let kernel = device.kernel(&["expert_sum"], &[("TOP", used as u32)])?;
-        let params = Buffer::uniform(device, "expert_sum params", &((width / 4) as u32))?;
+        let params = ExpertSumParams { pieces: (width / 4) as u32 };
+        let params = Buffer::uniform(device, "expert_sum params", &params)?;
         let dispatch = kernel.dispatch(device, &[&params, &routing.shares, &y.buffer, &hidden.buffer], [1, 1, 1])?;
         Ok(ExpertSum { dispatch, used, width })
     }

@@ -1,4 +1,4 @@
-// What a row's experts make of it, added to the residual stream: h[r] += sum over its TOP choices c of
+// Sum of what a row's experts make of it, added to the residual stream: h[r] += sum over its TOP choices c of
 // share[r, c] * y[r * TOP + c], in the order of choices.
 //
 // Constants: TOP experts of a row.

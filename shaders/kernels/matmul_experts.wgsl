@@ -6,7 +6,8 @@
 // Constants: ROWS pairs of a group; BLOCKS weight rows per lane, a multiple of PAIR; LANES; SLICES; RUN, a divisor of the
 // pieces; PAIR; AHEAD 1 if the next run is asked for in time (shared/ahead.wgsl); TAIL sums that are gathered at a time, a
 // multiple of PAIR; READERS pairs that read one row of x.
-// Dispatch: x over groups; y and z over BLOCKS * LANES weight rows of an expert.
+// Dispatch: x over groups, so that those of one expert, which read the same weights, run together; y and z over BLOCKS * LANES
+// weight rows of an expert.
 struct ExpertParams {
     pieces: u32,        // depth / 8
     rows_out: u32,      // outputs of an expert

@@ -35,7 +35,12 @@ impl CandleModel {
     pub fn load(folder: &Path) -> Self {
         let read = |path: &Path| std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let json: Value = serde_json::from_slice(&read(&folder.join("config.json"))).expect("config.json");
-        let weights = || VarBuilder::from_tensors(read_tensors(folder), DType::F32, &Device::Cpu);
+        Self::of(&json, read_tensors(folder))
+    }
+
+    /// The model that `json`, a `config.json`, describes, of `tensors`.
+    pub fn of(json: &Value, tensors: HashMap<String, Tensor>) -> Self {
+        let weights = || VarBuilder::from_tensors(tensors.clone(), DType::F32, &Device::Cpu);
         let number = |key: &str| {
             json[key].as_u64().unwrap_or_else(|| panic!("config.json: {key}: {:?} is no count", json[key])) as usize
         };
