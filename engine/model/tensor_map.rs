@@ -187,10 +187,12 @@ enum ExpertForm {
 impl ExpertMap {
     fn form(&self, checkpoint: &dyn Checkpoint) -> ExpertForm {
         let has = |name: &str| checkpoint.find(&format!("{}.{name}", self.prefix)).is_some();
-        match () {
-            () if has("gate_up_proj") => ExpertForm::Fused,
-            () if has("gate_proj.weight") => ExpertForm::Stacked,
-            () => ExpertForm::Separate,
+        if has("gate_up_proj") {
+            ExpertForm::Fused
+        } else if has("gate_proj.weight") {
+            ExpertForm::Stacked
+        } else {
+            ExpertForm::Separate
         }
     }
 
@@ -235,7 +237,6 @@ impl ExpertMap {
     pub fn router<'a>(&self, checkpoint: &'a dyn Checkpoint) -> Result<Stacked<'a>> {
         let TensorMap { names, rows, columns } = &self.router;
         Stacked::new(checkpoint, WeightDtype::F32, [(&names[0], 0..rows[0])], *columns)
-            .map(|stack| Stacked { format: WeightFormat::F32, ..stack })
     }
 
     /// The rows of gates and ups, and of downs, expert by expert, each in one format.

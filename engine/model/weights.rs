@@ -43,6 +43,7 @@ pub(super) struct LayerWeights {
 }
 
 /// The weights of a feed-forward layer.
+#[expect(clippy::large_enum_variant, reason = "a model has some dozens of them")]
 pub(super) enum FeedForwardWeights {
     Dense {
         gate_up: Matrix,
