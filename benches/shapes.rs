@@ -22,6 +22,7 @@ pub fn shape(name: &str) -> Option<Config> {
         kv_heads: 3,
         head_dim: 64,
         feed_forward_size: 1536,
+        experts: None,
         vocab_size: 49152,
         norm_epsilon: 1e-5,
         rope_theta: 1e5,

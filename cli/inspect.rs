@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use pard::checkpoint::DraftFiles;
-use pard::checkpoint::config::{Config, RopeScaling, SlidingWindow};
+use pard::checkpoint::config::{Config, Experts, RopeScaling, SlidingWindow};
 use pard::checkpoint::{Checkpoint, TensorInfo};
 use pard::decoding::MAX_DRAFTS;
 use pard::low_level::forward::{ModelRunner, tied_draft};
@@ -116,6 +116,12 @@ fn sliding_window(window: &SlidingWindow) -> String {
     format!("{} tokens in {layers} of {} layers", window.tokens, window.layers.len())
 }
 
+fn experts(experts: &Experts) -> String {
+    let Experts { count, used, feed_forward_size, layers, .. } = experts;
+    let mixtures = layers.iter().filter(|mixture| **mixture).count();
+    format!("{used} of {count} for each row, {feed_forward_size} wide, in {mixtures} of {} layers", layers.len())
+}
+
 /// The hyper-parameters, under the names of `config.json`.
 fn hyper_parameters(config: &Config) -> Vec<(&'static str, Value)> {
     vec![
@@ -126,6 +132,7 @@ fn hyper_parameters(config: &Config) -> Vec<(&'static str, Value)> {
         ("num_key_value_heads", config.kv_heads.into()),
         ("head_dim", config.head_dim.into()),
         ("intermediate_size", config.feed_forward_size.into()),
+        ("experts", config.experts.as_ref().map(experts).into()),
         ("vocab_size", config.vocab_size.into()),
         ("max_position_embeddings", config.context.into()),
         ("rms_norm_eps", config.norm_epsilon.into()),

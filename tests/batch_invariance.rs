@@ -323,8 +323,8 @@ fn prompts_whole_and_cut(plans: Vec<KernelPlan>) {
 
 /// Models of all families under plans that turn; in a sweep under all plans.
 fn every_model(plans: &[KernelPlan], mut case: impl FnMut(&str, &Recipe, &dyn Fn() -> ModelRunner)) {
-    let windowed = [Recipe::mistral(4), Recipe::partly_windowed(4)];
-    for (index, recipe) in Recipe::each_family(4).into_iter().chain(windowed).enumerate() {
+    let others = [Recipe::mistral(4), Recipe::partly_windowed(4), Recipe::qwen3_moe(4)];
+    for (index, recipe) in Recipe::each_family(4).into_iter().chain(others).enumerate() {
         for (turn, plan) in plans.iter().enumerate() {
             if !sweep() && turn > 0 && turn % 3 != index {
                 continue;

@@ -77,7 +77,7 @@ fn integers_are_chosen_where_they_are_asked_for() {
 #[test]
 fn every_family_builds_and_runs_without_a_gpu() {
     let device = noop();
-    for recipe in Recipe::each_family(1) {
+    for recipe in Recipe::each_family(1).into_iter().chain([Recipe::partly_mixed(1)]) {
         let memory = Memory::new(recipe.tensors());
         let tokens = Random::new(2).indices(100, recipe.config.vocab_size);
         for plan in [device.default_plan()].into_iter().chain(GPU_PLANS) {

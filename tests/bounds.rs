@@ -20,7 +20,7 @@ use crate::support::tiny_model::Recipe;
 fn passes_stay_inside_their_arrays() {
     let device = Device::open_audited(&AdapterQuery::default(), Shaders::default()).expect("an adapter");
     let plans: Vec<KernelPlan> = [device.default_plan()].into_iter().chain(GPU_PLANS).collect();
-    for (turn, recipe) in Recipe::each_family(1).into_iter().enumerate() {
+    for (turn, recipe) in Recipe::each_family(1).into_iter().chain([Recipe::qwen3_moe(1)]).enumerate() {
         let memory = Memory::new(recipe.tensors());
         let tokens = Random::new(turn as u64).indices(300, recipe.config.vocab_size);
         let plan = KernelPlan { cache: CacheFormat::ALL[turn % CacheFormat::ALL.len()], ..plans[turn % plans.len()] };

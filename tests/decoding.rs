@@ -58,6 +58,13 @@ fn every_method_writes_the_same_tokens() {
     }
 }
 
+/// Rows of a pass that take experts of their own.
+#[test]
+fn every_method_writes_the_same_tokens_by_experts() {
+    methods_agree(&Recipe::qwen3_moe(3), CacheFormat::F16, &lengths());
+    methods_agree(&Recipe::partly_mixed(3), CacheFormat::Q8_0, if sweep() { &[1, 2, 3, 5, 8, 16] } else { &[5] });
+}
+
 /// Windows that are shorter than the text, in all layers and in some.
 #[test]
 fn every_method_writes_the_same_tokens_within_windows() {

@@ -8,6 +8,7 @@ use pard::low_level::gpu::{Buffer, CacheFormat, KernelPlan};
 use pard::low_level::ops::{MAX_ROWS, Phase};
 
 use crate::comparison::relative_error;
+use crate::ops::matmul::GPU_PLANS;
 use crate::oracle;
 use crate::support::candle_reference;
 use crate::support::gpu::{cooperative_plan, device, plan, upload};
@@ -55,6 +56,16 @@ fn logits_agree_with_f64_in_every_family() {
     logits_agree_with_f64(&BARS.map(|(cache, bar)| (plan(cache), bar)));
 }
 
+/// The 8-bit cache would let other experts be chosen.
+#[test]
+fn logits_of_experts_agree_with_f64() {
+    let bars = BARS[..2].iter().map(|&(cache, bar)| (plan(cache), bar));
+    let others = GPU_PLANS.map(|plan| (KernelPlan { cache: CacheFormat::F32, ..plan }, BARS[0].1));
+    for recipe in [Recipe::qwen3_moe(1), Recipe::partly_mixed(1)] {
+        recipe_agrees_with_f64(&recipe, &bars.clone().chain(others).collect::<Vec<_>>());
+    }
+}
+
 #[test]
 fn logits_of_cooperative_products_agree_with_f64_in_every_family() {
     let Some(plan) = cooperative_plan("logits of cooperative products") else { return };
@@ -64,18 +75,20 @@ fn logits_of_cooperative_products_agree_with_f64_in_every_family() {
 /// Under each plan, within its bar.
 fn logits_agree_with_f64(plans: &[(KernelPlan, f64)]) {
     let others = [Recipe::stretched(1), Recipe::mistral(1), Recipe::partly_windowed(1)];
-    for recipe in Recipe::each_family(1).into_iter().chain(others) {
-        let tokens = Random::new(7).indices(40, recipe.config.vocab_size);
-        let expected = oracle::transformer::logits(&recipe.config, &recipe.tensors(), &tokens);
-        for &(plan, bar) in plans {
-            let mut run = Run::new(&recipe, plan);
-            run.rows(Phase::Prefill, &tokens, 0, 26, 8);
-            run.rows(Phase::Decode, &tokens, 26, 27, 1);
-            run.rows(Phase::Decode, &tokens, 27, 40, 13);
-            for (position, actual) in &run.seen {
-                let expected: Vec<f32> = expected[*position].iter().map(|&value| value as f32).collect();
-                run.check(*position, actual, &expected, bar);
-            }
+    Recipe::each_family(1).into_iter().chain(others).for_each(|recipe| recipe_agrees_with_f64(&recipe, plans));
+}
+
+fn recipe_agrees_with_f64(recipe: &Recipe, plans: &[(KernelPlan, f64)]) {
+    let tokens = Random::new(7).indices(40, recipe.config.vocab_size);
+    let expected = oracle::transformer::logits(&recipe.config, &recipe.tensors(), &tokens);
+    for &(plan, bar) in plans {
+        let mut run = Run::new(recipe, plan);
+        run.rows(Phase::Prefill, &tokens, 0, 26, 8);
+        run.rows(Phase::Decode, &tokens, 26, 27, 1);
+        run.rows(Phase::Decode, &tokens, 27, 40, 13);
+        for (position, actual) in &run.seen {
+            let expected: Vec<f32> = expected[*position].iter().map(|&value| value as f32).collect();
+            run.check(*position, actual, &expected, bar);
         }
     }
 }

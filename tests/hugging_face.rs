@@ -65,13 +65,14 @@ fn each_family_has_its_terms() {
         ("mistral", Family::Mistral, 32, false, false),
         ("qwen2", Family::Qwen2, 32, true, false),
         ("qwen3", Family::Qwen3, 128, false, true),
+        ("qwen3_moe", Family::Qwen3Moe, 32, false, true),
     ] {
         let config = parsed(json!({"model_type": model_type}));
         let terms = (config.family, config.head_dim, config.qkv_bias, config.head_norm);
         assert_eq!(terms, (family, head_dim, qkv_bias, head_norm), "{model_type}");
     }
     let error = parse(&changed(json!({"model_type": "gpt2"}))).expect_err("not one of ours");
-    assert!(error.to_string().contains("llama, mistral, qwen2, qwen3"), "{error}");
+    assert!(error.to_string().contains("llama, mistral, qwen2, qwen3, qwen3_moe"), "{error}");
 }
 
 #[test]

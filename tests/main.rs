@@ -12,6 +12,7 @@ mod decoding;
 mod embedding;
 mod engine;
 mod examples;
+mod experts;
 mod fit;
 mod forward;
 mod gguf;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pard::checkpoint::config::{Config, RopeScaling, Yarn};
+use pard::checkpoint::config::{Config, Experts, RopeScaling, Yarn};
 
 use crate::comparison::relative_error;
 use crate::oracle::argmax::argmax;
@@ -24,7 +24,8 @@ fn narrowed(logits: &[f64]) -> Vec<f32> {
 #[test]
 fn candle_and_the_oracles_agree_on_every_family() {
     for seed in 0..2 {
-        for recipe in Recipe::each_family(seed) {
+        let mixed = [Recipe::qwen3_moe(seed), Recipe::partly_mixed(seed)];
+        for recipe in Recipe::each_family(seed).into_iter().chain(mixed) {
             let folder = tempfile::tempdir().expect("a temporary folder");
             let tensors = recipe.write(folder.path());
             let tokens = tokens(&recipe);
@@ -114,6 +115,9 @@ fn every_term_of_the_families_matters() {
         let last = |config: &Config| narrowed(&transformer::logits(config, &tensors, &tokens)[TOKENS - 1]);
         relative_error(&last(&config), &last(&recipe.config))
     };
+    fn experts(config: &mut Config) -> &mut Experts {
+        config.experts.as_mut().expect("experts")
+    }
     let [llama, qwen2, qwen3] = Recipe::each_family(3);
     for (term, difference) in [
         ("llama3 scaling", changed(&llama, |config| config.rope_scaling = RopeScaling::None)),
@@ -142,6 +146,8 @@ fn every_term_of_the_families_matters() {
         ("theta", changed(&llama, |config| config.rope_theta = 1e4)),
         ("bias", changed(&qwen2, |config| config.qkv_bias = false)),
         ("head norm", changed(&qwen3, |config| config.head_norm = false)),
+        ("shares", changed(&Recipe::qwen3_moe(3), |config| experts(config).normalised = false)),
+        ("experts of a row", changed(&Recipe::qwen3_moe(3), |config| experts(config).used = 1)),
         ("epsilon", changed(&qwen3, |config| config.norm_epsilon = 1e-2)),
     ] {
         assert!(difference > 1e-3, "without its {term} the model differs by {difference:e} only");

@@ -41,6 +41,9 @@ fn all_compositions() -> Vec<Composition> {
         ("cross_entropy", &[("LANES", 256)]),
         ("matmul_tile", &[("ROWS", 8), ("TILES", 4)]),
         ("matmul_cooperative", &[("THREADS", 128), ("PARTS", 2)]),
+        ("matmul_experts", &[("BLOCKS", 2)]),
+        ("expert_route", &[("LANES", 64)]),
+        ("expert_groups", &[("LANES", 64)]),
         ("input_gradient", &[("THREADS", 32), ("ROWS", 8)]),
         ("column_sum", &[("SLICES", 8)]),
     ];

@@ -213,6 +213,45 @@ impl TargetLayers {
     }
 }
 
+/// Feed-forward layers that are mixtures of experts: each row takes those few that its router scores highest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Experts {
+    /// Experts of a layer.
+    pub count: usize,
+    /// Experts that a row takes.
+    pub used: usize,
+    /// Width of one expert.
+    pub feed_forward_size: usize,
+    /// `true` if the shares of a row's experts add up to 1, `false` if those of all experts do.
+    pub normalised: bool,
+    /// `true` for each layer that is such a mixture.
+    pub layers: Vec<bool>,
+}
+
+impl Experts {
+    /// The most experts of a layer that kernels are made for.
+    const MOST: usize = 512;
+
+    /// Fails with the key of `config.json` whose value is not valid, and the reason.
+    fn check(&self, layers: usize) -> std::result::Result<(), (&'static str, String)> {
+        let Experts { count, used, feed_forward_size, .. } = *self;
+        if count == 0 || count > Experts::MOST {
+            return Err(("num_experts", format!("{count} is not between 1 and {}", Experts::MOST)));
+        }
+        if used == 0 || used > count {
+            return Err(("num_experts_per_tok", format!("{used} of {count} experts")));
+        }
+        if feed_forward_size == 0 || feed_forward_size > Config::LARGEST || !feed_forward_size.is_multiple_of(8) {
+            let reason = format!("{feed_forward_size} is not a multiple of 8 between 8 and {}", Config::LARGEST);
+            return Err(("moe_intermediate_size", reason));
+        }
+        if self.layers.len() != layers || !self.layers.contains(&true) {
+            return Err(("mlp_only_layers", format!("{} entries for {layers} layers", self.layers.len())));
+        }
+        Ok(())
+    }
+}
+
 /// A model's hyper-parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -228,8 +267,10 @@ pub struct Config {
     pub kv_heads: usize,
     /// Width of one head; a multiple of 16 in 32..=256.
     pub head_dim: usize,
-    /// Width of the feed-forward layer.
+    /// Width of the feed-forward layer, where it is no mixture of experts.
     pub feed_forward_size: usize,
+    /// Mixtures of experts, if any layer is one.
+    pub experts: Option<Experts>,
     /// Rows of the embedding, padding included.
     pub vocab_size: usize,
     /// The epsilon of every RMSNorm.
@@ -279,6 +320,17 @@ impl Config {
         window.layers.get(layer).copied().unwrap_or(false).then_some(window.tokens)
     }
 
+    /// The experts of layer `layer`; `None` if it has one feed-forward layer for all rows.
+    pub fn experts_of(&self, layer: usize) -> Option<&Experts> {
+        let experts = self.experts.as_ref()?;
+        experts.layers.get(layer).copied().unwrap_or(false).then_some(experts)
+    }
+
+    /// Returns `true` if some layer has one feed-forward layer for all rows.
+    pub(crate) fn has_dense_layers(&self) -> bool {
+        self.experts.as_ref().is_none_or(|experts| experts.layers.contains(&false))
+    }
+
     /// The same model of some of its layers, in the order of `layers`.
     pub fn of_layers(&self, layers: &[usize]) -> Config {
         let chosen = |window: &SlidingWindow| SlidingWindow {
@@ -286,7 +338,12 @@ impl Config {
             layers: layers.iter().map(|&layer| self.window(layer).is_some()).collect(),
         };
         let sliding_window = self.sliding_window.as_ref().map(chosen).filter(|window| window.layers.contains(&true));
-        Config { layers: layers.len(), sliding_window, ..self.clone() }
+        let some = |experts: &Experts| Experts {
+            layers: layers.iter().map(|&layer| self.experts_of(layer).is_some()).collect(),
+            ..experts.clone()
+        };
+        let experts = self.experts.as_ref().map(some).filter(|experts| experts.layers.contains(&true));
+        Config { layers: layers.len(), sliding_window, experts, ..self.clone() }
     }
 
     /// Returns `true` if `id` is a mask token with a row apart from the embedding.
@@ -357,6 +414,9 @@ impl Config {
                 let reason = format!("{} entries for {} layers", window.layers.len(), self.layers);
                 return fault("layer_types", reason);
             }
+        }
+        if let Some(Err((field, reason))) = self.experts.as_ref().map(|experts| experts.check(self.layers)) {
+            return fault(field, reason);
         }
         if let Some(Err((field, reason))) = self.target_layers.as_ref().map(TargetLayers::check) {
             return fault(field, reason);

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::config::{Config, Family, RopeScaling, SlidingWindow, StateForm, TargetLayers, Yarn};
+use super::config::{Config, Experts, Family, RopeScaling, SlidingWindow, StateForm, TargetLayers, Yarn};
 use super::families::Windows;
 use super::json::{self, Object};
 use crate::error::Result;
@@ -59,6 +59,7 @@ pub fn parse_config(path: &Path, json: &Value) -> Result<Config> {
         kv_heads: keys.size("num_key_value_heads")?.unwrap_or(heads),
         head_dim: head_dim(&keys, family, hidden_size, heads)?,
         feed_forward_size: size("intermediate_size")?,
+        experts: experts(&keys, family, layers.min(Config::LARGEST))?,
         vocab_size: size("vocab_size")?,
         norm_epsilon: keys.number("rms_norm_eps")?.unwrap_or(1e-6),
         rope_theta,
@@ -93,10 +94,39 @@ fn refuse_unsupported(keys: &Object, family: Family) -> Result<()> {
             keys.fault("attention_bias", "true puts a bias on o_proj as well as on q, k and v, which is not supported")
         );
     }
+    if family.definition().has_experts && keys.flag("use_sliding_window")? {
+        return Err(keys.fault("use_sliding_window", "an attention window beside experts is not supported"));
+    }
     if keys.flag("mlp_bias")? {
         return Err(keys.fault("mlp_bias", "a bias in the feed-forward layer is not supported"));
     }
     Ok(())
+}
+
+/// The mixtures of experts, if any layer is one: every `decoder_sparse_step`th, but those of `mlp_only_layers`.
+fn experts(keys: &Object, family: Family, layers: usize) -> Result<Option<Experts>> {
+    if !family.definition().has_experts {
+        return Ok(None);
+    }
+    let size = |key: &str, default: usize| Ok(keys.size(key)?.unwrap_or(default));
+    let (count, step) = (size("num_experts", 128)?, size("decoder_sparse_step", 1)?);
+    if step == 0 {
+        return Err(keys.fault("decoder_sparse_step", "0 is not supported; 1 makes all layers mixtures of experts"));
+    }
+    let mut layers: Vec<bool> = (1..=layers).map(|number| count > 0 && number.is_multiple_of(step)).collect();
+    for layer in keys.integers("mlp_only_layers")?.unwrap_or_default() {
+        if let Some(mixture) = usize::try_from(layer).ok().and_then(|layer| layers.get_mut(layer)) {
+            *mixture = false;
+        }
+    }
+    let experts = Experts {
+        count,
+        used: size("num_experts_per_tok", 8)?,
+        feed_forward_size: size("moe_intermediate_size", 768)?,
+        normalised: keys.flag("norm_topk_prob")?,
+        layers,
+    };
+    Ok(Some(experts).filter(|experts| experts.layers.contains(&true)))
 }
 
 fn head_dim(keys: &Object, family: Family, hidden_size: usize, heads: usize) -> Result<usize> {

@@ -49,7 +49,8 @@ pub trait Checkpoint: Send + Sync {
     /// All tensors, sorted by name.
     fn tensors(&self) -> &[TensorInfo];
 
-    /// Writes rows `rows` of the matrix `name` (a vector is a matrix of one row) to `out`, widened to f32.
+    /// Writes rows `rows` of the matrix `name` to `out`, widened to f32. A vector is a matrix of one row; several matrices in
+    /// one tensor lie one below the other.
     ///
     /// **Shapes**: `out` is `rows.len() * columns` long.
     ///

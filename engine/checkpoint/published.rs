@@ -124,7 +124,12 @@ pub const PUBLISHED: [PublishedDraft; 9] = [
 impl PublishedDraft {
     /// The drafts for a model of `config` whose tokenizer is `tokenizer`, the best first.
     pub fn serving(config: &Config, tokenizer: &Tokenizer) -> impl Iterator<Item = &'static PublishedDraft> {
-        let (family, target) = (config.family, [config.hidden_size, config.layers]);
+        let family = match config.family {
+            // One tokenizer.
+            Family::Qwen3Moe => Family::Qwen3,
+            family => family,
+        };
+        let target = [config.hidden_size, config.layers];
         PUBLISHED.iter().filter(move |draft| {
             draft.family == family
                 && draft.target.is_none_or(|only| only == target)

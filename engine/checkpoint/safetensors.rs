@@ -148,14 +148,14 @@ impl Checkpoint for Safetensors {
     fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
         let index = self.locate(name)?;
         let (info, place) = (&self.tensors[index], &self.places[index]);
-        let (row_count, columns) = match info.shape.as_slice() {
-            [] => (1, Some(1)),
-            [len] => (1, Some(*len)),
-            [rows, rest @ ..] => (*rows, rest.iter().try_fold(1usize, |product, &size| product.checked_mul(size))),
+        let (outer, columns) = match info.shape.as_slice() {
+            [] => (&[][..], 1),
+            [outer @ .., columns] => (outer, *columns),
         };
+        let row_count = outer.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
         // Only a tensor without elements gets past the header's checks with such a shape.
-        let columns =
-            columns.ok_or_else(|| damaged(&self.folder, format!("tensor {name:?} has the shape {:?}", info.shape)))?;
+        let row_count = row_count
+            .ok_or_else(|| damaged(&self.folder, format!("tensor {name:?} has the shape {:?}", info.shape)))?;
         expect_rows(&self.folder, name, &rows, row_count)?;
         expect_out("read_rows", out, rows.len(), columns)?;
         let wanted = rows.len() * columns;

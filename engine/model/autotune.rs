@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::pass_cost::PassCost;
 use super::runner::ModelRunner;
 use super::weights::Weights;
+use crate::checkpoint::config::Experts;
 use crate::error::{Error, OptionName, Result};
 use crate::gpu::{Buffer, MatmulPath, Pass};
 use crate::ops::{Epilogue, MAX_ROWS, Matmul, Matrix, RowRange, Step, Tensor, Variant, Variants};
@@ -45,6 +46,8 @@ struct Key {
     plan: String,
     layers: usize,
     shapes: Vec<Shape>,
+    /// The experts of mixtures. Their products have no variants, and take part in the passes that are timed.
+    experts: Option<String>,
 }
 
 /// Properties of a matrix that determine the speed of its product.
@@ -146,6 +149,7 @@ impl Key {
             plan: model.plan().to_string(),
             layers: model.config().layers,
             shapes,
+            experts: experts_of(model),
         }
     }
 
@@ -157,6 +161,16 @@ impl Key {
             .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         format!("{hash:016x}.json")
     }
+}
+
+/// The experts of `model`, as far as they decide how long a pass takes.
+fn experts_of(model: &Weights) -> Option<String> {
+    let Experts { count, used, feed_forward_size, layers, .. } = model.config().experts.as_ref()?;
+    let layers = layers.iter().filter(|mixture| **mixture).count();
+    let mut formats: Vec<&str> = model.experts().map(|experts| experts.format().name()).collect();
+    formats.sort_unstable();
+    formats.dedup();
+    Some(format!("{used} of {count}, {feed_forward_size} wide, in {layers} layers, {}", formats.join("+")))
 }
 
 impl Tuning {

@@ -7,7 +7,6 @@ use std::path::Path;
 use super::memory_plan::MemoryPlan;
 use super::weights::{Progress, Weights};
 use super::{LoadOptions, Model};
-use crate::checkpoint::config::Config;
 use crate::checkpoint::files::ModelFiles;
 use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::error::{Error, Result};
@@ -30,7 +29,7 @@ impl Model {
         let plan = options.plan(device)?;
         let (config, checkpoint, choice) = (&files.config, &*files.checkpoint, options.dtype);
         let layers = MemoryPlan::new(config, checkpoint, choice, None)?.sample_layers(&plan, COLD_BYTES);
-        let some = Config { layers: layers.len(), ..config.clone() };
+        let some = config.of_layers(&layers);
         let sample = Sample::new(checkpoint, layers);
         let silent: &Progress = &|_, _| ();
         let mut model = match target.map(|target| &target.weights) {

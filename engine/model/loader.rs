@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use super::tensor_map::{Stacked, TensorMap, end_matrices, expected_matrices, layer_matrices, projection};
+use super::tensor_map::{
+    ExpertMap, FeedForwardMap, LayerMap, Stacked, TensorMap, check_matrices, end_matrices, projection,
+};
 use super::tied_draft::{MASK_EMBEDDING, TargetEmbeddings, Vocabulary, check_target, independence, unfit, vocabulary};
 use super::weight_dtype::WeightDtype;
-use super::weights::{LayerWeights, Progress, Projection, Weights};
+use super::weights::{FeedForwardWeights, LayerWeights, Progress, Projection, Weights};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::config::Config;
 use crate::checkpoint::hugging_face::TARGET_BIAS;
 use crate::error::{Error, OptionName, Result};
 use crate::gpu::{Device, KernelPlan};
-use crate::ops::{Matrix, Section, Source, Tensor, check_products};
+use crate::ops::{ExpertMatrix, Matrix, Section, Source, Tensor, check_products};
 
 impl Weights {
     /// Uploads the weights of `checkpoint`, which must be those that `config` describes.
@@ -127,10 +129,7 @@ impl<'a> Loader<'a> {
         choice: WeightDtype,
         progress: &'a Progress<'a>,
     ) -> Result<Loader<'a>> {
-        let total = expected_matrices(config).iter().try_fold(0, |sum, (name, shape)| {
-            checkpoint.expect(name, shape)?;
-            Ok::<_, Error>(sum + (shape[0] * shape[1]) as u64)
-        })?;
+        let total = check_matrices(config, checkpoint)?;
         Ok(Loader { device, plan, checkpoint, choice, progress, total, done: 0, notices: Vec::new() })
     }
 
@@ -165,7 +164,7 @@ impl<'a> Loader<'a> {
     fn layer(&mut self, config: &Config, layer: usize) -> Result<LayerWeights> {
         let hidden = config.hidden_size;
         let name = |part: &str| format!("model.layers.{layer}.{part}");
-        let [qkv, output, gate_up, down] = layer_matrices(config, layer);
+        let LayerMap { qkv, output, feed_forward } = LayerMap::new(config, layer);
         let biases: Vec<String> = qkv.names.iter().map(|name| name.replace("weight", "bias")).collect();
         let qkv_bias = config.qkv_bias.then(|| self.vector(&biases, &qkv.rows)).transpose()?;
         let gain = |loader: &Self, part, width| loader.vector(&[name(part)], &[width]);
@@ -183,9 +182,32 @@ impl<'a> Loader<'a> {
             head_norm,
             output: self.matrix(&output)?,
             feed_forward_norm: gain(self, "post_attention_layernorm.weight", hidden)?,
-            gate_up: self.gate_up(&gate_up)?,
-            down: self.matrix(&down)?,
+            feed_forward: match feed_forward {
+                FeedForwardMap::Dense { gate_up, down } => {
+                    FeedForwardWeights::Dense { gate_up: self.gate_up(&gate_up)?, down: self.matrix(&down)? }
+                }
+                FeedForwardMap::Experts(experts) => self.experts(&experts)?,
+            },
         })
+    }
+
+    /// A router and its experts.
+    fn experts(&mut self, parts: &ExpertMap) -> Result<FeedForwardWeights> {
+        let router = parts.router(self.checkpoint)?;
+        let router = self.stacked(&parts.router.names[0], parts.router.columns, &[router])?;
+        let [gate_up, down] = parts.stacks(self.checkpoint, self.choice)?;
+        let [gates, downs] = parts.sizes();
+        let mut upload = |label: &str, sizes, stack: &Stacked| -> Result<ExpertMatrix> {
+            self.note(std::slice::from_ref(stack));
+            let values = |rows, out: &mut [f32]| stack.values(rows, out);
+            let blocks = |rows, out: &mut [u8]| stack.blocks(rows, out);
+            let source = if stack.as_stored() { Source::Stored(&blocks) } else { Source::Values(&values) };
+            let matrix = ExpertMatrix::upload(self.device, self.plan, label, stack.format, sizes, source)?;
+            self.progressed((stack.rows() * sizes.columns) as u64);
+            Ok(matrix)
+        };
+        let experts = [upload("gates and ups of experts", gates, &gate_up)?, upload("downs of experts", downs, &down)?];
+        Ok(FeedForwardWeights::Experts { router, experts })
     }
 
     /// One row made of the vectors `names`, one after the other.
@@ -200,7 +222,12 @@ impl<'a> Loader<'a> {
     /// One matrix, each tensor in its own format.
     fn matrix(&mut self, parts: &TensorMap) -> Result<Matrix> {
         let stacks = parts.stacks(self.checkpoint, self.choice)?;
-        self.note(&stacks);
+        self.stacked(&parts.names[0], parts.columns, &stacks)
+    }
+
+    /// One matrix of `stacks`, which are `columns` wide.
+    fn stacked(&mut self, label: &str, columns: usize, stacks: &[Stacked]) -> Result<Matrix> {
+        self.note(stacks);
         let values: Vec<_> = stacks.iter().map(|stack| |rows, out: &mut [f32]| stack.values(rows, out)).collect();
         let blocks: Vec<_> = stacks.iter().map(|stack| |rows, out: &mut [u8]| stack.blocks(rows, out)).collect();
         let sections = stacks.iter().zip(values.iter().zip(&blocks)).map(|(stack, (values, blocks))| Section {
@@ -209,8 +236,8 @@ impl<'a> Loader<'a> {
             source: if stack.as_stored() { Source::Stored(blocks) } else { Source::Values(values) },
         });
         let sections: Vec<Section> = sections.collect();
-        let matrix = Matrix::of_sections(self.device, self.plan, &parts.names[0], parts.columns, &sections)?;
-        self.progressed(parts);
+        let matrix = Matrix::of_sections(self.device, self.plan, label, columns, &sections)?;
+        self.progressed((matrix.rows() * columns) as u64);
         Ok(matrix)
     }
 
@@ -223,12 +250,12 @@ impl<'a> Loader<'a> {
         let source = if both.as_stored() { Source::Stored(&blocks) } else { Source::Values(&values) };
         let shape = [parts.rows[0], parts.columns];
         let matrix = Matrix::of_pair(self.device, self.plan, &parts.names[0], both.format, shape, source)?;
-        self.progressed(parts);
+        self.progressed(parts.weights());
         Ok(matrix)
     }
 
-    fn progressed(&mut self, parts: &TensorMap) {
-        self.done += (parts.rows.iter().sum::<usize>() * parts.columns) as u64;
+    fn progressed(&mut self, weights: u64) {
+        self.done += weights;
         (self.progress)(self.done, self.total);
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::memory_plan::MemoryPlan;
-use super::tensor_map::{expected_matrices, layer_matrices};
+use super::tensor_map::{LayerMap, expected_matrices};
 use super::weight_dtype::WeightDtype;
 use super::weights::Weights;
 use crate::checkpoint::config::{Config, Family, RopeScaling};
@@ -45,6 +45,7 @@ impl Shape {
             kv_heads: 3,
             head_dim: 64,
             feed_forward_size: 1536,
+            experts: None,
             vocab_size: 49152,
             norm_epsilon: 1e-5,
             rope_theta: 1e5,
@@ -67,6 +68,7 @@ impl Shape {
             kv_heads: 8,
             head_dim: 128,
             feed_forward_size: 3072,
+            experts: None,
             vocab_size: 151936,
             norm_epsilon: 1e-6,
             rope_theta: 1e6,
@@ -137,8 +139,8 @@ impl MadeModel {
         let begin = Instant::now();
         let made = MadeWeights::new(&shape.config, format);
         let whole = MemoryPlan::new(&shape.config, &made, WeightDtype::Compact, None)?;
-        let distinct_layers = whole.sample_layers(plan, DISTINCT_BYTES).len();
-        let some = Config { layers: distinct_layers, ..shape.config.clone() };
+        let layers = whole.sample_layers(plan, DISTINCT_BYTES);
+        let some = shape.config.of_layers(&layers);
         let some_made = MadeWeights::new(&some, format);
         let blueprint = MemoryPlan::new(&some, &some_made, WeightDtype::Compact, None)?;
         let hint = "this shape is left out; a card with more memory has room for it";
@@ -148,7 +150,7 @@ impl MadeModel {
         device.wait()?;
         Ok(MadeModel {
             weights: Arc::new(weights),
-            distinct_layers,
+            distinct_layers: layers.len(),
             pass_bytes: whole.pass_bytes(plan, None),
             formats: whole.formats(),
             seconds: begin.elapsed().as_secs_f64(),
@@ -158,11 +160,7 @@ impl MadeModel {
     /// Multiplications that a row takes in the layers, attention and the head aside.
     pub fn multiplications_per_row(&self) -> u64 {
         let config = &self.weights.config;
-        let of_layer: u64 = layer_matrices(config, 0)
-            .iter()
-            .map(|parts| (parts.rows.iter().sum::<usize>() * parts.columns) as u64)
-            .sum();
-        config.layers as u64 * of_layer
+        config.layers as u64 * LayerMap::new(config, 0).multiplications()
     }
 }
 
@@ -188,8 +186,7 @@ impl MadeWeights {
             let fitting = wanted.into_iter().find(fits);
             fitting.unwrap_or(WeightFormat::Bf16)
         };
-        let mut shapes: Vec<(String, Vec<usize>)> =
-            expected_matrices(config).into_iter().map(|(name, shape)| (name, shape.to_vec())).collect();
+        let mut shapes = expected_matrices(config);
         shapes.push(("model.norm.weight".to_owned(), vec![config.hidden_size]));
         for layer in 0..config.layers {
             let mut vector = |part: &str, len: usize| {

@@ -3,7 +3,7 @@
 
 use super::runner::{Activations, ModelRunner};
 use super::target_states::TargetStates;
-use super::tensor_map::{Stacked, TensorMap, end_matrices, expected_matrices, layer_matrices, projection};
+use super::tensor_map::{FeedForwardMap, LayerMap, Stacked, TensorMap, check_matrices, end_matrices, projection};
 use super::tied_draft::{self, MASK_EMBEDDING};
 use super::weight_dtype::WeightDtype;
 use super::weights::Weights;
@@ -11,7 +11,7 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint::config::Config;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, KernelPlan};
-use crate::ops::{Matrix, WeightFormat};
+use crate::ops::{ExpertMatrix, ExpertSizes, Matrix, WeightFormat};
 
 /// Device memory, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub struct MemoryPlan {
     /// None if it is the embedding, or a target's.
     own_head: Option<MatrixPlan>,
     head_rows: usize,
-    layers: Vec<[MatrixPlan; 4]>,
+    layers: Vec<Vec<MatrixPlan>>,
     /// The projection of the target's states, in a draft that reads them.
     projection: Option<MatrixPlan>,
     /// Gains, biases, and the ids of a reduced vocabulary, in bytes.
@@ -91,12 +91,22 @@ struct MatrixPlan {
     columns: usize,
     /// `true` if blocks of gate rows and up rows alternate.
     is_pair: bool,
+    /// The experts that it is made of, and how many of them a row takes.
+    experts: Option<(ExpertSizes, usize)>,
 }
 
 impl MatrixPlan {
     fn new(stacks: &[Stacked], columns: usize, is_pair: bool) -> MatrixPlan {
         let sections = stacks.iter().map(|stack| (stack.format, stack.rows())).collect();
-        MatrixPlan { sections, columns, is_pair }
+        MatrixPlan { sections, columns, is_pair, experts: None }
+    }
+
+    fn of_experts(stack: &Stacked, sizes: ExpertSizes, used: usize) -> MatrixPlan {
+        let is_pair = sizes.pair == 2;
+        MatrixPlan {
+            experts: Some((sizes, used)),
+            ..MatrixPlan::new(std::slice::from_ref(stack), sizes.columns, is_pair)
+        }
     }
 
     fn rows(&self) -> usize {
@@ -107,8 +117,21 @@ impl MatrixPlan {
         (self.rows() * self.columns) as u64
     }
 
+    /// Multiplications that a row takes.
+    fn multiplications(&self) -> u64 {
+        self.of_row(self.weights())
+    }
+
+    /// A row's part of `whole`: that of its experts.
+    fn of_row(&self, whole: u64) -> u64 {
+        self.experts.as_ref().map_or(whole, |(sizes, used)| whole / sizes.count as u64 * *used as u64)
+    }
+
     /// Device memory.
     fn bytes(&self, plan: &KernelPlan) -> u64 {
+        if let Some((sizes, _)) = self.experts {
+            return ExpertMatrix::expected_bytes(plan, self.sections[0].0, sizes);
+        }
         let bytes = |&(format, rows): &(WeightFormat, usize)| {
             let rows = if self.is_pair { Matrix::pair_rows(plan, rows / 2) } else { rows };
             Matrix::expected_bytes(plan, format, [rows, self.columns])
@@ -137,16 +160,27 @@ impl MemoryPlan {
         target: Option<&MemoryPlan>,
     ) -> Result<MemoryPlan> {
         config.check(checkpoint.path())?;
-        for (name, shape) in expected_matrices(config) {
-            checkpoint.expect(&name, &shape)?;
-        }
+        check_matrices(config, checkpoint)?;
         let single = |parts: &TensorMap| -> Result<MatrixPlan> {
             Ok(MatrixPlan::new(&parts.stacks(checkpoint, choice)?, parts.columns, false))
         };
         let layer = |layer| {
-            let [qkv, output, gate_up, down] = layer_matrices(config, layer);
-            let pair = MatrixPlan::new(&[gate_up.pair(checkpoint, choice)?], gate_up.columns, true);
-            Ok([single(&qkv)?, single(&output)?, pair, single(&down)?])
+            let LayerMap { qkv, output, feed_forward } = LayerMap::new(config, layer);
+            let mut layer = vec![single(&qkv)?, single(&output)?];
+            match feed_forward {
+                FeedForwardMap::Dense { gate_up, down } => {
+                    let pair = MatrixPlan::new(&[gate_up.pair(checkpoint, choice)?], gate_up.columns, true);
+                    layer.extend([pair, single(&down)?]);
+                }
+                FeedForwardMap::Experts(experts) => {
+                    layer.push(MatrixPlan::new(&[experts.router(checkpoint)?], config.hidden_size, false));
+                    let stacks = experts.stacks(checkpoint, choice)?;
+                    let plans = stacks.iter().zip(experts.sizes());
+                    layer
+                        .extend(plans.map(|(stack, sizes)| MatrixPlan::of_experts(stack, sizes, experts.experts.used)));
+                }
+            }
+            Ok(layer)
         };
         let layers = (0..config.layers).map(layer).collect::<Result<_>>()?;
         let projection = projection(config).map(|parts| single(&parts)).transpose()?;
@@ -165,7 +199,12 @@ impl MemoryPlan {
                 let format = target.and_then(MemoryPlan::head_format).unwrap_or(float);
                 words += ids.len();
                 head_rows = ids.len();
-                own_head = Some(MatrixPlan { sections: vec![(format, ids.len())], columns: hidden, is_pair: false });
+                own_head = Some(MatrixPlan {
+                    sections: vec![(format, ids.len())],
+                    columns: hidden,
+                    is_pair: false,
+                    experts: None,
+                });
             }
         } else {
             let [first, last] = end_matrices(config);
@@ -188,7 +227,7 @@ impl MemoryPlan {
     /// Multiplications that one row costs outside attention.
     fn multiplications_per_row(&self) -> u64 {
         let head = (self.head_rows * self.config.hidden_size) as u64;
-        self.passing().map(MatrixPlan::weights).sum::<u64>() + head
+        self.passing().map(MatrixPlan::multiplications).sum::<u64>() + head
     }
 
     /// The hyper-parameters.
@@ -237,13 +276,14 @@ impl MemoryPlan {
         self.matrices().map(MatrixPlan::unpadded_bytes).sum()
     }
 
-    /// Bytes of weights that one pass reads: all layers and the head, whosever it is.
+    /// Bytes of weights that a pass of one row reads: all layers, but of experts those that it takes, and the head, whosever
+    /// it is.
     pub fn pass_bytes(&self, plan: &KernelPlan, target: Option<&MemoryPlan>) -> u64 {
         let head_of = |blueprint: &MemoryPlan| {
             blueprint.own_head.as_ref().or(blueprint.embedding.as_ref()).map(|head| head.bytes(plan))
         };
         let head = head_of(self).or_else(|| head_of(target?)).unwrap_or(0);
-        self.passing().map(|matrix| matrix.bytes(plan)).sum::<u64>() + head
+        self.passing().map(|matrix| matrix.of_row(matrix.bytes(plan))).sum::<u64>() + head
     }
 
     /// Device memory that a draft without embeddings of its own takes for copies of those of `target`, where that is on

@@ -11,13 +11,13 @@ use super::rope_table;
 use super::submit_pace::SubmitPace;
 use super::target_states::{Features, Hook, TargetStates};
 use super::tied_draft::TargetEmbeddings;
-use super::weights::{Weights, attention_shape};
-use crate::checkpoint::config::Config;
+use super::weights::{FeedForwardWeights, Weights, attention_shape, mixture};
+use crate::checkpoint::config::{Config, Experts};
 use crate::error::{Error, OptionName, Result};
 use crate::gpu::{Buffer, CacheFormat, Device, KernelPlan, Pass, QuantisedProducts};
 use crate::ops::{
-    Argmax, Attention, AttentionScratch, Embedding, Epilogue, KvCache, MAX_ROWS, Matmul, NormRows, PassRow, Phase,
-    QuantiseRows, RmsNorm, Rope, RopeGains, RowRange, Rows, Step, Tensor,
+    Argmax, Attention, AttentionScratch, Embedding, Epilogue, ExpertMatmul, ExpertRoute, ExpertSum, KvCache, MAX_ROWS,
+    Matmul, NormRows, PassRow, Phase, QuantiseRows, RmsNorm, Rope, RopeGains, Routing, RowRange, Rows, Step, Tensor,
 };
 
 /// Most rows of a prompt that run in one submit.
@@ -66,14 +66,38 @@ pub enum Batching {
     Many,
 }
 
-/// One decoder layer (pre-norm, grouped-query attention, SwiGLU).
+/// One decoder layer (pre-norm, grouped-query attention, SwiGLU, by one feed-forward layer or by experts).
 struct Layer {
     attention_norm: RmsNorm,
     qkv: Matmul,
     output: Matmul,
     feed_forward_norm: RmsNorm,
-    gate_up: Matmul,
-    down: Matmul,
+    feed_forward: FeedForward,
+}
+
+/// Operations of a feed-forward layer.
+enum FeedForward {
+    Dense { gate_up: Matmul, down: Matmul },
+    Experts { router: Matmul, route: ExpertRoute, gate_up: ExpertMatmul, down: ExpertMatmul, sum: ExpertSum },
+}
+
+impl FeedForward {
+    fn encode(&self, pass: &mut Pass, role: Phase, rows: usize) -> Result<()> {
+        match self {
+            FeedForward::Dense { gate_up, down } => {
+                gate_up.encode(pass, role, rows)?;
+                down.encode(pass, role, rows)
+            }
+            FeedForward::Experts { router, route, gate_up, down, sum } => {
+                router.encode(pass, role, rows)?;
+                route.encode(pass, rows)?;
+                gate_up.encode(pass, rows)?;
+                down.encode(pass, rows)?;
+                sum.encode(pass, rows);
+                Ok(())
+            }
+        }
+    }
 }
 
 /// The operations of a layer that use its cache.
@@ -95,8 +119,20 @@ pub(super) struct Activations {
     query: Tensor,
     attended: Tensor,
     gated: Tensor,
+    experts: Option<ExpertActivations>,
     scratch: AttentionScratch,
     angles: Buffer,
+}
+
+/// Activations of a mixture of experts.
+struct ExpertActivations {
+    scores: Tensor,
+    routing: Routing,
+    normalised: bool,
+    /// A row for each pair of a row and an expert.
+    gated: Tensor,
+    /// Likewise.
+    outputs: Tensor,
 }
 
 impl ModelRunner {
@@ -299,7 +335,7 @@ impl ModelRunner {
     /// `hook` says what is done with hidden states.
     ///   h = W_embed\[ids\], and what was kept of the target's states, in a draft that reads them;  for each layer:
     ///   n = RMSNorm(h);  h += Wₒ · Attention(RoPE(W_q·n), RoPE(W_k·n), W_v·n)
-    ///   n = RMSNorm(h);  h += W_down · (SiLU(W_gate·n) ⊙ (W_up·n))
+    ///   n = RMSNorm(h);  h += W_down · (SiLU(W_gate·n) ⊙ (W_up·n)), or the sum of this of a row's experts by their shares
     ///
     /// # Errors
     ///
@@ -329,8 +365,7 @@ impl ModelRunner {
             cached.attention.encode(pass, role, rows, end)?;
             layer.output.encode(pass, role, rows)?;
             layer.feed_forward_norm.encode(pass, rows);
-            layer.gate_up.encode(pass, role, rows)?;
-            layer.down.encode(pass, role, rows)?;
+            layer.feed_forward.encode(pass, role, rows)?;
             hook.after_layer(pass, index, rows);
         }
         pass.layer(None);
@@ -535,6 +570,7 @@ impl Activations {
         let rows = prompt_rows(model.multiplications_per_row());
         let [hidden, normed, qkv, query, attended, gated] =
             row_widths(config).map(|(label, width)| Tensor::new(device, label, rows, width));
+        let experts = config.experts.as_ref().map(|experts| ExpertActivations::new(device, config, experts, rows));
         Ok(Activations {
             turn: Mutex::default(),
             prompt_rows: rows,
@@ -549,6 +585,7 @@ impl Activations {
             query: query?,
             attended: attended?,
             gated: gated?,
+            experts: experts.transpose()?,
             scratch: AttentionScratch::new(device, &model.plan, &shape, positions)?,
             angles: Buffer::with_values(
                 device,
@@ -570,11 +607,39 @@ impl Activations {
         let tensor = |rows: usize, width: u64| Buffer::rows_bytes(device, 4 * rows as u64 * width);
         let rows = prompt_rows(multiplications);
         let of_rows: u64 = row_widths(config).into_iter().map(|(_, width)| tensor(rows, width as u64)).sum();
+        let of_experts =
+            config.experts.as_ref().map_or(0, |experts| ExpertActivations::bytes(device, config, experts, rows));
         let parts: u64 = AttentionScratch::bytes(plan, &attention_shape(config), positions).into_iter().sum();
         let angles = 4 * (angle_positions(positions) * config.head_dim) as u64;
         // The rows that integer products read: normed, attended and gated rows.
-        let read = [config.hidden_size, config.query_size(), config.feed_forward_size];
-        of_rows + tensor(MAX_ROWS, head_rows) + parts + angles + integer_bytes(plan, &read)
+        let read = [config.hidden_size, config.query_size(), gated_width(config)];
+        of_rows + of_experts + tensor(MAX_ROWS, head_rows) + parts + angles + integer_bytes(plan, &read)
+    }
+}
+
+impl ExpertActivations {
+    fn new(device: &Device, config: &Config, experts: &Experts, rows: usize) -> Result<ExpertActivations> {
+        let [scores, gated, outputs] = ExpertActivations::shapes(config, experts, rows)
+            .map(|(label, [rows, width])| Tensor::new(device, label, rows, width));
+        let routing = Routing::new(device, mixture(experts), rows)?;
+        let normalised = experts.normalised;
+        Ok(ExpertActivations { scores: scores?, routing, normalised, gated: gated?, outputs: outputs? })
+    }
+
+    fn bytes(device: &Device, config: &Config, experts: &Experts, rows: usize) -> u64 {
+        let tensor = |(_, [rows, width]): (&str, [usize; 2])| Buffer::rows_bytes(device, 4 * (rows * width) as u64);
+        let tensors = ExpertActivations::shapes(config, experts, rows).map(tensor);
+        tensors.into_iter().sum::<u64>() + Routing::bytes(mixture(experts), rows)
+    }
+
+    /// The tensors for `rows` rows, with their rows and widths.
+    fn shapes(config: &Config, experts: &Experts, rows: usize) -> [(&'static str, [usize; 2]); 3] {
+        let pairs = rows * experts.used;
+        [
+            ("scores of experts", [rows, experts.count]),
+            ("gated rows of experts", [pairs, experts.feed_forward_size]),
+            ("outputs of experts", [pairs, config.hidden_size]),
+        ]
     }
 }
 
@@ -600,8 +665,13 @@ fn row_widths(config: &Config) -> [(&'static str, usize); 6] {
         ("qkv", attention_shape(config).qkv_width()),
         ("query", config.query_size()),
         ("attended", config.query_size()),
-        ("gated", config.feed_forward_size),
+        ("gated", gated_width(config)),
     ]
+}
+
+/// Width of the gated rows of layers that are no mixtures of experts; 0 if there are none.
+fn gated_width(config: &Config) -> usize {
+    if config.has_dense_layers() { config.feed_forward_size } else { 0 }
 }
 
 /// Positions that there are rotary angles for.
@@ -619,15 +689,54 @@ impl Layer {
         let matmul = |matrix, x, y, finish| Matmul::new(device, plan, step, matrix, [x, y], finish, RowRange::All);
         let bias = weights.qkv_bias.as_ref().map_or(Epilogue::Store, Epilogue::Bias);
         let mut qkv = matmul(&weights.qkv, &a.normed, &a.qkv, bias)?;
-        let mut gate_up = matmul(&weights.gate_up, &a.normed, &a.gated, Epilogue::Swiglu)?;
+        let (feed_forward, planes) = FeedForward::new(model, &weights.feed_forward, step, a)?;
         Ok(Layer {
             attention_norm: norm(&weights.attention_norm, qkv.take_quantisation())?,
             qkv,
             output: matmul(&weights.output, &a.attended, &a.hidden, Epilogue::Add)?,
-            feed_forward_norm: norm(&weights.feed_forward_norm, gate_up.take_quantisation())?,
-            gate_up,
-            down: matmul(&weights.down, &a.gated, &a.hidden, Epilogue::Add)?,
+            feed_forward_norm: norm(&weights.feed_forward_norm, planes)?,
+            feed_forward,
         })
+    }
+}
+
+impl FeedForward {
+    /// With the signed bytes of a value that its first product reads, if that is of integers.
+    fn new(
+        model: &Weights,
+        weights: &FeedForwardWeights,
+        step: &Buffer,
+        a: &Activations,
+    ) -> Result<(FeedForward, Option<u32>)> {
+        let (device, plan) = (&model.device, &model.plan);
+        let matmul =
+            |matrix, operands, finish| Matmul::new(device, plan, step, matrix, operands, finish, RowRange::All);
+        match weights {
+            FeedForwardWeights::Dense { gate_up, down } => {
+                let mut gate_up = matmul(gate_up, [&a.normed, &a.gated], Epilogue::Swiglu)?;
+                let planes = gate_up.take_quantisation();
+                let down = matmul(down, [&a.gated, &a.hidden], Epilogue::Add)?;
+                Ok((FeedForward::Dense { gate_up, down }, planes))
+            }
+            FeedForwardWeights::Experts { router, experts: [gates, downs] } => {
+                let expected = vec![MAX_ROWS, router.outputs()];
+                let missing = || Error::Shape { op: "expert_route", tensor: "scores", got: Vec::new(), expected };
+                let own = a.experts.as_ref().ok_or_else(missing)?;
+                let product = |weights, operands, of_pairs| {
+                    ExpertMatmul::new(device, plan, weights, &own.routing, operands, of_pairs)
+                };
+                let mut router = matmul(router, [&a.normed, &own.scores], Epilogue::Store)?;
+                let planes = router.take_quantisation();
+                let op = FeedForward::Experts {
+                    router,
+                    route: ExpertRoute::new(device, step, &own.scores, &own.routing, own.normalised)?,
+                    gate_up: product(gates, [&a.normed, &own.gated], false)?,
+                    down: product(downs, [&own.gated, &own.outputs], true)?,
+                    sum: ExpertSum::new(device, &own.routing, [&own.outputs, &a.hidden])?,
+                };
+                Ok((op, planes))
+            }
+        }
     }
 }
 

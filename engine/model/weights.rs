@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::tied_draft::{TargetEmbeddings, Vocabulary};
-use crate::checkpoint::config::Config;
+use crate::checkpoint::config::{Config, Experts};
 use crate::error::Result;
 use crate::gpu::{Device, KernelPlan};
-use crate::ops::{AttentionShape, Matrix, Tensor};
+use crate::ops::{AttentionShape, ExpertMatrix, Matrix, Mixture, Tensor};
 
 /// Bytes at the beginning, in the middle and at the end of each buffer that [`Weights::fingerprint`] reads.
 const FINGERPRINT_SAMPLE: u64 = 256;
@@ -43,8 +43,50 @@ pub(super) struct LayerWeights {
     pub head_norm: Option<[Tensor; 2]>,
     pub output: Matrix,
     pub feed_forward_norm: Tensor,
-    pub gate_up: Matrix,
-    pub down: Matrix,
+    pub feed_forward: FeedForwardWeights,
+}
+
+/// The weights of a feed-forward layer.
+#[expect(clippy::large_enum_variant, reason = "a model has some dozens of them")]
+pub(super) enum FeedForwardWeights {
+    Dense {
+        gate_up: Matrix,
+        down: Matrix,
+    },
+    Experts {
+        router: Matrix,
+        /// Gates and ups, and downs.
+        experts: [ExpertMatrix; 2],
+    },
+}
+
+impl FeedForwardWeights {
+    /// The matrices that all rows are multiplied by.
+    fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        match self {
+            FeedForwardWeights::Dense { gate_up, down } => [Some(gate_up), Some(down)],
+            FeedForwardWeights::Experts { router, .. } => [Some(router), None],
+        }
+        .into_iter()
+        .flatten()
+    }
+
+    fn matrices_mut(&mut self) -> impl Iterator<Item = &mut Matrix> {
+        match self {
+            FeedForwardWeights::Dense { gate_up, down } => [Some(gate_up), Some(down)],
+            FeedForwardWeights::Experts { router, .. } => [Some(router), None],
+        }
+        .into_iter()
+        .flatten()
+    }
+
+    /// The matrices of experts.
+    pub fn experts(&self) -> &[ExpertMatrix] {
+        match self {
+            FeedForwardWeights::Dense { .. } => &[],
+            FeedForwardWeights::Experts { experts, .. } => experts,
+        }
+    }
 }
 
 /// Reports bytes done and bytes in all while weights are uploaded.
@@ -75,7 +117,8 @@ impl Weights {
     pub fn bytes(&self) -> u64 {
         let [embedding, head] = self.owns();
         let ends = [Some(&self.embedding).filter(|_| embedding), self.head.as_ref().filter(|_| head)];
-        self.layer_matrices().chain(ends.into_iter().flatten().map(Arc::as_ref)).map(Matrix::bytes).sum()
+        let matrices = self.layer_matrices().chain(ends.into_iter().flatten().map(Arc::as_ref));
+        matrices.map(Matrix::bytes).chain(self.experts().map(ExpertMatrix::bytes)).sum()
     }
 
     /// Returns whether the embedding is its own, and whether the head is, if it is not the embedding.
@@ -89,11 +132,16 @@ impl Weights {
     fn layer_matrices(&self) -> impl Iterator<Item = &Matrix> {
         self.layers
             .iter()
-            .flat_map(|l| [&l.qkv, &l.output, &l.gate_up, &l.down])
+            .flat_map(|l| [&l.qkv, &l.output].into_iter().chain(l.feed_forward.matrices()))
             .chain(self.projection.as_ref().map(|own| &own.matrix))
     }
 
-    /// All matrices that a pass reads, the embedding and the head included, whosever they are.
+    /// The matrices of the experts of all layers.
+    pub(super) fn experts(&self) -> impl Iterator<Item = &ExpertMatrix> {
+        self.layers.iter().flat_map(|layer| layer.feed_forward.experts())
+    }
+
+    /// The matrices of all rows that a pass reads, the embedding and the head included, whosever they are.
     pub(super) fn matrices(&self) -> impl Iterator<Item = &Matrix> {
         self.layer_matrices().chain([self.embedding.as_ref()]).chain(self.head.as_deref())
     }
@@ -105,8 +153,8 @@ impl Weights {
     /// As [`Device::check`](crate::gpu::GpuContext::check).
     pub(crate) fn fingerprint(&self) -> Result<u32> {
         let mut sum = crc32fast::Hasher::new();
-        let projection = self.projection.as_ref().map(|own| &own.matrix);
-        for buffer in self.matrices().chain(projection).flat_map(Matrix::buffers).chain([&self.final_norm.buffer]) {
+        let matrices = self.matrices().flat_map(Matrix::buffers).chain(self.experts().flat_map(ExpertMatrix::buffers));
+        for buffer in matrices.chain([&self.final_norm.buffer]) {
             let len = buffer.bytes().min(FINGERPRINT_SAMPLE);
             let last = buffer.bytes() - len;
             let middle = (last / 2).next_multiple_of(4).min(last);
@@ -118,7 +166,8 @@ impl Weights {
     /// Its own matrices; none if a draft shares some of them.
     pub(super) fn own_matrices_mut(&mut self) -> Option<Vec<&mut Matrix>> {
         let [embedding, head] = self.owns();
-        let layers = self.layers.iter_mut().flat_map(|l| [&mut l.qkv, &mut l.output, &mut l.gate_up, &mut l.down]);
+        let layers = self.layers.iter_mut();
+        let layers = layers.flat_map(|l| [&mut l.qkv, &mut l.output].into_iter().chain(l.feed_forward.matrices_mut()));
         let projection = self.projection.as_mut().map(|own| &mut own.matrix);
         let mut matrices: Vec<&mut Matrix> = layers.chain(projection).collect();
         if embedding {
@@ -132,7 +181,11 @@ impl Weights {
 
     /// Multiplications that one row costs outside attention.
     pub(super) fn multiplications_per_row(&self) -> u64 {
-        self.layer_matrices().chain([self.head()]).map(|matrix| (matrix.rows() * matrix.columns()) as u64).sum()
+        let matrices = self.layer_matrices().chain([self.head()]);
+        let of_all = matrices.map(|matrix| (matrix.rows() * matrix.columns()) as u64).sum::<u64>();
+        let used = self.config.experts.as_ref().map_or(0, |experts| experts.used);
+        let of_one = self.experts().map(|experts| (experts.sizes().rows() * experts.sizes().columns) as u64);
+        of_all + used as u64 * of_one.sum::<u64>()
     }
 
     pub(crate) fn head(&self) -> &Matrix {
@@ -152,6 +205,11 @@ impl Weights {
     pub(super) fn attention_shape(&self) -> AttentionShape {
         attention_shape(&self.config)
     }
+}
+
+/// The mixture that `experts` describe.
+pub(super) fn mixture(experts: &Experts) -> Mixture {
+    Mixture { count: experts.count, used: experts.used }
 }
 
 /// The heads that `config` describes.

@@ -312,7 +312,7 @@ impl Matmul {
         if let Some(kernel) = compiled.get(&variant) {
             return Ok(kernel.clone());
         }
-        let run = self.run(kernels.format, self.slices);
+        let run = run_of(kernels.format, self.columns, self.slices);
         let [touches, holds] = [self.slices == 1, self.slices > 1].map(|it| it && variant.ahead);
         let mut constants = vec![
             ("ROWS", variant.rows),
@@ -337,16 +337,6 @@ impl Matmul {
         Ok(kernel)
     }
 
-    /// Pieces of a run, whose loads may be in flight together. The slice with the most pieces decides how long a product
-    /// takes, and so does the share of loads that a run waits for: on a CPU a run of 8 took 0.6 to 0.8 of the time of 1.
-    /// The order of a sum depends on it, and so it depends on the shape alone.
-    fn run(&self, format: WeightFormat, slices: u32) -> u32 {
-        let (pieces, share) = ((self.columns / PIECE) as u32, format.share() as u32);
-        let is_run = |run: &u32| run.is_multiple_of(share) && pieces.is_multiple_of(*run);
-        let cost = |run: &u32| (pieces / run).div_ceil(slices) * (2 * run + 1);
-        [8, 6, 4, 3, 2, 1].into_iter().filter(is_run).min_by_key(cost).unwrap_or(share)
-    }
-
     fn tile_kernel(&self, kernels: &Kernels) -> Result<Arc<Kernel>> {
         if let Some(kernel) = kernels.tile.get() {
             return Ok(kernel.clone());
@@ -356,7 +346,7 @@ impl Matmul {
             ("ROWS", rows),
             ("BLOCKS", TILE_BLOCKS),
             ("LANES", self.lanes),
-            ("RUN", self.run(kernels.format, 1)),
+            ("RUN", run_of(kernels.format, self.columns, 1)),
             ("PAIR", self.pair),
             ("AHEAD", self.device.is_software().into()),
             ("TILES", tiles),
@@ -381,6 +371,16 @@ impl Matmul {
         let [pieces, words] = format.chunk_pieces().map(|count| count as u32);
         self.device.kernel(files, &[constants, &[("CHUNK_PIECES", pieces), ("CHUNK_WORDS", words)]].concat())
     }
+}
+
+/// Pieces of a run, whose loads may be in flight together, in rows of `columns`. The slice with the most pieces decides how
+/// long a product takes, and so does the share of loads that a run waits for: on a CPU a run of 8 took 0.6 to 0.8 of the time
+/// of 1. The order of a sum depends on it, and so it depends on the shape alone.
+pub(super) fn run_of(format: WeightFormat, columns: usize, slices: u32) -> u32 {
+    let (pieces, share) = ((columns / PIECE) as u32, format.share() as u32);
+    let is_run = |run: &u32| run.is_multiple_of(share) && pieces.is_multiple_of(*run);
+    let cost = |run: &u32| (pieces / run).div_ceil(slices) * (2 * run + 1);
+    [8, 6, 4, 3, 2, 1].into_iter().filter(is_run).min_by_key(cost).unwrap_or(share)
 }
 
 /// Pieces of each weight row that a lane holds in registers ahead of their use, of runs of `run` pieces. Quantised ones are

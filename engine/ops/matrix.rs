@@ -355,7 +355,7 @@ impl Section<'_> {
 }
 
 /// Returns the shape error of a matrix of `rows` rows, whose columns come `together` at a time.
-fn shape_fault(rows: usize, columns: usize, together: usize) -> Error {
+pub(super) fn shape_fault(rows: usize, columns: usize, together: usize) -> Error {
     let expected = vec![rows.max(1), columns.next_multiple_of(together).max(together)];
     Error::Shape { op: "matmul", tensor: "weights", got: vec![rows, columns], expected }
 }
@@ -411,7 +411,7 @@ impl Part {
 
     /// Uploads its `rows` rows, which follow `before` others in `source`, on all cores, in pieces that bound the memory in
     /// flight.
-    fn fill(&self, device: &Device, layout: Layout, rows: usize, before: usize, source: Source) -> Result<()> {
+    pub fn fill(&self, device: &Device, layout: Layout, rows: usize, before: usize, source: Source) -> Result<()> {
         for rows in layout.portions(rows) {
             let offset = (rows.start / layout.group() * layout.group_bytes()) as u64;
             let scales_offset = (rows.start * size_of::<f32>()) as u64;

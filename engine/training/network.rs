@@ -143,9 +143,17 @@ impl Network {
     /// # Errors
     ///
     /// [`Error::Option`] if a sample could be longer than a layer's attention window, beyond which training's
-    /// attention does not forget; those of reading the checkpoint; [`Error::OutOfMemory`], [`Error::Limit`].
+    /// attention does not forget, or if a layer is a mixture of experts; those of reading the checkpoint;
+    /// [`Error::OutOfMemory`], [`Error::Limit`].
     pub fn new(device: &Device, plan: &KernelPlan, recipe: &NetworkOptions) -> Result<Network> {
         let &NetworkOptions { config, checkpoint, mask_token, .. } = recipe;
+        if let Some(layer) = recipe.layers.iter().find(|&&layer| config.experts_of(layer).is_some()) {
+            let reason = format!(
+                "layer {layer} is a mixture of experts, and drafts of those are not trained; begin with a dense model that \
+                 has the same tokenizer, and let this one teach it"
+            );
+            return Err(Error::Option { option: OptionName::Draft, reason });
+        }
         let shortest = recipe.layers.iter().filter_map(|&layer| config.window(layer)).min();
         if let Some(window) = shortest.filter(|&window| window < recipe.positions) {
             let reason = format!(

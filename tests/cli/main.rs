@@ -5,6 +5,7 @@ mod bench;
 mod chat;
 mod documents;
 mod drafts;
+mod experts;
 mod fit;
 mod grammar;
 mod hub_snapshot;

@@ -30,6 +30,7 @@ fn all_fields_are_read() {
         kv_heads: 1,
         head_dim: 32,
         feed_forward_size: 96,
+        experts: None,
         vocab_size: 266,
         norm_epsilon: 1e-5,
         rope_theta: 100_000.0,

@@ -5,6 +5,7 @@ use pard::low_level::gpu::{CacheFormat, Device, KernelPlan, MatmulPath, Quantise
 use pard::low_level::ops::{Epilogue, Matmul, Matrix, Phase, RowRange, Source, Step, WeightFormat};
 
 use super::{OUTPUTS, ROW_COUNTS, WIDTHS, compare, input, output, read, row_counts, same_bits, step, submit, vector};
+use crate::oracle::Expected;
 use crate::oracle::matmul::matmul;
 use crate::oracle::swiglu::swiglu;
 use crate::support::gpu::{cooperative_plan, device, device_with_binding_limit, sweep};
@@ -204,26 +205,32 @@ impl GateUp {
         read(device(), "swiglu", &y, rows)
     }
 
-    /// Compares the kernel with the oracle. The products' errors reach the result through silu's slope, 1.1 at most, and
-    /// through the product with the other.
+    /// Compares the kernel with the oracle.
     fn agrees(&self, role: Phase, rows: usize, random: &mut Random) {
         let (outputs, depth) = (self.weights.outputs(), self.weights.columns());
         let x = random.normals(rows * depth, 1.0);
         let mut products = matmul(&x, &self.values, depth, None, None);
         widen(&self.plan, &mut products.bound);
-        let mut expected = swiglu(&products.values, outputs);
-        for (row, bounds) in expected.bound.chunks_mut(outputs).enumerate() {
-            for (out, bound) in bounds.iter_mut().enumerate() {
-                let [gate, up] = [0, outputs].map(|half| row * 2 * outputs + half + out);
-                let [gate_error, up_error] = [gate, up].map(|at| products.bound[at]);
-                let [gate, up] = [gate, up].map(|at| products.values[at].abs());
-                *bound += 1.1 * gate_error * (up + up_error) + gate * up_error;
-            }
-        }
+        let expected = swiglu_of(&products, outputs);
         let (format, plan) = (self.weights.formats(), self.plan);
         let context = format!("{role:?}, {rows} rows, [{outputs}, {depth}], {format:?}, {plan}");
         compare(device(), "swiglu", &context, &self.run(role, &x), &expected);
     }
+}
+
+/// SwiGLU of rows of products, gates and then ups, `outputs` each. The products' errors reach the result through silu's slope,
+/// 1.1 at most, and through the product with the other.
+pub fn swiglu_of(products: &Expected, outputs: usize) -> Expected {
+    let mut expected = swiglu(&products.values, outputs);
+    for (row, bounds) in expected.bound.chunks_mut(outputs).enumerate() {
+        for (out, bound) in bounds.iter_mut().enumerate() {
+            let [gate, up] = [0, outputs].map(|half| row * 2 * outputs + half + out);
+            let [gate_error, up_error] = [gate, up].map(|at| products.bound[at]);
+            let [gate, up] = [gate, up].map(|at| products.values[at].abs());
+            *bound += 1.1 * gate_error * (up + up_error) + gate * up_error;
+        }
+    }
+    expected
 }
 
 /// Every shape with some of the variants, turning; in a sweep with all of them.

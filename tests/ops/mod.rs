@@ -6,6 +6,7 @@ pub mod argmax;
 pub mod attention;
 pub mod constrain;
 pub mod embedding;
+pub mod experts;
 pub mod gather;
 pub mod integer;
 pub mod log_probabilities;

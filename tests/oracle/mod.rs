@@ -7,6 +7,7 @@ pub mod argmax;
 pub mod attention;
 pub mod blocks;
 pub mod embedding;
+pub mod experts;
 pub mod gradients;
 pub mod gumbel;
 pub mod kv_cache;

@@ -1,10 +1,11 @@
 //! The whole forward pass in f64, chained from the other oracles without rounding between them.
 
-use pard::checkpoint::config::Config;
+use pard::checkpoint::config::{Config, Experts};
 
 use super::Expected;
 use super::attention::{AttentionShape, windowed_attention};
 use super::embedding::embedding;
+use super::experts::{expert_sum, route};
 use super::matmul::matmul;
 use super::rms_norm::rms_norm;
 use super::rope::{HeadNorm, rope};
@@ -16,7 +17,7 @@ use crate::support::tiny_model::Tensors;
 ///
 ///   h = embedding;  per layer:
 ///   n = RMSNorm(h);  h += Wₒ · Attention(RoPE(W_q·n + b), RoPE(W_k·n + b), W_v·n + b)
-///   n = RMSNorm(h);  h += W_down · (SiLU(W_gate·n) ⊙ (W_up·n))
+///   n = RMSNorm(h);  h += W_down · (SiLU(W_gate·n) ⊙ (W_up·n)), or the sum of this of a row's experts by their shares
 ///   logits = W_head · RMSNorm(h)
 ///
 /// **Shapes**: the result `[rows][vocab]`.
@@ -35,11 +36,13 @@ pub fn logits(config: &Config, tensors: &Tensors, tokens: &[u32]) -> Vec<Vec<f64
         hidden = matmul(&attended, output, config.query_size(), None, Some(&hidden)).values;
 
         let normed = rms_norm(&hidden, weights.get("post_attention_layernorm.weight"), eps).values;
-        let gate_up = [weights.get("mlp.gate_proj.weight"), weights.get("mlp.up_proj.weight")].concat();
-        let gate_up = matmul(&normed, &gate_up, config.hidden_size, None, None).values;
-        let gated = swiglu(&gate_up, config.feed_forward_size).values;
-        let down = weights.get("mlp.down_proj.weight");
-        hidden = matmul(&gated, down, config.feed_forward_size, None, Some(&hidden)).values;
+        hidden = match config.experts_of(layer) {
+            None => {
+                let residual = feed_forward(&weights, "mlp", config.feed_forward_size, &normed);
+                hidden.iter().zip(residual).map(|(hidden, more)| hidden + more).collect()
+            }
+            Some(experts) => mix(experts, &weights, &normed, &hidden),
+        };
     }
     let normed = rms_norm(&hidden, weight("model.norm.weight"), eps).values;
     let head = if config.tied_head { embedding_table } else { weight("lm_head.weight") };
@@ -60,6 +63,33 @@ impl<'a> LayerWeights<'a> {
     fn find(&self, part: &str) -> Option<&'a [f32]> {
         self.tensors.get(&format!("model.layers.{}.{part}", self.layer)).map(|stored| stored.values.as_slice())
     }
+}
+
+/// `W_down · (SiLU(W_gate·x) ⊙ (W_up·x))` by the tensors of `prefix`, which are `inner` wide.
+fn feed_forward(weights: &LayerWeights, prefix: &str, inner: usize, x: &[f64]) -> Vec<f64> {
+    let weight = |part: &str| weights.get(&format!("{prefix}.{part}_proj.weight"));
+    let gate_up = [weight("gate"), weight("up")].concat();
+    let depth = gate_up.len() / (2 * inner);
+    let gated = swiglu(&matmul(x, &gate_up, depth, None, None).values, inner).values;
+    matmul(&gated, weight("down"), inner, None, None).values
+}
+
+/// Adds what each row's experts make of it.
+fn mix(experts: &Experts, weights: &LayerWeights, normed: &[f64], hidden: &[f64]) -> Vec<f64> {
+    let router = weights.get("mlp.gate.weight");
+    let width = router.len() / experts.count;
+    let scores = matmul(normed, router, width, None, None).values;
+    let rows = normed.chunks_exact(width).zip(hidden.chunks_exact(width)).zip(scores.chunks_exact(experts.count));
+    let row = |((normed, hidden), scores): ((&[f64], &[f64]), &[f64])| {
+        let (chosen, shares) = route(scores, experts.used, experts.normalised);
+        let output = |&expert: &usize| {
+            feed_forward(weights, &format!("mlp.experts.{expert}"), experts.feed_forward_size, normed)
+        };
+        let outputs: Vec<Vec<f64>> = chosen.iter().map(output).collect();
+        let outputs: Vec<&[f64]> = outputs.iter().map(Vec::as_slice).collect();
+        expert_sum(&shares.values, &outputs, hidden).values
+    };
+    rows.flat_map(row).collect()
 }
 
 /// Projections, rotation and attention of one layer over the whole sequence.

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Activation, VarBuilder};
-use candle_transformers::models::{llama, mistral, qwen2, qwen3};
+use candle_transformers::models::{llama, mistral, qwen2, qwen3, qwen3_moe};
 use serde_json::Value;
 
 /// Longest sequence the rotary tables are made for.
@@ -26,6 +26,8 @@ pub enum CandleModel {
     Qwen2(Box<qwen2::ModelForCausalLM>),
     /// Qwen3.
     Qwen3(Box<qwen3::ModelForCausalLM>),
+    /// Qwen3-MoE.
+    Qwen3Moe(Box<qwen3_moe::ModelForCausalLM>),
 }
 
 impl CandleModel {
@@ -33,7 +35,12 @@ impl CandleModel {
     pub fn load(folder: &Path) -> Self {
         let read = |path: &Path| std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let json: Value = serde_json::from_slice(&read(&folder.join("config.json"))).expect("config.json");
-        let weights = || VarBuilder::from_tensors(read_tensors(folder), DType::F32, &Device::Cpu);
+        Self::of(&json, read_tensors(folder))
+    }
+
+    /// The model that `json`, a `config.json`, describes, of `tensors`.
+    pub fn of(json: &Value, tensors: HashMap<String, Tensor>) -> Self {
+        let weights = || VarBuilder::from_tensors(tensors.clone(), DType::F32, &Device::Cpu);
         let number = |key: &str| {
             json[key].as_u64().unwrap_or_else(|| panic!("config.json: {key}: {:?} is no count", json[key])) as usize
         };
@@ -113,6 +120,34 @@ impl CandleModel {
                 };
                 Self::Qwen3(Box::new(qwen3::ModelForCausalLM::new(&config, weights()).expect("loading Qwen3")))
             }
+            Some("qwen3_moe") => {
+                assert!(json["rope_scaling"].is_null() && json["mlp_only_layers"].is_null());
+                let config = qwen3_moe::Config {
+                    vocab_size: number("vocab_size"),
+                    hidden_size: number("hidden_size"),
+                    intermediate_size: number("intermediate_size"),
+                    num_hidden_layers: number("num_hidden_layers"),
+                    num_attention_heads: number("num_attention_heads"),
+                    head_dim: number("head_dim"),
+                    attention_bias: flag("attention_bias"),
+                    num_key_value_heads: number("num_key_value_heads"),
+                    max_position_embeddings: CONTEXT,
+                    sliding_window: None,
+                    max_window_layers: number("num_hidden_layers"),
+                    tie_word_embeddings: flag("tie_word_embeddings"),
+                    rope_theta: real("rope_theta"),
+                    rms_norm_eps: real("rms_norm_eps"),
+                    use_sliding_window: false,
+                    hidden_act: Activation::Silu,
+                    decoder_sparse_step: number("decoder_sparse_step"),
+                    moe_intermediate_size: number("moe_intermediate_size"),
+                    num_experts_per_tok: number("num_experts_per_tok"),
+                    num_experts: number("num_experts"),
+                    norm_topk_prob: flag("norm_topk_prob"),
+                };
+                let model = qwen3_moe::ModelForCausalLM::new(&config, weights()).expect("loading Qwen3-MoE");
+                Self::Qwen3Moe(Box::new(model))
+            }
             other => panic!("no candle model for {other:?}"),
         }
     }
@@ -137,6 +172,10 @@ impl CandleModel {
                 model.clear_kv_cache();
                 None
             }
+            Self::Qwen3Moe(model) => {
+                model.clear_kv_cache();
+                None
+            }
         };
         let mut fed = 0;
         let mut piece_logits = |position: usize| -> candle_core::Result<Vec<f32>> {
@@ -148,6 +187,7 @@ impl CandleModel {
                 (Self::Mistral(model), _) => model.forward(&input, start)?,
                 (Self::Qwen2(model), _) => model.forward(&input, start)?,
                 (Self::Qwen3(model), _) => model.forward(&input, start)?,
+                (Self::Qwen3Moe(model), _) => model.forward(&input, start)?,
             };
             logits.flatten_all()?.to_vec1()
         };

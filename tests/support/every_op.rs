@@ -8,10 +8,11 @@ use pard::low_level::ops::gradients::{
 };
 use pard::low_level::ops::{
     Accept, Argmax, Attention, AttentionScratch, AttentionShape, BuildInputs, Constrain, Draw, Embedding, Epilogue,
-    Gather, Keep, KeptStates, KvCache, LogProbabilities, MAX_ROWS, MaskRow, Matmul, Matrix, ModelRole, NormRows,
-    PassRow, PeakProbe, Penalties, PenaltyTerms, Phase, Probabilities, Recall, Rejection, RejectionTerms, Remember,
-    RmsNorm, Rope, RopeGains, RoundBuffers, RowRange, Rows, Session, Source, StateNorm, Step, Tensor, TokenCounts,
-    Truncation, Turn, TurnSampling, Variant, WeightFormat,
+    ExpertMatmul, ExpertMatrix, ExpertRoute, ExpertSizes, ExpertSum, Gather, Keep, KeptStates, KvCache,
+    LogProbabilities, MAX_ROWS, MaskRow, Matmul, Matrix, Mixture, ModelRole, NormRows, PassRow, PeakProbe, Penalties,
+    PenaltyTerms, Phase, Probabilities, Recall, Rejection, RejectionTerms, Remember, RmsNorm, Rope, RopeGains,
+    RoundBuffers, Routing, RowRange, Rows, Session, Source, StateNorm, Step, Tensor, TokenCounts, Truncation, Turn,
+    TurnSampling, Variant, WeightFormat,
 };
 
 /// Shapes of published models, and the extremes that a configuration may have.
@@ -31,10 +32,12 @@ pub fn build_and_record(device: &Device, plan: &KernelPlan) {
     let built = Pass::submit(device, None, |pass| {
         for format in [WeightFormat::Bf16, WeightFormat::F16, WeightFormat::F32] {
             products(device, plan, format, pass)?;
+            experts(device, plan, format, pass)?;
             product_gradients(device, plan, format, pass)?;
         }
         for format in WeightFormat::quantised() {
             quantised_products(device, plan, format, pass)?;
+            experts(device, plan, format, pass)?;
         }
         for cache in CacheFormat::ALL {
             for shape in SHAPES {
@@ -160,6 +163,30 @@ fn every_variant(plan: &KernelPlan, op: &Matmul, pair: u32, pass: &mut Pass) -> 
             op.encode_as(pass, variant, rows)?;
         }
     }
+    Ok(())
+}
+
+/// `expert_route`, `expert_groups`, `matmul_experts` and `expert_sum`.
+fn experts(device: &Device, plan: &KernelPlan, format: WeightFormat, pass: &mut Pass) -> pard::Result<()> {
+    let (step, mixture, width) = (step(device)?, Mixture { count: 16, used: 2 }, 256);
+    let routing = Routing::new(device, mixture, 100)?;
+    let tensor = |rows, width| Tensor::new(device, "rows", rows, width);
+    let (scores, x, gated, y) = (tensor(100, 16)?, tensor(100, width)?, tensor(200, width)?, tensor(200, width)?);
+    for normalised in [true, false] {
+        let op = ExpertRoute::new(device, &step, &scores, &routing, normalised)?;
+        [1, 13, 100].into_iter().try_for_each(|rows| op.encode(pass, rows))?;
+    }
+    for (pair, operands) in [(2, [&x, &gated]), (1, [&gated, &y])] {
+        let sizes = ExpertSizes { count: 16, outputs: width, columns: width, pair };
+        let zeros = |_: std::ops::Range<usize>, out: &mut [f32]| {
+            out.fill(0.0);
+            Ok(())
+        };
+        let weights = ExpertMatrix::upload(device, plan, "experts", format, sizes, Source::Values(&zeros))?;
+        let op = ExpertMatmul::new(device, plan, &weights, &routing, operands, pair == 1)?;
+        [1, 13, MAX_ROWS, 100].into_iter().try_for_each(|rows| op.encode(pass, rows))?;
+    }
+    ExpertSum::new(device, &routing, [&y, &x])?.encode(pass, 100);
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use half::bf16;
-use pard::checkpoint::config::{Config, Family, RopeScaling, SlidingWindow, Yarn};
+use pard::checkpoint::config::{Config, Experts, Family, RopeScaling, SlidingWindow, Yarn};
 use pard::low_level::ops::WeightFormat;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
@@ -77,6 +77,22 @@ impl Recipe {
         Self { seed, config, duplicate_head: true, shards: 2 }
     }
 
+    /// Qwen3-MoE: 8 experts in each layer, of which a row takes 2.
+    pub fn qwen3_moe(seed: u64) -> Self {
+        let experts =
+            Experts { count: 8, used: 2, feed_forward_size: 64, normalised: true, layers: vec![true, true, true] };
+        let plain = Self::qwen3(seed);
+        Self { config: Config { family: Family::Qwen3Moe, experts: Some(experts), ..plain.config }, ..plain }
+    }
+
+    /// Qwen3-MoE with experts in its second layer alone, whose shares do not add up to 1.
+    pub fn partly_mixed(seed: u64) -> Self {
+        let mut recipe = Self::qwen3_moe(seed);
+        let experts = recipe.config.experts.as_mut().expect("experts");
+        (experts.used, experts.normalised, experts.layers) = (3, false, vec![false, true, false]);
+        recipe
+    }
+
     /// Qwen2 stretched by YaRN from so short a context that the first tokens are turned by all its terms.
     pub fn stretched(seed: u64) -> Self {
         let rope_scaling = RopeScaling::Yarn(Yarn { beta_fast: 8.0, ..Yarn::new(4.0, 1000.0) });
@@ -112,6 +128,7 @@ impl Recipe {
             kv_heads: 1,
             head_dim: 32,
             feed_forward_size: 136,
+            experts: None,
             vocab_size: 307,
             norm_epsilon: 1e-6,
             rope_theta: 1e6,
@@ -159,15 +176,28 @@ impl Recipe {
             for norm in ["input_layernorm", "post_attention_layernorm"] {
                 draw(name(&format!("{norm}.weight")), &[hidden], 1.0, 0.2);
             }
-            for (matrix, out, depth, sharpness) in [
-                ("self_attn.q_proj", query, hidden, 2.0),
-                ("self_attn.k_proj", key_value, hidden, 2.0),
-                ("self_attn.v_proj", key_value, hidden, 1.0),
-                ("self_attn.o_proj", hidden, query, 2.0),
-                ("mlp.gate_proj", inner, hidden, 1.0),
-                ("mlp.up_proj", inner, hidden, 1.0),
-                ("mlp.down_proj", hidden, inner, 3.0),
-            ] {
+            let mut matrices = vec![
+                ("self_attn.q_proj".to_owned(), query, hidden, 2.0),
+                ("self_attn.k_proj".to_owned(), key_value, hidden, 2.0),
+                ("self_attn.v_proj".to_owned(), key_value, hidden, 1.0),
+                ("self_attn.o_proj".to_owned(), hidden, query, 2.0),
+            ];
+            let mut feed_forward = |prefix: String, inner: usize| {
+                matrices.extend([
+                    (format!("{prefix}.gate_proj"), inner, hidden, 1.0),
+                    (format!("{prefix}.up_proj"), inner, hidden, 1.0),
+                    (format!("{prefix}.down_proj"), hidden, inner, 3.0),
+                ]);
+            };
+            match config.experts_of(layer) {
+                None => feed_forward("mlp".to_owned(), inner),
+                Some(experts) => {
+                    (0..experts.count)
+                        .for_each(|expert| feed_forward(format!("mlp.experts.{expert}"), experts.feed_forward_size));
+                    matrices.push(("mlp.gate".to_owned(), experts.count, hidden, 2.0));
+                }
+            }
+            for (matrix, out, depth, sharpness) in matrices {
                 draw(name(&format!("{matrix}.weight")), &[out, depth], 0.0, sharpness * by_depth(depth));
                 if config.qkv_bias && ["q_proj", "k_proj", "v_proj"].iter().any(|part| matrix.ends_with(part)) {
                     draw(name(&format!("{matrix}.bias")), &[out], 0.0, 0.5);
@@ -196,6 +226,7 @@ impl Recipe {
             Family::Llama => ("llama", "LlamaForCausalLM"),
             Family::Qwen2 => ("qwen2", "Qwen2ForCausalLM"),
             Family::Qwen3 => ("qwen3", "Qwen3ForCausalLM"),
+            Family::Qwen3Moe => ("qwen3_moe", "Qwen3MoeForCausalLM"),
             other => panic!("{other:?} is not a family of these tests"),
         };
         let rope_scaling = match config.rope_scaling {
@@ -251,6 +282,16 @@ impl Recipe {
                 let kind = |slides: &bool| if *slides { "sliding_attention" } else { "full_attention" };
                 json["layer_types"] = window.layers.iter().map(kind).collect();
             }
+        }
+        if let Some(experts) = &config.experts {
+            let mixed = |step: &usize| {
+                experts.layers.iter().zip(1..).all(|(mixed, number)| *mixed == usize::is_multiple_of(number, *step))
+            };
+            json["num_experts"] = json!(experts.count);
+            json["num_experts_per_tok"] = json!(experts.used);
+            json["moe_intermediate_size"] = json!(experts.feed_forward_size);
+            json["norm_topk_prob"] = json!(experts.normalised);
+            json["decoder_sparse_step"] = json!((1..=config.layers).find(mixed).expect("evenly spaced layers"));
         }
         if config.family != Family::Qwen2 {
             json["head_dim"] = json!(config.head_dim);

@@ -4,6 +4,7 @@ use super::{Definition, Windows};
 
 pub(super) const DEFINITION: Definition = Definition {
     model_type: "mistral",
+    architecture: "mistral",
     class: "MistralForCausalLM",
     qkv_bias: false,
     head_norm: false,
@@ -11,4 +12,5 @@ pub(super) const DEFINITION: Definition = Definition {
     honours_attention_bias: false,
     windows: Windows::All,
     is_reordered_in_gguf: true,
+    has_experts: false,
 };

@@ -5,6 +5,7 @@ mod llama;
 mod mistral;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 
 use std::path::Path;
 
@@ -22,12 +23,16 @@ pub enum Family {
     Qwen2,
     /// Qwen3: RMSNorm per head on q and k before RoPE.
     Qwen3,
+    /// Qwen3-MoE: Qwen3 with mixtures of experts.
+    Qwen3Moe,
 }
 
 /// What the files of a family say, and leave unsaid.
 pub(super) struct Definition {
-    /// `model_type` in `config.json`, and `general.architecture` in GGUF.
+    /// `model_type` in `config.json`.
     pub model_type: &'static str,
+    /// `general.architecture` in GGUF.
+    pub architecture: &'static str,
     /// The class in `transformers`, for `architectures` in `config.json`.
     pub class: &'static str,
     /// A bias on q, k and v.
@@ -42,6 +47,8 @@ pub(super) struct Definition {
     pub windows: Windows,
     /// The converter to GGUF reorders the rows of q and k, since llama.cpp rotates neighbouring values.
     pub is_reordered_in_gguf: bool,
+    /// Layers may be mixtures of experts.
+    pub has_experts: bool,
 }
 
 /// Layers with a sliding window.
@@ -57,7 +64,7 @@ pub(super) enum Windows {
 
 impl Family {
     /// All of them.
-    const ALL: [Family; 4] = [Family::Llama, Family::Mistral, Family::Qwen2, Family::Qwen3];
+    const ALL: [Family; 5] = [Family::Llama, Family::Mistral, Family::Qwen2, Family::Qwen3, Family::Qwen3Moe];
 
     pub(super) fn definition(self) -> &'static Definition {
         match self {
@@ -65,24 +72,34 @@ impl Family {
             Family::Mistral => &mistral::DEFINITION,
             Family::Qwen2 => &qwen2::DEFINITION,
             Family::Qwen3 => &qwen3::DEFINITION,
+            Family::Qwen3Moe => &qwen3_moe::DEFINITION,
         }
     }
 
-    /// The family that `model_type` names, if it is one of these.
-    pub(super) fn named(model_type: &str) -> Option<Family> {
-        Family::ALL.into_iter().find(|family| family.definition().model_type == model_type)
-    }
-
-    /// The same, for a file at `path` that has to be of one of them.
+    /// The family that `model_type` of the `config.json` at `path` names.
     ///
     /// # Errors
     ///
     /// [`Error::UnknownFamily`], which lists the known ones.
     pub fn from_model_type(path: &Path, model_type: &str) -> Result<Family> {
-        Family::named(model_type).ok_or_else(|| Error::UnknownFamily {
+        Family::named(path, model_type, |definition| definition.model_type)
+    }
+
+    /// The family that `general.architecture` of the GGUF file at `path` names.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownFamily`], which lists the known ones.
+    pub(super) fn from_architecture(path: &Path, architecture: &str) -> Result<Family> {
+        Family::named(path, architecture, |definition| definition.architecture)
+    }
+
+    fn named(path: &Path, name: &str, name_of: fn(&Definition) -> &'static str) -> Result<Family> {
+        let found = Family::ALL.into_iter().find(|family| name_of(family.definition()) == name);
+        found.ok_or_else(|| Error::UnknownFamily {
             path: path.to_owned(),
-            model_type: model_type.to_owned(),
-            supported: Family::ALL.map(|family| family.definition().model_type).join(", "),
+            model_type: name.to_owned(),
+            supported: Family::ALL.map(|family| name_of(family.definition())).join(", "),
         })
     }
 }

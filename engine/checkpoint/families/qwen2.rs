@@ -4,6 +4,7 @@ use super::{Definition, Windows};
 
 pub(super) const DEFINITION: Definition = Definition {
     model_type: "qwen2",
+    architecture: "qwen2",
     class: "Qwen2ForCausalLM",
     qkv_bias: true,
     head_norm: false,
@@ -11,4 +12,5 @@ pub(super) const DEFINITION: Definition = Definition {
     honours_attention_bias: false,
     windows: Windows::Upper,
     is_reordered_in_gguf: false,
+    has_experts: false,
 };

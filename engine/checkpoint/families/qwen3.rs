@@ -4,6 +4,7 @@ use super::{Definition, Windows};
 
 pub(super) const DEFINITION: Definition = Definition {
     model_type: "qwen3",
+    architecture: "qwen3",
     class: "Qwen3ForCausalLM",
     qkv_bias: false,
     head_norm: true,
@@ -11,4 +12,5 @@ pub(super) const DEFINITION: Definition = Definition {
     honours_attention_bias: true,
     windows: Windows::Upper,
     is_reordered_in_gguf: false,
+    has_experts: false,
 };

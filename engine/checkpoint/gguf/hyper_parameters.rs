@@ -4,8 +4,8 @@ use super::Gguf;
 use super::metadata::Metadata;
 use super::names::ROPE_FACTORS;
 use crate::checkpoint::Checkpoint;
-use crate::checkpoint::config::{Config, Family, RopeScaling, SlidingWindow, Yarn};
-use crate::error::Result;
+use crate::checkpoint::config::{Config, Experts, Family, RopeScaling, SlidingWindow, Yarn};
+use crate::error::{Error, Result};
 
 /// llama.cpp's base where the file names none.
 const DEFAULT_ROPE_THETA: f64 = 10_000.0;
@@ -33,9 +33,8 @@ pub(super) fn kv_heads(metadata: Metadata, architecture: &str) -> Result<usize> 
 pub(super) fn read_config(file: &Gguf) -> Result<Config> {
     let metadata = file.metadata();
     let architecture = architecture(metadata)?;
-    let family = Family::from_model_type(metadata.path, architecture)?;
+    let family = Family::from_architecture(metadata.path, architecture)?;
     let key = |name: &str| format!("{architecture}.{name}");
-    refuse_unsupported(metadata, architecture)?;
 
     let hidden_size = required(metadata, &key("embedding_length"))?;
     let heads = heads(metadata, architecture)?;
@@ -72,6 +71,11 @@ pub(super) fn read_config(file: &Gguf) -> Result<Config> {
         Family::Llama if sliding_window.is_some() => Family::Mistral,
         family => family,
     };
+    let experts = read_experts(file, metadata, architecture, family, layers.min(Config::LARGEST))?;
+    let feed_forward_size = match (optional(metadata, &key("feed_forward_length"))?, &experts) {
+        (None, Some(experts)) if !experts.layers.contains(&false) => experts.feed_forward_size,
+        (size, _) => size.ok_or_else(|| missing(metadata, &key("feed_forward_length")))?,
+    };
     let config = Config {
         family,
         hidden_size,
@@ -79,7 +83,8 @@ pub(super) fn read_config(file: &Gguf) -> Result<Config> {
         heads,
         kv_heads: kv_heads(metadata, architecture)?,
         head_dim,
-        feed_forward_size: required(metadata, &key("feed_forward_length"))?,
+        feed_forward_size,
+        experts,
         vocab_size,
         norm_epsilon: required_float(metadata, &key("attention.layer_norm_rms_epsilon"))?,
         rope_theta: metadata.float(&key("rope.freq_base"))?.unwrap_or(DEFAULT_ROPE_THETA),
@@ -98,13 +103,60 @@ pub(super) fn read_config(file: &Gguf) -> Result<Config> {
     Ok(config)
 }
 
-/// Refuses what would load and then compute something else than the model does.
-fn refuse_unsupported(metadata: Metadata, architecture: &str) -> Result<()> {
-    let experts = format!("{architecture}.expert_count");
-    match optional(metadata, &experts)? {
-        None | Some(0) => Ok(()),
-        Some(count) => Err(metadata.fault(&experts, format!("mixtures of experts ({count} here) are not supported"))),
+/// Mixtures of experts, in the layers that have a router. Refuses those that would be computed otherwise than here.
+fn read_experts(
+    file: &Gguf,
+    metadata: Metadata,
+    architecture: &str,
+    family: Family,
+    layers: usize,
+) -> Result<Option<Experts>> {
+    let key = |name: &str| format!("{architecture}.{name}");
+    let count = match optional(metadata, &key("expert_count"))? {
+        None | Some(0) => return Ok(None),
+        Some(count) => count,
+    };
+    let refused = |name: &str, reason: String| Err(metadata.fault(&key(name), reason));
+    if !family.definition().has_experts {
+        return refused(
+            "expert_count",
+            format!("mixtures of experts ({count} here) are not supported in {architecture}"),
+        );
     }
+    // As they are where the file does not say.
+    for (name, usual) in [("expert_shared_count", 0), ("expert_gating_func", 1), ("expert_group_count", 1)] {
+        if let Some(value) = optional(metadata, &key(name))?
+            && value != usual
+            && value != 0
+        {
+            return refused(name, format!("{value} is not supported; supported: {usual}"));
+        }
+    }
+    if let Some(scale) = metadata.float(&key("expert_weights_scale"))?
+        && scale != 1.0
+        && scale != 0.0
+    {
+        return refused("expert_weights_scale", format!("{scale} is not supported; supported: 1"));
+    }
+    let used = required(metadata, &key("expert_used_count"))?;
+    let feed_forward_size = match optional(metadata, &key("expert_feed_forward_length"))? {
+        Some(size) => size,
+        // llama.cpp's default.
+        None => required(metadata, &key("feed_forward_length"))?.checked_div(used).unwrap_or(0),
+    };
+    let mut layers = vec![false; layers];
+    for tensor in file.tensors() {
+        let router = tensor.name.strip_prefix("model.layers.").and_then(|name| name.strip_suffix(".mlp.gate.weight"));
+        if let Some(mixture) = router.and_then(|layer| layers.get_mut(layer.parse::<usize>().ok()?)) {
+            *mixture = true;
+        }
+    }
+    if !layers.contains(&true) {
+        return refused("expert_count", format!("{count}, but no layer has a tensor ffn_gate_inp.weight"));
+    }
+    // As the family's files have it that do not say.
+    let normalised = metadata.boolean(&key("expert_weights_norm"))?.unwrap_or(true);
+    Ok(Some(Experts { count, used, feed_forward_size, normalised, layers }))
 }
 
 /// Rotary scaling. As in llama.cpp, a factor without a type is a linear one, and 0 or 1 is none.
@@ -229,7 +281,11 @@ fn optional(metadata: Metadata, key: &str) -> Result<Option<usize>> {
 }
 
 fn required(metadata: Metadata, key: &str) -> Result<usize> {
-    optional(metadata, key)?.ok_or_else(|| metadata.fault(key, "the key is missing".to_owned()))
+    optional(metadata, key)?.ok_or_else(|| missing(metadata, key))
+}
+
+fn missing(metadata: Metadata, key: &str) -> Error {
+    metadata.fault(key, "the key is missing".to_owned())
 }
 
 fn required_float(metadata: Metadata, key: &str) -> Result<f64> {

@@ -191,7 +191,8 @@ fn describe(metadata: Metadata, directory: Vec<Tensor>) -> Result<(Vec<TensorInf
 /// families, and so stores them interleaved.
 fn reordered_heads(metadata: Metadata, name: &str, projection: Rotated, outputs: usize) -> Result<Option<usize>> {
     let architecture = hyper_parameters::architecture(metadata)?;
-    if !Family::named(architecture).is_some_and(|family| family.definition().is_reordered_in_gguf) {
+    let family = Family::from_architecture(metadata.path, architecture);
+    if !family.is_ok_and(|family| family.definition().is_reordered_in_gguf) {
         return Ok(None);
     }
     let heads = match projection {

@@ -8,7 +8,7 @@ const WHOLE_MODEL: [(&str, &str); 3] = [
 ];
 
 /// The parts of a layer; each may have a `weight` and a `bias`.
-const LAYER: [(&str, &str); 11] = [
+const LAYER: [(&str, &str); 15] = [
     ("attn_norm", "input_layernorm"),
     ("attn_q", "self_attn.q_proj"),
     ("attn_k", "self_attn.k_proj"),
@@ -20,7 +20,14 @@ const LAYER: [(&str, &str); 11] = [
     ("ffn_gate", "mlp.gate_proj"),
     ("ffn_up", "mlp.up_proj"),
     ("ffn_down", "mlp.down_proj"),
+    ("ffn_gate_inp", "mlp.gate"),
+    ("ffn_gate_exps", "mlp.experts.gate_proj"),
+    ("ffn_up_exps", "mlp.experts.up_proj"),
+    ("ffn_down_exps", "mlp.experts.down_proj"),
 ];
+
+/// The parts of an expert, where each is a tensor of its own, as in older files: `blk.0.ffn_gate.5.weight`.
+const EXPERT: [(&str, &str); 3] = [("ffn_gate", "gate_proj"), ("ffn_up", "up_proj"), ("ffn_down", "down_proj")];
 
 /// Divisors of the rotary frequencies; Hugging Face has no tensor for them.
 pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
@@ -30,14 +37,19 @@ pub(super) fn hugging_face(name: &str) -> String {
     if let Some((_, renamed)) = WHOLE_MODEL.iter().find(|(known, _)| *known == name) {
         return (*renamed).to_owned();
     }
-    let mut parts = name.split('.');
-    if let (Some("blk"), Some(layer), Some(part), Some(kind @ ("weight" | "bias")), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
-        && let Some((_, renamed)) = LAYER.iter().find(|(known, _)| *known == part)
-    {
-        return format!("model.layers.{layer}.{renamed}.{kind}");
-    }
-    name.to_owned()
+    let renamed = |names: &[(&str, &'static str)], part: &str| {
+        names.iter().find(|(known, _)| *known == part).map(|&(_, renamed)| renamed)
+    };
+    let new = match name.split('.').collect::<Vec<_>>()[..] {
+        ["blk", layer, part, kind @ ("weight" | "bias")] => {
+            renamed(&LAYER, part).map(|part| format!("model.layers.{layer}.{part}.{kind}"))
+        }
+        ["blk", layer, part, expert, "weight"] => {
+            renamed(&EXPERT, part).map(|part| format!("model.layers.{layer}.mlp.experts.{expert}.{part}.weight"))
+        }
+        _ => None,
+    };
+    new.unwrap_or_else(|| name.to_owned())
 }
 
 /// Returns the projection if `name` is llama.cpp's name for a layer's queries or keys.
