@@ -94,8 +94,9 @@ pub fn run(arguments: &TuneArguments) -> anyhow::Result<ExitCode> {
 
 /// Opens the adapter and loads the model on it that is to be measured.
 fn upload(arguments: &TuneArguments, talk: Verbosity) -> anyhow::Result<Model> {
-    let files = load::open(&arguments.model, talk)?;
-    let draft = arguments.draft.as_deref().map(|name| load::open_draft(name, &files, talk)).transpose()?;
+    let files = load::open(&arguments.model, &arguments.device, talk)?;
+    let open_draft = |name| load::open_draft(name, &files, &arguments.device, talk);
+    let draft = arguments.draft.as_deref().map(open_draft).transpose()?;
     let device = arguments.device.open()?;
     let usual = arguments.memory.load_options();
     let options = usual.ignore_tuning(true);
