@@ -239,7 +239,7 @@ fn with_progress(
     let model = upload(files, &report)?;
     bar.finish_and_clear();
     let weights = &model.weights;
-    talk.note(&format!("{}: {} on {}", model.name(), output::bytes(weights.bytes()), device.name()));
+    talk.announce(&format!("{}: {} on {}", model.name(), output::bytes(weights.bytes()), device.name()));
     for notice in weights.notices() {
         talk.note(&format!("{}: {notice}", model.name()));
     }
@@ -289,6 +289,19 @@ impl Models {
 
     /// Adapter, kernels and sizes behind the numbers of a report.
     pub fn plan(&self, context: usize) -> Value {
+    /// Keeps costs for the next start. Where that cannot be, they are measured again.
+    fn keep(&self, costs: &Costs) {
+        let _ = Model::keep_pass_cost(&self.target.weights, &costs.target);
+        if let Some(draft) = &self.draft {
+            let _ = Model::keep_pass_cost(&draft.model, &costs.draft);
+        }
+    }
+
+    /// The costs of passes, if they were measured at any time.
+    pub fn costs(&self, sequence: &Sequence) -> Option<Costs> {
+        sequence.engine().costs().or(self.measured.get()).cloned()
+    }
+
         let transformer = &self.target.weights;
         json!({
             "adapter": transformer.device().name(),
