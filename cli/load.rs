@@ -266,7 +266,8 @@ impl Models {
         if sequence.options().drafts == DraftLength::Auto { self.tell_costs(sequence, talk) } else { Ok(()) }
     }
 
-    /// Tells a sequence what passes cost, whether it chooses K or not. One whose models were tuned knows.
+    /// Tells a sequence what passes cost, whether it chooses K or not. One whose models were tuned, or measured at an earlier
+    /// start, knows.
     pub fn tell_costs(&self, sequence: &mut Sequence, talk: Verbosity) -> Result<()> {
         if sequence.engine().costs().is_some() {
             return Ok(());
@@ -274,11 +275,12 @@ impl Models {
         let costs = match self.measured.get() {
             Some(costs) => costs.clone(),
             None => {
-                talk.note("measuring what passes cost here, to choose K; `pard tune` measures it once for all");
+                talk.note("measuring what passes cost here, to choose K, once; `pard tune` measures it better");
                 let measured = sequence.measure_costs()?;
                 // N-grams say nothing of what a draft's passes cost, if there is one.
                 if sequence.options().method != Method::Ngram || self.draft.is_none() {
                     self.measured.get_or_init(|| measured.clone());
+                    self.keep(&measured);
                 }
                 measured
             }
@@ -287,8 +289,6 @@ impl Models {
         Ok(())
     }
 
-    /// Adapter, kernels and sizes behind the numbers of a report.
-    pub fn plan(&self, context: usize) -> Value {
     /// Keeps costs for the next start. Where that cannot be, they are measured again.
     fn keep(&self, costs: &Costs) {
         let _ = Model::keep_pass_cost(&self.target.weights, &costs.target);
@@ -302,6 +302,8 @@ impl Models {
         sequence.engine().costs().or(self.measured.get()).cloned()
     }
 
+    /// Adapter, kernels and sizes behind the numbers of a report.
+    pub fn plan(&self, context: usize) -> Value {
         let transformer = &self.target.weights;
         json!({
             "adapter": transformer.device().name(),

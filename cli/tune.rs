@@ -16,7 +16,7 @@ use crate::{interrupt, load};
 
 #[derive(Args)]
 pub struct TuneArguments {
-    /// The model: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
+    /// The model: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub (`owner/name[:Q4_K_M]`)
     #[arg(short, long, default_value = DEFAULT_MODEL)]
     pub model: String,
     /// Measure this draft of the model instead; needed for one that has no embeddings of its own
@@ -44,11 +44,7 @@ pub fn run(arguments: &TuneArguments) -> anyhow::Result<ExitCode> {
     let mut model = upload(arguments, talk)?;
     let path = Tuning::path(&folder, &model.weights);
     if arguments.forget {
-        let said = match std::fs::remove_file(&path) {
-            Ok(()) => "forgotten",
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => "nothing was measured",
-            Err(source) => return Err(Error::Write { path, source }.into()),
-        };
+        let said = if Tuning::forget(&folder, &model.weights)? { "forgotten" } else { "nothing was measured" };
         talk.note(&format!("{}: {said}", path.display()));
         return Ok(ExitCode::SUCCESS);
     }

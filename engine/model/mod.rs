@@ -95,6 +95,8 @@ pub struct Model {
     pub weights: Arc<Weights>,
     /// Measurements of it on this adapter, if there are any.
     pub tuning: Option<Tuning>,
+    /// Durations of its passes, if they were kept without the rest.
+    kept: Option<PassCost>,
     /// Tokenizer and chat template.
     pub text: ChatTokenizer,
 }
@@ -161,8 +163,6 @@ impl Model {
         Ok(Model::tuned(weights, files.text, options))
     }
 
-    /// Applies earlier measurements of it, if there are any.
-    fn tuned(mut weights: Weights, text: ChatTokenizer, options: LoadOptions) -> Model {
     /// Adds a notice to those of its weights, which nothing else holds yet.
     fn noting(mut self, notice: Option<String>) -> Model {
         if let Some(weights) = Arc::get_mut(&mut self.weights) {
@@ -171,17 +171,35 @@ impl Model {
         self
     }
 
+    /// Applies earlier measurements of it, if there are any.
+    fn tuned(mut weights: Weights, text: ChatTokenizer, options: LoadOptions) -> Model {
         let folder = Model::tuning_folder().filter(|_| !options.ignore_tuning);
-        let tuning = folder.and_then(|folder| Tuning::load(&folder, &weights));
+        let tuning = folder.as_ref().and_then(|folder| Tuning::load(folder, &weights));
+        let kept = folder.filter(|_| tuning.is_none()).and_then(|folder| autotune::kept(&folder, &weights));
         if let Some(tuning) = &tuning {
             tuning.apply(&mut weights);
         }
-        Model { weights: Arc::new(weights), tuning, text }
+        Model { weights: Arc::new(weights), tuning, kept, text }
     }
 
     /// Returns the folder of measurement tables, if there is a folder for caches.
     pub fn tuning_folder() -> Option<PathBuf> {
         SourceOptions::from_env().cache.map(|cache| cache.join("tuning"))
+    }
+
+    /// Durations of its passes, if it was tuned on this adapter, or if [`Model::keep_pass_cost`] has kept them.
+    pub fn pass_cost(&self) -> Option<PassCost> {
+        self.tuning.as_ref().map(Tuning::pass_cost).or_else(|| self.kept.clone())
+    }
+
+    /// Keeps durations of passes of `model`, for whoever loads it next on this adapter. Nothing is kept where there is no
+    /// folder for caches.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Write`](crate::Error::Write).
+    pub fn keep_pass_cost(model: &Weights, cost: &PassCost) -> Result<()> {
+        Model::tuning_folder().map_or(Ok(()), |folder| autotune::keep(&folder, model, cost))
     }
 
     /// The model's name.
