@@ -169,18 +169,30 @@ fn the_page_streams_an_answer_and_shows_what_was_accepted() {
     assert_eq!(browser.run("return document.getElementById('conversation').children.length + messages.length"), 0);
 }
 
+/// Puts an answer that the test writes, by `feed`, in the place of the server's.
+const FED: &str = "window.fetch = async (_, options) => new Response(new ReadableStream({ start(stream) { \
+    options.signal.addEventListener('abort', () => stream.error(new DOMException('', 'AbortError'))); \
+    window.feed = text => { \
+        const choices = [{ delta: { content: text }, pard: { tokens: [{ text, accepted: false }] } }]; \
+        stream.enqueue(new TextEncoder().encode('data: ' + JSON.stringify({ choices }) + '\\n')); \
+    }; } }))";
+
 #[test]
 fn the_page_keeps_an_answer_out_of_the_next_conversation() {
     let Some(browser) = Browser::start() else { return };
-    let server = Server::with(&["-c", "16384"]);
+    let server = Server::with(&[]);
     browser.open(&format!("{}/", server.url()));
     browser.wait_until("document.querySelectorAll('#method option').length > 0");
-    browser.run("document.getElementById('tokens').value = 16000");
+    browser.run(FED);
     // Shift and Enter begin a line, Enter sends.
     browser.write("#prompt", "the\u{e008}\u{e007}\u{e008}other");
     assert_eq!(browser.run("return document.getElementById('prompt').value"), "the\nother");
     browser.write("#prompt", "\u{e007}");
-    browser.wait_until("document.querySelectorAll('.tokens .plain').length > 0");
+    let line = "return document.querySelector('.turn .row').textContent";
+    let reading = browser.run(line);
+    assert!(reading.as_str().is_some_and(|line| line.starts_with("reading the prompt")), "{reading}");
+    browser.run("feed('half')");
+    browser.wait_until("document.querySelector('.text').textContent === 'half'");
     browser.click("#reset");
     browser.wait_until("!document.getElementById('send').disabled");
     assert_eq!(browser.run("return document.getElementById('conversation').children.length + messages.length"), 0);
@@ -188,12 +200,18 @@ fn the_page_keeps_an_answer_out_of_the_next_conversation() {
     // A system message goes first, and Stop keeps what was written.
     browser.run("document.getElementById('system').value = 'the rule'");
     browser.write("#prompt", "the end\u{e007}");
-    browser.wait_until("document.querySelectorAll('.tokens .plain').length > 5");
+    browser.run("feed('some')");
+    browser.wait_until("document.querySelector('.text').textContent === 'some'");
     browser.click("#stop");
     browser.wait_until("messages.length === 2");
     assert_eq!(browser.run("return JSON.parse(request(messages)).messages[0].content"), "the rule");
-    let line = browser.run("return document.querySelector('.turn .row').textContent");
-    assert!(line.as_str().is_some_and(|line| line.contains("stopped")), "{line}");
+    let stopped = browser.run(line);
+    assert!(stopped.as_str().is_some_and(|line| line.contains("stopped")), "{stopped}");
+    // Without a word of an answer the question goes back into the box.
+    browser.write("#prompt", "and?\u{e007}");
+    browser.click("#stop");
+    browser.wait_until("document.getElementById('prompt').value === 'and?'");
+    assert_eq!(browser.run("return messages.length"), 2);
 }
 
 /// What a model writes becomes elements by way of their text alone.
