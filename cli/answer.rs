@@ -48,7 +48,7 @@ impl Read {
 
 /// Tokens of the first piece of a prompt, and the target duration of the others.
 const FIRST_PIECE: usize = 64;
-const PIECE: Duration = Duration::from_millis(300);
+const PIECE: Duration = Duration::from_millis(500);
 /// Largest growth of a piece over the one before.
 const GROWTH: usize = 4;
 

@@ -61,7 +61,7 @@ pub fn run(arguments: &ChatArguments) -> anyhow::Result<ExitCode> {
     let mut chat = Chat::open(arguments.decoding.clone(), conversation, rendering, talk.briefly())?;
     let history = SourceOptions::from_env().cache.map(|cache| cache.join("chat-history"));
     let mut lines = Lines::open(history.filter(|_| !arguments.no_history))?;
-    talk.note(&chat.model());
+    talk.note(&output::wrapped(&chat.model()));
     if lines.is_terminal() {
         talk.note("/help lists what else there is; Ctrl-C ends an answer, Ctrl-D the chat");
     }
@@ -223,8 +223,11 @@ impl Chat {
     /// Reads the prompt but for its end, and shows how far it has come.
     fn read(&mut self, prompt: &[u32]) -> pard::Result<Read> {
         let bar = self.talk.bar("reading the prompt".to_owned(), "{msg} {wide_bar} {pos}/{len} tokens");
-        bar.set_length(prompt.len() as u64);
-        let read = answer::read(&mut self.sequence, prompt, |tokens| bar.set_position(tokens as u64));
+        // A short prompt is read before anybody would see it.
+        let read = answer::read(&mut self.sequence, prompt, |tokens| {
+            bar.set_length(prompt.len() as u64);
+            bar.set_position(tokens as u64);
+        });
         bar.finish_and_clear();
         read
     }

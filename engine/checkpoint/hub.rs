@@ -15,7 +15,7 @@ use super::hugging_face::PROJECTION_FILE;
 use super::json;
 use super::lora::{self, ADAPTER_CONFIG};
 use super::name::Repository;
-use super::options::{BY_HAND, CONFIG, DownloadProgress, Found, SourceOptions, required};
+use super::options::{CONFIG, DownloadProgress, Found, SourceOptions, by_hand, required};
 use super::safetensors::{INDEX_FILE, SINGLE_FILE, shard_names};
 use crate::error::{Error, Result};
 
@@ -243,7 +243,10 @@ impl Hub<'_> {
     fn unreachable(&self, error: &str) -> Error {
         self.error(format!(
             "cannot reach {}: {error}. Without a network, {} (from {}/{}/tree/main)",
-            self.options.endpoint, BY_HAND, self.options.endpoint, self.name
+            self.options.endpoint,
+            by_hand(self.repository),
+            self.options.endpoint,
+            self.name
         ))
     }
 

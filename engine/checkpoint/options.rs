@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::name::Repository;
 use super::{hugging_face, json};
 
 /// A file that every model folder holds.
@@ -112,5 +113,11 @@ impl SourceOptions<'_> {
 }
 
 /// Instructions for doing without a download.
-pub(super) const BY_HAND: &str =
-    "put its config.json, tokenizer.json, tokenizer_config.json and *.safetensors into a folder and name that folder";
+pub(super) fn by_hand(repository: &Repository) -> &'static str {
+    match repository.gguf {
+        Some(_) => "put its .gguf file, or all parts of it, into a folder and name the file",
+        None => {
+            "put its config.json, tokenizer.json, tokenizer_config.json and *.safetensors into a folder and name that folder"
+        }
+    }
+}

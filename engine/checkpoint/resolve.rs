@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::gguf_files::{self, GgufModel, Site};
 use super::name::{Repository, stands_for_its_folder};
-use super::options::{BY_HAND, CONFIG, Found, SourceOptions, required};
+use super::options::{CONFIG, Found, SourceOptions, by_hand, required};
 use super::safetensors::{self, INDEX_FILE, SINGLE_FILE};
 use super::storage::Folder;
 use crate::error::{Error, Result};
@@ -97,7 +97,10 @@ fn in_home(name: &str, options: &SourceOptions) -> Result<PathBuf> {
         return Ok(PathBuf::from(name));
     };
     let home = options.home.as_ref().ok_or_else(|| no_model(name, "there is no home folder"))?;
-    Ok(home.join(rest.trim_start_matches(['/', '\\'])))
+    Ok(match rest.trim_start_matches(['/', '\\']) {
+        "" => home.clone(),
+        rest => home.join(rest),
+    })
 }
 
 /// The file `path`, or its folder if it is a part of a model in Hugging Face form.
@@ -144,7 +147,7 @@ fn in_cache_or_hub(name: &str, repository: &Repository, options: &SourceOptions)
     if options.offline {
         return Err(no_model(
             name,
-            format!("{absent}, and the environment forbids downloads (HF_HUB_OFFLINE); {BY_HAND}"),
+            format!("{absent}, and the environment forbids downloads (HF_HUB_OFFLINE); {}", by_hand(repository)),
         ));
     }
     download(repository, hub_cache, &absent, options)
@@ -180,7 +183,7 @@ fn download(repository: &Repository, hub_cache: &Path, _absent: &str, options: &
 
 #[cfg(not(feature = "hub"))]
 fn download(repository: &Repository, _hub_cache: &Path, absent: &str, _options: &SourceOptions) -> Result<Found> {
-    let reason = format!("{absent}, and this build has no downloads (feature `hub`); {BY_HAND}");
+    let reason = format!("{absent}, and this build has no downloads (feature `hub`); {}", by_hand(repository));
     Err(no_model(&repository.id, reason))
 }
 
