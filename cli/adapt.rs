@@ -33,6 +33,7 @@ use progress::Recent;
 #[derive(Args)]
 pub struct AdaptArguments {
     /// The model that becomes a draft: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
+    /// (`owner/name[:Q4_K_M]`)
     #[arg(short, long, value_name = "MODEL", default_value = DEFAULT_MODEL)]
     pub model: String,
     /// Folder for the draft; the run's state is written beside it
@@ -145,7 +146,7 @@ const STATE: &str = "training_state.safetensors";
 /// Runs the command.
 pub fn run(arguments: &AdaptArguments) -> anyhow::Result<ExitCode> {
     let talk = Verbosity::unless(arguments.quiet);
-    let files = load::open(&arguments.model, talk)?;
+    let files = load::open(&arguments.model, &arguments.device, talk)?;
     let state_path = arguments.out.join(STATE);
     if !arguments.resume && state_path.exists() {
         let reason =
@@ -350,7 +351,7 @@ impl Run {
         if arguments.held_out.is_none() && arguments.loss == Loss::TEXT && arguments.target_layers.is_empty() {
             return Ok(None);
         }
-        let files = load::open(arguments.target_name(), talk)?;
+        let files = load::open(arguments.target_name(), &arguments.device, talk)?;
         check_states(&arguments.target_layers, &files)?;
         Ok(Some(load::upload(device, files, LoadOptions::default(), talk)?))
     }

@@ -1,5 +1,7 @@
 //! One answer, and what is reported of it.
 
+use std::time::Duration;
+
 use pard::decoding::{
     DraftLength, FinishReason, Generation, Limits, Method, SamplingParams, Sequence, Speculation, Statistics,
     TokenLogprobs,
@@ -26,6 +28,47 @@ pub enum Begin {
     Anew,
     /// With what the sequence's caches do not hold of it.
     FromCaches,
+}
+
+/// The part of a prompt that was read before its answer is asked for.
+#[derive(Default)]
+pub struct Read {
+    time: Duration,
+    /// Tokens that the caches held before, if any were read.
+    reused: Option<usize>,
+}
+
+impl Read {
+    /// Counts it in with what the answer's own statistics say of the prompt.
+    pub fn count_in(&self, statistics: &mut Statistics) {
+        statistics.prefill += self.time;
+        statistics.reused_tokens = self.reused.unwrap_or(statistics.reused_tokens);
+    }
+}
+
+/// Tokens of the first piece of a prompt, and the target duration of the others.
+const FIRST_PIECE: usize = 64;
+const PIECE: Duration = Duration::from_millis(500);
+/// Largest growth of a piece over the one before.
+const GROWTH: usize = 4;
+
+/// Reads what the caches do not hold of `prompt`, all but a last piece that takes no time worth telling, in pieces short
+/// enough that Ctrl-C ends it at once, and tells how far it has come. The text does not depend on the pieces.
+pub fn read(sequence: &mut Sequence, prompt: &[u32], report: impl Fn(usize)) -> pard::Result<Read> {
+    let mut read = Read::default();
+    let mut piece = FIRST_PIECE;
+    let mut end = prompt.iter().zip(sequence.tokens()).take_while(|(one, other)| one == other).count();
+    while prompt.len() - end > piece && !interrupt::requested() {
+        end += piece;
+        sequence.resume(&prompt[..end])?;
+        let statistics = sequence.statistics();
+        read.reused.get_or_insert(statistics.reused_tokens);
+        read.time += statistics.prefill;
+        report(end);
+        let affordable = piece as f64 * PIECE.as_secs_f64() / statistics.prefill.as_secs_f64().max(1e-6);
+        piece = (affordable as usize).clamp(FIRST_PIECE / GROWTH, GROWTH * piece);
+    }
+    Ok(read)
 }
 
 /// Answers `prompt`, and hands every piece of text to `show` as soon as it is certain. Ctrl-C ends it after a round.
@@ -151,17 +194,14 @@ pub fn summary(sequence: &Sequence, answer: &Answer) -> String {
         }
         _ => format!("{}, K = {}", options.proposers(), options.drafts),
     };
-    let read = match statistics.reused_tokens {
-        0 => format!("{} tokens", statistics.prompt_tokens),
-        reused => format!("{} new of {} tokens", statistics.prompt_tokens - reused, statistics.prompt_tokens),
-    };
     let forced = match statistics.forced {
         0 => String::new(),
         forced => format!(", {forced} of them proposed by the grammar,"),
     };
     format!(
-        "prompt: {read} in {:.2} s; answer: {tokens} tokens{forced} in {:.2} s, {:.1} tokens/s; {method}: {} rounds of {:.2} \
+        "prompt: {} in {:.2} s; answer: {tokens} tokens{forced} in {:.2} s, {:.1} tokens/s; {method}: {} rounds of {:.2} \
          tokens; ended by: {}",
+        prompt_tokens(statistics),
         seconds(statistics.prefill),
         seconds(statistics.decode),
         tokens_per_second(tokens, statistics),
@@ -169,6 +209,28 @@ pub fn summary(sequence: &Sequence, answer: &Answer) -> String {
         statistics.tokens_per_round(),
         answer.finish.name(),
     )
+}
+
+/// What most people want to know of an answer: how long it took.
+pub fn short_summary(answer: &Answer) -> String {
+    let (statistics, tokens) = (&answer.statistics, answer.output.len());
+    let ended = match answer.finish {
+        FinishReason::Stop => String::new(),
+        other => format!("; ended by: {}", other.name()),
+    };
+    format!(
+        "prompt: {} in {:.1} s; answer: {tokens} tokens, {:.1} tokens/s{ended}",
+        prompt_tokens(statistics),
+        statistics.prefill.as_secs_f64(),
+        tokens_per_second(tokens, statistics),
+    )
+}
+
+fn prompt_tokens(statistics: &Statistics) -> String {
+    match statistics.reused_tokens {
+        0 => format!("{} tokens", statistics.prompt_tokens),
+        reused => format!("{} new of {} tokens", statistics.prompt_tokens - reused, statistics.prompt_tokens),
+    }
 }
 
 /// The mean K that was chosen, and why speculation was off, for the statistics line.

@@ -161,7 +161,7 @@ impl LogitArguments {
 /// Options for choosing models and their devices.
 #[derive(Args, Clone)]
 pub struct ModelArguments {
-    /// The model: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
+    /// The model: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub (`owner/name[:Q4_K_M]`)
     #[arg(short, long, default_value = DEFAULT_MODEL)]
     pub model: String,
     /// The model that proposes tokens, named likewise, or `auto`: the best one of `pard drafts` that is on this machine

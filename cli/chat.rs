@@ -14,14 +14,15 @@ use pard::Error;
 use pard::checkpoint::options::SourceOptions;
 use pard::decoding::{FinishReason, Limits, Method, Sequence, Statistics};
 use pard::low_level::gpu::Device;
+use pard::model::Weights;
 use pard::text::{Conversation, Message, Rendering};
 use serde_json::{Value, json};
 
-use crate::answer::{self, Answer, Begin, tokens_per_second};
+use crate::answer::{self, Answer, Begin, Read, tokens_per_second};
 use crate::args::{DecodingArguments, one_of};
 use crate::load::{LoadedFiles, Models};
 use crate::output::{self, Verbosity};
-use crate::{interrupt, prompt};
+use crate::{interrupt, prompt, terminal};
 use command::Line;
 use lines::Lines;
 
@@ -57,9 +58,10 @@ pub fn run(arguments: &ChatArguments) -> anyhow::Result<ExitCode> {
     if let Some(system) = &arguments.system {
         conversation.set_system(Some(system));
     }
-    let mut chat = Chat::open(arguments.decoding.clone(), conversation, rendering, talk)?;
+    let mut chat = Chat::open(arguments.decoding.clone(), conversation, rendering, talk.briefly())?;
     let history = SourceOptions::from_env().cache.map(|cache| cache.join("chat-history"));
     let mut lines = Lines::open(history.filter(|_| !arguments.no_history))?;
+    talk.note(&output::wrapped(&chat.model()));
     if lines.is_terminal() {
         talk.note("/help lists what else there is; Ctrl-C ends an answer, Ctrl-D the chat");
     }
@@ -109,6 +111,8 @@ struct Chat {
     /// Tokens of all answers.
     tokens: usize,
     statistics: Statistics,
+    /// Statistics of the last answer, in words.
+    last: String,
     talk: Verbosity,
 }
 
@@ -132,6 +136,7 @@ impl Chat {
             answers: 0,
             tokens: 0,
             statistics: Statistics::default(),
+            last: String::new(),
             talk,
         })
     }
@@ -143,11 +148,20 @@ impl Chat {
             Line::Say(message) => self.answer(message)?,
             Line::Command("/exit" | "/quit" | "/bye", _) => return Ok(Next::End),
             Line::Command("/help", _) => output::note(&command::help()),
-            Line::Command("/reset", _) => self.conversation.reset(),
+            Line::Command("/reset", _) => {
+                self.conversation.reset();
+                self.talk.note("a new conversation");
+            }
             Line::Command("/stats", _) => output::note(&self.totals()),
             Line::Command("/system", "") => output::note(self.conversation.system().unwrap_or("(none)")),
-            Line::Command("/system", "none") => self.conversation.set_system(None),
-            Line::Command("/system", text) => self.conversation.set_system(Some(text)),
+            Line::Command("/system", "none") => {
+                self.conversation.set_system(None);
+                self.talk.note("no system message from now on");
+            }
+            Line::Command("/system", text) => {
+                self.conversation.set_system(Some(text));
+                self.talk.note(&format!("system message from now on: {text}"));
+            }
             Line::Command("/save" | "/load", "") => anyhow::bail!("name a file behind it"),
             Line::Command("/save", path) => self.save(Path::new(path))?,
             Line::Command("/load", path) => self.load(Path::new(path))?,
@@ -180,15 +194,22 @@ impl Chat {
             out.write_all(piece.as_bytes())?;
             out.flush()
         };
+        let quiet = terminal::Quiet::new();
+        let read = self.read(&prompt).inspect_err(|_| self.conversation.take_back())?;
+        if interrupt::requested() {
+            self.take_back();
+            return Ok(());
+        }
         let answered =
             answer::answer(&mut self.sequence, &self.models.target, &prompt, limits, Begin::FromCaches, show);
         if shown || answered.is_ok() {
             output::print("")?;
         }
-        let answer = answered.inspect_err(|_| self.conversation.take_back())?;
+        drop(quiet);
+        let mut answer = answered.inspect_err(|_| self.conversation.take_back())?;
+        read.count_in(&mut answer.statistics);
         if answer.output.is_empty() {
-            self.conversation.take_back();
-            self.talk.note("ended before the answer began; it was not said");
+            self.take_back();
             return Ok(());
         }
         self.conversation.answer(&self.models.target.text, &answer.text, &answer.output);
@@ -199,17 +220,37 @@ impl Chat {
         Ok(())
     }
 
-    fn note_answer(&self, answer: &Answer, used: usize, context: usize) {
+    /// Reads the prompt but for its end, and shows how far it has come.
+    fn read(&mut self, prompt: &[u32]) -> pard::Result<Read> {
+        let bar = self.talk.bar("reading the prompt".to_owned(), "{msg} {wide_bar} {pos}/{len} tokens");
+        // A short prompt is read before anybody would see it.
+        let read = answer::read(&mut self.sequence, prompt, |tokens| {
+            bar.set_length(prompt.len() as u64);
+            bar.set_position(tokens as u64);
+        });
+        bar.finish_and_clear();
+        read
+    }
+
+    /// Forgets a question whose answer was ended before it began.
+    fn take_back(&mut self) {
+        self.conversation.take_back();
+        self.talk.note("ended before the answer began; it was not said");
+    }
+
+    fn note_answer(&mut self, answer: &Answer, used: usize, context: usize) {
         if !answer.logprobs.is_empty() {
             self.talk.note(&output::dimmed(&answer::logprobs_lines(&self.models.target, &answer.logprobs)));
         }
-        let line = format!("{}; context: {used} of {context}", answer::summary(&self.sequence, answer));
-        self.talk.note(&output::dimmed(&line));
+        let line = format!("{}; context: {used} of {context}", answer::short_summary(answer));
+        self.talk.note(&output::dimmed(&output::wrapped(&line)));
+        self.last = answer::summary(&self.sequence, answer);
         if answer.finish == FinishReason::Context {
             self.talk.note("the context is full: /reset begins a new conversation, `pard chat -c TOKENS` makes room");
         }
     }
 
+    /// What the last answer and all together took.
     fn totals(&self) -> String {
         let statistics = &self.statistics;
         let accepted = statistics.accepted_per_position();
@@ -233,20 +274,31 @@ impl Chat {
             let shares: Vec<String> = accepted.iter().map(|share| format!("{share:.2}")).collect();
             line.push_str(&format!("; accepted at 1, 2, ..: {}", shares.join(" ")));
         }
+        if !self.last.is_empty() {
+            line = format!("the last one: {}\n{line}", self.last);
+        }
         line
     }
 
+    /// Models, adapter, method, and the speed if it is known.
     fn model(&self) -> String {
         let options = self.sequence.options();
-        let draft = self.models.draft.as_ref().map(|draft| format!(", drafted for by {}", draft.name));
+        let size = |weights: &Weights| output::bytes(weights.bytes());
+        let target = &self.models.target;
+        let draft = self.models.draft.as_ref();
+        let draft = draft.map(|draft| format!(", drafted for by {} ({})", draft.name, size(&draft.model)));
+        let speed = self.models.costs(&self.sequence).map(|costs| 1.0 / costs.target.of(1.0).max(1e-9));
+        let speed = speed.map(|speed| format!("; some {speed:.0} tokens/s, drafts aside"));
         format!(
-            "{}{}; {}, K = {}; context: {}; {}",
-            self.models.target.name(),
+            "{} ({}) on {}{}; {}, K = {}; context: {}{}",
+            target.name(),
+            size(&target.weights),
+            self.device.name(),
             draft.unwrap_or_default(),
             options.proposers(),
             options.drafts,
             options.context,
-            self.device.name(),
+            speed.unwrap_or_default(),
         )
     }
 
@@ -263,6 +315,7 @@ impl Chat {
         let prepared = prepared(&decoding, self.talk)?;
         let (models, sequence) = prepared.upload(&self.device, &decoding, self.talk)?;
         (self.models, self.sequence, self.decoding) = (models, sequence, decoding);
+        self.talk.note(&self.model());
         // Its tokens are not the other's.
         self.conversation = Conversation::new(self.conversation.messages().to_vec(), self.rendering);
         Ok(())

@@ -114,6 +114,7 @@ impl Report {
 #[derive(Args)]
 pub struct DoctorArguments {
     /// The model that answers a question: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
+    /// (`owner/name[:Q4_K_M]`)
     #[arg(short, long, default_value = DEFAULT_MODEL)]
     pub model: String,
     #[command(flatten)]
@@ -157,7 +158,7 @@ pub fn run(arguments: &DoctorArguments) -> anyhow::Result<ExitCode> {
         }
     }
     let model = if arguments.model == DEFAULT_MODEL { "default model" } else { "model" };
-    let (files, finding) = open(&arguments.model);
+    let (files, finding) = open(&arguments.model, &arguments.device);
     report.add(model, finding)?;
     match (device, files) {
         (Some((device, _)), Some(files)) => report.add("answer", question(&device, files, arguments))?,
@@ -293,8 +294,8 @@ fn bandwidth(device: &Device, is_card: bool) -> Finding {
     Ok(found)
 }
 
-fn open(name: &str) -> (Option<ModelFiles>, Finding) {
-    match load::open(name, Verbosity::Quiet) {
+fn open(name: &str, device: &DeviceArguments) -> (Option<ModelFiles>, Finding) {
+    match load::open(name, device, Verbosity::Quiet) {
         Ok(files) => {
             let found = format!("{}, {}", files.name(), files.path.display());
             (Some(files), Ok(found))

@@ -13,7 +13,7 @@ use pard::model::Weights;
 use pard::{Error, Result};
 use serde_json::{Value, json};
 
-use crate::args::MemoryArguments;
+use crate::args::{DeviceArguments, MemoryArguments};
 use crate::load;
 use crate::output::{self, Verbosity};
 
@@ -22,7 +22,7 @@ pub const AUTO: &str = "auto";
 
 #[derive(Args)]
 pub struct DraftsArguments {
-    /// The model: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
+    /// The model: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub (`owner/name[:Q4_K_M]`)
     #[arg(default_value = DEFAULT_MODEL)]
     pub model: String,
     #[command(flatten)]
@@ -43,7 +43,7 @@ struct Found {
 
 /// Runs the command.
 pub fn run(arguments: &DraftsArguments) -> anyhow::Result<ExitCode> {
-    let target = load::open(&arguments.model, Verbosity::Freely)?;
+    let target = load::open(&arguments.model, &DeviceArguments::default(), Verbosity::Freely)?;
     let sources = SourceOptions::from_env();
     let serving = PublishedDraft::serving(&target.config, &target.text.tokenizer);
     let found = serving.map(|draft| Found::new(draft, &target, &sources, &arguments.memory));

@@ -18,7 +18,7 @@ use crate::output::{self, Verbosity};
 
 #[derive(Args)]
 pub struct InspectArguments {
-    /// `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
+    /// `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub (`owner/name[:Q4_K_M]`)
     pub model: String,
     #[command(flatten)]
     pub memory: MemoryArguments,

@@ -4,6 +4,8 @@
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::terminal;
+
 static LISTENING: AtomicBool = AtomicBool::new(false);
 /// Number of times Ctrl-C was pressed since [`forget`].
 static PRESSED: AtomicUsize = AtomicUsize::new(0);
@@ -24,6 +26,7 @@ pub fn listen() -> anyhow::Result<()> {
     }
     let handler = || {
         if PRESSED.fetch_add(1, Ordering::Relaxed) >= ALLOWED.load(Ordering::Relaxed) {
+            terminal::restore();
             std::process::exit(CODE.into());
         }
     };

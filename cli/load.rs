@@ -6,7 +6,7 @@ use std::cell::{OnceCell, RefCell};
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
-use pard::checkpoint::options::{DownloadProgress, SourceOptions};
+use pard::checkpoint::options::{DownloadProgress, Found, SourceOptions};
 use pard::checkpoint::resolve;
 use pard::checkpoint::{DraftFiles, ModelFiles};
 use pard::decoding::{Costs, Draft, DraftLength, Engine, EngineOptions, Method, Sequence, SequenceOptions};
@@ -17,7 +17,7 @@ use pard::{Error, Result};
 use serde_json::{Value, json};
 
 pub use self::blueprints::{Blueprints, Placement};
-use crate::args::{DecodingArguments, ModelArguments};
+use crate::args::{DecodingArguments, DeviceArguments, ModelArguments};
 use crate::drafts;
 use crate::output::{self, Verbosity};
 use crate::usage::usage;
@@ -39,11 +39,12 @@ enum Drafter {
 impl Files {
     /// Finds and opens the models that `arguments` name, the draft only if it is wanted.
     pub fn open(arguments: &ModelArguments, wants_draft: bool, talk: Verbosity) -> Result<Files> {
-        let target_path = find(&arguments.model, talk)?;
+        let find = |name: &str| find(name, &arguments.device, arguments.memory_limit, talk);
+        let target_path = find(&arguments.model)?;
         let target = ModelFiles::open(&target_path)?;
         let mut files = Files { target, draft: None, mask_token: None };
         if let Some(name) = arguments.draft.as_deref().filter(|_| wants_draft) {
-            let path = find_draft(name, &files.target, talk)?;
+            let path = find(draft_name(name, &files.target, talk)?)?;
             files.draft = Some(match is_same(&path, &target_path) {
                 true => Drafter::Target,
                 false => Drafter::Other(Box::new(draft_at(&path, &files.target, arguments.target_states, talk)?)),
@@ -238,7 +239,7 @@ fn with_progress(
     let model = upload(files, &report)?;
     bar.finish_and_clear();
     let weights = &model.weights;
-    talk.note(&format!("{}: {} on {}", model.name(), output::bytes(weights.bytes()), device.name()));
+    talk.announce(&format!("{}: {} on {}", model.name(), output::bytes(weights.bytes()), device.name()));
     for notice in weights.notices() {
         talk.note(&format!("{}: {notice}", model.name()));
     }
@@ -265,7 +266,8 @@ impl Models {
         if sequence.options().drafts == DraftLength::Auto { self.tell_costs(sequence, talk) } else { Ok(()) }
     }
 
-    /// Tells a sequence what passes cost, whether it chooses K or not. One whose models were tuned knows.
+    /// Tells a sequence what passes cost, whether it chooses K or not. One whose models were tuned, or measured at an earlier
+    /// start, knows.
     pub fn tell_costs(&self, sequence: &mut Sequence, talk: Verbosity) -> Result<()> {
         if sequence.engine().costs().is_some() {
             return Ok(());
@@ -273,17 +275,31 @@ impl Models {
         let costs = match self.measured.get() {
             Some(costs) => costs.clone(),
             None => {
-                talk.note("measuring what passes cost here, to choose K; `pard tune` measures it once for all");
+                talk.note("measuring what passes cost here, to choose K, once; `pard tune` measures it better");
                 let measured = sequence.measure_costs()?;
                 // N-grams say nothing of what a draft's passes cost, if there is one.
                 if sequence.options().method != Method::Ngram || self.draft.is_none() {
                     self.measured.get_or_init(|| measured.clone());
+                    self.keep(&measured);
                 }
                 measured
             }
         };
         sequence.set_costs(costs);
         Ok(())
+    }
+
+    /// Keeps costs for the next start. Where that cannot be, they are measured again.
+    fn keep(&self, costs: &Costs) {
+        let _ = Model::keep_pass_cost(&self.target.weights, &costs.target);
+        if let Some(draft) = &self.draft {
+            let _ = Model::keep_pass_cost(&draft.model, &costs.draft);
+        }
+    }
+
+    /// The costs of passes, if they were measured at any time.
+    pub fn costs(&self, sequence: &Sequence) -> Option<Costs> {
+        sequence.engine().costs().or(self.measured.get()).cloned()
     }
 
     /// Adapter, kernels and sizes behind the numbers of a report.
@@ -308,24 +324,25 @@ pub fn context(arguments: &ModelArguments, files: &Files, talk: Verbosity) -> us
     context
 }
 
-/// Opens a model's files, downloaded if need be.
-pub fn open(name: &str, talk: Verbosity) -> Result<ModelFiles> {
-    ModelFiles::open(&find(name, talk)?)
+/// Opens a model's files, downloaded if need be. A GGUF file that has to be chosen fits `device`.
+pub fn open(name: &str, device: &DeviceArguments, talk: Verbosity) -> Result<ModelFiles> {
+    ModelFiles::open(&find(name, device, None, talk)?)
 }
 
 /// Opens the files of a model or of any draft, whether they are a whole model's or not.
 pub fn open_any(name: &str, talk: Verbosity) -> Result<DraftFiles> {
-    DraftFiles::open(&find(name, talk)?)
+    DraftFiles::open(&find(name, &DeviceArguments::default(), None, talk)?)
 }
 
 /// Opens the files of a draft for `target`, downloaded if need be.
-pub fn open_draft(name: &str, target: &ModelFiles, talk: Verbosity) -> Result<ModelFiles> {
-    draft_at(&find_draft(name, target, talk)?, target, StatesChoice::Auto, talk)
+pub fn open_draft(name: &str, target: &ModelFiles, device: &DeviceArguments, talk: Verbosity) -> Result<ModelFiles> {
+    let path = find(draft_name(name, target, talk)?, device, None, talk)?;
+    draft_at(&path, target, StatesChoice::Auto, talk)
 }
 
-/// Finds the draft `name` for `target`, or the best that is here.
-fn find_draft(name: &str, target: &ModelFiles, talk: Verbosity) -> Result<PathBuf> {
-    find(if name == drafts::AUTO { drafts::best_here(target, talk)? } else { name }, talk)
+/// The name of the draft `name` for `target`, which is that of the best one here for `auto`.
+fn draft_name<'a>(name: &'a str, target: &ModelFiles, talk: Verbosity) -> Result<&'a str> {
+    if name == drafts::AUTO { drafts::best_here(target, talk) } else { Ok(name) }
 }
 
 /// Opens the draft's files at `path`, and checks that it can do without embeddings of its own where it has none. It reads
@@ -341,18 +358,30 @@ fn draft_at(path: &Path, target: &ModelFiles, states: StatesChoice, talk: Verbos
     Ok(draft)
 }
 
-fn find(name: &str, talk: Verbosity) -> Result<PathBuf> {
-    with_downloads(talk, |options| resolve::resolve(name, options))
+/// Finds a model, and says which of a repository's GGUF files was chosen, if one was: one that fits `limit`, or else what
+/// `device` has.
+fn find(name: &str, device: &DeviceArguments, limit: Option<u64>, talk: Verbosity) -> Result<PathBuf> {
+    let memory = || limit.or_else(|| device.open().ok()?.memory().total);
+    with_downloads(talk, &memory, |options| resolve::find(name, options))
 }
 
 /// The newest revision of a repository, downloaded if need be.
 pub fn pull(name: &str, talk: Verbosity) -> Result<PathBuf> {
-    with_downloads(talk, |options| resolve::pull(name, options))
+    let memory = || DeviceArguments::default().open().ok()?.memory().total;
+    with_downloads(talk, &memory, |options| resolve::pull(name, options))
 }
 
-fn with_downloads(talk: Verbosity, find: impl Fn(&SourceOptions) -> Result<PathBuf>) -> Result<PathBuf> {
+fn with_downloads(
+    talk: Verbosity,
+    memory: &dyn Fn() -> Option<u64>,
+    find: impl Fn(&SourceOptions) -> Result<Found>,
+) -> Result<PathBuf> {
     let download = Download { talk, bar: RefCell::default() };
-    find(&SourceOptions::from_env().progress(Some(&download)))
+    let found = find(&SourceOptions::from_env().progress(Some(&download)).memory(Some(memory)))?;
+    if let Some(notice) = &found.notice {
+        talk.note(notice);
+    }
+    Ok(found.path)
 }
 
 fn is_same(one: &Path, other: &Path) -> bool {

@@ -25,9 +25,12 @@ mod respond;
 #[cfg(feature = "server")]
 mod serve;
 mod shell;
+mod terminal;
 mod tune;
 mod usage;
+mod welcome;
 
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -82,6 +85,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    silence_device_selection();
+    if std::env::args_os().len() == 1 && io::stdout().is_terminal() {
+        return finish(welcome::run());
+    }
     let done = match Arguments::parse().command {
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Chat(arguments) => chat::run(&arguments),
@@ -103,6 +110,22 @@ fn main() -> ExitCode {
         Command::Completions(arguments) => shell::completions(&arguments, Arguments::command()),
         Command::Man(arguments) => shell::man(&arguments, Arguments::command()),
     };
+    finish(done)
+}
+
+/// Keeps Mesa's device-selection layer from writing "error: XDG_RUNTIME_DIR is invalid or not set in the environment." to
+/// standard error for every process without a desktop session. The layer only sorts the adapters, which this program does
+/// itself; where the user has told it how, it is left alone.
+fn silence_device_selection() {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    if !["XDG_RUNTIME_DIR", "DRI_PRIME", "MESA_VK_DEVICE_SELECT"].into_iter().any(is_set) {
+        // SAFETY: this is the first thing that the program does, and no other thread runs yet.
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
+    }
+}
+
+/// The exit code, and the error that led to it on standard error.
+fn finish(done: anyhow::Result<ExitCode>) -> ExitCode {
     match done {
         Ok(code) => code,
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use pard::checkpoint::hub_cache::{LocalModel, LocalState, local_models};
+use pard::checkpoint::name::Repository;
 use pard::checkpoint::options::SourceOptions;
 use serde_json::{Value, json};
 
@@ -19,7 +20,7 @@ pub struct ModelsArguments {
 
 #[derive(Args)]
 pub struct PullArguments {
-    /// A repository of the Hugging Face hub (owner/name)
+    /// A repository of the Hugging Face hub (`owner/name[@revision][:Q4_K_M]`)
     pub model: String,
     /// Print no notices and progress
     #[arg(short, long)]
@@ -49,7 +50,10 @@ pub fn run(arguments: &ModelsArguments) -> anyhow::Result<ExitCode> {
 pub fn pull(arguments: &PullArguments) -> anyhow::Result<ExitCode> {
     let talk = Verbosity::unless(arguments.quiet);
     let path = load::pull(&arguments.model, talk)?;
-    let found = local_models(&SourceOptions::from_env())?.into_iter().find(|model| model.name == arguments.model);
+    let options = SourceOptions::from_env();
+    let repository = Repository::parse(&arguments.model, &options.endpoint).ok().flatten();
+    let name = repository.map_or_else(|| arguments.model.clone(), |repository| repository.id);
+    let found = local_models(&options)?.into_iter().find(|model| model.name == name);
     let size = found.map(|model| format!(", {}", output::bytes(model.bytes))).unwrap_or_default();
     talk.note(&format!("{}{size}: pard chat -m {}", arguments.model, arguments.model));
     output::print(&path.display().to_string())?;

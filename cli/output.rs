@@ -6,11 +6,15 @@ use std::path::Path;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use pard::Error;
 
+use crate::terminal;
+
 /// Controls whether notices and progress are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verbosity {
     /// They are.
     Freely,
+    /// They are, but for what tells of models that were loaded.
+    Briefly,
     /// They are not.
     Quiet,
 }
@@ -21,8 +25,20 @@ impl Verbosity {
         if quiet { Verbosity::Quiet } else { Verbosity::Freely }
     }
 
+    /// The same without notices of models that were loaded, where something else tells of them.
+    pub fn briefly(self) -> Verbosity {
+        if self == Verbosity::Freely { Verbosity::Briefly } else { self }
+    }
+
     /// Writes a notice.
     pub fn note(self, line: &str) {
+        if self != Verbosity::Quiet {
+            note(line);
+        }
+    }
+
+    /// Writes a notice of a model that was loaded.
+    pub fn announce(self, line: &str) {
         if self == Verbosity::Freely {
             note(line);
         }
@@ -31,7 +47,7 @@ impl Verbosity {
     /// A progress bar in the form `template`. It shows on a terminal only and leaves nothing behind.
     pub fn bar(self, message: String, template: &str) -> ProgressBar {
         let target = match self {
-            Verbosity::Freely => ProgressDrawTarget::stderr(),
+            Verbosity::Freely | Verbosity::Briefly => ProgressDrawTarget::stderr(),
             Verbosity::Quiet => ProgressDrawTarget::hidden(),
         };
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -51,6 +67,22 @@ pub fn dimmed(line: &str) -> String {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let plain = set("NO_COLOR").is_some() || set("TERM").is_none_or(|term| term == "dumb");
     if plain || !io::stderr().is_terminal() { line.to_owned() } else { format!("\x1b[2m{line}\x1b[0m") }
+}
+
+/// `line` in as many lines as the terminal's width asks for, broken between words; as it is where there is no terminal.
+pub fn wrapped(line: &str) -> String {
+    let Some(width) = terminal::width().filter(|_| io::stderr().is_terminal()) else { return line.to_owned() };
+    let mut lines: Vec<String> = Vec::new();
+    for word in line.split(' ') {
+        match lines.last_mut() {
+            Some(last) if last.chars().count() + 1 + word.chars().count() < width => {
+                last.push(' ');
+                last.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n")
 }
 
 /// Writes `text` and a line's end to standard output.

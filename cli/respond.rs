@@ -33,7 +33,7 @@ struct Job {
 
 #[derive(Args)]
 pub struct RespondArguments {
-    /// The model: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
+    /// The model: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub (`owner/name[:Q4_K_M]`)
     #[arg(short, long, default_value = DEFAULT_MODEL)]
     pub model: String,
     /// Prompts, a JSON object a line with `prompt`, `messages`, `turns` (the first is taken), `data`, `question`, or
@@ -75,7 +75,7 @@ pub struct RespondArguments {
 /// Runs the command.
 pub fn run(arguments: &RespondArguments) -> anyhow::Result<ExitCode> {
     let talk = Verbosity::unless(arguments.quiet);
-    let files = load::open(&arguments.model, talk)?;
+    let files = load::open(&arguments.model, &arguments.device, talk)?;
     // A model without a template is refused once, not for every prompt.
     files.text.chat_template()?;
     let temperature = arguments.temperature.unwrap_or(if arguments.free.is_some() { 1.0 } else { 0.0 });

@@ -16,7 +16,7 @@ use crate::{interrupt, load};
 
 #[derive(Args)]
 pub struct TuneArguments {
-    /// The model: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub
+    /// The model: `smollm2`, a folder, a .gguf file, or a repository of the Hugging Face hub (`owner/name[:Q4_K_M]`)
     #[arg(short, long, default_value = DEFAULT_MODEL)]
     pub model: String,
     /// Measure this draft of the model instead; needed for one that has no embeddings of its own
@@ -44,11 +44,7 @@ pub fn run(arguments: &TuneArguments) -> anyhow::Result<ExitCode> {
     let mut model = upload(arguments, talk)?;
     let path = Tuning::path(&folder, &model.weights);
     if arguments.forget {
-        let said = match std::fs::remove_file(&path) {
-            Ok(()) => "forgotten",
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => "nothing was measured",
-            Err(source) => return Err(Error::Write { path, source }.into()),
-        };
+        let said = if Tuning::forget(&folder, &model.weights)? { "forgotten" } else { "nothing was measured" };
         talk.note(&format!("{}: {said}", path.display()));
         return Ok(ExitCode::SUCCESS);
     }
@@ -94,8 +90,9 @@ pub fn run(arguments: &TuneArguments) -> anyhow::Result<ExitCode> {
 
 /// Opens the adapter and loads the model on it that is to be measured.
 fn upload(arguments: &TuneArguments, talk: Verbosity) -> anyhow::Result<Model> {
-    let files = load::open(&arguments.model, talk)?;
-    let draft = arguments.draft.as_deref().map(|name| load::open_draft(name, &files, talk)).transpose()?;
+    let files = load::open(&arguments.model, &arguments.device, talk)?;
+    let open_draft = |name| load::open_draft(name, &files, &arguments.device, talk);
+    let draft = arguments.draft.as_deref().map(open_draft).transpose()?;
     let device = arguments.device.open()?;
     let usual = arguments.memory.load_options();
     let options = usual.ignore_tuning(true);

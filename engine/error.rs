@@ -410,6 +410,6 @@ impl std::fmt::Display for OptionName {
     }
 }
 
-fn megabytes(bytes: &u64) -> String {
+pub(crate) fn megabytes(bytes: &u64) -> String {
     format!("{:.1} MB", *bytes as f64 / 1e6)
 }

@@ -5,6 +5,7 @@ mod faults;
 mod hyper_parameters;
 mod quantised;
 mod real_files;
+mod split;
 mod tokenizer;
 mod widening;
 pub mod writer;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use pard::Error;
 use pard::checkpoint::hugging_face::TARGET_PROJECTION;
 use pard::checkpoint::options::{DownloadProgress, SourceOptions};
-use pard::checkpoint::resolve::{pull, resolve};
+use pard::checkpoint::resolve::{find, pull, resolve};
 use pard::checkpoint::{DraftFiles, ModelFiles};
 use serde_json::json;
 
@@ -75,12 +75,15 @@ fn answer(mut stream: TcpStream, hub: &Shared) -> std::io::Result<()> {
     let refuse = |stream: &mut TcpStream, status: u16| {
         write!(stream, "HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
     };
-    if path.starts_with("/api/models/owner/tiny") {
-        hub.requests.push(("info".to_owned(), None, key));
+    if let Some(revision) = path.strip_prefix("/api/models/owner/tiny/revision/") {
+        let revision = revision.split('?').next().unwrap_or_default();
+        let asked = if revision == "main" { "info".to_owned() } else { format!("info of {revision}") };
+        hub.requests.push((asked, None, key));
         if let Some(status) = hub.status {
             return refuse(&mut stream, status);
         }
-        let siblings: Vec<_> = hub.files.keys().map(|name| json!({ "rfilename": name })).collect();
+        let sizes = hub.files.iter().map(|(name, bytes)| json!({ "rfilename": name, "size": bytes.len() }));
+        let siblings: Vec<_> = sizes.collect();
         let body = json!({ "sha": REVISION, "siblings": siblings }).to_string();
         return write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
     }
@@ -235,10 +238,10 @@ fn pulling_asks_the_hub_again_and_fetches_what_is_missing() {
     let home = tempfile::tempdir().expect("a folder");
     let (endpoint, hub) = serve(with_model(&Recipe::llama(4)));
     let mut options = options(home.path(), &endpoint);
-    let folder = pull("owner/tiny", &options).expect("downloading");
+    let folder = pull("owner/tiny", &options).expect("downloading").path;
     ModelFiles::open(&folder).expect("opening");
     let before = requested(&hub).len();
-    assert_eq!(pull("owner/tiny", &options).expect("the cache"), folder);
+    assert_eq!(pull("owner/tiny", &options).expect("the cache").path, folder);
     assert_eq!(requested(&hub)[before..], ["info"]);
     std::fs::remove_file(folder.join("tokenizer.json")).expect("removing");
     pull("owner/tiny", &options).expect("downloading");
@@ -317,7 +320,7 @@ fn without_a_network_the_error_says_which_files_to_place_where() {
 #[test]
 fn a_repository_without_a_model_of_ours_says_what_it_lacks() {
     for (removed, added, word) in [
-        ("config.json", "q4.gguf", "GGUF"),
+        ("config.json", "x", "config.json"),
         ("tokenizer.json", "tokenizer.model", "tokenizer.json"),
         ("model.safetensors", "x", "*.safetensors"),
     ] {
@@ -353,4 +356,162 @@ fn an_index_cannot_lead_a_download_out_of_the_cache() {
     let error = resolve("owner/tiny", &options(home.path(), &endpoint)).expect_err("outside");
     assert!(matches!(error, Error::Damaged { .. }) && error.to_string().contains("outside the folder"), "{error}");
     assert!(!requested(&hub).iter().any(|file| file.contains("..")));
+}
+
+/// A hub with GGUF files of these sizes.
+fn with_ggufs(files: &[(&str, usize)]) -> Hub {
+    let mut hub = Hub::default();
+    for (name, bytes) in files {
+        hub.files.insert((*name).to_owned(), vec![7; *bytes]);
+    }
+    hub
+}
+
+/// Files as publishers of quantised models have them.
+const QUANTISED: [(&str, usize); 7] = [
+    ("config.json", 2),
+    ("mmproj-tiny-F16.gguf", 10),
+    ("tiny-IQ2_XS.gguf", 100),
+    ("tiny-Q2_K.gguf", 1000),
+    ("tiny-Q4_K_M.gguf", 3000),
+    ("tiny-Q8_0.gguf", 5000),
+    ("BF16/tiny-BF16.gguf", 9000),
+];
+
+fn no_model(result: pard::Result<impl std::fmt::Debug>) -> String {
+    match result {
+        Err(Error::NoModel { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn of_several_gguf_files_one_that_fits_is_taken_and_the_choice_is_told() {
+    let (endpoint, hub) = serve(with_ggufs(&QUANTISED));
+    for (memory, expected) in
+        [(None, "tiny-Q4_K_M.gguf"), (Some(4000), "tiny-Q4_K_M.gguf"), (Some(3200), "tiny-Q2_K.gguf")]
+    {
+        let home = tempfile::tempdir().expect("a folder");
+        hub.lock().expect("the hub").requests.clear();
+        let memory = || memory;
+        let options = options(home.path(), &endpoint).memory(Some(&memory));
+        let found = find("owner/tiny", &options).expect("a choice");
+        assert!(found.path.ends_with(expected), "{}", found.path.display());
+        assert_eq!(std::fs::read(&found.path).expect("the file")[0], 7);
+        let notice = found.notice.expect("a notice");
+        assert!([expected, "owner/tiny:", "Q8_0", "BF16"].iter().all(|word| notice.contains(word)), "{notice}");
+        assert!(requested(&hub).iter().all(|file| file == "info" || file == expected), "nothing else is fetched");
+        // From now on it is the one that is here.
+        let found = find("owner/tiny", &options.clone().offline(true)).expect("the cache");
+        assert!(found.path.ends_with(expected));
+        assert!(found.notice.expect("a notice").contains("on this machine"));
+    }
+    let home = tempfile::tempdir().expect("a folder");
+    let too_little = || Some(500);
+    let message = no_model(find("owner/tiny", &options(home.path(), &endpoint).memory(Some(&too_little))));
+    assert!(message.contains("none") && message.contains("owner/tiny:Q2_K"), "{message}");
+}
+
+#[test]
+fn a_gguf_file_is_named_in_many_ways() {
+    let (endpoint, hub) = serve(with_ggufs(&QUANTISED));
+    let home = tempfile::tempdir().expect("a folder");
+    let mut options = options(home.path(), &endpoint);
+    let own = format!("{endpoint}/owner/tiny/blob/main/BF16/tiny-BF16.gguf");
+    for (name, expected) in [
+        ("owner/tiny:Q8_0", "tiny-Q8_0.gguf"),
+        ("owner/tiny:q2_k", "tiny-Q2_K.gguf"),
+        ("owner/tiny:tiny-Q4_K_M.gguf", "tiny-Q4_K_M.gguf"),
+        ("hf.co/owner/tiny:BF16", "BF16/tiny-BF16.gguf"),
+        ("https://hf.co/owner/tiny:Q8_0", "tiny-Q8_0.gguf"),
+        ("https://huggingface.co/owner/tiny/resolve/main/tiny-Q8_0.gguf?download=true", "tiny-Q8_0.gguf"),
+        (&own, "BF16/tiny-BF16.gguf"),
+    ] {
+        let found = find(name, &options).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(found.path.ends_with(expected), "{name}: {}", found.path.display());
+        assert_eq!(found.notice, None, "{name} leaves no choice");
+    }
+    let taken = requested(&hub).iter().filter(|file| *file == "tiny-Q8_0.gguf").count();
+    options.offline = true;
+    find("owner/tiny:Q8_0", &options).expect("the cache");
+    assert_eq!(requested(&hub).iter().filter(|file| *file == "tiny-Q8_0.gguf").count(), taken);
+    let message = no_model(find("owner/tiny:Q5_K_M", &options));
+    assert!(message.contains("HF_HUB_OFFLINE"), "{message}");
+}
+
+#[test]
+fn a_quantisation_that_is_not_there_or_not_read_or_in_several_files_is_refused() {
+    let mut hub = with_ggufs(&QUANTISED);
+    hub.files.insert("other-Q8_0.gguf".to_owned(), vec![0; 16]);
+    let (endpoint, hub) = serve(hub);
+    let home = tempfile::tempdir().expect("a folder");
+    for (asked, words) in [
+        ("Q5_K_M", &["Q5_K_M", "tiny-Q8_0.gguf"][..]),
+        ("IQ2_XS", &["tiny-IQ2_XS.gguf", "not read"]),
+        ("Q8_0", &["several", "other-Q8_0.gguf", "tiny-Q8_0.gguf"]),
+    ] {
+        let message = no_model(find(&format!("owner/tiny:{asked}"), &options(home.path(), &endpoint)));
+        assert!(words.iter().all(|word| message.contains(word)), "{asked}: {message}");
+    }
+    assert!(requested(&hub).iter().all(|file| file == "info"), "nothing is fetched");
+
+    let (endpoint, _hub) = serve(with_model(&Recipe::llama(4)));
+    let message = refusal(resolve("owner/tiny:Q8_0", &options(home.path(), &endpoint)));
+    assert!(message.contains("no GGUF file"), "{message}");
+}
+
+#[test]
+fn all_parts_of_a_split_file_are_fetched_or_the_missing_one_is_named() {
+    let parts = [1, 2, 3].map(|part| format!("Q8_0/tiny-Q8_0-0000{part}-of-00003.gguf"));
+    let mut hub = Hub::default();
+    for part in &parts {
+        hub.files.insert(part.clone(), vec![7; 100]);
+    }
+    let (endpoint, hub) = serve(hub);
+    let home = tempfile::tempdir().expect("a folder");
+    let mut options = options(home.path(), &endpoint);
+    let found = find("owner/tiny:Q8_0", &options).expect("all parts");
+    assert!(found.path.ends_with(&parts[0]));
+    assert!(parts[1..].iter().all(|part| found.path.parent().expect("Q8_0").with_file_name(part).is_file()));
+
+    std::fs::remove_file(found.path.parent().expect("Q8_0").with_file_name(&parts[1])).expect("removing");
+    options.offline = true;
+    let message = no_model(find("owner/tiny", &options));
+    assert!(message.contains(&parts[1]), "{message}");
+
+    hub.lock().expect("the hub").files.remove(&parts[2]);
+    options.offline = false;
+    let message = refusal(resolve("owner/tiny:Q8_0", &options));
+    assert!(message.contains(&parts[2]), "{message}");
+}
+
+#[test]
+fn a_revision_is_looked_up_and_kept_under_its_name() {
+    let (endpoint, hub) = serve(with_model(&Recipe::llama(4)));
+    let home = tempfile::tempdir().expect("a folder");
+    let mut options = options(home.path(), &endpoint);
+    let folder = resolve("owner/tiny@refs/pr/1", &options).expect("downloading");
+    assert_eq!(requested(&hub)[0], "info of refs%2Fpr%2F1");
+    ModelFiles::open(&folder).expect("opening");
+    options.offline = true;
+    for name in ["owner/tiny@refs/pr/1".to_owned(), format!("owner/tiny@{REVISION}")] {
+        assert_eq!(resolve(&name, &options).expect("the cache"), folder, "{name}");
+    }
+    assert!(matches!(resolve("owner/tiny", &options), Err(Error::NoModel { .. })), "main is another");
+    options.offline = false;
+    hub.lock().expect("the hub").status = Some(404);
+    let message = refusal(resolve("owner/tiny@v2", &options));
+    assert!(message.contains("v2"), "{message}");
+}
+
+#[test]
+fn a_lora_adapter_is_called_one() {
+    let mut hub = with_ggufs(&[("adapter_model.safetensors", 16)]);
+    let config = json!({ "base_model_name_or_path": "owner/base", "peft_type": "LORA" }).to_string();
+    hub.files.insert("adapter_config.json".to_owned(), config.into_bytes());
+    let (endpoint, hub) = serve(hub);
+    let home = tempfile::tempdir().expect("a folder");
+    let message = no_model(resolve("owner/tiny", &options(home.path(), &endpoint)));
+    assert!(message.contains("LoRA adapter of owner/base"), "{message}");
+    assert!(!requested(&hub).iter().any(|file| file.ends_with(".safetensors")));
 }

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use pard::Error;
+use pard::checkpoint::ModelFiles;
+use pard::checkpoint::name::Repository;
 use pard::checkpoint::options::SourceOptions;
 use pard::checkpoint::resolve::{DEFAULT_MODEL, DEFAULT_MODEL_FILE, resolve};
 
@@ -133,7 +135,6 @@ fn a_name_that_is_nowhere_says_where_it_was_looked_for() {
         "own er/x",
         "owner/..",
         "-a/b",
-        "~/x",
         "a\\b",
     ] {
         if Path::new(name).exists() {
@@ -186,8 +187,87 @@ fn a_cached_repository_of_one_gguf_file_is_that_file() {
     }
     std::fs::write(snapshot.join("q4.gguf"), "GGUF").expect("writing");
     assert_eq!(resolve("owner/name", &options).expect("the file"), snapshot.join("q4.gguf"));
-    std::fs::write(snapshot.join("q8.gguf"), "GGUF").expect("writing");
-    assert!(reason(resolve("owner/name", &options)).contains("lacks config.json"));
+    std::fs::write(snapshot.join("q4_k_m.gguf"), "GGUF").expect("writing");
+    assert_eq!(resolve("owner/name", &options).expect("a file"), snapshot.join("q4_k_m.gguf"));
+    assert_eq!(resolve("owner/name:q4.gguf", &options).expect("a file"), snapshot.join("q4.gguf"));
+}
+
+#[test]
+fn a_tilde_is_the_users_home() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("x.gguf"), "GGUF").expect("writing");
+    let options = offline(folder.path()).home(Some(folder.path().to_owned()));
+    assert_eq!(resolve("~", &options).expect("home"), folder.path().join(""));
+    assert_eq!(resolve("~/x.gguf", &options).expect("a file"), folder.path().join("x.gguf"));
+    assert!(reason(resolve("~/y", &options)).contains("no such"));
+    assert!(reason(resolve("~other", &options)).contains("no such"));
+    assert!(reason(resolve("~/x.gguf", &offline(folder.path()))).contains("no home"));
+}
+
+#[test]
+fn a_file_of_a_models_folder_stands_for_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = offline(folder.path());
+    Recipe::qwen3(2).write(folder.path());
+    let named = |file: &str| resolve(folder.path().join(file).to_str().expect("a name"), &options);
+    for file in ["config.json", "model.safetensors.index.json", "model-00001-of-00002.safetensors"] {
+        assert_eq!(named(file).expect("the folder"), folder.path(), "{file}");
+    }
+    std::fs::write(folder.path().join("other.safetensors"), "x").expect("writing");
+    assert!(reason(named("other.safetensors")).contains("model-00001-of-00002.safetensors"));
+}
+
+#[test]
+fn a_folder_with_a_lora_adapter_is_called_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("adapter_config.json"), r#"{"base_model_name_or_path": "a/b"}"#)
+        .expect("writing");
+    let error = ModelFiles::open(folder.path()).err().expect("no model").to_string();
+    assert!(error.contains("LoRA adapter of a/b"), "{error}");
+}
+
+#[test]
+fn names_of_repositories_are_taken_apart() {
+    let hub = "http://hub.example";
+    for (name, id, revision, gguf) in [
+        ("owner/name", "owner/name", None, None),
+        ("owner/name@main", "owner/name", None, None),
+        ("owner/name@v1.0", "owner/name", Some("v1.0"), None),
+        ("owner/name@refs/pr/2:Q8_0", "owner/name", Some("refs/pr/2"), Some("Q8_0")),
+        ("owner/name:Q4_K_M", "owner/name", None, Some("Q4_K_M")),
+        ("owner/name:x/y.gguf", "owner/name", None, Some("x/y.gguf")),
+        ("hf.co/owner/name", "owner/name", None, None),
+        ("huggingface.co/owner/name:Q8_0", "owner/name", None, Some("Q8_0")),
+        ("https://huggingface.co/owner/name", "owner/name", None, None),
+        ("https://huggingface.co/owner/name/", "owner/name", None, None),
+        ("https://huggingface.co/owner/name/tree/main", "owner/name", None, None),
+        ("https://huggingface.co/owner/name/tree/dev?x=y", "owner/name", Some("dev"), None),
+        ("https://hf.co/owner/name/blob/main/x-Q8_0.gguf", "owner/name", None, Some("x-Q8_0.gguf")),
+        ("https://hf.co/owner/name/resolve/dev/a/x.gguf?download=true", "owner/name", Some("dev"), Some("a/x.gguf")),
+        ("https://hf.co/owner/name/resolve/main/model.safetensors", "owner/name", None, None),
+        ("http://hub.example/owner/name", "owner/name", None, None),
+    ] {
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        let expected = Repository { id: id.to_owned(), revision: text(revision), gguf: text(gguf) };
+        assert_eq!(Repository::parse(name, hub), Ok(Some(expected)), "{name}");
+    }
+    for name in ["x", "./a/b", "a/b/c", "owner/x.gguf", "C:/models/x", "own er/name", "/owner/name"] {
+        assert_eq!(Repository::parse(name, hub), Ok(None), "{name}");
+    }
+    for (name, word) in [
+        ("https://example.com/owner/name", "Hugging Face"),
+        ("https://huggingface.co/datasets/owner/name", "datasets"),
+        ("https://huggingface.co/owner", "owner/name"),
+        ("https://huggingface.co/owner/name/resolve/main", "neither"),
+        ("https://huggingface.co/owner/name/blob/main/README.md", "README.md"),
+        ("owner/name@../x", "revision"),
+        ("owner/name@", "revision"),
+        ("owner/name:", "Q4_K_M"),
+        ("owner/name:../x.gguf", "Q4_K_M"),
+    ] {
+        let fault = Repository::parse(name, hub).expect_err(name);
+        assert!(fault.contains(word), "{name}: {fault}");
+    }
 }
 
 #[test]

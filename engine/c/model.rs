@@ -1,19 +1,18 @@
 //! `pard_model` and `pard_draft`.
 
 use std::ffi::{CString, c_char, c_void};
-use std::path::PathBuf;
 use std::ptr::null;
 use std::sync::Arc;
 
 use super::arguments::{self, Shared};
 use super::device::PardDevice;
 use super::failure::{Failure, PardError, PardStatus, c_string, free, give};
-use pard::checkpoint::options::{DownloadProgress, SourceOptions};
+use pard::checkpoint::options::{DownloadProgress, Found, SourceOptions};
 use pard::checkpoint::resolve;
 use pard::checkpoint::storage::Memory;
 use pard::checkpoint::{DraftFiles, ModelFiles};
 use pard::decoding::Draft;
-use pard::low_level::gpu::{CacheFormat, MatmulChoice};
+use pard::low_level::gpu::{CacheFormat, Device, MatmulChoice};
 use pard::low_level::ops::WeightFormat;
 use pard::model::{LoadOptions, Model, StatesChoice, WeightDtype};
 
@@ -104,10 +103,11 @@ impl PardLoadOptions {
         }
     }
 
-    /// The model `name` on this machine, downloaded if need be.
-    fn find(&self, name: &str) -> Result<PathBuf, Failure> {
-        let options = SourceOptions::from_env().progress(Some(self));
-        Ok(resolve::resolve(name, &options)?)
+    /// The model `name` on this machine, downloaded if need be; a GGUF file that has to be chosen fits `device`.
+    fn find(&self, name: &str, device: &Device) -> Result<Found, Failure> {
+        let memory = || device.memory().total;
+        let options = SourceOptions::from_env().progress(Some(self)).memory(Some(&memory));
+        Ok(resolve::find(name, &options)?)
     }
 }
 
@@ -133,7 +133,10 @@ pub unsafe extern "C" fn pard_model_load(
             let name = arguments::text(name, "name")?;
             let options = arguments::options(options, "pard_load_options")?;
             options.load_options()?;
-            load(device, ModelFiles::open(&options.find(name)?)?, &options)
+            let found = options.find(name, &device.device)?;
+            let mut model = load(device, ModelFiles::open(&found.path)?, &options)?;
+            model.notices.extend(found.notice.map(|notice| c_string(&notice)));
+            Ok(model)
         })
     }
 }
@@ -271,14 +274,16 @@ pub unsafe extern "C" fn pard_draft_load(
                 let draft = Draft::new(target, target, mask)?;
                 return Ok(PardDraft::new(draft, target));
             };
-            let files = DraftFiles::open(&options.find(name)?)?.beside(&target.text);
+            let device = target.weights.device();
+            let found = options.find(name, device)?;
+            let files = DraftFiles::open(&found.path)?.beside(&target.text);
             let name = files.name().to_owned();
             let progress = |done, total| options.report(&name, done, total);
             // Before the upload, which takes its time.
             Draft::check(&files.text.tokenizer, &target.text.tokenizer, Draft::mask(&files.config, mask)?)?;
-            let device = target.weights.device();
             let model = Model::upload_draft(device, files, target, load_options, &progress)?;
-            let draft = Draft::new(&model, target, mask)?;
+            let mut draft = Draft::new(&model, target, mask)?;
+            draft.notices.extend(found.notice);
             Ok(PardDraft::new(draft, target))
         })
     }

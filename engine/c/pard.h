@@ -167,8 +167,9 @@ typedef struct pard_load_options {
 } pard_load_options;
 
 /*
- * Loads a model: a folder in Hugging Face form, a .gguf file, a repository of the Hugging Face hub ("owner/name", from the
- * hub's local cache or else downloaded), or "smollm2". It takes as long as reading the weights does, and cannot be stopped.
+ * Loads a model: a folder in Hugging Face form, a .gguf file, a repository of the Hugging Face hub ("owner/name",
+ * "owner/name:Q4_K_M", "owner/name@revision" or its address; from the hub's local cache or else downloaded), or "smollm2". Where a
+ * repository has several GGUF files and none is named, one that fits the device is taken, as pard_model_notice says. It takes as long as reading the weights does, and cannot be stopped.
  */
 pard_status pard_model_load(const pard_device *device, const char *name, const pard_load_options *options,
                             pard_model **model, pard_error *error);

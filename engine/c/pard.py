@@ -296,7 +296,8 @@ def _sampling(
 class Model:
     """A model on a device, and the sessions that run on it.
 
-    `name` is a folder, a .gguf file, a repository of the Hugging Face hub, or "smollm2". `draft` names a model that
+    `name` is a folder, a .gguf file, a repository of the Hugging Face hub ("owner/name", "owner/name:Q4_K_M",
+    "owner/name@revision" or its address), or "smollm2". `draft` names a model that
     proposes tokens, "itself" the model itself. A draft made for it reads its target's hidden states, unless `target_states` is
     "off". `device` is a part of the adapter's name, or its index. `progress` is called with what is loaded, and how many of
     how many bytes are.

@@ -1,6 +1,7 @@
 //! A model as it lies on the disk, whatever its format: hyper-parameters, tensors, tokenizer, chat template.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -8,9 +9,12 @@ use serde_json::Value;
 use super::Checkpoint;
 use super::config::{Config, StateForm};
 use super::gguf::Gguf;
+use super::gguf::split::PartName;
+use super::gguf_files;
 use super::hugging_face::{self, PROJECTION_FILE};
 use super::joined::Joined;
 use super::json::{self, Object};
+use super::lora::{self, ADAPTER_CONFIG};
 use super::safetensors::Safetensors;
 use super::storage::{Bytes, Folder, Storage};
 use super::torch_file::TorchFile;
@@ -53,8 +57,9 @@ impl DraftFiles {
         if path.is_dir() {
             return open_folder(path, folder_name(path), &Folder(path));
         }
-        let file_stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-        open_gguf(path, file_stem, Gguf::open(path)?)
+        let text = |part: Option<&OsStr>| part.map_or_else(String::new, |part| part.to_string_lossy().into_owned());
+        let part_stem = PartName::parse(&text(path.file_name())).map(|part| part.stem.to_owned());
+        open_gguf(path, part_stem.unwrap_or_else(|| text(path.file_stem())), Gguf::open(path)?)
     }
 
     /// Opens files that lie elsewhere, in memory or in an application's own storage: those of a folder in Hugging Face
@@ -67,11 +72,12 @@ impl DraftFiles {
         let path = Path::new(name);
         let io = |path: PathBuf| move |source| Error::Io { path, source };
         let names = storage.names().map_err(io(path.to_owned()))?;
-        let mut ggufs = names.iter().filter(|name| name.ends_with(".gguf"));
-        match (ggufs.next(), ggufs.next()) {
-            (Some(file), None) if !storage.has("config.json") => {
-                let bytes = storage.open(file).map_err(io(storage.path(file)))?;
-                DraftFiles::from_gguf(name, bytes)
+        match gguf_files::models(names.into_iter().map(|name| (name, None))).as_slice() {
+            [model] if !storage.has("config.json") => {
+                let file = storage.path(model.file());
+                let bytes = storage.open(model.file()).map_err(io(file.clone()))?;
+                let gguf = Gguf::with_parts(&file, bytes, |part| storage.open(part))?;
+                open_gguf(path, name.to_owned(), gguf)
             }
             _ => open_folder(path, name.to_owned(), storage),
         }
@@ -172,6 +178,9 @@ fn open_gguf(path: &Path, name: String, gguf: Gguf) -> Result<DraftFiles> {
 fn open_folder(folder: &Path, name: String, storage: &dyn Storage) -> Result<DraftFiles> {
     let config_path = storage.path("config.json");
     let Some(config_json) = json::read_if_present(storage, "config.json")? else {
+        if let Some(adapter) = json::read_if_present(storage, ADAPTER_CONFIG)? {
+            return Err(Error::NoModel { name: folder.display().to_string(), reason: lora::describe(Some(&adapter)) });
+        }
         return Err(Error::NoModel {
             name: folder.display().to_string(),
             reason: "the folder holds no config.json; a model folder holds config.json, tokenizer.json, *.safetensors"

@@ -1,6 +1,6 @@
 //! Fetches a model from the Hugging Face hub into the hub's cache.
-//! The revision is looked up once and all files are taken from it; `refs/main` moves there last, so that a download
-//! that was broken off is never taken for a model. The next one goes on where it stopped.
+//! The revision is looked up once and all files are taken from it; its name (`refs/main`) moves there last, so that a
+//! download that was broken off is never taken for a model. The next one goes on where it stopped.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,14 @@ use std::time::Duration;
 
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
+use serde::Deserialize;
 
+use super::gguf_files::{self, Site};
 use super::hugging_face::PROJECTION_FILE;
 use super::json;
-use super::options::{BY_HAND, CONFIG, DownloadProgress, SourceOptions, required};
+use super::lora::{self, ADAPTER_CONFIG};
+use super::name::Repository;
+use super::options::{CONFIG, DownloadProgress, Found, SourceOptions, by_hand, required};
 use super::safetensors::{INDEX_FILE, SINGLE_FILE, shard_names};
 use crate::error::{Error, Result};
 
@@ -22,12 +26,12 @@ const OPTIONAL: [&str; 5] =
 /// Time limit for the hub's description of a repository.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Downloads what is missing of `name` and gives the folder.
+/// Downloads what is missing of `repository`, and gives the folder, or the GGUF file that is meant or chosen.
 ///
 /// # Errors
 ///
-/// [`Error::Hub`].
-pub(super) fn download(name: &str, hub_cache: &Path, options: &SourceOptions) -> Result<PathBuf> {
+/// [`Error::Hub`]; those of [`gguf_files::choose`].
+pub(super) fn download(repository: &Repository, hub_cache: &Path, options: &SourceOptions) -> Result<Found> {
     let cache = Cache::new(hub_cache.to_owned());
     // No retries: the crate goes on at the wrong byte after one. Starting again resumes correctly.
     let api = ApiBuilder::from_cache(cache.clone())
@@ -36,55 +40,107 @@ pub(super) fn download(name: &str, hub_cache: &Path, options: &SourceOptions) ->
         .with_progress(false)
         .with_user_agent("pard", env!("CARGO_PKG_VERSION"))
         .build();
-    let hub = Hub { name, cache, options };
+    let hub = Hub { repository, name: &repository.id, cache, options };
     let api = api.map_err(|error| hub.failure(&error))?;
-    let (revision, files) = hub.describe(&api)?;
-    let pinned = Repo::with_revision(name.to_owned(), RepoType::Model, revision.clone());
+    let named = match &repository.revision {
+        None => Repo::model(hub.name.to_owned()),
+        Some(revision) => Repo::with_revision(hub.name.to_owned(), RepoType::Model, revision.clone()),
+    };
+    let (revision, files) = hub.describe(&api, &named)?;
+    let pinned = Repo::with_revision(hub.name.to_owned(), RepoType::Model, revision.clone());
 
-    let config = hub.fetch(&api, &pinned, CONFIG)?;
-    for file in required(&config) {
-        hub.expect(&files, file)?;
-        hub.fetch(&api, &pinned, file)?;
+    let names: Vec<String> = files.iter().map(|file| file.rfilename.clone()).collect();
+    let ggufs = gguf_files::models(files.into_iter().map(|file| (file.rfilename, file.size)));
+    let has_tensors = names.iter().any(|name| name.ends_with(".safetensors") && !name.contains(['/', '\\']));
+    let is_folder = names.iter().any(|name| name == CONFIG) && (has_tensors || ggufs.is_empty());
+    let (file, notice) = if ggufs.is_empty() || is_folder && repository.gguf.is_none() {
+        hub.fetch_folder(&api, &pinned, &names)?;
+        (None, None)
+    } else {
+        let (model, notice) = gguf_files::choose(&ggufs, repository, Site::Hub, options)?;
+        if let Some(missing) = &model.missing {
+            return Err(hub.error(format!("the repository holds no {missing}, a part of {}", model.file())));
+        }
+        for file in &model.files {
+            hub.fetch(&api, &pinned, file)?;
+        }
+        (Some(model.file()), notice)
+    };
+    let cached = hub.cache.repo(named);
+    if repository.revision.as_ref() != Some(&revision) {
+        cached.create_ref(&revision).map_err(|error| hub.error(format!("cannot write to the cache: {error}")))?;
     }
-    for file in OPTIONAL.into_iter().filter(|file| files.iter().any(|listed| listed == file)) {
-        hub.fetch(&api, &pinned, file)?;
-    }
-    for file in hub.tensor_files(&api, &pinned, &files)? {
-        hub.fetch(&api, &pinned, &file)?;
-    }
-    let main = hub.cache.repo(Repo::model(name.to_owned()));
-    main.create_ref(&revision).map_err(|error| hub.error(format!("cannot write to the cache: {error}")))?;
-    Ok(main.pointer_path(&revision))
+    let folder = cached.pointer_path(&revision);
+    Ok(Found { path: file.map_or_else(|| folder.clone(), |file| folder.join(file)), notice })
+}
+
+/// A repository as the hub describes it.
+#[derive(Deserialize)]
+struct Description {
+    sha: String,
+    siblings: Vec<HubFile>,
+}
+
+/// A file of it.
+#[derive(Deserialize)]
+struct HubFile {
+    rfilename: String,
+    size: Option<u64>,
 }
 
 /// One repository and how to reach it.
 struct Hub<'a> {
+    repository: &'a Repository,
     name: &'a str,
     cache: Cache,
     options: &'a SourceOptions<'a>,
 }
 
 impl Hub<'_> {
-    /// The repository's newest revision and its files.
-    fn describe(&self, api: &Api) -> Result<(String, Vec<String>)> {
-        let request = api.model(self.name.to_owned()).info_request();
+    /// The newest commit of the revision that is meant, and its files.
+    fn describe(&self, api: &Api, named: &Repo) -> Result<(String, Vec<HubFile>)> {
+        let request = api.repo(named.clone()).info_request().query("blobs", "true");
         let response = request.config().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().call();
         let mut response = response.map_err(|error| self.unreachable(&error.to_string()))?;
         let status = response.status().as_u16();
         if status != 200 {
             return Err(self.refusal(status));
         }
-        let info: hf_hub::api::RepoInfo = response
+        let Description { sha, siblings } = response
             .body_mut()
             .read_json()
             .map_err(|error| self.error(format!("{} does not describe it: {error}", self.options.endpoint)))?;
         // It becomes a folder's name.
-        if info.sha.is_empty() || !info.sha.chars().all(|letter| letter.is_ascii_alphanumeric()) {
-            return Err(self.error(format!("{} gives its revision as {:?}", self.options.endpoint, info.sha)));
+        if sha.is_empty() || !sha.chars().all(|letter| letter.is_ascii_alphanumeric()) {
+            return Err(self.error(format!("{} gives its revision as {sha:?}", self.options.endpoint)));
         }
-        let files: Vec<String> = info.siblings.into_iter().map(|file| file.rfilename).collect();
-        self.expect(&files, CONFIG)?;
-        Ok((info.sha, files))
+        Ok((sha, siblings))
+    }
+
+    /// Fetches a model in Hugging Face form.
+    fn fetch_folder(&self, api: &Api, pinned: &Repo, files: &[String]) -> Result<()> {
+        let holds = |name: &str| files.iter().any(|file| file == name);
+        if self.repository.gguf.is_some() {
+            return Err(self.error("the repository holds no GGUF file".to_owned()));
+        }
+        if !holds(CONFIG) && holds(ADAPTER_CONFIG) {
+            let config = self.fetch(api, pinned, ADAPTER_CONFIG)?;
+            let name = self.name.to_owned();
+            return Err(Error::NoModel { name, reason: lora::describe(json::read(&config).ok().as_ref()) });
+        }
+        self.expect(files, CONFIG)?;
+        let config = self.fetch(api, pinned, CONFIG)?;
+        for file in required(&config) {
+            self.expect(files, file)?;
+            self.fetch(api, pinned, file)?;
+        }
+        for file in OPTIONAL.into_iter().filter(|file| holds(file)) {
+            self.fetch(api, pinned, file)?;
+        }
+        for file in self.tensor_files(api, pinned, files)? {
+            self.fetch(api, pinned, &file)?;
+        }
+        Ok(())
     }
 
     /// Refuses a repository of `files` without the file `required`.
@@ -92,11 +148,7 @@ impl Hub<'_> {
         if files.iter().any(|file| file == required) {
             return Ok(());
         }
-        let hint = match files.iter().any(|file| file.ends_with(".gguf")) {
-            true => "; it holds GGUF files: download one and name it",
-            false => "",
-        };
-        Err(self.error(format!("the repository holds no {required}{hint}")))
+        Err(self.error(format!("the repository holds no {required}")))
     }
 
     /// The files that hold the tensors.
@@ -174,7 +226,14 @@ impl Hub<'_> {
                      for a gated one, accept its terms at {endpoint}/{name} {key}"
                 )
             }
-            404 => format!("{endpoint} has no such repository or file ({status})"),
+            404 => match &self.repository.revision {
+                None => format!("{endpoint} has no such repository or file ({status})"),
+                Some(revision) => {
+                    format!(
+                        "{endpoint} has no such repository, or no revision {revision} or no such file there ({status})"
+                    )
+                }
+            },
             429 => format!("{endpoint} takes no more requests for now ({status}); wait, or set HF_TOKEN"),
             status => format!("{endpoint} answers with status {status}"),
         };
@@ -184,7 +243,10 @@ impl Hub<'_> {
     fn unreachable(&self, error: &str) -> Error {
         self.error(format!(
             "cannot reach {}: {error}. Without a network, {} (from {}/{}/tree/main)",
-            self.options.endpoint, BY_HAND, self.options.endpoint, self.name
+            self.options.endpoint,
+            by_hand(self.repository),
+            self.options.endpoint,
+            self.name
         ))
     }
 

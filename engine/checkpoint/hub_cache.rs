@@ -67,7 +67,7 @@ fn repositories(hub: &Path) -> Result<Vec<LocalModel>> {
         let name = folder.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix("models--"));
         let Some(name) = name.map(|name| name.replacen("--", "/", 1)).filter(|_| folder.is_dir()) else { continue };
         let bytes = bytes_below(&folder);
-        let (path, state) = match resolve::snapshot(hub, &name) {
+        let (path, state) = match resolve::snapshot(hub, &name, None) {
             None => (folder, LocalState::Lacks("its main revision".to_owned())),
             Some(snapshot) => (snapshot.clone(), state(&snapshot)),
         };
@@ -77,14 +77,17 @@ fn repositories(hub: &Path) -> Result<Vec<LocalModel>> {
 }
 
 fn state(snapshot: &Path) -> LocalState {
-    if resolve::only_gguf(snapshot).is_some() {
-        return LocalState::Ready;
+    let missing = resolve::missing_files(snapshot);
+    let ggufs = resolve::gguf_models(snapshot);
+    if missing.is_some() && !ggufs.is_empty() {
+        let part = ggufs.iter().all(|model| model.missing.is_some()).then(|| ggufs[0].missing.clone()).flatten();
+        return part.map_or(LocalState::Ready, LocalState::Lacks);
     }
     // A model of another kind lacks what it does not need.
     let config = snapshot.join("config.json");
     match hugging_face::read_config(&config) {
         Err(error) if config.is_file() => LocalState::Unsupported(error.to_string()),
-        _ => resolve::missing_files(snapshot).map_or(LocalState::Ready, LocalState::Lacks),
+        _ => missing.map_or(LocalState::Ready, LocalState::Lacks),
     }
 }
 

@@ -7,12 +7,15 @@ pub mod export;
 mod families;
 pub mod files;
 pub mod gguf;
+mod gguf_files;
 #[cfg(feature = "hub")]
 mod hub;
 pub mod hub_cache;
 pub mod hugging_face;
 mod joined;
 pub(crate) mod json;
+mod lora;
+pub mod name;
 pub mod options;
 pub mod published;
 pub mod resolve;

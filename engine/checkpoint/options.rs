@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::name::Repository;
 use super::{hugging_face, json};
 
 /// A file that every model folder holds.
@@ -21,10 +22,21 @@ pub trait DownloadProgress {
     fn report(&self, file: &str, done: u64, total: u64);
 }
 
+/// A model that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its folder or file.
+    pub path: PathBuf,
+    /// The choice that was made, in words, where the name left one open.
+    pub notice: Option<String>,
+}
+
 /// Options for finding and fetching models.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct SourceOptions<'a> {
+    /// The user's home, which `~` stands for.
+    pub home: Option<PathBuf>,
     /// The folder of the default model; none if the user has no home.
     pub cache: Option<PathBuf>,
     /// The hub's cache; none if the user has no home.
@@ -37,16 +49,20 @@ pub struct SourceOptions<'a> {
     pub offline: bool,
     /// Told of every download.
     pub progress: Option<&'a dyn DownloadProgress>,
+    /// Gives the bytes of device memory, if they are known: asked where a repository has several models to choose from.
+    pub memory: Option<&'a dyn Fn() -> Option<u64>>,
 }
 
 crate::builder::setters! {
     SourceOptions<'a> {
+        home: Option<PathBuf>,
         cache: Option<PathBuf>,
         hub_cache: Option<PathBuf>,
         endpoint: String,
         token: Option<String>,
         offline: bool,
         progress: Option<&'a dyn DownloadProgress>,
+        memory: Option<&'a dyn Fn() -> Option<u64>>,
     }
 }
 
@@ -90,10 +106,18 @@ impl SourceOptions<'_> {
             token: token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()),
             offline: yes("HF_HUB_OFFLINE") || yes("TRANSFORMERS_OFFLINE"),
             progress: None,
+            memory: None,
+            home,
         }
     }
 }
 
 /// Instructions for doing without a download.
-pub(super) const BY_HAND: &str =
-    "put its config.json, tokenizer.json, tokenizer_config.json and *.safetensors into a folder and name that folder";
+pub(super) fn by_hand(repository: &Repository) -> &'static str {
+    match repository.gguf {
+        Some(_) => "put its .gguf file, or all parts of it, into a folder and name the file",
+        None => {
+            "put its config.json, tokenizer.json, tokenizer_config.json and *.safetensors into a folder and name that folder"
+        }
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::options::Method;
 use crate::checkpoint::config::Config;
 use crate::error::{Error, Result};
-use crate::model::{LoadOptions, Model, PassCost, Tuning, Weights};
+use crate::model::{LoadOptions, Model, PassCost, Weights};
 use crate::text::Tokenizer;
 
 /// A draft: its weights, and its mask token if it is a parallel one.
@@ -54,7 +54,7 @@ impl Draft {
         let config = draft.weights.config();
         let mask = Draft::mask(config, mask)?;
         let notices = Draft::check(&draft.text.tokenizer, &target.text.tokenizer, mask)?;
-        let cost = draft.tuning.as_ref().map(Tuning::pass_cost);
+        let cost = draft.pass_cost();
         Ok(Draft { name: draft.name().to_owned(), model: draft.weights.clone(), mask, cost, notices })
     }
 

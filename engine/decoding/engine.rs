@@ -19,7 +19,7 @@ use super::round::{Part, Rounds, Submitted};
 use super::scheduler::{Assignment, Candidate, plan_step};
 use super::sequence::Sequence;
 use crate::error::{Error, OptionName, Result};
-use crate::model::{Model, ModelRunner, PassCost, Tuning, Weights};
+use crate::model::{Model, ModelRunner, PassCost, Weights};
 use crate::ops::{CHOICES, MAX_ROWS, PassRow, check_row_invariance};
 use crate::text::ChatTokenizer;
 
@@ -55,8 +55,7 @@ impl Engine {
     /// [`Error::Option`] if an option is out of range; [`Error::Gpu`] if this driver's rounding depends on the number of
     /// rows; [`Error::Limit`] or [`Error::OutOfMemory`] if the caches do not fit.
     pub fn new(target: &Model, draft: Option<&Draft>, options: EngineOptions) -> Result<Engine> {
-        let cost = target.tuning.as_ref().map(Tuning::pass_cost);
-        let costs = cost.and_then(|target| {
+        let costs = target.pass_cost().and_then(|target| {
             let draft = draft.map_or(Some(PassCost::from_points(&[])), |draft| draft.cost.clone())?;
             Some(Costs { target, draft })
         });
@@ -103,7 +102,7 @@ impl Engine {
         SequenceOptions::default().method(method).context(self.shared.options.context)
     }
 
-    /// Costs of passes, if target and draft were tuned. Its sequences know them from the start.
+    /// Costs of passes, if target and draft were tuned or measured at an earlier start. Its sequences know them from the start.
     pub fn costs(&self) -> Option<&Costs> {
         self.shared.costs.as_ref()
     }

@@ -250,6 +250,23 @@ impl Tuning {
         self.shapes.iter().map(|(shape, choices)| ([shape.rows, shape.columns], choices.as_slice()))
     }
 
+    /// Removes what was measured of `model` from `folder`. Returns `false` if that was nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Write`].
+    pub fn forget(folder: &Path, model: &Weights) -> Result<bool> {
+        let mut found = false;
+        for path in [Tuning::path(folder, model), kept_path(folder, model)] {
+            match std::fs::remove_file(&path) {
+                Ok(()) => found = true,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(Error::Write { path, source }),
+            }
+        }
+        Ok(found)
+    }
+
     /// Returns the path of the table for `model` in `folder`.
     pub fn path(folder: &Path, model: &Weights) -> PathBuf {
         folder.join(Key::of(model).file_name())
@@ -283,17 +300,55 @@ impl Tuning {
     /// [`Error::Write`].
     pub fn save(&self, folder: &Path, model: &Weights) -> Result<PathBuf> {
         let path = Tuning::path(folder, model);
-        let io = |path: &Path| {
-            let path = path.to_owned();
-            move |source| Error::Write { path, source }
-        };
-        std::fs::create_dir_all(folder).map_err(io(folder))?;
-        let text = serde_json::to_string_pretty(self).map_err(|error| io(&path)(error.into()))?;
-        let draft = path.with_extension(format!("{}.part", std::process::id()));
-        std::fs::write(&draft, text).map_err(io(&draft))?;
-        std::fs::rename(&draft, &path).map_err(io(&path))?;
+        write(&path, self)?;
         Ok(path)
     }
+}
+
+/// Durations of passes that were measured when they were first needed.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    key: Key,
+    /// By the number of rows, from 1.
+    pass_seconds: Vec<f64>,
+}
+
+/// The durations of passes of `model` that [`keep`] has written to `folder`, for this very model, adapter, driver and version.
+pub(super) fn kept(folder: &Path, model: &Weights) -> Option<PassCost> {
+    let kept: Kept = serde_json::from_str(&std::fs::read_to_string(kept_path(folder, model)).ok()?).ok()?;
+    let timed = |seconds: &f64| seconds.is_finite() && *seconds > 0.0;
+    let whole =
+        kept.key == Key::of(model) && kept.pass_seconds.len() == MAX_ROWS && kept.pass_seconds.iter().all(timed);
+    let points: Vec<(usize, f64)> = (1..).zip(kept.pass_seconds).collect();
+    whole.then(|| PassCost::from_points(&points))
+}
+
+/// Writes the durations of passes of `model` to `folder`, whole or not at all.
+///
+/// # Errors
+///
+/// [`Error::Write`].
+pub(super) fn keep(folder: &Path, model: &Weights, cost: &PassCost) -> Result<()> {
+    write(&kept_path(folder, model), &Kept { key: Key::of(model), pass_seconds: cost.seconds().to_vec() })
+}
+
+fn kept_path(folder: &Path, model: &Weights) -> PathBuf {
+    folder.join(format!("passes-{}", Key::of(model).file_name()))
+}
+
+/// Writes `table` to the file `path`, and its folder if need be.
+fn write(path: &Path, table: &impl Serialize) -> Result<()> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Write { path, source }
+    };
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(io(folder))?;
+    }
+    let text = serde_json::to_string_pretty(table).map_err(|error| io(path)(error.into()))?;
+    let draft = path.with_extension(format!("{}.part", std::process::id()));
+    std::fs::write(&draft, text).map_err(io(&draft))?;
+    std::fs::rename(&draft, path).map_err(io(path))
 }
 
 /// The numbers of rows that are measured, in ascending order.

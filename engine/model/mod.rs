@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::config::Config;
 use crate::checkpoint::files::{DraftFiles, ModelFiles};
-use crate::checkpoint::options::SourceOptions;
+use crate::checkpoint::options::{Found, SourceOptions};
 use crate::checkpoint::resolve;
 use crate::error::Result;
 use crate::gpu::{CacheFormat, Device, KernelPlan, MatmulChoice, MatmulPath, QuantisedChoice, QuantisedProducts};
@@ -95,20 +95,24 @@ pub struct Model {
     pub weights: Arc<Weights>,
     /// Measurements of it on this adapter, if there are any.
     pub tuning: Option<Tuning>,
+    /// Durations of its passes, if they were kept without the rest.
+    kept: Option<PassCost>,
     /// Tokenizer and chat template.
     pub text: ChatTokenizer,
 }
 
 impl Model {
-    /// Finds the model `name` (the alias `smollm2`, a folder, a GGUF file, a repository of the Hugging Face hub) as the
-    /// environment says, and uploads it.
+    /// Finds the model `name` (the alias `smollm2`, a folder, a GGUF file, a repository of the Hugging Face hub, as
+    /// [`resolve::find`] has them) as the environment says, and uploads it. Where a repository holds several GGUF files and
+    /// none is named, the choice is among the weights' notices.
     ///
     /// # Errors
     ///
-    /// Those of [`resolve::resolve`], [`ModelFiles::open`] and [`Model::upload`].
+    /// Those of [`resolve::find`], [`ModelFiles::open`] and [`Model::upload`].
     pub fn load(device: &Device, name: &str, options: LoadOptions) -> Result<Model> {
-        let path = resolve::resolve(name, &SourceOptions::from_env())?;
-        Model::upload(device, ModelFiles::open(&path)?, options, &|_, _| ())
+        let found = find(device, name)?;
+        let model = Model::upload(device, ModelFiles::open(&found.path)?, options, &|_, _| ())?;
+        Ok(model.noting(found.notice))
     }
 
     /// Finds and uploads a draft for `target`: a whole model like any other, or one that holds layers only and uses the
@@ -116,11 +120,11 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// Those of [`resolve::resolve`], [`DraftFiles::open`] and [`Model::upload_draft`].
+    /// Those of [`resolve::find`], [`DraftFiles::open`] and [`Model::upload_draft`].
     pub fn load_draft(device: &Device, name: &str, target: &Model, options: LoadOptions) -> Result<Model> {
-        let path = resolve::resolve(name, &SourceOptions::from_env())?;
-        let files = DraftFiles::open(&path)?.beside(&target.text);
-        Model::upload_draft(device, files, target, options, &|_, _| ())
+        let found = find(device, name)?;
+        let files = DraftFiles::open(&found.path)?.beside(&target.text);
+        Ok(Model::upload_draft(device, files, target, options, &|_, _| ())?.noting(found.notice))
     }
 
     /// Uploads a model whose files are open.
@@ -159,14 +163,23 @@ impl Model {
         Ok(Model::tuned(weights, files.text, options))
     }
 
+    /// Adds a notice to those of its weights, which nothing else holds yet.
+    fn noting(mut self, notice: Option<String>) -> Model {
+        if let Some(weights) = Arc::get_mut(&mut self.weights) {
+            weights.notices.extend(notice);
+        }
+        self
+    }
+
     /// Applies earlier measurements of it, if there are any.
     fn tuned(mut weights: Weights, text: ChatTokenizer, options: LoadOptions) -> Model {
         let folder = Model::tuning_folder().filter(|_| !options.ignore_tuning);
-        let tuning = folder.and_then(|folder| Tuning::load(&folder, &weights));
+        let tuning = folder.as_ref().and_then(|folder| Tuning::load(folder, &weights));
+        let kept = folder.filter(|_| tuning.is_none()).and_then(|folder| autotune::kept(&folder, &weights));
         if let Some(tuning) = &tuning {
             tuning.apply(&mut weights);
         }
-        Model { weights: Arc::new(weights), tuning, text }
+        Model { weights: Arc::new(weights), tuning, kept, text }
     }
 
     /// Returns the folder of measurement tables, if there is a folder for caches.
@@ -174,8 +187,28 @@ impl Model {
         SourceOptions::from_env().cache.map(|cache| cache.join("tuning"))
     }
 
+    /// Durations of its passes, if it was tuned on this adapter, or if [`Model::keep_pass_cost`] has kept them.
+    pub fn pass_cost(&self) -> Option<PassCost> {
+        self.tuning.as_ref().map(Tuning::pass_cost).or_else(|| self.kept.clone())
+    }
+
+    /// Keeps durations of passes of `model`, for whoever loads it next on this adapter. Nothing is kept where there is no
+    /// folder for caches.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Write`](crate::Error::Write).
+    pub fn keep_pass_cost(model: &Weights, cost: &PassCost) -> Result<()> {
+        Model::tuning_folder().map_or(Ok(()), |folder| autotune::keep(&folder, model, cost))
+    }
+
     /// The model's name.
     pub fn name(&self) -> &str {
         &self.text.model_name
     }
+}
+
+/// Finds the model `name` as the environment says; a GGUF file that has to be chosen fits `device`.
+fn find(device: &Device, name: &str) -> Result<Found> {
+    resolve::find(name, &SourceOptions::from_env().memory(Some(&|| device.memory().total)))
 }

@@ -38,6 +38,11 @@ impl PassCost {
         PassCost { seconds }
     }
 
+    /// The durations, of 1 row first.
+    pub(super) fn seconds(&self) -> &[f64] {
+        &self.seconds
+    }
+
     /// Measures a few passes of `sequence`, whose caches are overwritten.
     ///
     /// # Errors

@@ -58,12 +58,16 @@ fn a_conversation_from_a_pipe_goes_on_from_turn_to_turn() {
     ]);
     assert_eq!(first["text"], texts[2]);
     let before = first["prompt_ids"].as_array().expect("a list").len() + 12;
-    let [one, two] = ["prompt: ", " new of "].map(|part| ended.stderr.lines().filter(move |line| line.contains(part)));
-    let (answers, resumed): (Vec<&str>, Vec<&str>) = (one.collect(), two.collect());
+    let answers: Vec<&str> = ended.stderr.lines().filter(|line| line.starts_with("prompt: ")).collect();
+    let resumed: Vec<&str> = answers.iter().filter(|line| line.contains(" new of ")).copied().collect();
     assert_eq!((answers.len(), resumed.len()), (2, 1), "{}", ended.stderr);
     let numbers: Vec<usize> = resumed[0].split([' ', ';']).filter_map(|word| word.parse().ok()).collect();
     assert_eq!(numbers[1] - numbers[0], before - 1, "all but the newest token: {}", resumed[0]);
     assert!(ended.stderr.contains("2 answers of 24 tokens"), "{}", ended.stderr);
+    let of_last = ended.stderr.lines().find(|line| line.starts_with("the last one: ")).unwrap_or_default();
+    assert!(of_last.contains("ar: 12 rounds of 1.00 tokens"), "{}", ended.stderr);
+    let begin = ended.stderr.lines().next().unwrap_or_default();
+    assert!(begin.contains(" on ") && begin.contains("; ar, K = 0; context: 512"), "{}", ended.stderr);
     assert!(!ended.stderr.contains('\x1b'), "colours in a file: {:?}", ended.stderr);
 
     // Another method says the same, from a conversation that is taken up again as well.
@@ -79,7 +83,11 @@ fn a_conversation_from_a_pipe_goes_on_from_turn_to_turn() {
     let (load, save) = (format!("/load {}", name(&path)), format!("/save {}", name(&other)));
     let ended = chat(&["-n", "4"], &[&load, "the end", "/system none", &save, "/reset", "/system the law", "/system"]);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    assert!(ended.stderr.lines().any(|line| line == "the law"), "{}", ended.stderr);
+    for line in
+        ["no system message from now on", "a new conversation", "system message from now on: the law", "the law"]
+    {
+        assert!(ended.stderr.lines().any(|found| found == line), "no {line:?} in {}", ended.stderr);
+    }
     let longer = messages(&other);
     assert_eq!(longer[..4], said[1..]);
     assert_eq!((longer.len(), longer[4].1.as_str()), (6, "the end"));
@@ -138,6 +146,20 @@ fn another_model_takes_the_conversation_over() {
     );
 }
 
+/// A long prompt is read in pieces, which change neither the text nor what is counted.
+#[test]
+fn a_long_prompt_is_read_in_pieces() {
+    let message = "the other thing ".repeat(100);
+    let message = message.trim_end();
+    let target = name(&MODELS.target);
+    let whole = json_of(&["generate", "-m", target, "-p", message, "-n", "12", "-c", "2048", "--json"]);
+    let tokens = whole["prompt_ids"].as_array().expect("a list").len();
+    let spoken = chat(&["-n", "12", "-c", "2048"], &[message]);
+    assert!(tokens > 300, "{tokens}");
+    assert_eq!(spoken.stdout, format!("{}\n", whole["text"].as_str().expect("text")), "{}", spoken.stderr);
+    assert!(spoken.stderr.contains(&format!("prompt: {tokens} tokens in ")), "{}", spoken.stderr);
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_ends_the_answer_and_not_the_chat() {
@@ -166,7 +188,8 @@ fn ctrl_c_ends_the_answer_and_not_the_chat() {
     let output = chat.wait_with_output().expect("its end");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{stderr}");
-    assert_eq!(stderr.matches("ended by: cancelled").count(), 2, "{stderr}");
+    let cancelled = |line: &&str| line.starts_with("prompt: ") && line.contains("ended by: cancelled");
+    assert_eq!(stderr.lines().filter(cancelled).count(), 2, "{stderr}");
     assert!(stderr.contains("1 answer of "), "{stderr}");
 
     // While nothing is being answered it ends the program: nobody would see it otherwise.
@@ -187,9 +210,19 @@ fn ctrl_c_ends_the_answer_and_not_the_chat() {
 /// text before it has been shown.
 #[cfg(target_os = "linux")]
 fn on_a_terminal(variables: &[(&str, &str)], cache: &Path, keys: &[(&str, &str)]) -> Option<(String, Option<i32>)> {
+    shown_on_a_terminal(&format!("chat -m {} -n 200", name(&MODELS.target)), variables, cache, keys)
+}
+
+/// The same of any command.
+#[cfg(target_os = "linux")]
+pub(crate) fn shown_on_a_terminal(
+    arguments: &str,
+    variables: &[(&str, &str)],
+    cache: &Path,
+    keys: &[(&str, &str)],
+) -> Option<(String, Option<i32>)> {
     // `exec`, since a shell that waits for the chat gets the terminal's Ctrl-C as well, and some of them end by it.
-    let pard = env!("CARGO_BIN_EXE_pard");
-    let chat = format!("exec timeout --foreground 120 {pard} chat -m {} -n 200", name(&MODELS.target));
+    let chat = format!("exec timeout --foreground 120 {} {arguments}", env!("CARGO_BIN_EXE_pard"));
     let mut script = Command::new("script");
     script.args(["--quiet", "--return", "--command", &chat, "/dev/null"]).env("TERM", "xterm").env_remove("NO_COLOR");
     script.envs(variables.iter().copied()).env("PARD_CACHE", cache);
@@ -256,4 +289,5 @@ fn a_terminal_has_editing_a_history_and_colours_unless_they_are_forbidden() {
     assert_eq!(code, Some(0), "{shown:?}");
     assert!(shown.contains("ended by: cancelled") || shown.contains("ended before the answer began"), "{shown:?}");
     assert!(shown.contains("prompt: ") && !shown.contains("\x1b[2m"), "{shown:?}");
+    assert!(!shown.contains("^C"), "{shown:?}");
 }

@@ -17,6 +17,7 @@ mod sampling;
 #[cfg(feature = "server")]
 mod server;
 mod shared_draft;
+mod start;
 #[path = "../support"]
 #[allow(dead_code, reason = "the tests of the engine use the rest")]
 mod support {

@@ -1,7 +1,7 @@
 //! GGUF, llama.cpp's one-file format: tensors (often quantised), hyper-parameters and tokenizer together.
 //! A file is mapped, its header checked once and whole, and rows are widened when they are asked for.
-//! Versions 2 and 3 are supported, little-endian, in one part. Names are Hugging Face's, so that nothing after this
-//! module depends on the format of a model's files.
+//! Versions 2 and 3 are supported, little-endian; a split file's parts are read as one. Names are Hugging Face's, so that
+//! nothing after this module depends on the format of a model's files.
 
 mod directory;
 mod hyper_parameters;
@@ -9,9 +9,11 @@ mod metadata;
 mod names;
 mod pre_tokenizer;
 mod reader;
+pub(super) mod split;
 mod tokenizer;
 mod vocabulary;
 
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +21,7 @@ use self::directory::Tensor;
 use self::metadata::{Entries, Metadata};
 use self::names::Rotated;
 use self::reader::{Reader, damaged};
+use self::split::PartName;
 pub use self::vocabulary::SpecialTokens;
 use crate::checkpoint::config::{Config, Family};
 use crate::checkpoint::storage::Bytes;
@@ -29,21 +32,31 @@ use crate::formats::WeightFormat;
 /// Data begin at a multiple of this where the file does not say otherwise.
 const DEFAULT_ALIGNMENT: u64 = 32;
 
-/// An open GGUF file.
+/// An open GGUF file, in one part or in several.
 ///
 /// A file that [`Gguf::open`] opens is memory-mapped: it must not be changed or cut off by anyone while this lives.
 pub struct Gguf {
-    path: PathBuf,
-    map: Bytes,
-    entries: Entries,
+    /// The first has the metadata of all.
+    parts: Vec<Part>,
     /// Sorted by name.
     tensors: Vec<TensorInfo>,
     /// Their locations, in the same order.
     extents: Vec<Extent>,
 }
 
+/// One file, its metadata read.
+struct Part {
+    path: PathBuf,
+    map: Bytes,
+    entries: Entries,
+    tensor_count: u64,
+    /// Begin of the tensor directory.
+    directory: usize,
+}
+
 /// Location and encoding of a tensor in the file.
 struct Extent {
+    part: usize,
     format: WeightFormat,
     bytes: Range<usize>,
     rows: usize,
@@ -53,14 +66,14 @@ struct Extent {
 }
 
 impl Gguf {
-    /// Maps the file at `path` and checks its header.
+    /// Maps the file at `path`, and the others beside it if it is one of several parts, and checks their headers.
     ///
     /// # Errors
     ///
     /// [`Error::Io`]; those of [`Gguf::from_bytes`].
     pub fn open(path: &Path) -> Result<Gguf> {
         let map = Bytes::map(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-        Gguf::from_bytes(path, map)
+        Gguf::with_parts(path, map, |name| Bytes::map(&path.with_file_name(name)))
     }
 
     /// Checks the header of a file whose bytes are `map`; `path` names it in messages.
@@ -68,27 +81,21 @@ impl Gguf {
     /// # Errors
     ///
     /// [`Error::Damaged`] if the file is no GGUF file, of a version or byte order that is
-    /// not read, cut off, or contradicts itself; [`Error::Config`] if it is one of several parts;
-    /// [`Error::TensorType`] for an element type that is not read.
+    /// not read, cut off, contradicts itself, or is one of several parts; [`Error::TensorType`] for an element type that
+    /// is not read.
     pub fn from_bytes(path: &Path, map: Bytes) -> Result<Gguf> {
-        let mut reader = Reader { path, bytes: &map, position: 0 };
-        let (tensor_count, key_count) = read_preamble(&mut reader)?;
-        let entries = metadata::read_entries(&mut reader, key_count)?;
-        let metadata = Metadata { path, bytes: &map, entries: &entries };
-        let parts = metadata.unsigned("split.count")?.unwrap_or(1);
-        if parts > 1 {
-            return Err(metadata.fault(
-                "split.count",
-                format!("this is one of {parts} parts; join them with `llama-gguf-split --merge` first"),
-            ));
-        }
-        let alignment = metadata.unsigned("general.alignment")?.unwrap_or(DEFAULT_ALIGNMENT);
-        if !alignment.is_power_of_two() {
-            return Err(metadata.fault("general.alignment", format!("{alignment} is not a power of two")));
-        }
-        let directory = directory::read_directory(&mut reader, tensor_count, alignment)?;
-        let (tensors, extents) = describe(metadata, directory)?;
-        Ok(Gguf { path: path.to_owned(), map, entries, tensors, extents })
+        Gguf::with_parts(path, map, |_| Err(io::ErrorKind::NotFound.into()))
+    }
+
+    /// As [`Gguf::from_bytes`], where `open` opens the file of another name beside it.
+    pub(super) fn with_parts(path: &Path, map: Bytes, open: impl Fn(&str) -> io::Result<Bytes>) -> Result<Gguf> {
+        let named = Part::new(path.to_owned(), map)?;
+        let parts = match named.metadata().unsigned("split.count")? {
+            None | Some(0 | 1) => vec![named],
+            Some(count) => all_parts(named, count, open)?,
+        };
+        let (tensors, extents) = describe(&parts)?;
+        Ok(Gguf { parts, tensors, extents })
     }
 
     /// The hyper-parameters.
@@ -127,7 +134,8 @@ impl Gguf {
     /// The further chat templates, by name (`tool_use`, `rag`).
     pub fn named_chat_templates(&self) -> impl Iterator<Item = (&str, &str)> {
         const PREFIX: &str = "tokenizer.chat_template.";
-        self.entries
+        self.metadata()
+            .entries
             .keys()
             .filter_map(|key| Some((key.strip_prefix(PREFIX)?, self.metadata().text(key).ok().flatten()?)))
     }
@@ -138,7 +146,75 @@ impl Gguf {
     }
 
     fn metadata(&self) -> Metadata<'_> {
+        self.parts[0].metadata()
+    }
+}
+
+impl Part {
+    fn new(path: PathBuf, map: Bytes) -> Result<Part> {
+        let mut reader = Reader { path: &path, bytes: &map, position: 0 };
+        let (tensor_count, key_count) = read_preamble(&mut reader)?;
+        let entries = metadata::read_entries(&mut reader, key_count)?;
+        let directory = reader.position;
+        Ok(Part { path, map, entries, tensor_count, directory })
+    }
+
+    fn metadata(&self) -> Metadata<'_> {
         Metadata { path: &self.path, bytes: &self.map, entries: &self.entries }
+    }
+
+    fn tensors(&self) -> Result<Vec<Tensor<'_>>> {
+        let alignment = self.metadata().unsigned("general.alignment")?.unwrap_or(DEFAULT_ALIGNMENT);
+        if !alignment.is_power_of_two() {
+            return Err(self.metadata().fault("general.alignment", format!("{alignment} is not a power of two")));
+        }
+        let mut reader = Reader { path: &self.path, bytes: &self.map, position: self.directory };
+        directory::read_directory(&mut reader, self.tensor_count, alignment)
+    }
+}
+
+/// All `count` parts, of which `named` is one, in order; the others are found by their names.
+fn all_parts(named: Part, count: u64, open: impl Fn(&str) -> io::Result<Bytes>) -> Result<Vec<Part>> {
+    let path = named.path.clone();
+    let file = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let Some(name) = PartName::parse(file).filter(|name| u64::from(name.count) == count) else {
+        return Err(damaged(
+            &path,
+            format_args!(
+                "this is one of {count} parts, and the others are found by names that end in -00001-of-{count:05}.gguf; \
+                 name it so, or join them with `llama-gguf-split --merge`"
+            ),
+        ));
+    };
+    let mut named = Some(named);
+    let mut parts = Vec::new();
+    for number in 1..=name.count {
+        let part = match named.take_if(|_| number == name.number) {
+            Some(part) => part,
+            None => {
+                let other = name.of(number);
+                let bytes = open(&other).map_err(|error| missing_part(&path, name, &other, error))?;
+                Part::new(path.with_file_name(&other), bytes)?
+            }
+        };
+        let metadata = part.metadata();
+        let (index, of) = (metadata.unsigned("split.no")?, metadata.unsigned("split.count")?);
+        if of != Some(count) || index.is_some_and(|index| index != u64::from(number - 1)) {
+            let reason = format!("its name says that it is part {number} of {count}, and its metadata that it is not");
+            return Err(damaged(&part.path, reason));
+        }
+        parts.push(part);
+    }
+    Ok(parts)
+}
+
+fn missing_part(path: &Path, name: PartName, other: &str, error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            let (number, count) = (name.number, name.count);
+            damaged(path, format_args!("this is part {number} of {count}, and {other} is not beside it"))
+        }
+        _ => Error::Io { path: path.with_file_name(other), source: error },
     }
 }
 
@@ -167,18 +243,24 @@ fn read_preamble(reader: &mut Reader) -> Result<(u64, u64)> {
 }
 
 /// Renames and sorts the tensors.
-fn describe(metadata: Metadata, directory: Vec<Tensor>) -> Result<(Vec<TensorInfo>, Vec<Extent>)> {
-    let mut described = Vec::with_capacity(directory.len());
-    for tensor in directory {
-        let Tensor { name, shape, format, bytes } = tensor;
-        let columns = shape[shape.len() - 1];
-        let rows = shape[..shape.len() - 1].iter().product();
-        let reordered_heads = match names::rotated(name) {
-            Some(projection) => reordered_heads(metadata, name, projection, shape[0])?,
-            None => None,
-        };
-        let info = TensorInfo { name: names::hugging_face(name), shape, stored: format, bytes: bytes.len() as u64 };
-        described.push((info, Extent { format, bytes, rows, columns, reordered_heads }));
+fn describe(parts: &[Part]) -> Result<(Vec<TensorInfo>, Vec<Extent>)> {
+    let metadata = parts[0].metadata();
+    let mut described = Vec::new();
+    for (part, file) in parts.iter().enumerate() {
+        for Tensor { name, shape, format, bytes } in file.tensors()? {
+            let columns = shape[shape.len() - 1];
+            let rows = shape[..shape.len() - 1].iter().product();
+            let reordered_heads = match names::rotated(name) {
+                Some(projection) => reordered_heads(metadata, name, projection, shape[0])?,
+                None => None,
+            };
+            let info = TensorInfo { name: names::hugging_face(name), shape, stored: format, bytes: bytes.len() as u64 };
+            described.push((info, Extent { part, format, bytes, rows, columns, reordered_heads }));
+        }
+    }
+    if let Some(count) = metadata.unsigned("split.tensors.count")?.filter(|count| *count != described.len() as u64) {
+        let reason = format!("the model has {count} tensors, and its parts hold {}", described.len());
+        return Err(metadata.fault("split.tensors.count", reason));
     }
     described.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
     if let Some(pair) = described.windows(2).find(|pair| pair[0].0.name == pair[1].0.name) {
@@ -219,7 +301,7 @@ fn stored_row(row: usize, rows: usize, heads: usize) -> usize {
 
 impl Checkpoint for Gguf {
     fn path(&self) -> &Path {
-        &self.path
+        self.metadata().path
     }
 
     fn tensors(&self) -> &[TensorInfo] {
@@ -257,16 +339,16 @@ impl Gguf {
         let index = self
             .tensors
             .binary_search_by(|tensor| tensor.name.as_str().cmp(name))
-            .map_err(|_| Error::MissingTensor { path: self.path.clone(), name: name.to_owned() })?;
+            .map_err(|_| Error::MissingTensor { path: self.path().to_owned(), name: name.to_owned() })?;
         let extent = &self.extents[index];
-        expect_rows(&self.path, name, rows, extent.rows)?;
+        expect_rows(self.path(), name, rows, extent.rows)?;
         Ok(extent)
     }
 
     /// The bytes of rows `rows`, in the file's order.
     fn stored(&self, extent: &Extent, rows: Range<usize>) -> &[u8] {
         let bytes = extent.row_bytes();
-        &self.map[extent.bytes.clone()][rows.start * bytes..rows.end * bytes]
+        &self.parts[extent.part].map[extent.bytes.clone()][rows.start * bytes..rows.end * bytes]
     }
 
     /// Passes the bytes of `rows`, and their place in `out`, to `take`: all at once, or row by row where the file has

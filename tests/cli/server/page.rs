@@ -124,14 +124,19 @@ fn the_page_streams_an_answer_and_shows_what_was_accepted() {
     };
     ask("the other", "40");
     let expected = json_of(&["generate", "-m", target, "-p", "the other", "-n", "40", "--json", "-q"]);
-    let shown = "return document.querySelector('.assistant:last-of-type, .assistant').textContent";
+    let shown = "return document.querySelector('.assistant .tokens').textContent";
     assert_eq!(browser.run(shown), expected["text"]);
     // A draft that is the target: of each round all but the last token was proposed.
     assert_eq!(browser.run("return document.querySelectorAll('.assistant .accepted').length"), 32);
-    let statistics = browser.run("return document.querySelector('#conversation .statistics').textContent");
+    let statistics = browser.run("return document.querySelector('.turn .row').textContent");
     let statistics = statistics.as_str().expect("a text");
-    for part in ["40 tokens in", "tokens/s", "vsd, K = 4: 8 rounds of 5.00 tokens", "32 proposals accepted, 0 rejected"]
-    {
+    for part in [
+        "prompt: ",
+        "answer: 40 tokens, ",
+        "tokens/s",
+        "vsd, K = 4: 8 rounds of 5.00 tokens",
+        "32 proposals accepted, 0 rejected",
+    ] {
         assert!(statistics.contains(part), "no {part:?} in {statistics:?}");
     }
 
@@ -143,10 +148,96 @@ fn the_page_streams_an_answer_and_shows_what_was_accepted() {
     assert_eq!(browser.run("return document.querySelectorAll('.assistant .accepted').length"), 32);
     assert_eq!(browser.run("return messages.length"), 4);
 
-    // Errors are shown.
+    // Errors are shown, and the question stays in the box.
     ask(&"the thing ".repeat(80), "10");
-    let error = browser.run("return document.querySelector('.error').textContent");
+    let error = browser.run("return document.getElementById('failure').textContent");
     assert!(error.as_str().is_some_and(|error| error.contains("maximum context length is 512")), "{error}");
+    assert_eq!(browser.run("return document.getElementById('prompt').value"), "the thing ".repeat(80));
+    assert_eq!(browser.run("return messages.length"), 4);
+
+    // What was said outlives the page.
+    browser.open(&format!("{}/", server.url()));
+    browser.wait_until("document.querySelectorAll('.turn').length === 2");
+    assert_eq!(browser.run(shown), expected["text"]);
+    // The last question again.
+    browser.wait_until("document.querySelectorAll('#method option').length === 3");
+    browser
+        .run("[...document.querySelectorAll('.turn:last-child button')].find(b => b.textContent === 'Retry').click()");
+    browser.wait_until("messages.length === 4 && !document.getElementById('send').disabled");
+
     browser.click("#reset");
     assert_eq!(browser.run("return document.getElementById('conversation').children.length + messages.length"), 0);
+}
+
+/// Puts an answer that the test writes, by `feed`, in the place of the server's.
+const FED: &str = "window.fetch = async (_, options) => new Response(new ReadableStream({ start(stream) { \
+    options.signal.addEventListener('abort', () => stream.error(new DOMException('', 'AbortError'))); \
+    window.feed = text => { \
+        const choices = [{ delta: { content: text }, pard: { tokens: [{ text, accepted: false }] } }]; \
+        stream.enqueue(new TextEncoder().encode('data: ' + JSON.stringify({ choices }) + '\\n')); \
+    }; } }))";
+
+#[test]
+fn the_page_keeps_an_answer_out_of_the_next_conversation() {
+    let Some(browser) = Browser::start() else { return };
+    let server = Server::with(&[]);
+    browser.open(&format!("{}/", server.url()));
+    browser.wait_until("document.querySelectorAll('#method option').length > 0");
+    browser.run(FED);
+    // Shift and Enter begin a line, Enter sends.
+    browser.write("#prompt", "the\u{e008}\u{e007}\u{e008}other");
+    assert_eq!(browser.run("return document.getElementById('prompt').value"), "the\nother");
+    browser.write("#prompt", "\u{e007}");
+    let line = "return document.querySelector('.turn .row').textContent";
+    let reading = browser.run(line);
+    assert!(reading.as_str().is_some_and(|line| line.starts_with("reading the prompt")), "{reading}");
+    browser.run("feed('half')");
+    browser.wait_until("document.querySelector('.text').textContent === 'half'");
+    browser.click("#reset");
+    browser.wait_until("!document.getElementById('send').disabled");
+    assert_eq!(browser.run("return document.getElementById('conversation').children.length + messages.length"), 0);
+
+    // A system message goes first, and Stop keeps what was written.
+    browser.run("document.getElementById('system').value = 'the rule'");
+    browser.write("#prompt", "the end\u{e007}");
+    browser.run("feed('some')");
+    browser.wait_until("document.querySelector('.text').textContent === 'some'");
+    browser.click("#stop");
+    browser.wait_until("messages.length === 2");
+    assert_eq!(browser.run("return JSON.parse(request(messages)).messages[0].content"), "the rule");
+    let stopped = browser.run(line);
+    assert!(stopped.as_str().is_some_and(|line| line.contains("stopped")), "{stopped}");
+    // Without a word of an answer the question goes back into the box.
+    browser.write("#prompt", "and?\u{e007}");
+    browser.click("#stop");
+    browser.wait_until("document.getElementById('prompt').value === 'and?'");
+    assert_eq!(browser.run("return messages.length"), 2);
+}
+
+/// What a model writes becomes elements by way of their text alone.
+#[test]
+fn the_page_shows_markdown_and_no_html() {
+    let Some(browser) = Browser::start() else { return };
+    let server = Server::with(&[]);
+    browser.open(&format!("{}/", server.url()));
+    for (source, expected) in [
+        ("# A *b*\nc **d** `e*f*`", "<h2>A <em>b</em></h2><p>c <strong>d</strong> <code>e*f*</code></p>"),
+        ("<img src=x onerror=alert(1)>", "<p>&lt;img src=x onerror=alert(1)&gt;</p>"),
+        ("[a](javascript:b) 2 * 3 * 4 a_b_c", "<p>[a](javascript:b) 2 * 3 * 4 a_b_c</p>"),
+        ("- a\n  - b\n- c", "<ul><li><p>a</p><ul><li><p>b</p></li></ul></li><li><p>c</p></li></ul>"),
+        ("3. a\n\n   b\n4. c", "<ol start=\"3\"><li><p>a</p><p>b</p></li><li><p>c</p></li></ol>"),
+        ("> a\n\n---", "<blockquote><p>a</p></blockquote><hr>"),
+        ("|a|b|\n|-|-|\n|1|2|", "<table><tr><th>a</th><th>b</th></tr><tr><td>1</td><td>2</td></tr></table>"),
+    ] {
+        let script = format!(
+            "const box = document.createElement('div'); box.append(...markdown({})); return box.innerHTML",
+            json!(source)
+        );
+        assert_eq!(browser.run(&script), expected, "{source}");
+    }
+    let script = "const box = document.createElement('div'); box.append(...markdown('```js\\n<b>\\n\\n# x')); \
+                  return [box.querySelector('pre').textContent, box.querySelectorAll('b, h2').length]";
+    assert_eq!(browser.run(script), json!(["<b>\n\n# x", 0]));
+    let deep = format!("return markdown({}).length", json!(">".repeat(10_000)));
+    assert_eq!(browser.run(&deep), 1);
 }
