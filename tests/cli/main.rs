@@ -8,6 +8,8 @@ mod drafts;
 mod fit;
 mod grammar;
 mod hub_snapshot;
+#[cfg(unix)]
+mod install;
 mod machine;
 mod profile;
 mod report;
