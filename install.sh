@@ -92,7 +92,7 @@ remove() {
         done
     done <"$list"
     rm -f "$list"
-    rmdir "$prefix/share/pard" 2>/dev/null || true
+    rmdir "$prefix/share/pard" "$prefix/share" 2>/dev/null || true
 }
 
 uninstall() {
@@ -113,7 +113,7 @@ install() {
 
     mkdir -p "$prefix/share/pard" || fail "cannot write to $prefix; name another folder by --prefix"
     work=$(mktemp -d "$prefix/share/pard/new.XXXXXX") || fail "cannot write to $prefix; name another folder by --prefix"
-    trap 'rm -rf "$work"; rmdir "$prefix/share/pard" 2>/dev/null || true' EXIT
+    trap 'rm -rf "$work"; rmdir "$prefix/share/pard" "$prefix/share" 2>/dev/null || true' EXIT
     trap 'exit 130' INT TERM
     say "fetching $name from $base"
     fetch "$base/v$version/$name.tar.gz.sha256" "$work/sum"
