@@ -38,7 +38,7 @@ $Base = if ($env:PARD_BASE_URL) { $env:PARD_BASE_URL } else { $Releases }
 if (-not $Base) { Stop-With 'this copy of the script names no place to fetch from; set PARD_BASE_URL, or take a release''s own' }
 if ($Version -notmatch '^[0-9A-Za-z.+-]+$') { Stop-With 'this copy of the script belongs to no release; name one by -Release' }
 if (-not [Environment]::Is64BitOperatingSystem) { Stop-With 'there is no release for 32-bit Windows' }
-# What is there is replaced whole, so it has to be pard's own.
+# The folder is replaced whole, so it has to be pard's own.
 if ((Test-Path $Prefix) -and (Get-ChildItem $Prefix) -and -not (Test-Path $Program)) {
     Stop-With "$Prefix holds something else; name another folder by -Prefix"
 }

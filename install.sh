@@ -131,7 +131,7 @@ install() {
         remove
         mkdir -p "$prefix/share/pard"
     fi
-    # Kept first, so that what is placed can be removed even if this is interrupted.
+    # Kept first, so that an interrupted installation can be removed, too.
     mv "$work/list" "$list"
     while IFS= read -r file; do
         mkdir -p "$(dirname "$prefix/$file")"

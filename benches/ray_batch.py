@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Ends examples/ray_data.py by SIGKILL, then one of its workers, and holds the files against those of a run that nobody ended.
+"""Kills examples/ray_data.py, then one of its workers, and compares the files with those of an undisturbed run.
 
     pip install pard-llm "ray[data]" && ./run model
     python benches/ray_batch.py
@@ -33,7 +33,7 @@ def arguments():
 def start(options, prompts, out):
     command = [sys.executable, ROOT / "examples/ray_data.py", prompts, out, "--part", str(options.part)]
     command += ["--workers", str(options.workers), "--gpus", str(options.gpus), "--", "-m", options.model]
-    # Few at once, so that a part is begun for a while before it is done.
+    # Few at once, so that a part is unfinished for a while.
     command += ["-n", str(options.tokens), "-c", "512", "--parallel", "2"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -42,7 +42,7 @@ def wait_for_begun(out, job):
     """Waits until a part has some of its conversations, but not all."""
     while job.poll() is None and not any(file.stat().st_size for file in out.glob("*.begun")):
         time.sleep(0.02)
-    assert job.poll() is None, "it ended before anybody ended it"
+    assert job.poll() is None, "the job was done before it could be killed"
 
 
 def programs(out):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What examples/ray_serve.py does with one replica and with two, and what becomes of requests while one of two is killed.
+"""Speed of examples/ray_serve.py with one replica and with two, and the fate of requests while one of two is killed.
 
     pip install pard-llm "ray[serve]" && ./run model
     python benches/ray_replicas.py --clients 8 --requests 32

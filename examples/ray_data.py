@@ -36,7 +36,7 @@ def arguments():
 
 
 def parts(prompts, size):
-    """Where each part begins and ends in the file, in bytes, so that nobody has to hold it whole."""
+    """Offsets in the file at which each part begins and ends, so that no process has to hold all of it."""
     found, end = [], 0
     with open(prompts, "rb") as file:
         for number, line in enumerate(file):
@@ -76,7 +76,7 @@ def respond(row, options):
     program = subprocess.Popen(command, preexec_fn=end_with_parent)
     if program.wait() != 0:
         raise RuntimeError(f"part {row['part']}: `pard respond` ended with {program.returncode}")
-    # They were written as they were done.
+    # Answers are written in the order in which they are done.
     answers = sorted(map(json.loads, begun.read_text(encoding="utf-8").splitlines()), key=lambda answer: answer["index"])
     with open(begun.with_suffix(".sorted"), "w", encoding="utf-8") as file:
         for answer in answers:
@@ -98,7 +98,7 @@ def main():
     print(f"{len(every)} parts, {len(every) - len(left)} of them done")
     if not left:
         return
-    # A block for each part, so that they are spread.
+    # One block for each part, so that Ray can spread them.
     rows = ray.data.from_items(left, override_num_blocks=len(left))
     answered = rows.map(respond, fn_args=[options], num_gpus=options.gpus, num_cpus=1, concurrency=options.workers)
     for row in answered.iter_rows():

@@ -27,7 +27,7 @@ from starlette.responses import Response, StreamingResponse
 
 PARD = [sys.executable, "-m", "pard"]
 DEFAULTS = {"model": "smollm2", "draft": "", "parallel": 8, "context": 0, "gpus": 1, "min_replicas": 1, "max_replicas": 1}
-# What a server needs to know of a request, and a client of its answer, beside the bodies.
+# Headers of requests and answers that are handed on.
 PASSED_ON = {"content-type", "authorization", "accept", "retry-after"}
 
 
@@ -50,7 +50,7 @@ def adapter():
 
 
 class Server:
-    """`pard serve` on a port of this machine, and what goes in and out of it."""
+    """A replica: `pard serve` on a port of its machine, and its requests and answers."""
 
     def __init__(self, arguments):
         command = [*PARD, "serve", "--port", "0", *arguments, *adapter()]
@@ -82,7 +82,7 @@ class Server:
             answer.raise_for_status()
 
     def ask(self, method, path, **options):
-        if self.client is None:  # which belongs to the loop that it is made in
+        if self.client is None:  # made here, since it belongs to the running loop
             self.client = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
         return self.client.request(method, self.address + path, **options)
 
@@ -121,7 +121,7 @@ def application(options: dict):
                 "max_replicas": options["max_replicas"],
                 "target_ongoing_requests": options["parallel"],
             },
-            # More would wait in the replica's own queue, where no other replica can take them.
+            # Requests past this wait for any replica; those in a replica's own queue cannot move.
             max_ongoing_requests=2 * options["parallel"],
             health_check_period_s=5,
             health_check_timeout_s=30,

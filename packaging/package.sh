@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes what a release hands out. The workflow of releases calls it, and anybody else may.
+# Makes the files of a release. The release workflow calls it, and it runs by hand as well.
 set -euo pipefail
 
 usage() {
@@ -10,9 +10,9 @@ usage: packaging/package.sh archive DIR
 
   archive  build pard for this machine, and put an archive (program, C library, manuals, licences) with its SHA-256 sum and
            bill of materials, and a Python wheel, into DIR
-  try      install what `archive` has put into DIR from a server of this machine, run it, and remove it
-  publish  add to the archives in DIR what installs them from URL, the address of a repository on GitHub: install.sh,
-           install.ps1, a Homebrew formula and winget's manifests
+  try      install the archive and the wheel in DIR from a server of this machine, run them, and remove them
+  publish  add installers to the archives in DIR: install.sh, install.ps1, a Homebrew formula and winget's manifests, which
+           fetch from the releases of URL, a repository on GitHub
 
 `archive` needs what `./run setup` needs, and Python 3.9 or newer with pip for the wheel. A program for Linux runs with the
 glibc that it was linked with, or a newer one.

@@ -1,4 +1,4 @@
-"""Builds what is not Python in the wheel, and names the platforms that it is for.
+"""Builds the program and the library of the wheel, and names the platform that it is for.
 
 PARD_TREE is a folder with bin/ and lib/ that `packaging/package.sh` has filled already.
 """
