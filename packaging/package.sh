@@ -87,7 +87,7 @@ build() {
         cp "$built/pard.exe" "$tree/bin/"
     else
         cp "$built/pard" "$tree/bin/"
-        # Of the standard library's objects, whose debug information is most of the archive.
+        # Debug information of the standard library's objects is most of the file.
         strip -S "$tree/lib/libpard.a"
     fi
 }
