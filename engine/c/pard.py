@@ -27,7 +27,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ctypes import POINTER, byref, c_char_p, c_double, c_float, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
-from typing import Any, Union
+from typing import Any, Literal, Union, overload
 
 __all__ = ["Answer", "Error", "Model", "Stream", "version"]
 
@@ -333,7 +333,8 @@ class Model:
         progress: Callable[[str, int, int], object] | None = None,
     ) -> None:
         self.context = context
-        self._idle, self._lock = [], threading.Lock()
+        self._idle: list[Any] | None = []  # none, once the model is closed
+        self._lock = threading.Lock()
         encoded = lambda text: None if text is None else _encode(str(text))
         self._device = _Handle("device")
         options = _DeviceOptions(device=encoded(device), backend=encoded(backend))
@@ -418,6 +419,16 @@ class Model:
             text = "".join(stream)
         return Answer(text, stream.tokens, stream.finish, stream.statistics, stream.logprobs)
 
+    @overload
+    def chat(
+        self, messages: Sequence[Mapping[str, Any]], *, stream: Literal[False] = False, **options: Any
+    ) -> dict[str, Any]: ...
+
+    @overload
+    def chat(
+        self, messages: Sequence[Mapping[str, Any]], *, stream: Literal[True], **options: Any
+    ) -> Iterator[dict[str, Any]]: ...
+
     def chat(
         self,
         messages: Sequence[Mapping[str, Any]],
@@ -435,11 +446,12 @@ class Model:
         """
         if max_completion_tokens is not None:
             options["max_tokens"] = max_completion_tokens
-        kind = (response_format or {"type": "text"})["type"]
+        form = response_format or {"type": "text"}
+        kind = form["type"]
         if kind == "json_object":
             options["json_schema"] = {"type": "object"}
         elif kind == "json_schema":
-            options["json_schema"] = response_format["json_schema"]["schema"]
+            options["json_schema"] = form["json_schema"]["schema"]
         elif kind != "text":
             raise ValueError(f"response_format has no type {kind!r}; there are text, json_object and json_schema")
         turns = [{"role": turn["role"], "content": _text_of(turn["content"])} for turn in messages]
@@ -555,7 +567,7 @@ class Stream:
         """Ends the answer where it is, and lets another have its session. The thread that reads the answer calls it, others
         `cancel`."""
         if self.finish is None:
-            self._end("cancelled")
+            self._end(self.statistics["finish"] or "cancelled")
 
     def _end(self, finish):
         self._statistics = {**self.statistics, "finish": finish}
