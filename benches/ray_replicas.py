@@ -92,16 +92,25 @@ def load(options, expected, during=None):
     return ends, time.monotonic() - begin
 
 
-def replicas():
-    """Processes of replicas, by Ray's name for them."""
-    found = []
+def processes(part):
+    """Processes with `part` in their command line, and their parents."""
+    found = {}
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         try:
-            if b"ServeReplica:default:Server" in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
+            if part in (folder / "cmdline").read_bytes():
+                found[int(folder.name)] = int((folder / "status").read_text().split("PPid:")[1].split()[0])
         except OSError:
             pass
     return found
+
+
+def replicas():
+    """Processes of replicas, by Ray's name for them."""
+    return list(processes(b"ServeReplica:default:Server"))
+
+
+def server_of(replica):
+    return next(process for process, parent in processes(b"pard\0serve").items() if parent == replica)
 
 
 def start(options, count):
@@ -121,15 +130,14 @@ def main():
         ends, seconds = load(options, expected)
         lost += ends["lost"]
         print(f"{count} replicas: {dict(ends)} in {seconds:.1f} s, {options.requests * options.tokens / seconds:.1f} tokens/s")
-    before = set(replicas())
-    ends, seconds = load(options, expected, during=lambda: os.kill(min(before), signal.SIGKILL))
-    lost += ends["lost"]
-    print(f"one of 2 killed: {dict(ends)} in {seconds:.1f} s")
-    while len(replicas()) != 2:
-        time.sleep(0.5)
-    ends, seconds = load(options, expected)
-    lost += ends["lost"]
-    print(f"2 again: {dict(ends)} in {seconds:.1f} s")
+    for victim, find in [("replica", lambda: min(replicas())), ("server", lambda: server_of(min(replicas())))]:
+        ends, seconds = load(options, expected, during=lambda: os.kill(find(), signal.SIGKILL))
+        lost += ends["lost"]
+        print(f"2 replicas, a {victim} killed: {dict(ends)} in {seconds:.1f} s")
+        start(options, 2)
+        ends, seconds = load(options, expected)
+        lost += ends["lost"]
+        print(f"2 again: {dict(ends)} in {seconds:.1f} s")
     serve.shutdown()
     sys.exit(1 if lost else 0)
 
