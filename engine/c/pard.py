@@ -9,10 +9,12 @@
     answer = model.generate([{"role": "user", "content": "Name three colours."}])
     print(answer.text, answer.statistics["tokens_per_second"])
 
-The library, libpard.so (.dylib, pard.dll), is looked for where PARD_LIBRARY says, beside this file, in ../lib
-from here, as `./run stage` lays it out, and then where the system keeps its libraries. `pard.h` is the manual of
-all that lies below; this file adds no behaviour of its own.
+The library, libpard.so (.dylib, pard.dll), is looked for where PARD_LIBRARY says, beside this file, as wheels have it, in the
+folder above, in ../lib from here, as `./run stage` lays it out, and then where the system keeps its libraries. `pard.h` is the
+manual of all that lies below; this file adds no behaviour of its own but `Model.chat`, which has the form of OpenAI's clients.
 """
+
+from __future__ import annotations
 
 import ctypes
 import ctypes.util
@@ -21,7 +23,11 @@ import os
 import pathlib
 import sys
 import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ctypes import POINTER, byref, c_char_p, c_double, c_float, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
+from typing import Any, Literal, Union, overload
 
 __all__ = ["Answer", "Error", "Model", "Stream", "version"]
 
@@ -30,11 +36,14 @@ ACCEPTANCES = {"noise": 0, "rejection": 1}
 FINISHES = [None, "stop", "length", "context", "cancelled", "failed"]
 CHOICES = {None: 0, True: 1, False: 2}
 
+Prompt = Union[str, Sequence[Mapping[str, str]]]
+Logprob = tuple[float, list[tuple[int, float]]]
+
 
 class Error(Exception):
     """What the library says. `status` is its name in pard.h, such as "PARD_NO_MODEL"."""
 
-    def __init__(self, status, message):
+    def __init__(self, status: str, message: str) -> None:
         super().__init__(message)
         self.status = status
 
@@ -169,11 +178,11 @@ def _load():
     name = {"darwin": "libpard.dylib", "win32": "pard.dll"}.get(sys.platform, "libpard.so")
     here = pathlib.Path(__file__).resolve().parent
     named = os.environ.get("PARD_LIBRARY")
-    candidates = [named] if named else [here / name, here.parent / "lib" / name]
+    candidates = [named] if named else [here / name, here.parent / name, here.parent / "lib" / name]
     found = next((str(path) for path in candidates if os.path.exists(path)), None)
     found = found or named or ctypes.util.find_library("pard")
     if found is None:
-        raise ImportError(f"{name} is not to be found; name it by PARD_LIBRARY, or stage it: ./run stage DIR")
+        raise ImportError(f"{name} is not to be found; name it by PARD_LIBRARY, or install the wheel: pip install pard-llm")
     library = ctypes.CDLL(found)
     signatures = {
         "pard_version": (c_char_p, []),
@@ -213,7 +222,7 @@ def _load():
 _library = _load()
 
 
-def version():
+def version() -> str:
     """The library's version."""
     return _library.pard_version().decode()
 
@@ -245,9 +254,12 @@ class _Handle:
         self.pointer = c_void_p()
         self._free = getattr(_library, f"pard_{kind}_free")
 
-    def __del__(self):
+    def close(self):
         if self.pointer:
             self._free(self.pointer)
+            self.pointer.value = None
+
+    __del__ = close
 
 
 _WEIGHTS = ["compact", "f32", "bf16", "q8_0", "q4_k"]  # as pard.h numbers them
@@ -302,26 +314,28 @@ class Model:
     "off". `device` is a part of the adapter's name, or its index. `progress` is called with what is loaded, and how many of
     how many bytes are.
 
-    Any number of threads may use a model: each answer being written has a session of its own.
+    Any number of threads may use a model: each answer being written has a session of its own. Its memory is given back by
+    `close`, at the end of a `with` block, or when nobody uses it any more.
     """
 
     def __init__(
         self,
-        name,
-        draft=None,
+        name: str | os.PathLike[str],
+        draft: str | os.PathLike[str] | None = None,
         *,
-        mask_token=None,
-        target_states="auto",
-        device=None,
-        backend=None,
-        context=0,
-        weights="compact",
-        cache="f16",
-        products="plain",
-        progress=None,
-    ):
+        mask_token: int | None = None,
+        target_states: str = "auto",
+        device: str | int | None = None,
+        backend: str | None = None,
+        context: int = 0,
+        weights: str = "compact",
+        cache: str = "f16",
+        products: str = "plain",
+        progress: Callable[[str, int, int], object] | None = None,
+    ) -> None:
         self.context = context
-        self._idle, self._lock = [], threading.Lock()
+        self._idle: list[Any] | None = []  # none, once the model is closed
+        self._lock = threading.Lock()
         encoded = lambda text: None if text is None else _encode(str(text))
         self._device = _Handle("device")
         options = _DeviceOptions(device=encoded(device), backend=encoded(backend))
@@ -337,13 +351,26 @@ class Model:
             arguments = (self._model.pointer, encoded(draft), byref(options), byref(self._draft.pointer))
             _call(_library.pard_draft_load, *arguments)
 
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives the memory of model and draft back, as soon as the answers that are being written are done or closed."""
+        with self._lock:
+            self._idle = None
+        for handle in [self._draft, self._model, self._device]:
+            handle.close()
+
     @property
-    def name(self):
+    def name(self) -> str:
         """What to call the model."""
         return _library.pard_model_name(self._model.pointer).decode()
 
     @property
-    def notices(self):
+    def notices(self) -> list[str]:
         """What to know of how the model and its draft were loaded, in a text each."""
         given = []
         for function, handle in [(_library.pard_model_notice, self._model), (_library.pard_draft_notice, self._draft)]:
@@ -354,24 +381,24 @@ class Model:
         return given
 
     @property
-    def device(self):
+    def device(self) -> str:
         """The adapter that it runs on."""
         return _library.pard_device_name(self._device.pointer).decode()
 
     def stream(
         self,
-        prompt,
+        prompt: Prompt,
         *,
-        max_tokens=256,
-        stop=(),
-        raw=False,
-        thinking=None,
-        method="best",
-        drafts=0,
-        acceptance="noise",
-        with_ngrams=False,
-        **sampling,
-    ):
+        max_tokens: int = 256,
+        stop: str | Iterable[str] = (),
+        raw: bool = False,
+        thinking: bool | None = None,
+        method: str = "best",
+        drafts: int = 0,
+        acceptance: str = "noise",
+        with_ngrams: bool = False,
+        **sampling: Any,
+    ) -> Stream:
         """Begins an answer, and gives a Stream of its text.
 
         `prompt` is a text, which is put into the model's chat template where it has one unless `raw` is true; or a
@@ -387,43 +414,124 @@ class Model:
         kind = (METHODS[method], drafts, ACCEPTANCES[acceptance], CHOICES[with_ngrams])
         return Stream(self, prompt, max_tokens, stop, raw, thinking, kind, sampling)
 
-    def generate(self, prompt, **options):
+    def generate(self, prompt: Prompt, **options: Any) -> Answer:
         """The whole Answer. Options are those of `stream`."""
-        stream = self.stream(prompt, **options)
-        text = "".join(stream)
+        with self.stream(prompt, **options) as stream:
+            text = "".join(stream)
         return Answer(text, stream.tokens, stream.finish, stream.statistics, stream.logprobs)
+
+    @overload
+    def chat(
+        self, messages: Sequence[Mapping[str, Any]], *, stream: Literal[False] = False, **options: Any
+    ) -> dict[str, Any]: ...
+
+    @overload
+    def chat(
+        self, messages: Sequence[Mapping[str, Any]], *, stream: Literal[True], **options: Any
+    ) -> Iterator[dict[str, Any]]: ...
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        stream: bool = False,
+        max_completion_tokens: int | None = None,
+        response_format: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> dict[str, Any] | Iterator[dict[str, Any]]:
+        """The answer to a conversation as OpenAI's interface has it: a `chat.completion`, or with `stream` an iterator of
+        `chat.completion.chunk`, whose last one holds `usage`.
+
+        A message's `content` is a text, or a list of parts of the type `text`. `response_format` has the type `text`,
+        `json_object` or `json_schema`. Other options are those of `stream` above. `pard serve` is the whole interface.
+        """
+        if max_completion_tokens is not None:
+            options["max_tokens"] = max_completion_tokens
+        form = response_format or {"type": "text"}
+        kind = form["type"]
+        if kind == "json_object":
+            options["json_schema"] = {"type": "object"}
+        elif kind == "json_schema":
+            options["json_schema"] = form["json_schema"]["schema"]
+        elif kind != "text":
+            raise ValueError(f"response_format has no type {kind!r}; there are text, json_object and json_schema")
+        turns = [{"role": turn["role"], "content": _text_of(turn["content"])} for turn in messages]
+        chunks = self._chunks(self.stream(turns, **options))
+        if stream:
+            return chunks
+        text, last = "", {}
+        for last in chunks:
+            text += last["choices"][0]["delta"].get("content", "")
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": text},
+            "finish_reason": last["choices"][0]["finish_reason"],
+        }
+        return {**last, "object": "chat.completion", "choices": [choice]}
+
+    def _chunks(self, answer):
+        head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": "chat.completion.chunk", "created": int(time.time())}
+        head["model"] = self.name
+        choice = lambda delta, finish=None: [{"index": 0, "delta": delta, "finish_reason": finish}]
+        with answer:
+            yield {**head, "choices": choice({"role": "assistant", "content": ""})}
+            for text in answer:
+                yield {**head, "choices": choice({"content": text})}
+            read, written = answer.statistics["prompt_tokens"], answer.statistics["answer_tokens"]
+            usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+            finish = "stop" if answer.finish == "stop" else "length"
+            yield {**head, "choices": choice({}, finish), "usage": usage}
 
     def _session(self, kind):
         """A session for one answer, used before if one of the same kind is idle."""
         with self._lock:
+            if self._idle is None:
+                raise ValueError("the model is closed")
             for index, (idle, session) in enumerate(self._idle):
                 if idle == kind:
                     del self._idle[index]
                     return session
-        session = _Handle("session")
-        method, drafts, acceptance, with_ngrams = kind
-        options = _SessionOptions(
-            method=method, drafts=drafts, acceptance=acceptance, context=self.context, with_ngrams=with_ngrams
-        )
-        arguments = (self._model.pointer, self._draft.pointer, byref(options), byref(session.pointer))
-        _call(_library.pard_session_new, *arguments)
-        return session
+            session = _Handle("session")
+            method, drafts, acceptance, with_ngrams = kind
+            options = _SessionOptions(
+                method=method, drafts=drafts, acceptance=acceptance, context=self.context, with_ngrams=with_ngrams
+            )
+            arguments = (self._model.pointer, self._draft.pointer, byref(options), byref(session.pointer))
+            _call(_library.pard_session_new, *arguments)
+            return session
+
+
+def _text_of(content):
+    """The text of a message's content, which OpenAI's clients may give in parts."""
+    if isinstance(content, str):
+        return content
+    for part in content:
+        if part["type"] != "text":
+            raise ValueError(f"a message has a part of the type {part['type']!r}; models read text alone")
+    return "".join(part["text"] for part in content)
 
 
 class Answer:
     """What a model wrote: `text`, `tokens`, why it ended (`finish`), what it cost (`statistics`), and `logprobs`, if they
     were asked for: of each token a pair, its log-probability and a list of the likeliest tokens with theirs."""
 
-    def __init__(self, text, tokens, finish, statistics, logprobs):
+    def __init__(
+        self, text: str, tokens: list[int], finish: str, statistics: dict[str, Any], logprobs: list[Logprob]
+    ) -> None:
         self.text, self.tokens, self.finish, self.statistics = text, tokens, finish, statistics
         self.logprobs = logprobs
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.text
 
 
 class Stream:
-    """An answer being written: an iterator over its text. `tokens`, `logprobs` and `finish` follow it."""
+    """An answer being written: an iterator over its text. `tokens`, `logprobs` and `finish` follow it. One that is not read
+    to its end is ended by `close`, or at the end of a `with` block."""
+
+    tokens: list[int]
+    logprobs: list[Logprob]
+    finish: str | None
 
     def __init__(self, model, prompt, max_tokens, stop, raw, thinking, kind, sampling):
         self.tokens, self.logprobs, self.finish = [], [], None
@@ -447,10 +555,30 @@ class Stream:
             arguments = (self._session.pointer, messages, len(pairs), byref(options))
             _call(_library.pard_session_start_chat, *arguments)
 
-    def __iter__(self):
+    def __iter__(self) -> Stream:
         return self
 
-    def __next__(self):
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the answer where it is, and lets another have its session. The thread that reads the answer calls it, others
+        `cancel`."""
+        if self.finish is None:
+            self._end(self.statistics["finish"] or "cancelled")
+
+    def _end(self, finish):
+        self._statistics = {**self.statistics, "finish": finish}
+        self.finish = finish
+        session, self._session = self._session, None
+        with self._model._lock:
+            if self._model._idle is not None:
+                self._model._idle.append((self._kind, session))
+
+    def __next__(self) -> str:
         """The next text, after as many rounds as it takes to make some certain."""
         while self.finish is None:
             text = self.round()
@@ -458,7 +586,7 @@ class Stream:
                 return text
         raise StopIteration
 
-    def round(self):
+    def round(self) -> str:
         """Writes one round more and gives its text, which may be empty."""
         if self.finish is not None:
             return ""
@@ -469,21 +597,17 @@ class Stream:
             self.logprobs.append((one.logprob, [(likely.token, likely.logprob) for likely in one.top[: one.top_count]]))
         text = ctypes.string_at(found.text, found.text_length).decode()
         if found.finish != 0:
-            self.finish = FINISHES[found.finish]
-            self._statistics = self.statistics
-            with self._model._lock:
-                self._model._idle.append((self._kind, self._session))
-            self._session = None
+            self._end(FINISHES[found.finish])
         return text
 
-    def cancel(self):
+    def cancel(self) -> None:
         """Ends the answer within one round; from any thread."""
         session = self._session
         if session is not None:
             _library.pard_session_cancel(session.pointer)
 
     @property
-    def statistics(self):
+    def statistics(self) -> dict[str, Any]:
         """Counts and times so far, by their names in pard.h; `proposed` and `accepted` by position."""
         if self._session is None:
             return self._statistics

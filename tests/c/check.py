@@ -106,6 +106,49 @@ stream.cancel()
 list(stream)
 assert stream.finish == "cancelled" and stream.statistics["finish"] == "cancelled"
 
+# A closed stream says what it has, and its session serves the next answer.
+with model.stream(question, max_tokens=max_tokens, method="vsd") as stream:
+    begun = stream.round() + stream.round()
+assert stream.finish == "cancelled" and answer.text.startswith(begun) and list(stream) == [], (stream.finish, begun)
+assert answer.tokens[: len(stream.tokens)] == stream.tokens and stream.statistics["answer_tokens"] == len(stream.tokens)
+idle = len(model._idle)
+assert model.generate(question, max_tokens=max_tokens, method="vsd").text == answer.text and len(model._idle) == idle
+
+# Conversations in OpenAI's form.
+conversation = [{"role": "user", "content": [{"type": "text", "text": question[:4]}, {"type": "text", "text": question[4:]}]}]
+whole = model.chat(conversation, max_completion_tokens=max_tokens)
+[choice] = whole["choices"]
+assert whole["object"] == "chat.completion" and whole["model"] == "target" and whole["id"], whole
+assert choice["message"] == {"role": "assistant", "content": answer.text} and choice["finish_reason"] == "length", choice
+assert whole["usage"]["completion_tokens"] == len(answer.tokens), whole["usage"]
+chunks = list(model.chat(conversation, max_tokens=max_tokens, stream=True))
+deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"} and deltas[0]["role"] == "assistant", chunks
+assert "".join(delta.get("content", "") for delta in deltas) == answer.text and len(chunks) > 3, deltas
+assert chunks[-1]["usage"] == whole["usage"] and chunks[-1]["choices"][0]["finish_reason"] == "length", chunks[-1]
+form = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"const": {"a": [1, 2]}}}}
+said = model.chat(conversation, max_tokens=max_tokens, response_format=form)["choices"][0]
+assert said["message"]["content"] == '{"a": [1, 2]}', said
+assert model.chat(conversation, stop=answer.text[:2])["choices"][0]["finish_reason"] == "stop"
+for part, message in [("image_url", {"role": "user", "content": [{"type": "image_url"}]}), ("grammar", None)]:
+    try:
+        model.chat([message or {"role": "user", "content": "the"}], response_format={"type": part if not message else "text"})
+    except ValueError as error:
+        assert part in str(error), error
+    else:
+        raise AssertionError(f"{part} is not supported")
+
+# A closed model gives its memory back, but for the answers that are being written.
+with pard.Model(target, context=256) as short:
+    open_stream = short.stream(question, max_tokens=max_tokens)
+assert "".join(open_stream) == answer.text
+try:
+    short.generate(question)
+except ValueError as error:
+    assert "closed" in str(error)
+else:
+    raise AssertionError("a closed model answers")
+
 # A stream that nobody reads to its end disturbs no other; several threads share the model.
 model.stream(question).round()
 texts = []

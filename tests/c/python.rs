@@ -32,13 +32,16 @@ fn python_answers_as_the_engine_does() {
 }
 
 #[test]
-fn the_documented_python_program_answers() {
+fn the_documented_python_programs_answer() {
     let document = std::fs::read_to_string(Path::new(super::ROOT).join("docs/c-and-python.md")).expect("the document");
-    let (_, begin) = document.split_once("```python\n").expect("a program in Python");
-    let (program, _) = begin.split_once("```").expect("its end");
     let folder = tempfile::tempdir().expect("a folder");
-    let script = folder.path().join("answer.py");
-    std::fs::write(&script, program).expect("writing");
-    let Some(text) = python("the documented program", &script, &[]) else { return };
-    assert!(text.to_lowercase().contains("red") && text.trim_end().lines().count() > 1, "{text}");
+    let programs = document.split("```python\n").skip(1);
+    assert!(programs.clone().count() > 1, "{document}");
+    for program in programs {
+        let (program, _) = program.split_once("```").expect("its end");
+        let script = folder.path().join("answer.py");
+        std::fs::write(&script, program).expect("writing");
+        let Some(text) = python("the documented programs", &script, &[]) else { return };
+        assert!(text.to_lowercase().contains("red") && text.trim_end().lines().count() > 1, "{text}");
+    }
 }

@@ -9,6 +9,8 @@ mod experts;
 mod fit;
 mod grammar;
 mod hub_snapshot;
+#[cfg(unix)]
+mod install;
 mod machine;
 mod profile;
 mod report;
