@@ -13,6 +13,7 @@ mod guard;
 mod job;
 mod logprobs;
 mod metrics;
+mod parts;
 mod queue;
 mod reply;
 mod routes;

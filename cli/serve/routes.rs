@@ -21,8 +21,9 @@ use super::guard::{Keys, Sites};
 use super::job::{self, Ending, Event, Job, Written};
 use super::metrics::Metrics;
 use super::queue::{Phase, Queue};
+use super::body;
 use super::reply::Reply;
-use super::{body, stream};
+use super::stream::{self, Form};
 use crate::answer::drafts_json;
 
 /// Maximum time that a streamed answer waits for its turn before its stream begins: until then a failure has a status.
@@ -123,6 +124,9 @@ async fn complete(app: Arc<App>, kind: Kind, request: Request) -> Result<Respons
     });
     let failed = |_| Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "the tokenizer failed at this prompt");
     let prompts = encoded.await.map_err(failed)??;
+    if ask.kind == Kind::Chat {
+        ask.sampling.thinking = app.encoder.thinking(&prompts[0]);
+    }
 
     let (sender, events) = job::events();
     let prompt_tokens = prompts.iter().map(|prompt| prompt.len()).sum();
@@ -140,20 +144,21 @@ async fn complete(app: Arc<App>, kind: Kind, request: Request) -> Result<Respons
     app.queue.push((0..answers).map(job).collect())?;
     drop(sender);
     let streams = ask.stream;
-    let reply = Reply::new(ask, app.model.clone(), app.encoder.tokenizer().clone(), format, prompt_tokens);
-    if streams { streamed(reply, events, answers).await } else { whole(&reply, events, answers).await }
+    let (model, tokenizer) = (app.model.clone(), app.encoder.tokenizer().clone());
+    let form = Box::new(Reply::new(ask, model, tokenizer, format, prompt_tokens, answers));
+    if streams { streamed(form, events, answers).await } else { whole(form, events, answers).await }
 }
 
-async fn streamed(reply: Reply, mut events: Receiver<Event>, answers: usize) -> Result<Response, Fault> {
+async fn streamed(form: Box<dyn Form>, mut events: Receiver<Event>, answers: usize) -> Result<Response, Fault> {
     match tokio::time::timeout(UNTIL_TURN, events.recv()).await {
         Ok(Some(Event::Failed(fault))) => Err(fault),
         Ok(None) => Err(given_up()),
         // The first event says that an answer has its turn.
-        Ok(Some(_)) | Err(_) => Ok(stream::response(reply, events, answers)),
+        Ok(Some(_)) | Err(_) => Ok(stream::response(form, events, answers)),
     }
 }
 
-async fn whole(reply: &Reply, mut events: Receiver<Event>, answers: usize) -> Result<Response, Fault> {
+async fn whole(mut form: Box<dyn Form>, mut events: Receiver<Event>, answers: usize) -> Result<Response, Fault> {
     let mut written: Vec<(Vec<Written>, Option<Ending>)> = vec![(Vec::new(), None); answers];
     while written.iter().any(|(_, ending)| ending.is_none()) {
         match events.recv().await {
@@ -165,7 +170,7 @@ async fn whole(reply: &Reply, mut events: Receiver<Event>, answers: usize) -> Re
         }
     }
     let complete = written.into_iter().filter_map(|(tokens, ending)| Some((tokens, ending?))).collect::<Vec<_>>();
-    Ok(json_response(StatusCode::OK, &reply.whole(&complete)))
+    Ok(json_response(StatusCode::OK, &form.whole(&complete)))
 }
 
 fn given_up() -> Fault {

@@ -10,6 +10,7 @@ mod page;
 mod protocol;
 mod proxy;
 mod structured;
+mod thinking;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::tiny_model::Recipe;
+use crate::support::tiny_tokenizer::add_thoughts;
 use crate::{MODELS, command, name};
 
 /// Timeout of every operation.
@@ -44,6 +46,11 @@ impl Server {
     /// A server whose answers end by their limits only, ready.
     pub fn endless(options: &[&str]) -> Server {
         Server::of(name(&ENDLESS), options)
+    }
+
+    /// A server with a small model that may think first, ready.
+    pub fn thinking(options: &[&str]) -> Server {
+        Server::of(name(&THINKER), options)
     }
 
     /// A server with `model`, ready.
@@ -209,6 +216,15 @@ static ENDLESS: LazyLock<PathBuf> = LazyLock::new(|| {
     folder
 });
 
+/// The small model as one that may think first.
+static THINKER: LazyLock<PathBuf> = LazyLock::new(|| {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("server").join("thinker");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    Recipe::llama(11).write(&folder);
+    add_thoughts(&folder);
+    folder
+});
+
 /// The body of a chat of one message.
 pub fn chat(message: &str, more: Value) -> Value {
     joined(json!({ "messages": [{ "role": "user", "content": message }] }), more)
@@ -219,7 +235,7 @@ pub fn text(prompt: &str, more: Value) -> Value {
     joined(json!({ "prompt": prompt }), more)
 }
 
-fn joined(mut body: Value, more: Value) -> Value {
+pub fn joined(mut body: Value, more: Value) -> Value {
     if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
         body.extend(more);
     }
