@@ -88,6 +88,8 @@ impl IntoResponse for Fault {
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
+        // For interfaces that have another form of it.
+        response.extensions_mut().insert(self);
         response
     }
 }

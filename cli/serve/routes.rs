@@ -11,19 +11,20 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::Receiver;
 
-use super::ask::{Ask, Defaults, Kind, ToolUse};
+use super::ask::{Ask, Defaults, Kind, Prompt, ToolUse};
 use super::encoder::Encoder;
 use super::fault::Fault;
 use super::guard::{Keys, Sites};
 use super::job::{self, Ending, Event, Job, Written};
 use super::metrics::Metrics;
+use super::parts::Parts;
 use super::queue::{Phase, Queue};
-use super::body;
 use super::reply::Reply;
 use super::stream::{self, Form};
+use super::{body, messages, responses};
 use crate::answer::drafts_json;
 
 /// Maximum time that a streamed answer waits for its turn before its stream begins: until then a failure has a status.
@@ -53,11 +54,15 @@ pub fn router(app: Arc<App>) -> Router {
     let closed = Router::new()
         .route("/v1/chat/completions", post(chat))
         .route("/v1/completions", post(text))
+        .route("/v1/responses", post(response))
+        .route("/v1/messages", post(message))
+        .route("/v1/messages/count_tokens", post(count_tokens))
         .route("/v1/models", get(models))
         .route("/v1/models/{*model}", get(model))
         // For clients whose base address lacks the version.
         .route("/chat/completions", post(chat))
         .route("/completions", post(text))
+        .route("/responses", post(response))
         .route("/models", get(models))
         .route("/tokenize", post(tokenize))
         .route("/detokenize", post(detokenize))
@@ -87,22 +92,58 @@ async fn check_and_count(State(app): State<Arc<App>>, request: Request, next: Ne
         Ok(()) => next.run(request).await,
         Err(fault) => fault.into_response(),
     };
+    let response = if path.starts_with("/v1/messages") { messages::refusal(response) } else { response };
     app.metrics.request(&path, response.status().as_u16());
     response
 }
 
 async fn chat(State(app): State<Arc<App>>, request: Request) -> Result<Response, Fault> {
-    complete(app, Kind::Chat, request).await
+    complete(app, Interface::Completions(Kind::Chat), request).await
 }
 
 async fn text(State(app): State<Arc<App>>, request: Request) -> Result<Response, Fault> {
-    complete(app, Kind::Text, request).await
+    complete(app, Interface::Completions(Kind::Text), request).await
+}
+
+async fn response(State(app): State<Arc<App>>, request: Request) -> Result<Response, Fault> {
+    complete(app, Interface::Responses, request).await
+}
+
+async fn message(State(app): State<Arc<App>>, request: Request) -> Result<Response, Fault> {
+    complete(app, Interface::Messages, request).await
+}
+
+/// The forms that requests and replies may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Interface {
+    /// OpenAI's completions, of chats and of texts.
+    Completions(Kind),
+    /// OpenAI's responses.
+    Responses,
+    /// Anthropic's messages.
+    Messages,
+}
+
+impl Interface {
+    /// Reads the body of a request.
+    ///
+    /// # Errors
+    ///
+    /// 400, which names the parameter.
+    fn read(self, body: &Value, defaults: &Defaults) -> Result<Ask, Fault> {
+        match self {
+            Interface::Completions(kind) => Ask::read(kind, body, defaults),
+            Interface::Responses => Ask::read(Kind::Chat, &responses::chat(body)?, defaults),
+            Interface::Messages => Ask::read(Kind::Chat, &messages::chat(body)?, defaults),
+        }
+    }
 }
 
 /// Reads a request, lets its answers be written, and replies.
-async fn complete(app: Arc<App>, kind: Kind, request: Request) -> Result<Response, Fault> {
+async fn complete(app: Arc<App>, interface: Interface, request: Request) -> Result<Response, Fault> {
     let body = body::json(request.into_body(), app.body_limit, app.body_timeout).await?;
-    let mut ask = Ask::read(kind, &body, &app.defaults)?;
+    let mut ask = interface.read(&body, &app.defaults)?;
+    let echo = if interface == Interface::Responses { responses::echo(&body) } else { Map::new() };
     drop(body);
     let format = app.encoder.tool_format();
     if let Some(ToolUse { tools, choice, parallel }) = &ask.tools {
@@ -145,7 +186,13 @@ async fn complete(app: Arc<App>, kind: Kind, request: Request) -> Result<Respons
     drop(sender);
     let streams = ask.stream;
     let (model, tokenizer) = (app.model.clone(), app.encoder.tokenizer().clone());
-    let form = Box::new(Reply::new(ask, model, tokenizer, format, prompt_tokens, answers));
+    let form: Box<dyn Form> = match interface {
+        Interface::Completions(_) => Box::new(Reply::new(ask, model, tokenizer, format, prompt_tokens, answers)),
+        Interface::Responses => {
+            Box::new(responses::Response::new(Parts::new(&ask, format), model, echo, prompt_tokens))
+        }
+        Interface::Messages => Box::new(messages::Message::new(Parts::new(&ask, format), model, prompt_tokens)),
+    };
     if streams { streamed(form, events, answers).await } else { whole(form, events, answers).await }
 }
 
@@ -189,10 +236,22 @@ async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<Respo
     let body = body::json(request.into_body(), app.body_limit, app.body_timeout).await?;
     let count_of = |tokens: &[u32]| json!({ "tokens": tokens, "count": tokens.len(), "max_model_len": app.context });
     let (prompt, special) = Ask::prompt_to_tokenize(&body)?;
-    let encoding = app.clone();
-    let encoded = tokio::task::spawn_blocking(move || encoding.encoder.all_tokens(prompt, special));
+    Ok(json_response(StatusCode::OK, &count_of(&encode(app.clone(), prompt, special).await?)))
+}
+
+/// The tokens of a prompt of any length.
+async fn encode(app: Arc<App>, prompt: Prompt, special: bool) -> Result<Vec<u32>, Fault> {
+    let encoded = tokio::task::spawn_blocking(move || app.encoder.all_tokens(prompt, special));
     let failed = |_| Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "the tokenizer failed at this prompt");
-    Ok(json_response(StatusCode::OK, &count_of(&encoded.await.map_err(failed)??)))
+    encoded.await.map_err(failed)?
+}
+
+/// The number of a prompt's tokens, as Anthropic's clients ask for it.
+async fn count_tokens(State(app): State<Arc<App>>, request: Request) -> Result<Response, Fault> {
+    let body = body::json(request.into_body(), app.body_limit, app.body_timeout).await?;
+    let (prompt, special) = Ask::prompt_to_tokenize(&messages::chat_to_count(&body)?)?;
+    let tokens = encode(app, prompt, special).await?;
+    Ok(json_response(StatusCode::OK, &json!({ "input_tokens": tokens.len() })))
 }
 
 /// The text of tokens, under llama.cpp's name and vLLM's.

@@ -97,6 +97,11 @@ impl Lines {
     }
 }
 
+/// An event that is named after its type.
+pub fn event(value: &Value) -> Bytes {
+    Bytes::from(format!("event: {}\ndata: {value}\n\n", value["type"].as_str().unwrap_or_default()))
+}
+
 impl Stream for Lines {
     type Item = Result<Bytes, Infallible>;
 

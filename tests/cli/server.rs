@@ -5,10 +5,12 @@ mod answers;
 mod batching;
 mod limits;
 mod load;
+mod messages;
 mod openai;
 mod page;
 mod protocol;
 mod proxy;
+mod responses;
 mod structured;
 mod thinking;
 
@@ -306,6 +308,19 @@ impl Reply {
         let (last, events) = lines.split_last().expect("events");
         assert_eq!(*last, "[DONE]", "{self:?}");
         events.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    /// The events of a stream in which each is named after its type.
+    #[track_caller]
+    pub fn typed_events(&self) -> Vec<Value> {
+        assert_eq!((self.status, self.header("content-type")), (200, Some("text/event-stream")), "{self:?}");
+        let events = self.body.split_terminator("\n\n").map(|event| {
+            let (name, data) = event.split_once('\n').expect("a name and data");
+            let data: Value = serde_json::from_str(data.strip_prefix("data: ").expect("data")).expect("JSON");
+            assert_eq!(name.strip_prefix("event: "), data["type"].as_str(), "{event}");
+            data
+        });
+        events.collect()
     }
 }
 

@@ -7,13 +7,13 @@ use crate::support::tiny_tokenizer::TOKENS;
 use crate::{MODELS, name};
 
 /// Draws that open a block where they may, and close it soon.
-fn settings() -> Value {
+pub fn settings() -> Value {
     let bias = json!({ TOKENS.to_string(): 8, (TOKENS + 1).to_string(): 4.5 });
     json!({ "max_tokens": 60, "temperature": 1.2, "seed": 5, "logit_bias": bias })
 }
 
 /// Variables by which the template opens the block.
-fn opens() -> Value {
+pub fn opens() -> Value {
     json!({ "chat_template_kwargs": { "opens": true } })
 }
 
