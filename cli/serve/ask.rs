@@ -136,6 +136,11 @@ impl Ask {
         if fields.count("best_of", 1..=MAX_ANSWERS)?.is_some_and(|best| best != n) {
             return Err(Fault::parameter("best_of", "only as many answers are written as `n` asks for"));
         }
+        let stream = fields.boolean("stream")?.unwrap_or(false);
+        let stream_options = fields.object("stream_options", "stream_options.")?;
+        if stream_options.is_some() && !stream {
+            return Err(Fault::parameter("stream_options", "they are for answers that are streamed"));
+        }
         let extras = fields.object("pard", "pard.")?;
         Ok(Ask {
             kind,
@@ -149,8 +154,8 @@ impl Ask {
                 Some(false) => Reuse::Never,
                 _ => Reuse::Allowed,
             },
-            stream: fields.boolean("stream")?.unwrap_or(false),
-            include_usage: match fields.object("stream_options", "stream_options.")? {
+            stream,
+            include_usage: match stream_options {
                 Some(options) => options.boolean("include_usage")?.unwrap_or(false),
                 None => false,
             },

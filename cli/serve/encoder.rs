@@ -130,7 +130,10 @@ impl Encoder {
     fn check_size(&self, bytes: usize, parameter: &str) -> Result<(), Fault> {
         let most = self.context.saturating_mul(self.longest_token);
         if bytes > most {
-            let reason = format!("{bytes} bytes are more than a context of {} tokens can hold", self.context);
+            let context = self.context;
+            let reason = format!(
+                "This model's maximum context length is {context} tokens, which cannot hold {bytes} bytes; shorten it"
+            );
             return Err(Fault::parameter(parameter, reason).with_code("context_length_exceeded"));
         }
         Ok(())

@@ -141,6 +141,7 @@ impl Reply {
         envelope.insert("object".to_owned(), json!(object));
         envelope.insert("created".to_owned(), json!(self.created));
         envelope.insert("model".to_owned(), json!(self.model));
+        envelope.insert("system_fingerprint".to_owned(), json!(concat!("fp_pard_", env!("CARGO_PKG_VERSION"))));
         envelope
     }
 

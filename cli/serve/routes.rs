@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Path, Request, State};
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -88,11 +88,17 @@ async fn check_key(State(app): State<Arc<App>>, request: Request, next: Next) ->
 async fn check_and_count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     // Not the address itself, of which there may be any number.
     let path = request.extensions().get::<MatchedPath>().map_or("other", |path| path.as_str()).to_owned();
+    // A client's own name for the request, or one to ask about it by.
+    let drawn = || HeaderValue::from_str(&format!("req_{:016x}", fastrand::u64(..))).ok();
+    let id = request.headers().get("x-request-id").cloned().or_else(drawn);
     let response = match app.sites.check(request.headers()) {
         Ok(()) => next.run(request).await,
         Err(fault) => fault.into_response(),
     };
-    let response = if path.starts_with("/v1/messages") { messages::refusal(response) } else { response };
+    let is_anthropics = path.starts_with("/v1/messages");
+    let mut response = if is_anthropics { messages::refusal(response) } else { response };
+    let name = HeaderName::from_static(if is_anthropics { "request-id" } else { "x-request-id" });
+    response.headers_mut().extend(id.map(|id| (name, id)));
     app.metrics.request(&path, response.status().as_u16());
     response
 }

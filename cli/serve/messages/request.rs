@@ -47,7 +47,7 @@ pub fn chat_to_count(body: &Value) -> Result<Value, Fault> {
         let tools: Result<Value, Fault> = tools.iter().enumerate().map(tool).collect();
         chat.insert("tools".to_owned(), tools?);
     }
-    if let Some(stop) = fields.list("stop_sequences")? {
+    if let Some(stop) = fields.texts("stop_sequences", usize::MAX)? {
         chat.insert("stop".to_owned(), stop.into());
     }
     choose_tools(&fields, &mut chat)?;

@@ -177,7 +177,7 @@ fn errors_are_in_anthropics_form() {
         (json!({ "tools": [tool()], "tool_choice": { "type": "tool", "name": "other" } }), "tool_choice"),
         (json!({ "thinking": { "type": "between_tools" } }), "thinking.type"),
         (json!({ "mcp_servers": [{}] }), "mcp_servers"),
-        (json!({ "stop_sequences": [1] }), "stop"),
+        (json!({ "stop_sequences": [1] }), "stop_sequences"),
         (json!({ "temperature": -1 }), "temperature"),
     ] {
         expect_error(&post(key, &ask("the", more)), 400, "invalid_request_error", part);
