@@ -278,12 +278,18 @@ fn messages(fields: &Fields, tools: Option<&ToolUse>) -> Result<Prompt, Fault> {
     Ok(Prompt::Messages(messages, tools, rendering(fields)?))
 }
 
-/// The template's variables: those of `chat_template_kwargs`, of which clients name `enable_thinking` beside them, too.
+/// The template's variables: those of `chat_template_kwargs`, of which clients name `enable_thinking` and `reasoning_effort`
+/// beside them, too.
 fn rendering(fields: &Fields) -> Result<Rendering, Fault> {
     let name = "chat_template_kwargs";
     let object =
         fields.get(name).map(|value| value.as_object().ok_or_else(|| Fault::parameter(name, "it is no object")));
-    let mut rendering = Rendering::default().enable_thinking(fields.boolean("enable_thinking")?);
+    let mut rendering = Rendering::default();
+    if let Some(effort) = fields.text("reasoning_effort")? {
+        rendering.enable_thinking = Some(effort != "none");
+        rendering.variables.insert("reasoning_effort".to_owned(), json!(effort));
+    }
+    rendering.enable_thinking = fields.boolean("enable_thinking")?.or(rendering.enable_thinking);
     for (key, value) in object.transpose()?.into_iter().flatten() {
         let wrong = |what: &str| Err(Fault::parameter(&format!("{name}.{key}"), what));
         match (key.as_str(), value) {

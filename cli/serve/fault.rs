@@ -30,6 +30,16 @@ impl Fault {
         Fault { parameter: Some(name.to_owned()), ..Fault::new(StatusCode::BAD_REQUEST, message) }
     }
 
+    /// The same where the parameter goes by another name: the first of a pair is called the second.
+    pub fn renamed(mut self, names: &[(&str, &str)]) -> Fault {
+        let name = self.parameter.clone().unwrap_or_default();
+        if let Some((from, to)) = names.iter().find(|(from, _)| *from == name) {
+            self.message = self.message.replacen(from, to, 1);
+            self.parameter = Some((*to).to_owned());
+        }
+        self
+    }
+
     pub fn with_code(self, code: &'static str) -> Fault {
         Fault { code: Some(code), ..self }
     }

@@ -171,7 +171,7 @@ impl Reply {
     }
 }
 
-/// What a piece of an answer adds to it, as OpenAI's clients know it.
+/// A piece of an answer, as OpenAI's clients know it.
 #[derive(Default)]
 struct Delta {
     thoughts: String,
@@ -290,7 +290,7 @@ impl Form for Reply {
     }
 }
 
-/// Why an answer ended, as clients know it, once `parts` has taken all of it.
+/// The reason why an answer ended, as clients know it, once `parts` has taken all of it.
 fn finish_name(parts: &Parts, finish: FinishReason) -> &'static str {
     match finish {
         _ if parts.ends_with_calls(finish) => "tool_calls",

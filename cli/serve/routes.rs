@@ -137,10 +137,20 @@ impl Interface {
     ///
     /// 400, which names the parameter.
     fn read(self, body: &Value, defaults: &Defaults) -> Result<Ask, Fault> {
+        let chat = match self {
+            Interface::Completions(kind) => return Ask::read(kind, body, defaults),
+            Interface::Responses => responses::chat(body)?,
+            Interface::Messages => messages::chat(body)?,
+        };
+        Ask::read(Kind::Chat, &chat, defaults).map_err(|fault| fault.renamed(self.names()))
+    }
+
+    /// Names of a chat's parameters, and the interface's own.
+    fn names(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Interface::Completions(kind) => Ask::read(kind, body, defaults),
-            Interface::Responses => Ask::read(Kind::Chat, &responses::chat(body)?, defaults),
-            Interface::Messages => Ask::read(Kind::Chat, &messages::chat(body)?, defaults),
+            Interface::Completions(_) => &[],
+            Interface::Responses => &[("response_format", "text.format"), ("messages", "input")],
+            Interface::Messages => &[("response_format", "output_config.format"), ("stop", "stop_sequences")],
         }
     }
 }
@@ -148,9 +158,19 @@ impl Interface {
 /// Reads a request, lets its answers be written, and replies.
 async fn complete(app: Arc<App>, interface: Interface, request: Request) -> Result<Response, Fault> {
     let body = body::json(request.into_body(), app.body_limit, app.body_timeout).await?;
-    let mut ask = interface.read(&body, &app.defaults)?;
+    let ask = interface.read(&body, &app.defaults)?;
     let echo = if interface == Interface::Responses { responses::echo(&body) } else { Map::new() };
     drop(body);
+    answer(app, interface, ask, echo).await.map_err(|fault| fault.renamed(interface.names()))
+}
+
+/// Lets the answers to `ask` be written, and replies.
+async fn answer(
+    app: Arc<App>,
+    interface: Interface,
+    mut ask: Ask,
+    echo: Map<String, Value>,
+) -> Result<Response, Fault> {
     let format = app.encoder.tool_format();
     if let Some(ToolUse { tools, choice, parallel }) = &ask.tools {
         if ask.sampling.grammar.is_some() {

@@ -23,19 +23,19 @@ const SILENCE: Duration = Duration::from_secs(15);
 
 /// The form of a reply: what its stream says of each event, as server-sent events, or what it says of them all.
 pub trait Form: Send {
-    /// What the stream begins with.
+    /// Events that the stream begins with.
     fn opening(&mut self) -> Vec<Bytes>;
 
-    /// What a round of the answer `index` brings.
+    /// Events of a round of the answer `index`.
     fn round(&mut self, index: usize, tokens: &[Written], proposed: usize) -> Vec<Bytes>;
 
-    /// The end of the answer `index`.
+    /// Events of the end of the answer `index`.
     fn ending(&mut self, index: usize, ending: &Ending) -> Vec<Bytes>;
 
-    /// What follows the end of all answers.
+    /// Events after the end of all answers.
     fn closing(&mut self) -> Vec<Bytes>;
 
-    /// A failure, which ends the stream.
+    /// Events of a failure, which ends the stream.
     fn failure(&mut self, fault: &Fault) -> Vec<Bytes>;
 
     /// The whole reply, of answers in order.

@@ -146,7 +146,7 @@ impl ThoughtParser {
         piece
     }
 
-    /// What was held back, at the answer's end.
+    /// Gives what was held back: the answer is over.
     pub fn finish(&mut self) -> ThoughtPiece {
         let held = std::mem::take(&mut self.held);
         match self.stage {

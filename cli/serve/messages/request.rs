@@ -132,12 +132,7 @@ fn shape(config: &Fields, chat: &mut Map<String, Value>) -> Result<(), Fault> {
         let form = json!({ "type": "json_schema", "json_schema": { "schema": schema.ok_or_else(wrong)? } });
         chat.insert("response_format".to_owned(), form);
     }
-    if let Some(effort) = config.text("effort")? {
-        let variables = chat.entry("chat_template_kwargs").or_insert_with(|| json!({}));
-        let wrong = || Fault::parameter("chat_template_kwargs", "it is no object");
-        let variables = variables.as_object_mut().ok_or_else(wrong)?;
-        variables.entry("reasoning_effort").or_insert_with(|| json!(effort));
-    }
+    chat.extend(config.text("effort")?.map(|effort| ("reasoning_effort".to_owned(), json!(effort))));
     Ok(())
 }
 

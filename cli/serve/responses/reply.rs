@@ -20,7 +20,7 @@ pub struct Response {
     id: String,
     created: u64,
     model: String,
-    /// What is repeated of the request.
+    /// Parameters of the request, which are repeated.
     echo: Map<String, Value>,
     prompt_tokens: usize,
     /// Number of the next event.

@@ -46,14 +46,12 @@ pub fn chat(body: &Value) -> Result<Value, Fault> {
         for name in ["summary", "generate_summary"] {
             reasoning.refuse_unless(name, &[json!("auto")], "thoughts are given as they are, and not summed up")?;
         }
-        if let Some(effort) = reasoning.text("effort")? {
-            tell_effort(&mut chat, effort)?;
-        }
+        chat.extend(reasoning.text("effort")?.map(|effort| ("reasoning_effort".to_owned(), json!(effort))));
     }
     Ok(chat.into())
 }
 
-/// What a response repeats of its request.
+/// Parameters of a request that its response repeats.
 pub fn echo(body: &Value) -> Map<String, Value> {
     let or_default = |name: &str, default: Value| {
         let given = body.get(name).filter(|value| !value.is_null());
@@ -98,16 +96,6 @@ fn refuse_what_is_missing(fields: &Fields) -> Result<(), Fault> {
     for name in ["messages", "max_tokens", "max_completion_tokens", "n_predict", "response_format", "logprobs"] {
         fields.refuse_unless(name, &[], "chats have it, and responses do not")?;
     }
-    Ok(())
-}
-
-/// Lets the template know how much thought is asked for.
-fn tell_effort(chat: &mut Map<String, Value>, effort: &str) -> Result<(), Fault> {
-    let variables = chat.entry("chat_template_kwargs").or_insert_with(|| json!({}));
-    let wrong = || Fault::parameter("chat_template_kwargs", "it is no object");
-    let variables = variables.as_object_mut().ok_or_else(wrong)?;
-    variables.entry("reasoning_effort").or_insert_with(|| json!(effort));
-    variables.entry("enable_thinking").or_insert_with(|| json!(effort != "none"));
     Ok(())
 }
 

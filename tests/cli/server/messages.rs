@@ -90,7 +90,7 @@ fn a_message_is_what_a_chat_answers() {
     );
     assert_eq!((&stopped["stop_reason"], &stopped["stop_sequence"]), (&json!("stop_sequence"), &json!(stop)));
     assert_eq!(stopped["content"][0]["text"], expected[..expected.find(stop).expect("it is there")]);
-    // What is asked for in a form ends by itself.
+    // An answer of a given form ends by itself.
     let schema = json!({ "type": "object", "properties": { "a": { "enum": ["x", "y"] } }, "required": ["a"],
         "additionalProperties": false });
     let shaped =
@@ -178,6 +178,8 @@ fn errors_are_in_anthropics_form() {
         (json!({ "thinking": { "type": "between_tools" } }), "thinking.type"),
         (json!({ "mcp_servers": [{}] }), "mcp_servers"),
         (json!({ "stop_sequences": [1] }), "stop_sequences"),
+        (json!({ "stop_sequences": [""] }), "stop_sequences"),
+        (json!({ "output_config": { "format": { "type": "json_schema" } } }), "output_config.format"),
         (json!({ "temperature": -1 }), "temperature"),
     ] {
         expect_error(&post(key, &ask("the", more)), 400, "invalid_request_error", part);

@@ -157,6 +157,8 @@ fn what_a_response_cannot_honour_is_refused() {
         (json!({ "store": 1 }), "store"),
         (json!({ "n": 2 }), "n"),
         (json!({ "messages": [] }), "messages"),
+        (json!({ "max_tokens": 5 }), "max_tokens"),
+        (json!({ "text": { "format": { "type": "json_schema", "schema": { "type": "no such" } } } }), "text.format"),
         (json!({ "tools": [{ "type": "web_search" }] }), "tools[0]"),
         (json!({ "text": { "format": { "type": "grammar" } } }), "text.format.type"),
         (json!({ "text": { "format": { "type": "json_schema" } } }), "text.format.schema"),
@@ -167,5 +169,6 @@ fn what_a_response_cannot_honour_is_refused() {
         reply.expect_error(400, &[]);
         assert_eq!(reply.json()["error"]["param"], parameter, "{more}");
     }
-    server.post("/v1/responses", &json!({ "input": "the ".repeat(3000) })).expect_error(400, &["context"]);
+    let long = server.post("/v1/responses", &json!({ "input": "the ".repeat(3000) }));
+    long.expect_error(400, &["input: This model's maximum context length is 512 tokens"]);
 }

@@ -89,8 +89,13 @@ fn the_template_is_told_of_earlier_thoughts_and_of_all_variables() {
         rendered(&json!({ "messages": messages, "enable_thinking": false })),
         format!("{talk}<think>\n\n</think>\n\n")
     );
+    assert_eq!(
+        rendered(&json!({ "messages": messages, "reasoning_effort": "none" })),
+        format!("{talk}<think>\n\n</think>\n\n")
+    );
     for (more, parameter) in [
         (json!({ "reasoning_format": "deepseek-legacy" }), "reasoning_format"),
+        (json!({ "reasoning_effort": 3 }), "reasoning_effort"),
         (json!({ "enable_thinking": "yes" }), "enable_thinking"),
         (json!({ "chat_template_kwargs": [] }), "chat_template_kwargs"),
         (json!({ "chat_template_kwargs": { "enable_thinking": 1 } }), "chat_template_kwargs.enable_thinking"),
