@@ -14,7 +14,7 @@ const MAX_ANSWERS: usize = 128;
 /// Choices of a request at most.
 const MAX_CHOICES: usize = 10_000;
 /// Stop texts of a request at most, and the longest.
-const MAX_STOPS: usize = 16;
+pub const MAX_STOPS: usize = 16;
 const LONGEST_STOP: usize = 1024;
 
 /// The two kinds of requests.

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::super::ask::MAX_STOPS;
 use super::super::fault::Fault;
 use super::super::fields::Fields;
 
@@ -47,7 +48,7 @@ pub fn chat_to_count(body: &Value) -> Result<Value, Fault> {
         let tools: Result<Value, Fault> = tools.iter().enumerate().map(tool).collect();
         chat.insert("tools".to_owned(), tools?);
     }
-    if let Some(stop) = fields.texts("stop_sequences", usize::MAX)? {
+    if let Some(stop) = fields.texts("stop_sequences", MAX_STOPS)? {
         chat.insert("stop".to_owned(), stop.into());
     }
     choose_tools(&fields, &mut chat)?;

@@ -83,13 +83,14 @@ fn a_message_is_what_a_chat_answers() {
         );
     }
     // A stop text, which is named.
-    let stop = &expected[expected.len() / 2..][..2];
+    let letters: Vec<char> = expected.chars().collect();
+    let stop: String = letters[letters.len() / 2..][..2].iter().collect();
     let stopped = message(
         &server,
         &ask("the other", joined(drawn, json!({ "system": "the rule", "stop_sequences": ["zzz", stop] }))),
     );
     assert_eq!((&stopped["stop_reason"], &stopped["stop_sequence"]), (&json!("stop_sequence"), &json!(stop)));
-    assert_eq!(stopped["content"][0]["text"], expected[..expected.find(stop).expect("it is there")]);
+    assert_eq!(stopped["content"][0]["text"], expected[..expected.find(&stop).expect("it is there")]);
     // An answer of a given form ends by itself.
     let schema = json!({ "type": "object", "properties": { "a": { "enum": ["x", "y"] } }, "required": ["a"],
         "additionalProperties": false });

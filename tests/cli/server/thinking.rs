@@ -6,10 +6,15 @@ use super::{Server, chat, joined, streamed_text};
 use crate::support::tiny_tokenizer::TOKENS;
 use crate::{MODELS, name};
 
-/// Draws that open a block where they may, and close it soon.
+/// Draws that close a block soon.
 pub fn settings() -> Value {
-    let bias = json!({ TOKENS.to_string(): 8, (TOKENS + 1).to_string(): 4.5 });
-    json!({ "max_tokens": 60, "temperature": 1.2, "seed": 5, "logit_bias": bias })
+    json!({ "max_tokens": 60, "temperature": 1.2, "seed": 5, "logit_bias": { (TOKENS + 1).to_string(): 4.5 } })
+}
+
+/// Draws that open a block first, and then ever more rarely.
+fn inclined() -> Value {
+    let bias = json!({ TOKENS.to_string(): 14, (TOKENS + 1).to_string(): 7 });
+    json!({ "logit_bias": bias, "frequency_penalty": 2 })
 }
 
 /// Variables by which the template opens the block.
@@ -20,7 +25,7 @@ pub fn opens() -> Value {
 #[test]
 fn thoughts_come_apart_from_the_text_whole_and_as_a_stream() {
     let server = Server::thinking(&["-d", name(&MODELS.draft)]);
-    for (more, is_open) in [(opens(), true), (json!({}), false)] {
+    for (more, is_open) in [(opens(), true), (inclined(), false)] {
         let more = joined(settings(), more);
         let raw = server.chat("the other", joined(more.clone(), json!({ "reasoning_format": "none" })));
         assert_eq!(raw["choices"][0]["message"].get("reasoning_content"), None);
@@ -53,7 +58,7 @@ fn forms_and_calls_begin_after_the_thoughts() {
         whole["choices"][0]["message"].clone()
     };
     let form = json!({ "guided_regex": "[xy]{3}" });
-    for more in [opens(), json!({})] {
+    for more in [opens(), inclined()] {
         let message = message(joined(form.clone(), more));
         assert!(message["reasoning_content"].as_str().is_some_and(|thoughts| !thoughts.is_empty()), "{message}");
         assert_eq!(message["content"].as_str().map(str::len), Some(3), "{message}");
