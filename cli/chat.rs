@@ -51,9 +51,9 @@ pub struct ChatArguments {
 pub fn run(arguments: &ChatArguments) -> anyhow::Result<ExitCode> {
     let talk = Verbosity::unless(arguments.quiet);
     let rendering = Rendering::default().enable_thinking(arguments.thinking);
-    let mut conversation = Conversation::new(Vec::new(), rendering);
+    let mut conversation = Conversation::new(Vec::new(), rendering.clone());
     if let Some(path) = &arguments.load {
-        conversation = Conversation::new(read(path)?, rendering);
+        conversation = Conversation::new(read(path)?, rendering.clone());
     }
     if let Some(system) = &arguments.system {
         conversation.set_system(Some(system));
@@ -317,7 +317,7 @@ impl Chat {
         (self.models, self.sequence, self.decoding) = (models, sequence, decoding);
         self.talk.note(&self.model());
         // Its tokens are not the other's.
-        self.conversation = Conversation::new(self.conversation.messages().to_vec(), self.rendering);
+        self.conversation = Conversation::new(self.conversation.messages().to_vec(), self.rendering.clone());
         Ok(())
     }
 
@@ -330,7 +330,7 @@ impl Chat {
     }
 
     fn load(&mut self, path: &Path) -> anyhow::Result<()> {
-        self.conversation = Conversation::new(read(path)?, self.rendering);
+        self.conversation = Conversation::new(read(path)?, self.rendering.clone());
         self.talk.note(&format!("{} messages from {}", self.conversation.messages().len(), path.display()));
         Ok(())
     }

@@ -1,9 +1,10 @@
-//! `pard serve`: the models behind OpenAI's HTTP interface. One thread owns the device and gives each answer its rounds in
+//! `pard serve`: the models behind OpenAI's HTTP interface, and Anthropic's. One thread owns the device and gives each answer its rounds in
 //! turn; what stands around it only reads requests, lets them wait and passes on what was written.
 
 mod answer;
 mod arguments;
 mod ask;
+mod blocks;
 mod body;
 mod connection;
 mod encoder;
@@ -13,9 +14,12 @@ mod guard;
 mod job;
 mod kept;
 mod logprobs;
+mod messages;
 mod metrics;
+mod parts;
 mod queue;
 mod reply;
+mod responses;
 mod routes;
 mod session;
 mod stream;

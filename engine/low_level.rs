@@ -38,7 +38,7 @@ pub mod grammar {
     pub use crate::text::constraint::{Constraint, Walk};
 
     use crate::error::Result;
-    use crate::text::{ChatTokenizer, Grammar};
+    use crate::text::{ChatTokenizer, Grammar, Thinking};
 
     /// The beginning of an answer that keeps to `grammar`.
     ///
@@ -46,7 +46,7 @@ pub mod grammar {
     ///
     /// [`crate::Error::Grammar`].
     pub fn begin(text: &ChatTokenizer, grammar: &Grammar) -> Result<Constraint> {
-        text.constraint(grammar)
+        text.constraint(grammar, Thinking::None)
     }
 }
 

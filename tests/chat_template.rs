@@ -132,6 +132,17 @@ fn thinking_is_passed_on_only_when_asked_for() {
     }
 }
 
+#[test]
+fn variables_are_passed_on_and_change_none_of_the_conversations() {
+    let source = "{{ effort }} {{ list[1] }} {{ flag }} {{ bos_token }} {{ messages[0].content }}";
+    let variables =
+        serde_json::json!({ "effort": "low", "list": [1, 2.5], "flag": true, "bos_token": "B", "messages": [] });
+    let rendering = answer().variables(variables.as_object().expect("an object").clone());
+    let text = ChatTemplate::new(source, special_tokens())
+        .and_then(|template| template.render(&messages(&[("user", "a")]), rendering));
+    assert_eq!(text.expect("rendering"), "low 2.5 True B a");
+}
+
 proptest! {
     #[test]
     fn no_template_panics(
@@ -168,8 +179,8 @@ fn qwen3s_template_renders_as_in_transformers() {
         let text = template.render(&question, answer().enable_thinking(enable_thinking)).expect("rendering");
         assert_eq!(text, format!("{asked}{extra}"));
     }
-    // Earlier thoughts are dropped, the last answer's are kept.
-    let talk = messages(&[
+    // Earlier thoughts are dropped, the last answer's are kept, within the text or beside it.
+    let mut talk = messages(&[
         ("system", "s"),
         ("user", "a"),
         ("assistant", "<think>\nhmm\n</think>\n\nb"),
@@ -181,6 +192,10 @@ fn qwen3s_template_renders_as_in_transformers() {
         <|im_start|>assistant\nb<|im_end|>\n<|im_start|>user\nc<|im_end|>\n\
         <|im_start|>assistant\n<think>\nlast\n</think>\n\ndone<|im_end|>\n";
     assert_eq!(text, expected);
+    for (index, thoughts, content) in [(2, "hmm", "b"), (4, "last", "done")] {
+        (talk[index].reasoning_content, talk[index].content) = (Some(thoughts.to_owned()), content.to_owned());
+    }
+    assert_eq!(template.render(&talk, closed()).expect("rendering"), expected);
 }
 
 #[test]

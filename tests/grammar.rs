@@ -9,11 +9,12 @@ use pard::decoding::{
 };
 use pard::error::OptionName;
 use pard::model::PassCost;
-use pard::text::Grammar;
+use pard::text::{Grammar, Thinking};
 use pard::{Error, Model};
 
 use crate::support::gpu::{device, sweep, upload};
 use crate::support::tiny_model::Recipe;
+use crate::support::tiny_tokenizer::{TOKENS, add_thoughts};
 
 const CONTEXT: usize = 256;
 const MASK: u32 = 5;
@@ -140,6 +141,64 @@ fn every_method_writes_the_same_tokens_and_keeps_to_the_grammar() {
             }
         }
     }
+}
+
+/// Answers that think first, freely, and keep to the grammar from there on, with a line end between the two or without.
+#[test]
+fn a_grammar_that_begins_after_thoughts_is_kept_to_by_every_method() {
+    let thinker = |seed| {
+        let folder = tempfile::tempdir().expect("a folder");
+        Recipe::llama(seed).write(folder.path());
+        add_thoughts(folder.path());
+        Model::load(device(), folder.path().to_str().expect("UTF-8"), Default::default()).expect("a model")
+    };
+    let (target, stranger) = (thinker(11), thinker(12));
+    let options_of = EngineOptions::default().context(CONTEXT);
+    let engines = [&target, &stranger].map(|draft| {
+        let draft = Draft::new(draft, &target, Some(MASK)).expect("a draft");
+        Engine::new(&target, Some(&draft), options_of).expect("an engine")
+    });
+    let [opening, closing] = [TOKENS as u32, TOKENS as u32 + 1];
+    let line_end = target.text.tokenizer.id("Ċ").expect("a line end");
+    let grammar = Grammar::Regex("(and|the) [a-d]{2,6}!".to_owned());
+    let (mut thoughts, mut gaps) = (0, 0);
+    for (thinking, temperature, seed) in [
+        (Thinking::Open, 0.0, 0),
+        (Thinking::Open, 0.8, 3),
+        (Thinking::Open, 1.5, 4),
+        (Thinking::Possible, 0.8, 5),
+        (Thinking::Possible, 1.5, 6),
+        (Thinking::None, 1.5, 7),
+    ] {
+        let bias = vec![(opening, 2.0), (closing, 4.5), (line_end, 4.0)];
+        let sampling = SamplingParams::default().temperature(temperature).seed(seed).logit_bias(bias);
+        let sampling = sampling.frequency_penalty(0.5).grammar(Some(grammar.clone())).thinking(thinking);
+        let alone = answer(&mut engines[0].add(options(Method::Ar, 0, sampling.clone())).expect("a sequence"));
+        let begin = alone.iter().position(|&token| token == closing).map_or(0, |at| at + 1);
+        let gap = usize::from(alone.get(begin).is_some_and(|&token| begin > 0 && token == line_end));
+        check(&grammar, &text_of(&alone[begin + gap..]));
+        assert!(thinking != Thinking::None || begin == 0);
+        assert!(thinking != Thinking::Open || begin > 0);
+        (thoughts, gaps) = (thoughts + begin, gaps + gap);
+        for drafts in [1, 3, 8] {
+            for (draft, engine) in engines.iter().enumerate() {
+                for method in [Method::Vsd, Method::Pard, Method::Ngram] {
+                    let mut sequence = engine.add(options(method, drafts, sampling.clone())).expect("a sequence");
+                    let context = format!("{} with K = {drafts}, draft {draft}, {sampling:?}", method.name());
+                    assert_eq!(answer(&mut sequence), alone, "{context}");
+                    // Cut off within the thoughts and right after them, it goes on as before.
+                    for keep in [begin / 2, begin, begin + 2] {
+                        sequence.truncate(prompt().len() + keep);
+                        while end_of(&sequence.tokens()[prompt().len()..]).is_none() {
+                            sequence.round().expect("a round");
+                        }
+                        assert_eq!(sequence.tokens()[prompt().len()..][..alone.len()], alone, "{keep} kept: {context}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(thoughts > 20 && gaps > 0, "{thoughts} tokens of thoughts, {gaps} line ends after them");
 }
 
 /// Penalties, biases and truncation beside the grammar, and K chosen round by round.

@@ -45,6 +45,7 @@ mod submit_pace;
 mod support;
 mod target_states;
 mod text;
+mod thinking;
 mod tools;
 mod training;
 mod tuning;

@@ -188,6 +188,7 @@ impl Answer {
             metrics.read(self.job.prompt.len(), self.reused);
             let ending = Ending {
                 finish,
+                stop: self.completion.stop_string().map(str::to_owned),
                 rest,
                 tokens,
                 reused: self.reused,

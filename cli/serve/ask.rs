@@ -15,7 +15,7 @@ const MAX_ANSWERS: usize = 128;
 /// Choices of a request at most.
 const MAX_CHOICES: usize = 10_000;
 /// Stop texts of a request at most, and the longest.
-const MAX_STOPS: usize = 16;
+pub const MAX_STOPS: usize = 16;
 const LONGEST_STOP: usize = 1024;
 
 /// The two kinds of requests.
@@ -68,6 +68,8 @@ pub struct Ask {
     pub include_usage: bool,
     /// Set if the reply reports each token's origin.
     pub report: bool,
+    /// Set if thoughts are told from the text.
+    pub splits_thoughts: bool,
 }
 
 /// The tools that an answer may call.
@@ -139,6 +141,11 @@ impl Ask {
         if fields.count("best_of", 1..=MAX_ANSWERS)?.is_some_and(|best| best != n) {
             return Err(Fault::parameter("best_of", "only as many answers are written as `n` asks for"));
         }
+        let stream = fields.boolean("stream")?.unwrap_or(false);
+        let stream_options = fields.object("stream_options", "stream_options.")?;
+        if stream_options.is_some() && !stream {
+            return Err(Fault::parameter("stream_options", "they are for answers that are streamed"));
+        }
         let extras = fields.object("pard", "pard.")?;
         Ok(Ask {
             kind,
@@ -153,12 +160,13 @@ impl Ask {
                 _ => Reuse::Allowed,
             },
             cache: extras.as_ref().map_or(Ok(None), |extras| cache(extras, defaults))?,
-            stream: fields.boolean("stream")?.unwrap_or(false),
-            include_usage: match fields.object("stream_options", "stream_options.")? {
+            stream,
+            include_usage: match stream_options {
                 Some(options) => options.boolean("include_usage")?.unwrap_or(false),
                 None => false,
             },
             report: extras.is_some(),
+            splits_thoughts: splits_thoughts(&fields)?,
         })
     }
 
@@ -264,13 +272,58 @@ fn messages(fields: &Fields, tools: Option<&ToolUse>) -> Result<Prompt, Fault> {
             .collect::<Option<_>>()
             .ok_or_else(|| wrong("a tool call of it has no function with name and arguments"))?;
         (message.tool_call_id, message.name) = (text("tool_call_id"), text("name"));
+        message.reasoning_content = match object.get("reasoning_content") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) if role == "assistant" => Some(text.clone()),
+            _ => return Err(wrong("its reasoning_content is no text of the assistant")),
+        };
         Ok(message)
     });
     let messages = messages.collect::<Result<Vec<_>, Fault>>()?;
-    let template = fields.object("chat_template_kwargs", "chat_template_kwargs.")?;
-    let enable_thinking = template.map_or(Ok(None), |template| template.boolean("enable_thinking"))?;
     let tools = tools.map(|tools| tools.tools.clone()).unwrap_or_default();
-    Ok(Prompt::Messages(messages, tools, Rendering::default().enable_thinking(enable_thinking)))
+    Ok(Prompt::Messages(messages, tools, rendering(fields)?))
+}
+
+/// The template's variables: those of `chat_template_kwargs`, of which clients name `enable_thinking` and `reasoning_effort`
+/// beside them, too.
+fn rendering(fields: &Fields) -> Result<Rendering, Fault> {
+    let name = "chat_template_kwargs";
+    let object =
+        fields.get(name).map(|value| value.as_object().ok_or_else(|| Fault::parameter(name, "it is no object")));
+    let mut rendering = Rendering::default();
+    if let Some(effort) = fields.text("reasoning_effort")? {
+        rendering.enable_thinking = Some(effort != "none");
+        rendering.variables.insert("reasoning_effort".to_owned(), json!(effort));
+    }
+    rendering.enable_thinking = fields.boolean("enable_thinking")?.or(rendering.enable_thinking);
+    for (key, value) in object.transpose()?.into_iter().flatten() {
+        let wrong = |what: &str| Err(Fault::parameter(&format!("{name}.{key}"), what));
+        match (key.as_str(), value) {
+            (_, Value::Null) => {}
+            ("enable_thinking", Value::Bool(enables)) => rendering.enable_thinking = Some(*enables),
+            ("enable_thinking", _) => return wrong("it is neither true nor false"),
+            ("messages" | "tools" | "documents" | "add_generation_prompt", _) => {
+                return wrong("the rest of the request says it");
+            }
+            (_, Value::Object(_)) => {
+                return wrong("it is an object, and neither true nor false nor a number, a text or a list");
+            }
+            (_, value) => drop(rendering.variables.insert(key.clone(), value.clone())),
+        }
+    }
+    Ok(rendering)
+}
+
+/// Reads llama.cpp's name for what becomes of thoughts.
+fn splits_thoughts(fields: &Fields) -> Result<bool, Fault> {
+    match fields.text("reasoning_format")? {
+        None | Some("auto" | "deepseek") => Ok(true),
+        Some("none") => Ok(false),
+        Some(other) => {
+            let reason = format!("it is {other}, and not one of auto, deepseek and none");
+            Err(Fault::parameter("reasoning_format", reason))
+        }
+    }
 }
 
 /// A call that an earlier answer made.

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::http::StatusCode;
 use futures_core::Stream;
 use serde_json::Value;
@@ -31,6 +31,10 @@ async fn read(body: Body, most: usize) -> Result<Vec<u8>, Fault> {
         let message = format!("the body is larger than the {most} bytes that a prompt for this context needs");
         Fault::new(StatusCode::PAYLOAD_TOO_LARGE, message)
     };
+    // One that says so beforehand need not be waited for.
+    if body.size_hint().lower() > MAX_DISCARDED as u64 {
+        return Err(too_large());
+    }
     let mut stream = body.into_data_stream();
     let (mut bytes, mut len) = (Vec::new(), 0);
     while let Some(chunk) = poll_fn(|context| Pin::new(&mut stream).poll_next(context)).await {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use pard::Error;
-use pard::text::{ChatTokenizer, Grammar, Special, TextStream, Tokenizer, ToolFormat};
+use pard::text::{ChatTokenizer, Grammar, Message, Special, TextStream, Thinking, Tokenizer, ToolFormat};
 
 use super::ask::Prompt;
 use super::fault::Fault;
@@ -31,6 +31,11 @@ impl Encoder {
         self.text.tool_format()
     }
 
+    /// The thoughts that the answer to `prompt`, a conversation, may begin with.
+    pub fn thinking(&self, prompt: &[u32]) -> Thinking {
+        self.text.thinking(prompt)
+    }
+
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.text.tokenizer
     }
@@ -53,7 +58,10 @@ impl Encoder {
         let tokens = match prompt {
             Prompt::Messages(messages, tools, rendering) => {
                 let described = tools.iter().map(|tool| tool.description.to_string().len()).sum::<usize>();
-                let said: usize = messages.iter().map(|message| message.content.len()).sum();
+                let bytes_of = |message: &Message| {
+                    message.content.len() + message.reasoning_content.as_ref().map_or(0, String::len)
+                };
+                let said: usize = messages.iter().map(bytes_of).sum();
                 self.check_size(said + described, "messages")?;
                 if !self.text.has_chat_template() {
                     let reason = format!("{} has no chat template; use /v1/completions", self.text.model_name);
@@ -122,7 +130,10 @@ impl Encoder {
     fn check_size(&self, bytes: usize, parameter: &str) -> Result<(), Fault> {
         let most = self.context.saturating_mul(self.longest_token);
         if bytes > most {
-            let reason = format!("{bytes} bytes are more than a context of {} tokens can hold", self.context);
+            let context = self.context;
+            let reason = format!(
+                "This model's maximum context length is {context} tokens, which cannot hold {bytes} bytes; shorten it"
+            );
             return Err(Fault::parameter(parameter, reason).with_code("context_length_exceeded"));
         }
         Ok(())

@@ -30,6 +30,16 @@ impl Fault {
         Fault { parameter: Some(name.to_owned()), ..Fault::new(StatusCode::BAD_REQUEST, message) }
     }
 
+    /// The same where the parameter goes by another name: the first of a pair is called the second.
+    pub fn renamed(mut self, names: &[(&str, &str)]) -> Fault {
+        let name = self.parameter.clone().unwrap_or_default();
+        if let Some((from, to)) = names.iter().find(|(from, _)| *from == name) {
+            self.message = self.message.replacen(from, to, 1);
+            self.parameter = Some((*to).to_owned());
+        }
+        self
+    }
+
     pub fn with_code(self, code: &'static str) -> Fault {
         Fault { code: Some(code), ..self }
     }
@@ -88,6 +98,8 @@ impl IntoResponse for Fault {
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
+        // For interfaces that have another form of it.
+        response.extensions_mut().insert(self);
         response
     }
 }

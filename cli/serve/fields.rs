@@ -89,12 +89,15 @@ impl<'a> Fields<'a> {
     /// Tokens and what is added to their logits; none for one that is banned, as llama.cpp writes it.
     pub fn biases(&self, name: &str) -> Result<Option<Vec<Bias>>, Fault> {
         let Some(fields) = self.object(name, "")? else { return Ok(None) };
-        let bias = |(id, bias): (&String, &Value)| {
-            let bias = if *bias == Value::Bool(false) { None } else { Some(bias.as_f64()? as f32) };
-            Some((id.parse().ok()?, bias))
+        let bias = |(key, bias): (&String, &Value)| {
+            let wrong = |what: &str| self.wrong(name, format!("{key}: {what}"));
+            let id = key.parse().map_err(|_| wrong("it is no token's number"))?;
+            match bias {
+                Value::Bool(false) => Ok((id, None)),
+                bias => Ok((id, Some(bias.as_f64().ok_or_else(|| wrong("its bias is no number"))? as f32))),
+            }
         };
-        let biases = fields.object.iter().map(bias).collect::<Option<Vec<_>>>();
-        biases.map(Some).ok_or_else(|| self.wrong(name, "it is no object of tokens' numbers and their biases"))
+        fields.object.iter().map(bias).collect::<Result<Vec<_>, Fault>>().map(Some)
     }
 
     /// One text, or a list of at most `most`.

@@ -48,9 +48,10 @@ impl Keys {
         if self.is_empty() {
             return Ok(());
         }
-        let header = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
-        let Some(key) = header.and_then(bearer) else {
-            return Err(refused("a key is needed: `Authorization: Bearer KEY`"));
+        let bytes = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+        // Anthropic's clients have a header of their own for it.
+        let Some(key) = bytes(AUTHORIZATION.as_str()).and_then(bearer).or_else(|| bytes("x-api-key")) else {
+            return Err(refused("a key is needed: `Authorization: Bearer KEY` or `x-api-key: KEY`"));
         };
         let known = self.keys.iter().fold(Choice::from(0), |known, ours| known | ours.as_bytes().ct_eq(key));
         if bool::from(known) { Ok(()) } else { Err(refused("the key is not known here")) }

@@ -73,6 +73,8 @@ pub struct Written {
 #[derive(Debug, Clone)]
 pub struct Ending {
     pub finish: FinishReason,
+    /// The stop text that ended it.
+    pub stop: Option<String>,
     /// Text that was held back and belongs to no token in particular.
     pub rest: String,
     /// Tokens of the answer, one that ended it included.

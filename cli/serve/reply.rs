@@ -2,16 +2,20 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use axum::body::Bytes;
 use pard::decoding::FinishReason;
-use pard::text::{AnswerPart, Tokenizer, ToolFormat, ToolParser};
+use pard::text::{Tokenizer, ToolFormat};
 use serde_json::{Map, Value, json};
 
 use super::ask::{Ask, Kind};
+use super::fault::Fault;
 use super::job::{Ending, Written};
 use super::logprobs;
+use super::parts::{Part, Parts};
+use super::stream::Form;
 use crate::answer::{drafts_json, statistics_json};
 
-/// Data shared by all parts of a reply.
+/// A reply of OpenAI's completions.
 pub struct Reply {
     kind: Kind,
     /// Set if the reply reports each token's origin.
@@ -22,22 +26,25 @@ pub struct Reply {
     created: u64,
     model: String,
     tokenizer: Tokenizer,
-    format: ToolFormat,
     /// Tokens of the prompts.
     prompt_tokens: usize,
+    progress: Vec<Progress>,
+    usage: Usage,
 }
 
 /// The sums of what the answers cost.
 #[derive(Debug, Clone, Default)]
-pub struct Usage {
+struct Usage {
     tokens: usize,
     reused: usize,
     accepted: usize,
     rejected: usize,
+    thoughts: usize,
 }
 
 impl Usage {
-    pub fn add(&mut self, ending: &Ending) {
+    fn add(&mut self, ending: &Ending, parts: &Parts) {
+        self.thoughts += parts.thought_tokens();
         self.tokens += ending.tokens;
         self.reused += ending.reused;
         self.accepted += ending.accepted;
@@ -46,11 +53,22 @@ impl Usage {
 }
 
 impl Reply {
-    pub fn new(ask: Ask, model: String, tokenizer: Tokenizer, format: ToolFormat, prompt_tokens: usize) -> Reply {
+    /// A reply of `answers` answers to `ask`.
+    pub fn new(
+        ask: Ask,
+        model: String,
+        tokenizer: Tokenizer,
+        format: ToolFormat,
+        prompt_tokens: usize,
+        answers: usize,
+    ) -> Reply {
         let kind = ask.kind;
         let prefix = if kind == Kind::Chat { "chatcmpl" } else { "cmpl" };
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let progress = |_| Progress { parts: Parts::new(&ask, format), calls: 0, characters: 0 };
         Reply {
+            progress: (0..answers).map(progress).collect(),
+            usage: Usage::default(),
             kind,
             report: ask.report,
             include_usage: ask.include_usage,
@@ -59,18 +77,12 @@ impl Reply {
             created,
             model,
             tokenizer,
-            format,
             prompt_tokens,
         }
     }
 
-    /// Takes an answer's text as it comes.
-    pub fn parts(&self) -> Parts {
-        Parts { parser: self.ask.tools.is_some().then(|| ToolParser::new(self.format)), calls: 0 }
-    }
-
     /// The first chunk of the answer `index` in a stream, where there is one.
-    pub fn opening(&self, index: usize) -> Option<Value> {
+    fn role_of(&self, index: usize) -> Option<Value> {
         let choice = json!({
             "index": index,
             "delta": { "role": "assistant", "content": "" },
@@ -80,90 +92,25 @@ impl Reply {
         (self.kind == Kind::Chat).then(|| self.chunk(vec![choice]))
     }
 
-    /// The chunk of a round, where the answer's text so far has `offset` characters.
-    pub fn round(&self, index: usize, parts: &mut Parts, tokens: &[Written], proposed: usize, offset: usize) -> Value {
-        let delta = parts.push(&text_of(tokens));
-        let mut choice = self.piece(index, delta, None);
-        choice.insert("logprobs".to_owned(), logprobs::json(self.kind, &self.tokenizer, tokens, offset));
-        if self.report {
-            choice.insert("pard".to_owned(), json!({ "tokens": origins(tokens), "proposed": proposed }));
-        }
-        self.chunk(vec![choice.into()])
-    }
-
-    /// The last chunk of the answer `index`.
-    pub fn ending(&self, index: usize, parts: &mut Parts, ending: &Ending) -> Value {
-        let delta = parts.finish(&ending.rest);
-        let mut choice = self.piece(index, delta, Some(parts.finish_name(ending.finish)));
-        if self.report {
-            choice.insert("pard".to_owned(), self.statistics(index, ending));
-        }
-        self.chunk(vec![choice.into()])
-    }
-
-    /// The chunk after all answers, if it was asked for.
-    pub fn closing(&self, usage: &Usage) -> Option<Value> {
-        self.include_usage.then(|| {
-            let mut chunk = self.chunk(vec![]);
-            chunk["usage"] = self.usage(usage);
-            chunk
-        })
-    }
-
-    /// The whole reply, of answers in order.
-    pub fn whole(&self, answers: &[(Vec<Written>, Ending)]) -> Value {
-        let mut usage = Usage::default();
-        let mut choices = Vec::with_capacity(answers.len());
-        for (index, (tokens, ending)) in answers.iter().enumerate() {
-            usage.add(ending);
-            let mut parts = self.parts();
-            let [mut delta, rest] = [parts.push(&text_of(tokens)), parts.finish(&ending.rest)];
-            delta.text.push_str(&rest.text);
-            delta.calls.extend(rest.calls);
-            let Delta { text, calls } = delta;
-            let mut choice = Map::new();
-            choice.insert("index".to_owned(), json!(index));
-            match self.kind {
-                Kind::Chat => {
-                    let mut message = json!({ "role": "assistant", "content": text, "refusal": null });
-                    if !calls.is_empty() {
-                        message["tool_calls"] = calls.into_iter().map(|(_, call)| call).collect();
-                        if text.is_empty() {
-                            message["content"] = Value::Null;
-                        }
-                    }
-                    choice.insert("message".to_owned(), message);
-                }
-                Kind::Text => drop(choice.insert("text".to_owned(), json!(text))),
-            }
-            choice.insert("logprobs".to_owned(), logprobs::json(self.kind, &self.tokenizer, tokens, 0));
-            choice.insert("finish_reason".to_owned(), json!(parts.finish_name(ending.finish)));
-            if self.report {
-                let mut report = self.statistics(index, ending);
-                report["tokens"] = origins(tokens);
-                choice.insert("pard".to_owned(), report);
-            }
-            choices.push(choice.into());
-        }
-        let mut whole = self.envelope(if self.kind == Kind::Chat { "chat.completion" } else { "text_completion" });
-        whole.insert("choices".to_owned(), Value::Array(choices));
-        whole.insert("usage".to_owned(), self.usage(&usage));
-        whole.into()
-    }
-
     /// A choice of a chunk.
-    fn piece(&self, index: usize, delta: Delta, finish: Option<&str>) -> Map<String, Value> {
-        let Delta { text, calls } = delta;
+    fn piece(&mut self, index: usize, parts: Vec<Part>, finish: Option<&str>) -> Map<String, Value> {
+        let mut told = Delta::default();
+        told.add(parts);
+        let Delta { thoughts, text, calls } = told;
         let mut choice = Map::new();
         choice.insert("index".to_owned(), json!(index));
         match self.kind {
             Kind::Chat => {
                 let mut delta = Map::new();
-                if !text.is_empty() {
-                    delta.insert("content".to_owned(), json!(text));
+                for (name, text) in [("reasoning_content", thoughts), ("content", text)] {
+                    if !text.is_empty() {
+                        delta.insert(name.to_owned(), json!(text));
+                    }
                 }
                 if !calls.is_empty() {
-                    let indexed = calls.into_iter().map(|(index, mut call)| {
+                    let first = self.progress[index].calls;
+                    self.progress[index].calls += calls.len();
+                    let indexed = calls.into_iter().zip(first..).map(|(mut call, index)| {
                         call["index"] = json!(index);
                         call
                     });
@@ -194,10 +141,12 @@ impl Reply {
         envelope.insert("object".to_owned(), json!(object));
         envelope.insert("created".to_owned(), json!(self.created));
         envelope.insert("model".to_owned(), json!(self.model));
+        envelope.insert("system_fingerprint".to_owned(), json!(concat!("fp_pard_", env!("CARGO_PKG_VERSION"))));
         envelope
     }
 
-    fn usage(&self, usage: &Usage) -> Value {
+    fn usage(&self) -> Value {
+        let usage = &self.usage;
         json!({
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": usage.tokens,
@@ -206,6 +155,7 @@ impl Reply {
             "completion_tokens_details": {
                 "accepted_prediction_tokens": usage.accepted,
                 "rejected_prediction_tokens": usage.rejected,
+                "reasoning_tokens": usage.thoughts,
             },
         })
     }
@@ -221,71 +171,136 @@ impl Reply {
     }
 }
 
-/// Tells an answer's text from its calls of tools.
-pub struct Parts {
-    /// None where there are no tools to call.
-    parser: Option<ToolParser>,
-    calls: usize,
-}
-
-/// What a piece of an answer adds to it.
+/// A piece of an answer, as OpenAI's clients know it.
 #[derive(Default)]
-pub struct Delta {
+struct Delta {
+    thoughts: String,
     text: String,
-    /// Calls of tools, each with its index in the answer.
-    calls: Vec<(usize, Value)>,
+    calls: Vec<Value>,
 }
 
-impl Parts {
-    fn push(&mut self, text: &str) -> Delta {
-        match &mut self.parser {
-            None => Delta { text: text.to_owned(), calls: Vec::new() },
-            Some(parser) => {
-                let parts = parser.push(text);
-                self.delta(parts)
-            }
-        }
-    }
-
-    fn finish(&mut self, rest: &str) -> Delta {
-        let mut delta = self.push(rest);
-        if let Some(parser) = &mut self.parser {
-            let parts = parser.finish();
-            let last = self.delta(parts);
-            delta.text.push_str(&last.text);
-            delta.calls.extend(last.calls);
-        }
-        delta
-    }
-
-    fn delta(&mut self, parts: Vec<AnswerPart>) -> Delta {
-        let mut delta = Delta::default();
+impl Delta {
+    fn add(&mut self, parts: Vec<Part>) {
         for part in parts {
             match part {
-                AnswerPart::Text(text) => delta.text.push_str(&text),
-                AnswerPart::Call(call) => {
+                Part::Thoughts(text) => self.thoughts.push_str(&text),
+                Part::Text(text) => self.text.push_str(&text),
+                Part::Call(call) => {
                     let function = json!({ "name": call.name, "arguments": call.arguments });
-                    let id = format!("call_{:016x}", fastrand::u64(..));
-                    delta.calls.push((self.calls, json!({ "id": id, "type": "function", "function": function })));
-                    self.calls += 1;
+                    self.calls.push(json!({ "id": call.id, "type": "function", "function": function }));
                 }
             }
         }
-        delta
-    }
-
-    /// Why the answer ended, as clients know it, once all of it was taken.
-    fn finish_name(&self, finish: FinishReason) -> &'static str {
-        match finish {
-            FinishReason::Stop if self.calls > 0 => "tool_calls",
-            FinishReason::Stop => "stop",
-            _ => "length",
-        }
     }
 }
 
-pub fn text_of(tokens: &[Written]) -> String {
-    tokens.iter().map(|token| token.text.as_str()).collect()
+/// The state of an answer that is streamed.
+struct Progress {
+    parts: Parts,
+    /// Calls of tools so far.
+    calls: usize,
+    /// Characters so far.
+    characters: usize,
+}
+
+impl Form for Reply {
+    fn opening(&mut self) -> Vec<Bytes> {
+        (0..self.progress.len()).filter_map(|index| self.role_of(index)).map(|chunk| line(&chunk)).collect()
+    }
+
+    fn round(&mut self, index: usize, tokens: &[Written], proposed: usize) -> Vec<Bytes> {
+        let Progress { parts, characters, .. } = &mut self.progress[index];
+        let (told, offset) = (parts.push(tokens), *characters);
+        *characters += tokens.iter().map(|token| token.text.chars().count()).sum::<usize>();
+        let mut choice = self.piece(index, told, None);
+        choice.insert("logprobs".to_owned(), logprobs::json(self.kind, &self.tokenizer, tokens, offset));
+        if self.report {
+            choice.insert("pard".to_owned(), json!({ "tokens": origins(tokens), "proposed": proposed }));
+        }
+        vec![line(&self.chunk(vec![choice.into()]))]
+    }
+
+    fn ending(&mut self, index: usize, ending: &Ending) -> Vec<Bytes> {
+        let parts = &mut self.progress[index].parts;
+        let told = parts.finish(&ending.rest);
+        let finish = finish_name(parts, ending.finish);
+        self.usage.add(ending, parts);
+        let mut choice = self.piece(index, told, Some(finish));
+        if self.report {
+            choice.insert("pard".to_owned(), self.statistics(index, ending));
+        }
+        vec![line(&self.chunk(vec![choice.into()]))]
+    }
+
+    fn closing(&mut self) -> Vec<Bytes> {
+        let usage = self.include_usage.then(|| {
+            let mut chunk = self.chunk(vec![]);
+            chunk["usage"] = self.usage();
+            line(&chunk)
+        });
+        usage.into_iter().chain([Bytes::from_static(b"data: [DONE]\n\n")]).collect()
+    }
+
+    /// An error in place of `[DONE]`, which clients raise.
+    fn failure(&mut self, fault: &Fault) -> Vec<Bytes> {
+        vec![line(&fault.json())]
+    }
+
+    fn whole(&mut self, answers: &[(Vec<Written>, Ending)]) -> Value {
+        let mut choices = Vec::with_capacity(answers.len());
+        for (index, (tokens, ending)) in answers.iter().enumerate() {
+            let parts = &mut self.progress[index].parts;
+            let mut delta = Delta::default();
+            delta.add(parts.push(tokens));
+            delta.add(parts.finish(&ending.rest));
+            let finish = finish_name(parts, ending.finish);
+            self.usage.add(ending, parts);
+            let Delta { thoughts, text, calls } = delta;
+            let mut choice = Map::new();
+            choice.insert("index".to_owned(), json!(index));
+            match self.kind {
+                Kind::Chat => {
+                    let mut message = json!({ "role": "assistant", "content": text, "refusal": null });
+                    if !thoughts.is_empty() {
+                        message["reasoning_content"] = json!(thoughts);
+                    }
+                    if !calls.is_empty() {
+                        message["tool_calls"] = Value::Array(calls);
+                        if text.is_empty() {
+                            message["content"] = Value::Null;
+                        }
+                    }
+                    choice.insert("message".to_owned(), message);
+                }
+                Kind::Text => drop(choice.insert("text".to_owned(), json!(text))),
+            }
+            choice.insert("logprobs".to_owned(), logprobs::json(self.kind, &self.tokenizer, tokens, 0));
+            choice.insert("finish_reason".to_owned(), json!(finish));
+            if self.report {
+                let mut report = self.statistics(index, ending);
+                report["tokens"] = origins(tokens);
+                choice.insert("pard".to_owned(), report);
+            }
+            choices.push(choice.into());
+        }
+        let mut whole = self.envelope(if self.kind == Kind::Chat { "chat.completion" } else { "text_completion" });
+        whole.insert("choices".to_owned(), Value::Array(choices));
+        whole.insert("usage".to_owned(), self.usage());
+        whole.into()
+    }
+}
+
+/// The reason why an answer ended, as clients know it, once `parts` has taken all of it.
+fn finish_name(parts: &Parts, finish: FinishReason) -> &'static str {
+    match finish {
+        _ if parts.ends_with_calls(finish) => "tool_calls",
+        FinishReason::Stop => "stop",
+        _ => "length",
+    }
+}
+
+fn line(value: &Value) -> Bytes {
+    Bytes::from(format!("data: {value}\n\n"))
 }
 
 /// Each token's text, and whether it was proposed by the draft.

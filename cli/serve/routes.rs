@@ -7,22 +7,24 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Path, Request, State};
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::Receiver;
 
-use super::ask::{Ask, Defaults, Kind, ToolUse};
+use super::ask::{Ask, Defaults, Kind, Prompt, ToolUse};
 use super::encoder::Encoder;
 use super::fault::Fault;
 use super::guard::{Keys, Sites};
 use super::job::{self, Ending, Event, Job, Written};
 use super::metrics::Metrics;
+use super::parts::Parts;
 use super::queue::{Phase, Queue};
 use super::reply::Reply;
-use super::{body, stream};
+use super::stream::{self, Form};
+use super::{body, messages, responses};
 use crate::answer::drafts_json;
 
 /// Maximum time that a streamed answer waits for its turn before its stream begins: until then a failure has a status.
@@ -52,11 +54,15 @@ pub fn router(app: Arc<App>) -> Router {
     let closed = Router::new()
         .route("/v1/chat/completions", post(chat))
         .route("/v1/completions", post(text))
+        .route("/v1/responses", post(response))
+        .route("/v1/messages", post(message))
+        .route("/v1/messages/count_tokens", post(count_tokens))
         .route("/v1/models", get(models))
         .route("/v1/models/{*model}", get(model))
         // For clients whose base address lacks the version.
         .route("/chat/completions", post(chat))
         .route("/completions", post(text))
+        .route("/responses", post(response))
         .route("/models", get(models))
         .route("/tokenize", post(tokenize))
         .route("/detokenize", post(detokenize))
@@ -82,27 +88,89 @@ async fn check_key(State(app): State<Arc<App>>, request: Request, next: Next) ->
 async fn check_and_count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     // Not the address itself, of which there may be any number.
     let path = request.extensions().get::<MatchedPath>().map_or("other", |path| path.as_str()).to_owned();
+    // A client's own name for the request, or one to ask about it by.
+    let drawn = || HeaderValue::from_str(&format!("req_{:016x}", fastrand::u64(..))).ok();
+    let id = request.headers().get("x-request-id").cloned().or_else(drawn);
     let response = match app.sites.check(request.headers()) {
         Ok(()) => next.run(request).await,
         Err(fault) => fault.into_response(),
     };
+    let is_anthropics = path.starts_with("/v1/messages");
+    let mut response = if is_anthropics { messages::refusal(response) } else { response };
+    let name = HeaderName::from_static(if is_anthropics { "request-id" } else { "x-request-id" });
+    response.headers_mut().extend(id.map(|id| (name, id)));
     app.metrics.request(&path, response.status().as_u16());
     response
 }
 
 async fn chat(State(app): State<Arc<App>>, request: Request) -> Result<Response, Fault> {
-    complete(app, Kind::Chat, request).await
+    complete(app, Interface::Completions(Kind::Chat), request).await
 }
 
 async fn text(State(app): State<Arc<App>>, request: Request) -> Result<Response, Fault> {
-    complete(app, Kind::Text, request).await
+    complete(app, Interface::Completions(Kind::Text), request).await
+}
+
+async fn response(State(app): State<Arc<App>>, request: Request) -> Result<Response, Fault> {
+    complete(app, Interface::Responses, request).await
+}
+
+async fn message(State(app): State<Arc<App>>, request: Request) -> Result<Response, Fault> {
+    complete(app, Interface::Messages, request).await
+}
+
+/// The forms that requests and replies may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Interface {
+    /// OpenAI's completions, of chats and of texts.
+    Completions(Kind),
+    /// OpenAI's responses.
+    Responses,
+    /// Anthropic's messages.
+    Messages,
+}
+
+impl Interface {
+    /// Reads the body of a request.
+    ///
+    /// # Errors
+    ///
+    /// 400, which names the parameter.
+    fn read(self, body: &Value, defaults: &Defaults) -> Result<Ask, Fault> {
+        let chat = match self {
+            Interface::Completions(kind) => return Ask::read(kind, body, defaults),
+            Interface::Responses => responses::chat(body)?,
+            Interface::Messages => messages::chat(body)?,
+        };
+        Ask::read(Kind::Chat, &chat, defaults).map_err(|fault| fault.renamed(self.names()))
+    }
+
+    /// Names of a chat's parameters, and the interface's own.
+    fn names(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Interface::Completions(_) => &[],
+            Interface::Responses => &[("response_format", "text.format"), ("messages", "input")],
+            Interface::Messages => &[("response_format", "output_config.format"), ("stop", "stop_sequences")],
+        }
+    }
 }
 
 /// Reads a request, lets its answers be written, and replies.
-async fn complete(app: Arc<App>, kind: Kind, request: Request) -> Result<Response, Fault> {
+async fn complete(app: Arc<App>, interface: Interface, request: Request) -> Result<Response, Fault> {
     let body = body::json(request.into_body(), app.body_limit, app.body_timeout).await?;
-    let mut ask = Ask::read(kind, &body, &app.defaults)?;
+    let ask = interface.read(&body, &app.defaults)?;
+    let echo = if interface == Interface::Responses { responses::echo(&body) } else { Map::new() };
     drop(body);
+    answer(app, interface, ask, echo).await.map_err(|fault| fault.renamed(interface.names()))
+}
+
+/// Lets the answers to `ask` be written, and replies.
+async fn answer(
+    app: Arc<App>,
+    interface: Interface,
+    mut ask: Ask,
+    echo: Map<String, Value>,
+) -> Result<Response, Fault> {
     let format = app.encoder.tool_format();
     if let Some(ToolUse { tools, choice, parallel }) = &ask.tools {
         if ask.sampling.grammar.is_some() {
@@ -123,6 +191,9 @@ async fn complete(app: Arc<App>, kind: Kind, request: Request) -> Result<Respons
     });
     let failed = |_| Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "the tokenizer failed at this prompt");
     let prompts = encoded.await.map_err(failed)??;
+    if ask.kind == Kind::Chat {
+        ask.sampling.thinking = app.encoder.thinking(&prompts[0]);
+    }
 
     let (sender, events) = job::events();
     let prompt_tokens = prompts.iter().map(|prompt| prompt.len()).sum();
@@ -141,20 +212,27 @@ async fn complete(app: Arc<App>, kind: Kind, request: Request) -> Result<Respons
     app.queue.push((0..answers).map(job).collect())?;
     drop(sender);
     let streams = ask.stream;
-    let reply = Reply::new(ask, app.model.clone(), app.encoder.tokenizer().clone(), format, prompt_tokens);
-    if streams { streamed(reply, events, answers).await } else { whole(&reply, events, answers).await }
+    let (model, tokenizer) = (app.model.clone(), app.encoder.tokenizer().clone());
+    let form: Box<dyn Form> = match interface {
+        Interface::Completions(_) => Box::new(Reply::new(ask, model, tokenizer, format, prompt_tokens, answers)),
+        Interface::Responses => {
+            Box::new(responses::Response::new(Parts::new(&ask, format), model, echo, prompt_tokens))
+        }
+        Interface::Messages => Box::new(messages::Message::new(Parts::new(&ask, format), model, prompt_tokens)),
+    };
+    if streams { streamed(form, events, answers).await } else { whole(form, events, answers).await }
 }
 
-async fn streamed(reply: Reply, mut events: Receiver<Event>, answers: usize) -> Result<Response, Fault> {
+async fn streamed(form: Box<dyn Form>, mut events: Receiver<Event>, answers: usize) -> Result<Response, Fault> {
     match tokio::time::timeout(UNTIL_TURN, events.recv()).await {
         Ok(Some(Event::Failed(fault))) => Err(fault),
         Ok(None) => Err(given_up()),
         // The first event says that an answer has its turn.
-        Ok(Some(_)) | Err(_) => Ok(stream::response(reply, events, answers)),
+        Ok(Some(_)) | Err(_) => Ok(stream::response(form, events, answers)),
     }
 }
 
-async fn whole(reply: &Reply, mut events: Receiver<Event>, answers: usize) -> Result<Response, Fault> {
+async fn whole(mut form: Box<dyn Form>, mut events: Receiver<Event>, answers: usize) -> Result<Response, Fault> {
     let mut written: Vec<(Vec<Written>, Option<Ending>)> = vec![(Vec::new(), None); answers];
     while written.iter().any(|(_, ending)| ending.is_none()) {
         match events.recv().await {
@@ -166,7 +244,7 @@ async fn whole(reply: &Reply, mut events: Receiver<Event>, answers: usize) -> Re
         }
     }
     let complete = written.into_iter().filter_map(|(tokens, ending)| Some((tokens, ending?))).collect::<Vec<_>>();
-    Ok(json_response(StatusCode::OK, &reply.whole(&complete)))
+    Ok(json_response(StatusCode::OK, &form.whole(&complete)))
 }
 
 fn given_up() -> Fault {
@@ -185,10 +263,22 @@ async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<Respo
     let body = body::json(request.into_body(), app.body_limit, app.body_timeout).await?;
     let count_of = |tokens: &[u32]| json!({ "tokens": tokens, "count": tokens.len(), "max_model_len": app.context });
     let (prompt, special) = Ask::prompt_to_tokenize(&body)?;
-    let encoding = app.clone();
-    let encoded = tokio::task::spawn_blocking(move || encoding.encoder.all_tokens(prompt, special));
+    Ok(json_response(StatusCode::OK, &count_of(&encode(app.clone(), prompt, special).await?)))
+}
+
+/// The tokens of a prompt of any length.
+async fn encode(app: Arc<App>, prompt: Prompt, special: bool) -> Result<Vec<u32>, Fault> {
+    let encoded = tokio::task::spawn_blocking(move || app.encoder.all_tokens(prompt, special));
     let failed = |_| Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "the tokenizer failed at this prompt");
-    Ok(json_response(StatusCode::OK, &count_of(&encoded.await.map_err(failed)??)))
+    encoded.await.map_err(failed)?
+}
+
+/// The number of a prompt's tokens, as Anthropic's clients ask for it.
+async fn count_tokens(State(app): State<Arc<App>>, request: Request) -> Result<Response, Fault> {
+    let body = body::json(request.into_body(), app.body_limit, app.body_timeout).await?;
+    let (prompt, special) = Ask::prompt_to_tokenize(&messages::chat_to_count(&body)?)?;
+    let tokens = encode(app, prompt, special).await?;
+    Ok(json_response(StatusCode::OK, &json!({ "input_tokens": tokens.len() })))
 }
 
 /// The text of tokens, under llama.cpp's name and vLLM's.

@@ -16,29 +16,39 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::fault::Fault;
-use super::job::Event;
-use super::reply::{Parts, Reply, Usage, text_of};
+use super::job::{Ending, Event, Written};
 
 /// Interval of silence after which a stream sends a comment to stay alive, for proxies that would close it.
 const SILENCE: Duration = Duration::from_secs(15);
 
+/// The form of a reply: what its stream says of each event, as server-sent events, or what it says of them all.
+pub trait Form: Send {
+    /// Events that the stream begins with.
+    fn opening(&mut self) -> Vec<Bytes>;
+
+    /// Events of a round of the answer `index`.
+    fn round(&mut self, index: usize, tokens: &[Written], proposed: usize) -> Vec<Bytes>;
+
+    /// Events of the end of the answer `index`.
+    fn ending(&mut self, index: usize, ending: &Ending) -> Vec<Bytes>;
+
+    /// Events after the end of all answers.
+    fn closing(&mut self) -> Vec<Bytes>;
+
+    /// Events of a failure, which ends the stream.
+    fn failure(&mut self, fault: &Fault) -> Vec<Bytes>;
+
+    /// The whole reply, of answers in order.
+    fn whole(&mut self, answers: &[(Vec<Written>, Ending)]) -> Value;
+}
+
 /// A response that streams what `events` bring of `answers` answers. Once it is dropped, so are they.
-pub fn response(reply: Reply, events: Receiver<Event>, answers: usize) -> Response {
+pub fn response(mut form: Box<dyn Form>, events: Receiver<Event>, answers: usize) -> Response {
     let mut alive = interval(SILENCE);
     alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     alive.reset();
-    let chunks = (0..answers).filter_map(|index| reply.opening(index)).map(|chunk| line(&chunk)).collect();
-    let parts = (0..answers).map(|_| reply.parts()).collect();
-    let stream = Chunks {
-        reply,
-        parts,
-        events,
-        running: answers,
-        characters: vec![0; answers],
-        usage: Usage::default(),
-        chunks,
-        alive,
-    };
+    let lines = form.opening().into();
+    let stream = Lines { form, events, running: answers, lines, alive };
     let mut response = Response::new(Body::from_stream(stream));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -49,43 +59,29 @@ pub fn response(reply: Reply, events: Receiver<Event>, answers: usize) -> Respon
 }
 
 /// The events of a reply as lines.
-struct Chunks {
-    reply: Reply,
-    /// The text of each answer, told from its calls of tools.
-    parts: Vec<Parts>,
+struct Lines {
+    form: Box<dyn Form>,
     events: Receiver<Event>,
     /// Answers that have not ended.
     running: usize,
-    /// Characters of each answer so far.
-    characters: Vec<usize>,
-    usage: Usage,
     /// Lines that are ready.
-    chunks: VecDeque<Bytes>,
+    lines: VecDeque<Bytes>,
     alive: Interval,
 }
 
-fn line(value: &Value) -> Bytes {
-    Bytes::from(format!("data: {value}\n\n"))
-}
-
-impl Chunks {
+impl Lines {
     /// Takes an event, or the end of all events.
     fn take(&mut self, event: Option<Event>) {
         match event {
             Some(Event::Begun) => {}
             Some(Event::Round { index, tokens, proposed }) => {
-                let (parts, characters) = (&mut self.parts[index], self.characters[index]);
-                let chunk = self.reply.round(index, parts, &tokens, proposed, characters);
-                self.characters[index] += text_of(&tokens).chars().count();
-                self.chunks.push_back(line(&chunk));
+                self.lines.extend(self.form.round(index, &tokens, proposed));
             }
             Some(Event::Ended { index, ending }) => {
-                self.usage.add(&ending);
-                self.chunks.push_back(line(&self.reply.ending(index, &mut self.parts[index], &ending)));
+                self.lines.extend(self.form.ending(index, &ending));
                 self.running -= 1;
                 if self.running == 0 {
-                    self.chunks.extend(self.reply.closing(&self.usage).map(|chunk| line(&chunk)));
-                    self.chunks.push_back(Bytes::from_static(b"data: [DONE]\n\n"));
+                    self.lines.extend(self.form.closing());
                     self.events.close();
                 }
             }
@@ -94,22 +90,26 @@ impl Chunks {
         }
     }
 
-    /// Ends the stream with an error in place of `[DONE]`, which clients raise.
     fn fail(&mut self, fault: &Fault) {
-        self.chunks.push_back(line(&fault.json()));
+        self.lines.extend(self.form.failure(fault));
         self.running = 0;
         self.events.close();
     }
 }
 
-impl Stream for Chunks {
+/// An event that is named after its type.
+pub fn event(value: &Value) -> Bytes {
+    Bytes::from(format!("event: {}\ndata: {value}\n\n", value["type"].as_str().unwrap_or_default()))
+}
+
+impl Stream for Lines {
     type Item = Result<Bytes, Infallible>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            if let Some(chunk) = self.chunks.pop_front() {
+            if let Some(line) = self.lines.pop_front() {
                 self.alive.reset();
-                return Poll::Ready(Some(Ok(chunk)));
+                return Poll::Ready(Some(Ok(line)));
             }
             if self.running == 0 {
                 return Poll::Ready(None);

@@ -172,6 +172,11 @@ impl Completion {
         self.finish
     }
 
+    /// The stop string that ended the answer.
+    pub fn stop_string(&self) -> Option<&str> {
+        self.stream.stopped()
+    }
+
     /// Ends the answer here, for `reason`, and gives the text that was held back. An answer that has ended stays as it is.
     pub fn end(&mut self, reason: FinishReason) -> String {
         if self.finish.is_some() {

@@ -9,7 +9,7 @@ use super::proposer::Proposer;
 use super::round::Rounds;
 use crate::error::{Error, OptionName, Result};
 use crate::model::{Hook, ModelRunner, Pair, TargetStates};
-use crate::text::{ChatTokenizer, Constraint, Grammar};
+use crate::text::{ChatTokenizer, Constraint, Grammar, Thinking};
 
 /// State shared by the sequences of an engine.
 pub struct Shared {
@@ -115,17 +115,17 @@ impl Shared {
             .ok_or_else(|| Error::Option { option: OptionName::Draft, reason: "there is none".to_owned() })
     }
 
-    /// The beginning of an answer that keeps to `grammar`.
+    /// The beginning of an answer that keeps to `grammar` after `thinking`.
     ///
     /// # Errors
     ///
     /// [`Error::Grammar`]; [`Error::Option`] if there is no tokenizer.
-    pub fn constraint(&self, grammar: &Grammar) -> Result<Constraint> {
+    pub fn constraint(&self, grammar: &Grammar, thinking: Thinking) -> Result<Constraint> {
         let Some(text) = &self.text else {
             let reason = "an engine that was made of weights alone has no tokenizer to keep to one".to_owned();
             return Err(Error::Option { option: OptionName::Grammar, reason });
         };
-        text.constraint(grammar)
+        text.constraint(grammar, thinking)
     }
 
     pub fn taken(&self) -> MutexGuard<'_, Vec<bool>> {

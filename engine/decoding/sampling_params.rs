@@ -7,7 +7,7 @@
 use crate::error::{Error, OptionName, Result};
 use crate::model::Stages;
 use crate::ops::{BANNED, TurnSampling};
-use crate::text::Grammar;
+use crate::text::{Grammar, Thinking};
 
 /// Rule by which a draft model's proposals are accepted, where tokens are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -80,6 +80,9 @@ pub struct SamplingParams {
     /// Grammar of the answer: tokens that it does not allow are not chosen. Texts that it forces are proposed without a
     /// draft's pass, but with [`super::Method::Ar`].
     pub grammar: Option<Grammar>,
+    /// Block of thoughts at the answer's beginning, as [`crate::text::ChatTokenizer::thinking`] finds it in a prompt: the grammar
+    /// begins after it. Within it nothing but the answer's end is forbidden.
+    pub thinking: Thinking,
     /// None: no log-probabilities. Otherwise those of each chosen token and of so many likeliest ones, 0 to
     /// [`MAX_LOGPROBS`]; see [`TokenLogprobs`].
     pub top_logprobs: Option<usize>,
@@ -98,6 +101,7 @@ crate::builder::setters! {
         logit_bias: Vec<(u32, f32)>,
         banned: Vec<u32>,
         grammar: Option<Grammar>,
+        thinking: Thinking,
         top_logprobs: Option<usize>,
     }
 }
@@ -116,6 +120,7 @@ impl Default for SamplingParams {
             logit_bias: Vec::new(),
             banned: Vec::new(),
             grammar: None,
+            thinking: Thinking::None,
             top_logprobs: None,
         }
     }

@@ -128,7 +128,7 @@ impl Sequence {
         let is_software = shared.target.model().device().is_software();
         let sampling = Sampling { turn: TurnSampling::default(), stages: Stages::default(), top: None, is_stale: true };
         let grammar = options.sampling.grammar.as_ref();
-        let constraint = grammar.map(|grammar| shared.constraint(grammar)).transpose()?;
+        let constraint = grammar.map(|grammar| shared.constraint(grammar, options.sampling.thinking)).transpose()?;
         Ok(Sequence {
             // The host has to know the tokens that it sends to a draft on another device.
             run_ahead: !is_split && options.run_ahead.unwrap_or(!is_software),
@@ -173,9 +173,11 @@ impl Sequence {
             SequenceOptions { sampling: sampling.clone(), ..self.options.clone() }.check_crossing()?;
         }
         sampling.check_tokens(self.target().model().config().vocab_size)?;
-        if sampling.grammar != self.options.sampling.grammar {
+        let now = &self.options.sampling;
+        if (&sampling.grammar, sampling.thinking) != (&now.grammar, now.thinking) {
             let grammar = sampling.grammar.as_ref();
-            self.constraint = grammar.map(|grammar| self.shared().constraint(grammar)).transpose()?;
+            let begin = |grammar| self.shared().constraint(grammar, sampling.thinking);
+            self.constraint = grammar.map(begin).transpose()?;
         }
         self.sampling.is_stale |= sampling != self.options.sampling;
         self.options.sampling = sampling;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use super::constraint::Constraint;
 use super::grammar::{Grammar, Grammars};
 use super::template::{ChatTemplate, Message, Rendering};
+use super::thinking::{self, Thinking};
 use super::tokenizer::{Special, Tokenizer};
 use super::tools::{Tool, ToolFormat};
 use crate::error::{Error, Result};
@@ -92,18 +93,31 @@ impl ChatTokenizer {
         self.template.as_deref().map_or(ToolFormat::Hermes, ToolFormat::of)
     }
 
+    /// The block of thoughts that the answer to `prompt`, the tokens of a conversation, may begin with. Models whose template
+    /// knows of such blocks, and that have a token for each of their marks, write one.
+    pub fn thinking(&self, prompt: &[u32]) -> Thinking {
+        let is_known = self.template.as_ref().is_some_and(|template| template.contains("</think>"));
+        if !is_known || thinking::marks(&self.tokenizer).is_none() {
+            return Thinking::None;
+        }
+        // The marks and the white space after them are fewer tokens.
+        let tail = &prompt[prompt.len().saturating_sub(32)..];
+        let bytes: Vec<u8> = tail.iter().flat_map(|&token| self.tokenizer.bytes(token)).collect();
+        thinking::at_the_end_of(&bytes)
+    }
+
     /// Checks, before anything is uploaded, that an answer can keep to `grammar`.
     ///
     /// # Errors
     ///
     /// [`Error::Grammar`], which names the part that is faulty, not supported, or too large.
     pub fn check_grammar(&self, grammar: &Grammar) -> Result<()> {
-        self.constraint(grammar).map(drop)
+        self.constraint(grammar, Thinking::None).map(drop)
     }
 
-    /// The beginning of an answer that keeps to `grammar`.
-    pub(crate) fn constraint(&self, grammar: &Grammar) -> Result<Constraint> {
-        self.grammars.begin(grammar, &self.tokenizer, &self.stop_tokens)
+    /// The beginning of an answer that keeps to `grammar` after `thinking`.
+    pub(crate) fn constraint(&self, grammar: &Grammar, thinking: Thinking) -> Result<Constraint> {
+        self.grammars.begin(grammar, thinking, &self.tokenizer, &self.stop_tokens)
     }
 
     /// The token that begins a text, if the model has one.

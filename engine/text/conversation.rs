@@ -106,7 +106,7 @@ impl Conversation {
     /// The conversation rendered: the tokens that are known, and those of the text after them. They are told apart only
     /// where that text begins with a special token, which the words before it cannot become part of.
     fn prompt(&self, model: &ChatTokenizer) -> Result<Spoken> {
-        let text = model.chat_template()?.render(&self.messages, self.rendering)?;
+        let text = model.chat_template()?.render(&self.messages, self.rendering.clone())?;
         if let Some(spoken) = &self.spoken
             && let Some(rest) = text.strip_prefix(&spoken.text)
         {

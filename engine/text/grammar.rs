@@ -10,10 +10,11 @@ use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 
 use super::constraint::Constraint;
+use super::thinking::{ThinkTokens, Thinking};
 use super::tokenizer::{Special, Tokenizer};
 use crate::error::{Error, Result};
 
-/// A grammar that an answer keeps to, from its first token to its end.
+/// A grammar that an answer keeps to, from its first token, or from the end of its thoughts, to its end.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Grammar {
@@ -82,6 +83,7 @@ pub struct Grammars {
 struct Compiler {
     factory: ParserFactory,
     stop_tokens: Arc<[u32]>,
+    think_tokens: Option<Arc<ThinkTokens>>,
     /// The grammars asked for last, the newest at the end.
     recent: Mutex<VecDeque<(Grammar, Matcher)>>,
 }
@@ -90,13 +92,19 @@ struct Compiler {
 const KEPT: usize = 16;
 
 impl Grammars {
-    /// The beginning of an answer that keeps to `grammar`, of a model with the tokens of `tokenizer`, of which `stop_tokens` end
-    /// an answer. Both are those of the first call.
+    /// The beginning of an answer that keeps to `grammar` after `thinking`, of a model with the tokens of `tokenizer`, of which
+    /// `stop_tokens` end an answer. Both are those of the first call.
     ///
     /// # Errors
     ///
     /// [`Error::Grammar`], which names the part that is faulty, not supported, or too large.
-    pub(super) fn begin(&self, grammar: &Grammar, tokenizer: &Tokenizer, stop_tokens: &[u32]) -> Result<Constraint> {
+    pub(super) fn begin(
+        &self,
+        grammar: &Grammar,
+        thinking: Thinking,
+        tokenizer: &Tokenizer,
+        stop_tokens: &[u32],
+    ) -> Result<Constraint> {
         let compiler = match self.shared.get() {
             Some(compiler) => compiler,
             None => {
@@ -104,7 +112,7 @@ impl Grammars {
                 self.shared.get_or_init(|| compiler)
             }
         };
-        compiler.begin(grammar)
+        compiler.begin(grammar, thinking)
     }
 }
 
@@ -129,10 +137,11 @@ impl Compiler {
             ParserFactory::new(&vocabulary, capabilities, &slices).map_err(|error| fault(error.to_string()))?;
         factory.quiet();
         factory.limits_mut().verbose_errors = false;
-        Ok(Compiler { factory, stop_tokens, recent: Mutex::default() })
+        let think_tokens = ThinkTokens::of(tokenizer).map(Arc::new);
+        Ok(Compiler { factory, stop_tokens, think_tokens, recent: Mutex::default() })
     }
 
-    fn begin(&self, grammar: &Grammar) -> Result<Constraint> {
+    fn begin(&self, grammar: &Grammar, thinking: Thinking) -> Result<Constraint> {
         let known = {
             let recent = self.recent();
             recent.iter().find(|(known, _)| known == grammar).map(|(_, matcher)| matcher.deep_clone())
@@ -153,7 +162,8 @@ impl Compiler {
                 matcher
             }
         };
-        Ok(Constraint::new(matcher, self.stop_tokens.clone()))
+        let think_tokens = self.think_tokens.clone().map(|tokens| (thinking, tokens));
+        Ok(Constraint::new(matcher, self.stop_tokens.clone(), think_tokens))
     }
 
     fn recent(&self) -> MutexGuard<'_, VecDeque<(Grammar, Matcher)>> {

@@ -29,6 +29,9 @@ pub struct Message {
     /// The speaker's name, or the tool's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Thoughts that an answer of the model began with. Most templates leave those of earlier turns out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
 }
 
 /// A call of a tool.
@@ -52,7 +55,14 @@ impl ToolCall {
 impl Message {
     /// A message of `role`.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Message {
-        Message { role: role.into(), content: content.into(), tool_calls: Vec::new(), tool_call_id: None, name: None }
+        Message {
+            role: role.into(),
+            content: content.into(),
+            tool_calls: Vec::new(),
+            tool_call_id: None,
+            name: None,
+            reasoning_content: None,
+        }
     }
 
     /// A message that says how to answer.
@@ -72,26 +82,29 @@ impl Message {
 }
 
 /// Options for rendering a conversation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rendering {
     /// `true` if the prompt ends with the beginning of the assistant's answer.
     pub add_generation_prompt: bool,
     /// `true` if the model may think first, for templates that support it; `None` leaves it to the template.
     pub enable_thinking: Option<bool>,
+    /// Other variables of the template, such as `reasoning_effort`.
+    pub variables: serde_json::Map<String, serde_json::Value>,
 }
 
 crate::builder::setters! {
     Rendering {
         add_generation_prompt: bool,
         enable_thinking: Option<bool>,
+        variables: serde_json::Map<String, serde_json::Value>,
     }
 }
 
 impl Default for Rendering {
     /// A prompt for the assistant to answer, with the template's own idea of thinking.
     fn default() -> Self {
-        Rendering { add_generation_prompt: true, enable_thinking: None }
+        Rendering { add_generation_prompt: true, enable_thinking: None, variables: serde_json::Map::new() }
     }
 }
 
@@ -167,6 +180,7 @@ impl ChatTemplate {
     ) -> Result<String> {
         let mut variables: BTreeMap<&str, Value> =
             self.special_tokens.iter().map(|(name, token)| (name.as_str(), Value::from(token.as_str()))).collect();
+        variables.extend(rendering.variables.iter().map(|(name, value)| (name.as_str(), Value::from(Serde(value)))));
         variables.insert("messages", messages.iter().map(variables_of).collect());
         variables.insert("add_generation_prompt", Value::from(rendering.add_generation_prompt));
         // transformers passes these even when there are none, and templates ask `tools is none`.
@@ -201,7 +215,7 @@ fn on_a_deep_stack(render: impl FnOnce() -> Result<String>) -> Result<String> {
 
 /// A message as templates know it.
 fn variables_of(message: &Message) -> Value {
-    let Message { role, content, tool_calls, tool_call_id, name } = message;
+    let Message { role, content, tool_calls, tool_call_id, name, reasoning_content } = message;
     let mut pairs = vec![("role", Value::from(role.as_str())), ("content", Value::from(content.as_str()))];
     if !tool_calls.is_empty() {
         let call = |call: &ToolCall| {
@@ -212,6 +226,7 @@ fn variables_of(message: &Message) -> Value {
     }
     pairs.extend(tool_call_id.as_deref().map(|id| ("tool_call_id", Value::from(id))));
     pairs.extend(name.as_deref().map(|name| ("name", Value::from(name))));
+    pairs.extend(reasoning_content.as_deref().map(|thoughts| ("reasoning_content", Value::from(thoughts))));
     Value::from_pairs(pairs)
 }
 

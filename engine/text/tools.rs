@@ -196,7 +196,9 @@ fn spoken(message: &Message) -> Message {
         format!("{OPENING}\n{}\n{CLOSING}", spaced(&json!({ "name": call.name, "arguments": arguments })))
     });
     let parts = Some(message.content.clone()).filter(|text| !text.is_empty()).into_iter().chain(calls);
-    Message::new(message.role.clone(), parts.collect::<Vec<_>>().join("\n"))
+    let mut told = Message::new(message.role.clone(), parts.collect::<Vec<_>>().join("\n"));
+    told.reasoning_content.clone_from(&message.reasoning_content);
+    told
 }
 
 impl Tool {

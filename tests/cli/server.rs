@@ -6,11 +6,14 @@ mod batching;
 mod kept;
 mod limits;
 mod load;
+mod messages;
 mod openai;
 mod page;
 mod protocol;
 mod proxy;
+mod responses;
 mod structured;
+mod thinking;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -23,6 +26,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::tiny_model::Recipe;
+use crate::support::tiny_tokenizer::add_thoughts;
 use crate::{MODELS, command, name};
 
 /// Timeout of every operation.
@@ -45,6 +49,11 @@ impl Server {
     /// A server whose answers end by their limits only, ready.
     pub fn endless(options: &[&str]) -> Server {
         Server::of(name(&ENDLESS), options)
+    }
+
+    /// A server with a small model that may think first, ready.
+    pub fn thinking(options: &[&str]) -> Server {
+        Server::of(name(&THINKER), options)
     }
 
     /// A server with `model`, ready.
@@ -210,6 +219,15 @@ static ENDLESS: LazyLock<PathBuf> = LazyLock::new(|| {
     folder
 });
 
+/// The small model as one that may think first.
+static THINKER: LazyLock<PathBuf> = LazyLock::new(|| {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("server").join("thinker");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    Recipe::llama(11).write(&folder);
+    add_thoughts(&folder);
+    folder
+});
+
 /// The body of a chat of one message.
 pub fn chat(message: &str, more: Value) -> Value {
     joined(json!({ "messages": [{ "role": "user", "content": message }] }), more)
@@ -220,7 +238,7 @@ pub fn text(prompt: &str, more: Value) -> Value {
     joined(json!({ "prompt": prompt }), more)
 }
 
-fn joined(mut body: Value, more: Value) -> Value {
+pub fn joined(mut body: Value, more: Value) -> Value {
     if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
         body.extend(more);
     }
@@ -291,6 +309,19 @@ impl Reply {
         let (last, events) = lines.split_last().expect("events");
         assert_eq!(*last, "[DONE]", "{self:?}");
         events.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    /// The events of a stream in which each is named after its type.
+    #[track_caller]
+    pub fn typed_events(&self) -> Vec<Value> {
+        assert_eq!((self.status, self.header("content-type")), (200, Some("text/event-stream")), "{self:?}");
+        let events = self.body.split_terminator("\n\n").map(|event| {
+            let (name, data) = event.split_once('\n').expect("a name and data");
+            let data: Value = serde_json::from_str(data.strip_prefix("data: ").expect("data")).expect("JSON");
+            assert_eq!(name.strip_prefix("event: "), data["type"].as_str(), "{event}");
+            data
+        });
+        events.collect()
     }
 }
 

@@ -60,6 +60,29 @@ pub fn build() -> Tokenizer {
     tokenizer
 }
 
+/// Marks of a block of thoughts, `THINK[index]` being the token `TOKENS + index` of a tokenizer that has them.
+pub const THINK: [&str; 2] = ["<think>", "</think>"];
+
+/// As Qwen3 writes it, but that earlier thoughts stay, and that `opens` opens a block in the prompt.
+const THINKING_TEMPLATE: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}\
+     {% if message.reasoning_content %}{{ '<think>\n' + message.reasoning_content + '\n</think>\n\n' }}{% endif %}\
+     {{ message['content'] + '<|im_end|>' + '\n' }}{% endfor %}\
+     {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}\
+     {% if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}\
+     {% elif opens %}{{ '<think>\n' }}{% endif %}{% endif %}";
+
+/// Makes the model in `folder` one that may think first.
+pub fn add_thoughts(folder: &Path) {
+    let mut tokenizer = build();
+    tokenizer.add_tokens(THINK.map(|token| AddedToken::from(token, false))).expect("tokens of a new tokenizer");
+    tokenizer.save(folder.join("tokenizer.json"), true).expect("writing tokenizer.json");
+    let path = folder.join("tokenizer_config.json");
+    let text = std::fs::read_to_string(&path).expect("a configuration");
+    let mut config: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    config["chat_template"] = THINKING_TEMPLATE.into();
+    super::tiny_model::write_json(&path, &config);
+}
+
 /// Writes `tokenizer.json`, `tokenizer_config.json` and `generation_config.json` to `folder`.
 pub fn write(folder: &Path) {
     build().save(folder.join("tokenizer.json"), true).expect("writing tokenizer.json");

@@ -67,6 +67,74 @@ def with_openai():
     assert after.choices[0].finish_reason in ["length", "stop", "tool_calls"], after
 
 
+def with_openai_responses():
+    import openai
+
+    client = openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=300)
+    question = {"model": "any", "input": PROMPT, "max_output_tokens": 200}
+    answer = client.responses.create(**{**question, "max_output_tokens": 12})
+    assert answer.output_text and answer.status in ["incomplete", "completed"], answer
+    streamed = client.responses.create(**{**question, "max_output_tokens": 12}, stream=True)
+    assert "".join(event.delta for event in streamed if event.type == "response.output_text.delta") == answer.output_text
+    parsed = client.responses.parse(**question, text_format=Stone).output_parsed
+    assert isinstance(parsed, Stone), parsed
+    with client.responses.stream(**question, text_format=Stone) as stream:
+        assert stream.get_final_response().output_parsed == parsed
+    tool = {"type": "function", **TOOL["function"], "strict": True}
+    one = {"tools": [tool], "tool_choice": "required", "parallel_tool_calls": False}
+    called = client.responses.create(**question, **one)
+    (call,) = called.output
+    assert call.name == "weigh" and Stone.model_validate_json(call.arguments), call
+    with client.responses.stream(**question, **one) as stream:
+        (same,) = stream.get_final_response().output
+    assert same.arguments == call.arguments
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "12 kg"}
+    history = [{"role": "user", "content": PROMPT}, *called.output, result]
+    after = client.responses.create(**{**question, "input": history, "max_output_tokens": 8}, tools=[tool])
+    assert after.usage.output_tokens <= 8, after
+    for refused in [{"previous_response_id": "resp_1"}, {"temperature": -1}]:
+        try:
+            client.responses.create(**question, **refused)
+            raise AssertionError(refused)
+        except openai.BadRequestError as error:
+            assert error.param in refused, error
+
+
+def with_anthropic():
+    import anthropic
+
+    client = anthropic.Anthropic(base_url=sys.argv[1], api_key="none", max_retries=0, timeout=300)
+    question = {"model": "any", "messages": [{"role": "user", "content": PROMPT}]}
+    answer = client.messages.create(**question, max_tokens=12)
+    text = answer.content[0].text
+    assert text and answer.stop_reason in ["max_tokens", "end_turn"], answer
+    with client.messages.stream(**question, max_tokens=12) as stream:
+        assert "".join(stream.text_stream) == text
+        assert stream.get_final_message().stop_reason == answer.stop_reason
+    tool = {"name": "weigh", "description": "Weighs it.", "input_schema": Stone.model_json_schema()}
+    one = {"max_tokens": 200, "tools": [tool], "tool_choice": {"type": "any", "disable_parallel_tool_use": True}}
+    called = client.messages.create(**question, **one)
+    (call,) = called.content
+    assert called.stop_reason == "tool_use" and Stone.model_validate(call.input), called
+    with client.messages.stream(**question, **one) as stream:
+        (same,) = stream.get_final_message().content
+    assert same.input == call.input, same
+    result = {"type": "tool_result", "tool_use_id": call.id, "content": "12 kg"}
+    history = [
+        *question["messages"],
+        {"role": "assistant", "content": called.content},
+        {"role": "user", "content": [result]},
+    ]
+    after = client.messages.create(model="any", messages=history, tools=[tool], max_tokens=8)
+    count = client.messages.count_tokens(model="any", messages=history, tools=[tool]).input_tokens
+    assert after.usage.input_tokens + after.usage.cache_read_input_tokens == count, after
+    try:
+        client.messages.create(**question, max_tokens=0)
+        raise AssertionError("max_tokens 0")
+    except anthropic.BadRequestError as error:
+        assert error.body["error"]["type"] == "invalid_request_error", error
+
+
 def with_instructor():
     import instructor
     import openai

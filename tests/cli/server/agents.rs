@@ -8,13 +8,14 @@ use super::openai::packages;
 use crate::{MODELS, ROOT, name};
 
 /// Clients and what they are installed from; some want an older `openai` than others.
-const SETS: [(&str, &[&str], &[&str]); 2] = [
+const SETS: [(&str, &[&str], &[&str]); 3] = [
     (
         "agents",
-        &["openai", "instructor", "langchain", "litellm"],
+        &["openai", "openai_responses", "instructor", "langchain", "litellm"],
         &["openai==1.109.1", "instructor==1.12.0", "langchain-openai==1.1.9", "litellm==1.80.0"],
     ),
-    ("agents-newer", &["openai", "pydantic_ai"], &["pydantic-ai-slim[openai]==2.68.0"]),
+    ("agents-newer", &["openai", "openai_responses", "pydantic_ai"], &["pydantic-ai-slim[openai]==2.68.0"]),
+    ("anthropic", &["anthropic"], &["anthropic==2.14.0"]),
 ];
 
 #[test]

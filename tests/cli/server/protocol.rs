@@ -113,6 +113,27 @@ fn parameters_that_cannot_be_had_are_named() {
 }
 
 #[test]
+fn replies_and_refusals_say_what_clients_look_for() {
+    let server = Server::with(&[]);
+    let path = "/v1/chat/completions";
+    let body = chat("the", json!({ "max_tokens": 1 }));
+    let reply = server.post(path, &body);
+    assert!(reply.header("x-request-id").is_some_and(|id| id.starts_with("req_")), "{reply:?}");
+    assert!(reply.json()["system_fingerprint"].as_str().is_some_and(|print| print.starts_with("fp_")), "{reply:?}");
+    let named = Reply::read(server.begin(path, "x-request-id: mine\r\n", &body.to_string()));
+    assert_eq!((named.status, named.header("x-request-id")), (200, Some("mine")));
+    let refused = server.post(path, &chat("the", json!({ "stream_options": { "include_usage": true } })));
+    refused.expect_error(400, &["stream_options"]);
+    server.post(path, &chat("the", json!({ "logit_bias": { "5": 1, "x": 1 } }))).expect_error(400, &["logit_bias: x"]);
+    server.post(path, &chat("the", json!({ "logit_bias": { "5": "much" } }))).expect_error(400, &["logit_bias: 5"]);
+    // A body that will be too large is not waited for.
+    let mut stream = server.connect();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n");
+    stream.write_all(head.as_bytes()).expect("sending a head");
+    Reply::read(stream).expect_error(413, &["larger"]);
+}
+
+#[test]
 fn garbage_is_refused_and_the_server_goes_on() {
     let server = Server::with(&["--read-timeout", "1"]);
     for body in ["{", "[]", "null", "7", "\"x\"", "{\"prompt\": \"\\ud800\"}", "\u{0}", &"[".repeat(100_000)] {
@@ -161,7 +182,7 @@ fn garbage_is_refused_and_the_server_goes_on() {
     Reply::read(stream).expect_error(413, &["larger"]);
     // Within the limit, but more than the context holds whatever it says.
     let long = text(&"x".repeat(500_000), json!({}));
-    server.post("/v1/completions", &long).expect_error(400, &["500000 bytes are more than a context of 512 tokens"]);
+    server.post("/v1/completions", &long).expect_error(400, &["maximum context length is 512 tokens", "500000 bytes"]);
 
     server.chat("the", json!({ "max_tokens": 2 }));
     assert_eq!((server.metric("pard_answers_running"), server.metric("pard_queue_depth")), (0.0, 0.0));
