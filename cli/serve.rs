@@ -14,6 +14,7 @@ mod job;
 mod logprobs;
 mod metrics;
 mod queue;
+mod reading;
 mod reply;
 mod routes;
 mod session;

@@ -14,12 +14,6 @@ use super::job::{Ending, Event, Job, Reuse, Written};
 use super::metrics::Metrics;
 use super::session::{Session, shared};
 
-/// Target duration of a piece of a prompt, for which the other answers wait.
-const PIECE: Duration = Duration::from_millis(250);
-/// Tokens of a piece at first, at least and at most.
-const FIRST_PIECE: usize = 64;
-const PIECES: std::ops::RangeInclusive<usize> = 32..=1024;
-
 /// An answer that has a session.
 pub struct Answer {
     job: Job,
@@ -39,17 +33,26 @@ pub struct Answer {
     full_since: Option<Instant>,
     begun: Instant,
     has_written: bool,
-    is_ready: bool,
+    turn: Turn,
+}
+
+/// Part of an answer in the present turn of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// None: it waits for its reader, or has ended.
+    Rests,
+    /// Its prompt may be read.
+    Reads,
+    /// It is to have a round.
+    Writes,
 }
 
 /// Result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// It went on.
+    /// It went on, or may do so in this turn.
     Worked,
-    /// It is to have a round.
-    Ready,
-    /// It waits for its reader.
+    /// It waits for its reader, or for others.
     Rested,
     /// It is complete, and its end has room to be sent.
     Completed,
@@ -85,20 +88,19 @@ impl Answer {
             full_since: None,
             begun: Instant::now(),
             has_written: false,
-            is_ready: false,
+            turn: Turn::Rests,
             job,
             session,
         })
     }
 
-    /// Reads a piece of the prompt, whose length adapts to `piece`, or says what is to be done. A reader may keep the answer
-    /// waiting for `patience`.
+    /// Decides on its part in the turn that begins. A reader may keep the answer waiting for `patience`.
     ///
     /// # Errors
     ///
-    /// Those of [`Sequence::resume`].
-    pub fn step(&mut self, piece: &mut PieceLength, patience: Duration, metrics: &Metrics) -> Result<Step> {
-        self.is_ready = false;
+    /// Those of [`Sequence::check_round`].
+    pub fn step(&mut self, patience: Duration, metrics: &Metrics) -> Result<Step> {
+        self.turn = Turn::Rests;
         if self.job.events.is_closed() {
             return Ok(Step::Abandoned);
         }
@@ -108,19 +110,23 @@ impl Answer {
         }
         self.full_since = None;
         if self.read < self.job.prompt.len() {
-            self.read_piece(piece)?;
+            self.turn = Turn::Reads;
         } else if self.completion.finish_reason().is_none() {
-            // What keeps one answer from going on must not end the others.
-            self.session.sequence.check_round()?;
-            self.is_ready = true;
-            return Ok(Step::Ready);
+            self.stand_ready()?;
         }
         Ok(self.conclude(metrics))
     }
 
-    /// Returns `true` if its last step returned [`Step::Ready`].
+    /// Returns `true` if it is to have a round in this turn.
     pub fn is_ready(&self) -> bool {
-        self.is_ready
+        self.turn == Turn::Writes
+    }
+
+    fn stand_ready(&mut self) -> Result<()> {
+        // What keeps one answer from going on must not end the others.
+        self.session.sequence.check_round()?;
+        self.turn = Turn::Writes;
+        Ok(())
     }
 
     /// The sequence that writes it.
@@ -138,10 +144,27 @@ impl Answer {
         Step::Worked
     }
 
-    fn read_piece(&mut self, piece: &mut PieceLength) -> Result<()> {
+    /// Tokens of the prompt that its sequence was given, or has from earlier answers.
+    fn known(&self) -> usize {
+        if self.read == 0 { self.reused } else { self.read }
+    }
+
+    /// Tokens of the prompt that may be read in this turn.
+    pub fn unread(&self) -> usize {
+        if self.turn == Turn::Reads { self.job.prompt.len() - self.known() } else { 0 }
+    }
+
+    /// Reads the next `tokens` tokens of the prompt, if any. With the last of them it is to have a round.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Sequence::resume`] and [`Sequence::check_round`].
+    pub fn read(&mut self, tokens: usize) -> Result<Step> {
+        if tokens == 0 {
+            return Ok(Step::Rested);
+        }
+        let end = self.known() + tokens;
         let (sequence, prompt) = (&mut self.session.sequence, &self.job.prompt);
-        let known = if self.read == 0 { self.reused } else { self.read };
-        let end = prompt.len().min(known + piece.tokens + 1);
         let begin = Instant::now();
         if self.read == 0 && self.job.reuse == Reuse::Never {
             sequence.start(&prompt[..end])?;
@@ -152,9 +175,11 @@ impl Answer {
             self.reused = sequence.statistics().reused_tokens;
         }
         self.prefill += begin.elapsed();
-        piece.took(end - known, begin.elapsed());
         self.read = end;
-        Ok(())
+        if self.read == self.job.prompt.len() {
+            self.stand_ready()?;
+        }
+        Ok(Step::Worked)
     }
 
     /// Takes what the last round of its sequence committed.
@@ -232,24 +257,5 @@ impl Answer {
             let _ = self.job.events.try_send(ending);
         }
         self.session
-    }
-}
-
-/// Number of prompt tokens read in one step: as many as this device reads in the time that others may be kept waiting.
-pub struct PieceLength {
-    tokens: usize,
-}
-
-impl PieceLength {
-    pub fn new() -> PieceLength {
-        PieceLength { tokens: FIRST_PIECE }
-    }
-
-    fn took(&mut self, tokens: usize, time: Duration) {
-        if time > 2 * PIECE {
-            self.tokens = (self.tokens / 2).max(*PIECES.start());
-        } else if time < PIECE / 2 && tokens >= self.tokens {
-            self.tokens = (self.tokens * 2).min(*PIECES.end());
-        }
     }
 }

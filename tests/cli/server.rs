@@ -9,6 +9,7 @@ mod openai;
 mod page;
 mod protocol;
 mod proxy;
+mod reading;
 mod structured;
 
 use std::io::{BufRead, BufReader, Read, Write};
