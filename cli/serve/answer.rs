@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use pard::decoding::{Completion, Piece, Sequence};
+use pard::decoding::{Completion, FinishReason, Piece, Sequence, TokenLogprobs};
 use pard::text::ChatTokenizer;
 use pard::{Error, Result};
 use tokio::sync::mpsc::error::TrySendError;
@@ -24,6 +24,8 @@ pub struct Answer {
     reused: usize,
     /// Time that reading took.
     prefill: Duration,
+    /// Log-probabilities of the prompt's tokens behind the first, as far as it was read, if they are wanted.
+    scores: Vec<TokenLogprobs>,
     accepted: usize,
     proposed: usize,
     /// Events that could not be sent yet.
@@ -81,6 +83,7 @@ impl Answer {
             read: 0,
             reused,
             prefill: Duration::ZERO,
+            scores: Vec::new(),
             accepted: 0,
             proposed: 0,
             outbox: VecDeque::from([Event::Begun]),
@@ -159,17 +162,19 @@ impl Answer {
     /// # Errors
     ///
     /// Those of [`Sequence::resume`] and [`Sequence::check_round`].
-    pub fn read(&mut self, tokens: usize) -> Result<Step> {
+    pub fn read(&mut self, tokens: usize, metrics: &Metrics) -> Result<Step> {
         if tokens == 0 {
             return Ok(Step::Rested);
         }
         let end = self.known() + tokens;
         let (sequence, prompt) = (&mut self.session.sequence, &self.job.prompt);
         let begin = Instant::now();
-        if self.read == 0 && self.job.reuse == Reuse::Never {
-            sequence.start(&prompt[..end])?;
-        } else {
-            sequence.resume(&prompt[..end])?;
+        let is_new = self.read == 0 && self.job.reuse == Reuse::Never;
+        match self.job.echo.as_ref().and_then(|echo| echo.top) {
+            Some(top) if is_new => self.scores = sequence.score(&prompt[..end], top)?,
+            Some(top) => self.scores.extend(sequence.resume_scored(&prompt[..end], top)?),
+            None if is_new => sequence.start(&prompt[..end])?,
+            None => sequence.resume(&prompt[..end])?,
         }
         if self.read == 0 {
             self.reused = sequence.statistics().reused_tokens;
@@ -177,23 +182,44 @@ impl Answer {
         self.prefill += begin.elapsed();
         self.read = end;
         if self.read == self.job.prompt.len() {
-            self.stand_ready()?;
+            self.repeat_prompt();
+            match self.completion.finish_reason() {
+                None => self.stand_ready()?,
+                // Nothing is to be written.
+                Some(finish) => self.finish(finish, String::new(), None, metrics),
+            }
         }
         Ok(Step::Worked)
+    }
+
+    /// Sends the prompt's tokens, if they are wanted.
+    fn repeat_prompt(&mut self) {
+        let Some(echo) = &self.job.echo else { return };
+        let scores = std::mem::take(&mut self.scores).into_iter().map(Some);
+        let scores = std::iter::once(None).chain(scores).chain(std::iter::repeat(None));
+        let tokens = self.job.prompt.iter().zip(&*echo.texts).zip(scores).map(|((&id, text), logprobs)| Written {
+            id,
+            text: text.clone(),
+            accepted: false,
+            logprobs,
+        });
+        self.outbox.push_back(Event::Round { index: self.job.index, tokens: tokens.collect(), proposed: 0 });
     }
 
     /// Takes what the last round of its sequence committed.
     pub fn take_round(&mut self, metrics: &Metrics) -> Step {
         let Piece { tokens, texts, logprobs, round, .. } = self.completion.take_round(&mut self.session.sequence);
         let mut written = Vec::with_capacity(tokens.len());
-        let mut rest = String::new();
+        let (mut rest, mut last) = (String::new(), None);
         for (position, (&id, text)) in tokens.iter().zip(texts).enumerate() {
             let accepted = position < round.accepted;
             self.accepted += usize::from(accepted);
+            let logprobs = logprobs.get(position).cloned();
             if self.completion.is_stop_token(id) {
                 rest = text;
+                last = Some(Written { id, text: String::new(), accepted, logprobs });
             } else {
-                written.push(Written { id, text, accepted, logprobs: logprobs.get(position).cloned() });
+                written.push(Written { id, text, accepted, logprobs });
             }
         }
         self.proposed += round.proposed;
@@ -201,28 +227,32 @@ impl Answer {
         if !std::mem::replace(&mut self.has_written, true) {
             metrics.first_token(self.job.queued.elapsed());
         }
-        let index = self.job.index;
         if !written.is_empty() {
-            self.outbox.push_back(Event::Round { index, tokens: written, proposed: round.proposed });
+            self.outbox.push_back(Event::Round { index: self.job.index, tokens: written, proposed: round.proposed });
         }
         if let Some(finish) = self.completion.finish_reason() {
-            let tokens = self.completion.output().len();
-            let mut statistics = self.session.sequence.statistics().clone();
-            (statistics.prefill, statistics.reused_tokens) = (self.prefill, self.reused);
-            metrics.read(self.job.prompt.len(), self.reused);
-            let ending = Ending {
-                finish,
-                rest,
-                tokens,
-                reused: self.reused,
-                accepted: self.accepted,
-                rejected: self.proposed.saturating_sub(self.accepted),
-                statistics,
-                waited: self.begun - self.job.queued,
-            };
-            self.ending = Some(Event::Ended { index, ending });
+            self.finish(finish, rest, last, metrics);
         }
         self.conclude(metrics)
+    }
+
+    /// Ends it, with the text `rest` that was held back and the token `last` that ended it, if one did.
+    fn finish(&mut self, finish: FinishReason, rest: String, last: Option<Written>, metrics: &Metrics) {
+        let mut statistics = self.session.sequence.statistics().clone();
+        (statistics.prefill, statistics.reused_tokens) = (self.prefill, self.reused);
+        metrics.read(self.job.prompt.len(), self.reused);
+        let ending = Ending {
+            finish,
+            rest,
+            last,
+            tokens: self.completion.output().len(),
+            reused: self.reused,
+            accepted: self.accepted,
+            rejected: self.proposed.saturating_sub(self.accepted),
+            statistics,
+            waited: self.begun - self.job.queued,
+        };
+        self.ending = Some(Event::Ended { index: self.job.index, ending });
     }
 
     /// Sends what can be sent, and says whether that was all.

@@ -58,6 +58,8 @@ pub struct Ask {
     pub tools: Option<ToolUse>,
     pub proposer: Proposer,
     pub reuse: Reuse,
+    /// Set if the prompt is repeated before each answer.
+    pub echo: bool,
     pub stream: bool,
     /// Set if a stream ends with its token counts.
     pub include_usage: bool,
@@ -135,18 +137,22 @@ impl Ask {
             return Err(Fault::parameter("best_of", "only as many answers are written as `n` asks for"));
         }
         let extras = fields.object("pard", "pard.")?;
+        let echo = kind == Kind::Text && fields.boolean("echo")?.unwrap_or(false);
         Ok(Ask {
             kind,
             prompts,
             n,
-            limits: limits(&fields, defaults)?,
+            limits: limits(kind, &fields, defaults)?,
             sampling: sampling(kind, &fields, defaults)?,
             tools,
             proposer: extras.as_ref().map_or(Ok(defaults.proposer), |extras| proposer(extras, defaults))?,
             reuse: match fields.boolean("cache_prompt")? {
                 Some(false) => Reuse::Never,
+                // Caches hold no log-probabilities.
+                _ if echo && fields.get("logprobs").is_some() => Reuse::Never,
                 _ => Reuse::Allowed,
             },
+            echo,
             stream: fields.boolean("stream")?.unwrap_or(false),
             include_usage: match fields.object("stream_options", "stream_options.")? {
                 Some(options) => options.boolean("include_usage")?.unwrap_or(false),
@@ -215,7 +221,6 @@ fn refuse_what_is_missing(kind: Kind, fields: &Fields) -> Result<(), Fault> {
     fields.refuse_unless("continue_final_message", &[json!(false)], "the last message is not continued")?;
     if kind == Kind::Text {
         fields.refuse_unless("suffix", &[json!("")], "nothing is written into the middle of a text")?;
-        fields.refuse_unless("echo", &[json!(false)], "the prompt is not repeated")?;
     }
     Ok(())
 }
@@ -304,7 +309,7 @@ fn text_prompts(fields: &Fields) -> Result<Vec<Prompt>, Fault> {
     }
 }
 
-fn limits(fields: &Fields, defaults: &Defaults) -> Result<Limits, Fault> {
+fn limits(kind: Kind, fields: &Fields, defaults: &Defaults) -> Result<Limits, Fault> {
     let mut max_tokens = defaults.limits.max_tokens;
     for name in ["n_predict", "max_tokens", "max_completion_tokens"] {
         // llama.cpp's way to ask for no limit.
@@ -312,7 +317,9 @@ fn limits(fields: &Fields, defaults: &Defaults) -> Result<Limits, Fault> {
             max_tokens = usize::MAX;
             continue;
         }
-        max_tokens = fields.count(name, 1..=usize::MAX)?.unwrap_or(max_tokens);
+        // A text may be no more than its prompt, repeated.
+        let fewest = usize::from(kind == Kind::Chat);
+        max_tokens = fields.count(name, fewest..=usize::MAX)?.unwrap_or(max_tokens);
     }
     let mut stop = defaults.limits.stop.clone();
     for text in fields.texts("stop", MAX_STOPS)?.unwrap_or_default() {

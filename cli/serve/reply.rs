@@ -84,17 +84,18 @@ impl Reply {
     pub fn round(&self, index: usize, parts: &mut Parts, tokens: &[Written], proposed: usize, offset: usize) -> Value {
         let delta = parts.push(&text_of(tokens));
         let mut choice = self.piece(index, delta, None);
-        choice.insert("logprobs".to_owned(), logprobs::json(self.kind, &self.tokenizer, tokens, offset));
+        choice.insert("logprobs".to_owned(), self.logprobs(tokens, offset));
         if self.report {
             choice.insert("pard".to_owned(), json!({ "tokens": origins(tokens), "proposed": proposed }));
         }
         self.chunk(vec![choice.into()])
     }
 
-    /// The last chunk of the answer `index`.
-    pub fn ending(&self, index: usize, parts: &mut Parts, ending: &Ending) -> Value {
+    /// The last chunk of the answer `index`, whose text so far has `offset` characters.
+    pub fn ending(&self, index: usize, parts: &mut Parts, ending: &Ending, offset: usize) -> Value {
         let delta = parts.finish(&ending.rest);
         let mut choice = self.piece(index, delta, Some(parts.finish_name(ending.finish)));
+        choice.insert("logprobs".to_owned(), self.logprobs(last_of(self.kind, ending), offset));
         if self.report {
             choice.insert("pard".to_owned(), self.statistics(index, ending));
         }
@@ -136,7 +137,8 @@ impl Reply {
                 }
                 Kind::Text => drop(choice.insert("text".to_owned(), json!(text))),
             }
-            choice.insert("logprobs".to_owned(), logprobs::json(self.kind, &self.tokenizer, tokens, 0));
+            let all = [tokens, last_of(self.kind, ending)].concat();
+            choice.insert("logprobs".to_owned(), self.logprobs(&all, 0));
             choice.insert("finish_reason".to_owned(), json!(parts.finish_name(ending.finish)));
             if self.report {
                 let mut report = self.statistics(index, ending);
@@ -186,6 +188,12 @@ impl Reply {
             chunk.insert("usage".to_owned(), Value::Null);
         }
         chunk.into()
+    }
+
+    /// The field `logprobs` of a choice of these tokens; null where they were not asked for.
+    fn logprobs(&self, tokens: &[Written], offset: usize) -> Value {
+        let wanted = self.ask.sampling.top_logprobs.is_some();
+        if wanted { logprobs::json(self.kind, &self.tokenizer, tokens, offset) } else { Value::Null }
     }
 
     fn envelope(&self, object: &str) -> Map<String, Value> {
@@ -282,6 +290,12 @@ impl Parts {
             _ => "length",
         }
     }
+}
+
+/// The token that ended an answer, where its log-probabilities are listed with the others': in texts, as vLLM does and
+/// lm-eval expects.
+fn last_of(kind: Kind, ending: &Ending) -> &[Written] {
+    if kind == Kind::Text { ending.last.as_slice() } else { &[] }
 }
 
 pub fn text_of(tokens: &[Written]) -> String {

@@ -14,11 +14,11 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::Receiver;
 
-use super::ask::{Ask, Defaults, Kind, ToolUse};
+use super::ask::{Ask, Defaults, Kind, Prompt, ToolUse};
 use super::encoder::Encoder;
 use super::fault::Fault;
 use super::guard::{Keys, Sites};
-use super::job::{self, Ending, Event, Job, Written};
+use super::job::{self, Echo, Ending, Event, Job, Written};
 use super::metrics::Metrics;
 use super::queue::{Phase, Queue};
 use super::reply::Reply;
@@ -113,27 +113,34 @@ async fn complete(app: Arc<App>, kind: Kind, request: Request) -> Result<Respons
     }
     app.queue.check_room()?;
     let prompts = std::mem::take(&mut ask.prompts);
-    let (encoding, grammar) = (app.clone(), ask.sampling.grammar.clone());
+    let (encoding, grammar, echo) = (app.clone(), ask.sampling.grammar.clone(), ask.echo);
     // A long prompt takes a while, and others must not wait for it.
     let encoded = tokio::task::spawn_blocking(move || {
         if let Some(grammar) = &grammar {
             encoding.encoder.check_grammar(grammar)?;
         }
-        prompts.into_iter().map(|prompt| encoding.encoder.tokens(prompt)).collect::<Result<Vec<_>, Fault>>()
+        let encode = |prompt: Prompt| {
+            let text = if let Prompt::Text(text) = &prompt { Some(text.clone()) } else { None };
+            let tokens = encoding.encoder.tokens(prompt)?;
+            let texts = echo.then(|| encoding.encoder.texts_of(&tokens, text.as_deref()));
+            Ok((tokens, texts))
+        };
+        prompts.into_iter().map(encode).collect::<Result<Vec<_>, Fault>>()
     });
     let failed = |_| Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "the tokenizer failed at this prompt");
     let prompts = encoded.await.map_err(failed)??;
 
     let (sender, events) = job::events();
-    let prompt_tokens = prompts.iter().map(|prompt| prompt.len()).sum();
+    let prompt_tokens = prompts.iter().map(|(prompt, _)| prompt.len()).sum();
     let answers = prompts.len() * ask.n;
     let job = |index: usize| Job {
         index,
-        prompt: prompts[index / ask.n].clone(),
+        prompt: prompts[index / ask.n].0.clone(),
         limits: ask.limits.clone(),
         sampling: ask.sampling_of(index),
         proposer: ask.proposer,
         reuse: ask.reuse,
+        echo: prompts[index / ask.n].1.clone().map(|texts| Echo { texts, top: ask.sampling.top_logprobs }),
         events: sender.clone(),
         queued: Instant::now(),
     };

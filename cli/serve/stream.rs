@@ -81,7 +81,8 @@ impl Chunks {
             }
             Some(Event::Ended { index, ending }) => {
                 self.usage.add(&ending);
-                self.chunks.push_back(line(&self.reply.ending(index, &mut self.parts[index], &ending)));
+                let (parts, characters) = (&mut self.parts[index], self.characters[index]);
+                self.chunks.push_back(line(&self.reply.ending(index, parts, &ending, characters)));
                 self.running -= 1;
                 if self.running == 0 {
                     self.chunks.extend(self.reply.closing(&self.usage).map(|chunk| line(&chunk)));

@@ -225,7 +225,7 @@ impl Backend {
         if tokens > 0 {
             let begin = Instant::now();
             let mut pieces = pieces.into_iter();
-            self.each(worker, |answer, _| answer.read(pieces.next().unwrap_or(0)))?;
+            self.each(worker, |answer, metrics| answer.read(pieces.next().unwrap_or(0), metrics))?;
             self.budget.took(tokens, begin.elapsed());
         }
         Ok(())

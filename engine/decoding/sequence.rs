@@ -18,7 +18,7 @@ use super::scheduler::{Candidate, Offer};
 use super::statistics::{RoundStatistics, Statistics};
 use crate::error::{Error, Result};
 use crate::model::{Hook, ModelRunner, PassCost, Stages};
-use crate::ops::{Phase, Session, TurnSampling};
+use crate::ops::{MAX_ROWS, Phase, Session, TurnSampling};
 use crate::text::{Constraint, Walk};
 
 /// One sequence being decoded.
@@ -260,7 +260,7 @@ impl Sequence {
     pub fn start_while(&mut self, prompt: &[u32], keep_going: &dyn Fn() -> bool) -> Result<()> {
         self.check_prompt(prompt)?;
         self.forget();
-        self.read(prompt, keep_going)
+        self.read(prompt, None, keep_going).map(drop)
     }
 
     /// As [`Sequence::start`], but the beginning of `prompt` that the caches already hold is not read again: of a
@@ -281,7 +281,32 @@ impl Sequence {
     /// As [`Sequence::start`].
     pub fn resume_while(&mut self, prompt: &[u32], keep_going: &dyn Fn() -> bool) -> Result<()> {
         self.check_prompt(prompt)?;
-        self.read(prompt, keep_going)
+        self.read(prompt, None, keep_going).map(drop)
+    }
+
+    /// As [`Sequence::start`], and returns the log-probabilities of the tokens of `prompt` behind the first, each with `top`
+    /// likeliest ones in its place, 0 to [`MAX_LOGPROBS`](super::MAX_LOGPROBS). They are the model's own, as
+    /// [`TokenLogprobs`] says, and those that rounds would report of the same tokens up to rounding.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sequence::start`]; [`Error::Option`] if `top` is out of range.
+    pub fn score(&mut self, prompt: &[u32], top: usize) -> Result<Vec<TokenLogprobs>> {
+        self.check_prompt(prompt)?;
+        self.forget();
+        self.resume_scored(prompt, top)
+    }
+
+    /// As [`Sequence::resume`], and returns the log-probabilities that [`Sequence::score`] has of the tokens at the end of
+    /// `prompt` that follow those read now. With [`Sequence::score`] before it, a prompt is scored in pieces.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sequence::score`].
+    pub fn resume_scored(&mut self, prompt: &[u32], top: usize) -> Result<Vec<TokenLogprobs>> {
+        self.check_prompt(prompt)?;
+        SamplingParams::default().top_logprobs(Some(top)).check()?;
+        self.read(prompt, Some(top), &|| true)
     }
 
     /// Drops all committed tokens but the first `len`, such as those that a round committed after an answer's end.
@@ -321,8 +346,14 @@ impl Sequence {
         Ok(())
     }
 
-    /// Reads the part of `prompt` that the caches do not hold.
-    fn read(&mut self, prompt: &[u32], keep_going: &dyn Fn() -> bool) -> Result<()> {
+    /// Reads the part of `prompt` that the caches do not hold, and scores the tokens behind those read with `top` likeliest
+    /// ones, if there is a `top`.
+    fn read(
+        &mut self,
+        prompt: &[u32],
+        top: Option<usize>,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<Vec<TokenLogprobs>> {
         if self.options.drafts == DraftLength::Auto && self.pace.is_none() {
             let costs = self.measure_costs()?;
             self.set_costs(costs);
@@ -344,8 +375,13 @@ impl Sequence {
         self.committed = 0;
         let (slot, target) = (self.slot.index, self.target());
         let keep = self.draft().map_or(Hook::Nothing, DraftRunner::keep);
-        let target_end =
-            target_rows + target.prefill_slot(slot, &known[target_rows..], target_rows, keep, keep_going)?;
+        let (target_end, scored) = match top {
+            None => {
+                let read = target.prefill_slot(slot, &known[target_rows..], target_rows, keep, keep_going)?;
+                (target_rows + read, Vec::new())
+            }
+            Some(top) => (known.len(), self.score_rows(prompt, target_rows, top)?),
+        };
         let draft_end = match self.draft() {
             Some(draft) if keep_going() => {
                 let recall = draft.recall();
@@ -379,7 +415,20 @@ impl Sequence {
             ..Statistics::default()
         };
         self.look_ahead();
-        Ok(())
+        Ok(scored)
+    }
+
+    /// Reads the tokens of `prompt` from `first` on, all but the last, and scores those behind them.
+    fn score_rows(&self, prompt: &[u32], first: usize, top: usize) -> Result<Vec<TokenLogprobs>> {
+        let (slot, target) = (self.slot.index, self.target());
+        let keep = self.draft().map_or(Hook::Nothing, DraftRunner::keep);
+        let (last, top) = (prompt.len() - 1, top.min(target.scores().1));
+        let mut scored = Vec::with_capacity(last - first);
+        for start in (first..last).step_by(MAX_ROWS) {
+            let tokens = &prompt[start..=last.min(start + MAX_ROWS)];
+            scored.extend(self.shared().rounds().score(target, [slot, start], tokens, keep, top)?);
+        }
+        Ok(scored)
     }
 
     /// Tells rounds the sampling parameters of the options.

@@ -3,6 +3,7 @@
 mod agents;
 mod answers;
 mod batching;
+mod echo;
 mod limits;
 mod load;
 mod openai;
