@@ -67,17 +67,18 @@ impl Answer {
     ///
     /// # Errors
     ///
-    /// Those of [`pard::Sequence::set_sampling`].
+    /// Those of [`Sequence::set_sampling`] and [`Sequence::hold_back`].
     pub fn begin(job: Job, mut session: Session, text: &ChatTokenizer) -> Result<Answer, Box<(Job, Error)>> {
-        if let Err(error) = session.sequence.set_sampling(job.sampling.clone()) {
+        let completion =
+            Completion::new(text, job.limits.clone(), job.prompt.len(), session.sequence.options().context);
+        let chosen = session.sequence.set_sampling(job.sampling.clone());
+        if let Err(error) = chosen.and_then(|()| completion.hold_end(&mut session.sequence)) {
             return Err(Box::new((job, error)));
         }
         let reused = match job.reuse {
             Reuse::Allowed => shared(session.sequence.tokens(), &job.prompt[..job.prompt.len().saturating_sub(1)]),
             Reuse::Never => 0,
         };
-        let completion =
-            Completion::new(text, job.limits.clone(), job.prompt.len(), session.sequence.options().context);
         Ok(Answer {
             completion,
             read: 0,

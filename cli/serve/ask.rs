@@ -215,8 +215,7 @@ fn refuse_what_is_missing(kind: Kind, fields: &Fields) -> Result<(), Fault> {
     }
     fields.refuse_unless("modalities", &[json!(["text"])], "only text is written")?;
     fields.refuse_unless("audio", &[], "it is not supported")?;
-    fields.refuse_unless("min_tokens", &[json!(0)], "it is not supported; ignore_eos lets an answer go on")?;
-    fields.refuse_unless("prompt_logprobs", &[json!(0)], "the prompt's tokens have none here")?;
+    fields.refuse_unless("prompt_logprobs", &[json!(0)], "echo with logprobs has those of a text")?;
     fields.refuse_unless("use_beam_search", &[json!(false)], "there is no beam search")?;
     fields.refuse_unless("continue_final_message", &[json!(false)], "the last message is not continued")?;
     if kind == Kind::Text {
@@ -335,7 +334,12 @@ fn limits(kind: Kind, fields: &Fields, defaults: &Defaults) -> Result<Limits, Fa
     let wrong = || {
         Fault::parameter("stop_token_ids", format!("they are no tokens of the {} that the model knows", defaults.vocab))
     };
-    let limits = Limits::default().max_tokens(max_tokens).stop(stop);
+    let min_tokens = fields.count("min_tokens", 0..=usize::MAX)?;
+    if let Some(least) = min_tokens.filter(|&least| least > max_tokens) {
+        return Err(Fault::parameter("min_tokens", format!("{least} are more than the {max_tokens} at most")));
+    }
+    let min_tokens = min_tokens.unwrap_or(defaults.limits.min_tokens);
+    let limits = Limits::default().max_tokens(max_tokens).min_tokens(min_tokens).stop(stop);
     let limits = limits.stop_tokens(ids.collect::<Option<Vec<u32>>>().ok_or_else(wrong)?);
     Ok(limits.ignore_stop_tokens(fields.boolean("ignore_eos")?.unwrap_or(false)))
 }

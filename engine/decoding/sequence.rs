@@ -41,6 +41,8 @@ pub struct Sequence {
     constraint: Option<Constraint>,
     /// Tokens that it forces next.
     forced: Vec<u32>,
+    /// Tokens that are not chosen as one of the first so many after the prompt.
+    held: (Vec<u32>, usize),
     /// Why the grammar cannot be followed any further. The sequence has to be started anew then.
     fault: Option<Error>,
     /// Rounds that were submitted and not read, oldest first.
@@ -141,6 +143,7 @@ impl Sequence {
             options,
             constraint,
             forced: Vec::new(),
+            held: (Vec::new(), 0),
             fault: None,
             in_flight: VecDeque::new(),
             session: Session::default(),
@@ -176,6 +179,26 @@ impl Sequence {
         }
         self.sampling.is_stale |= sampling != self.options.sampling;
         self.options.sampling = sampling;
+        Ok(())
+    }
+
+    /// Keeps `tokens` from being chosen as one of the first `count` tokens after a prompt, unless the answer's grammar allows no
+    /// other. Called between rounds, it holds for this answer and those after it. As all that chooses tokens, it does not
+    /// depend on the method or on K; while it holds, no round runs ahead.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`] if there is no room for the masks of the vocabulary.
+    pub fn hold_back(&mut self, tokens: &[u32], count: usize) -> Result<()> {
+        let vocab = self.target().model().config().vocab_size;
+        let known = tokens.iter().copied().filter(|&id| (id as usize) < vocab);
+        self.held = (known.filter(|_| count > 0).collect(), count);
+        if !self.held.0.is_empty() && !self.options.sampling.adjusts() {
+            // Masks go with the other changes to logits.
+            let slots = self.target().slots();
+            let none = self.options.sampling.biases(vocab);
+            self.shared().rounds().set_biases(self.slot.index, slots, &none)?;
+        }
         Ok(())
     }
 
@@ -293,8 +316,9 @@ impl Sequence {
     /// As [`Sequence::start`]; [`Error::Option`] if `top` is out of range.
     pub fn score(&mut self, prompt: &[u32], top: usize) -> Result<Vec<TokenLogprobs>> {
         self.check_prompt(prompt)?;
+        check_top(top)?;
         self.forget();
-        self.resume_scored(prompt, top)
+        self.read(prompt, Some(top), &|| true)
     }
 
     /// As [`Sequence::resume`], and returns the log-probabilities that [`Sequence::score`] has of the tokens at the end of
@@ -305,7 +329,7 @@ impl Sequence {
     /// As [`Sequence::score`].
     pub fn resume_scored(&mut self, prompt: &[u32], top: usize) -> Result<Vec<TokenLogprobs>> {
         self.check_prompt(prompt)?;
-        SamplingParams::default().top_logprobs(Some(top)).check()?;
+        check_top(top)?;
         self.read(prompt, Some(top), &|| true)
     }
 
@@ -556,7 +580,7 @@ impl Sequence {
     /// room whatever the last round commits, and the draft has not fallen behind.
     pub(super) fn can_run_ahead(&self) -> bool {
         let bounds = self.bounds();
-        let needs_tokens = self.proposer.needs_tokens() || self.ngrams.is_some() || self.constraint.is_some();
+        let needs_tokens = self.proposer.needs_tokens() || self.ngrams.is_some() || self.is_constrained();
         self.run_ahead && !needs_tokens && (bounds.tokens as usize) < self.options.context && !self.is_behind(bounds)
     }
 
@@ -613,9 +637,12 @@ impl Sequence {
             let tokens = self.proposer.look_up(&self.tokens, most);
             Proposal::new(self.proposer, tokens.len(), tokens, is_joint)
         };
-        if let Some(constraint) = self.constraint.as_mut().filter(|_| self.next.proposer.is_model()) {
-            match constraint.mask(self.slot.shared.target.model().config().vocab_size) {
-                Ok(masks) => self.next.masks = masks,
+        if self.is_constrained() && self.next.proposer.is_model() {
+            let ids = self.target().model().config().vocab_size;
+            let masks =
+                self.constraint.as_mut().map_or_else(|| Ok(all_allowed(ids)), |constraint| constraint.mask(ids));
+            match masks {
+                Ok(masks) => self.next.masks = self.without_held(masks, ids),
                 Err(error) => self.fault = Some(error),
             }
         }
@@ -625,9 +652,31 @@ impl Sequence {
         Ok(())
     }
 
-    /// Returns `true` if the answer keeps to a grammar.
+    /// Returns `true` if the next round's tokens are masked: by a grammar, or since some are held back.
     pub(super) fn is_constrained(&self) -> bool {
-        self.constraint.is_some()
+        self.constraint.is_some() || self.holds_back(0)
+    }
+
+    /// Returns `true` if tokens are held back from the choice that follows so many proposals.
+    fn holds_back(&self, proposals: usize) -> bool {
+        let (tokens, count) = &self.held;
+        !tokens.is_empty() && self.tokens.len() + proposals < self.statistics.prompt_tokens + count
+    }
+
+    /// The masks of a row and those after it, for a vocabulary of `ids` tokens, without tokens that are held back. Where
+    /// nothing would be left, the grammar has the last word.
+    fn without_held(&self, mut masks: Vec<u32>, ids: usize) -> Vec<u32> {
+        let rows = masks.chunks_mut(ids.div_ceil(32)).enumerate();
+        for (_, mask) in rows.filter(|&(proposals, _)| self.holds_back(proposals)) {
+            let whole = mask.to_vec();
+            for &id in &self.held.0 {
+                mask[id as usize / 32] &= !(1 << (id % 32));
+            }
+            if mask.iter().all(|&word| word == 0) {
+                mask.copy_from_slice(&whole);
+            }
+        }
+        masks
     }
 
     /// Takes the proposals that the draft, if it was asked, made for the next round: d1 .. dK at the beginning of `made`. What
@@ -639,7 +688,12 @@ impl Sequence {
             self.next.is_proposed = true;
         }
         let ids = self.target().model().config().vocab_size;
-        let Some(constraint) = &mut self.constraint else { return };
+        let Some(constraint) = &mut self.constraint else {
+            if self.is_constrained() {
+                self.next.masks = self.without_held(all_allowed(ids).repeat(drafts + 1), ids);
+            }
+            return;
+        };
         let rejects = self.sampling.stages.rejects && proposer.is_model();
         // A serial draft has read its own proposals and no others; the rejection rule needs the draft's chances; and AR is one
         // token a round.
@@ -650,14 +704,15 @@ impl Sequence {
         let Walk { mut tokens, forced, mut masks } = walk.unwrap_or_else(|error| {
             // Others of the pass go on; this one commits nothing.
             self.fault = Some(error);
-            Walk { masks: vec![u32::MAX; ids.div_ceil(32)], ..Walk::default() }
+            Walk { masks: all_allowed(ids), ..Walk::default() }
         });
         if let Some(&forbidden) = self.next.tokens.get(tokens.len()).filter(|_| rejects) {
             // It has no chance under the target, and the rule makes up for what the draft has given it.
             tokens.push(forbidden);
-            masks.extend(vec![u32::MAX; ids.div_ceil(32)]);
+            masks.extend(all_allowed(ids));
         }
         self.statistics.forced += if proposer == Proposer::Grammar { tokens.len() } else { forced };
+        let masks = self.without_held(masks, ids);
         (self.next.drafts, self.next.tokens, self.next.masks) = (tokens.len(), tokens, masks);
     }
 
@@ -703,6 +758,11 @@ impl Sequence {
     /// Its part in the next round, on which [`Sequence::propose`] has decided.
     pub(super) fn part(&self) -> Part<'_> {
         let Proposal { proposer, drafts, ref tokens, is_proposed, ref masks, .. } = self.next;
+        let (mut sampling, mut stages) = (self.sampling.turn, self.sampling.stages);
+        if self.is_constrained() {
+            sampling.changes |= TurnSampling::GRAMMAR;
+            (stages.adjusts, stages.constrains) = (true, true);
+        }
         Part {
             slot: self.slot.index,
             drafts,
@@ -713,8 +773,8 @@ impl Sequence {
             bounds: self.bounds(),
             tokens: &self.tokens,
             prompt_tokens: self.statistics.prompt_tokens,
-            sampling: self.sampling.turn,
-            stages: self.sampling.stages,
+            sampling,
+            stages,
             has_draft: self.proposer.is_model(),
         }
     }
@@ -798,4 +858,13 @@ impl Sequence {
             _ => {}
         }
     }
+}
+
+fn check_top(top: usize) -> Result<()> {
+    SamplingParams::default().top_logprobs(Some(top)).check()
+}
+
+/// A mask of `ids` tokens that allows all.
+fn all_allowed(ids: usize) -> Vec<u32> {
+    vec![u32::MAX; ids.div_ceil(32)]
 }
