@@ -36,6 +36,10 @@ pub struct DecodingArguments {
     /// Tokens of the answer at most [default: 256; in a chat as many as there is room for]
     #[arg(short = 'n', long, value_name = "N")]
     pub max_tokens: Option<usize>,
+    /// Tokens of the answer at least: until then nothing that would end it is chosen, unless --json-schema and the like allow
+    /// nothing else, and no --stop is looked for
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub min_tokens: usize,
     /// Tokens that are looked up for n-grams: the most and the fewest of the newest ones
     #[arg(long, value_name = "MOST[,FEWEST]", default_value = "3,1", value_parser = ngram)]
     pub ngram: NgramOptions,

@@ -186,6 +186,7 @@ impl Chat {
         interrupt::allow(interrupt::PATIENT);
         let limits = Limits::default()
             .max_tokens(self.decoding.max_tokens.unwrap_or(usize::MAX))
+            .min_tokens(self.decoding.min_tokens)
             .stop(self.decoding.stop.clone());
         let mut shown = false;
         let show = |piece: &str| {

@@ -55,8 +55,10 @@ pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
 
     let (models, mut sequence) = prepared.upload(&decoding.models.device.open()?, decoding, talk)?;
     interrupt::listen()?;
-    let limits =
-        Limits::default().max_tokens(decoding.max_tokens.unwrap_or(DEFAULT_TOKENS)).stop(decoding.stop.clone());
+    let limits = Limits::default()
+        .max_tokens(decoding.max_tokens.unwrap_or(DEFAULT_TOKENS))
+        .min_tokens(decoding.min_tokens)
+        .stop(decoding.stop.clone());
     let mut shown = false;
     let show = |piece: &str| {
         if arguments.json {

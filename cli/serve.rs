@@ -18,6 +18,7 @@ mod messages;
 mod metrics;
 mod parts;
 mod queue;
+mod reading;
 mod reply;
 mod responses;
 mod routes;
@@ -133,7 +134,10 @@ impl Server {
         let proposer = Proposer { method: options.method, drafts: options.drafts }.simplest();
         let defaults = Defaults {
             sampling: options.sampling,
-            limits: Limits::default().max_tokens(decoding.max_tokens.unwrap_or(usize::MAX)).stop(decoding.stop.clone()),
+            limits: Limits::default()
+                .max_tokens(decoding.max_tokens.unwrap_or(usize::MAX))
+                .min_tokens(decoding.min_tokens)
+                .stop(decoding.stop.clone()),
             proposer,
             methods: [prepared.files.methods(), vec![Method::Ngram]].concat(),
             vocab: prepared.files.target.config.vocab_size,

@@ -1,16 +1,20 @@
 //! Log-probabilities of an answer's tokens: those of the model's own logits, by every method, and none unless asked for.
 
+use pard::Error;
 use pard::decoding::{AcceptanceRule, DraftLength, Method, SamplingParams, TokenLogprobs};
-use pard::low_level::gpu::CacheFormat;
+use pard::error::OptionName;
+use pard::low_level::forward::ModelRunner;
+use pard::low_level::gpu::{Buffer, CacheFormat};
 use pard::low_level::inspect::Inspect;
+use pard::low_level::ops::{MAX_ROWS, Phase};
 
 use crate::comparison::check;
-use crate::decoding::decode;
+use crate::decoding::{CONTEXT, decode};
 use crate::oracle::Expected;
 use crate::oracle::log_probabilities::{likeliest, log_probabilities};
 use crate::sampling::{decoder, draft, drawn, options};
 use crate::sampling_options::everything;
-use crate::support::gpu::{plan, upload};
+use crate::support::gpu::{device, plan, upload};
 use crate::support::random::Random;
 use crate::support::tiny_model::Recipe;
 
@@ -105,4 +109,90 @@ fn there_are_none_unless_they_are_asked_for_and_the_text_is_the_same() {
     decoder.set_sampling(drawn(0.0, 0)).expect("options in range");
     assert_eq!(decode(&mut decoder, &[1, 2, 3], 30), silent);
     assert_eq!(decoder.last_logprobs(), []);
+}
+
+/// Tokens of a prompt are scored by the model's own logits, and as rounds score the same tokens.
+#[test]
+fn a_prompts_tokens_are_scored_as_an_answers_are() {
+    for recipe in [Recipe::llama(105), Recipe::qwen2(106)] {
+        let vocab = recipe.config.vocab_size;
+        let target = upload(&recipe, &plan(CacheFormat::F16));
+        let mut decoder = decoder(&target, &draft(&target), options(Method::Vsd, 3, &reporting(5, drawn(1.0, 3))));
+        let mut tokens = Random::new(8).indices(40, vocab);
+        decoder.start(&tokens).expect("start");
+        let mut reported = Vec::new();
+        while reported.len() < 50 {
+            tokens.extend(decoder.round().expect("a round"));
+            reported.extend_from_slice(decoder.last_logprobs());
+        }
+        let scored = decoder.score(&tokens, 5).expect("scores");
+        assert!(scored.iter().map(|one| one.token).eq(tokens[1..].iter().copied()));
+        for (scored, reported) in scored[39..].iter().zip(&reported) {
+            assert_eq!(scored.token, reported.token);
+            for ((_, one), (_, other)) in scored.top.iter().zip(&reported.top) {
+                assert!((one - other).abs() < 1e-3, "{scored:?}, {reported:?}");
+            }
+            assert!((scored.logprob - reported.logprob).abs() < 1e-3, "{scored:?}, {reported:?}");
+        }
+
+        let choices = Buffer::storage(device(), "choices", 4 * MAX_ROWS as u64).expect("a buffer");
+        let runner = ModelRunner::new(&target, CONTEXT, vocab, &choices).expect("a runner");
+        let rows = &tokens[..tokens.len() - 1];
+        let mut logits = Vec::new();
+        for (chunk, start) in rows.chunks(MAX_ROWS).zip((0..).step_by(MAX_ROWS)) {
+            runner.run(Phase::Prefill, chunk, start, chunk.len()).expect("a pass");
+            logits.extend(runner.logits(chunk.len()).expect("logits"));
+        }
+        for (row, TokenLogprobs { token, logprob, top }) in logits.chunks(vocab).zip(&scored) {
+            let (all, best) = (log_probabilities(row), likeliest(row, 5));
+            assert_eq!(top.iter().map(|&(id, _)| id as usize).collect::<Vec<_>>(), best);
+            let mut expected = Expected::default();
+            for index in [*token as usize].into_iter().chain(best) {
+                expected.push(all.values[index], all.bound[index]);
+            }
+            let got: Vec<f32> = [*logprob].into_iter().chain(top.iter().map(|&(_, one)| one)).collect();
+            check("scores of a prompt", &format!("token {token}"), &got, &expected.values, &expected.bound);
+        }
+    }
+}
+
+/// Scoring is reading: pieces do not change a bit, nor does it change what is written afterwards.
+#[test]
+fn scores_do_not_depend_on_pieces_and_leave_the_answer_as_it_is() {
+    let recipe = Recipe::qwen3(107);
+    let target = upload(&recipe, &plan(CacheFormat::F16));
+    let prompt = Random::new(5).indices(70, recipe.config.vocab_size);
+    for (method, drafts) in [(Method::Ar, 0), (Method::Pard, 4), (Method::Vsd, 2)] {
+        let mut decoder = decoder(&target, &draft(&target), options(method, drafts, &drawn(0.8, 2)));
+        let expected = decode(&mut decoder, &prompt, 30);
+        let accepted = decoder.statistics().accepted.clone();
+        let whole = decoder.score(&prompt, 3).expect("scores");
+        let mut written = Vec::new();
+        while written.len() < 30 {
+            written.extend_from_slice(decoder.round().expect("a round"));
+        }
+        assert_eq!(written[..30], expected, "{}", method.name());
+        assert_eq!(decoder.statistics().accepted, accepted, "{}: its draft has read the prompt", method.name());
+        let mut pieces = decoder.score(&prompt[..2], 3).expect("scores");
+        for end in [3, 20, 57, 58, 70] {
+            pieces.extend(decoder.resume_scored(&prompt[..end], 3).expect("scores"));
+        }
+        assert_eq!(pieces, whole);
+        // The caches hold all of it.
+        assert_eq!(decoder.resume_scored(&prompt, 3).expect("scores"), []);
+        assert!(
+            decoder
+                .score(&prompt, 0)
+                .expect("scores")
+                .iter()
+                .zip(&whole)
+                .all(|(few, many)| few.top.is_empty() && few.logprob == many.logprob)
+        );
+        assert_eq!(decoder.score(&prompt[..1], 3).expect("scores"), []);
+    }
+    let mut decoder = decoder(&target, &draft(&target), options(Method::Ar, 0, &drawn(0.0, 0)));
+    assert!(matches!(decoder.score(&[], 1), Err(Error::EmptyPrompt)));
+    assert!(matches!(decoder.score(&[1, 2], 21), Err(Error::Option { option: OptionName::TopLogprobs, .. })));
+    let unknown = recipe.config.vocab_size as u32;
+    assert!(matches!(decoder.score(&[1, unknown, 2], 1), Err(Error::TokenRange { .. })));
 }

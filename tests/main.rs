@@ -22,6 +22,7 @@ mod grammar;
 mod hub;
 mod hugging_face;
 mod logprobs;
+mod min_tokens;
 mod ngram;
 mod ops;
 mod oracle;

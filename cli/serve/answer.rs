@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use pard::decoding::{Completion, Piece, Sequence};
+use pard::decoding::{Completion, FinishReason, Piece, Sequence, TokenLogprobs};
 use pard::text::ChatTokenizer;
 use pard::{Error, Result};
 use tokio::sync::mpsc::error::TrySendError;
@@ -14,12 +14,6 @@ use super::job::{Ending, Event, Job, Reuse, Written};
 use super::kept::CacheName;
 use super::metrics::Metrics;
 use super::session::{Session, shared};
-
-/// Target duration of a piece of a prompt, for which the other answers wait.
-const PIECE: Duration = Duration::from_millis(250);
-/// Tokens of a piece at first, at least and at most.
-const FIRST_PIECE: usize = 64;
-const PIECES: std::ops::RangeInclusive<usize> = 32..=1024;
 
 /// An answer that has a session.
 pub struct Answer {
@@ -31,6 +25,8 @@ pub struct Answer {
     reused: usize,
     /// Time that reading took.
     prefill: Duration,
+    /// Log-probabilities of the prompt's tokens behind the first, as far as it was read, if they are wanted.
+    scores: Vec<TokenLogprobs>,
     accepted: usize,
     proposed: usize,
     /// Events that could not be sent yet.
@@ -40,17 +36,26 @@ pub struct Answer {
     full_since: Option<Instant>,
     begun: Instant,
     has_written: bool,
-    is_ready: bool,
+    turn: Turn,
+}
+
+/// Part of an answer in the present turn of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// None: it waits for its reader, or has ended.
+    Rests,
+    /// Its prompt may be read.
+    Reads,
+    /// It is to have a round.
+    Writes,
 }
 
 /// Result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// It went on.
+    /// It went on, or may do so in this turn.
     Worked,
-    /// It is to have a round.
-    Ready,
-    /// It waits for its reader.
+    /// It waits for its reader, or for others.
     Rested,
     /// It is complete, and its end has room to be sent.
     Completed,
@@ -63,22 +68,24 @@ impl Answer {
     ///
     /// # Errors
     ///
-    /// Those of [`pard::Sequence::set_sampling`].
+    /// Those of [`Sequence::set_sampling`] and [`Sequence::hold_back`].
     pub fn begin(job: Job, mut session: Session, text: &ChatTokenizer) -> Result<Answer, Box<(Job, Error)>> {
-        if let Err(error) = session.sequence.set_sampling(job.sampling.clone()) {
+        let completion =
+            Completion::new(text, job.limits.clone(), job.prompt.len(), session.sequence.options().context);
+        let chosen = session.sequence.set_sampling(job.sampling.clone());
+        if let Err(error) = chosen.and_then(|()| completion.hold_end(&mut session.sequence)) {
             return Err(Box::new((job, error)));
         }
         let reused = match job.reuse {
             Reuse::Allowed => shared(session.sequence.tokens(), &job.prompt[..job.prompt.len().saturating_sub(1)]),
             Reuse::Never => 0,
         };
-        let completion =
-            Completion::new(text, job.limits.clone(), job.prompt.len(), session.sequence.options().context);
         Ok(Answer {
             completion,
             read: 0,
             reused,
             prefill: Duration::ZERO,
+            scores: Vec::new(),
             accepted: 0,
             proposed: 0,
             outbox: VecDeque::from([Event::Begun]),
@@ -86,20 +93,19 @@ impl Answer {
             full_since: None,
             begun: Instant::now(),
             has_written: false,
-            is_ready: false,
+            turn: Turn::Rests,
             job,
             session,
         })
     }
 
-    /// Reads a piece of the prompt, whose length adapts to `piece`, or says what is to be done. A reader may keep the answer
-    /// waiting for `patience`.
+    /// Decides on its part in the turn that begins. A reader may keep the answer waiting for `patience`.
     ///
     /// # Errors
     ///
-    /// Those of [`Sequence::resume`].
-    pub fn step(&mut self, piece: &mut PieceLength, patience: Duration, metrics: &Metrics) -> Result<Step> {
-        self.is_ready = false;
+    /// Those of [`Sequence::check_round`].
+    pub fn step(&mut self, patience: Duration, metrics: &Metrics) -> Result<Step> {
+        self.turn = Turn::Rests;
         if self.job.events.is_closed() {
             return Ok(Step::Abandoned);
         }
@@ -109,19 +115,23 @@ impl Answer {
         }
         self.full_since = None;
         if self.read < self.job.prompt.len() {
-            self.read_piece(piece)?;
+            self.turn = Turn::Reads;
         } else if self.completion.finish_reason().is_none() {
-            // What keeps one answer from going on must not end the others.
-            self.session.sequence.check_round()?;
-            self.is_ready = true;
-            return Ok(Step::Ready);
+            self.stand_ready()?;
         }
         Ok(self.conclude(metrics))
     }
 
-    /// Returns `true` if its last step returned [`Step::Ready`].
+    /// Returns `true` if it is to have a round in this turn.
     pub fn is_ready(&self) -> bool {
-        self.is_ready
+        self.turn == Turn::Writes
+    }
+
+    fn stand_ready(&mut self) -> Result<()> {
+        // What keeps one answer from going on must not end the others.
+        self.session.sequence.check_round()?;
+        self.turn = Turn::Writes;
+        Ok(())
     }
 
     /// The sequence that writes it.
@@ -139,37 +149,79 @@ impl Answer {
         Step::Worked
     }
 
-    fn read_piece(&mut self, piece: &mut PieceLength) -> Result<()> {
+    /// Tokens of the prompt that its sequence was given, or has from earlier answers.
+    fn known(&self) -> usize {
+        if self.read == 0 { self.reused } else { self.read }
+    }
+
+    /// Tokens of the prompt that may be read in this turn.
+    pub fn unread(&self) -> usize {
+        if self.turn == Turn::Reads { self.job.prompt.len() - self.known() } else { 0 }
+    }
+
+    /// Reads the next `tokens` tokens of the prompt, if any. With the last of them it is to have a round.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Sequence::resume`] and [`Sequence::check_round`].
+    pub fn read(&mut self, tokens: usize, metrics: &Metrics) -> Result<Step> {
+        if tokens == 0 {
+            return Ok(Step::Rested);
+        }
+        let end = self.known() + tokens;
         let (sequence, prompt) = (&mut self.session.sequence, &self.job.prompt);
-        let known = if self.read == 0 { self.reused } else { self.read };
-        let end = prompt.len().min(known + piece.tokens + 1);
         let begin = Instant::now();
-        if self.read == 0 && self.job.reuse == Reuse::Never {
-            sequence.start(&prompt[..end])?;
-        } else {
-            sequence.resume(&prompt[..end])?;
+        let is_new = self.read == 0 && self.job.reuse == Reuse::Never;
+        match self.job.echo.as_ref().and_then(|echo| echo.top) {
+            Some(top) if is_new => self.scores = sequence.score(&prompt[..end], top)?,
+            Some(top) => self.scores.extend(sequence.resume_scored(&prompt[..end], top)?),
+            None if is_new => sequence.start(&prompt[..end])?,
+            None => sequence.resume(&prompt[..end])?,
         }
         if self.read == 0 {
             self.reused = sequence.statistics().reused_tokens;
         }
         self.prefill += begin.elapsed();
-        piece.took(end - known, begin.elapsed());
         self.read = end;
-        Ok(())
+        if self.read == self.job.prompt.len() {
+            self.repeat_prompt();
+            match self.completion.finish_reason() {
+                None => self.stand_ready()?,
+                // Nothing is to be written.
+                Some(finish) => self.finish(finish, String::new(), None, metrics),
+            }
+        }
+        Ok(Step::Worked)
+    }
+
+    /// Sends the prompt's tokens, if they are wanted.
+    fn repeat_prompt(&mut self) {
+        let Some(echo) = &self.job.echo else { return };
+        let scores = std::mem::take(&mut self.scores).into_iter().map(Some);
+        let scores = std::iter::once(None).chain(scores).chain(std::iter::repeat(None));
+        let tokens = self.job.prompt.iter().zip(&*echo.texts).zip(scores).map(|((&id, text), logprobs)| Written {
+            id,
+            text: text.clone(),
+            accepted: false,
+            logprobs,
+        });
+        self.outbox.push_back(Event::Round { index: self.job.index, tokens: tokens.collect(), proposed: 0 });
     }
 
     /// Takes what the last round of its sequence committed.
     pub fn take_round(&mut self, metrics: &Metrics) -> Step {
         let Piece { tokens, texts, logprobs, round, .. } = self.completion.take_round(&mut self.session.sequence);
         let mut written = Vec::with_capacity(tokens.len());
-        let mut rest = String::new();
+        let (mut rest, mut last) = (String::new(), None);
         for (position, (&id, text)) in tokens.iter().zip(texts).enumerate() {
             let accepted = position < round.accepted;
             self.accepted += usize::from(accepted);
+            let logprobs = logprobs.get(position).cloned();
             if self.completion.is_stop_token(id) {
                 rest = text;
+                last = Some(Written { id, text: String::new(), accepted, logprobs });
             } else {
-                written.push(Written { id, text, accepted, logprobs: logprobs.get(position).cloned() });
+                written.push(Written { id, text, accepted, logprobs });
             }
         }
         self.proposed += round.proposed;
@@ -177,29 +229,33 @@ impl Answer {
         if !std::mem::replace(&mut self.has_written, true) {
             metrics.first_token(self.job.queued.elapsed());
         }
-        let index = self.job.index;
         if !written.is_empty() {
-            self.outbox.push_back(Event::Round { index, tokens: written, proposed: round.proposed });
+            self.outbox.push_back(Event::Round { index: self.job.index, tokens: written, proposed: round.proposed });
         }
         if let Some(finish) = self.completion.finish_reason() {
-            let tokens = self.completion.output().len();
-            let mut statistics = self.session.sequence.statistics().clone();
-            (statistics.prefill, statistics.reused_tokens) = (self.prefill, self.reused);
-            metrics.read(self.job.prompt.len(), self.reused);
-            let ending = Ending {
-                finish,
-                stop: self.completion.stop_string().map(str::to_owned),
-                rest,
-                tokens,
-                reused: self.reused,
-                accepted: self.accepted,
-                rejected: self.proposed.saturating_sub(self.accepted),
-                statistics,
-                waited: self.begun - self.job.queued,
-            };
-            self.ending = Some(Event::Ended { index, ending });
+            self.finish(finish, rest, last, metrics);
         }
         self.conclude(metrics)
+    }
+
+    /// Ends it, with the text `rest` that was held back and the token `last` that ended it, if one did.
+    fn finish(&mut self, finish: FinishReason, rest: String, last: Option<Written>, metrics: &Metrics) {
+        let mut statistics = self.session.sequence.statistics().clone();
+        (statistics.prefill, statistics.reused_tokens) = (self.prefill, self.reused);
+        metrics.read(self.job.prompt.len(), self.reused);
+        let ending = Ending {
+            finish,
+            stop: self.completion.stop_string().map(str::to_owned),
+            rest,
+            last,
+            tokens: self.completion.output().len(),
+            reused: self.reused,
+            accepted: self.accepted,
+            rejected: self.proposed.saturating_sub(self.accepted),
+            statistics,
+            waited: self.begun - self.job.queued,
+        };
+        self.ending = Some(Event::Ended { index: self.job.index, ending });
     }
 
     /// Sends what can be sent, and says whether that was all.
@@ -239,24 +295,5 @@ impl Answer {
             let _ = self.job.events.try_send(ending);
         }
         self.session
-    }
-}
-
-/// Number of prompt tokens read in one step: as many as this device reads in the time that others may be kept waiting.
-pub struct PieceLength {
-    tokens: usize,
-}
-
-impl PieceLength {
-    pub fn new() -> PieceLength {
-        PieceLength { tokens: FIRST_PIECE }
-    }
-
-    fn took(&mut self, tokens: usize, time: Duration) {
-        if time > 2 * PIECE {
-            self.tokens = (self.tokens / 2).max(*PIECES.start());
-        } else if time < PIECE / 2 && tokens >= self.tokens {
-            self.tokens = (self.tokens * 2).min(*PIECES.end());
-        }
     }
 }

@@ -63,6 +63,8 @@ pub struct Ask {
     pub reuse: Reuse,
     /// Name under which the conversation's caches are kept on disk.
     pub cache: Option<CacheName>,
+    /// Set if the prompt is repeated before each answer.
+    pub echo: bool,
     pub stream: bool,
     /// Set if a stream ends with its token counts.
     pub include_usage: bool,
@@ -147,19 +149,23 @@ impl Ask {
             return Err(Fault::parameter("stream_options", "they are for answers that are streamed"));
         }
         let extras = fields.object("pard", "pard.")?;
+        let echo = kind == Kind::Text && fields.boolean("echo")?.unwrap_or(false);
         Ok(Ask {
             kind,
             prompts,
             n,
-            limits: limits(&fields, defaults)?,
+            limits: limits(kind, &fields, defaults)?,
             sampling: sampling(kind, &fields, defaults)?,
             tools,
             proposer: extras.as_ref().map_or(Ok(defaults.proposer), |extras| proposer(extras, defaults))?,
             reuse: match fields.boolean("cache_prompt")? {
                 Some(false) => Reuse::Never,
+                // Caches hold no log-probabilities.
+                _ if echo && fields.get("logprobs").is_some() => Reuse::Never,
                 _ => Reuse::Allowed,
             },
             cache: extras.as_ref().map_or(Ok(None), |extras| cache(extras, defaults))?,
+            echo,
             stream,
             include_usage: match stream_options {
                 Some(options) => options.boolean("include_usage")?.unwrap_or(false),
@@ -223,13 +229,11 @@ fn refuse_what_is_missing(kind: Kind, fields: &Fields) -> Result<(), Fault> {
     }
     fields.refuse_unless("modalities", &[json!(["text"])], "only text is written")?;
     fields.refuse_unless("audio", &[], "it is not supported")?;
-    fields.refuse_unless("min_tokens", &[json!(0)], "it is not supported; ignore_eos lets an answer go on")?;
-    fields.refuse_unless("prompt_logprobs", &[json!(0)], "the prompt's tokens have none here")?;
+    fields.refuse_unless("prompt_logprobs", &[json!(0)], "echo with logprobs has those of a text")?;
     fields.refuse_unless("use_beam_search", &[json!(false)], "there is no beam search")?;
     fields.refuse_unless("continue_final_message", &[json!(false)], "the last message is not continued")?;
     if kind == Kind::Text {
         fields.refuse_unless("suffix", &[json!("")], "nothing is written into the middle of a text")?;
-        fields.refuse_unless("echo", &[json!(false)], "the prompt is not repeated")?;
     }
     Ok(())
 }
@@ -363,7 +367,7 @@ fn text_prompts(fields: &Fields) -> Result<Vec<Prompt>, Fault> {
     }
 }
 
-fn limits(fields: &Fields, defaults: &Defaults) -> Result<Limits, Fault> {
+fn limits(kind: Kind, fields: &Fields, defaults: &Defaults) -> Result<Limits, Fault> {
     let mut max_tokens = defaults.limits.max_tokens;
     for name in ["n_predict", "max_tokens", "max_completion_tokens"] {
         // llama.cpp's way to ask for no limit.
@@ -371,7 +375,9 @@ fn limits(fields: &Fields, defaults: &Defaults) -> Result<Limits, Fault> {
             max_tokens = usize::MAX;
             continue;
         }
-        max_tokens = fields.count(name, 1..=usize::MAX)?.unwrap_or(max_tokens);
+        // A text may be no more than its prompt, repeated.
+        let fewest = usize::from(kind == Kind::Chat);
+        max_tokens = fields.count(name, fewest..=usize::MAX)?.unwrap_or(max_tokens);
     }
     let mut stop = defaults.limits.stop.clone();
     for text in fields.texts("stop", MAX_STOPS)?.unwrap_or_default() {
@@ -387,7 +393,12 @@ fn limits(fields: &Fields, defaults: &Defaults) -> Result<Limits, Fault> {
     let wrong = || {
         Fault::parameter("stop_token_ids", format!("they are no tokens of the {} that the model knows", defaults.vocab))
     };
-    let limits = Limits::default().max_tokens(max_tokens).stop(stop);
+    let min_tokens = fields.count("min_tokens", 0..=usize::MAX)?;
+    if let Some(least) = min_tokens.filter(|&least| least > max_tokens) {
+        return Err(Fault::parameter("min_tokens", format!("{least} are more than the {max_tokens} at most")));
+    }
+    let min_tokens = min_tokens.unwrap_or(defaults.limits.min_tokens);
+    let limits = Limits::default().max_tokens(max_tokens).min_tokens(min_tokens).stop(stop);
     let limits = limits.stop_tokens(ids.collect::<Option<Vec<u32>>>().ok_or_else(wrong)?);
     Ok(limits.ignore_stop_tokens(fields.boolean("ignore_eos")?.unwrap_or(false)))
 }

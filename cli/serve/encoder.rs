@@ -111,6 +111,23 @@ impl Encoder {
         tokens.map_err(|error| Fault::of(&error))
     }
 
+    /// The text of each of a prompt's tokens, special tokens included; those that the model wants around the text `given`,
+    /// and that are not in it, have none.
+    pub fn texts_of(&self, tokens: &[u32], given: Option<&str>) -> Arc<[String]> {
+        let tokenizer = &self.text.tokenizer;
+        let is_added = |id: u32| {
+            tokenizer.is_special(id)
+                && given.zip(tokenizer.token(id)).is_some_and(|(text, name)| !text.contains(&*name))
+        };
+        let mut stream = TextStream::new(tokenizer).with_special_tokens();
+        let mut text = |&id: &u32| if is_added(id) { None } else { stream.push(id) };
+        let mut texts: Vec<String> = tokens.iter().map(|id| text(id).unwrap_or_default()).collect();
+        if let Some((last, rest)) = texts.last_mut().zip(stream.flush()) {
+            last.push_str(&rest);
+        }
+        texts.into()
+    }
+
     /// The text of `tokens`, special tokens left out.
     ///
     /// # Errors

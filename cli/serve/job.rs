@@ -24,6 +24,8 @@ pub struct Job {
     pub reuse: Reuse,
     /// Name under which its conversation's caches are kept on disk.
     pub cache: Option<CacheName>,
+    /// The prompt is repeated before the answer.
+    pub echo: Option<Echo>,
     /// Channel for its events. Closed once nobody waits for it any more.
     pub events: Sender<Event>,
     pub queued: Instant,
@@ -44,12 +46,21 @@ pub enum Reuse {
     Never,
 }
 
+/// A prompt that is repeated before its answer.
+#[derive(Debug, Clone)]
+pub struct Echo {
+    /// The text of each of its tokens.
+    pub texts: Arc<[String]>,
+    /// Likeliest tokens of which log-probabilities are wanted beside each of its own, if any are.
+    pub top: Option<usize>,
+}
+
 /// Progress of an answer.
 #[derive(Debug)]
 pub enum Event {
     /// One of the request's answers has its turn.
     Begun,
-    /// A round of the answer `index`.
+    /// A round of the answer `index`, or the prompt that comes before it.
     Round { index: usize, tokens: Vec<Written>, proposed: usize },
     /// The answer `index` is complete.
     Ended { index: usize, ending: Ending },
@@ -57,7 +68,7 @@ pub enum Event {
     Failed(Fault),
 }
 
-/// A token that was committed. One that ends the answer has no text and is none of these.
+/// A token that was committed. One that ends the answer has no text and is no part of a round.
 #[derive(Debug, Clone)]
 pub struct Written {
     pub id: u32,
@@ -65,7 +76,7 @@ pub struct Written {
     pub text: String,
     /// Set if it was proposed, and accepted.
     pub accepted: bool,
-    /// Its log-probabilities, if requested.
+    /// Its log-probabilities, if requested. The first token of a prompt has none.
     pub logprobs: Option<TokenLogprobs>,
 }
 
@@ -77,6 +88,8 @@ pub struct Ending {
     pub stop: Option<String>,
     /// Text that was held back and belongs to no token in particular.
     pub rest: String,
+    /// The token that ended it, if one did.
+    pub last: Option<Written>,
     /// Tokens of the answer, one that ended it included.
     pub tokens: usize,
     /// Those of the prompt that the caches held.

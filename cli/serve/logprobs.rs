@@ -7,17 +7,16 @@ use serde_json::{Map, Value, json};
 use super::ask::Kind;
 use super::job::Written;
 
-/// The field `logprobs` of a choice of these tokens; null where they were not asked for. `offset` is where their text
+/// The field `logprobs` of a choice of these tokens, whose log-probabilities were asked for. `offset` is where their text
 /// begins in the answer.
 pub fn json(kind: Kind, tokenizer: &Tokenizer, tokens: &[Written], offset: usize) -> Value {
-    let known: Vec<(&Written, &TokenLogprobs)> =
-        tokens.iter().filter_map(|token| Some((token, token.logprobs.as_ref()?))).collect();
-    if known.is_empty() {
+    if tokens.is_empty() {
         return Value::Null;
     }
+    let logprobs = tokens.iter().map(|token| token.logprobs.as_ref());
     match kind {
         Kind::Chat => {
-            let content = known.iter().map(|(_, logprobs)| {
+            let content = logprobs.flatten().map(|logprobs| {
                 let mut entry = named(tokenizer, logprobs.token, logprobs.logprob);
                 let top = logprobs.top.iter().map(|&(id, logprob)| Value::from(named(tokenizer, id, logprob)));
                 entry.insert("top_logprobs".to_owned(), top.collect());
@@ -27,7 +26,7 @@ pub fn json(kind: Kind, tokenizer: &Tokenizer, tokens: &[Written], offset: usize
         }
         Kind::Text => {
             let mut at = offset;
-            let offsets = known.iter().map(|(token, _)| {
+            let offsets = tokens.iter().map(|token| {
                 let begin = at;
                 at += token.text.chars().count();
                 json!(begin)
@@ -37,10 +36,11 @@ pub fn json(kind: Kind, tokenizer: &Tokenizer, tokens: &[Written], offset: usize
                 let top = logprobs.top.iter().map(|&(id, logprob)| (name(&tokenizer.bytes(id)), json!(logprob)));
                 Value::from(top.collect::<Map<_, _>>())
             };
+            // A prompt's first token has none.
             json!({
-                "tokens": known.iter().map(|(token, _)| name(&tokenizer.bytes(token.id))).collect::<Vec<_>>(),
-                "token_logprobs": known.iter().map(|(_, logprobs)| logprobs.logprob).collect::<Vec<_>>(),
-                "top_logprobs": known.iter().map(|(_, logprobs)| top(logprobs)).collect::<Vec<_>>(),
+                "tokens": tokens.iter().map(|token| name(&tokenizer.bytes(token.id))).collect::<Vec<_>>(),
+                "token_logprobs": logprobs.clone().map(|logprobs| logprobs.map(|one| one.logprob)).collect::<Vec<_>>(),
+                "top_logprobs": logprobs.map(|logprobs| logprobs.map(top)).collect::<Vec<_>>(),
                 "text_offset": offsets,
             })
         }

@@ -135,6 +135,12 @@ impl Reply {
         chunk.into()
     }
 
+    /// The field `logprobs` of a choice of these tokens; null where they were not asked for.
+    fn logprobs(&self, tokens: &[Written], offset: usize) -> Value {
+        let wanted = self.ask.sampling.top_logprobs.is_some();
+        if wanted { logprobs::json(self.kind, &self.tokenizer, tokens, offset) } else { Value::Null }
+    }
+
     fn envelope(&self, object: &str) -> Map<String, Value> {
         let mut envelope = Map::new();
         envelope.insert("id".to_owned(), json!(self.id));
@@ -213,7 +219,7 @@ impl Form for Reply {
         let (told, offset) = (parts.push(tokens), *characters);
         *characters += tokens.iter().map(|token| token.text.chars().count()).sum::<usize>();
         let mut choice = self.piece(index, told, None);
-        choice.insert("logprobs".to_owned(), logprobs::json(self.kind, &self.tokenizer, tokens, offset));
+        choice.insert("logprobs".to_owned(), self.logprobs(tokens, offset));
         if self.report {
             choice.insert("pard".to_owned(), json!({ "tokens": origins(tokens), "proposed": proposed }));
         }
@@ -225,7 +231,9 @@ impl Form for Reply {
         let told = parts.finish(&ending.rest);
         let finish = finish_name(parts, ending.finish);
         self.usage.add(ending, parts);
+        let offset = self.progress[index].characters;
         let mut choice = self.piece(index, told, Some(finish));
+        choice.insert("logprobs".to_owned(), self.logprobs(last_of(self.kind, ending), offset));
         if self.report {
             choice.insert("pard".to_owned(), self.statistics(index, ending));
         }
@@ -274,7 +282,8 @@ impl Form for Reply {
                 }
                 Kind::Text => drop(choice.insert("text".to_owned(), json!(text))),
             }
-            choice.insert("logprobs".to_owned(), logprobs::json(self.kind, &self.tokenizer, tokens, 0));
+            let all = [tokens, last_of(self.kind, ending)].concat();
+            choice.insert("logprobs".to_owned(), self.logprobs(&all, 0));
             choice.insert("finish_reason".to_owned(), json!(finish));
             if self.report {
                 let mut report = self.statistics(index, ending);
@@ -301,6 +310,12 @@ fn finish_name(parts: &Parts, finish: FinishReason) -> &'static str {
 
 fn line(value: &Value) -> Bytes {
     Bytes::from(format!("data: {value}\n\n"))
+}
+
+/// The token that ended an answer, where its log-probabilities are listed with the others': in texts, as vLLM does and
+/// lm-eval expects.
+fn last_of(kind: Kind, ending: &Ending) -> &[Written] {
+    if kind == Kind::Text { ending.last.as_slice() } else { &[] }
 }
 
 /// Each token's text, and whether it was proposed by the draft.

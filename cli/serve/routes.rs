@@ -18,7 +18,7 @@ use super::ask::{Ask, Defaults, Kind, Prompt, ToolUse};
 use super::encoder::Encoder;
 use super::fault::Fault;
 use super::guard::{Keys, Sites};
-use super::job::{self, Ending, Event, Job, Written};
+use super::job::{self, Echo, Ending, Event, Job, Written};
 use super::metrics::Metrics;
 use super::parts::Parts;
 use super::queue::{Phase, Queue};
@@ -159,17 +159,17 @@ impl Interface {
 async fn complete(app: Arc<App>, interface: Interface, request: Request) -> Result<Response, Fault> {
     let body = body::json(request.into_body(), app.body_limit, app.body_timeout).await?;
     let ask = interface.read(&body, &app.defaults)?;
-    let echo = if interface == Interface::Responses { responses::echo(&body) } else { Map::new() };
+    let repeated = if interface == Interface::Responses { responses::echo(&body) } else { Map::new() };
     drop(body);
-    answer(app, interface, ask, echo).await.map_err(|fault| fault.renamed(interface.names()))
+    answer(app, interface, ask, repeated).await.map_err(|fault| fault.renamed(interface.names()))
 }
 
-/// Lets the answers to `ask` be written, and replies.
+/// Lets the answers to `ask` be written, and replies. `repeated` is what a response repeats of its request.
 async fn answer(
     app: Arc<App>,
     interface: Interface,
     mut ask: Ask,
-    echo: Map<String, Value>,
+    repeated: Map<String, Value>,
 ) -> Result<Response, Fault> {
     let format = app.encoder.tool_format();
     if let Some(ToolUse { tools, choice, parallel }) = &ask.tools {
@@ -181,31 +181,38 @@ async fn answer(
     }
     app.queue.check_room()?;
     let prompts = std::mem::take(&mut ask.prompts);
-    let (encoding, grammar) = (app.clone(), ask.sampling.grammar.clone());
+    let (encoding, grammar, echo) = (app.clone(), ask.sampling.grammar.clone(), ask.echo);
     // A long prompt takes a while, and others must not wait for it.
     let encoded = tokio::task::spawn_blocking(move || {
         if let Some(grammar) = &grammar {
             encoding.encoder.check_grammar(grammar)?;
         }
-        prompts.into_iter().map(|prompt| encoding.encoder.tokens(prompt)).collect::<Result<Vec<_>, Fault>>()
+        let encode = |prompt: Prompt| {
+            let text = if let Prompt::Text(text) = &prompt { Some(text.clone()) } else { None };
+            let tokens = encoding.encoder.tokens(prompt)?;
+            let texts = echo.then(|| encoding.encoder.texts_of(&tokens, text.as_deref()));
+            Ok((tokens, texts))
+        };
+        prompts.into_iter().map(encode).collect::<Result<Vec<_>, Fault>>()
     });
     let failed = |_| Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "the tokenizer failed at this prompt");
     let prompts = encoded.await.map_err(failed)??;
     if ask.kind == Kind::Chat {
-        ask.sampling.thinking = app.encoder.thinking(&prompts[0]);
+        ask.sampling.thinking = app.encoder.thinking(&prompts[0].0);
     }
 
     let (sender, events) = job::events();
-    let prompt_tokens = prompts.iter().map(|prompt| prompt.len()).sum();
+    let prompt_tokens = prompts.iter().map(|(prompt, _)| prompt.len()).sum();
     let answers = prompts.len() * ask.n;
     let job = |index: usize| Job {
         index,
-        prompt: prompts[index / ask.n].clone(),
+        prompt: prompts[index / ask.n].0.clone(),
         limits: ask.limits.clone(),
         sampling: ask.sampling_of(index),
         proposer: ask.proposer,
         reuse: ask.reuse,
         cache: ask.cache.clone(),
+        echo: prompts[index / ask.n].1.clone().map(|texts| Echo { texts, top: ask.sampling.top_logprobs }),
         events: sender.clone(),
         queued: Instant::now(),
     };
@@ -216,7 +223,7 @@ async fn answer(
     let form: Box<dyn Form> = match interface {
         Interface::Completions(_) => Box::new(Reply::new(ask, model, tokenizer, format, prompt_tokens, answers)),
         Interface::Responses => {
-            Box::new(responses::Response::new(Parts::new(&ask, format), model, echo, prompt_tokens))
+            Box::new(responses::Response::new(Parts::new(&ask, format), model, repeated, prompt_tokens))
         }
         Interface::Messages => Box::new(messages::Message::new(Parts::new(&ask, format), model, prompt_tokens)),
     };

@@ -3,18 +3,19 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pard::decoding::{Engine, EngineOptions, Sequence};
 use pard::{Error, Result};
 
-use super::answer::{Answer, PieceLength, Step};
+use super::answer::{Answer, Step};
 use super::arguments::ServeArguments;
 use super::fault::Fault;
 use super::job::{Event, Job, Proposer};
 use super::kept::KeptCaches;
 use super::metrics::Metrics;
 use super::queue::{Phase, Queue};
+use super::reading::PromptBudget;
 use super::session::Idle;
 use crate::load::{LoadedFiles, Models};
 use crate::output::{self, Verbosity};
@@ -111,10 +112,11 @@ struct Backend {
     models: Models,
     engine: Engine,
     idle: Idle,
+    /// In the order of their beginnings.
     active: Vec<Answer>,
     /// Sessions there may be.
     capacity: usize,
-    piece: PieceLength,
+    budget: PromptBudget,
 }
 
 impl Backend {
@@ -130,7 +132,7 @@ impl Backend {
         // The first one shows whether there is room for its caches, and measures what passes cost.
         let first = idle.make(&models, worker.proposer)?;
         idle.put(first);
-        Ok(Backend { models, engine, idle, active: Vec::new(), capacity, piece: PieceLength::new() })
+        Ok(Backend { models, engine, idle, active: Vec::new(), capacity, budget: PromptBudget::new() })
     }
 
     /// Takes up the conversations of an earlier run.
@@ -156,9 +158,10 @@ impl Backend {
             }
             let mut worked = self.active.is_empty();
             let patience = worker.arguments.write_timeout;
-            worked |= self.each(worker, |answer, piece, metrics| answer.step(piece, patience, metrics))?;
+            worked |= self.each(worker, |answer, metrics| answer.step(patience, metrics))?;
+            self.read(worker)?;
             self.round(worker)?;
-            self.each(worker, |answer, _, metrics| match answer.is_ready() {
+            self.each(worker, |answer, metrics| match answer.is_ready() {
                 true => Ok(answer.take_round(metrics)),
                 false => Ok(Step::Rested),
             })?;
@@ -207,17 +210,13 @@ impl Backend {
 
     /// Lets every answer take a step, and says whether one did anything. One that fails ends, and with it its session;
     /// a lost device ends all.
-    fn each(
-        &mut self,
-        worker: &Worker,
-        mut step: impl FnMut(&mut Answer, &mut PieceLength, &Metrics) -> Result<Step>,
-    ) -> Result<bool> {
+    fn each(&mut self, worker: &Worker, mut step: impl FnMut(&mut Answer, &Metrics) -> Result<Step>) -> Result<bool> {
         let mut worked = false;
         let mut index = 0;
         while index < self.active.len() {
-            match step(&mut self.active[index], &mut self.piece, &worker.metrics) {
+            match step(&mut self.active[index], &worker.metrics) {
                 Ok(Step::Rested) => index += 1,
-                Ok(Step::Worked | Step::Ready) => {
+                Ok(Step::Worked) => {
                     worked = true;
                     index += 1;
                 }
@@ -241,6 +240,20 @@ impl Backend {
             }
         }
         Ok(worked)
+    }
+
+    /// Reads prompts for the time of a turn.
+    fn read(&mut self, worker: &Worker) -> Result<()> {
+        let unread: Vec<usize> = self.active.iter().map(Answer::unread).collect();
+        let pieces = self.budget.pieces(&unread);
+        let tokens: usize = pieces.iter().sum();
+        if tokens > 0 {
+            let begin = Instant::now();
+            let mut pieces = pieces.into_iter();
+            self.each(worker, |answer, metrics| answer.read(pieces.next().unwrap_or(0), metrics))?;
+            self.budget.took(tokens, begin.elapsed());
+        }
+        Ok(())
     }
 
     /// Runs a round of each answer that is ready for one. If that fails, they all end; a lost device ends the others, too.

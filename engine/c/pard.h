@@ -330,6 +330,7 @@ typedef struct pard_answer_options {
     const char *grammar;
     const char *const *choices;
     size_t choice_count;
+    size_t min_tokens;       /* tokens of the answer at least: what would end it before is not chosen or, as stop, not looked for */
 } pard_answer_options;
 
 /*

@@ -123,6 +123,7 @@ class _AnswerOptions(_Sized):
         ("grammar", c_char_p),
         ("choices", POINTER(c_char_p)),
         ("choice_count", c_size_t),
+        ("min_tokens", c_size_t),
     ]
 
 
@@ -282,6 +283,7 @@ def _sampling(
 ):
     """The fields of _AnswerOptions that say how tokens are chosen."""
     known = ["temperature", "seed", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"]
+    known.append("min_tokens")
     for name in numbers:
         if name not in known:
             others = "logit_bias, banned, logprobs, json_schema, regex, grammar and choices"
@@ -410,6 +412,7 @@ class Model:
         from tokens to what is added to their logits), `banned` (tokens), and `logprobs`: of how many of the likeliest tokens
         the log-probabilities are wanted beside those of the answer's own tokens; 0: of these alone. One of `json_schema` (JSON
         text, or what json.dumps makes it of), `regex`, `grammar` (in Lark) and `choices` (texts) gives the answer's form.
+        `min_tokens` is the least number of the answer's tokens.
         """
         kind = (METHODS[method], drafts, ACCEPTANCES[acceptance], CHOICES[with_ngrams])
         return Stream(self, prompt, max_tokens, stop, raw, thinking, kind, sampling)

@@ -99,6 +99,8 @@ pub struct PardAnswerOptions {
     pub choices: *const *const c_char,
     /// Number of these texts.
     pub choice_count: usize,
+    /// Tokens of the answer at least.
+    pub min_tokens: usize,
 }
 
 /// `pard_token_bias`.
@@ -163,7 +165,8 @@ impl PardAnswerOptions {
         // SAFETY: as above.
         let stop = stop.map(|&text| unsafe { arguments::text(text, "a stop text") }.map(str::to_owned));
         let max_tokens = if self.max_tokens == 0 { DEFAULT_MAX_TOKENS } else { self.max_tokens };
-        Ok(Limits::default().max_tokens(max_tokens).stop(stop.collect::<Result<_, Failure>>()?))
+        let limits = Limits::default().max_tokens(max_tokens).min_tokens(self.min_tokens);
+        Ok(limits.stop(stop.collect::<Result<_, Failure>>()?))
     }
 }
 

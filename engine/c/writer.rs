@@ -176,6 +176,7 @@ impl Writer {
         self.sequence.start_while(prompt, &|| !is_cancelled())?;
         let context = self.sequence.options().context;
         let completion = self.completion.insert(Completion::new(&self.model.text, limits, prompt.len(), context));
+        completion.hold_end(&mut self.sequence)?;
         if is_cancelled() {
             completion.end(FinishReason::Cancelled);
         }

@@ -4,6 +4,7 @@
 use super::sampling_params::TokenLogprobs;
 use super::sequence::Sequence;
 use super::statistics::RoundStatistics;
+use crate::error::Result;
 use crate::text::{ChatTokenizer, TextStream};
 
 /// Limits that end an answer, in addition to the model's stop tokens and the end of the context.
@@ -18,6 +19,9 @@ pub struct Limits {
     pub stop_tokens: Vec<u32>,
     /// `true` if the model's stop tokens do not end it, for measurements.
     pub ignore_stop_tokens: bool,
+    /// Tokens before which nothing but the other limits ends it: until there are so many, tokens that would end it are not
+    /// chosen, unless the answer's grammar allows no other, and their text is not searched for `stop`.
+    pub min_tokens: usize,
 }
 
 crate::builder::setters! {
@@ -26,13 +30,20 @@ crate::builder::setters! {
         stop: Vec<String>,
         stop_tokens: Vec<u32>,
         ignore_stop_tokens: bool,
+        min_tokens: usize,
     }
 }
 
 impl Default for Limits {
     /// No limits.
     fn default() -> Limits {
-        Limits { max_tokens: usize::MAX, stop: Vec::new(), stop_tokens: Vec::new(), ignore_stop_tokens: false }
+        Limits {
+            max_tokens: usize::MAX,
+            stop: Vec::new(),
+            stop_tokens: Vec::new(),
+            ignore_stop_tokens: false,
+            min_tokens: 0,
+        }
     }
 }
 
@@ -83,6 +94,9 @@ pub struct Piece {
 pub struct Completion {
     stop_tokens: Vec<u32>,
     stream: TextStream,
+    /// Stop texts that the stream is not yet searched for.
+    stop: Vec<String>,
+    min_tokens: usize,
     max_tokens: usize,
     prompt_tokens: usize,
     /// Tokens that the context has room for after the prompt.
@@ -98,7 +112,9 @@ impl Completion {
         let own = if limits.ignore_stop_tokens { &[][..] } else { &text.stop_tokens };
         Completion {
             stop_tokens: [own, &limits.stop_tokens].concat(),
-            stream: TextStream::continuing(&text.tokenizer).with_stop_strings(limits.stop),
+            stream: TextStream::continuing(&text.tokenizer),
+            stop: limits.stop,
+            min_tokens: limits.min_tokens,
             max_tokens: limits.max_tokens,
             prompt_tokens,
             room: context.saturating_sub(prompt_tokens),
@@ -106,6 +122,16 @@ impl Completion {
             logprobs: Vec::new(),
             finish: (limits.max_tokens == 0).then_some(FinishReason::Length),
         }
+    }
+
+    /// Keeps `sequence`, which is to write the answer, from ending it before [`Limits::min_tokens`]. Called before the first
+    /// round; [`super::Generation`] does so itself.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Sequence::hold_back`].
+    pub fn hold_end(&self, sequence: &mut Sequence) -> Result<()> {
+        sequence.hold_back(&self.stop_tokens, self.min_tokens)
     }
 
     /// Takes the last round of `sequence`, which has read the prompt. Tokens past the answer's end, which a round may well
@@ -132,6 +158,9 @@ impl Completion {
     /// Takes a token, and gives the text that it makes certain, which may be none.
     fn take(&mut self, token: u32) -> String {
         self.output.push(token);
+        if self.output.len() > self.min_tokens && !self.stop.is_empty() {
+            self.stream.stop_before(std::mem::take(&mut self.stop));
+        }
         let mut text = String::new();
         if self.is_stop_token(token) {
             self.finish = Some(FinishReason::Stop);

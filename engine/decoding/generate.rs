@@ -58,7 +58,7 @@ impl<'a> Generation<'a> {
         keep_going: &dyn Fn() -> bool,
     ) -> Result<Generation<'a>> {
         sequence.start_while(prompt, keep_going)?;
-        Ok(Generation::after(Writer::Lent(sequence), text, limits, keep_going))
+        Generation::after(Writer::Lent(sequence), text, limits, keep_going)
     }
 
     /// As [`Generation::start`], but what the sequence's caches hold of `prompt` already is not read again.
@@ -89,11 +89,11 @@ impl<'a> Generation<'a> {
         keep_going: &dyn Fn() -> bool,
     ) -> Result<Generation<'a>> {
         sequence.resume_while(prompt, keep_going)?;
-        Ok(Generation::after(Writer::Lent(sequence), text, limits, keep_going))
+        Generation::after(Writer::Lent(sequence), text, limits, keep_going)
     }
 
     /// Stands ready to answer the prompt that `sequence`, which becomes the answer's own, has read.
-    pub(super) fn of(sequence: Sequence, text: &ChatTokenizer, limits: Limits) -> Generation<'static> {
+    pub(super) fn of(sequence: Sequence, text: &ChatTokenizer, limits: Limits) -> Result<Generation<'static>> {
         Generation::after(Writer::Own(Box::new(sequence)), text, limits, &|| true)
     }
 
@@ -103,14 +103,15 @@ impl<'a> Generation<'a> {
         text: &ChatTokenizer,
         limits: Limits,
         keep_going: &dyn Fn() -> bool,
-    ) -> Generation<'a> {
+    ) -> Result<Generation<'a>> {
         let sequence = writer.get();
         let (prompt_tokens, context) = (sequence.tokens().len(), sequence.options().context);
         let mut completion = Completion::new(text, limits, prompt_tokens, context);
+        completion.hold_end(sequence)?;
         if !keep_going() {
             completion.end(FinishReason::Cancelled);
         }
-        Generation { sequence: writer, completion }
+        Ok(Generation { sequence: writer, completion })
     }
 
     /// The answer's tokens so far, a stop token at the end included.
@@ -216,6 +217,6 @@ impl Engine {
         let tokens = prompt.into().tokens(text)?;
         let mut sequence = self.add(options)?;
         sequence.start(&tokens)?;
-        Ok(Generation::of(sequence, text, limits))
+        Generation::of(sequence, text, limits)
     }
 }

@@ -10,7 +10,7 @@ use super::engine_state::DraftRunner;
 use super::proposer::Proposer;
 use super::remote::{Known, RemoteDraft};
 use super::round_output::{FIRST_LOGPROB, Flight, RECORD_WORDS, Readbacks};
-use super::sampling_params::MAX_LOGPROBS;
+use super::sampling_params::{MAX_LOGPROBS, TokenLogprobs};
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Pass, Readback};
 use crate::model::{Batching, Hook, ModelRunner, Pair, Sampler, SamplerBuffers, Stages, Weights, log_probabilities};
@@ -240,15 +240,14 @@ impl Rounds {
         }
         self.prepare_target(target, &verify)?;
         let logprobs = parts.iter().any(|part| part.sampling.logprobs > 0);
-        if logprobs && self.logprobs.is_none() {
-            let (sampling, place) = (&self.book.sampling, [FIRST_LOGPROB, MAX_LOGPROBS]);
-            self.logprobs = Some(log_probabilities(target, sampling, &self.choices, &self.record, place)?);
+        if logprobs {
+            self.prepare_logprobs(target)?;
         }
 
         let _turns = [Some(target), draft.map(|draft| &draft.runner)].map(|runner| runner.map(ModelRunner::turn));
         let turns = self.write_turns(parts);
         if logprobs || verify.stages != Stages::default() {
-            self.write_sampling(parts);
+            self.write_sampling(parts.iter().map(|part| part.sampling).collect());
         }
         if let Some(masks) = &self.masks {
             for (part, first) in parts.iter().zip(&first_outputs).filter(|(part, _)| !part.masks.is_empty()) {
@@ -312,7 +311,7 @@ impl Rounds {
         self.prepare_draft(target, draft, &verify, &passes)?;
         let _turn = draft.runner.turn();
         let turns = self.write_turns(parts);
-        self.write_sampling(parts);
+        self.write_sampling(parts.iter().map(|part| part.sampling).collect());
         if let Some(drafting) = &self.drafting {
             drafting.write_masks(draft.runner.model().device(), parts, &passes[0]);
         }
@@ -323,6 +322,43 @@ impl Rounds {
         let Some(drafting) = &self.drafting else { return Ok(Vec::new()) };
         Pass::submit(device, Some((proposals, &drafting.readback)), |pass| drafting.encode(pass, draft, &passes))?;
         drafting.readback.read(device, CHOICES * parts.len())
+    }
+
+    /// Lets the target read `tokens`, all but the last, as a prompt from position `start` of slot `slot` on, [`MAX_ROWS`] at
+    /// most, and returns the log-probabilities of all but the first, with `top` likeliest tokens. `keep` is what is kept for
+    /// the draft.
+    ///
+    /// # Errors
+    ///
+    /// As [`ModelRunner::run`].
+    pub fn score(
+        &mut self,
+        target: &ModelRunner,
+        [slot, start]: [usize; 2],
+        tokens: &[u32],
+        keep: Hook,
+        top: usize,
+    ) -> Result<Vec<TokenLogprobs>> {
+        self.prepare_logprobs(target)?;
+        self.write_sampling(vec![TurnSampling { logprobs: 1 + top as u32, ..TurnSampling::default() }]);
+        let (device, readback) = (&self.book.device, self.readbacks.take(&self.book.device, &self.record)?);
+        let (rows, next) = (&tokens[..tokens.len() - 1], &tokens[1..]);
+        target.prefill_scored([slot, start], rows, keep, (&self.record, &readback), |pass| {
+            // They stand for choices of the first turn.
+            self.choices.write(device, 0, next);
+            if let Some(kernel) = &self.logprobs {
+                kernel.encode(pass, next.len());
+            }
+        })?;
+        Flight::new(device, readback, &self.readbacks, 1, next.len()).logprobs(next, 0, top)
+    }
+
+    fn prepare_logprobs(&mut self, target: &ModelRunner) -> Result<()> {
+        if self.logprobs.is_none() {
+            let (sampling, place) = (&self.book.sampling, [FIRST_LOGPROB, MAX_LOGPROBS]);
+            self.logprobs = Some(log_probabilities(target, sampling, &self.choices, &self.record, place)?);
+        }
+        Ok(())
     }
 
     /// The draft's passes for `parts`.
@@ -378,8 +414,7 @@ impl Rounds {
     }
 
     /// Sets the sampling parameters of the round's turns, unless they are those of the last one.
-    fn write_sampling(&mut self, parts: &[Part]) {
-        let sampling: Vec<TurnSampling> = parts.iter().map(|part| part.sampling).collect();
+    fn write_sampling(&mut self, sampling: Vec<TurnSampling>) {
         if self.sampling != sampling {
             self.book.write_sampling(&sampling);
             if let Some(remote) = self.drafting.as_ref().and_then(|drafting| drafting.remote.as_ref()) {

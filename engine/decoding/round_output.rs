@@ -111,12 +111,21 @@ impl Flight {
             });
         }
         let tokens = record[1..=committed].to_vec();
-        let logprobs = top.map_or_else(Vec::new, |top| {
-            let rows = words[FIRST_LOGPROB + first_output * LOGPROB_WORDS..].chunks(LOGPROB_WORDS);
-            let rows = rows.map(|row| &row[..LogProbabilities::words(top)]);
-            tokens.iter().zip(rows).map(|(&token, row)| TokenLogprobs::of(token, row)).collect()
-        });
+        let logprobs = top.map_or_else(|| Ok(Vec::new()), |top| self.logprobs(&tokens, first_output, top))?;
         Ok(RoundOutput { tokens, logprobs })
+    }
+
+    /// Waits for the pass, and returns the log-probabilities of `tokens`, which the output rows from `first_output` on
+    /// chose, with `top` likeliest tokens.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
+    pub fn logprobs(&self, tokens: &[u32], first_output: usize, top: usize) -> Result<Vec<TokenLogprobs>> {
+        let words = self.words()?;
+        let rows = words[FIRST_LOGPROB + first_output * LOGPROB_WORDS..].chunks(LOGPROB_WORDS);
+        let rows = rows.map(|row| &row[..LogProbabilities::words(top)]);
+        Ok(tokens.iter().zip(rows).map(|(&token, row)| TokenLogprobs::of(token, row)).collect())
     }
 }
 

@@ -18,7 +18,7 @@ use super::scheduler::{Candidate, Offer};
 use super::statistics::{RoundStatistics, Statistics};
 use crate::error::{Error, Result};
 use crate::model::{Hook, ModelRunner, PassCost, Stages};
-use crate::ops::{Phase, Session, TurnSampling};
+use crate::ops::{MAX_ROWS, Phase, Session, TurnSampling};
 use crate::text::{Constraint, Walk};
 
 /// The host's work for a grammar, in profiles.
@@ -44,6 +44,8 @@ pub struct Sequence {
     constraint: Option<Constraint>,
     /// Tokens that it forces next.
     forced: Vec<u32>,
+    /// Tokens that are not chosen as one of the first so many after the prompt.
+    held: (Vec<u32>, usize),
     /// Why the grammar cannot be followed any further. The sequence has to be started anew then.
     fault: Option<Error>,
     /// Rounds that were submitted and not read, oldest first.
@@ -144,6 +146,7 @@ impl Sequence {
             options,
             constraint,
             forced: Vec::new(),
+            held: (Vec::new(), 0),
             fault: None,
             in_flight: VecDeque::new(),
             session: Session::default(),
@@ -181,6 +184,26 @@ impl Sequence {
         }
         self.sampling.is_stale |= sampling != self.options.sampling;
         self.options.sampling = sampling;
+        Ok(())
+    }
+
+    /// Keeps `tokens` from being chosen as one of the first `count` tokens after a prompt, unless the answer's grammar allows no
+    /// other. Called between rounds, it holds for this answer and those after it. As all that chooses tokens, it does not
+    /// depend on the method or on K; while it holds, no round runs ahead.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`] if there is no room for the masks of the vocabulary.
+    pub fn hold_back(&mut self, tokens: &[u32], count: usize) -> Result<()> {
+        let vocab = self.target().model().config().vocab_size;
+        let known = tokens.iter().copied().filter(|&id| (id as usize) < vocab);
+        self.held = (known.filter(|_| count > 0).collect(), count);
+        if !self.held.0.is_empty() && !self.options.sampling.adjusts() {
+            // Masks go with the other changes to logits.
+            let slots = self.target().slots();
+            let none = self.options.sampling.biases(vocab);
+            self.shared().rounds().set_biases(self.slot.index, slots, &none)?;
+        }
         Ok(())
     }
 
@@ -265,7 +288,7 @@ impl Sequence {
     pub fn start_while(&mut self, prompt: &[u32], keep_going: &dyn Fn() -> bool) -> Result<()> {
         self.check_prompt(prompt)?;
         self.forget();
-        self.read(prompt, keep_going)
+        self.read(prompt, None, keep_going).map(drop)
     }
 
     /// As [`Sequence::start`], but the beginning of `prompt` that the caches already hold is not read again: of a
@@ -286,7 +309,33 @@ impl Sequence {
     /// As [`Sequence::start`].
     pub fn resume_while(&mut self, prompt: &[u32], keep_going: &dyn Fn() -> bool) -> Result<()> {
         self.check_prompt(prompt)?;
-        self.read(prompt, keep_going)
+        self.read(prompt, None, keep_going).map(drop)
+    }
+
+    /// As [`Sequence::start`], and returns the log-probabilities of the tokens of `prompt` behind the first, each with `top`
+    /// likeliest ones in its place, 0 to [`MAX_LOGPROBS`](super::MAX_LOGPROBS). They are the model's own, as
+    /// [`TokenLogprobs`] says, and those that rounds would report of the same tokens up to rounding.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sequence::start`]; [`Error::Option`] if `top` is out of range.
+    pub fn score(&mut self, prompt: &[u32], top: usize) -> Result<Vec<TokenLogprobs>> {
+        self.check_prompt(prompt)?;
+        check_top(top)?;
+        self.forget();
+        self.read(prompt, Some(top), &|| true)
+    }
+
+    /// As [`Sequence::resume`], and returns the log-probabilities that [`Sequence::score`] has of the tokens at the end of
+    /// `prompt` that follow those read now. With [`Sequence::score`] before it, a prompt is scored in pieces.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sequence::score`].
+    pub fn resume_scored(&mut self, prompt: &[u32], top: usize) -> Result<Vec<TokenLogprobs>> {
+        self.check_prompt(prompt)?;
+        check_top(top)?;
+        self.read(prompt, Some(top), &|| true)
     }
 
     /// Drops all committed tokens but the first `len`, such as those that a round committed after an answer's end.
@@ -358,8 +407,14 @@ impl Sequence {
         Ok(())
     }
 
-    /// Reads the part of `prompt` that the caches do not hold.
-    fn read(&mut self, prompt: &[u32], keep_going: &dyn Fn() -> bool) -> Result<()> {
+    /// Reads the part of `prompt` that the caches do not hold, and scores the tokens behind those read with `top` likeliest
+    /// ones, if there is a `top`.
+    fn read(
+        &mut self,
+        prompt: &[u32],
+        top: Option<usize>,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<Vec<TokenLogprobs>> {
         self.prepare()?;
         let begin = Instant::now();
         self.in_flight.clear();
@@ -373,8 +428,13 @@ impl Sequence {
         self.committed = 0;
         let (slot, target) = (self.slot.index, self.target());
         let keep = self.draft().map_or(Hook::Nothing, DraftRunner::keep);
-        let target_end =
-            target_rows + target.prefill_slot(slot, &known[target_rows..], target_rows, keep, keep_going)?;
+        let (target_end, scored) = match top {
+            None => {
+                let read = target.prefill_slot(slot, &known[target_rows..], target_rows, keep, keep_going)?;
+                (target_rows + read, Vec::new())
+            }
+            Some(top) => (known.len(), self.score_rows(prompt, target_rows, top)?),
+        };
         let draft_end = match self.draft() {
             Some(draft) if keep_going() => {
                 let recall = draft.recall();
@@ -392,7 +452,20 @@ impl Sequence {
             Session { tokens: prompt.len() as u32, target_rows: target_end as u32, draft_rows: draft_end as u32 };
         self.go_on(prompt.to_vec(), session)?;
         (self.statistics.reused_tokens, self.statistics.prefill) = (target_rows, begin.elapsed());
-        Ok(())
+        Ok(scored)
+    }
+
+    /// Reads the tokens of `prompt` from `first` on, all but the last, and scores those behind them.
+    fn score_rows(&self, prompt: &[u32], first: usize, top: usize) -> Result<Vec<TokenLogprobs>> {
+        let (slot, target) = (self.slot.index, self.target());
+        let keep = self.draft().map_or(Hook::Nothing, DraftRunner::keep);
+        let (last, top) = (prompt.len() - 1, top.min(target.scores().1));
+        let mut scored = Vec::with_capacity(last - first);
+        for start in (first..last).step_by(MAX_ROWS) {
+            let tokens = &prompt[start..=last.min(start + MAX_ROWS)];
+            scored.extend(self.shared().rounds().score(target, [slot, start], tokens, keep, top)?);
+        }
+        Ok(scored)
     }
 
     /// Tells rounds the sampling parameters of the options.
@@ -520,7 +593,7 @@ impl Sequence {
     /// room whatever the last round commits, and the draft has not fallen behind.
     pub(super) fn can_run_ahead(&self) -> bool {
         let bounds = self.bounds();
-        let needs_tokens = self.proposer.needs_tokens() || self.ngrams.is_some() || self.constraint.is_some();
+        let needs_tokens = self.proposer.needs_tokens() || self.ngrams.is_some() || self.is_constrained();
         self.run_ahead && !needs_tokens && (bounds.tokens as usize) < self.options.context && !self.is_behind(bounds)
     }
 
@@ -577,13 +650,15 @@ impl Sequence {
             let tokens = self.proposer.look_up(&self.tokens, most);
             Proposal::new(self.proposer, tokens.len(), tokens, is_joint)
         };
-        if let Some(constraint) = self.constraint.as_mut().filter(|_| self.next.proposer.is_model()) {
-            let (begin, model) = (Instant::now(), self.slot.shared.target.model());
-            match constraint.mask(model.config().vocab_size) {
-                Ok(masks) => self.next.masks = masks,
+        if self.is_constrained() && self.next.proposer.is_model() {
+            let (begin, ids) = (Instant::now(), self.target().model().config().vocab_size);
+            let masks =
+                self.constraint.as_mut().map_or_else(|| Ok(all_allowed(ids)), |constraint| constraint.mask(ids));
+            match masks {
+                Ok(masks) => self.next.masks = self.without_held(masks, ids),
                 Err(error) => self.fault = Some(error),
             }
-            model.device().profile_host(GRAMMAR_ACTIVITY, begin);
+            self.target().model().device().profile_host(GRAMMAR_ACTIVITY, begin);
         }
         if self.next.proposer.is_model() && self.next.drafts > 0 && self.is_behind(self.bounds()) {
             self.catch_up()?;
@@ -591,9 +666,31 @@ impl Sequence {
         Ok(())
     }
 
-    /// Returns `true` if the answer keeps to a grammar.
+    /// Returns `true` if the next round's tokens are masked: by a grammar, or since some are held back.
     pub(super) fn is_constrained(&self) -> bool {
-        self.constraint.is_some()
+        self.constraint.is_some() || self.holds_back(0)
+    }
+
+    /// Returns `true` if tokens are held back from the choice that follows so many proposals.
+    fn holds_back(&self, proposals: usize) -> bool {
+        let (tokens, count) = &self.held;
+        !tokens.is_empty() && self.tokens.len() + proposals < self.statistics.prompt_tokens + count
+    }
+
+    /// The masks of a row and those after it, for a vocabulary of `ids` tokens, without tokens that are held back. Where
+    /// nothing would be left, the grammar has the last word.
+    fn without_held(&self, mut masks: Vec<u32>, ids: usize) -> Vec<u32> {
+        let rows = masks.chunks_mut(ids.div_ceil(32)).enumerate();
+        for (_, mask) in rows.filter(|&(proposals, _)| self.holds_back(proposals)) {
+            let whole = mask.to_vec();
+            for &id in &self.held.0 {
+                mask[id as usize / 32] &= !(1 << (id % 32));
+            }
+            if mask.iter().all(|&word| word == 0) {
+                mask.copy_from_slice(&whole);
+            }
+        }
+        masks
     }
 
     /// Takes the proposals that the draft, if it was asked, made for the next round: d1 .. dK at the beginning of `made`. What
@@ -605,8 +702,13 @@ impl Sequence {
             self.next.is_proposed = true;
         }
         let ids = self.target().model().config().vocab_size;
-        let Some(constraint) = &mut self.constraint else { return };
         let begin = Instant::now();
+        let Some(constraint) = &mut self.constraint else {
+            if self.is_constrained() {
+                self.next.masks = self.without_held(all_allowed(ids).repeat(drafts + 1), ids);
+            }
+            return;
+        };
         let rejects = self.sampling.stages.rejects && proposer.is_model();
         // A serial draft has read its own proposals and no others; the rejection rule needs the draft's chances; and AR is one
         // token a round.
@@ -618,14 +720,15 @@ impl Sequence {
         let Walk { mut tokens, forced, mut masks } = walk.unwrap_or_else(|error| {
             // Others of the pass go on; this one commits nothing.
             self.fault = Some(error);
-            Walk { masks: vec![u32::MAX; ids.div_ceil(32)], ..Walk::default() }
+            Walk { masks: all_allowed(ids), ..Walk::default() }
         });
         if let Some(&forbidden) = self.next.tokens.get(tokens.len()).filter(|_| rejects) {
             // It has no chance under the target, and the rule makes up for what the draft has given it.
             tokens.push(forbidden);
-            masks.extend(vec![u32::MAX; ids.div_ceil(32)]);
+            masks.extend(all_allowed(ids));
         }
         self.statistics.forced += if proposer == Proposer::Grammar { tokens.len() } else { forced };
+        let masks = self.without_held(masks, ids);
         (self.next.drafts, self.next.tokens, self.next.masks) = (tokens.len(), tokens, masks);
     }
 
@@ -671,6 +774,11 @@ impl Sequence {
     /// Its part in the next round, on which [`Sequence::propose`] has decided.
     pub(super) fn part(&self) -> Part<'_> {
         let Proposal { proposer, drafts, ref tokens, is_proposed, ref masks, .. } = self.next;
+        let (mut sampling, mut stages) = (self.sampling.turn, self.sampling.stages);
+        if self.is_constrained() {
+            sampling.changes |= TurnSampling::GRAMMAR;
+            (stages.adjusts, stages.constrains) = (true, true);
+        }
         Part {
             slot: self.slot.index,
             drafts,
@@ -681,8 +789,8 @@ impl Sequence {
             bounds: self.bounds(),
             tokens: &self.tokens,
             prompt_tokens: self.statistics.prompt_tokens,
-            sampling: self.sampling.turn,
-            stages: self.sampling.stages,
+            sampling,
+            stages,
             has_draft: self.proposer.is_model(),
         }
     }
@@ -770,4 +878,13 @@ impl Sequence {
             _ => {}
         }
     }
+}
+
+fn check_top(top: usize) -> Result<()> {
+    SamplingParams::default().top_logprobs(Some(top)).check()
+}
+
+/// A mask of `ids` tokens that allows all.
+fn all_allowed(ids: usize) -> Vec<u32> {
+    vec![u32::MAX; ids.div_ceil(32)]
 }

@@ -14,7 +14,7 @@ use super::tied_draft::TargetEmbeddings;
 use super::weights::{FeedForwardWeights, Weights, attention_shape, mixture};
 use crate::checkpoint::config::{Config, Experts};
 use crate::error::{Error, OptionName, Result};
-use crate::gpu::{Buffer, CacheFormat, Device, KernelPlan, Pass, QuantisedProducts};
+use crate::gpu::{Buffer, CacheFormat, Device, KernelPlan, Pass, QuantisedProducts, Readback};
 use crate::ops::{
     Argmax, Attention, AttentionScratch, Embedding, Epilogue, ExpertMatmul, ExpertRoute, ExpertSum, KvCache, MAX_ROWS,
     Matmul, NormRows, PassRow, Phase, QuantiseRows, RmsNorm, Rope, RopeGains, Routing, RowRange, Rows, Step, Tensor,
@@ -492,6 +492,47 @@ impl ModelRunner {
         outputs: usize,
         hook: Hook,
     ) -> Result<()> {
+        self.check_rows(role, tokens, start, outputs)?;
+        let _turn = self.turn();
+        self.write_rows([slot, start], tokens, outputs);
+        Pass::submit(self.device(), None, |pass| {
+            pass.section(if role == Phase::Prefill { "prefill" } else { "forward" });
+            self.forward(pass, role, Batching::One, [tokens.len(), start + tokens.len()], hook)?;
+            if outputs > 0 {
+                self.score(pass, outputs)?;
+                self.choose_likeliest(pass, outputs);
+            }
+            Ok(())
+        })
+    }
+
+    /// Runs `tokens`, [`MAX_ROWS`] at most, at positions `start..` of slot `slot` as rows of a prompt, in one pass that makes
+    /// the logits of each. `finish` records what is made of them, of which `copy` is copied.
+    ///
+    /// # Errors
+    ///
+    /// As [`ModelRunner::run`].
+    pub(crate) fn prefill_scored(
+        &self,
+        [slot, start]: [usize; 2],
+        tokens: &[u32],
+        hook: Hook,
+        copy: (&Buffer, &Readback),
+        finish: impl FnOnce(&mut Pass),
+    ) -> Result<()> {
+        self.check_rows(Phase::Prefill, tokens, start, tokens.len())?;
+        let _turn = self.turn();
+        self.write_rows([slot, start], tokens, tokens.len());
+        Pass::submit(self.device(), Some(copy), |pass| {
+            pass.section("prefill");
+            self.forward(pass, Phase::Prefill, Batching::One, [tokens.len(), start + tokens.len()], hook)?;
+            self.score(pass, tokens.len())?;
+            finish(pass);
+            Ok(())
+        })
+    }
+
+    fn check_rows(&self, role: Phase, tokens: &[u32], start: usize, outputs: usize) -> Result<()> {
         let Activations { prompt_rows, positions, .. } = self.activations;
         let most = if role == Phase::Prefill { prompt_rows } else { MAX_ROWS };
         if tokens.is_empty() || tokens.len() > most || outputs > tokens.len().min(MAX_ROWS) {
@@ -506,28 +547,22 @@ impl ModelRunner {
         }
         let vocab = self.model.config.vocab_size;
         let has_row = |id: u32| (id as usize) < vocab || self.model.config.mask_has_row(id);
-        if let Some(&id) = tokens.iter().find(|&&id| !has_row(id)) {
-            return Err(Error::TokenRange { what: "token", id, vocab });
+        match tokens.iter().find(|&&id| !has_row(id)) {
+            Some(&id) => Err(Error::TokenRange { what: "token", id, vocab }),
+            None => Ok(()),
         }
-        let device = self.device();
-        let first_output = tokens.len() - outputs;
-        let [start, rows, slot_] = [start, tokens.len(), slot].map(|count| count as u32);
-        let step = Step { start, rows, first_output: 0, outputs: outputs as u32, slot: slot_ };
-        let _turn = self.turn();
+    }
+
+    /// Writes what describes a pass over `tokens`, the last `outputs` of which get logits. The turn is held.
+    fn write_rows(&self, [slot, start]: [usize; 2], tokens: &[u32], outputs: usize) {
+        let (device, first_output) = (self.device(), tokens.len() - outputs);
+        let [start_, rows, slot_] = [start, tokens.len(), slot].map(|count| count as u32);
+        let step = Step { start: start_, rows, first_output: 0, outputs: outputs as u32, slot: slot_ };
         self.step.write(device, 0, &[step]);
         self.ids.write(device, 0, tokens);
         if outputs > 0 {
-            self.batch.write(device, 0, &PassRow::of_one(slot, start as usize, first_output));
+            self.batch.write(device, 0, &PassRow::of_one(slot, start, first_output));
         }
-        Pass::submit(device, None, |pass| {
-            pass.section(if role == Phase::Prefill { "prefill" } else { "forward" });
-            self.forward(pass, role, Batching::One, [tokens.len(), end], hook)?;
-            if outputs > 0 {
-                self.score(pass, outputs)?;
-                self.choose_likeliest(pass, outputs);
-            }
-            Ok(())
-        })
     }
 
     /// The logits of the last pass's first `outputs` output rows, `[outputs, rows of the head]`.

@@ -51,6 +51,11 @@ impl TextStream {
         self
     }
 
+    /// Ends the text before the first of `strings` in what is still to come.
+    pub fn stop_before(&mut self, strings: Vec<String>) {
+        self.stop = StopStrings::new(strings);
+    }
+
     /// Shows special tokens (`<|im_end|>`) as well, which are left out otherwise.
     pub fn with_special_tokens(mut self) -> TextStream {
         self.show_special = true;

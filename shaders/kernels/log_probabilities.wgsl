@@ -29,6 +29,8 @@ fn log_probabilities(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
     let top = wanted - 1u;
     let first = row * params.vocab;
     let words = params.first_word + row * params.words;
+    // A token that may not be chosen has none.
+    if lane == 0u { own_logit = LOWEST; }
     var largest = LOWEST;
     var previous = Highest(LOWEST, 0u);
     for (var rank = 0u; rank < max(top, 1u); rank++) {

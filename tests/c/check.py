@@ -29,7 +29,7 @@ sizes = {
     pard._Message: 2,
     pard._SessionOptions: 7,
     pard._TokenBias: 1,
-    pard._AnswerOptions: 21,
+    pard._AnswerOptions: 22,
     pard._LikelyToken: 1,
     pard._TokenLogprobs: 3,
     pard._Round: 11,
@@ -85,6 +85,7 @@ for kind in [{"method": "pard"}, {"method": "ngram"}, {"method": "pard", "drafts
     assert other.tokens == drawn.tokens and other.logprobs == drawn.logprobs, (kind, other.tokens, drawn.tokens)
 assert model.generate(question, max_tokens=8, logit_bias={19: 1000.0}).tokens == [19] * 8
 assert model.generate(question, max_tokens=8, temperature=1.0, acceptance="rejection").logprobs == []
+assert len(model.generate(question, max_tokens=200, min_tokens=150).tokens) >= 150 > len(model.generate(question, max_tokens=200).tokens)
 assert model.generate(question, max_tokens=max_tokens).tokens == answer.tokens, "options last for one answer"
 refused("PARD_INVALID_ARGUMENT", "top_p", lambda: model.generate("the", top_p=1.5))
 refused("PARD_INVALID_ARGUMENT", "99999", lambda: model.generate("the", banned=[99999]))

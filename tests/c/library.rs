@@ -169,7 +169,7 @@ fn structs_and_constants_are_the_same_on_both_sides() {
         .chain(layout!(PardAnswerOptions, "pard_answer_options":
             size, max_tokens, stop, stop_count, thinking, temperature, seed, top_k, top_p, min_p, repetition_penalty,
             presence_penalty, frequency_penalty, logit_bias, logit_bias_count, banned, banned_count, logprobs,
-            top_logprobs, json_schema, regex, grammar, choices, choice_count))
+            top_logprobs, json_schema, regex, grammar, choices, choice_count, min_tokens))
         .chain(layout!(PardRound, "pard_round":
             size, text, text_length, tokens, token_count, proposed, accepted, seconds, finish, logprobs,
             logprob_count))

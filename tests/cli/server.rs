@@ -3,6 +3,7 @@
 mod agents;
 mod answers;
 mod batching;
+mod echo;
 mod kept;
 mod limits;
 mod load;
@@ -11,6 +12,7 @@ mod openai;
 mod page;
 mod protocol;
 mod proxy;
+mod reading;
 mod responses;
 mod structured;
 mod thinking;

@@ -36,7 +36,7 @@ fn parameters_that_cannot_be_had_are_named() {
         ("tools[0]", json!({})),
         ("response_format.type", json!({})),
         ("stop_token_ids", json!([999_999])),
-        ("min_tokens", json!(5)),
+        ("min_tokens", json!(-1)),
         ("use_beam_search", json!(true)),
         ("response_format.json_schema", json!({})),
         ("response_format", json!({})),
@@ -299,6 +299,16 @@ fn texts_are_tokenized_and_back_under_the_names_that_clients_use() {
     let id = &marked["choices"][0]["pard"]["tokens"][3]["id"];
     let named = whole(json!({ "max_tokens": 400, "stop_token_ids": [id] }));
     assert!(named["choices"][0]["finish_reason"] == "stop" && written(&named) <= 4, "{named}");
+    // One that must not end yet goes on, and ends by itself or by such tokens later.
+    let least = written(&ended) + 10;
+    for method in ["ar", "ngram"] {
+        let more =
+            json!({ "max_tokens": 400, "min_tokens": least, "stop_token_ids": [id], "pard": { "method": method } });
+        let held = whole(more);
+        assert!(written(&held) > least, "{held}");
+    }
+    let most = json!({ "max_tokens": 4, "min_tokens": 5 });
+    server.post("/v1/completions", &text("the", most)).expect_error(400, &["min_tokens", "5 are more than the 4"]);
     // Without the version, as clients with a bare base address ask.
     assert_eq!(server.get("/models").json()["data"][0]["id"], "target");
     assert_eq!(server.post("/chat/completions", &super::chat("the", json!({ "max_tokens": 1.0 }))).status, 200);
