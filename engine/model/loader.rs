@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::tensor_map::{Stacked, TensorMap, end_matrices, expected_matrices, layer_matrices, projection};
+use super::tensor_map::{
+    Stacked, TensorMap, check_unused, end_matrices, expected_matrices, layer_matrices, projection,
+};
 use super::tied_draft::{MASK_EMBEDDING, TargetEmbeddings, Vocabulary, check_target, independence, unfit, vocabulary};
 use super::weight_dtype::WeightDtype;
 use super::weights::{LayerWeights, Progress, Projection, Weights};
@@ -127,6 +129,7 @@ impl<'a> Loader<'a> {
         choice: WeightDtype,
         progress: &'a Progress<'a>,
     ) -> Result<Loader<'a>> {
+        check_unused(config, checkpoint)?;
         let total = expected_matrices(config).iter().try_fold(0, |sum, (name, shape)| {
             checkpoint.expect(name, shape)?;
             Ok::<_, Error>(sum + (shape[0] * shape[1]) as u64)

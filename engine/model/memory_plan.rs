@@ -3,7 +3,9 @@
 
 use super::runner::{Activations, ModelRunner};
 use super::target_states::TargetStates;
-use super::tensor_map::{Stacked, TensorMap, end_matrices, expected_matrices, layer_matrices, projection};
+use super::tensor_map::{
+    Stacked, TensorMap, check_unused, end_matrices, expected_matrices, layer_matrices, projection,
+};
 use super::tied_draft::{self, MASK_EMBEDDING};
 use super::weight_dtype::WeightDtype;
 use super::weights::Weights;
@@ -137,6 +139,7 @@ impl MemoryPlan {
         target: Option<&MemoryPlan>,
     ) -> Result<MemoryPlan> {
         config.check(checkpoint.path())?;
+        check_unused(config, checkpoint)?;
         for (name, shape) in expected_matrices(config) {
             checkpoint.expect(&name, &shape)?;
         }
