@@ -3,9 +3,11 @@
 //! type widens into it exactly, and only a few rows exist at a time.
 
 pub mod config;
+mod contents;
 pub mod export;
 mod families;
 pub mod files;
+mod folder;
 pub mod gguf;
 #[cfg(feature = "hub")]
 mod hub;
@@ -17,6 +19,7 @@ pub mod options;
 pub mod published;
 pub mod resolve;
 pub mod safetensors;
+mod special_tokens;
 pub mod storage;
 pub mod torch_file;
 

@@ -4,6 +4,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use super::folder;
 use super::options::{BY_HAND, CONFIG, SourceOptions, required};
 use super::safetensors::{self, INDEX_FILE, SINGLE_FILE};
 use super::storage::Folder;
@@ -103,7 +104,7 @@ fn repository(name: &str, options: &SourceOptions) -> Result<PathBuf> {
         None => format!("it is neither a folder nor in the hub's cache ({})", hub_cache.display()),
         Some(folder) => match missing_files(&folder) {
             None => return Ok(folder),
-            Some(missing) => match only_gguf(&folder) {
+            Some(missing) => match folder::gguf_path(&folder, &Folder(&folder))? {
                 Some(file) => return Ok(file),
                 None => format!("its copy in the hub's cache, {}, lacks {missing}", folder.display()),
             },
