@@ -82,6 +82,7 @@ fn open(path: &Path) -> Result<ChatTokenizer> {
         stop_tokens: ends.iter().filter_map(|token| tokenizer.id(token)).collect(),
         tokenizer,
         template: None,
+        tool_template: None,
         special_tokens: Default::default(),
         grammars: Default::default(),
     })

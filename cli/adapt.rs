@@ -153,6 +153,7 @@ pub fn run(arguments: &AdaptArguments) -> anyhow::Result<ExitCode> {
             format!("{} holds a run; go on with it (--resume), or name another folder", arguments.out.display());
         return Err(usage("--out", reason));
     }
+    output::check_folder(&arguments.out)?;
     interrupt::listen()?;
     let Some(data) = responses::complete(arguments, talk)? else { return Ok(interrupt::exit_code()) };
     let loss_on = if arguments.last_answer { LossOn::LastAnswer } else { LossOn::EveryAnswer };

@@ -28,13 +28,13 @@ pub struct DecodingArguments {
     #[arg(long, value_parser = one_of(&METHODS))]
     pub method: Option<Method>,
     /// Tokens proposed per round: 0 (none) to 16, or `auto`, as many as pay best [default: auto with a draft]
-    #[arg(short = 'k', long, value_name = "K|auto", value_parser = drafts)]
+    #[arg(short = 'k', long, value_name = "K|auto", value_parser = drafts, allow_negative_numbers = true)]
     pub draft_len: Option<DraftLength>,
     /// Submit a round before the last one's tokens are known [default: on GPUs]
     #[arg(long, value_name = "on|off", value_parser = one_of(&[("on", true), ("off", false)]))]
     pub run_ahead: Option<bool>,
     /// Tokens of the answer at most [default: 256; in a chat as many as there is room for]
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub max_tokens: Option<usize>,
     /// Tokens of the answer at least: until then nothing that would end it is chosen, unless --json-schema and the like allow
     /// nothing else, and no --stop is looked for
@@ -53,7 +53,7 @@ pub struct DecodingArguments {
     #[arg(long, default_value = "noise", value_parser = one_of(&ACCEPTANCES))]
     pub acceptance: AcceptanceRule,
     /// Report how probable the model found each token of the answer, and the N likeliest in its place (0 to 20)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub logprobs: Option<usize>,
     /// End the answer before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
@@ -81,10 +81,10 @@ pub struct StyleArguments {
 #[derive(Args, Clone)]
 pub struct SamplingArguments {
     /// Draw tokens from softmax(logits / T); 0 takes the likeliest
-    #[arg(short, long, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
+    #[arg(short, long, value_name = "T", default_value_t = 0.0, value_parser = temperature, allow_negative_numbers = true)]
     pub temperature: f32,
     /// Names the draws: a seed gives the same text every time, by every method and every K
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = seed, allow_negative_numbers = true)]
     pub seed: u64,
     #[command(flatten)]
     pub logits: LogitArguments,
@@ -94,7 +94,7 @@ pub struct SamplingArguments {
 #[derive(Args, Clone)]
 pub struct LogitArguments {
     /// Draw from the K likeliest tokens only; 0: from all
-    #[arg(long, value_name = "K", default_value_t = 0)]
+    #[arg(long, value_name = "K", default_value_t = 0, value_parser = count, allow_negative_numbers = true)]
     pub top_k: usize,
     /// Draw from the likeliest tokens that have this share of the probability; 1: from all
     #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
@@ -115,7 +115,7 @@ pub struct LogitArguments {
     #[arg(long, value_name = "TOKEN=BIAS", value_parser = token_bias)]
     pub logit_bias: Vec<(u32, f32)>,
     /// Never write these tokens, named by their ids and separated by commas
-    #[arg(long, value_name = "TOKEN", value_delimiter = ',')]
+    #[arg(long, value_name = "TOKEN", value_delimiter = ',', allow_negative_numbers = true)]
     pub ban: Vec<u32>,
     #[command(flatten)]
     pub grammar: GrammarArguments,
@@ -172,7 +172,7 @@ pub struct ModelArguments {
     #[arg(short, long, value_name = "MODEL")]
     pub draft: Option<String>,
     /// The draft's mask token, for PARD; its config.json may name one
-    #[arg(long, value_name = "ID", requires = "draft")]
+    #[arg(long, value_name = "ID", requires = "draft", allow_negative_numbers = true)]
     pub mask_token: Option<u32>,
     #[command(flatten)]
     pub memory: MemoryArguments,
@@ -194,7 +194,7 @@ pub struct ModelArguments {
 #[derive(Args, Clone, Default)]
 pub struct MemoryArguments {
     /// Tokens that prompt and answer may take together [default: what the model was made for, 4096 at most]
-    #[arg(short, long, value_name = "TOKENS", value_parser = value_parser!(u32).range(2..=pard::decoding::MAX_CONTEXT as i64))]
+    #[arg(short, long, value_name = "TOKENS", allow_negative_numbers = true, value_parser = value_parser!(u32).range(2..=pard::decoding::MAX_CONTEXT as i64))]
     pub context: Option<u32>,
     /// Weights on the device: as stored (f32 becomes bf16), all bf16 (f16 stays), or all f32
     #[arg(long, default_value = "compact", value_parser = one_of(&WEIGHTS))]
@@ -314,12 +314,21 @@ fn ngram(text: &str) -> Result<NgramOptions, String> {
     }
 }
 
+/// A count.
+pub fn count(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "it is no whole number from 0 on".to_owned())
+}
+
+/// A seed.
+pub fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("it is no whole number from 0 to {}", u64::MAX))
+}
+
 /// A count above 0.
 pub fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(0) => Err("it must be 1 at least".to_owned()),
-        Ok(count) => Ok(count),
-        Err(error) => Err(format!("{error}")),
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err("it is no whole number from 1 on".to_owned()),
     }
 }
 

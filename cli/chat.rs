@@ -124,6 +124,7 @@ impl Chat {
         talk: Verbosity,
     ) -> anyhow::Result<Chat> {
         let prepared = prepared(&decoding, talk)?;
+        prompt::note_thinking(&prepared.files.target.text, rendering.enable_thinking, talk);
         let device = decoding.models.device.open()?;
         let (models, sequence) = prepared.upload(&device, &decoding, talk)?;
         Ok(Chat {

@@ -197,7 +197,9 @@ fn find_adapter(arguments: &DoctorArguments) -> (Option<AdapterReport>, Finding)
         Err(error) => {
             let asked = arguments.device.device.is_some()
                 || arguments.device.backend.is_some()
-                || ["WGPU_BACKEND", "WGPU_ADAPTER_NAME"].iter().any(|name| std::env::var_os(name).is_some());
+                || ["WGPU_BACKEND", "WGPU_ADAPTER_NAME"]
+                    .iter()
+                    .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
             let advice = match asked {
                 true => {
                     "ask for another one, or for none: --device, --backend, WGPU_BACKEND and WGPU_ADAPTER_NAME say which"

@@ -48,6 +48,7 @@ pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
     let prepared = LoadedFiles::open(decoding, talk)?;
     let prompt = prompt::read(arguments.prompt.as_deref(), arguments.file.as_deref())?;
     let tokens = prompt.tokens(&prepared.files.target.text, &arguments.style)?;
+    prompt::note_thinking(&prepared.files.target.text, arguments.style.thinking, talk);
     let context = prepared.context;
     if tokens.len() >= context {
         return Err(Error::ContextFull { tokens: tokens.len(), context }.into());

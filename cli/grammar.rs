@@ -3,6 +3,8 @@
 use clap::Args;
 use pard::text::Grammar;
 
+use crate::{output, prompt};
+
 /// Options for the form of an answer.
 #[derive(Args, Clone, Default)]
 pub struct GrammarArguments {
@@ -44,6 +46,6 @@ fn lark(text: &str) -> Result<Grammar, String> {
 fn contents(text: &str, is_itself: bool) -> Result<String, String> {
     match is_itself {
         true => Ok(text.to_owned()),
-        false => std::fs::read_to_string(text).map_err(|error| format!("no such file: {error}")),
+        false => prompt::read_text(text.as_ref()).map_err(|error| output::one_line(&error)),
     }
 }

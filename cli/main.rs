@@ -84,12 +84,23 @@ enum Command {
     Man(shell::ManArguments),
 }
 
+/// Ends the program with what is wrong with its arguments.
+fn refuse(error: &clap::Error) -> ! {
+    if error.kind() == clap::error::ErrorKind::InvalidUtf8 {
+        // clap does not say which it is.
+        let odd = std::env::args_os().find(|argument| argument.to_str().is_none()).unwrap_or_default();
+        output::note(&format!("error: the argument {} is not UTF-8; models and texts are named so", odd.display()));
+        std::process::exit(2);
+    }
+    error.exit()
+}
+
 fn main() -> ExitCode {
     silence_device_selection();
     if std::env::args_os().len() == 1 && io::stdout().is_terminal() {
         return finish(welcome::run());
     }
-    let done = match Arguments::parse().command {
+    let done = match Arguments::try_parse().unwrap_or_else(|error| refuse(&error)).command {
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Chat(arguments) => chat::run(&arguments),
         #[cfg(feature = "server")]

@@ -36,6 +36,10 @@ pub fn run(arguments: &ModelsArguments) -> anyhow::Result<ExitCode> {
     } else if models.is_empty() {
         let places = [&options.cache, &options.hub_cache].into_iter().flatten();
         let places: Vec<String> = places.map(|folder| folder.display().to_string()).collect();
+        if places.is_empty() {
+            let reason = "there is no home folder, and so no cache; PARD_CACHE and HF_HOME name folders for models";
+            return Err(anyhow::anyhow!(reason));
+        }
         output::note(&format!(
             "no models in {}; `./run model` fetches the default model, `pard pull OWNER/NAME` one of the hub's",
             places.join(" and ")

@@ -138,6 +138,23 @@ pub fn table(rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
+/// Checks before long work that a file can be written into `folder` when it is done.
+pub fn check_folder(folder: &Path) -> Result<(), Error> {
+    let fault = |source| Error::Write { path: folder.to_owned(), source };
+    let probe = folder.join(format!(".write-check-{}", std::process::id()));
+    std::fs::create_dir_all(folder).map_err(fault)?;
+    std::fs::write(&probe, "").map_err(fault)?;
+    std::fs::remove_file(&probe).map_err(fault)
+}
+
+/// As [`check_folder`], for the file `path`, whose folder must be there.
+pub fn check_file(path: &Path) -> Result<(), Error> {
+    let fault = |source| Error::Write { path: path.to_owned(), source };
+    let is_new = !path.exists();
+    std::fs::OpenOptions::new().append(true).create(true).open(path).map_err(fault)?;
+    if is_new { std::fs::remove_file(path).map_err(fault) } else { Ok(()) }
+}
+
 /// Puts `text` into the place of the file at once, so that nobody ever reads half of it.
 pub fn replace_file(path: &Path, text: &str) -> anyhow::Result<()> {
     let unfinished = path.with_extension("unfinished");

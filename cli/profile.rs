@@ -78,6 +78,9 @@ pub fn run(arguments: &ProfileArguments) -> anyhow::Result<ExitCode> {
     if let Some(grammar) = &grammar {
         files.target.text.check_grammar(grammar)?;
     }
+    if let Some(path) = &arguments.trace {
+        output::check_file(path)?;
+    }
     let device = asked.device.open_with(arguments.shaders.as_deref(), talk)?;
     let models = files.upload(&device, &asked, context, talk)?;
 

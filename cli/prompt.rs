@@ -8,7 +8,7 @@ use pard::{Error, Result};
 use serde_json::Value;
 
 use crate::args::StyleArguments;
-use crate::output;
+use crate::output::{self, Verbosity};
 use crate::usage::usage;
 
 /// A prompt, before it is turned into tokens.
@@ -55,6 +55,16 @@ impl Prompt {
         }
         let rendering = Rendering::default().enable_thinking(style.thinking);
         Ok(model.chat_tokens(&messages, rendering)?)
+    }
+}
+
+/// Says so if `thinking` is asked of a model whose template knows none.
+pub fn note_thinking(model: &ChatTokenizer, thinking: Option<bool>, talk: Verbosity) {
+    if thinking.is_some() && !model.knows_thinking() {
+        talk.note(&format!(
+            "{}: its chat template knows no thinking, so that --thinking changes nothing",
+            model.model_name
+        ));
     }
 }
 
@@ -143,9 +153,15 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })
 }
 
-/// `bytes` of `name` as text.
-pub fn utf8(name: &str, bytes: Vec<u8>) -> anyhow::Result<String> {
+/// `bytes` of `name` as text, without the byte order mark that editors of Windows begin it with.
+pub fn utf8(name: &str, mut bytes: Vec<u8>) -> anyhow::Result<String> {
+    if bytes.starts_with("\u{feff}".as_bytes()) {
+        bytes.drain(..3);
+    }
     String::from_utf8(bytes).map_err(|error| {
+        if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] = error.as_bytes() {
+            return anyhow::anyhow!("{name} is UTF-16; save it as UTF-8");
+        }
         let at = error.utf8_error().valid_up_to();
         anyhow::anyhow!("{name} is not UTF-8: byte {at} (0x{:02x}) begins no character", error.as_bytes()[at])
     })

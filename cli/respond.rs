@@ -78,6 +78,7 @@ pub fn run(arguments: &RespondArguments) -> anyhow::Result<ExitCode> {
     let files = load::open(&arguments.model, &arguments.device, talk)?;
     // A model without a template is refused once, not for every prompt.
     files.text.chat_template()?;
+    prompt::note_thinking(&files.text, arguments.thinking, talk);
     let temperature = arguments.temperature.unwrap_or(if arguments.free.is_some() { 1.0 } else { 0.0 });
     let most = arguments.memory.context(files.config.context);
     let mut jobs = match arguments.free {

@@ -79,6 +79,11 @@ pub fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
     let prepared = LoadedFiles::open(&arguments.decoding, talk)?;
     let open = |folder: &PathBuf| KeptCaches::open(folder, arguments.cache_size, talk);
     let kept = arguments.cache_dir.as_ref().map(open).transpose()?;
+    let text = &prepared.files.target.text;
+    if text.has_chat_template() {
+        // A template that does not compile would fail at every chat.
+        text.chat_template()?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(TOKENIZERS)

@@ -1,5 +1,7 @@
 //! `pard tune`: measures a model's row kernels on this adapter, keeps the fastest, and shows how flat passes are.
 
+use std::cell::Cell;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -41,6 +43,9 @@ pub struct TuneArguments {
 pub fn run(arguments: &TuneArguments) -> anyhow::Result<ExitCode> {
     let talk = Verbosity::unless(arguments.quiet);
     let folder = Model::tuning_folder().context("there is no home folder to keep the table in; set PARD_CACHE")?;
+    if !arguments.forget {
+        output::check_folder(&folder)?;
+    }
     let mut model = upload(arguments, talk)?;
     let path = Tuning::path(&folder, &model.weights);
     if arguments.forget {
@@ -52,8 +57,14 @@ pub fn run(arguments: &TuneArguments) -> anyhow::Result<ExitCode> {
     interrupt::listen()?;
     let bar = talk.bar("measuring".to_owned(), "{msg} {wide_bar} {percent:>3} % {eta}");
     bar.set_length(1000);
+    let is_shown = std::io::stderr().is_terminal();
+    let told = Cell::new(0);
     let keep_going = |done: f64| {
         bar.set_position((done * 1000.0) as u64);
+        let tenths = (done * 10.0) as u64;
+        if !is_shown && tenths > told.replace(told.get().max(tenths)) {
+            talk.note(&format!("measuring: {} %", tenths * 10));
+        }
         !interrupt::requested()
     };
     let mut measured = Measured::default();

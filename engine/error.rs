@@ -348,6 +348,8 @@ options! {
     Acceptance = "acceptance",
     /// Backend of [`crate::AdapterQuery`].
     Backend = "backend",
+    /// Environment variable that names the backend where [`crate::AdapterQuery`] names none.
+    BackendVariable = "WGPU_BACKEND",
     /// Banned tokens of [`crate::SamplingParams`].
     Banned = "banned",
     /// Length of the context.

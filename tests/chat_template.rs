@@ -76,6 +76,27 @@ fn pythons_methods_and_words_are_there() {
     }
 }
 
+/// Templates with what Jinja2 makes of each; `tests/data/make_jinja.py` says how.
+#[test]
+fn templates_render_as_by_jinja2() {
+    let pairs: Vec<(String, String)> = serde_json::from_str(include_str!("data/jinja.json")).expect("pairs of texts");
+    assert!(pairs.len() > 180);
+    for (source, expected) in pairs {
+        let text = render(&source, &[("user", " Hi \n"), ("assistant", "Yes<b>&'\"é🦀\n\tx")]);
+        assert_eq!(text.unwrap_or_else(|error| panic!("{source}: {error}")), expected, "{source}");
+    }
+}
+
+#[test]
+fn line_ends_of_a_template_are_line_feeds() {
+    let source = "{% if true %}\na\n{% endif %}\n{{ 'b\nc' }}\nd\n";
+    let expected = render(source, &[]).expect("rendering");
+    assert_eq!(expected, "a\nb\nc\nd");
+    for end in ["\r\n", "\r"] {
+        assert_eq!(render(&source.replace('\n', end), &[]).expect("rendering"), expected);
+    }
+}
+
 #[test]
 fn json_is_pythons() {
     for (expression, expected) in [
@@ -83,6 +104,8 @@ fn json_is_pythons() {
         (r#"{{ "<é 🦀'\"\\\n\t" | tojson }}"#, r#""<é 🦀'\"\\\n\t""#),
         (r#"{{ [] | tojson }}{{ [{"a": 1}, []] | tojson(indent=2) }}"#, "[][\n  {\n    \"a\": 1\n  },\n  []\n]"),
         (r#"{{ "é" | tojson(ensure_ascii=False) }}"#, "\"é\""),
+        (r#"{{ "é🦀" | tojson(ensure_ascii=True) }}"#, r#""\u00e9\ud83e\udd80""#),
+        (r#"{{ {"b": 1, "a": 1e-7} | tojson(separators=(",", ":"), sort_keys=True) }}"#, r#"{"a":1e-07,"b":1}"#),
     ] {
         assert_eq!(value(expression), expected, "{expression}");
     }

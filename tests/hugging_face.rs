@@ -97,6 +97,78 @@ fn rope_is_read_from_old_and_new_files() {
 }
 
 #[test]
+fn of_old_and_new_scalings_side_by_side_the_old_one_counts() {
+    let yarn = json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64});
+    let stretched = RopeScaling::Yarn(Yarn::new(4.0, 64.0));
+    let plain = json!({"rope_theta": 1e6, "rope_type": "default"});
+    let with_base =
+        json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 1e6});
+    for (changes, theta) in [
+        (json!({"rope_theta": 1e6, "rope_parameters": plain, "rope_scaling": yarn}), 1e6),
+        (json!({"rope_parameters": plain, "rope_scaling": with_base}), 1e6),
+        (json!({"rope_theta": 5e5, "rope_parameters": plain, "rope_scaling": with_base}), 1e6),
+    ] {
+        let config = parsed(changes);
+        assert_eq!((config.rope_theta, config.rope_scaling), (theta, stretched));
+    }
+    for none in [json!({}), json!(null)] {
+        let config = parsed(json!({"rope_parameters": plain, "rope_scaling": none}));
+        assert_eq!((config.rope_theta, config.rope_scaling), (1e6, RopeScaling::None));
+    }
+    // transformers prefers the original context at the top, and takes the whole one where there is none.
+    let original = |changes: Value| match parsed(changes).rope_scaling {
+        RopeScaling::Yarn(yarn) => yarn.original_context,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(original(json!({"original_max_position_embeddings": 32, "rope_scaling": yarn})), 32.0);
+    assert_eq!(original(json!({"rope_scaling": {"type": "yarn", "factor": 2.0}})), 4096.0);
+    let kinds = json!({"full_attention": {"rope_type": "default", "rope_theta": 1e6}});
+    for (changes, key) in [
+        (json!({"rope_parameters": plain, "rope_scaling": yarn}), "rope_parameters.rope_theta"),
+        (json!({"rope_parameters": kinds}), "rope_parameters.full_attention"),
+        (
+            json!({"rope_scaling": {"type": "default", "partial_rotary_factor": 0.5}}),
+            "rope_scaling.partial_rotary_factor",
+        ),
+    ] {
+        assert_eq!(blamed(&changed(changes.clone())), key, "{changes}");
+    }
+}
+
+#[test]
+fn sentinels_of_configurations_mean_what_their_writers_mean() {
+    let plain = parsed(json!({}));
+    for none in [json!(-1), json!(-1.0), json!(null)] {
+        assert_eq!(parsed(json!({"pard_token": none})), plain);
+        assert_eq!(parsed(json!({"mask_token_id": none, "ptd_token_id": none})), plain);
+    }
+    assert_eq!(parsed(json!({"pard_token": -1, "mask_token_id": 7.0})).mask_token, Some(7));
+    assert_eq!(parsed(json!({"vocab_size": 300.0, "max_position_embeddings": 4096.0})), plain);
+    let (_parent, folder) = written(&Recipe::llama(1), "tiny");
+    let config = folder.join("config.json");
+    let text = std::fs::read_to_string(&config).expect("reading");
+    let with = |more: &str| {
+        std::fs::write(&config, text.replacen('{', &format!("{{ {more},"), 1)).expect("writing");
+        ModelFiles::open(&folder).map(|files| files.config).map_err(|error| error.to_string())
+    };
+    let known = with(r#""x": 1"#).expect("a configuration");
+    // Python writes such numbers. Nothing here reads these, and no text is mistaken for one.
+    assert_eq!(
+        with(r#""time_step_limit": [0.0, Infinity, -Infinity], "loss": NaN, "\"NaN": "NaN, Infinity""#),
+        Ok(known)
+    );
+    let error = with(r#""partial_rotary_factor": NaN"#).expect_err("no factor");
+    assert!(error.contains("partial_rotary_factor") && error.contains("NaN"), "{error}");
+    let stop = |value: Value| {
+        write_json(&folder.join("generation_config.json"), &json!({ "eos_token_id": value }));
+        std::fs::write(&config, &text).expect("writing");
+        ModelFiles::open(&folder).expect("opening").text.stop_tokens
+    };
+    assert_eq!(stop(json!([9.0, -1, null])), [9, special_id(2)]);
+    assert_eq!(stop(json!(-1)), stop(json!(null)));
+}
+
+#[test]
 fn yarn_is_read_as_qwen_ships_it() {
     let given = |changes: Value| {
         let mut scaling = json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768});
@@ -132,7 +204,6 @@ fn yarn_is_read_as_qwen_ships_it() {
         (json!({"factor": -4.0}), "factor"),
         (json!({"factor": "4"}), "factor"),
         (json!({"factor": null}), "factor"),
-        (json!({"original_max_position_embeddings": null}), "original_max_position_embeddings"),
         (json!({"original_max_position_embeddings": 0}), "original_max_position_embeddings"),
         (json!({"beta_fast": 0}), "beta_fast"),
         (json!({"beta_fast": 1, "beta_slow": 2}), "beta_fast"),
@@ -415,12 +486,15 @@ fn the_template_is_found_wherever_it_is_kept() {
         (json!("one {{ eos_token }}"), "one <|im_end|>"),
         (json!([named("tool_use", "two"), named("default", "three")]), "three"),
         (json!([named("only", "four")]), "four"),
+        (json!({"default": "five", "rag": "six"}), "five"),
     ] {
         write_json(&config, &json!({"chat_template": template, "eos_token": content, "bos_token": null}));
         assert_eq!(rendered().expect("rendering"), expected);
     }
     for (template, named) in [
         (json!(null), "continue text"),
+        (json!(""), "continue text"),
+        (json!({"rag": "x"}), "default"),
         (json!([named("a", "x"), named("b", "y")]), "default"),
         (json!(7), "chat_template"),
         (json!("{% if %}"), "compile"),
@@ -429,8 +503,12 @@ fn the_template_is_found_wherever_it_is_kept() {
         let error = rendered().expect_err("no template");
         assert!(error.contains(named), "{template}: {error}");
     }
-    // The file of its own wins.
-    std::fs::write(folder.join("chat_template.jinja"), "file").expect("writing");
+    // A processor's file is the last to be asked, and a file of its own wins.
+    write_json(&folder.join("chat_template.json"), &json!({"chat_template": "processor"}));
+    assert!(rendered().expect_err("no template").contains("compile"));
+    std::fs::remove_file(&config).expect("removing");
+    assert_eq!(rendered().expect("rendering"), "processor");
+    std::fs::write(folder.join("chat_template.jinja"), "\u{feff}file").expect("writing");
     assert_eq!(rendered().expect("rendering"), "file");
 }
 

@@ -53,6 +53,16 @@ fn places_follow_the_environment() {
     assert_eq!(plain.hub_cache.as_deref(), Some(Path::new("/home/user/.cache/huggingface/hub")));
     assert_eq!((plain.endpoint.as_str(), plain.offline), ("https://huggingface.co", false));
 
+    // Set and empty is as good as not set; compose files and units have no shell that would put the home folder in.
+    let names = ["PARD_CACHE", "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE", "XDG_CACHE_HOME"];
+    let empty = options_of(&[&[home][..], &names.map(|name| (name, ""))].concat());
+    assert_eq!((&empty.cache, &empty.hub_cache, &empty.endpoint), (&plain.cache, &plain.hub_cache, &plain.endpoint));
+    let former = options_of(&[home, ("HUGGINGFACE_HUB_CACHE", "/old"), ("HUGGING_FACE_HUB_TOKEN", "key")]);
+    assert_eq!((former.hub_cache.as_deref(), former.token.as_deref()), (Some(Path::new("/old")), Some("key")));
+    let in_home = options_of(&[home, ("HF_HOME", "~/models"), ("PARD_CACHE", "~/pard")]);
+    assert_eq!(in_home.hub_cache.as_deref(), Some(Path::new("/home/user/models/hub")));
+    assert_eq!(in_home.cache.as_deref(), Some(Path::new("/home/user/pard")));
+
     let xdg = options_of(&[home, ("XDG_CACHE_HOME", "/xdg")]);
     assert_eq!(xdg.cache.as_deref(), Some(Path::new("/xdg/pard")));
     assert_eq!(xdg.hub_cache.as_deref(), Some(Path::new("/xdg/huggingface/hub")));

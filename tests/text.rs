@@ -406,6 +406,7 @@ pub fn chat_tokenizer() -> ChatTokenizer {
         model_name: "tiny".to_owned(),
         tokenizer: tiny(),
         template: Some(tiny_tokenizer::CHAT_TEMPLATE.to_owned()),
+        tool_template: None,
         special_tokens: Default::default(),
         stop_tokens: vec![special_id(2)],
         grammars: Default::default(),

@@ -216,6 +216,8 @@ impl Ask {
     }
 }
 
+const NO_SAMPLER: &str = "tokens are chosen by temperature, top_k, top_p, min_p and penalties";
+
 /// Refuses parameters that would change the answer and that nothing here acts on.
 fn refuse_what_is_missing(kind: Kind, fields: &Fields) -> Result<(), Fault> {
     let none = [json!([]), json!("none"), json!("auto"), json!({})];
@@ -232,6 +234,38 @@ fn refuse_what_is_missing(kind: Kind, fields: &Fields) -> Result<(), Fault> {
     fields.refuse_unless("prompt_logprobs", &[json!(0)], "echo with logprobs has those of a text")?;
     fields.refuse_unless("use_beam_search", &[json!(false)], "there is no beam search")?;
     fields.refuse_unless("continue_final_message", &[json!(false)], "the last message is not continued")?;
+    for (name, allowed, reason) in [
+        ("regex", json!([]), "guided_regex names one here"),
+        ("ebnf", json!([]), "guided_grammar names a grammar here, in Lark"),
+        ("typical_p", json!([1]), NO_SAMPLER),
+        ("tfs_z", json!([1]), NO_SAMPLER),
+        ("mirostat", json!([0]), NO_SAMPLER),
+        ("dynatemp_range", json!([0]), NO_SAMPLER),
+        ("xtc_probability", json!([0]), NO_SAMPLER),
+        ("dry_multiplier", json!([0]), NO_SAMPLER),
+        ("top_n_sigma", json!([-1, 0]), NO_SAMPLER),
+        ("length_penalty", json!([1]), "there is no beam search"),
+        ("allowed_token_ids", json!([[]]), "it is not supported; logit_bias and guided_choice bound an answer"),
+        ("bad_words", json!([[]]), "it is not supported; logit_bias bans tokens"),
+        ("skip_special_tokens", json!([true]), "special tokens are never part of the text"),
+        ("include_stop_str_in_output", json!([false]), "the text ends before what stops it"),
+        ("no_stop_trim", json!([false]), "the text ends before what stops it"),
+        ("truncate_prompt_tokens", json!([]), "no prompt is cut"),
+        ("logits_processors", json!([[]]), "the server runs no code of a request"),
+        ("custom_logit_processor", json!([]), "the server runs no code of a request"),
+        ("lora", json!([[]]), "there are no adapters of models"),
+        ("lora_path", json!([]), "there are no adapters of models"),
+        ("n_probs", json!([0]), "logprobs asks for probabilities here"),
+        ("t_max_predict_ms", json!([0, -1]), "no answer has a limit of time"),
+        ("n_indent", json!([0]), "it is not supported"),
+        ("min_new_tokens", json!([0]), "min_tokens is the name here"),
+        ("add_special_tokens", json!([kind == Kind::Text]), "the kind of the request says so"),
+        ("chat_template", json!([]), "the model's own is used"),
+        ("add_generation_prompt", json!([true]), "an answer always follows"),
+        ("documents", json!([[]]), "they are not given to the template; put them into a message"),
+    ] {
+        fields.refuse_unless(name, allowed.as_array().map_or(&[], Vec::as_slice), reason)?;
+    }
     if kind == Kind::Text {
         fields.refuse_unless("suffix", &[json!("")], "nothing is written into the middle of a text")?;
     }
@@ -263,7 +297,7 @@ fn messages(fields: &Fields, tools: Option<&ToolUse>) -> Result<Prompt, Fault> {
                     _ => None,
                 };
                 let parts: Option<Vec<String>> = parts.iter().map(part).collect();
-                parts.ok_or_else(|| wrong("a part of its content is no text"))?.concat()
+                parts.ok_or_else(|| wrong("a part of its content is no text"))?.join("\n")
             }
             None | Some(Value::Null) if !calls.is_empty() => String::new(),
             _ => return Err(wrong("its content is neither a text nor a list of texts")),
@@ -419,7 +453,14 @@ fn sampling(kind: Kind, fields: &Fields, defaults: &Defaults) -> Result<Sampling
         *value = fields.number(name)?.unwrap_or(*value);
     }
     sampling.repetition_penalty = fields.number("repeat_penalty")?.unwrap_or(sampling.repetition_penalty);
-    sampling.top_k = fields.count("top_k", 0..=usize::MAX)?.unwrap_or(sampling.top_k);
+    // vLLM's way to ask for all tokens.
+    sampling.top_k = match fields.get("top_k").and_then(Value::as_f64) {
+        Some(-1.0) => 0,
+        _ => fields.count("top_k", 0..=usize::MAX)?.unwrap_or(sampling.top_k),
+    };
+    if sampling.repetition_penalty != 1.0 || sampling.presence_penalty != 0.0 || sampling.frequency_penalty != 0.0 {
+        fields.refuse_unless("repeat_last_n", &[json!(-1)], "penalties count all tokens")?;
+    }
     if let Some(biases) = fields.biases("logit_bias")? {
         for (id, bias) in biases {
             match bias {

@@ -20,10 +20,12 @@ const MAX_DISCARDED: usize = 64 << 20;
 ///
 /// 400, 408, 413.
 pub async fn json(body: Body, most: usize, timeout: Duration) -> Result<Value, Fault> {
-    let late = |_| Fault::new(StatusCode::REQUEST_TIMEOUT, format!("the body did not come within {timeout:?}"));
+    let late =
+        |_| Fault::new(StatusCode::REQUEST_TIMEOUT, format!("the body did not come within {} s", timeout.as_secs()));
     let bytes = tokio::time::timeout(timeout, read(body, most)).await.map_err(late)??;
     let wrong = |error| Fault::new(StatusCode::BAD_REQUEST, format!("the body is no JSON: {error}"));
-    serde_json::from_slice(&bytes).map_err(wrong)
+    let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
+    serde_json::from_slice(text).map_err(wrong)
 }
 
 async fn read(body: Body, most: usize) -> Result<Vec<u8>, Fault> {

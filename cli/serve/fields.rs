@@ -79,9 +79,9 @@ impl<'a> Fields<'a> {
         count.map(Some).ok_or_else(wrong)
     }
 
-    /// Any whole number; a negative one is taken for the bits that stand for it.
+    /// Any whole number; a negative one is taken for the bits that stand for it, but -1 is none, as in llama.cpp.
     pub fn seed(&self, name: &str) -> Result<Option<u64>, Fault> {
-        let Some(value) = self.get(name) else { return Ok(None) };
+        let Some(value) = self.get(name).filter(|value| value.as_i64() != Some(-1)) else { return Ok(None) };
         let seed = value.as_u64().or_else(|| value.as_i64().map(|seed| seed as u64));
         seed.map(Some).ok_or_else(|| self.wrong(name, "it is no whole number of 64 bits"))
     }
@@ -115,10 +115,13 @@ impl<'a> Fields<'a> {
         Ok(Some(texts))
     }
 
-    /// Refuses the field if it is there and not one of `allowed`.
+    /// Refuses the field if it is there and not one of `allowed`. Numbers may be written with a point or without.
     pub fn refuse_unless(&self, name: &str, allowed: &[Value], reason: &str) -> Result<(), Fault> {
+        let is_same = |value: &Value, other: &Value| {
+            value == other || (value.is_number() && other.is_number() && value.as_f64() == other.as_f64())
+        };
         match self.get(name) {
-            Some(value) if !allowed.contains(value) => Err(self.wrong(name, reason)),
+            Some(value) if !allowed.iter().any(|allowed| is_same(value, allowed)) => Err(self.wrong(name, reason)),
             _ => Ok(()),
         }
     }

@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::prompt;
 use crate::usage::usage;
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
-use pard::{Error, Result};
+use pard::Result;
 use subtle::{Choice, ConstantTimeEq};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
@@ -23,10 +24,10 @@ impl Keys {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], or a usage error if there is none in it.
+    /// [`pard::Error::Io`], or a usage error if there is none in it.
     pub fn read(path: Option<&Path>) -> anyhow::Result<Keys> {
         let Some(path) = path else { return Ok(Keys { keys: Vec::new() }) };
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        let text = prompt::read_text(path)?;
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let keys: Vec<String> = lines.map(str::to_owned).collect();
         if keys.is_empty() {

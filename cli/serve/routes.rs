@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Path, Request, State};
-use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -67,6 +67,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/tokenize", post(tokenize))
         .route("/detokenize", post(detokenize))
         .route("/metrics", get(metrics))
+        .route_layer(middleware::from_fn(check_encoding))
         .route_layer(middleware::from_fn_with_state(app.clone(), check_key));
     let open = Router::new().route("/", get(page)).route("/health", get(health));
     open.merge(closed)
@@ -83,6 +84,18 @@ pub fn router(app: Arc<App>) -> Router {
 async fn check_key(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Fault> {
     app.keys.check(request.headers())?;
     Ok(next.run(request).await)
+}
+
+/// Refuses a body that is packed.
+async fn check_encoding(request: Request, next: Next) -> Result<Response, Fault> {
+    let encoding = request.headers().get(CONTENT_ENCODING).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    match encoding.filter(|encoding| !encoding.trim().eq_ignore_ascii_case("identity")) {
+        None => Ok(next.run(request).await),
+        Some(encoding) => {
+            let reason = format!("the body is packed ({encoding}); send it as it is");
+            Err(Fault::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason))
+        }
+    }
 }
 
 async fn check_and_count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {

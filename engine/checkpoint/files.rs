@@ -1,23 +1,21 @@
 //! A model as it lies on the disk, whatever its format: hyper-parameters, tensors, tokenizer, chat template.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::Checkpoint;
 use super::config::{Config, StateForm};
-use super::gguf::Gguf;
 use super::gguf::split::PartName;
-use super::gguf_files;
+use super::gguf::{END_TEXTS, Gguf};
 use super::hugging_face::{self, PROJECTION_FILE};
 use super::joined::Joined;
 use super::json::{self, Object};
-use super::lora::{self, ADAPTER_CONFIG};
 use super::safetensors::Safetensors;
+use super::special_tokens::{self, SpecialTokens};
 use super::storage::{Bytes, Folder, Storage};
 use super::torch_file::TorchFile;
+use super::{Checkpoint, contents, folder};
 use crate::error::{Error, Result};
 use crate::text::{ChatTokenizer, Grammars, Tokenizer};
 
@@ -55,8 +53,15 @@ impl DraftFiles {
     /// Those of [`ModelFiles::open`].
     pub fn open(path: &Path) -> Result<DraftFiles> {
         if path.is_dir() {
-            return open_folder(path, folder_name(path), &Folder(path));
+            return match folder::gguf_path(path, &Folder(path))? {
+                Some(file) => DraftFiles::open_file(&file),
+                None => open_folder(path, folder_name(path), &Folder(path)),
+            };
         }
+        DraftFiles::open_file(path)
+    }
+
+    fn open_file(path: &Path) -> Result<DraftFiles> {
         let text = |part: Option<&OsStr>| part.map_or_else(String::new, |part| part.to_string_lossy().into_owned());
         let part_stem = PartName::parse(&text(path.file_name())).map(|part| part.stem.to_owned());
         open_gguf(path, part_stem.unwrap_or_else(|| text(path.file_stem())), Gguf::open(path)?)
@@ -70,17 +75,11 @@ impl DraftFiles {
     /// Those of [`ModelFiles::open`].
     pub fn from_storage(name: &str, storage: &dyn Storage) -> Result<DraftFiles> {
         let path = Path::new(name);
-        let io = |path: PathBuf| move |source| Error::Io { path, source };
-        let names = storage.names().map_err(io(path.to_owned()))?;
-        match gguf_files::models(names.into_iter().map(|name| (name, None))).as_slice() {
-            [model] if !storage.has("config.json") => {
-                let file = storage.path(model.file());
-                let bytes = storage.open(model.file()).map_err(io(file.clone()))?;
-                let gguf = Gguf::with_parts(&file, bytes, |part| storage.open(part))?;
-                open_gguf(path, name.to_owned(), gguf)
-            }
-            _ => open_folder(path, name.to_owned(), storage),
-        }
+        let Some(file) = folder::gguf_file(path, storage)? else { return open_folder(path, name.to_owned(), storage) };
+        let place = storage.path(&file);
+        let bytes = storage.open(&file).map_err(|source| Error::Io { path: place.clone(), source })?;
+        let gguf = Gguf::with_parts(&place, bytes, |part| storage.open(part))?;
+        open_gguf(path, name.to_owned(), gguf)
     }
 
     /// Opens a GGUF file from its bytes; `name` is the model's name unless the file gives one.
@@ -161,7 +160,8 @@ fn open_gguf(path: &Path, name: String, gguf: Gguf) -> Result<DraftFiles> {
     let text = ChatTokenizer {
         model_name: gguf.model_name().map_or(name, str::to_owned),
         tokenizer,
-        template: gguf.chat_template().map(str::to_owned),
+        template: gguf.chat_template().filter(|source| !source.is_empty()).map(str::to_owned),
+        tool_template: gguf.named_chat_templates().find(|(name, _)| *name == TOOL_USE).map(|(_, text)| text.to_owned()),
         special_tokens,
         stop_tokens: ids.stop,
         grammars: Grammars::default(),
@@ -176,19 +176,18 @@ fn open_gguf(path: &Path, name: String, gguf: Gguf) -> Result<DraftFiles> {
 }
 
 fn open_folder(folder: &Path, name: String, storage: &dyn Storage) -> Result<DraftFiles> {
+    folder::refuse_adapter(folder, storage)?;
     let config_path = storage.path("config.json");
     let Some(config_json) = json::read_if_present(storage, "config.json")? else {
-        if let Some(adapter) = json::read_if_present(storage, ADAPTER_CONFIG)? {
-            return Err(Error::NoModel { name: folder.display().to_string(), reason: lora::describe(Some(&adapter)) });
-        }
         return Err(Error::NoModel {
             name: folder.display().to_string(),
             reason: "the folder holds no config.json; a model folder holds config.json, tokenizer.json, *.safetensors"
                 .to_owned(),
         });
     };
-    let config = hugging_face::parse_config(&config_path, &config_json)?;
+    let mut config = hugging_face::parse_config(&config_path, &config_json)?;
     let checkpoint = tensors_of(folder, storage, &config)?;
+    config.tied_head = config.tied_head && !has_own_head(&config, &*checkpoint)?;
     let text = match storage.has("tokenizer.json") {
         true => Some(text_of(storage, name.clone(), &config, &Object::of(&config_path, &config_json)?)?),
         false => None,
@@ -211,25 +210,17 @@ fn tensors_of(folder: &Path, storage: &dyn Storage, config: &Config) -> Result<B
 /// The tokenizer of a folder that holds one, and what its files say of conversations.
 fn text_of(storage: &dyn Storage, model_name: String, config: &Config, config_json: &Object) -> Result<ChatTokenizer> {
     let open = |name: &str| storage.open(name).map_err(|source| Error::Io { path: storage.path(name), source });
-    let tokenizer = Tokenizer::from_bytes(&storage.path("tokenizer.json"), &open("tokenizer.json")?)?;
-    let tokenizer = tokenizer.for_vocab(config.vocab_size)?;
     let tokenizer_config_path = storage.path("tokenizer_config.json");
     let tokenizer_config = json::read_if_present(storage, "tokenizer_config.json")?;
-    let special_tokens = match &tokenizer_config {
-        Some(json) => special_tokens(&Object::of(&tokenizer_config_path, json)?)?,
-        None => BTreeMap::new(),
-    };
-    let template = match (open("chat_template.jinja"), &tokenizer_config) {
-        (Ok(source), _) => Some(String::from_utf8(source.to_vec()).map_err(|error| Error::Damaged {
-            path: storage.path("chat_template.jinja"),
-            reason: format!("it is not UTF-8: {}", error.utf8_error()),
-        })?),
-        (Err(Error::Io { source, path }), _) if source.kind() != std::io::ErrorKind::NotFound => {
-            return Err(Error::Io { path, source });
-        }
-        (_, Some(json)) => template_source(&Object::of(&tokenizer_config_path, json)?)?,
-        (_, None) => None,
-    };
+    let tokenizer_config =
+        tokenizer_config.as_ref().map(|json| Object::of(&tokenizer_config_path, json)).transpose()?;
+    let SpecialTokens { names: special_tokens, added } = special_tokens::read(storage, tokenizer_config.as_ref())?;
+    let (tokenizer_path, bytes) = (storage.path("tokenizer.json"), open("tokenizer.json")?);
+    let tokenizer = Tokenizer::with_added(&tokenizer_path, contents::without_mark(&bytes), added)
+        .map_err(|error| contents::explained(&tokenizer_path, &bytes, error))?
+        .for_vocab(config.vocab_size)?;
+    let template = template(storage, tokenizer_config.as_ref())?;
+    let tool_template = tool_template(storage, tokenizer_config.as_ref())?;
 
     let generation_path = storage.path("generation_config.json");
     let mut stop_tokens = match json::read_if_present(storage, "generation_config.json")? {
@@ -240,26 +231,87 @@ fn text_of(storage: &dyn Storage, model_name: String, config: &Config, config_js
         stop_tokens = config_json.tokens("eos_token_id")?;
     }
     stop_tokens.extend(special_tokens.get("eos_token").and_then(|token| tokenizer.id(token)));
+    // Files of Llama 3 name but one of two. The end of a turn is the one that the template writes.
+    let ends = END_TEXTS.iter().filter(|end| template.as_ref().is_some_and(|template| template.contains(**end)));
+    stop_tokens.extend(ends.filter_map(|end| tokenizer.id(end)).filter(|&id| tokenizer.is_special(id)));
     stop_tokens.sort_unstable();
     stop_tokens.dedup();
 
     let grammars = Grammars::default();
-    Ok(ChatTokenizer { model_name, tokenizer, template, special_tokens, stop_tokens, grammars })
+    Ok(ChatTokenizer { model_name, tokenizer, template, tool_template, special_tokens, stop_tokens, grammars })
 }
 
-/// The special tokens a template may write. Each is a string, or an object with its `content`.
-fn special_tokens(tokenizer_config: &Object) -> Result<BTreeMap<String, String>> {
-    let mut tokens = BTreeMap::new();
-    for name in ["bos_token", "eos_token", "pad_token", "unk_token"] {
-        let token = match tokenizer_config.get(name) {
-            None => continue,
-            Some(Value::String(token)) => Some(token.as_str()),
-            Some(token) => token.get("content").and_then(Value::as_str),
-        };
-        let token = token.ok_or_else(|| tokenizer_config.fault(name, "is neither a string nor has a `content`"))?;
-        tokens.insert(name.to_owned(), token.to_owned());
+/// Returns `true` if a model whose head is said to be its embedding has a head that is not: `transformers` uses that one.
+fn has_own_head(config: &Config, checkpoint: &dyn Checkpoint) -> Result<bool> {
+    const ROWS: usize = 64;
+    let [embedding, head] = ["model.embed_tokens.weight", "lm_head.weight"];
+    let (rows, columns) = (config.vocab_size, config.hidden_size);
+    for name in [embedding, head] {
+        if checkpoint.find(name).is_none_or(|info| info.shape != [rows, columns]) {
+            return Ok(false);
+        }
     }
-    Ok(tokens)
+    let [mut one, mut other] = [(); 2].map(|()| vec![0.0; ROWS * columns]);
+    for first in (0..rows).step_by(ROWS) {
+        let range = first..rows.min(first + ROWS);
+        let len = range.len() * columns;
+        checkpoint.read_rows(embedding, range.clone(), &mut one[..len])?;
+        checkpoint.read_rows(head, range, &mut other[..len])?;
+        if one[..len] != other[..len] {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The chat template of a folder, wherever it is kept. An empty one is none.
+fn template(storage: &dyn Storage, tokenizer_config: Option<&Object>) -> Result<Option<String>> {
+    const FILE: &str = "chat_template.jinja";
+    let path = storage.path(FILE);
+    let source = match storage.open(FILE) {
+        Ok(bytes) => Some(template_text(&path, &bytes)?),
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => return Err(Error::Io { path, source }),
+        Err(_) => tokenizer_config.map(template_source).transpose()?.flatten(),
+    };
+    if source.is_some() {
+        return Ok(source.filter(|source| !source.is_empty()));
+    }
+    // Models that see pictures, too, keep it with their processor.
+    let path = storage.path("chat_template.json");
+    match json::read_if_present(storage, "chat_template.json")? {
+        Some(json) => template_source(&Object::of(&path, &json)?),
+        None => Ok(None),
+    }
+}
+
+/// The name of the template for conversations with tools.
+const TOOL_USE: &str = "tool_use";
+
+/// The template for conversations with tools, where the folder has one of its own for these.
+fn tool_template(storage: &dyn Storage, tokenizer_config: Option<&Object>) -> Result<Option<String>> {
+    let file = format!("additional_chat_templates/{TOOL_USE}.jinja");
+    let path = storage.path(&file);
+    match storage.open(&file) {
+        Ok(bytes) => return template_text(&path, &bytes).map(Some),
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => return Err(Error::Io { path, source }),
+        Err(_) => {}
+    }
+    let source = match tokenizer_config.and_then(|config| config.get("chat_template")) {
+        Some(Value::Object(named)) => named.get(TOOL_USE),
+        Some(Value::Array(named)) => {
+            let of_tools = named.iter().find(|template| template.get("name").is_some_and(|name| name == TOOL_USE));
+            of_tools.and_then(|template| template.get("template"))
+        }
+        _ => None,
+    };
+    Ok(source.and_then(Value::as_str).map(str::to_owned))
+}
+
+fn template_text(path: &Path, bytes: &[u8]) -> Result<String> {
+    String::from_utf8(contents::without_mark(bytes).to_vec()).map_err(|error| {
+        let reason = format!("it is not UTF-8: {}", error.utf8_error());
+        contents::explained(path, bytes, Error::Damaged { path: path.to_owned(), reason })
+    })
 }
 
 /// The template of a `tokenizer_config.json`: a string, or a list of named ones of which `default` counts.
@@ -268,6 +320,10 @@ fn template_source(tokenizer_config: &Object) -> Result<Option<String>> {
     let named = match tokenizer_config.get(KEY) {
         None => return Ok(None),
         Some(Value::String(source)) => return Ok(Some(source.clone())),
+        Some(Value::Object(named)) => {
+            let default = named.get("default").and_then(Value::as_str);
+            return Ok(Some(default.ok_or_else(|| tokenizer_config.fault(KEY, "names no `default`"))?.to_owned()));
+        }
         Some(Value::Array(named)) => named,
         Some(_) => return Err(tokenizer_config.fault(KEY, "is neither a string nor a list of named templates")),
     };

@@ -143,19 +143,31 @@ fn head_dim(keys: &Object, family: Family, hidden_size: usize, heads: usize) -> 
     }
 }
 
-/// The base and the scaling of the rotary frequencies. Newer files keep both in `rope_parameters`.
+/// The base and the scaling of the rotary frequencies. Newer files keep both in `rope_parameters`, and people add the older
+/// `rope_scaling` to these, as the cards of models tell them; that one counts, as in `transformers`.
 fn rope(keys: &Object) -> Result<(f64, RopeScaling)> {
     let newer = keys.object("rope_parameters", "rope_parameters.")?;
-    let older = keys.object("rope_scaling", "rope_scaling.")?;
+    let older = keys.object("rope_scaling", "rope_scaling.")?.filter(|older| older.keys().next().is_some());
+    let chosen = older.or(newer);
     let mut theta = keys.number("rope_theta")?;
-    if let Some(newer) = &newer {
-        theta = newer.number("rope_theta")?.or(theta);
+    if let Some(chosen) = &chosen {
+        if let Some(kind) = chosen.keys().find(|key| chosen.get(key).is_some_and(Value::is_object)) {
+            return Err(chosen.fault(kind, "rotary frequencies of its own for a kind of layers are not supported"));
+        }
+        theta = chosen.number("rope_theta")?.or(theta);
     }
-    let scaling = match newer.or(older) {
+    // Where both are there, `transformers` reads the older one alone.
+    if let (None, Some(_), Some(newer)) = (theta, older, newer)
+        && newer.get("rope_theta").is_some()
+    {
+        let reason = "is not read beside rope_scaling; put the base there, or at the top";
+        return Err(newer.fault("rope_theta", reason));
+    }
+    let scaling = match chosen {
         Some(scaling) => rope_scaling(keys, &scaling)?,
         None => RopeScaling::None,
     };
-    for (object, key) in newer.iter().chain([keys]).map(|object| (object, "partial_rotary_factor")) {
+    for (object, key) in chosen.iter().chain([keys]).map(|object| (object, "partial_rotary_factor")) {
         if object.number(key)?.is_some_and(|factor| factor != 1.0) {
             return Err(object.fault(key, "rotating only a part of each head is not supported"));
         }
@@ -175,11 +187,14 @@ fn rope_scaling(keys: &Object, scaling: &Object) -> Result<RopeScaling> {
             false => Err(scaling.fault(key, format!("{number} is not a positive number"))),
         }
     };
+    // `transformers` prefers the one at the top, and takes the whole context where there is none.
     let original_context = || {
         let original = "original_max_position_embeddings";
-        match keys.number(original)? {
-            Some(context) if scaling.get(original).is_none() && context > 0.0 => Ok(context),
-            _ => positive(original),
+        match (keys.number(original)?, scaling.get(original)) {
+            (Some(context), _) if context.is_finite() && context > 0.0 => Ok(context),
+            (Some(context), _) => Err(keys.fault(original, format!("{context} is not a positive number"))),
+            (None, Some(_)) => positive(original),
+            (None, None) => Ok(keys.required(original, keys.number("max_position_embeddings")?)?),
         }
     };
     match kind {
@@ -280,9 +295,6 @@ pub(crate) fn is_draft(config: &Value) -> bool {
 /// The mask token, -1 if there is none.
 fn mask_token(keys: &Object) -> Result<Option<u32>> {
     for key in MASK_KEYS {
-        if keys.get(key).and_then(Value::as_i64) == Some(-1) {
-            continue;
-        }
         if let Some(token) = keys.token(key)? {
             return Ok(Some(token));
         }

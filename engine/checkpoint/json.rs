@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::contents;
 use super::storage::Storage;
 use crate::error::{Error, Result};
 
@@ -27,8 +28,35 @@ pub(crate) fn read(path: &Path) -> Result<Value> {
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<Value> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| Error::Damaged { path: path.to_owned(), reason: format!("not JSON: {error}") })
+    let text = contents::without_mark(bytes);
+    let value = serde_json::from_slice(text).or_else(|error| {
+        // Python writes numbers that are none, which JSON does not know.
+        std::str::from_utf8(text).ok().and_then(|text| serde_json::from_str(&with_names(text)).ok()).ok_or(error)
+    });
+    value.map_err(|error| {
+        let error = Error::Damaged { path: path.to_owned(), reason: format!("not JSON: {error}") };
+        contents::explained(path, bytes, error)
+    })
+}
+
+/// `json` with the names of numbers that are none (`NaN`, `Infinity`, `-Infinity`) as strings, so that they are at fault
+/// only where a number is needed.
+fn with_names(json: &str) -> String {
+    let (mut text, mut rest) = (String::with_capacity(json.len()), json);
+    let (mut in_string, mut escaped) = (false, false);
+    while let Some(letter) = rest.chars().next() {
+        let name = ["NaN", "Infinity", "-Infinity"].into_iter().find(|name| !in_string && rest.starts_with(name));
+        if let Some(name) = name {
+            text.extend(["\"", name, "\""]);
+            rest = &rest[name.len()..];
+            continue;
+        }
+        in_string ^= letter == '"' && !escaped;
+        escaped = in_string && letter == '\\' && !escaped;
+        text.push(letter);
+        rest = &rest[letter.len_utf8()..];
+    }
+    text
 }
 
 /// The JSON value of the file `name` of `storage`, or nothing if there is no such file.
@@ -72,7 +100,7 @@ impl<'a> Object<'a> {
 
     /// The whole number under `key`.
     pub(crate) fn size(&self, key: &str) -> Result<Option<usize>> {
-        self.typed(key, "a whole number", |value| value.as_u64().and_then(|number| usize::try_from(number).ok()))
+        self.typed(key, "a whole number", |value| whole(value).and_then(|number| usize::try_from(number).ok()))
     }
 
     /// The list of whole numbers under `key`, some of which may be negative.
@@ -83,18 +111,19 @@ impl<'a> Object<'a> {
         })
     }
 
-    /// The token id under `key`.
+    /// The token id under `key`; none where it is -1, which trainers write for that.
     pub(crate) fn token(&self, key: &str) -> Result<Option<u32>> {
-        self.typed(key, "a token id", as_token)
+        Ok(self.typed(key, "a token id", as_token)?.flatten())
     }
 
     /// The token id, or the list of them, under `key`.
     pub(crate) fn tokens(&self, key: &str) -> Result<Vec<u32>> {
-        let tokens = self.typed(key, "a token id or a list of them", |value| match value {
-            Value::Array(items) => items.iter().map(as_token).collect(),
-            other => as_token(other).map(|token| vec![token]),
-        })?;
-        Ok(tokens.unwrap_or_default())
+        let tokens: Option<Vec<Option<u32>>> =
+            self.typed(key, "a token id or a list of them", |value| match value {
+                Value::Array(items) => items.iter().filter(|item| !item.is_null()).map(as_token).collect(),
+                other => as_token(other).map(|token| vec![token]),
+            })?;
+        Ok(tokens.into_iter().flatten().flatten().collect())
     }
 
     /// The number under `key`.
@@ -131,8 +160,18 @@ impl<'a> Object<'a> {
     }
 }
 
-fn as_token(value: &Value) -> Option<u32> {
-    value.as_u64().and_then(|number| u32::try_from(number).ok())
+/// A token id, or none for -1.
+fn as_token(value: &Value) -> Option<Option<u32>> {
+    match value.as_f64() {
+        Some(-1.0) => Some(None),
+        _ => whole(value).and_then(|number| u32::try_from(number).ok()).map(Some),
+    }
+}
+
+/// A whole number, which some tools write with a point.
+fn whole(value: &Value) -> Option<u64> {
+    let float = || value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..9e15).contains(number));
+    value.as_u64().or_else(|| float().map(|number| number as u64))
 }
 
 /// Describes `value` in words that fit a message: scalars as they are written, the rest by kind.

@@ -3,9 +3,11 @@
 //! type widens into it exactly, and only a few rows exist at a time.
 
 pub mod config;
+mod contents;
 pub mod export;
 mod families;
 pub mod files;
+mod folder;
 pub mod gguf;
 mod gguf_files;
 #[cfg(feature = "hub")]
@@ -20,6 +22,7 @@ pub mod options;
 pub mod published;
 pub mod resolve;
 pub mod safetensors;
+mod special_tokens;
 pub mod storage;
 pub mod torch_file;
 

@@ -74,13 +74,17 @@ impl SourceOptions<'_> {
 
     /// As the environment variables given by `variable` say: `PARD_CACHE` for the default model, and for the hub those
     /// of Hugging Face's own tools (`HF_HUB_CACHE`, `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`,
-    /// `HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE`).
+    /// `HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE`, and the former `HUGGINGFACE_HUB_CACHE` and `HUGGING_FACE_HUB_TOKEN`).
     pub fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
-        let path = |name: &str| set(name).map(PathBuf::from);
         let text = |name: &str| set(name).and_then(|value| value.into_string().ok());
-        let home = path(if cfg!(windows) { "USERPROFILE" } else { "HOME" });
+        let home = set(if cfg!(windows) { "USERPROFILE" } else { "HOME" }).map(PathBuf::from);
         let in_home = |folder: &str| home.as_ref().map(|home| home.join(folder));
+        // As Hugging Face's tools do: compose files and units of systemd have no shell that would.
+        let path = |name: &str| {
+            let path = PathBuf::from(set(name)?);
+            Some(path.strip_prefix("~").ok().and_then(|rest| Some(home.as_ref()?.join(rest))).unwrap_or(path))
+        };
         let caches = || path("XDG_CACHE_HOME").or_else(|| in_home(".cache"));
 
         let own_caches = if cfg!(windows) {
@@ -92,18 +96,23 @@ impl SourceOptions<'_> {
         };
         let hub_home = path("HF_HOME").or_else(|| caches().map(|caches| caches.join("huggingface")));
         let token_file = path("HF_TOKEN_PATH").or_else(|| hub_home.as_ref().map(|home| home.join("token")));
-        let token = text("HF_TOKEN").or_else(|| std::fs::read_to_string(token_file?).ok());
+        let token = text("HF_TOKEN").or_else(|| text("HUGGING_FACE_HUB_TOKEN"));
+        let token = token.or_else(|| std::fs::read_to_string(token_file?).ok());
         let yes = |name: &str| {
             text(name).is_some_and(|value| matches!(value.to_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"))
         };
         SourceOptions {
             cache: path("PARD_CACHE").or_else(|| own_caches.map(|caches| caches.join("pard"))),
-            hub_cache: path("HF_HUB_CACHE").or_else(|| hub_home.as_ref().map(|home| home.join("hub"))),
+            hub_cache: path("HF_HUB_CACHE")
+                .or_else(|| path("HUGGINGFACE_HUB_CACHE"))
+                .or_else(|| hub_home.as_ref().map(|home| home.join("hub"))),
             endpoint: text("HF_ENDPOINT").map_or_else(
                 || "https://huggingface.co".to_owned(),
                 |endpoint| endpoint.trim_end_matches('/').to_owned(),
             ),
-            token: token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()),
+            token: token
+                .map(|token| token.trim_start_matches('\u{feff}').trim().to_owned())
+                .filter(|token| !token.is_empty()),
             offline: yes("HF_HUB_OFFLINE") || yes("TRANSFORMERS_OFFLINE"),
             progress: None,
             memory: None,

@@ -10,7 +10,7 @@ use safetensors::tensor::{Dtype, Metadata};
 
 use super::json::{self, Object};
 use super::storage::{Bytes, Folder, Storage};
-use super::{Checkpoint, TensorInfo, expect_out, expect_rows};
+use super::{Checkpoint, TensorInfo, contents, expect_out, expect_rows};
 use crate::error::{Error, Result};
 use crate::formats::WeightFormat;
 
@@ -89,6 +89,11 @@ impl Safetensors {
                 return Err(damaged(&storage.path(file), reason));
             }
         }
+        // A model that was saved without its head has names without the prefix.
+        if !found.contains_key("model.embed_tokens.weight") && found.contains_key("embed_tokens.weight") {
+            let prefixed = |name: String| if name.starts_with("lm_head.") { name } else { format!("model.{name}") };
+            found = found.into_iter().map(|(name, entry)| (prefixed(name), entry)).collect();
+        }
         let mut checkpoint = Safetensors {
             folder: folder.to_owned(),
             shards,
@@ -116,7 +121,7 @@ impl Safetensors {
         let (path, name) = (self.folder.clone(), name.to_owned());
         Err(match self.others.get(&name) {
             Some((_, Entry { dtype, .. })) => {
-                Error::TensorType { path, name, got: format!("{dtype:?}"), supported: SUPPORTED.to_owned() }
+                Error::TensorType { path, name, got: dtype.to_string(), supported: SUPPORTED.to_owned() }
             }
             None => Error::MissingTensor { path, name },
         })
@@ -178,7 +183,7 @@ impl Checkpoint for Safetensors {
         }
         let Some((shard, Entry { dtype, shape, bytes })) = self.others.get(name) else { return Ok(None) };
         if !matches!(dtype, Dtype::I32 | Dtype::U32) {
-            return Err(wrong_type(format!("{dtype:?}")));
+            return Err(wrong_type(dtype.to_string()));
         }
         if shape.len() != 1 {
             return Err(damaged(&self.folder, format!("tensor {name:?} has the shape {shape:?}; a list was expected")));
@@ -206,9 +211,10 @@ fn open_file(storage: &dyn Storage, name: &str) -> Result<(Bytes, Vec<(String, E
     let path = storage.path(name);
     let bytes = storage.open(name).map_err(|source| Error::Io { path: path.clone(), source })?;
     if bytes.len() < 8 {
-        return Err(damaged(&path, "too short for a safetensors header; is the download complete?".to_owned()));
+        let error = damaged(&path, "too short for a safetensors header; is the download complete?".to_owned());
+        return Err(contents::explained(&path, &bytes, error));
     }
-    let header = read_header(&path, &bytes)?;
+    let header = read_header(&path, &bytes).map_err(|error| contents::explained(&path, &bytes, error))?;
     Ok((bytes, header))
 }
 
@@ -261,6 +267,12 @@ pub(super) fn list_files(folder: &Path, storage: &dyn Storage) -> Result<(Vec<St
             name: folder.display().to_string(),
             reason: "the folder holds no *.safetensors file; other weight formats (*.bin, *.pth) are not read"
                 .to_owned(),
+        });
+    }
+    if let Some(missing) = super::folder::missing_shard(&files) {
+        return Err(Error::NoModel {
+            name: folder.display().to_string(),
+            reason: format!("the folder lacks {missing}, one of the files that the model was split into"),
         });
     }
     Ok((files, None))

@@ -98,6 +98,37 @@ struct Found {
     compiler: wgpu::Dx12Compiler,
 }
 
+/// The environment variable `name`; one that is empty counts as not set.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
+
+/// The backends that `query` names, or else `WGPU_BACKEND`, which may list several; all where neither names one.
+fn backends(query: &AdapterQuery) -> Result<wgpu::Backends> {
+    const KNOWN: [(&[&str], wgpu::Backends); 3] = [
+        (&["vulkan", "vk"], wgpu::Backends::VULKAN),
+        (&["metal", "mtl"], wgpu::Backends::METAL),
+        (&["dx12", "d3d12"], wgpu::Backends::DX12),
+    ];
+    let here = wgpu::Instance::enabled_backend_features();
+    let here: Vec<_> = KNOWN.into_iter().filter(|(_, backend)| here.contains(*backend)).collect();
+    let Some(names) = query.backend.clone().or_else(|| variable("WGPU_BACKEND")) else {
+        return Ok(KNOWN.iter().fold(wgpu::Backends::empty(), |all, (_, backend)| all | *backend));
+    };
+    let is_named = |known: &[&str]| names.split(',').any(|name| known.contains(&name.trim().to_lowercase().as_str()));
+    let named = here.iter().filter(|(known, _)| is_named(known));
+    let backends = named.fold(wgpu::Backends::empty(), |all, (_, backend)| all | *backend);
+    if !backends.is_empty() {
+        return Ok(backends);
+    }
+    let here: Vec<&str> = here.iter().map(|(known, _)| known[0]).collect();
+    let reason = format!("{names:?} is no backend of this platform, which has {}", here.join(" and "));
+    match query.backend {
+        Some(_) => Err(Error::Option { option: OptionName::Backend, reason }),
+        None => Err(Error::Option { option: OptionName::BackendVariable, reason }),
+    }
+}
+
 /// Returns `true` if dispatches are to be named for RenderDoc, Radeon GPU Profiler and Nsight: `PARD_LABELS=1`.
 pub(super) fn labels_wanted() -> bool {
     std::env::var("PARD_LABELS").is_ok_and(|value| value == "1")
@@ -107,7 +138,7 @@ pub(super) fn labels_wanted() -> bool {
 /// if its library lies beside the program or in `PATH`, else the old one, which Windows comes with.
 fn dx12_compiler() -> wgpu::Dx12Compiler {
     const LIBRARY: &str = "dxcompiler.dll";
-    if let Ok(path) = std::env::var("WGPU_DX12_COMPILER")
+    if let Some(path) = variable("WGPU_DX12_COMPILER")
         && path.to_lowercase().ends_with(".dll")
     {
         return wgpu::Dx12Compiler::DynamicDxc { dxc_path: path };
@@ -138,20 +169,7 @@ fn compiler_name(compiler: &wgpu::Dx12Compiler) -> String {
 
 impl Found {
     fn enumerate(query: &AdapterQuery) -> Result<Found> {
-        let backends = match query.backend.as_deref() {
-            None => wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12,
-            Some("vulkan") => wgpu::Backends::VULKAN,
-            Some("metal") => wgpu::Backends::METAL,
-            Some("dx12") => wgpu::Backends::DX12,
-            Some(other) => {
-                return Err(Error::Option {
-                    option: OptionName::Backend,
-                    reason: format!("{other:?} is unknown; there are vulkan, metal and dx12"),
-                });
-            }
-        };
-        // An explicit backend outranks the environment's.
-        let backends = if query.backend.is_none() { backends.with_env() } else { backends };
+        let backends = backends(query)?;
         let enumerate = |compiler: &wgpu::Dx12Compiler| {
             let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
             descriptor.backends = backends;
@@ -179,7 +197,7 @@ impl Found {
 
     /// The chosen adapter's index and the reason.
     fn choose(&self, query: &AdapterQuery) -> Result<(usize, String)> {
-        let named = query.device.clone().or_else(|| std::env::var("WGPU_ADAPTER_NAME").ok());
+        let named = query.device.clone().or_else(|| variable("WGPU_ADAPTER_NAME"));
         let best = |candidates: &mut dyn Iterator<Item = usize>| candidates.max_by_key(|&at| self.score(at));
         let Some(named) = named else {
             let index = best(&mut (0..self.adapters.len())).ok_or_else(|| self.none("of any kind".to_owned()))?;

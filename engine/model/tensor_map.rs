@@ -1,6 +1,7 @@
 //! Maps a checkpoint's tensors to matrices and to the formats they are kept in. Both the plan from the files alone and
 //! the upload use it.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::weight_dtype::{self, WeightDtype};
@@ -15,9 +16,10 @@ pub fn expected_matrices(config: &Config) -> Vec<(String, Vec<usize>)> {
     matrices(config, |_| ExpertForm::Separate).collect()
 }
 
-/// Checks that `checkpoint` has the matrices that `config` asks for: a model is checked as a whole before any upload. Returns
-/// the number of their weights.
+/// Checks that `checkpoint` has the matrices that `config` asks for and nothing else of the model, which is checked as a whole
+/// before any upload. Returns the number of their weights.
 pub(super) fn check_matrices(config: &Config, checkpoint: &dyn Checkpoint) -> Result<u64> {
+    check_unused(config, checkpoint)?;
     matrices(config, |experts| experts.form(checkpoint)).try_fold(0, |sum, (name, shape)| {
         checkpoint.expect(&name, &shape)?;
         Ok(sum + shape.iter().map(|&length| length as u64).product::<u64>())
@@ -42,6 +44,46 @@ fn matrices<'a>(
     });
     let projection = projection(config);
     ends.chain(layers).chain(projection.into_iter().flat_map(|parts| parts.shapes()))
+}
+
+/// Checks that a model's files hold no tensor of it that nothing here uses: what the model computes is not left out in
+/// silence.
+///
+/// # Errors
+///
+/// [`Error::Config`], which names the tensor.
+pub(crate) fn check_unused(config: &Config, checkpoint: &dyn Checkpoint) -> Result<()> {
+    // Heads of other tasks and the parts of drafts have other names.
+    const OF_THE_MODEL: [&str; 5] = ["model.", "lm_head.", "blk.", "token_embd", "output"];
+    // Tables of what is computed here, and matrices that a draft shares or that are tied.
+    const UNUSED: [&str; 4] = ["model.embed_tokens.weight", "lm_head.weight", "rotary_emb.inv_freq", "attn_rot_embd"];
+    let matrices = matrices(config, |experts| experts.form(checkpoint)).map(|(name, _)| name);
+    let used: BTreeSet<String> = matrices.chain(vectors(config)).collect();
+    let is_left_out = |name: &str| {
+        OF_THE_MODEL.iter().any(|start| name.starts_with(start))
+            && !UNUSED.iter().any(|end| name.ends_with(end))
+            && !used.contains(name)
+    };
+    match checkpoint.tensors().iter().find(|tensor| is_left_out(&tensor.name)) {
+        None => Ok(()),
+        Some(TensorInfo { name, .. }) => {
+            let reason = "the file holds this tensor, and what it would do in the model is not supported".to_owned();
+            Err(Error::Config { path: checkpoint.path().to_owned(), field: name.clone(), reason })
+        }
+    }
+}
+
+/// The names of the vectors that `config` asks for.
+fn vectors(config: &Config) -> impl Iterator<Item = String> + '_ {
+    let mut parts = vec!["input_layernorm.weight", "post_attention_layernorm.weight"];
+    if config.qkv_bias {
+        parts.extend(["self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"]);
+    }
+    if config.head_norm {
+        parts.extend(["self_attn.q_norm.weight", "self_attn.k_norm.weight"]);
+    }
+    let of_layer = move |layer| parts.clone().into_iter().map(move |part| format!("model.layers.{layer}.{part}"));
+    (0..config.layers).flat_map(of_layer).chain(["model.norm.weight".to_owned()])
 }
 
 /// The tensors that make up a matrix, one below the other.

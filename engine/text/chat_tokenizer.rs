@@ -21,6 +21,8 @@ pub struct ChatTokenizer {
     pub tokenizer: Tokenizer,
     /// The chat template's source; a model need not have one.
     pub template: Option<String>,
+    /// The template for conversations with tools, of models that have one of its own for these.
+    pub tool_template: Option<String>,
     /// The variables `bos_token`, `eos_token` and the like of the template.
     pub special_tokens: BTreeMap<String, String>,
     /// The tokens that end an answer, ascending.
@@ -35,13 +37,22 @@ impl ChatTokenizer {
         self.template.is_some()
     }
 
+    /// Returns `true` if the template lets thinking be turned on and off ([`Rendering::enable_thinking`]).
+    pub fn knows_thinking(&self) -> bool {
+        self.template.as_ref().is_some_and(|template| template.contains("enable_thinking"))
+    }
+
     /// The chat template, compiled.
     ///
     /// # Errors
     ///
     /// [`Error::Template`] if the model has none or it does not compile.
     pub fn chat_template(&self) -> Result<ChatTemplate> {
-        let source = self.template.as_deref().ok_or_else(|| Error::Template {
+        self.compiled(self.template.as_deref())
+    }
+
+    fn compiled(&self, source: Option<&str>) -> Result<ChatTemplate> {
+        let source = source.ok_or_else(|| Error::Template {
             reason: format!("{} has none; it is a plain text model: let it continue text", self.model_name),
         })?;
         ChatTemplate::new(source, self.special_tokens.clone())
@@ -77,11 +88,13 @@ impl ChatTokenizer {
         tools: &[Tool],
         rendering: Rendering,
     ) -> Result<Vec<u32>> {
-        let knows_tools = self.template.as_ref().is_some_and(|template| template.contains("tools"));
+        let of_tools = self.tool_template.as_deref().filter(|_| !tools.is_empty());
+        let source = of_tools.or(self.template.as_deref());
+        let knows_tools = source.is_some_and(|template| template.contains("tools"));
         let text = match knows_tools {
             true => {
                 let described: Vec<serde_json::Value> = tools.iter().map(|tool| tool.description.clone()).collect();
-                self.chat_template()?.render_with_tools(messages, &described, rendering)?
+                self.compiled(source)?.render_with_tools(messages, &described, rendering)?
             }
             false => self.chat_template()?.render(&ToolFormat::in_words(messages, tools), rendering)?,
         };
@@ -90,7 +103,8 @@ impl ChatTokenizer {
 
     /// How the model's answers call tools.
     pub fn tool_format(&self) -> ToolFormat {
-        self.template.as_deref().map_or(ToolFormat::Hermes, ToolFormat::of)
+        let source = self.tool_template.as_deref().or(self.template.as_deref());
+        source.map_or(ToolFormat::Hermes, ToolFormat::of)
     }
 
     /// The block of thoughts that the answer to `prompt`, the tokens of a conversation, may begin with. Models whose template

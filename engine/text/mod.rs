@@ -4,6 +4,7 @@ mod chat_tokenizer;
 pub(crate) mod constraint;
 mod conversation;
 mod grammar;
+mod jinja;
 mod pieces;
 mod prompt;
 mod python;

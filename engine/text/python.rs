@@ -6,67 +6,102 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
-/// `json.dumps(value, ensure_ascii=False, indent=indent)`, which Hugging Face puts in place of Jinja's `tojson`:
-/// nothing is escaped for HTML. The other arguments of `json.dumps` are refused.
-pub(super) fn tojson(value: &Value, arguments: Kwargs) -> Result<String, Error> {
-    let indent = arguments.get::<Option<usize>>("indent")?;
-    // The default, written out by some templates.
-    if arguments.get::<Option<bool>>("ensure_ascii")? == Some(true) {
-        return Err(unsupported("tojson(ensure_ascii=true)"));
-    }
+use super::jinja::margin;
+
+/// `json.dumps(value, ensure_ascii, indent=…, separators=…, sort_keys=…)`, which Hugging Face puts in place of Jinja's
+/// `tojson`: nothing is escaped for HTML.
+pub(super) fn tojson(value: &Value, ascii: Option<bool>, arguments: Kwargs) -> Result<String, Error> {
+    let indent = arguments.get::<Option<Value>>("indent")?.filter(|indent| !indent.is_none());
+    let indent = indent.as_ref().map(margin).transpose()?;
+    let separators = match arguments.get::<Option<Vec<String>>>("separators")?.as_deref() {
+        None => [if indent.is_some() { "," } else { ", " }, ": "].map(str::to_owned),
+        Some([item, key]) => [item.clone(), key.clone()],
+        Some(_) => return Err(unsupported("tojson with other than two separators")),
+    };
+    let style = Style {
+        indent,
+        separators,
+        ascii: ascii.or(arguments.get("ensure_ascii")?).unwrap_or(false),
+        sorted: arguments.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
+    };
     arguments.assert_all_used()?;
-    if indent.is_some_and(|indent| indent > 16) {
-        return Err(unsupported("tojson with an indentation above 16"));
-    }
     let mut json = String::new();
-    write_json(&mut json, value, indent, 1)?;
+    write_json(&mut json, value, &style, 1)?;
     Ok(json)
 }
 
-fn write_json(out: &mut String, value: &Value, indent: Option<usize>, depth: usize) -> Result<(), Error> {
+/// The form of JSON.
+struct Style {
+    /// The beginning of each line, as often as it is deep, if there are lines.
+    indent: Option<String>,
+    /// Between items, and between a key and its value.
+    separators: [String; 2],
+    /// Set if all that is not ASCII is escaped.
+    ascii: bool,
+    /// Set if keys are sorted.
+    sorted: bool,
+}
+
+fn write_json(out: &mut String, value: &Value, style: &Style, depth: usize) -> Result<(), Error> {
     if depth > 64 {
         return Err(unsupported("tojson of a value nested more than 64 deep"));
     }
     match value.kind() {
         ValueKind::None => out.push_str("null"),
         ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
-        ValueKind::Number => out.push_str(&value.to_string()),
-        ValueKind::String => write_json_string(out, value.as_str().unwrap_or_default()),
+        ValueKind::Number => out.push_str(&number(value).replace("inf", "Infinity").replace("nan", "NaN")),
+        ValueKind::String => write_json_string(out, value.as_str().unwrap_or_default(), style),
         ValueKind::Map => {
-            let keys: Vec<Value> = value.try_iter()?.collect();
-            write_items(out, ('{', '}'), &keys, indent, depth, |out, key| {
-                write_json_string(out, &key.to_string());
-                out.push_str(": ");
-                write_json(out, &value.get_item(key)?, indent, depth + 1)
+            let mut keys: Vec<Value> = value.try_iter()?.collect();
+            if style.sorted {
+                keys.sort();
+            }
+            write_items(out, ('{', '}'), &keys, style, depth, |out, key| {
+                write_json_string(out, &key.to_string(), style);
+                out.push_str(&style.separators[1]);
+                write_json(out, &value.get_item(key)?, style, depth + 1)
             })?;
         }
         ValueKind::Seq | ValueKind::Iterable => {
             let items: Vec<Value> = value.try_iter()?.collect();
-            write_items(out, ('[', ']'), &items, indent, depth, |out, item| write_json(out, item, indent, depth + 1))?;
+            write_items(out, ('[', ']'), &items, style, depth, |out, item| write_json(out, item, style, depth + 1))?;
         }
         kind => return Err(unsupported(&format!("tojson of {kind}"))),
     }
     Ok(())
 }
 
+/// A number as Python writes it: large and small floats with an exponent of two digits at least.
+pub(super) fn number(value: &Value) -> String {
+    let float = Some(value).filter(|value| !value.is_integer()).and_then(|value| f64::try_from(value.clone()).ok());
+    let Some(float) = float else { return value.to_string() };
+    if !float.is_finite() {
+        return float.to_string().to_lowercase();
+    }
+    let text = format!("{float:?}");
+    let Some((digits, exponent)) = text.split_once('e') else { return text };
+    let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |exponent| ('-', exponent));
+    format!("{digits}e{sign}{exponent:0>2}")
+}
+
 fn write_items(
     out: &mut String,
     (open, close): (char, char),
     items: &[Value],
-    indent: Option<usize>,
+    style: &Style,
     depth: usize,
     mut write: impl FnMut(&mut String, &Value) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let new_line = |out: &mut String, depth: usize| {
-        if let Some(indent) = indent {
+        if let Some(indent) = &style.indent {
             out.push('\n');
-            out.extend(std::iter::repeat_n(' ', indent * depth));
+            out.push_str(&indent.repeat(depth));
         }
     };
     out.push(open);
     for (position, item) in items.iter().enumerate() {
         if position > 0 {
-            out.push_str(if indent.is_some() { "," } else { ", " });
+            out.push_str(&style.separators[0]);
         }
         new_line(out, depth);
         write(out, item)?;
@@ -78,7 +113,7 @@ fn write_items(
     Ok(())
 }
 
-fn write_json_string(out: &mut String, text: &str) {
+fn write_json_string(out: &mut String, text: &str, style: &Style) {
     out.push('"');
     for character in text.chars() {
         match character {
@@ -91,6 +126,11 @@ fn write_json_string(out: &mut String, text: &str) {
             '\u{c}' => out.push_str("\\f"),
             control if control < ' ' => {
                 let _ = write!(out, "\\u{:04x}", control as u32);
+            }
+            other if style.ascii && !matches!(other, ' '..='~') => {
+                for unit in other.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(out, "\\u{unit:04x}");
+                }
             }
             other => out.push(other),
         }

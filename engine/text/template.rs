@@ -10,7 +10,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{AutoEscape, Environment, ErrorKind, Output, State};
 
-use super::python;
+use super::{jinja, python};
 use crate::error::{Error, Result};
 
 /// One turn of a conversation.
@@ -141,9 +141,11 @@ impl ChatTemplate {
         environment.set_syntax(syntax);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.set_formatter(write_as_python);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.set_fuel(Some(FUEL));
-        environment.add_filter("tojson", |value: &Value, arguments: Kwargs| python::tojson(value, arguments));
+        jinja::install(&mut environment);
+        environment.add_filter("tojson", |value: &Value, ascii: Option<bool>, arguments: Kwargs| {
+            python::tojson(value, ascii, arguments)
+        });
         environment.add_function("strftime_now", |format: &str| python::strftime(SystemTime::now(), format));
         environment.add_function(
             "raise_exception",
@@ -152,7 +154,7 @@ impl ChatTemplate {
             },
         );
         environment
-            .add_template_owned(NAME, without_generation_tags(source))
+            .add_template_owned(NAME, without_generation_tags(&jinja::line_ends(source)))
             .map_err(|error| Error::Template { reason: format!("does not compile: {error}") })?;
         Ok(ChatTemplate { environment: Arc::new(environment), special_tokens })
     }
@@ -248,6 +250,9 @@ fn write_as_python(out: &mut Output, state: &mut State, value: &Value) -> std::r
     }
     if value.kind() == minijinja::value::ValueKind::Bool {
         return out.write_str(if value.is_true() { "True" } else { "False" }).map_err(minijinja::Error::from);
+    }
+    if value.kind() == minijinja::value::ValueKind::Number {
+        return out.write_str(&python::number(value)).map_err(minijinja::Error::from);
     }
     minijinja::escape_formatter(out, state, value)
 }

@@ -5,6 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokenizers::AddedToken;
+
 use super::pieces::{self, Leading, Pieces};
 use crate::error::{Error, Result};
 
@@ -49,6 +51,16 @@ impl Tokenizer {
     /// [`Error::Tokenizer`].
     pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Tokenizer> {
         let tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| fault(path, error.to_string()))?;
+        Tokenizer::new(path, tokenizer)
+    }
+
+    /// As [`Tokenizer::from_bytes`], with `added` tokens that the file does not know, whose ids follow the file's.
+    pub(crate) fn with_added(path: &Path, bytes: &[u8], added: Vec<AddedToken>) -> Result<Tokenizer> {
+        let library = |error: tokenizers::Error| fault(path, error.to_string());
+        let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(library)?;
+        let known = tokenizer.get_added_tokens_decoder();
+        let is_new = |token: &AddedToken| !known.values().any(|known| known.content == token.content);
+        tokenizer.add_tokens(added.into_iter().filter(is_new)).map_err(library)?;
         Tokenizer::new(path, tokenizer)
     }
 

@@ -63,10 +63,11 @@ impl Dataset {
             let unreadable = |source| Error::Io { path: path.clone(), source };
             for (index, line) in BufReader::new(File::open(path).map_err(unreadable)?).split(b'\n').enumerate() {
                 let line = line.map_err(unreadable)?;
+                let line = line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&line);
                 if line.trim_ascii().is_empty() {
                     continue;
                 }
-                match sample(&line, text, max_tokens, loss_on) {
+                match sample(line, text, max_tokens, loss_on) {
                     Ok(sample) => dataset.samples.push(sample),
                     Err(reason) => dataset.skipped.push(Skipped { path: path.clone(), line: index + 1, reason }),
                 }

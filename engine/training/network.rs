@@ -20,6 +20,7 @@ use crate::error::{Error, OptionName, Result};
 use crate::gpu::{Buffer, Device, KernelPlan, Pass};
 use crate::model::Weights;
 use crate::model::rope_table;
+use crate::model::tensor_map::check_unused;
 use crate::model::tied_draft::MASK_EMBEDDING;
 use crate::ops::gradients::{
     Accumulate, CrossEntropy, EmbeddingGradient, InputGradient, Label, Readers, RmsNormGradient, RowLoss, TrainingRow,
@@ -154,6 +155,7 @@ impl Network {
             );
             return Err(Error::Option { option: OptionName::Draft, reason });
         }
+        check_unused(config, checkpoint)?;
         let shortest = recipe.layers.iter().filter_map(|&layer| config.window(layer)).min();
         if let Some(window) = shortest.filter(|&window| window < recipe.positions) {
             let reason = format!(

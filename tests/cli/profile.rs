@@ -186,7 +186,9 @@ fn a_tuned_model_writes_the_same_tokens() {
     let untuned = generate();
     assert_eq!(untuned["plan"]["tuned"], false);
 
-    let tuned: Value = serde_json::from_str(&run(&["tune", "-m", target, "--json"]).stdout).expect("JSON");
+    let tuned = run(&["tune", "-m", target, "--json"]);
+    assert!(tuned.stderr.contains("measuring: "), "without a terminal lines tell of it: {}", tuned.stderr);
+    let tuned: Value = serde_json::from_str(&tuned.stdout).expect("JSON");
     assert_eq!(list(&tuned, "pass_seconds").len(), MAX_ROWS);
     for matrix in list(&tuned, "matrices") {
         assert_eq!(list(matrix, "variants").len(), MAX_ROWS, "{matrix}");

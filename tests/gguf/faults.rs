@@ -37,7 +37,7 @@ fn no_file_and_no_gguf_file() {
     assert!(matches!(Gguf::open(Path::new("/nowhere/model.gguf")), Err(Error::Io { .. })));
     let folder = tempfile::tempdir().expect("a folder");
     assert!(Gguf::open(folder.path()).is_err());
-    assert_damaged(b"", &["not a GGUF file"]);
+    assert_damaged(b"", &["the file is empty"]);
     assert_damaged(b"GGU", &["not a GGUF file"]);
     assert_damaged(b"{\"a\": 1}, and more", &["not a GGUF file"]);
 }

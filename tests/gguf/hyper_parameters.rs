@@ -53,6 +53,23 @@ fn all_fields_are_read() {
 }
 
 #[test]
+fn values_of_other_types_than_usual_are_read() {
+    let pattern = |value| {
+        let key = "llama.attention.sliding_window_pattern";
+        config(&small_llama().key("llama.attention.sliding_window", 9).key(key, value)).expect("a configuration")
+    };
+    let bools = Value::Raw(9, [&7u32.to_le_bytes()[..], &2u64.to_le_bytes(), &[1, 0]].concat());
+    assert_eq!(pattern(Value::I32s(vec![1, 0])), pattern(bools));
+    let error = config(&small_llama().key("llama.block_count", "two")).expect_err("a text is no number");
+    assert!(error.to_string().contains("a string where an integer belongs"), "{error}");
+    let error = config(&small_llama().key("llama.attention.causal", false)).expect_err("it sees later tokens");
+    assert!(error.to_string().contains("llama.attention.causal"), "{error}");
+    let scaled = small_llama().key("llama.rope.scaling.factor", 4.0).counting("rope_freqs.weight", &[16]);
+    let error = config(&scaled).expect_err("two scalings").to_string();
+    assert!(error.contains("rope_freqs.weight") && !error.contains('{'), "{error}");
+}
+
+#[test]
 fn what_a_family_has_shows_in_its_tensors() {
     let qwen2 = as_architecture(small_llama(), "qwen2")
         .counting("blk.0.attn_q.bias", &[64])

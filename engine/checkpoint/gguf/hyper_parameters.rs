@@ -35,6 +35,7 @@ pub(super) fn read_config(file: &Gguf) -> Result<Config> {
     let architecture = architecture(metadata)?;
     let family = Family::from_architecture(metadata.path, architecture)?;
     let key = |name: &str| format!("{architecture}.{name}");
+    refuse_unsupported(metadata, architecture)?;
 
     let hidden_size = required(metadata, &key("embedding_length"))?;
     let heads = heads(metadata, architecture)?;
@@ -101,6 +102,20 @@ pub(super) fn read_config(file: &Gguf) -> Result<Config> {
     };
     config.check(metadata.path)?;
     Ok(config)
+}
+
+/// Refuses what would load and then compute something else than the model does.
+fn refuse_unsupported(metadata: Metadata, architecture: &str) -> Result<()> {
+    if metadata.text("general.type")? == Some("adapter") {
+        let reason =
+            "the file is a LoRA adapter and no model; merge it into its base model first (`llama-export-lora`)";
+        return Err(metadata.fault("general.type", reason.to_owned()));
+    }
+    let causal = format!("{architecture}.attention.causal");
+    if metadata.boolean(&causal)? == Some(false) {
+        return Err(metadata.fault(&causal, "attention to later tokens is not supported".to_owned()));
+    }
+    Ok(())
 }
 
 /// Mixtures of experts, in the layers that have a router. Refuses those that would be computed otherwise than here.
@@ -198,7 +213,8 @@ fn read_rope_scaling(
         return Ok((scaling, Vec::new()));
     }
     if scaling != RopeScaling::None {
-        return Err(metadata.fault(&type_key, format!("{scaling:?} together with {ROPE_FACTORS} is not supported")));
+        let reason = format!("a scaling of this type together with {ROPE_FACTORS} is not supported");
+        return Err(metadata.fault(&type_key, reason));
     }
     let factors = file.read_vector(ROPE_FACTORS, head_dim / 2)?;
     if let Some(factor) = factors.iter().find(|factor| !(factor.is_finite() && **factor > 0.0)) {

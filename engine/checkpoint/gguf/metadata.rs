@@ -30,6 +30,17 @@ enum Type {
 }
 
 impl Type {
+    /// Its name in messages.
+    fn name(self) -> &'static str {
+        match self {
+            Type::U8 | Type::I8 | Type::U16 | Type::I16 | Type::U32 | Type::I32 | Type::U64 | Type::I64 => "an integer",
+            Type::F32 | Type::F64 => "a float",
+            Type::Bool => "a boolean",
+            Type::Text => "a string",
+            Type::Array => "an array",
+        }
+    }
+
     const ALL: [Type; 13] = [
         Type::U8,
         Type::I8,
@@ -149,17 +160,21 @@ pub(super) struct Metadata<'a> {
 }
 
 impl<'a> Metadata<'a> {
-    /// The integer `key`, which may not be negative.
-    pub fn unsigned(self, key: &str) -> Result<Option<u64>> {
+    /// The integer `key`.
+    pub fn integer(self, key: &str) -> Result<Option<i128>> {
         match self.single(key)? {
             None => Ok(None),
             Some((kind, bytes)) => match integer(kind, bytes) {
-                Some(value) => {
-                    u64::try_from(value).map(Some).map_err(|_| self.fault(key, format!("{value} is negative")))
-                }
+                Some(value) => Ok(Some(value)),
                 None => Err(self.wrong_type(key, kind, "an integer")),
             },
         }
+    }
+
+    /// The integer `key`, which may not be negative.
+    pub fn unsigned(self, key: &str) -> Result<Option<u64>> {
+        let unsigned = |value| u64::try_from(value).map_err(|_| self.fault(key, format!("{value} is negative")));
+        self.integer(key)?.map(unsigned).transpose()
     }
 
     /// The integer `key`, or the one that all elements of the array `key` (one for each layer) share.
@@ -189,12 +204,14 @@ impl<'a> Metadata<'a> {
         }
     }
 
-    /// The boolean `key`.
+    /// The boolean `key`, which some converters write as an integer.
     pub fn boolean(self, key: &str) -> Result<Option<bool>> {
         match self.single(key)? {
             None => Ok(None),
-            Some((Type::Bool, [value])) => Ok(Some(*value != 0)),
-            Some((kind, _)) => Err(self.wrong_type(key, kind, "a boolean")),
+            Some((kind, bytes)) => match boolean(kind, bytes) {
+                Some(value) => Ok(Some(value)),
+                None => Err(self.wrong_type(key, kind, "a boolean")),
+            },
         }
     }
 
@@ -238,7 +255,7 @@ impl<'a> Metadata<'a> {
 
     /// The array of booleans `key`.
     pub fn booleans(self, key: &str) -> Result<Option<Vec<bool>>> {
-        self.numbers(key, "an array of booleans", |kind, bytes| (kind == Type::Bool).then(|| bytes != [0]))
+        self.numbers(key, "an array of booleans", boolean)
     }
 
     /// [`Error::Config`] about `key`.
@@ -273,7 +290,7 @@ impl<'a> Metadata<'a> {
     }
 
     fn wrong_type(self, key: &str, got: Type, expected: &str) -> Error {
-        self.fault(key, format!("the file has {got:?} where {expected} belongs"))
+        self.fault(key, format!("the file has {} where {expected} belongs", got.name()))
     }
 }
 
@@ -287,6 +304,14 @@ fn integer(kind: Type, bytes: &[u8]) -> Option<i128> {
     let mut wide = if negative { [0xFF; 16] } else { [0; 16] };
     wide.get_mut(..bytes.len())?.copy_from_slice(bytes);
     Some(i128::from_le_bytes(wide))
+}
+
+/// The boolean in `bytes`, if `kind` is one or an integer.
+fn boolean(kind: Type, bytes: &[u8]) -> Option<bool> {
+    match kind {
+        Type::Bool => Some(bytes != [0]),
+        _ => integer(kind, bytes).map(|value| value != 0),
+    }
 }
 
 /// The number in `bytes`, if `kind` is one.

@@ -22,10 +22,11 @@ use self::metadata::{Entries, Metadata};
 use self::names::Rotated;
 use self::reader::{Reader, damaged};
 use self::split::PartName;
+pub(in crate::checkpoint) use self::vocabulary::END_TEXTS;
 pub use self::vocabulary::SpecialTokens;
 use crate::checkpoint::config::{Config, Family};
 use crate::checkpoint::storage::Bytes;
-use crate::checkpoint::{Checkpoint, TensorInfo, expect_out, expect_rows};
+use crate::checkpoint::{Checkpoint, TensorInfo, contents, expect_out, expect_rows};
 use crate::error::{Error, Result};
 use crate::formats::WeightFormat;
 
@@ -153,6 +154,10 @@ impl Gguf {
 impl Part {
     fn new(path: PathBuf, map: Bytes) -> Result<Part> {
         let mut reader = Reader { path: &path, bytes: &map, position: 0 };
+        if !map.starts_with(b"GGUF") {
+            let error = reader.damaged("not a GGUF file: it does not begin with \"GGUF\"");
+            return Err(contents::explained(&path, &map, error));
+        }
         let (tensor_count, key_count) = read_preamble(&mut reader)?;
         let entries = metadata::read_entries(&mut reader, key_count)?;
         let directory = reader.position;
@@ -220,9 +225,6 @@ fn missing_part(path: &Path, name: PartName, other: &str, error: io::Error) -> E
 
 /// Reads magic, version and the two counts.
 fn read_preamble(reader: &mut Reader) -> Result<(u64, u64)> {
-    if reader.bytes.get(..4) != Some(b"GGUF") {
-        return Err(reader.damaged("not a GGUF file: it does not begin with \"GGUF\""));
-    }
     reader.take(4, format_args!("the magic number"))?;
     let version = reader.u32(format_args!("the version"))?;
     match version {

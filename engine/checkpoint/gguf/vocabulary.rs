@@ -6,7 +6,7 @@ use crate::error::Result;
 
 /// Tokens that end an answer in the models that have them, whatever the file says of them: many files name only one of
 /// theirs. As in llama.cpp; `</s>` is an ordinary word to some vocabularies, so it counts only where marked as control.
-const END_TEXTS: [&str; 9] = [
+pub(in crate::checkpoint) const END_TEXTS: [&str; 9] = [
     "<|eot_id|>",
     "<|im_end|>",
     "<|end|>",
@@ -141,9 +141,11 @@ impl<'a> Vocabulary<'a> {
 
     /// The id under `tokenizer.ggml.{name}_token_id`.
     pub fn token(&self, metadata: Metadata, name: &'static str) -> Result<Option<u32>> {
-        let Some(id) = metadata.unsigned(&format!("tokenizer.ggml.{name}_token_id"))? else { return Ok(None) };
+        let key = format!("tokenizer.ggml.{name}_token_id");
+        let Some(id) = metadata.integer(&key)? else { return Ok(None) };
         match u32::try_from(id) {
-            // Some converters write -1 as an unsigned number for "none".
+            // Converters write -1 for "none", some of them as an unsigned number.
+            _ if id == -1 || id == i128::from(u64::MAX) => Ok(None),
             Ok(u32::MAX) => Ok(None),
             Ok(id) if (id as usize) < self.tokens.len() => Ok(Some(id)),
             _ => Err(fault(

@@ -38,6 +38,21 @@ fn parameters_that_cannot_be_had_are_named() {
         ("stop_token_ids", json!([999_999])),
         ("min_tokens", json!(-1)),
         ("use_beam_search", json!(true)),
+        ("regex", json!("a+")),
+        ("ebnf", json!("x")),
+        ("typical_p", json!(0.9)),
+        ("mirostat", json!(2)),
+        ("xtc_probability", json!(0.5)),
+        ("dry_multiplier", json!(0.8)),
+        ("allowed_token_ids", json!([1])),
+        ("bad_words", json!(["a"])),
+        ("skip_special_tokens", json!(false)),
+        ("include_stop_str_in_output", json!(true)),
+        ("truncate_prompt_tokens", json!(8)),
+        ("n_probs", json!(3)),
+        ("chat_template", json!("X")),
+        ("add_generation_prompt", json!(false)),
+        ("documents", json!([{ "text": "a" }])),
         ("response_format.json_schema", json!({})),
         ("response_format", json!({})),
         ("guided_choice", json!(7)),
@@ -45,7 +60,7 @@ fn parameters_that_cannot_be_had_are_named() {
         ("grammar", json!("root ::= \"a\"")),
         ("top_p", json!(0)),
         ("top_p", json!(1.5)),
-        ("top_k", json!(-1)),
+        ("top_k", json!(-2)),
         ("min_p", json!(2)),
         ("repetition_penalty", json!(0)),
         ("presence_penalty", json!(1e9)),
@@ -102,9 +117,21 @@ fn parameters_that_cannot_be_had_are_named() {
     // Neutral, absent and unknown parameters are accepted.
     let more = json!({ "temperature": null, "tools": [], "top_p": 1, "user": "me", "content": 4, "max_tokens": 1, "metadata": {} });
     server.chat("the", more);
+    let neutral = json!({ "typical_p": 1.0, "mirostat": 0, "dry_multiplier": 0.0, "bad_words": [], "documents": null,
+        "skip_special_tokens": true, "add_generation_prompt": true, "repeat_last_n": 64, "max_tokens": 1 });
+    server.chat("the", neutral);
+    let last = json!({ "repeat_last_n": 64, "repeat_penalty": 1.1 });
+    refused("/v1/chat/completions", &chat("the", last), "repeat_last_n");
+    // Other servers' ways to ask for no limit, all tokens, and a seed that nobody names.
+    server.chat("the", json!({ "max_tokens": 2, "top_k": -1, "seed": -1 }));
     let parts = json!([{ "type": "text", "text": "the " }, { "type": "text", "text": "thing" }]);
     let body = json!({ "messages": [{ "role": "developer", "content": parts }], "max_tokens": 1 });
     assert_eq!(server.post("/v1/chat/completions", &body).status, 200);
+    let tokens = |content: Value| {
+        let body = json!({ "messages": [{ "role": "user", "content": content }] });
+        server.post("/tokenize", &body).json()["tokens"].clone()
+    };
+    assert_eq!(tokens(parts), tokens(json!("the \nthing")), "parts are lines");
 
     let plain = Server::of(name(&MODELS.without_template), &[]);
     plain
@@ -139,6 +166,17 @@ fn garbage_is_refused_and_the_server_goes_on() {
     for body in ["{", "[]", "null", "7", "\"x\"", "{\"prompt\": \"\\ud800\"}", "\u{0}", &"[".repeat(100_000)] {
         Reply::read(server.begin("/v1/completions", "", body)).expect_error(400, &["the body is no JSON"]);
     }
+    let packed = |encoding: &str| {
+        Reply::read(server.begin(
+            "/v1/completions",
+            &format!("Content-Encoding: {encoding}\r\n"),
+            "{\"prompt\": \"the\", \"max_tokens\": 1}",
+        ))
+    };
+    packed("gzip").expect_error(415, &["packed (gzip)"]);
+    assert_eq!(packed("identity").status, 200);
+    let marked = "\u{feff}{\"prompt\": \"the\", \"max_tokens\": 1}";
+    assert_eq!(Reply::read(server.begin("/v1/completions", "", marked)).status, 200);
     server.get("/nothing").expect_error(404, &["nothing at this address"]);
     server.get("/v1/completions").expect_error(405, &["method"]);
     server.get("/v1/models/other").expect_error(404, &["the model here is target"]);
@@ -162,7 +200,7 @@ fn garbage_is_refused_and_the_server_goes_on() {
     let cut = server.connect();
     (&cut).write_all(half).expect("a part of a body");
     drop(cut);
-    Reply::read(body).expect_error(408, &["did not come within 1s"]);
+    Reply::read(body).expect_error(408, &["did not come within 1 s"]);
     Reply::read(head);
     assert!(silent.read(&mut [0]).map_or(true, |read| read == 0));
     assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
@@ -191,7 +229,7 @@ fn garbage_is_refused_and_the_server_goes_on() {
 #[test]
 fn keys_and_origins_are_checked() {
     let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("keys.txt");
-    std::fs::write(&file, "# ours\nfirst-key\n\n second-key \n").expect("a file of keys");
+    std::fs::write(&file, "\u{feff}first-key\r\n# ours\r\n\r\n second-key \r\n").expect("a file of keys");
     let server = Server::with(&["--api-key-file", name(&file)]);
     let body = chat("the", json!({ "max_tokens": 1 })).to_string();
     let with = |headers: &str| Reply::read(server.begin("/v1/chat/completions", headers, &body));
