@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Names of texts and lists, which may be shown so.
-const TEXTS_AND_LISTS: [&str; 30] = [
+const TEXTS_AND_LISTS: [&str; 32] = [
     "DEFAULT_MODEL",
     "QUESTION",
     "activation",
@@ -24,8 +24,10 @@ const TEXTS_AND_LISTS: [&str; 30] = [
     "names",
     "origin",
     "other",
+    "revision",
     "root",
     "rows",
+    "sha",
     "shape",
     "shard",
     "shown",
