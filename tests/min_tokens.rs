@@ -4,7 +4,7 @@
 use std::sync::{Arc, LazyLock};
 
 use pard::decoding::{
-    AcceptanceRule, Engine, EngineOptions, FinishReason, Generation, Limits, Method, SamplingParams, Sequence,
+    AcceptanceRule, Draft, Engine, EngineOptions, FinishReason, Generation, Limits, Method, SamplingParams, Sequence,
 };
 use pard::low_level::gpu::CacheFormat;
 use pard::model::Weights;
@@ -12,7 +12,7 @@ use pard::text::Grammar;
 use pard::{Message, Model};
 
 use crate::decoding::{CONTEXT, decode};
-use crate::sampling::{decoder, draft, drawn, lengths, options};
+use crate::sampling::{MASK, decoder, draft, drawn, lengths, options};
 use crate::sampling_options::everything;
 use crate::support::gpu::{device, plan, upload};
 use crate::support::random::Random;
@@ -116,7 +116,9 @@ static MODEL: LazyLock<Model> = LazyLock::new(|| {
 /// An answer: its text, its tokens, the text of each, and why it ended.
 fn write(sampling: &SamplingParams, method: Method, limits: Limits) -> (String, Vec<u32>, Vec<String>, FinishReason) {
     let options = options(method, if method == Method::Ar { 0 } else { 4 }, sampling).context(512);
-    let mut sequence = Sequence::new(&MODEL.weights, Some(&draft(&MODEL.weights)), options).expect("a sequence");
+    let draft = Draft::new(&MODEL, &MODEL, Some(MASK)).expect("a draft");
+    let engine = Engine::new(&MODEL, Some(&draft), EngineOptions::default().context(512)).expect("an engine");
+    let mut sequence = engine.add(options).expect("a sequence");
     let prompt = MODEL.text.chat_tokens(&[Message::user("the")], Default::default()).expect("tokens");
     let mut answer = Generation::start(&mut sequence, &MODEL.text, &prompt, limits).expect("start");
     let (mut text, mut texts) = (String::new(), Vec::new());

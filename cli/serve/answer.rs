@@ -219,7 +219,7 @@ impl Answer {
             let logprobs = logprobs.get(position).cloned();
             if self.completion.is_stop_token(id) {
                 rest = text;
-                last = Some(Written { id, text: String::new(), accepted, logprobs });
+                last = Some(Box::new(Written { id, text: String::new(), accepted, logprobs }));
             } else {
                 written.push(Written { id, text, accepted, logprobs });
             }
@@ -239,7 +239,7 @@ impl Answer {
     }
 
     /// Ends it, with the text `rest` that was held back and the token `last` that ended it, if one did.
-    fn finish(&mut self, finish: FinishReason, rest: String, last: Option<Written>, metrics: &Metrics) {
+    fn finish(&mut self, finish: FinishReason, rest: String, last: Option<Box<Written>>, metrics: &Metrics) {
         let mut statistics = self.session.sequence.statistics().clone();
         (statistics.prefill, statistics.reused_tokens) = (self.prefill, self.reused);
         metrics.read(self.job.prompt.len(), self.reused);

@@ -89,7 +89,7 @@ pub struct Ending {
     /// Text that was held back and belongs to no token in particular.
     pub rest: String,
     /// The token that ended it, if one did.
-    pub last: Option<Written>,
+    pub last: Option<Box<Written>>,
     /// Tokens of the answer, one that ended it included.
     pub tokens: usize,
     /// Those of the prompt that the caches held.

@@ -315,7 +315,7 @@ fn line(value: &Value) -> Bytes {
 /// The token that ended an answer, where its log-probabilities are listed with the others': in texts, as vLLM does and
 /// lm-eval expects.
 fn last_of(kind: Kind, ending: &Ending) -> &[Written] {
-    if kind == Kind::Text { ending.last.as_slice() } else { &[] }
+    ending.last.as_deref().filter(|_| kind == Kind::Text).map_or(&[], std::slice::from_ref)
 }
 
 /// Each token's text, and whether it was proposed by the draft.

@@ -85,7 +85,6 @@ for kind in [{"method": "pard"}, {"method": "ngram"}, {"method": "pard", "drafts
     assert other.tokens == drawn.tokens and other.logprobs == drawn.logprobs, (kind, other.tokens, drawn.tokens)
 assert model.generate(question, max_tokens=8, logit_bias={19: 1000.0}).tokens == [19] * 8
 assert model.generate(question, max_tokens=8, temperature=1.0, acceptance="rejection").logprobs == []
-assert len(model.generate(question, max_tokens=200, min_tokens=150).tokens) >= 150 > len(model.generate(question, max_tokens=200).tokens)
 assert model.generate(question, max_tokens=max_tokens).tokens == answer.tokens, "options last for one answer"
 refused("PARD_INVALID_ARGUMENT", "top_p", lambda: model.generate("the", top_p=1.5))
 refused("PARD_INVALID_ARGUMENT", "99999", lambda: model.generate("the", banned=[99999]))
@@ -99,6 +98,8 @@ else:
 stop = answer.text[len(answer.text) // 2 :][:3]
 cut = model.generate(question, max_tokens=max_tokens, stop=stop)
 assert cut.text == answer.text[: answer.text.index(stop)] and cut.finish == "stop", cut.text
+held = model.generate(question, max_tokens=max_tokens, min_tokens=max_tokens, stop=stop)
+assert len(held.tokens) == max_tokens > len(cut.tokens) and held.text.startswith(cut.text + stop), held.text
 assert model.generate("the", raw=True, max_tokens=4).text != model.generate("the", max_tokens=4).text
 
 stream = model.stream(question, max_tokens=max_tokens)
