@@ -52,7 +52,7 @@ fn thoughts_come_apart_from_the_text_whole_and_as_a_stream() {
 
 #[test]
 fn forms_and_calls_begin_after_the_thoughts() {
-    let server = Server::thinking(&["-d", name(&MODELS.draft)]);
+    let server = Server::thinking(&["-d", name(&MODELS.draft), "-c", "1024"]);
     let message = |more: Value| {
         let whole = server.chat("the other", joined(settings(), more));
         whole["choices"][0]["message"].clone()
