@@ -55,5 +55,5 @@ fn a_draft_with_experts_is_not_trained() {
     let (data, out) = (folder.join("data.jsonl"), folder.join("out"));
     std::fs::write(&data, json!({"text": "the first the second the third"}).to_string()).expect("data");
     let arguments = ["adapt", "-m", name(&target), "--out", name(&out), "--data", name(&data), "--seq-len", "64"];
-    pard(&arguments).expect_error(1, &["layer 0 is a mixture of experts", "a dense model"]);
+    pard(&arguments).expect_error(2, &["layer 0 is a mixture of experts", "a dense model"]);
 }

@@ -191,8 +191,10 @@ fn attention_windows_are_read() {
     assert_fault(&qwen2(llama(32)), "qwen2.attention.sliding_window", "sliding_window_pattern");
     let one = Value::Raw(9, [&7u32.to_le_bytes()[..], &1u64.to_le_bytes(), &[1]].concat());
     assert_fault(&llama(32).key(&format!("llama.{pattern}"), one), "layer_types", "1 entries for 2 layers");
-    let words = llama(32).key(&format!("llama.{pattern}"), Value::I32s(vec![1, 0]));
-    assert_fault(&words, &format!("llama.{pattern}"), "booleans");
+    let integers = llama(32).key(&format!("llama.{pattern}"), Value::I32s(vec![1, 0]));
+    assert_eq!(windows(&integers), window(32, [true, false]));
+    let floats = Value::Raw(9, [&6u32.to_le_bytes()[..], &2u64.to_le_bytes(), &[0; 8]].concat());
+    assert_fault(&llama(32).key(&format!("llama.{pattern}"), floats), &format!("llama.{pattern}"), "booleans");
 }
 
 #[test]
@@ -205,7 +207,7 @@ fn every_missing_or_wrong_key_is_named() {
         "llama.attention.layer_norm_rms_epsilon",
     ] {
         assert_fault(&small_llama().without(key), key, "missing");
-        assert_fault(&small_llama().key(key, "many"), key, "Text");
+        assert_fault(&small_llama().key(key, "many"), key, "a string");
     }
     assert_fault(
         &small_llama().key("llama.block_count", Value::Raw(5, (-3i32).to_le_bytes().to_vec())),
