@@ -62,6 +62,8 @@ pub fn run(arguments: &ChatArguments) -> anyhow::Result<ExitCode> {
     let history = SourceOptions::from_env().cache.map(|cache| cache.join("chat-history"));
     let mut lines = Lines::open(history.filter(|_| !arguments.no_history))?;
     talk.note(&output::wrapped(&chat.model()));
+    // From the first line on: Ctrl-C may come before an answer has begun.
+    let _quiet = lines.is_terminal().then(terminal::Quiet::new);
     if lines.is_terminal() {
         talk.note("/help lists what else there is; Ctrl-C ends an answer, Ctrl-D the chat");
     }
@@ -196,7 +198,6 @@ impl Chat {
             out.write_all(piece.as_bytes())?;
             out.flush()
         };
-        let quiet = terminal::Quiet::new();
         let read = self.read(&prompt).inspect_err(|_| self.conversation.take_back())?;
         if interrupt::requested() {
             self.take_back();
@@ -207,7 +208,6 @@ impl Chat {
         if shown || answered.is_ok() {
             output::print("")?;
         }
-        drop(quiet);
         let mut answer = answered.inspect_err(|_| self.conversation.take_back())?;
         read.count_in(&mut answer.statistics);
         if answer.output.is_empty() {

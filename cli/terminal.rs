@@ -1,4 +1,4 @@
-//! The terminal's own settings, for as long as an answer is written to it.
+//! The terminal's own settings, for as long as a chat is held on it.
 
 /// Lets the terminal show no `^C` where Ctrl-C is pressed, as it would within an answer, until this is dropped or
 /// [`restore`] is called.
