@@ -216,10 +216,15 @@ fn a_header_that_lies_is_refused() {
 
 #[test]
 fn a_shape_without_elements_does_no_harm() {
-    let header = r#"{"w":{"dtype":"F32","shape":[0,18446744073709551615,2],"data_offsets":[0,0]}}"#;
-    let folder = folder(&[("model.safetensors", &with_header(header, 0))]);
-    let checkpoint = Safetensors::open(folder.path()).expect("a tensor of nothing");
-    assert!(matches!(checkpoint.read_rows("w", 0..0, &mut []), Err(Error::Damaged { .. })));
+    let open = |shape: &str| {
+        let header = format!(r#"{{"w":{{"dtype":"F32","shape":{shape},"data_offsets":[0,0]}}}}"#);
+        let folder = folder(&[("model.safetensors", &with_header(&header, 0))]);
+        Safetensors::open(folder.path())
+    };
+    let nothing = open("[0,18446744073709551615,2]").expect("a tensor of nothing");
+    nothing.read_rows("w", 0..0, &mut []).expect("no rows");
+    assert!(matches!(nothing.read_rows("w", 0..1, &mut [0.0; 2]), Err(Error::Damaged { .. })));
+    assert!(matches!(open("[18446744073709551615,2,0]"), Err(Error::Damaged { .. })));
 }
 
 proptest! {

@@ -35,28 +35,25 @@ pub(super) fn gguf_file(folder: &Path, storage: &dyn Storage) -> Result<Option<S
     }
 }
 
-/// Takes `name-00001-of-00003.ending` apart: the name, the number and the count.
-fn part(file: &str) -> Option<(&str, usize, usize)> {
+/// Takes `name-00001-of-00003.ending` apart: the name, and the number and the count as they are written.
+fn part(file: &str) -> Option<(&str, &str, &str)> {
     let (stem, _) = file.rsplit_once('.')?;
     let (rest, count) = stem.rsplit_once("-of-")?;
     let (name, number) = rest.rsplit_once('-')?;
-    Some((name, number.parse().ok()?, count.parse().ok()?))
+    Some((name, number, count))
 }
 
 /// The first file that is missing among shards whose names count them, if one is.
 pub(super) fn missing_shard(files: &[String]) -> Option<String> {
     files.iter().find_map(|file| {
-        let (name, _, count) = part(file)?;
-        let numbers: Vec<usize> = files
-            .iter()
-            .filter_map(|other| part(other))
-            .filter(|(other, ..)| *other == name)
-            .map(|(_, at, _)| at)
-            .collect();
+        let (name, written, of) = part(file)?;
+        written.parse::<usize>().ok()?;
+        let count: usize = of.parse().ok()?;
+        let others = files.iter().filter_map(|other| part(other)).filter(|(other, ..)| *other == name);
+        let numbers: Vec<usize> = others.filter_map(|(_, number, _)| number.parse().ok()).collect();
         // Names count from 1, and a file that lies about its count must not cost time.
         let missing = (1..=count.min(files.len() + 1)).find(|number| !numbers.contains(number))?;
-        let width = file.len() - file.rfind("-of-")? - "-of-.safetensors".len();
-        Some(format!("{name}-{missing:0width$}-of-{count:0width$}.safetensors"))
+        Some(format!("{name}-{missing:0width$}-of-{of}.safetensors", width = written.len()))
     })
 }
 

@@ -138,13 +138,10 @@ fn string_method(state: &mut State, text: &str, name: &str, arguments: &[Value])
         ("swapcase", []) => Ok(text.chars().map(swapped).collect::<String>().into()),
         ("title", []) => Ok(titled(text).into()),
         ("casefold", []) => Ok(text.to_lowercase().replace('ß', "ss").into()),
-        ("splitlines", _) => {
-            let lines = from_args(arguments).map(|(keep, options): (Option<bool>, Kwargs)| {
-                let keep = keep.or(options.get("keepends").ok()).unwrap_or(false);
-                split_lines(text, keep).into_iter().map(Value::from).collect()
-            });
-            lines
-        }
+        ("splitlines", _) => from_args(arguments).map(|(keep, options): (Option<bool>, Kwargs)| {
+            let keep = keep.or(options.get("keepends").ok()).unwrap_or(false);
+            split_lines(text, keep).into_iter().map(Value::from).collect()
+        }),
         ("isdigit" | "isdecimal", []) => {
             let is_digit = |letter: char| letter.is_numeric() && (letter.is_ascii_digit() || is_wide_digit(letter));
             Ok((!text.is_empty() && text.chars().all(is_digit)).into())

@@ -217,6 +217,9 @@ static ENDLESS: LazyLock<PathBuf> = LazyLock::new(|| {
     let text = std::fs::read_to_string(&path).expect("a configuration");
     let mut config: Value = serde_json::from_str(&text).expect("JSON");
     config["eos_token"] = Value::Null;
+    // What ends a turn of the template ends an answer, too.
+    let template = config["chat_template"].as_str().expect("a template").replace("<|im_end|>", "");
+    config["chat_template"] = template.into();
     std::fs::write(&path, config.to_string()).expect("writing JSON");
     folder
 });
