@@ -167,7 +167,7 @@ fn texts(content: &Value) -> Result<String, String> {
     };
     match content {
         Value::String(text) => Ok(text.clone()),
-        Value::Array(blocks) => blocks.iter().map(block).collect(),
+        Value::Array(blocks) => Ok(blocks.iter().map(block).collect::<Result<Vec<_>, String>>()?.join("\n")),
         _ => Err("it is neither a text nor a list of blocks".to_owned()),
     }
 }
@@ -189,24 +189,28 @@ fn blocks_of(content: Option<&Value>) -> Result<Vec<Value>, String> {
     }
 }
 
-/// The messages of a chat that a user's message is: results of tools are messages of their own.
+/// The messages of a chat that a user's message is: results of tools are messages of their own, texts are joined with line ends.
 fn user(content: Option<&Value>) -> Result<Vec<Value>, String> {
     let mut messages: Vec<Value> = Vec::new();
-    let mut said: Option<String> = None;
+    let mut said: Vec<String> = Vec::new();
+    let user = |said: &mut Vec<String>| {
+        let texts = std::mem::take(said);
+        (!texts.is_empty()).then(|| json!({ "role": "user", "content": texts.join("\n") }))
+    };
     for block in blocks_of(content)? {
         match block.get("type").and_then(Value::as_str) {
-            Some("text") => said.get_or_insert_default().push_str(text_of(&block, "text")?),
+            Some("text") => said.push(text_of(&block, "text")?.to_owned()),
             Some("tool_result") => {
                 let result = block.get("content").filter(|content| !content.is_null());
                 let result = result.map_or(Ok(String::new()), texts)?;
                 let id = text_of(&block, "tool_use_id")?;
-                messages.extend(said.take().map(|text| json!({ "role": "user", "content": text })));
+                messages.extend(user(&mut said));
                 messages.push(json!({ "role": "tool", "tool_call_id": id, "content": result }));
             }
             other => return Err(format!("a block of it is {}, and neither text nor tool_result", named(other))),
         }
     }
-    messages.extend(said.map(|text| json!({ "role": "user", "content": text })));
+    messages.extend(user(&mut said));
     if messages.is_empty() { Err("its content is empty".to_owned()) } else { Ok(messages) }
 }
 

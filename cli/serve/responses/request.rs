@@ -231,7 +231,7 @@ fn text_of(content: Option<&Value>, types: &[&str]) -> Result<String, String> {
         Some(Value::String(text)) => Ok(text.clone()),
         Some(Value::Array(parts)) => {
             let texts: Option<Vec<String>> = parts.iter().map(part).collect();
-            texts.map(|texts| texts.concat()).ok_or_else(|| "a part of its content is no text".to_owned())
+            texts.map(|texts| texts.join("\n")).ok_or_else(|| "a part of its content is no text".to_owned())
         }
         _ => Err("its content is neither a text nor a list of texts".to_owned()),
     }

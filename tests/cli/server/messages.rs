@@ -64,15 +64,16 @@ fn message(server: &Server, body: &Value) -> Value {
 fn a_message_is_what_a_chat_answers() {
     let server = Server::with(&["-d", name(&MODELS.draft)]);
     let drawn = json!({ "temperature": 1.1, "top_k": 50, "top_p": 0.9, "seed": 3 });
-    let talk = json!([{ "role": "system", "content": "the rule" }, { "role": "user", "content": "the other" }]);
+    let talk = json!([{ "role": "system", "content": "the\nrule" }, { "role": "user", "content": "the\nother" }]);
     let expected =
         server.post("/v1/chat/completions", &joined(drawn.clone(), json!({ "messages": talk, "max_tokens": 12 })));
     let expected = expected.json()["choices"][0]["message"]["content"].as_str().expect("a text").to_owned();
     for (system, content) in [
-        (json!("the rule"), json!("the other")),
+        (json!("the\nrule"), json!("the\nother")),
+        // Blocks are lines.
         (
-            json!([{ "type": "text", "text": "the ", "cache_control": { "type": "ephemeral" } }, { "type": "text", "text": "rule" }]),
-            json!([{ "type": "text", "text": "the other" }]),
+            json!([{ "type": "text", "text": "the", "cache_control": { "type": "ephemeral" } }, { "type": "text", "text": "rule" }]),
+            json!([{ "type": "text", "text": "the" }, { "type": "text", "text": "other" }]),
         ),
     ] {
         let whole = message(&server, &ask(content, joined(drawn.clone(), json!({ "system": system }))));
@@ -87,7 +88,7 @@ fn a_message_is_what_a_chat_answers() {
     let stop: String = letters[letters.len() / 2..][..2].iter().collect();
     let stopped = message(
         &server,
-        &ask("the other", joined(drawn, json!({ "system": "the rule", "stop_sequences": ["zzz", stop] }))),
+        &ask("the\nother", joined(drawn, json!({ "system": "the\nrule", "stop_sequences": ["zzz", stop] }))),
     );
     assert_eq!((&stopped["stop_reason"], &stopped["stop_sequence"]), (&json!("stop_sequence"), &json!(stop)));
     assert_eq!(stopped["content"][0]["text"], expected[..expected.find(&stop).expect("it is there")]);

@@ -80,14 +80,15 @@ fn a_response_is_what_a_chat_answers() {
     // Parts, instructions and roles are a conversation.
     let talk = json!([
         { "role": "system", "content": "the rule" },
-        { "role": "user", "content": "the" },
+        { "role": "user", "content": "the\nend" },
         { "role": "assistant", "content": "a thing" },
         { "role": "user", "content": "the other" },
     ]);
     let expected =
         server.post("/v1/chat/completions", &joined(settings.clone(), json!({ "messages": talk, "max_tokens": 12 })));
     let input = json!([
-        { "type": "message", "role": "user", "content": [{ "type": "input_text", "text": "the" }] },
+        { "type": "message", "role": "user",
+          "content": [{ "type": "input_text", "text": "the" }, { "type": "input_text", "text": "end" }] },
         { "type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
           "content": [{ "type": "output_text", "text": "a thing", "annotations": [] }] },
         { "role": "user", "content": "the other" },
