@@ -22,7 +22,7 @@ use crate::answer::{self, Answer, Begin, Read, tokens_per_second};
 use crate::args::{DecodingArguments, one_of};
 use crate::load::{LoadedFiles, Models};
 use crate::output::{self, Verbosity};
-use crate::{interrupt, prompt, terminal};
+use crate::{interrupt, prompt, terminal, text_file};
 use command::Line;
 use lines::Lines;
 
@@ -353,7 +353,7 @@ fn prepared(decoding: &DecodingArguments, talk: Verbosity) -> anyhow::Result<Loa
 /// The conversation in a file: an object with `messages`, or the messages alone. A question without an answer at the end
 /// is left out.
 fn read(path: &Path) -> anyhow::Result<Vec<Message>> {
-    let text = prompt::read_text(path)?;
+    let text = text_file::read(path)?;
     let wrong = || format!("{}: it holds no conversation, a JSON object with `messages`", path.display());
     let json: Value = serde_json::from_str(&text).with_context(wrong)?;
     let messages = json.get("messages").unwrap_or(&json).clone();

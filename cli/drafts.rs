@@ -1,8 +1,9 @@
-//! `pard drafts`: the published drafts that serve a model; and `-d auto`, which takes the best that is here.
+//! `pard drafts`: the published drafts that serve a model.
 
 use std::process::ExitCode;
 
 use clap::Args;
+use pard::Result;
 use pard::checkpoint::options::SourceOptions;
 use pard::checkpoint::published::PublishedDraft;
 use pard::checkpoint::resolve::DEFAULT_MODEL;
@@ -10,15 +11,11 @@ use pard::checkpoint::{DraftFiles, ModelFiles};
 use pard::decoding::cache_positions;
 use pard::low_level::forward::ModelRunner;
 use pard::model::Weights;
-use pard::{Error, Result};
 use serde_json::{Value, json};
 
 use crate::args::{DeviceArguments, MemoryArguments};
 use crate::load;
 use crate::output::{self, Verbosity};
-
-/// The name that stands for the best draft that is here.
-pub const AUTO: &str = "auto";
 
 #[derive(Args)]
 pub struct DraftsArguments {
@@ -117,24 +114,4 @@ fn as_text(found: &[Found]) -> String {
     };
     let rows: Vec<Vec<String>> = std::iter::once(heading).chain(found.iter().map(row)).collect();
     output::table(&rows)
-}
-
-/// The best published draft for `target` that is on this machine.
-///
-/// # Errors
-///
-/// [`Error::NoModel`], which names those that could be fetched.
-pub fn best_here(target: &ModelFiles, talk: Verbosity) -> Result<&'static str> {
-    let sources = SourceOptions::from_env();
-    let serving: Vec<_> = PublishedDraft::serving(&target.config, &target.text.tokenizer).collect();
-    if let Some(draft) = serving.iter().find(|draft| draft.local(&sources).is_some()) {
-        talk.note(&format!("the draft is {}", draft.name));
-        return Ok(draft.name);
-    }
-    let names: Vec<&str> = serving.iter().map(|draft| draft.name).collect();
-    let reason = match names.is_empty() {
-        true => format!("no published draft for {} is known", target.name()),
-        false => format!("none of {}, which serve {}, is on this machine", names.join(", "), target.name()),
-    };
-    Err(Error::NoModel { name: AUTO.to_owned(), reason })
 }

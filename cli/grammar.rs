@@ -3,7 +3,7 @@
 use clap::Args;
 use pard::text::Grammar;
 
-use crate::{output, prompt};
+use crate::{output, text_file};
 
 /// Options for the form of an answer.
 #[derive(Args, Clone, Default)]
@@ -46,6 +46,6 @@ fn lark(text: &str) -> Result<Grammar, String> {
 fn contents(text: &str, is_itself: bool) -> Result<String, String> {
     match is_itself {
         true => Ok(text.to_owned()),
-        false => prompt::read_text(text.as_ref()).map_err(|error| output::one_line(&error)),
+        false => text_file::read(text.as_ref()).map_err(|error| output::one_line(&error)),
     }
 }

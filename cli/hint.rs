@@ -5,7 +5,7 @@ use pard::checkpoint::hugging_face::TARGET_PROJECTION;
 use pard::checkpoint::resolve::DEFAULT_MODEL;
 use pard::error::OptionName;
 
-use crate::drafts;
+use crate::load;
 
 /// Returns the flag or command that helps with `error`, if there is one.
 pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
@@ -29,7 +29,7 @@ pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
         Error::Option { option: OptionName::Products, .. } => "--products plain uses ordinary instructions",
         Error::Option { option: OptionName::Acceptance, .. } => "--acceptance noise goes with every draft",
         Error::OtherRun { .. } => "--out names the folder",
-        Error::NoModel { name, .. } if name == drafts::AUTO => "`pard pull` fetches one, and -d names any model",
+        Error::NoModel { name, .. } if name == load::AUTO => "`pard pull` fetches one, and -d names any model",
         Error::NoModel { name, .. } if name == DEFAULT_MODEL => "`./run demo` and `./run model` fetch it",
         _ => return None,
     };

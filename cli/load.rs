@@ -1,5 +1,6 @@
 //! From models' names to models on a device, with progress bars on a terminal.
 
+mod best_draft;
 mod blueprints;
 
 use std::cell::{OnceCell, RefCell};
@@ -16,9 +17,10 @@ use pard::model::{LoadOptions, MemoryPlan, Model, Progress, StatesChoice};
 use pard::{Error, Result};
 use serde_json::{Value, json};
 
+pub use self::best_draft::AUTO;
+use self::best_draft::best_here;
 pub use self::blueprints::{Blueprints, Placement};
 use crate::args::{DecodingArguments, DeviceArguments, ModelArguments};
-use crate::drafts;
 use crate::output::{self, Verbosity};
 use crate::usage::usage;
 
@@ -342,7 +344,7 @@ pub fn open_draft(name: &str, target: &ModelFiles, device: &DeviceArguments, tal
 
 /// The name of the draft `name` for `target`, which is that of the best one here for `auto`.
 fn draft_name<'a>(name: &'a str, target: &ModelFiles, talk: Verbosity) -> Result<&'a str> {
-    if name == drafts::AUTO { drafts::best_here(target, talk) } else { Ok(name) }
+    if name == AUTO { best_here(target, talk) } else { Ok(name) }
 }
 
 /// Opens the draft's files at `path`, and checks that it can do without embeddings of its own where it has none. It reads

@@ -26,6 +26,7 @@ mod respond;
 mod serve;
 mod shell;
 mod terminal;
+mod text_file;
 mod tune;
 mod usage;
 mod welcome;

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::args::StyleArguments;
 use crate::output::{self, Verbosity};
+use crate::text_file;
 use crate::usage::usage;
 
 /// A prompt, before it is turned into tokens.
@@ -74,7 +75,7 @@ pub fn read(text: Option<&str>, file: Option<&Path>) -> anyhow::Result<Prompt> {
         return Ok(Prompt::Text(text.to_owned()));
     }
     let (name, bytes) = match file.filter(|path| *path != Path::new("-")) {
-        Some(path) => (path.display().to_string(), read_file(path)?),
+        Some(path) => (path.display().to_string(), text_file::bytes(path)?),
         None => {
             if io::stdin().is_terminal() {
                 output::note("reading the prompt from standard input; end it with Ctrl-D (Windows: Ctrl-Z, Enter)");
@@ -85,7 +86,7 @@ pub fn read(text: Option<&str>, file: Option<&Path>) -> anyhow::Result<Prompt> {
             ("standard input".to_owned(), bytes)
         }
     };
-    let mut text = utf8(&name, bytes)?;
+    let mut text = text_file::utf8(&name, bytes)?;
     if text.ends_with('\n') {
         text.truncate(text.len() - if text.ends_with("\r\n") { 2 } else { 1 });
     }
@@ -94,7 +95,7 @@ pub fn read(text: Option<&str>, file: Option<&Path>) -> anyhow::Result<Prompt> {
 
 /// The prompts of a JSON-lines file.
 pub fn read_lines(path: &Path) -> anyhow::Result<Vec<Prompt>> {
-    let text = read_text(path)?;
+    let text = text_file::read(path)?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let prompts: Vec<Prompt> = lines
         .map(|(index, line)| {
@@ -142,27 +143,4 @@ fn of_value(value: &Value) -> Option<Prompt> {
         },
         _ => None,
     }
-}
-
-/// A file's text.
-pub fn read_text(path: &Path) -> anyhow::Result<String> {
-    utf8(&path.display().to_string(), read_file(path)?)
-}
-
-fn read_file(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })
-}
-
-/// `bytes` of `name` as text, without the byte order mark that editors of Windows begin it with.
-pub fn utf8(name: &str, mut bytes: Vec<u8>) -> anyhow::Result<String> {
-    if bytes.starts_with("\u{feff}".as_bytes()) {
-        bytes.drain(..3);
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] = error.as_bytes() {
-            return anyhow::anyhow!("{name} is UTF-16; save it as UTF-8");
-        }
-        let at = error.utf8_error().valid_up_to();
-        anyhow::anyhow!("{name} is not UTF-8: byte {at} (0x{:02x}) begins no character", error.as_bytes()[at])
-    })
 }

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use crate::args::{DeviceArguments, LogitArguments, MemoryArguments, at_least_one, one_of, temperature};
 use crate::output::Verbosity;
 use crate::prompt::{self, Prompt};
+use crate::text_file;
 use crate::usage::usage;
 use crate::{interrupt, load};
 
@@ -144,7 +145,7 @@ fn read_prompts(
 ) -> anyhow::Result<Vec<Job>> {
     let (mut jobs, mut lines, mut bad) = (Vec::new(), 0, 0);
     for path in &arguments.prompts {
-        let file = prompt::read_text(path)?;
+        let file = text_file::read(path)?;
         for (number, line) in file.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             // Bad lines count too, so that mending one moves no other.
             match job(lines, line, arguments, text, context) {

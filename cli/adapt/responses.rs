@@ -9,7 +9,7 @@ use super::AdaptArguments;
 use crate::args::{LogitArguments, MemoryArguments};
 use crate::output::Verbosity;
 use crate::respond::{self, RespondArguments};
-use crate::{interrupt, prompt};
+use crate::{interrupt, prompt, text_file};
 
 /// The teacher's responses, in the draft's folder.
 const RESPONSES: &str = "responses.jsonl";
@@ -50,7 +50,7 @@ pub fn complete(arguments: &AdaptArguments, talk: Verbosity) -> anyhow::Result<O
 
 /// Returns `true` if the first line of `path` is a prompt without a response. A file does not mix the two.
 fn holds_prompts(path: &Path) -> anyhow::Result<bool> {
-    let text = prompt::read_text(path)?;
+    let text = text_file::read(path)?;
     let Some(line) = text.lines().find(|line| !line.trim().is_empty()) else { return Ok(false) };
     let json: Value = serde_json::from_str(line).unwrap_or_default();
     let turns = json.get("messages").or_else(|| json.get("conversations"));

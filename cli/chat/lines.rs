@@ -87,7 +87,7 @@ fn piped() -> anyhow::Result<Option<String>> {
     if io::stdin().lock().read_until(b'\n', &mut bytes).map_err(failed)? == 0 {
         return Ok(None);
     }
-    let mut line = crate::prompt::utf8("standard input", bytes)?;
+    let mut line = crate::text_file::utf8("standard input", bytes)?;
     line.truncate(line.trim_end_matches(['\n', '\r']).len());
     Ok(Some(line))
 }

@@ -10,8 +10,7 @@ use pard::{Error, Result};
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::fault::Fault;
-use super::job::{Ending, Event, Job, Reuse, Written};
-use super::kept::CacheName;
+use super::job::{CacheName, Ending, Event, Job, Reuse, Written};
 use super::metrics::Metrics;
 use super::session::{Session, shared};
 

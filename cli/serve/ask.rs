@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 
 use super::fault::Fault;
 use super::fields::Fields;
-use super::job::{Proposer, Reuse};
-use super::kept::CacheName;
+use super::job::{CacheName, Proposer, Reuse};
 
 /// Answers of one request at most.
 const MAX_ANSWERS: usize = 128;

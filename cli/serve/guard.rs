@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::prompt;
+use crate::text_file;
 use crate::usage::usage;
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -27,7 +27,7 @@ impl Keys {
     /// [`pard::Error::Io`], or a usage error if there is none in it.
     pub fn read(path: Option<&Path>) -> anyhow::Result<Keys> {
         let Some(path) = path else { return Ok(Keys { keys: Vec::new() }) };
-        let text = prompt::read_text(path)?;
+        let text = text_file::read(path)?;
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let keys: Vec<String> = lines.map(str::to_owned).collect();
         if keys.is_empty() {

@@ -7,11 +7,13 @@ use pard::decoding::{DraftLength, FinishReason, Limits, Method, SamplingParams, 
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::fault::Fault;
-use super::kept::CacheName;
 
 /// Events that wait for their reader: more than an answer usually has, so that a slow reader hardly ever makes an answer
 /// wait, and a bound on what one may pile up.
 const MAX_EVENTS: usize = 4096;
+
+/// The longest name that a request may give to its conversation's caches.
+const LONGEST_NAME: usize = 64;
 
 /// One answer to be written.
 pub struct Job {
@@ -36,6 +38,29 @@ pub struct Job {
 pub struct Proposer {
     pub method: Method,
     pub drafts: DraftLength,
+}
+
+/// A name under which a request wants its conversation's caches kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheName(String);
+
+impl CacheName {
+    /// `text` if it can be the name of a file everywhere.
+    pub fn parse(text: &str) -> Option<CacheName> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        let starts = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+        (starts && text.len() <= LONGEST_NAME && text.bytes().all(allowed)).then(|| CacheName(text.to_owned()))
+    }
+
+    /// The name of the session that was used as the `index`-th before the server ended. No request can give it.
+    pub fn of_session(index: usize) -> CacheName {
+        CacheName(format!("_{index:03}"))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// Controls whether an answer may reuse the caches of earlier answers.

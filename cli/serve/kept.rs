@@ -6,32 +6,12 @@ use std::time::SystemTime;
 use pard::decoding::Sequence;
 use pard::{Error, Result};
 
+use super::job::CacheName;
 use super::session::{Session, shared};
 use crate::output::{self, Verbosity};
 
 /// Ending of the files.
 const ENDING: &str = "safetensors";
-/// The longest name that a request may give.
-const LONGEST_NAME: usize = 64;
-
-/// A name under which a request wants its conversation's caches kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CacheName(String);
-
-impl CacheName {
-    /// `text` if it can be the name of a file everywhere.
-    pub fn parse(text: &str) -> Option<CacheName> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        let starts = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-        (starts && text.len() <= LONGEST_NAME && text.bytes().all(allowed)).then(|| CacheName(text.to_owned()))
-    }
-
-    /// The name of the session that was used as the `index`-th before the server ended. No request can give it.
-    fn of_session(index: usize) -> CacheName {
-        CacheName(format!("_{index:03}"))
-    }
-}
-
 /// The folder.
 pub struct KeptCaches {
     folder: PathBuf,
@@ -143,7 +123,7 @@ impl KeptCaches {
     }
 
     fn path(&self, name: &CacheName) -> PathBuf {
-        self.folder.join(&name.0).with_extension(ENDING)
+        self.folder.join(name.as_str()).with_extension(ENDING)
     }
 
     /// Removes the files that were not written for longest, until the others fit.

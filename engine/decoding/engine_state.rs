@@ -3,12 +3,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::draft::Draft;
+use super::draft_runner::DraftRunner;
 use super::options::{EngineOptions, cache_positions};
 use super::pace::Costs;
 use super::proposer::Proposer;
 use super::round::Rounds;
 use crate::error::{Error, OptionName, Result};
-use crate::model::{Hook, ModelRunner, Pair, TargetStates};
+use crate::model::{ModelRunner, Pair, TargetStates};
 use crate::text::{ChatTokenizer, Constraint, Grammar, Thinking};
 
 /// State shared by the sequences of an engine.
@@ -25,24 +26,6 @@ pub struct Shared {
     pub rounds: Mutex<Rounds>,
     /// Set for each slot that has a sequence. Locked while caches grow.
     pub taken: Mutex<Vec<bool>>,
-}
-
-/// A draft's forward pass, and the states of its target that it reads, if it does.
-pub struct DraftRunner {
-    pub runner: ModelRunner,
-    pub states: Option<TargetStates>,
-}
-
-impl DraftRunner {
-    /// The hook of the target's passes for sequences that the draft proposes for.
-    pub fn keep(&self) -> Hook<'_> {
-        self.states.as_ref().map_or(Hook::Nothing, Hook::Keep)
-    }
-
-    /// The hook of the draft's own passes.
-    pub fn recall(&self) -> Hook<'_> {
-        self.states.as_ref().map_or(Hook::Nothing, Hook::Recall)
-    }
 }
 
 /// A sequence's slot, which is free again once it is dropped.

@@ -3,6 +3,7 @@
 mod bookkeeping;
 mod completion;
 mod draft;
+mod draft_runner;
 mod engine;
 mod engine_state;
 mod generate;

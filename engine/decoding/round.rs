@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::bookkeeping::Bookkeeping;
-use super::engine_state::DraftRunner;
+use super::draft_runner::DraftRunner;
 use super::proposer::Proposer;
 use super::remote::{Known, RemoteDraft};
 use super::round_output::{FIRST_LOGPROB, Flight, RECORD_WORDS, Readbacks};

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
 
-use super::engine_state::DraftRunner;
+use super::draft_runner::DraftRunner;
 use super::sequence::Sequence;
 use crate::checkpoint::export::{StoredTensor, write_tensors};
 use crate::checkpoint::storage::Bytes;

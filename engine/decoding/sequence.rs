@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::engine_state::{CacheSlot, DraftRunner, Shared};
+use super::draft_runner::DraftRunner;
+use super::engine_state::{CacheSlot, Shared};
 use super::ngram::NgramOptions;
 use super::options::{DraftLength, MAX_DRAFTS, Method, SequenceOptions};
 use super::pace::{Costs, Pace, Speculation};
