@@ -15,10 +15,11 @@ pub mod ops {
 
 /// Forward passes: a model with the buffers and bindings that it runs with.
 pub mod forward {
-    pub use crate::model::runner::{Batching, ModelRunner};
+    pub use crate::model::pass_hook::{Batching, NoHook, PassHook};
+    pub use crate::model::runner::ModelRunner;
     pub use crate::model::sampler::{Sampler, SamplerBuffers, Stages, log_probabilities};
     pub use crate::model::submit_pace::SubmitPace;
-    pub use crate::model::target_states::{Features, Hook, Pair, TargetStates};
+    pub use crate::model::target_states::{Features, Hook, Pair, TargetStates, read_states};
     pub use crate::model::tensor_map::expected_matrices;
     pub use crate::model::weights::attention_shape;
 

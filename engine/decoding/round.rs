@@ -343,7 +343,7 @@ impl Rounds {
         self.write_sampling(vec![TurnSampling { logprobs: 1 + top as u32, ..TurnSampling::default() }]);
         let (device, readback) = (&self.book.device, self.readbacks.take(&self.book.device, &self.record)?);
         let (rows, next) = (&tokens[..tokens.len() - 1], &tokens[1..]);
-        target.prefill_scored([slot, start], rows, keep, (&self.record, &readback), |pass| {
+        target.prefill_scored([slot, start], rows, &keep, (&self.record, &readback), |pass| {
             // They stand for choices of the first turn.
             self.choices.write(device, 0, next);
             if let Some(kernel) = &self.logprobs {
@@ -501,7 +501,7 @@ impl Drafting {
 /// Records a pass of `runner` and the choice of its outputs.
 fn encode(pass: &mut Pass, runner: &ModelRunner, sampler: &Sampler, planned: &Planned, hook: Hook) -> Result<()> {
     let Planned { plan, end, batching, stages, turns } = planned;
-    runner.forward(pass, Phase::Decode, *batching, [plan.rows.len(), *end], hook)?;
+    runner.forward(pass, Phase::Decode, *batching, [plan.rows.len(), *end], &hook)?;
     runner.score(pass, plan.outputs.len())?;
     for rows in turns {
         sampler.encode(runner, pass, *stages, rows.clone());

@@ -431,7 +431,7 @@ impl Sequence {
         let keep = self.draft().map_or(Hook::Nothing, DraftRunner::keep);
         let (target_end, scored) = match top {
             None => {
-                let read = target.prefill_slot(slot, &known[target_rows..], target_rows, keep, keep_going)?;
+                let read = target.prefill_slot(slot, &known[target_rows..], target_rows, &keep, keep_going)?;
                 (target_rows + read, Vec::new())
             }
             Some(top) => (known.len(), self.score_rows(prompt, target_rows, top)?),
@@ -444,7 +444,7 @@ impl Sequence {
                     let session = Session { target_rows: target_end as u32, ..self.session };
                     self.shared().rounds().book.write_session(slot, session);
                 }
-                draft_rows + draft.runner.prefill_slot(slot, &known[draft_rows..], draft_rows, recall, keep_going)?
+                draft_rows + draft.runner.prefill_slot(slot, &known[draft_rows..], draft_rows, &recall, keep_going)?
             }
             Some(_) => draft_rows,
             None => known.len(),
@@ -766,7 +766,7 @@ impl Sequence {
     fn catch_up(&mut self) -> Result<()> {
         let Some(draft) = self.draft() else { return Ok(()) };
         let (first, known) = (self.session.draft_rows as usize, self.tokens.len() - 1);
-        draft.runner.prefill_slot(self.slot.index, &self.tokens[first..known], first, draft.recall(), &|| true)?;
+        draft.runner.prefill_slot(self.slot.index, &self.tokens[first..known], first, &draft.recall(), &|| true)?;
         self.session.draft_rows = known as u32;
         self.shared().rounds().book.write_session(self.slot.index, self.session);
         Ok(())

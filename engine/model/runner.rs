@@ -7,17 +7,18 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
+use super::pass_hook::{Batching, NoHook, PassHook};
 use super::rope_table;
 use super::submit_pace::SubmitPace;
-use super::target_states::{Features, Hook, TargetStates};
 use super::tied_draft::TargetEmbeddings;
 use super::weights::{FeedForwardWeights, Weights, attention_shape, mixture};
 use crate::checkpoint::config::{Config, Experts};
 use crate::error::{Error, OptionName, Result};
 use crate::gpu::{Buffer, CacheFormat, Device, KernelPlan, Pass, QuantisedProducts, Readback};
 use crate::ops::{
-    Argmax, Attention, AttentionScratch, Embedding, Epilogue, ExpertMatmul, ExpertRoute, ExpertSum, KvCache, MAX_ROWS,
-    Matmul, NormRows, PassRow, Phase, QuantiseRows, RmsNorm, Rope, RopeGains, Routing, RowRange, Rows, Step, Tensor,
+    Argmax, Attention, AttentionScratch, Embedding, Epilogue, ExpertMatmul, ExpertRoute, ExpertSum, KeptStates,
+    KvCache, MAX_ROWS, Matmul, NormRows, PassRow, Phase, QuantiseRows, RmsNorm, Rope, RopeGains, Routing, RowRange,
+    Rows, Step, Tensor,
 };
 
 /// Most rows of a prompt that run in one submit.
@@ -55,15 +56,6 @@ struct Caches {
 struct LayerCache {
     cache: KvCache,
     slots: usize,
-}
-
-/// Sequences whose rows a pass computes. A row's result is the same either way, bit for bit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Batching {
-    /// One sequence: rows stand one position after the other.
-    One,
-    /// Any number of them.
-    Many,
 }
 
 /// One decoder layer (pre-norm, grouped-query attention, SwiGLU, by one feed-forward layer or by experts).
@@ -314,14 +306,17 @@ impl ModelRunner {
     pub fn check(device: &Device, plan: &KernelPlan, config: &Config, slots: usize, positions: usize) -> Result<()> {
         let shape = attention_shape(config);
         KvCache::check(device, plan, &shape, slots, positions)?;
-        TargetStates::check(device, config, slots, positions)?;
+        if config.target_layers.is_some() {
+            KeptStates::check(device, [slots, positions], config.hidden_size)?;
+        }
         AttentionScratch::check(device, plan, &shape, positions)
     }
 
     /// Device memory that caches for `positions` positions take, with the states of the target if a draft reads those.
     pub fn cache_bytes(format: CacheFormat, config: &Config, positions: usize) -> u64 {
         let shape = attention_shape(config);
-        let states = TargetStates::slot_bytes(config, positions);
+        let kept = |_| KeptStates::bytes(positions, config.hidden_size);
+        let states = config.target_layers.as_ref().map_or(0, kept);
         (config.layers as u64).saturating_mul(KvCache::bytes(format, &shape, positions)).saturating_add(states)
     }
 
@@ -346,7 +341,7 @@ impl ModelRunner {
         role: Phase,
         batching: Batching,
         [rows, end]: [usize; 2],
-        hook: Hook,
+        hook: &dyn PassHook,
     ) -> Result<()> {
         let caches = self.caches();
         let cached = match (batching, &caches.many) {
@@ -394,7 +389,7 @@ impl ModelRunner {
     ///
     /// [`Error::ContextFull`] if they do not fit the caches; as [`Device::check`](crate::gpu::GpuContext::check).
     pub fn prefill(&self, tokens: &[u32], start: usize) -> Result<usize> {
-        self.prefill_slot(0, tokens, start, Hook::Nothing, &|| true)
+        self.prefill_slot(0, tokens, start, &NoHook, &|| true)
     }
 
     /// As [`ModelRunner::prefill`], as long as `keep_going`, which is asked between chunks, returns `true`.
@@ -403,7 +398,7 @@ impl ModelRunner {
     ///
     /// As [`ModelRunner::prefill`].
     pub fn prefill_while(&self, tokens: &[u32], start: usize, keep_going: &dyn Fn() -> bool) -> Result<usize> {
-        self.prefill_slot(0, tokens, start, Hook::Nothing, keep_going)
+        self.prefill_slot(0, tokens, start, &NoHook, keep_going)
     }
 
     /// The same in slot `slot` of the caches, with `hook`.
@@ -412,7 +407,7 @@ impl ModelRunner {
         slot: usize,
         tokens: &[u32],
         start: usize,
-        hook: Hook,
+        hook: &dyn PassHook,
         keep_going: &dyn Fn() -> bool,
     ) -> Result<usize> {
         let pace = || self.activations.pace.lock().unwrap_or_else(PoisonError::into_inner);
@@ -430,34 +425,6 @@ impl ModelRunner {
             }
         }
         Ok(read)
-    }
-
-    /// Runs `tokens` as a prompt from position 0 on, and copies what the layers make of each, before the final norm, to
-    /// the rows `first..` of `states`; and its features, if some are asked for, to the same rows of another tensor.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::ContextFull`] if they do not fit the caches, [`Error::TokenRange`]; as
-    /// [`Device::check`](crate::gpu::GpuContext::check).
-    pub fn states(
-        &self,
-        tokens: &[u32],
-        states: &Tensor,
-        first: usize,
-        features: Option<(&Features, &Tensor)>,
-    ) -> Result<()> {
-        let rows = self.activations.prompt_rows;
-        let hook = features.map_or(Hook::Nothing, |(features, _)| Hook::Collect(features));
-        let collected = features.map(|(features, to)| (features.rows(), to));
-        for (chunk, at) in tokens.chunks(rows).zip((0..).step_by(rows)) {
-            self.run_hooked(0, Phase::Prefill, chunk, at, 0, hook)?;
-            for (from, to) in [(self.hidden(), states)].into_iter().chain(collected) {
-                let row_bytes = (to.width * size_of::<f32>()) as u64;
-                let (offset, bytes) = ((first + at) as u64 * row_bytes, chunk.len() as u64 * row_bytes);
-                to.buffer.copy_from(self.device(), &from.buffer, offset, bytes);
-            }
-        }
-        Ok(())
     }
 
     /// Runs `tokens` at positions `start..` in one pass; the last `outputs` of them get logits and choices.
@@ -479,18 +446,18 @@ impl ModelRunner {
         start: usize,
         outputs: usize,
     ) -> Result<()> {
-        self.run_hooked(slot, role, tokens, start, outputs, Hook::Nothing)
+        self.run_hooked(slot, role, tokens, start, outputs, &NoHook)
     }
 
     /// The same with `hook`.
-    fn run_hooked(
+    pub(super) fn run_hooked(
         &self,
         slot: usize,
         role: Phase,
         tokens: &[u32],
         start: usize,
         outputs: usize,
-        hook: Hook,
+        hook: &dyn PassHook,
     ) -> Result<()> {
         self.check_rows(role, tokens, start, outputs)?;
         let _turn = self.turn();
@@ -516,7 +483,7 @@ impl ModelRunner {
         &self,
         [slot, start]: [usize; 2],
         tokens: &[u32],
-        hook: Hook,
+        hook: &dyn PassHook,
         copy: (&Buffer, &Readback),
         finish: impl FnOnce(&mut Pass),
     ) -> Result<()> {

@@ -6,7 +6,8 @@
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-use super::runner::{Batching, ModelRunner, integer_bytes, prompt_rows};
+use super::pass_hook::{Batching, PassHook};
+use super::runner::{ModelRunner, integer_bytes, prompt_rows};
 use crate::checkpoint::config::{Config, HiddenState, StateForm, TargetLayers};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, KernelPlan, Pass};
@@ -34,31 +35,30 @@ impl Hook<'_> {
         }
     }
 
-    /// Records what follows the embedding of `rows` rows.
-    pub(super) fn before_layers(&self, pass: &mut Pass, batching: Batching, rows: usize) {
+    fn collect(&self, pass: &mut Pass, after: usize, rows: usize) {
+        let parts = self.features().into_iter().flat_map(|features| &features.parts);
+        parts.filter(|(layers, _)| *layers == after).for_each(|(_, remember)| remember.encode(pass, rows));
+    }
+}
+
+impl PassHook for Hook<'_> {
+    fn before_layers(&self, pass: &mut Pass, batching: Batching, rows: usize) {
         if let Hook::Recall(states) = self {
             states.kept().ops(batching).recall.encode(pass, rows);
         }
         self.collect(pass, 0, rows);
     }
 
-    /// Records what follows layer `layer`.
-    pub(super) fn after_layer(&self, pass: &mut Pass, layer: usize, rows: usize) {
+    fn after_layer(&self, pass: &mut Pass, layer: usize, rows: usize) {
         self.collect(pass, layer + 1, rows);
     }
 
-    /// Records what follows all layers.
-    pub(super) fn after_layers(&self, pass: &mut Pass, role: Phase, batching: Batching, rows: usize) -> Result<()> {
+    fn after_layers(&self, pass: &mut Pass, phase: Phase, batching: Batching, rows: usize) -> Result<()> {
         if let Hook::Keep(states) = self {
-            states.projection.encode(pass, role, rows)?;
+            states.projection.encode(pass, phase, rows)?;
             states.kept().ops(batching).keep.encode(pass, rows);
         }
         Ok(())
-    }
-
-    fn collect(&self, pass: &mut Pass, after: usize, rows: usize) {
-        let parts = self.features().into_iter().flat_map(|features| &features.parts);
-        parts.filter(|(layers, _)| *layers == after).for_each(|(_, remember)| remember.encode(pass, rows));
     }
 }
 
@@ -110,6 +110,34 @@ impl Features {
     pub fn rows(&self) -> &Tensor {
         &self.rows
     }
+}
+
+/// Runs `tokens` as a prompt of `runner` from position 0 on, and copies what the layers make of each, before the final norm, to
+/// the rows `first..` of `states`; and its features, if some are asked for, to the same rows of another tensor.
+///
+/// # Errors
+///
+/// [`Error::ContextFull`] if they do not fit the caches, [`Error::TokenRange`]; as
+/// [`Device::check`](crate::gpu::GpuContext::check).
+pub fn read_states(
+    runner: &ModelRunner,
+    tokens: &[u32],
+    states: &Tensor,
+    first: usize,
+    features: Option<(&Features, &Tensor)>,
+) -> Result<()> {
+    let rows = runner.prompt_rows();
+    let hook = features.map_or(Hook::Nothing, |(features, _)| Hook::Collect(features));
+    let collected = features.map(|(features, to)| (features.rows(), to));
+    for (chunk, at) in tokens.chunks(rows).zip((0..).step_by(rows)) {
+        runner.run_hooked(0, Phase::Prefill, chunk, at, 0, &hook)?;
+        for (from, to) in [(runner.hidden(), states)].into_iter().chain(collected) {
+            let row_bytes = (to.width * size_of::<f32>()) as u64;
+            let (offset, bytes) = ((first + at) as u64 * row_bytes, chunk.len() as u64 * row_bytes);
+            to.buffer.copy_from(runner.model().device(), &from.buffer, offset, bytes);
+        }
+    }
+    Ok(())
 }
 
 /// The states that a target's passes keep for one draft.
@@ -244,23 +272,6 @@ impl TargetStates {
     /// Rows that are kept of `rows` tokens: the first token reads one, too.
     fn kept_rows(rows: usize) -> usize {
         rows + 1
-    }
-
-    /// Device memory that the states of a sequence of `positions` positions take beside a draft of `config`.
-    pub fn slot_bytes(config: &Config, positions: usize) -> u64 {
-        config.target_layers.as_ref().map_or(0, |_| KeptStates::bytes(positions, config.hidden_size))
-    }
-
-    /// Checks that states of `slots` sequences of `positions` positions can be bound.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Limit`].
-    pub fn check(device: &Device, config: &Config, slots: usize, positions: usize) -> Result<()> {
-        match config.target_layers {
-            None => Ok(()),
-            Some(_) => KeptStates::check(device, [slots, positions], config.hidden_size),
-        }
     }
 
     /// Device memory that features take beside a draft of `config`, where a row of its target costs `target_row`

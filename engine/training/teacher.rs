@@ -9,7 +9,7 @@ use super::rows::PackedRows;
 use crate::checkpoint::config::TargetLayers;
 use crate::error::{Error, OptionName, Result};
 use crate::gpu::{Buffer, Device, Pass};
-use crate::model::{Features, ModelRunner, Weights};
+use crate::model::{Features, ModelRunner, Weights, read_states};
 use crate::ops::gradients::{CrossEntropy, Label, RowLoss};
 use crate::ops::{Epilogue, Gather, Matmul, Phase, RmsNorm, RowRange, Step, Tensor};
 
@@ -167,7 +167,7 @@ impl Teacher {
         let features = self.kept.as_ref().map(|kept| (&kept.features, &kept.of_tokens));
         let samples = packed.samples();
         for tokens in &samples {
-            self.sequence.states(&packed.ids[tokens.clone()], &self.states, tokens.start, features)?;
+            read_states(&self.sequence, &packed.ids[tokens.clone()], &self.states, tokens.start, features)?;
         }
         let Some(kept) = &self.kept else { return Ok(()) };
         let nothing = (kept.of_tokens.rows - 1) as u32;
