@@ -71,7 +71,7 @@ pub static MODELS: LazyLock<Models> = LazyLock::new(|| {
     for file in ["config.json", "tokenizer_config.json"] {
         let path = models.target.join(file);
         let text = std::fs::read_to_string(&path).expect("a text file");
-        std::fs::write(&path, text.replace("\"eos_token", "\"unused")).expect("writing");
+        std::fs::write(&path, text.replace("\"eos_token", "\"unused").replace("<|im_end|>", "")).expect("writing");
     }
     models
 });
