@@ -1,10 +1,11 @@
 //! An answer as blocks that follow each other: thoughts, text, calls of tools, each begun, continued and ended.
 
-use super::parts::Part;
+use super::job::Written;
+use super::parts::{Part, Parts};
 
 /// The blocks of an answer so far.
-#[derive(Default)]
 pub struct Blocks {
+    parts: Parts,
     blocks: Vec<Part>,
     /// Set if the last block may go on.
     is_open: bool,
@@ -19,13 +20,36 @@ pub enum Change {
 }
 
 impl Blocks {
+    /// Those of an answer whose text `parts` takes apart.
+    pub fn new(parts: Parts) -> Blocks {
+        Blocks { parts, blocks: Vec::new(), is_open: false }
+    }
+
+    /// What tells the parts of the answer from each other.
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
     /// The blocks, in order.
     pub fn list(&self) -> &[Part] {
         &self.blocks
     }
 
-    /// Takes parts of the answer, and gives the events that they make.
-    pub fn take(&mut self, parts: Vec<Part>) -> Vec<Change> {
+    /// Takes tokens, and gives the events that they make.
+    pub fn push(&mut self, tokens: &[Written]) -> Vec<Change> {
+        let parts = self.parts.push(tokens);
+        self.take(parts)
+    }
+
+    /// Takes the text after the last token, and ends the last block.
+    pub fn finish(&mut self, rest: &str) -> Vec<Change> {
+        let parts = self.parts.finish(rest);
+        let mut changes = self.take(parts);
+        changes.extend(self.end());
+        changes
+    }
+
+    fn take(&mut self, parts: Vec<Part>) -> Vec<Change> {
         let mut changes = Vec::new();
         for part in parts {
             let more = match &part {
@@ -49,7 +73,7 @@ impl Blocks {
     }
 
     /// Ends the last block.
-    pub fn end(&mut self) -> Option<Change> {
+    fn end(&mut self) -> Option<Change> {
         std::mem::take(&mut self.is_open).then(|| Change::Ended(self.blocks.len() - 1))
     }
 }

@@ -14,7 +14,6 @@ use super::super::stream::{Form, event};
 
 /// A message that is being written.
 pub struct Message {
-    parts: Parts,
     blocks: Blocks,
     id: String,
     model: String,
@@ -27,8 +26,7 @@ pub struct Message {
 impl Message {
     pub fn new(parts: Parts, model: String, prompt_tokens: usize) -> Message {
         Message {
-            parts,
-            blocks: Blocks::default(),
+            blocks: Blocks::new(parts),
             id: format!("msg_{:016x}", fastrand::u64(..)),
             model,
             prompt_tokens,
@@ -79,18 +77,16 @@ impl Message {
 
     /// Takes note of the answer's end.
     fn end(&mut self, ending: &Ending) -> Vec<Change> {
-        let parts = self.parts.finish(&ending.rest);
-        let mut changes = self.blocks.take(parts);
-        changes.extend(self.blocks.end());
+        let changes = self.blocks.finish(&ending.rest);
         let stop = ending.stop.as_deref();
         let reason = match ending.finish {
-            finish if self.parts.ends_with_calls(finish) => "tool_use",
+            finish if self.blocks.parts().ends_with_calls(finish) => "tool_use",
             FinishReason::Stop if stop.is_some() => "stop_sequence",
             FinishReason::Stop => "end_turn",
             _ => "max_tokens",
         };
         self.end = (json!(reason), json!(stop.filter(|_| reason == "stop_sequence")));
-        self.usage = usage(self.prompt_tokens, ending.reused, ending.tokens, self.parts.thought_tokens());
+        self.usage = usage(self.prompt_tokens, ending.reused, ending.tokens, self.blocks.parts().thought_tokens());
         changes
     }
 }
@@ -125,8 +121,7 @@ impl Form for Message {
     }
 
     fn round(&mut self, _: usize, tokens: &[Written], _: usize) -> Vec<Bytes> {
-        let parts = self.parts.push(tokens);
-        let changes = self.blocks.take(parts);
+        let changes = self.blocks.push(tokens);
         self.events(changes)
     }
 
@@ -147,8 +142,7 @@ impl Form for Message {
 
     fn whole(&mut self, answers: &[(Vec<Written>, Ending)]) -> Value {
         for (tokens, ending) in answers {
-            let parts = self.parts.push(tokens);
-            self.blocks.take(parts);
+            self.blocks.push(tokens);
             self.end(ending);
         }
         self.json()

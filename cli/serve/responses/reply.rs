@@ -14,7 +14,6 @@ use super::super::stream::{Form, event};
 
 /// A response that is being written.
 pub struct Response {
-    parts: Parts,
     blocks: Blocks,
     /// Names the response and, with numbers, its items.
     id: String,
@@ -35,8 +34,7 @@ impl Response {
     pub fn new(parts: Parts, model: String, echo: Map<String, Value>, prompt_tokens: usize) -> Response {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         Response {
-            parts,
-            blocks: Blocks::default(),
+            blocks: Blocks::new(parts),
             id: format!("{:016x}", fastrand::u64(..)),
             created,
             model,
@@ -189,15 +187,13 @@ impl Response {
 
     /// Takes note of the answer's end.
     fn end(&mut self, ending: &Ending) -> Vec<Change> {
-        let parts = self.parts.finish(&ending.rest);
-        let mut changes = self.blocks.take(parts);
+        let changes = self.blocks.finish(&ending.rest);
         self.is_cut = ending.finish != FinishReason::Stop;
-        changes.extend(self.blocks.end());
         self.usage = json!({
             "input_tokens": self.prompt_tokens,
             "input_tokens_details": { "cached_tokens": ending.reused },
             "output_tokens": ending.tokens,
-            "output_tokens_details": { "reasoning_tokens": self.parts.thought_tokens() },
+            "output_tokens_details": { "reasoning_tokens": self.blocks.parts().thought_tokens() },
             "total_tokens": self.prompt_tokens + ending.tokens,
         });
         changes
@@ -219,8 +215,7 @@ impl Form for Response {
     }
 
     fn round(&mut self, _: usize, tokens: &[Written], _: usize) -> Vec<Bytes> {
-        let parts = self.parts.push(tokens);
-        let changes = self.blocks.take(parts);
+        let changes = self.blocks.push(tokens);
         self.events(changes)
     }
 
@@ -244,8 +239,7 @@ impl Form for Response {
 
     fn whole(&mut self, answers: &[(Vec<Written>, Ending)]) -> Value {
         for (tokens, ending) in answers {
-            let parts = self.parts.push(tokens);
-            self.blocks.take(parts);
+            self.blocks.push(tokens);
             self.end(ending);
         }
         self.json(self.status())
