@@ -6,16 +6,16 @@
 //! a checksum of all of it. They name no tokenizer: the keys and values of a token are the same whatever text it stands for.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use safetensors::SafeTensors;
+use safetensors::{SafeTensorError, SafeTensors};
 
 use super::draft_runner::DraftRunner;
 use super::sequence::Sequence;
 use crate::checkpoint::export::{StoredTensor, write_tensors};
 use crate::checkpoint::storage::Bytes;
 use crate::error::{Error, Result};
-use crate::model::{ModelRunner, Weights};
+use crate::model::ModelRunner;
 use crate::ops::Session;
 
 /// Changes where the layout of caches or of the file does.
@@ -69,7 +69,8 @@ impl Sequence {
     /// draft on this adapter; [`Error::ContextFull`] if they are of a longer context. As
     /// [`Device::check`](crate::gpu::GpuContext::check).
     pub fn restore_caches(&mut self, path: &Path) -> Result<()> {
-        let file = SavedFile::open(path)?;
+        let bytes = map(path)?;
+        let file = SavedFile::new(path, &bytes)?;
         let (tokens, slot) = (file.tokens()?, self.slot.index);
         self.check_prompt(&tokens)?;
         let target_rows = file.check(self.target(), TARGET, tokens.len())?;
@@ -105,18 +106,23 @@ impl Sequence {
     ///
     /// [`Error::Io`]; [`Error::Damaged`].
     pub fn saved_tokens(path: &Path) -> Result<Vec<u32>> {
-        SavedFile::open(path)?.tokens()
+        SavedFile::new(path, &map(path)?)?.tokens()
     }
+}
+
+fn map(path: &Path) -> Result<Bytes> {
+    Bytes::map(path).map_err(|source| Error::Io { path: path.to_owned(), source })
 }
 
 /// What the bits of a model's caches depend on, and how many rows they have.
 fn described(runner: &ModelRunner, rows: u32) -> Result<String> {
-    Ok(format!("{rows} rows of {}", identity(runner.model())?))
+    Ok(format!("{rows} rows of {}", identity(runner)?))
 }
 
-fn identity(model: &Weights) -> Result<String> {
+fn identity(runner: &ModelRunner) -> Result<String> {
+    let model = runner.model();
     let (layers, plan, adapter) = (model.config().layers, model.plan(), model.device().name());
-    Ok(format!("{:08x} ({layers} layers; {plan}; {adapter})", model.fingerprint()?))
+    Ok(format!("{:08x} ({layers} layers; {plan}; {adapter})", runner.fingerprint()?))
 }
 
 fn layers(of: &str, caches: Vec<Vec<u8>>) -> impl Iterator<Item = (String, StoredTensor)> {
@@ -140,18 +146,19 @@ fn checksum<'a>(tensors: impl Iterator<Item = (&'a str, &'a [u8])>) -> u32 {
 }
 
 /// A file of caches.
-struct SavedFile {
-    path: PathBuf,
-    bytes: Bytes,
+struct SavedFile<'a> {
+    path: &'a Path,
+    tensors: SafeTensors<'a>,
     metadata: HashMap<String, String>,
 }
 
-impl SavedFile {
-    fn open(path: &Path) -> Result<SavedFile> {
-        let bytes = Bytes::map(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-        let mut file = SavedFile { path: path.to_owned(), bytes, metadata: HashMap::new() };
-        let (_, header) = SafeTensors::read_metadata(&file.bytes).map_err(|error| file.damaged(error.to_string()))?;
-        file.metadata = header.metadata().clone().unwrap_or_default();
+impl<'a> SavedFile<'a> {
+    /// The file `path`, which holds `bytes`.
+    fn new(path: &'a Path, bytes: &'a [u8]) -> Result<SavedFile<'a>> {
+        let damaged = |error: SafeTensorError| Error::Damaged { path: path.to_owned(), reason: error.to_string() };
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+        let tensors = SafeTensors::deserialize(bytes).map_err(damaged)?;
+        let file = SavedFile { path, tensors, metadata: header.metadata().clone().unwrap_or_default() };
         match file.metadata.get(FORMAT).map(String::as_str) {
             Some(VERSION) => Ok(file),
             Some(_) => Err(file.other("release")),
@@ -160,26 +167,21 @@ impl SavedFile {
     }
 
     fn damaged(&self, reason: String) -> Error {
-        Error::Damaged { path: self.path.clone(), reason }
+        Error::Damaged { path: self.path.to_owned(), reason }
     }
 
     fn other(&self, what: &'static str) -> Error {
-        Error::OtherCaches { path: self.path.clone(), what }
-    }
-
-    fn tensors(&self) -> Result<SafeTensors<'_>> {
-        SafeTensors::deserialize(&self.bytes).map_err(|error| self.damaged(error.to_string()))
+        Error::OtherCaches { path: self.path.to_owned(), what }
     }
 
     fn tokens(&self) -> Result<Vec<u32>> {
-        let tensors = self.tensors()?;
-        let tokens = tensors.tensor(TOKENS).map_err(|error| self.damaged(error.to_string()))?;
+        let tokens = self.tensors.tensor(TOKENS).map_err(|error| self.damaged(error.to_string()))?;
         Ok(tokens.data().as_chunks::<4>().0.iter().map(|&bytes| u32::from_le_bytes(bytes)).collect())
     }
 
     /// The bytes of the tensor `name`, which has to have `len` of them.
-    fn tensor(&self, name: &str, len: usize) -> Result<&[u8]> {
-        let tensor = self.tensors()?.tensor(name).map_err(|error| self.damaged(error.to_string()))?;
+    fn tensor(&self, name: &str, len: usize) -> Result<&'a [u8]> {
+        let tensor = self.tensors.tensor(name).map_err(|error| self.damaged(error.to_string()))?;
         if tensor.data().len() != len {
             return Err(self.damaged(format!("{name} has {} bytes, not {len}", tensor.data().len())));
         }
@@ -190,7 +192,7 @@ impl SavedFile {
     fn check(&self, runner: &ModelRunner, of: &'static str, tokens: usize) -> Result<usize> {
         let (rows, model) =
             self.metadata.get(of).and_then(|text| text.split_once(" rows of ")).ok_or(self.other(of))?;
-        if model != identity(runner.model())? {
+        if model != identity(runner)? {
             return Err(self.other(of));
         }
         let rows = rows.parse().ok().filter(|&rows| rows < tokens);
@@ -202,9 +204,7 @@ impl SavedFile {
     }
 
     fn check_sum(&self) -> Result<()> {
-        let tensors = self.tensors()?;
-        let tensors: Vec<_> = tensors.iter().collect();
-        let sum = checksum(tensors.iter().map(|(name, tensor)| (*name, tensor.data())));
+        let sum = checksum(self.tensors.iter().map(|(name, tensor)| (name, tensor.data())));
         match self.metadata.get(CHECKSUM) {
             Some(expected) if *expected == format!("{sum:08x}") => Ok(()),
             _ => Err(self.damaged("its checksum is not that of its contents".to_owned())),

@@ -4,7 +4,7 @@
 //! not depend on the rows beside it. Where all rows are of one sequence, prompts among them, attention shares its keys
 //! between rows. Caches grow with the number of slots in use; the other buffers exist once.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
 use super::pass_hook::{Batching, NoHook, PassHook};
@@ -42,6 +42,7 @@ pub struct ModelRunner {
     likeliest: Argmax,
     /// The first logits of a row, which are those of tokens that may be chosen.
     limit: usize,
+    fingerprint: OnceLock<u32>,
 }
 
 /// The caches of all layers, and the operations that use them.
@@ -170,6 +171,7 @@ impl ModelRunner {
             layers,
             caches: RwLock::new(Caches { layers: caches, one, many: None }),
             model: model.clone(),
+            fingerprint: OnceLock::new(),
             activations,
             logits,
             step,
@@ -232,6 +234,19 @@ impl ModelRunner {
         self.caches().layers[layer].cache.write_slot(device, &shape, slot, positions, bytes);
         // Bounds the memory in flight.
         device.flush()
+    }
+
+    /// [`Weights::fingerprint`] of the model, which is computed once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::check`](crate::gpu::GpuContext::check).
+    pub(crate) fn fingerprint(&self) -> Result<u32> {
+        if let Some(known) = self.fingerprint.get() {
+            return Ok(*known);
+        }
+        let computed = self.model.fingerprint()?;
+        Ok(*self.fingerprint.get_or_init(|| computed))
     }
 
     /// Layers that have a cache.

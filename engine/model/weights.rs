@@ -151,7 +151,7 @@ impl Weights {
     /// # Errors
     ///
     /// As [`Device::check`](crate::gpu::GpuContext::check).
-    pub(crate) fn fingerprint(&self) -> Result<u32> {
+    pub(super) fn fingerprint(&self) -> Result<u32> {
         let mut sum = crc32fast::Hasher::new();
         let matrices = self.matrices().flat_map(Matrix::buffers).chain(self.experts().flat_map(ExpertMatrix::buffers));
         for buffer in matrices.chain([&self.final_norm.buffer]) {
