@@ -10,6 +10,7 @@ use futures_core::Stream;
 use serde_json::Value;
 
 use super::fault::Fault;
+use crate::text_file;
 
 /// Maximum bytes read of a body that is too large: a client that is still sending would not see the reply.
 const MAX_DISCARDED: usize = 64 << 20;
@@ -20,12 +21,12 @@ const MAX_DISCARDED: usize = 64 << 20;
 ///
 /// 400, 408, 413.
 pub async fn json(body: Body, most: usize, timeout: Duration) -> Result<Value, Fault> {
-    let late =
-        |_| Fault::new(StatusCode::REQUEST_TIMEOUT, format!("the body did not come within {} s", timeout.as_secs()));
+    let late = |_| {
+        Fault::new(StatusCode::REQUEST_TIMEOUT, format!("the body did not come within {} s", timeout.as_secs_f64()))
+    };
     let bytes = tokio::time::timeout(timeout, read(body, most)).await.map_err(late)??;
     let wrong = |error| Fault::new(StatusCode::BAD_REQUEST, format!("the body is no JSON: {error}"));
-    let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
-    serde_json::from_slice(text).map_err(wrong)
+    serde_json::from_slice(text_file::without_mark(&bytes)).map_err(wrong)
 }
 
 async fn read(body: Body, most: usize) -> Result<Vec<u8>, Fault> {

@@ -201,7 +201,10 @@ async fn answer(
             encoding.encoder.check_grammar(grammar)?;
         }
         let encode = |prompt: Prompt| {
-            let text = if let Prompt::Text(text) = &prompt { Some(text.clone()) } else { None };
+            let text = match &prompt {
+                Prompt::Text(text) if echo => Some(text.clone()),
+                _ => None,
+            };
             let tokens = encoding.encoder.tokens(prompt)?;
             let texts = echo.then(|| encoding.encoder.texts_of(&tokens, text.as_deref()));
             Ok((tokens, texts))

@@ -19,7 +19,7 @@ pub(super) fn explained(path: &Path, bytes: &[u8], error: Error) -> Error {
 }
 
 /// `bytes` without the byte order mark that editors of Windows begin UTF-8 with.
-pub(super) fn without_mark(bytes: &[u8]) -> &[u8] {
+pub(crate) fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 

@@ -53,8 +53,8 @@ impl DraftFiles {
     /// Those of [`ModelFiles::open`].
     pub fn open(path: &Path) -> Result<DraftFiles> {
         if path.is_dir() {
-            return match folder::gguf_path(path, &Folder(path))? {
-                Some(file) => DraftFiles::open_file(&file),
+            return match folder::gguf_file(path, &Folder(path))? {
+                Some(file) => DraftFiles::open_file(&path.join(file)),
                 None => open_folder(path, folder_name(path), &Folder(path)),
             };
         }

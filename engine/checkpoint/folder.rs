@@ -1,6 +1,6 @@
 //! Folders that hold something else than a model in Hugging Face form: GGUF files, or an adapter of one.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::gguf_files::{self, GgufModel};
 use super::json;
@@ -67,11 +67,6 @@ pub(super) fn refuse_adapter(folder: &Path, storage: &dyn Storage) -> Result<()>
         Some(adapter) => Err(no_model(folder, lora::describe(Some(&adapter)))),
         None => Ok(()),
     }
-}
-
-/// The GGUF file of a folder on the disk; as [`gguf_file`].
-pub(super) fn gguf_path(folder: &Path, storage: &dyn Storage) -> Result<Option<PathBuf>> {
-    Ok(gguf_file(folder, storage)?.map(|name| folder.join(name)))
 }
 
 fn no_model(folder: &Path, reason: String) -> Error {

@@ -3,7 +3,7 @@
 //! type widens into it exactly, and only a few rows exist at a time.
 
 pub mod config;
-mod contents;
+pub(crate) mod contents;
 pub mod export;
 mod families;
 pub mod files;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::rows::Sample;
+use crate::checkpoint::contents;
 use crate::error::{Error, Result};
 use crate::text::{ChatTokenizer, Message, Rendering, Special, Turn};
 
@@ -63,7 +64,7 @@ impl Dataset {
             let unreadable = |source| Error::Io { path: path.clone(), source };
             for (index, line) in BufReader::new(File::open(path).map_err(unreadable)?).split(b'\n').enumerate() {
                 let line = line.map_err(unreadable)?;
-                let line = line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&line);
+                let line = contents::without_mark(&line);
                 if line.trim_ascii().is_empty() {
                     continue;
                 }
