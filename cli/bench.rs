@@ -13,7 +13,7 @@ use clap::{Args, value_parser};
 use pard::Error;
 use pard::decoding::{DraftLength, FinishReason, Limits, Method, SequenceOptions};
 
-use crate::answer::{Answer, Begin, answer};
+use crate::answer::{Answer, Begin, answer, tokens_per_second};
 use crate::args::{METHODS, ModelArguments, SamplingArguments, StyleArguments, at_least_one, drafts, one_of};
 use crate::interrupt;
 use crate::load::{self, Files};
@@ -65,6 +65,9 @@ pub struct BenchArguments {
     /// Tokens of each answer at most
     #[arg(short = 'n', long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
     pub max_tokens: usize,
+    /// Seconds that the comparison may take: answers are made shorter, to 8 tokens at least
+    #[arg(long, value_name = "SECONDS", value_parser = value_parser!(u32).range(1..))]
+    pub within: Option<u32>,
     #[command(flatten)]
     pub sampling: SamplingArguments,
     #[command(flatten)]
@@ -86,7 +89,7 @@ pub struct BenchArguments {
 /// Tests of raw speed in place of the comparison, called what llama.cpp's `llama-bench` calls them.
 #[derive(Args)]
 #[group(id = "tests", multiple = true, conflicts_with_all = [
-    "prompts", "limit", "methods", "max_tokens", "draft", "draft_len", "StyleArguments", "SamplingArguments",
+    "prompts", "limit", "methods", "max_tokens", "within", "draft", "draft_len", "StyleArguments", "SamplingArguments",
 ])]
 pub struct TestArguments {
     /// Time reading a prompt of N random tokens instead, as `llama-bench -p` does; several Ns separated by commas
@@ -185,9 +188,14 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
         run.sequence.warm_up()?;
         models.prepare(&mut run.sequence, talk)?;
     }
-    ask(&mut runs, &prompts[0].1, WARM_UP_TOKENS.min(arguments.max_tokens))?;
+    let first = ask(&mut runs, &prompts[0].1, WARM_UP_TOKENS.min(arguments.max_tokens))?;
+    let affordable = arguments.within.map_or(usize::MAX, |seconds| affordable(seconds, &first, prompts.len()));
+    if affordable < arguments.max_tokens {
+        talk.note(&format!("answers of {affordable} tokens, which take about the time allowed"));
+    }
+    let max_tokens = arguments.max_tokens.min(affordable);
     for (_, tokens) in &prompts {
-        let answers = ask(&mut runs, tokens, arguments.max_tokens)?;
+        let answers = ask(&mut runs, tokens, max_tokens)?;
         if answers.iter().any(|answer| answer.finish == FinishReason::Cancelled) {
             break;
         }
@@ -228,6 +236,14 @@ fn open(arguments: &BenchArguments, talk: Verbosity) -> anyhow::Result<Files> {
     arguments.models.check_draft("--draft-len", proposes && !arguments.methods.contains(&Method::Ngram))?;
     let wants_draft = arguments.methods.is_empty() || arguments.methods.iter().any(speculates);
     Ok(Files::open(&arguments.models, wants_draft && proposes, talk)?)
+}
+
+/// Length of answers to `prompts` prompts that take `seconds` in all, if each run goes on as in its answer of `first`.
+fn affordable(seconds: u32, first: &[Answer], prompts: usize) -> usize {
+    let reading: f64 = first.iter().map(|answer| answer.statistics.prefill.as_secs_f64()).sum();
+    let token = first.iter().map(|answer| 1.0 / tokens_per_second(answer.output.len(), &answer.statistics).max(1e-9));
+    let seconds = f64::from(seconds) / prompts as f64 - reading;
+    ((seconds / token.sum::<f64>().max(1e-9)) as usize).max(WARM_UP_TOKENS)
 }
 
 /// Every K that was asked for.

@@ -205,6 +205,7 @@ impl Chat {
         }
         let answered =
             answer::answer(&mut self.sequence, &self.models.target, &prompt, limits, Begin::FromCaches, show);
+        self.models.keep_measured(&self.sequence);
         if shown || answered.is_ok() {
             output::print("")?;
         }

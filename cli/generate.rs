@@ -71,6 +71,7 @@ pub fn run(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
         out.flush()
     };
     let answer = answer(&mut sequence, &models.target, &tokens, limits, Begin::Anew, show);
+    models.keep_measured(&sequence);
     // Ends the line of the text written so far, so that an error message begins a new one.
     if shown || (answer.is_ok() && !arguments.json) {
         output::print("")?;

@@ -202,11 +202,11 @@ impl LoadedFiles {
         Ok(LoadedFiles { files, method, context })
     }
 
-    /// Uploads the models, and makes a sequence that is ready.
+    /// Uploads the models, and makes a sequence, which measures what passes cost as it writes its first answer.
     pub fn upload(self, device: &Device, arguments: &DecodingArguments, talk: Verbosity) -> Result<(Models, Sequence)> {
         let models = self.files.upload(device, &arguments.models, self.context, talk)?;
         let mut sequence = models.sequence(arguments.options(self.method, self.context))?;
-        models.prepare(&mut sequence, talk)?;
+        models.measure_meanwhile(&mut sequence, talk);
         Ok((models, sequence))
     }
 }
@@ -289,6 +289,24 @@ impl Models {
         };
         sequence.set_costs(costs);
         Ok(())
+    }
+
+    /// Has a sequence that chooses K measure what passes cost while it writes, unless that is known.
+    fn measure_meanwhile(&self, sequence: &mut Sequence, talk: Verbosity) {
+        if sequence.options().drafts == DraftLength::Auto && sequence.engine().costs().is_none() {
+            talk.note("the first answer measures what passes cost here, once, so its first tokens are slow");
+            sequence.measure_costs_between_rounds();
+        }
+    }
+
+    /// Keeps what a sequence measured while it wrote for the next start.
+    pub fn keep_measured(&self, sequence: &Sequence) {
+        let is_known =
+            self.target.pass_cost().is_some() && self.draft.as_ref().is_none_or(|draft| draft.cost.is_some());
+        if let Some(costs) = sequence.engine().costs().filter(|_| !is_known && self.measured.get().is_none()) {
+            self.measured.get_or_init(|| costs.clone());
+            self.keep(costs);
+        }
     }
 
     /// Keeps costs for the next start. Where that cannot be, they are measured again.

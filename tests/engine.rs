@@ -360,6 +360,47 @@ fn sequences_of_an_engine_may_work_on_several_threads() {
 }
 
 #[test]
+fn costs_may_be_measured_while_the_first_tokens_are_written() {
+    let recipe = Recipe::qwen3(23);
+    let target = upload(&recipe, &plan(CacheFormat::F16));
+    let drafting = upload(&Recipe::llama(24), &plan(CacheFormat::F16));
+    let (prompt, room) = (Random::new(9).indices(37, 300), EngineOptions::default().context(CONTEXT));
+    for (method, model) in [(Method::Pard, &target), (Method::Pard, &drafting), (Method::Vsd, &drafting)] {
+        let auto = options(method, DraftLength::Auto, SamplingParams::default());
+        let task = Task { prompt: prompt.clone(), tokens: 48, begins: 0, options: auto.clone() };
+        let (expected, _) = alone(&target, model, &task);
+        let engine = Engine::from_weights(&target, Some(&draft(model)), room.sequences(3)).expect("an engine");
+        let mut sequences = [0, 1].map(|_| {
+            let mut sequence = engine.add(auto.clone()).expect("a sequence");
+            sequence.measure_costs_between_rounds();
+            sequence.start(&prompt).expect("a start");
+            sequence
+        });
+        let mut steps = 0;
+        let mut step = |sequences: &mut [Sequence]| {
+            engine.step(&mut sequences.iter_mut().collect::<Vec<_>>()).expect("a step");
+            steps += 1;
+            let is_plain = sequences.iter().all(|sequence| sequence.last_tokens().len() == 1);
+            assert!(is_plain || engine.costs().is_some(), "nothing is proposed before costs are known");
+            steps
+        };
+        while engine.costs().is_none() {
+            let steps = step(&mut sequences);
+            assert!(steps > 1 || engine.costs().is_none(), "the first tokens wait for no measurement");
+            assert!(steps < 10, "costs are known after a few rounds");
+        }
+        assert!(engine.costs().is_some_and(|costs| costs.target.of(16.0) > 0.0 && costs.draft.of(1.0) > 0.0));
+        while sequences.iter().any(|sequence| sequence.tokens().len() < prompt.len() + expected.len()) {
+            step(&mut sequences);
+        }
+        for sequence in &sequences {
+            assert!(sequence.speculation().is_some(), "both know the costs");
+            assert_eq!(&sequence.tokens()[prompt.len()..][..expected.len()], expected);
+        }
+    }
+}
+
+#[test]
 fn what_an_engine_has_no_room_for_is_refused_with_a_reason() {
     let recipe = Recipe::llama(22);
     let target = upload(&recipe, &plan(CacheFormat::F16));

@@ -268,7 +268,8 @@ pub unsafe extern "C" fn pard_session_new(
             let options = options.sequence_options(model, draft)?;
             let engine_options = EngineOptions::default().context(options.context);
             let engine = Engine::new(model, draft.map(|draft| &draft.draft), engine_options)?;
-            let sequence = engine.add(options)?;
+            let mut sequence = engine.add(options)?;
+            sequence.measure_costs_between_rounds();
             let writer = Mutex::new(Writer::new(model.clone(), sequence));
             Ok(PardSession { writer, cancelled: AtomicBool::new(false) })
         })

@@ -92,6 +92,7 @@ impl Engine {
         let target = ModelRunner::new(target, room, target.config().vocab_size, &chosen)?;
         let rounds = Mutex::new(Rounds::new(&target, chosen, sequences, room)?);
         let (draft, drafting, taken) = (draft.cloned(), OnceLock::new(), Mutex::default());
+        let costs = costs.map_or_else(OnceLock::new, OnceLock::from);
         Ok(Engine { shared: Arc::new(Shared { options, text, costs, target, draft, drafting, rounds, taken }) })
     }
 
@@ -102,9 +103,10 @@ impl Engine {
         SequenceOptions::default().method(method).context(self.shared.options.context)
     }
 
-    /// Costs of passes, if target and draft were tuned or measured at an earlier start. Its sequences know them from the start.
+    /// Costs of passes, once target and draft were tuned or measured, here or at an earlier start. Sequences that are added then
+    /// know them from the start.
     pub fn costs(&self) -> Option<&Costs> {
-        self.shared.costs.as_ref()
+        self.shared.costs.get()
     }
 
     /// The target's tokenizer, unless the engine was made of weights alone.
@@ -170,6 +172,8 @@ impl Engine {
     /// Before anything is done: [`Error::EmptyPrompt`] or [`Error::ContextFull`] if one of them cannot go on,
     /// [`Error::Option`] if one is not of this engine. As [`Device::check`](crate::gpu::GpuContext::check).
     pub fn step(&self, sequences: &mut [&mut Sequence]) -> Result<Vec<usize>> {
+        self.check_step(sequences)?;
+        self.measure_costs(sequences)?;
         let begin = Instant::now();
         let passes = self.begin_step(sequences)?;
         for sequence in sequences.iter_mut() {
@@ -185,6 +189,7 @@ impl Engine {
     ///
     /// As [`Engine::step`]; [`Error::Thread`] if there is no thread that could wait for the device.
     pub async fn step_async(&self, sequences: &mut [&mut Sequence]) -> Result<Vec<usize>> {
+        self.check_step(sequences)?;
         let begin = Instant::now();
         let passes = self.begin_step(sequences)?;
         for sequence in sequences.iter_mut() {
@@ -194,8 +199,8 @@ impl Engine {
         Ok(passes)
     }
 
-    /// Submits the rounds of a step.
-    fn begin_step(&self, sequences: &mut [&mut Sequence]) -> Result<Vec<usize>> {
+    /// Refuses sequences that cannot go on.
+    fn check_step(&self, sequences: &[&mut Sequence]) -> Result<()> {
         for sequence in sequences.iter() {
             sequence.check_round()?;
             if !sequence.is_of(&self.shared) {
@@ -203,6 +208,21 @@ impl Engine {
                 return Err(Error::Option { option: OptionName::Sequences, reason });
             }
         }
+        Ok(())
+    }
+
+    /// Lets one of those of `sequences` that measure costs as they write take the next measurement, unless a round that is
+    /// under way would be in its time.
+    fn measure_costs(&self, sequences: &mut [&mut Sequence]) -> Result<()> {
+        if sequences.iter().any(|sequence| sequence.is_in_flight()) {
+            return Ok(());
+        }
+        let measuring = sequences.iter_mut().find(|sequence| sequence.measures_next());
+        measuring.map_or(Ok(()), |sequence| sequence.measure_next())
+    }
+
+    /// Submits the rounds of a step.
+    fn begin_step(&self, sequences: &mut [&mut Sequence]) -> Result<Vec<usize>> {
         let mut passes = self.submit(sequences, |sequence| !sequence.is_in_flight())?;
         if sequences.iter().all(|sequence| sequence.can_run_ahead()) {
             passes.extend(self.submit(sequences, |_| true)?);

@@ -17,8 +17,8 @@ pub struct Shared {
     pub options: EngineOptions,
     /// The target's tokenizer, for prompts that are not tokens.
     pub text: Option<ChatTokenizer>,
-    /// Costs of passes, if both models were measured.
-    pub costs: Option<Costs>,
+    /// Costs of passes, once both models were measured.
+    pub costs: OnceLock<Costs>,
     pub target: ModelRunner,
     pub draft: Option<Draft>,
     /// The draft's runner, once a sequence asked for it.

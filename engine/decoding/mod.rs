@@ -2,6 +2,7 @@
 
 mod bookkeeping;
 mod completion;
+mod cost_measurement;
 mod draft;
 mod draft_runner;
 mod engine;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use super::cost_measurement::CostMeasurement;
 use super::draft_runner::DraftRunner;
 use super::engine_state::{CacheSlot, Shared};
 use super::ngram::NgramOptions;
@@ -37,6 +38,8 @@ pub struct Sequence {
     crossing: f64,
     /// Chooses K, if it is to be chosen and once costs are known; or is compared with n-grams.
     pace: Option<Pace>,
+    /// Costs of which some are measured, where that is done between rounds.
+    measuring: Option<CostMeasurement>,
     /// The same for n-grams in a draft's place.
     ngrams: Option<Pace>,
     /// The sampling parameters of the options, as rounds have them.
@@ -141,6 +144,7 @@ impl Sequence {
             // Proposers are compared by tokens per round, unless K is chosen and costs are known.
             pace: (options.with_ngrams && options.drafts != DraftLength::Auto)
                 .then(|| Pace::new(options.method, Costs::equal(), 0.0)),
+            measuring: None,
             ngrams: options.with_ngrams.then(|| Pace::new(Method::Ngram, Costs::equal(), 0.0)),
             sampling,
             slot,
@@ -210,7 +214,7 @@ impl Sequence {
 
     /// Sets the costs of passes, for choosing K, and for choosing between a pass of its own and one with others, as
     /// [`super::Engine::step`] does. Without it, and if the engine knows none ([`super::Engine::costs`]), they are
-    /// measured at the first [`Sequence::start`] if K is to be chosen.
+    /// measured at the first [`Sequence::start`] if K is to be chosen, or as [`Sequence::measure_costs_between_rounds`] says.
     pub fn set_costs(&mut self, costs: Costs) {
         let costs = match self.options.method {
             // Looking tokens up costs nothing beside a pass.
@@ -219,6 +223,7 @@ impl Sequence {
         };
         self.ngrams = self.ngrams.is_some().then(|| Pace::new(Method::Ngram, costs.clone(), 0.0));
         self.pace = Some(Pace::new(self.options.method, costs, self.crossing));
+        self.measuring = None;
     }
 
     /// Measures the costs of passes. The sequence has to be started anew.
@@ -228,15 +233,51 @@ impl Sequence {
     /// As [`Device::check`](crate::gpu::GpuContext::check).
     pub fn measure_costs(&mut self) -> Result<Costs> {
         self.forget();
-        let (target, slot) = (self.target(), self.slot.index);
-        let cost = PassCost::measure_slot(target, slot)?;
-        let draft = match self.draft().map(|draft| &draft.runner) {
-            // A model that drafts for itself has the target's costs.
-            Some(draft) if Arc::ptr_eq(draft.model(), target.model()) => cost.clone(),
-            Some(draft) => PassCost::measure_slot(draft, slot)?,
-            None => PassCost::from_points(&[]),
-        };
-        Ok(Costs { target: cost, draft })
+        let mut measurement = CostMeasurement::default();
+        loop {
+            if let Some(costs) = self.advance(&mut measurement, 0)? {
+                return Ok(costs);
+            }
+        }
+    }
+
+    /// Leaves it to [`super::Engine::step`] to measure costs that are not known, if K is to be chosen: a part before each
+    /// round but the first, so that the first tokens need not wait for it. Those rounds propose nothing. [`super::Engine::costs`]
+    /// has them once all are known; [`super::Engine::step_async`], which may not block, measures nothing.
+    pub fn measure_costs_between_rounds(&mut self) {
+        if self.options.drafts == DraftLength::Auto && self.pace.is_none() {
+            self.measuring = Some(CostMeasurement::default());
+        }
+    }
+
+    /// Returns `true` if a part of the costs is to be measured before the next round.
+    pub(super) fn measures_next(&self) -> bool {
+        self.measuring.is_some() && self.statistics.rounds > 0
+    }
+
+    /// Measures a part of the costs, or takes those that the engine knows by now.
+    pub(super) fn measure_next(&mut self) -> Result<()> {
+        if let Some(costs) = self.shared().costs.get().cloned() {
+            self.set_costs(costs);
+        } else if let Some(mut measurement) = self.measuring.take() {
+            // Rows behind the committed ones are written anew before anything reads them.
+            match self.advance(&mut measurement, self.tokens.len())? {
+                Some(costs) => self.set_costs(costs),
+                None => self.measuring = Some(measurement),
+            }
+        }
+        Ok(())
+    }
+
+    /// Measures a part of the costs at `position`, and gives all to the engine once they are known.
+    fn advance(&self, measurement: &mut CostMeasurement, position: usize) -> Result<Option<Costs>> {
+        let draft = self.draft().map(|draft| &draft.runner);
+        let costs = measurement.advance(self.target(), draft, self.slot.index, position)?;
+        // Without its draft, a sequence does not know all costs of its engine.
+        if let Some(costs) = costs.as_ref().filter(|_| draft.is_some() || self.shared().draft.is_none()) {
+            self.shared().costs.get_or_init(|| costs.clone());
+        }
+        Ok(costs)
     }
 
     /// Compiles the kernels of every round there can be, by running them on token 0. They are compiled on first use
@@ -396,7 +437,7 @@ impl Sequence {
 
     /// Stands ready for an answer: costs are known if they are needed, and options are in effect.
     pub(super) fn prepare(&mut self) -> Result<()> {
-        if self.options.drafts == DraftLength::Auto && self.pace.is_none() {
+        if self.options.drafts == DraftLength::Auto && self.pace.is_none() && self.measuring.is_none() {
             let costs = self.measure_costs()?;
             self.set_costs(costs);
         }
@@ -595,7 +636,11 @@ impl Sequence {
     pub(super) fn can_run_ahead(&self) -> bool {
         let bounds = self.bounds();
         let needs_tokens = self.proposer.needs_tokens() || self.ngrams.is_some() || self.is_constrained();
-        self.run_ahead && !needs_tokens && (bounds.tokens as usize) < self.options.context && !self.is_behind(bounds)
+        self.run_ahead
+            && !needs_tokens
+            && self.measuring.is_none()
+            && (bounds.tokens as usize) < self.options.context
+            && !self.is_behind(bounds)
     }
 
     /// Returns `true` if the draft first has to read more tokens than fit into a round's window.
@@ -638,7 +683,7 @@ impl Sequence {
 
     /// Decides on the proposals of the next round: `drafts` at most, or as many as it chooses for a pass of its own.
     pub(super) fn propose(&mut self, drafts: Option<usize>) -> Result<()> {
-        let chosen = || self.options.drafts.or_else(|| self.pace.as_ref().map_or(MAX_DRAFTS, Pace::choose));
+        let chosen = || self.options.drafts.or_else(|| self.pace.as_ref().map_or(0, Pace::choose));
         let (most, is_joint) = (drafts.unwrap_or_else(chosen), drafts.is_some());
         let forced = self.forced.len().min(drafts.unwrap_or(MAX_DRAFTS));
         self.next = if forced > 0 {

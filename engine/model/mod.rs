@@ -30,6 +30,7 @@ use crate::text::ChatTokenizer;
 
 pub use autotune::{Choice, KeepGoing, LeftOut, Measured, Tuning};
 pub use memory_plan::{MemoryEstimate, MemoryPlan};
+pub(crate) use pass_cost::MEASURED_ROWS;
 pub use pass_cost::PassCost;
 pub(crate) use pass_hook::Batching;
 pub(crate) use runner::ModelRunner;

@@ -12,8 +12,8 @@ pub struct PassCost {
     seconds: [f64; MAX_ROWS],
 }
 
-/// Row counts that are measured where nothing is known.
-const MEASURED_ROWS: [usize; 5] = [1, 2, 4, 8, 16];
+/// Row counts that are measured where nothing is known, in ascending order.
+pub(crate) const MEASURED_ROWS: [usize; 5] = [1, 2, 4, 8, 16];
 /// Timed passes of each, after one that compiles the kernels.
 const REPETITIONS: usize = 2;
 /// Timed passes of one row where a whole answer is foretold, or timed submits of several on a GPU.
@@ -49,17 +49,17 @@ impl PassCost {
     ///
     /// Those of [`ModelRunner::run`].
     pub fn measure(sequence: &ModelRunner) -> Result<PassCost> {
-        PassCost::measure_slot(sequence, 0)
+        let points = time_passes(sequence, 0, &MEASURED_ROWS, 0, REPETITIONS, 1)?;
+        Ok(PassCost::from_points(&points))
     }
 
-    /// The same, in slot `slot` of the caches.
+    /// Seconds that a pass of `rows` rows takes in slot `slot`, whose caches are overwritten from `position` on.
     ///
     /// # Errors
     ///
     /// Those of [`ModelRunner::run`].
-    pub(crate) fn measure_slot(sequence: &ModelRunner, slot: usize) -> Result<PassCost> {
-        let points = time_passes(sequence, slot, &MEASURED_ROWS, 0, REPETITIONS, 1)?;
-        Ok(PassCost::from_points(&points))
+    pub(crate) fn measure_point(sequence: &ModelRunner, slot: usize, position: usize, rows: usize) -> Result<f64> {
+        Ok(time_passes(sequence, slot, &[rows], position, REPETITIONS, 1)?[0].1)
     }
 
     /// The same as a long answer takes it: a GPU is given passes ahead, as it is there, and one row counts most.

@@ -45,6 +45,14 @@ fn bench_compares_the_methods_on_prompts_of_every_form() {
     }
     assert!(!table.stdout.contains("pard "), "{}", table.stdout);
 
+    // No machine writes 20 answers of 400 tokens by three methods in a second.
+    std::fs::write(&prompts, "{\"prompt\": \"the\"}\n".repeat(20)).expect("prompts");
+    let short = pard(&[&arguments[..9], &["-n", "400", "--within", "1", "--json"]].concat());
+    assert!(short.code == Some(0) && short.stderr.contains("which take about the time allowed"), "{}", short.stderr);
+    let report: Value = serde_json::from_str(&short.stdout).expect("a report");
+    let tokens = report["methods"][0]["output_tokens"].as_u64().expect("a count");
+    assert!((20..20 * 400).contains(&tokens), "{tokens} tokens");
+
     std::fs::write(&prompts, "{\"prompt\": \"the\"}\n{\"question\": 1}\n").expect("prompts");
     pard(&arguments).expect_error(1, &["prompts.jsonl:2", "`turns`"]);
 }
