@@ -106,6 +106,9 @@ fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
     for check in ["device", "limits", "kernels", "memory bandwidth", "model", "answer"] {
         assert_eq!(state(&healthy, check), "ok", "{healthy}");
     }
+    let adapter = &healthy["checks"][0];
+    let says = |field: &str, part: &str| adapter[field].as_str().is_some_and(|text| text.contains(part));
+    assert_eq!(says("advice", "Mesa 26"), says("found", "llvmpipe Mesa 22"), "{adapter}");
 
     let ended = pard(&["doctor"]);
     assert_eq!(ended.code, Some(1), "{}", ended.stdout);
