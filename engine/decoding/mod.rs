@@ -21,6 +21,7 @@ mod sampling_params;
 mod saved_caches;
 mod scheduler;
 mod sequence;
+mod sequence_round;
 mod statistics;
 mod stream;
 
