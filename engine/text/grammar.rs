@@ -10,6 +10,7 @@ use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 
 use super::constraint::Constraint;
+use super::deep_stack::on_a_deep_stack;
 use super::thinking::{ThinkTokens, Thinking};
 use super::tokenizer::{Special, Tokenizer};
 use crate::error::{Error, Result};
@@ -88,6 +89,10 @@ struct Compiler {
     recent: Mutex<VecDeque<(Grammar, Matcher)>>,
 }
 
+/// Bytes of a grammar in Lark at most. Rules that refer to each other are followed as deep as they go, on a stack that has room
+/// for so many. (llguidance bounds schemas itself.)
+const LARGEST: usize = 500_000;
+
 /// Compiled grammars that are kept.
 const KEPT: usize = 16;
 
@@ -150,10 +155,7 @@ impl Compiler {
             Some(matcher) => matcher,
             None => {
                 // Others need not wait meanwhile.
-                let matcher = Matcher::new(self.factory.create_parser(grammar.to_top_level()?));
-                if let Some(reason) = matcher.get_error() {
-                    return Err(grammar.fault(&reason));
-                }
+                let matcher = self.compile(grammar)?;
                 let mut recent = self.recent();
                 recent.push_back((grammar.clone(), matcher.deep_clone()));
                 while recent.len() > KEPT {
@@ -164,6 +166,18 @@ impl Compiler {
         };
         let think_tokens = self.think_tokens.clone().map(|tokens| (thinking, tokens));
         Ok(Constraint::new(matcher, self.stop_tokens.clone(), think_tokens))
+    }
+
+    fn compile(&self, grammar: &Grammar) -> Result<Matcher> {
+        if let Grammar::Lark(text) = grammar
+            && text.len() > LARGEST
+        {
+            return Err(grammar.fault(&format!("it is larger than {} kB", LARGEST / 1000)));
+        }
+        on_a_deep_stack("pard grammar", || {
+            let matcher = Matcher::new(self.factory.create_parser(grammar.to_top_level()?));
+            matcher.get_error().map_or(Ok(matcher), |reason| Err(grammar.fault(&reason)))
+        })
     }
 
     fn recent(&self) -> MutexGuard<'_, VecDeque<(Grammar, Matcher)>> {

@@ -3,6 +3,7 @@
 mod chat_tokenizer;
 pub(crate) mod constraint;
 mod conversation;
+mod deep_stack;
 mod grammar;
 mod jinja;
 mod pieces;
