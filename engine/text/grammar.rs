@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use llguidance::api::TopLevelGrammar;
-use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::{InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenizerEnv};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
@@ -89,6 +88,16 @@ struct Compiler {
     recent: Mutex<VecDeque<(Grammar, Matcher)>>,
 }
 
+/// Sets of tokens that llguidance adds to a mask as a whole where all of a set may come next: white space, and pieces of texts
+/// up to a length. Of a text with a bound, only the tokens that are longer than those of such a set are tried one by one.
+const SLICES: [&str; 5] = [
+    r"[\x20\x0A\x0D\x09]+",
+    r#"[^"\\\x00-\x1F\x7F]{1,5}"#,
+    r#"[^"\\\x00-\x1F\x7F]{1,10}"#,
+    r#"[^"\\\x00-\x1F\x7F]{1,15}"#,
+    r#"[^"\\\x00-\x1F\x7F]+"#,
+];
+
 /// Bytes of a grammar in Lark at most. Rules that refer to each other are followed as deep as they go, on a stack that has room
 /// for so many. (llguidance bounds schemas itself.)
 const LARGEST: usize = 500_000;
@@ -137,9 +146,8 @@ impl Compiler {
         let trie = TokTrie::from(&TokRxInfo::new(count as u32, end), &words);
         let vocabulary: TokEnv = Arc::new(Vocabulary { tokenizer: tokenizer.clone(), trie });
         let capabilities = InferenceCapabilities { ff_tokens: true, ..InferenceCapabilities::default() };
-        let slices = SlicedBiasComputer::general_slices();
-        let mut factory =
-            ParserFactory::new(&vocabulary, capabilities, &slices).map_err(|error| fault(error.to_string()))?;
+        let mut factory = ParserFactory::new(&vocabulary, capabilities, &SLICES.map(str::to_owned))
+            .map_err(|error| fault(error.to_string()))?;
         factory.quiet();
         factory.limits_mut().verbose_errors = false;
         let think_tokens = ThinkTokens::of(tokenizer).map(Arc::new);
