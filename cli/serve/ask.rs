@@ -235,7 +235,7 @@ fn refuse_what_is_missing(kind: Kind, fields: &Fields) -> Result<(), Fault> {
     fields.refuse_unless("continue_final_message", &[json!(false)], "the last message is not continued")?;
     for (name, allowed, reason) in [
         ("regex", json!([]), "guided_regex names one here"),
-        ("ebnf", json!([]), "guided_grammar names a grammar here, in Lark"),
+        ("ebnf", json!([]), "guided_grammar names a grammar here, in GBNF or Lark"),
         ("typical_p", json!([1]), NO_SAMPLER),
         ("tfs_z", json!([1]), NO_SAMPLER),
         ("mirostat", json!([0]), NO_SAMPLER),
@@ -548,13 +548,7 @@ fn grammar_of(kind: &str, fields: &Fields, name: &str) -> Result<Option<Grammar>
         }),
         "regex" => fields.text(name)?.map(|text| Grammar::Regex(text.to_owned())),
         "choice" => fields.texts(name, MAX_CHOICES)?.map(Grammar::Choice),
-        _ => match fields.text(name)?.filter(|text| !text.is_empty()) {
-            Some(text) if text.contains("::=") => {
-                let reason = "it is in GBNF; grammars are written in Lark, as llguidance has it";
-                return Err(Fault::parameter(name, reason));
-            }
-            text => text.map(|text| Grammar::Lark(text.to_owned())),
-        },
+        _ => fields.text(name)?.filter(|text| !text.is_empty()).map(|text| Grammar::Lark(text.to_owned())),
     })
 }
 

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 use super::constraint::Constraint;
 use super::deep_stack::on_a_deep_stack;
+use super::gbnf::Rules;
+use super::gbnf_lexemes;
 use super::thinking::{ThinkTokens, Thinking};
 use super::tokenizer::{Special, Tokenizer};
 use crate::error::{Error, Result};
@@ -25,7 +27,7 @@ pub enum Grammar {
     JsonSchema(String),
     /// Text that a regular expression, as of the crate `regex`, matches as a whole.
     Regex(String),
-    /// Text of a grammar in llguidance's form of Lark.
+    /// Text of a grammar in llguidance's form of Lark, or in GBNF, llama.cpp's form.
     Lark(String),
     /// One of several texts.
     Choice(Vec<String>),
@@ -50,6 +52,9 @@ impl Grammar {
                 json_schema(schema.map_err(|error| self.fault(&format!("it is not JSON: {error}")))?)
             }
             Grammar::Regex(regex) => TopLevelGrammar::from_regex(regex),
+            Grammar::Lark(text) if Rules::is_gbnf(text) => {
+                TopLevelGrammar::from_lark(gbnf_lexemes::to_lark(text).map_err(|reason| self.fault(&reason))?)
+            }
             Grammar::Lark(lark) => TopLevelGrammar::from_lark(lark.clone()),
             Grammar::Choice(choices) if choices.is_empty() => return Err(self.fault("it is empty")),
             Grammar::Choice(choices) => {
