@@ -57,6 +57,8 @@ pub struct Ask {
     pub n: usize,
     pub limits: Limits,
     pub sampling: SamplingParams,
+    /// The parameter that names the answer's form.
+    pub form: &'static str,
     pub tools: Option<ToolUse>,
     pub proposer: Proposer,
     pub reuse: Reuse,
@@ -155,6 +157,7 @@ impl Ask {
             n,
             limits: limits(kind, &fields, defaults)?,
             sampling: sampling(kind, &fields, defaults)?,
+            form: grammar(&fields)?.map_or("response_format", |(name, _)| name),
             tools,
             proposer: extras.as_ref().map_or(Ok(defaults.proposer), |extras| proposer(extras, defaults))?,
             reuse: match fields.boolean("cache_prompt")? {
@@ -468,7 +471,7 @@ fn sampling(kind: Kind, fields: &Fields, defaults: &Defaults) -> Result<Sampling
             }
         }
     }
-    if let Some(grammar) = grammar(fields)? {
+    if let Some((_, grammar)) = grammar(fields)? {
         sampling.grammar = Some(grammar);
     }
     sampling.top_logprobs = match kind {
@@ -485,8 +488,8 @@ fn sampling(kind: Kind, fields: &Fields, defaults: &Defaults) -> Result<Sampling
     Ok(sampling)
 }
 
-/// The grammar that an answer is to keep to: by OpenAI's name, llama.cpp's and vLLM's.
-fn grammar(fields: &Fields) -> Result<Option<Grammar>, Fault> {
+/// The grammar that an answer is to keep to, and its name: OpenAI's, llama.cpp's or vLLM's.
+fn grammar(fields: &Fields) -> Result<Option<(&'static str, Grammar)>, Fault> {
     let mut found: Vec<(&str, Grammar)> = Vec::new();
     let format = fields.object("response_format", "response_format.")?;
     if let Some(grammar) = format.map_or(Ok(None), |format| response_format(&format))? {
@@ -513,11 +516,10 @@ fn grammar(fields: &Fields) -> Result<Option<Grammar>, Fault> {
         }
     }
     match &found[..] {
-        [] => Ok(None),
-        [(_, grammar)] => Ok(Some(grammar.clone())),
         [(one, _), (other, _), ..] => {
             Err(Fault::parameter(other, format!("an answer has one form, and {one} names one")))
         }
+        _ => Ok(found.pop()),
     }
 }
 

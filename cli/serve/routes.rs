@@ -194,11 +194,12 @@ async fn answer(
     }
     app.queue.check_room()?;
     let prompts = std::mem::take(&mut ask.prompts);
-    let (encoding, grammar, echo) = (app.clone(), ask.sampling.grammar.clone(), ask.echo);
+    let (encoding, grammar, form, echo) = (app.clone(), ask.sampling.grammar.clone(), ask.form, ask.echo);
     // A long prompt takes a while, and others must not wait for it.
     let encoded = tokio::task::spawn_blocking(move || {
         if let Some(grammar) = &grammar {
-            encoding.encoder.check_grammar(grammar)?;
+            let checked = encoding.encoder.check_grammar(grammar);
+            checked.map_err(|fault| fault.renamed(&[("response_format", form)]))?;
         }
         let encode = |prompt: Prompt| {
             let text = match &prompt {

@@ -57,6 +57,8 @@ fn parameters_that_cannot_be_had_are_named() {
         ("response_format", json!({})),
         ("guided_choice", json!(7)),
         ("guided_regex", json!({})),
+        ("guided_regex", json!("(a")),
+        ("grammar", json!("root ::= \"a")),
         ("top_p", json!(0)),
         ("top_p", json!(1.5)),
         ("top_k", json!(-2)),
