@@ -178,24 +178,26 @@ impl Ask {
         })
     }
 
-    /// The prompt of a request for tokens, and whether those that the model wants around a text are wanted, too.
+    /// A request for the tokens of a prompt.
     ///
     /// # Errors
     ///
     /// As [`Ask::read`].
-    pub fn prompt_to_tokenize(body: &Value) -> Result<(Prompt, bool), Fault> {
+    pub fn to_tokenize(body: &Value) -> Result<ToTokenize, Fault> {
         let fields = Fields::of(body)?;
-        if fields.get("messages").is_some() {
-            let tools = ToolUse::read(&fields)?;
-            return Ok((messages(&fields, tools.as_ref())?, true));
+        for (name, allowed, reason) in [
+            ("parse_special", true, "special tokens in a text are tokens"),
+            ("continue_final_message", false, "the last message is not continued"),
+        ] {
+            fields.refuse_unless(name, &[json!(allowed)], reason)?;
         }
-        // vLLM adds special tokens unless told otherwise, llama.cpp does not.
-        if let Some(text) = fields.text("prompt")? {
-            return Ok((Prompt::Text(text.to_owned()), fields.boolean("add_special_tokens")?.unwrap_or(true)));
+        let pieces = fields.boolean("with_pieces")?.unwrap_or(false);
+        let texts = fields.boolean("return_token_strs")?.unwrap_or(false);
+        let (mut prompt, special) = prompt_to_tokenize(&fields)?;
+        if let Prompt::Messages(.., rendering) = &mut prompt {
+            rendering.add_generation_prompt = fields.boolean("add_generation_prompt")?.unwrap_or(true);
         }
-        let missing = || Fault::parameter("content", "a text is needed");
-        let text = fields.text("content")?.ok_or_else(missing)?;
-        Ok((Prompt::Text(text.to_owned()), fields.boolean("add_special")?.unwrap_or(false)))
+        Ok(ToTokenize { prompt, special, pieces, texts })
     }
 
     /// The tokens of a request for their text.
@@ -216,6 +218,31 @@ impl Ask {
         let seed = if self.sampling.temperature == 0.0 { 0 } else { self.sampling.seed.wrapping_add(index as u64) };
         self.sampling.clone().seed(seed)
     }
+}
+
+/// A prompt of which the tokens are wanted.
+pub struct ToTokenize {
+    pub prompt: Prompt,
+    /// Set if those that the model wants around a text are wanted, too.
+    pub special: bool,
+    /// Set if each token's bytes are wanted beside it, as llama.cpp gives them.
+    pub pieces: bool,
+    /// Set if the tokens' texts are wanted in a list, as vLLM gives them.
+    pub texts: bool,
+}
+
+fn prompt_to_tokenize(fields: &Fields) -> Result<(Prompt, bool), Fault> {
+    if fields.get("messages").is_some() {
+        let tools = ToolUse::read(fields)?;
+        return Ok((messages(fields, tools.as_ref())?, true));
+    }
+    // vLLM adds special tokens unless told otherwise, llama.cpp does not.
+    if let Some(text) = fields.text("prompt")? {
+        return Ok((Prompt::Text(text.to_owned()), fields.boolean("add_special_tokens")?.unwrap_or(true)));
+    }
+    let missing = || Fault::parameter("content", "a text is needed");
+    let text = fields.text("content")?.ok_or_else(missing)?;
+    Ok((Prompt::Text(text.to_owned()), fields.boolean("add_special")?.unwrap_or(false)))
 }
 
 const NO_SAMPLER: &str = "tokens are chosen by temperature, top_k, top_p, min_p and penalties";
