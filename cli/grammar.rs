@@ -11,7 +11,7 @@ pub struct GrammarArguments {
     /// Answer with JSON that this schema describes: a file, or the schema itself
     #[arg(long, value_name = "FILE|SCHEMA", value_parser = schema, conflicts_with_all = ["grammar", "regex", "choice"])]
     json_schema: Option<Grammar>,
-    /// Answer with text of this grammar, in llguidance's form of Lark: a file, or the grammar itself
+    /// Answer with text of this grammar, in GBNF or in llguidance's form of Lark: a file, or the grammar itself
     #[arg(long, value_name = "FILE|GRAMMAR", value_parser = lark, conflicts_with_all = ["regex", "choice"])]
     grammar: Option<Grammar>,
     /// Answer with text that this regular expression matches
@@ -38,7 +38,8 @@ fn schema(text: &str) -> Result<Grammar, String> {
 }
 
 fn lark(text: &str) -> Result<Grammar, String> {
-    let is_grammar = text.lines().any(|line| line.trim_start().starts_with("start") && line.contains(':'));
+    let begins = |line: &str| line.trim_start().starts_with("start") && line.contains(':');
+    let is_grammar = text.contains("::=") || text.lines().any(begins);
     contents(text, is_grammar).map(Grammar::Lark)
 }
 

@@ -340,6 +340,7 @@ fn what_cannot_be_kept_to_is_refused_and_the_fault_is_named() {
         (Grammar::Regex("(a".to_owned()), "regular expression"),
         (Grammar::Lark("start: missing".to_owned()), "missing"),
         (Grammar::Lark(format!("start: {deep}")), "grammar"),
+        (Grammar::Lark(format!("start: \"{}\"", "a".repeat(600_000))), "larger than 500 kB"),
         (Grammar::Choice(Vec::new()), "empty"),
     ] {
         let error = TARGET.text.check_grammar(&grammar).expect_err("a faulty grammar").to_string();
@@ -383,7 +384,16 @@ fn hostile_grammars_are_bounded() {
     for _ in 0..60 {
         nested = format!(r#"{{"type": "array", "items": {nested}, "maxItems": 1000}}"#);
     }
+    let names: String = (0..5000).map(|index| format!("r{index}: r{}\n", index + 1)).collect();
+    let definitions = (0..2000)
+        .map(|index| format!(r##""{index}": {{"items": {{"$ref": "#/$defs/{}"}}}}"##, index + 1))
+        .collect::<Vec<_>>()
+        .join(", ");
     for grammar in [
+        Grammar::Lark(format!("start: r0\n{names}r5000: \"a\"")),
+        Grammar::JsonSchema(format!(
+            r##"{{"$defs": {{{definitions}, "2000": {{"type": "integer"}}}}, "$ref": "#/$defs/0"}}"##
+        )),
         Grammar::Regex("((a|b)*c?(a|b)*){2000}".to_owned()),
         Grammar::Regex("(.*a.*){50}x{1000000}".to_owned()),
         Grammar::Regex("(a?){5000}a{5000}".to_owned()),

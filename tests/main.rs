@@ -15,6 +15,7 @@ mod examples;
 mod experts;
 mod fit;
 mod forward;
+mod gbnf;
 mod gguf;
 mod gradients;
 mod grammar;

@@ -57,6 +57,8 @@ pub struct Ask {
     pub n: usize,
     pub limits: Limits,
     pub sampling: SamplingParams,
+    /// The parameter that names the answer's form.
+    pub form: &'static str,
     pub tools: Option<ToolUse>,
     pub proposer: Proposer,
     pub reuse: Reuse,
@@ -155,6 +157,7 @@ impl Ask {
             n,
             limits: limits(kind, &fields, defaults)?,
             sampling: sampling(kind, &fields, defaults)?,
+            form: grammar(&fields)?.map_or("response_format", |(name, _)| name),
             tools,
             proposer: extras.as_ref().map_or(Ok(defaults.proposer), |extras| proposer(extras, defaults))?,
             reuse: match fields.boolean("cache_prompt")? {
@@ -175,24 +178,26 @@ impl Ask {
         })
     }
 
-    /// The prompt of a request for tokens, and whether those that the model wants around a text are wanted, too.
+    /// A request for the tokens of a prompt.
     ///
     /// # Errors
     ///
     /// As [`Ask::read`].
-    pub fn prompt_to_tokenize(body: &Value) -> Result<(Prompt, bool), Fault> {
+    pub fn to_tokenize(body: &Value) -> Result<ToTokenize, Fault> {
         let fields = Fields::of(body)?;
-        if fields.get("messages").is_some() {
-            let tools = ToolUse::read(&fields)?;
-            return Ok((messages(&fields, tools.as_ref())?, true));
+        for (name, allowed, reason) in [
+            ("parse_special", true, "special tokens in a text are tokens"),
+            ("continue_final_message", false, "the last message is not continued"),
+        ] {
+            fields.refuse_unless(name, &[json!(allowed)], reason)?;
         }
-        // vLLM adds special tokens unless told otherwise, llama.cpp does not.
-        if let Some(text) = fields.text("prompt")? {
-            return Ok((Prompt::Text(text.to_owned()), fields.boolean("add_special_tokens")?.unwrap_or(true)));
+        let pieces = fields.boolean("with_pieces")?.unwrap_or(false);
+        let texts = fields.boolean("return_token_strs")?.unwrap_or(false);
+        let (mut prompt, special) = prompt_to_tokenize(&fields)?;
+        if let Prompt::Messages(.., rendering) = &mut prompt {
+            rendering.add_generation_prompt = fields.boolean("add_generation_prompt")?.unwrap_or(true);
         }
-        let missing = || Fault::parameter("content", "a text is needed");
-        let text = fields.text("content")?.ok_or_else(missing)?;
-        Ok((Prompt::Text(text.to_owned()), fields.boolean("add_special")?.unwrap_or(false)))
+        Ok(ToTokenize { prompt, special, pieces, texts })
     }
 
     /// The tokens of a request for their text.
@@ -215,6 +220,31 @@ impl Ask {
     }
 }
 
+/// A prompt of which the tokens are wanted.
+pub struct ToTokenize {
+    pub prompt: Prompt,
+    /// Set if those that the model wants around a text are wanted, too.
+    pub special: bool,
+    /// Set if each token's bytes are wanted beside it, as llama.cpp gives them.
+    pub pieces: bool,
+    /// Set if the tokens' texts are wanted in a list, as vLLM gives them.
+    pub texts: bool,
+}
+
+fn prompt_to_tokenize(fields: &Fields) -> Result<(Prompt, bool), Fault> {
+    if fields.get("messages").is_some() {
+        let tools = ToolUse::read(fields)?;
+        return Ok((messages(fields, tools.as_ref())?, true));
+    }
+    // vLLM adds special tokens unless told otherwise, llama.cpp does not.
+    if let Some(text) = fields.text("prompt")? {
+        return Ok((Prompt::Text(text.to_owned()), fields.boolean("add_special_tokens")?.unwrap_or(true)));
+    }
+    let missing = || Fault::parameter("content", "a text is needed");
+    let text = fields.text("content")?.ok_or_else(missing)?;
+    Ok((Prompt::Text(text.to_owned()), fields.boolean("add_special")?.unwrap_or(false)))
+}
+
 const NO_SAMPLER: &str = "tokens are chosen by temperature, top_k, top_p, min_p and penalties";
 
 /// Refuses parameters that would change the answer and that nothing here acts on.
@@ -235,7 +265,7 @@ fn refuse_what_is_missing(kind: Kind, fields: &Fields) -> Result<(), Fault> {
     fields.refuse_unless("continue_final_message", &[json!(false)], "the last message is not continued")?;
     for (name, allowed, reason) in [
         ("regex", json!([]), "guided_regex names one here"),
-        ("ebnf", json!([]), "guided_grammar names a grammar here, in Lark"),
+        ("ebnf", json!([]), "guided_grammar names a grammar here, in GBNF or Lark"),
         ("typical_p", json!([1]), NO_SAMPLER),
         ("tfs_z", json!([1]), NO_SAMPLER),
         ("mirostat", json!([0]), NO_SAMPLER),
@@ -468,7 +498,7 @@ fn sampling(kind: Kind, fields: &Fields, defaults: &Defaults) -> Result<Sampling
             }
         }
     }
-    if let Some(grammar) = grammar(fields)? {
+    if let Some((_, grammar)) = grammar(fields)? {
         sampling.grammar = Some(grammar);
     }
     sampling.top_logprobs = match kind {
@@ -485,8 +515,8 @@ fn sampling(kind: Kind, fields: &Fields, defaults: &Defaults) -> Result<Sampling
     Ok(sampling)
 }
 
-/// The grammar that an answer is to keep to: by OpenAI's name, llama.cpp's and vLLM's.
-fn grammar(fields: &Fields) -> Result<Option<Grammar>, Fault> {
+/// The grammar that an answer is to keep to, and its name: OpenAI's, llama.cpp's or vLLM's.
+fn grammar(fields: &Fields) -> Result<Option<(&'static str, Grammar)>, Fault> {
     let mut found: Vec<(&str, Grammar)> = Vec::new();
     let format = fields.object("response_format", "response_format.")?;
     if let Some(grammar) = format.map_or(Ok(None), |format| response_format(&format))? {
@@ -513,11 +543,10 @@ fn grammar(fields: &Fields) -> Result<Option<Grammar>, Fault> {
         }
     }
     match &found[..] {
-        [] => Ok(None),
-        [(_, grammar)] => Ok(Some(grammar.clone())),
         [(one, _), (other, _), ..] => {
             Err(Fault::parameter(other, format!("an answer has one form, and {one} names one")))
         }
+        _ => Ok(found.pop()),
     }
 }
 
@@ -548,13 +577,7 @@ fn grammar_of(kind: &str, fields: &Fields, name: &str) -> Result<Option<Grammar>
         }),
         "regex" => fields.text(name)?.map(|text| Grammar::Regex(text.to_owned())),
         "choice" => fields.texts(name, MAX_CHOICES)?.map(Grammar::Choice),
-        _ => match fields.text(name)?.filter(|text| !text.is_empty()) {
-            Some(text) if text.contains("::=") => {
-                let reason = "it is in GBNF; grammars are written in Lark, as llguidance has it";
-                return Err(Fault::parameter(name, reason));
-            }
-            text => text.map(|text| Grammar::Lark(text.to_owned())),
-        },
+        _ => fields.text(name)?.filter(|text| !text.is_empty()).map(|text| Grammar::Lark(text.to_owned())),
     })
 }
 

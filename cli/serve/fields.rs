@@ -86,10 +86,10 @@ impl<'a> Fields<'a> {
         seed.map(Some).ok_or_else(|| self.wrong(name, "it is no whole number of 64 bits"))
     }
 
-    /// Tokens and what is added to their logits; none for one that is banned, as llama.cpp writes it.
+    /// Tokens and what is added to their logits; none for one that is banned, as llama.cpp writes it. Its lists of pairs are
+    /// taken as well as OpenAI's objects.
     pub fn biases(&self, name: &str) -> Result<Option<Vec<Bias>>, Fault> {
-        let Some(fields) = self.object(name, "")? else { return Ok(None) };
-        let bias = |(key, bias): (&String, &Value)| {
+        let bias = |key: &str, bias: &Value| {
             let wrong = |what: &str| self.wrong(name, format!("{key}: {what}"));
             let id = key.parse().map_err(|_| wrong("it is no token's number"))?;
             match bias {
@@ -97,7 +97,18 @@ impl<'a> Fields<'a> {
                 bias => Ok((id, Some(bias.as_f64().ok_or_else(|| wrong("its bias is no number"))? as f32))),
             }
         };
-        fields.object.iter().map(bias).collect::<Result<Vec<_>, Fault>>().map(Some)
+        let pair = |pair: &Value| match pair.as_array().map(Vec::as_slice) {
+            Some([id, value]) => bias(id.as_str().unwrap_or(&id.to_string()), value),
+            _ => Err(self.wrong(name, format!("{pair} is no pair of a token and its bias"))),
+        };
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Array(pairs)) => pairs.iter().map(pair).collect::<Result<_, Fault>>().map(Some),
+            Some(Value::Object(biases)) => {
+                biases.iter().map(|(key, value)| bias(key, value)).collect::<Result<_, Fault>>().map(Some)
+            }
+            Some(_) => Err(self.wrong(name, "it is neither an object nor a list of pairs")),
+        }
     }
 
     /// One text, or a list of at most `most`.

@@ -232,12 +232,14 @@ impl Form for Reply {
         let finish = finish_name(parts, ending.finish);
         self.usage.add(ending, parts);
         let offset = self.progress[index].characters;
-        let mut choice = self.piece(index, told, Some(finish));
+        // Clients read texts up to the chunk that says why the answer ended, which has none.
+        let rest = (!told.is_empty()).then(|| self.piece(index, told, None));
+        let mut choice = self.piece(index, Vec::new(), Some(finish));
         choice.insert("logprobs".to_owned(), self.logprobs(last_of(self.kind, ending), offset));
         if self.report {
             choice.insert("pard".to_owned(), self.statistics(index, ending));
         }
-        vec![line(&self.chunk(vec![choice.into()]))]
+        rest.into_iter().chain([choice]).map(|choice| line(&self.chunk(vec![choice.into()]))).collect()
     }
 
     fn closing(&mut self) -> Vec<Bytes> {

@@ -14,7 +14,7 @@ use axum::routing::{get, post};
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::Receiver;
 
-use super::ask::{Ask, Defaults, Kind, Prompt, ToolUse};
+use super::ask::{Ask, Defaults, Kind, Prompt, ToTokenize, ToolUse};
 use super::encoder::Encoder;
 use super::fault::Fault;
 use super::guard::{Keys, Sites};
@@ -194,11 +194,12 @@ async fn answer(
     }
     app.queue.check_room()?;
     let prompts = std::mem::take(&mut ask.prompts);
-    let (encoding, grammar, echo) = (app.clone(), ask.sampling.grammar.clone(), ask.echo);
+    let (encoding, grammar, form, echo) = (app.clone(), ask.sampling.grammar.clone(), ask.form, ask.echo);
     // A long prompt takes a while, and others must not wait for it.
     let encoded = tokio::task::spawn_blocking(move || {
         if let Some(grammar) = &grammar {
-            encoding.encoder.check_grammar(grammar)?;
+            let checked = encoding.encoder.check_grammar(grammar);
+            checked.map_err(|fault| fault.renamed(&[("response_format", form)]))?;
         }
         let encode = |prompt: Prompt| {
             let text = match &prompt {
@@ -284,9 +285,19 @@ fn json_response(status: StatusCode, value: &Value) -> Response {
 /// The tokens of a text, as llama.cpp's server gives them, or of a text or a conversation, as vLLM's does.
 async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<Response, Fault> {
     let body = body::json(request.into_body(), app.body_limit, app.body_timeout).await?;
-    let count_of = |tokens: &[u32]| json!({ "tokens": tokens, "count": tokens.len(), "max_model_len": app.context });
-    let (prompt, special) = Ask::prompt_to_tokenize(&body)?;
-    Ok(json_response(StatusCode::OK, &count_of(&encode(app.clone(), prompt, special).await?)))
+    let ToTokenize { prompt, special, pieces, texts } = Ask::to_tokenize(&body)?;
+    let ids = encode(app.clone(), prompt, special).await?;
+    let bytes = |id: &u32| app.encoder.tokenizer().bytes(*id);
+    let piece = |id: &u32| {
+        let piece = String::from_utf8(bytes(id)).map_or_else(|other| json!(other.into_bytes()), Value::from);
+        json!({ "id": id, "piece": piece })
+    };
+    let tokens = if pieces { ids.iter().map(piece).collect() } else { json!(ids) };
+    let mut reply = json!({ "tokens": tokens, "count": ids.len(), "max_model_len": app.context });
+    if texts {
+        reply["token_strs"] = ids.iter().map(|id| String::from_utf8_lossy(&bytes(id)).into_owned()).collect();
+    }
+    Ok(json_response(StatusCode::OK, &reply))
 }
 
 /// The tokens of a prompt of any length.
@@ -299,7 +310,7 @@ async fn encode(app: Arc<App>, prompt: Prompt, special: bool) -> Result<Vec<u32>
 /// The number of a prompt's tokens, as Anthropic's clients ask for it.
 async fn count_tokens(State(app): State<Arc<App>>, request: Request) -> Result<Response, Fault> {
     let body = body::json(request.into_body(), app.body_limit, app.body_timeout).await?;
-    let (prompt, special) = Ask::prompt_to_tokenize(&messages::chat_to_count(&body)?)?;
+    let ToTokenize { prompt, special, .. } = Ask::to_tokenize(&messages::chat_to_count(&body)?)?;
     let tokens = encode(app, prompt, special).await?;
     Ok(json_response(StatusCode::OK, &json!({ "input_tokens": tokens.len() })))
 }

@@ -324,7 +324,7 @@ typedef struct pard_answer_options {
     int32_t logprobs;        /* PARD_ON reports log-probabilities of the answer's tokens; default: if top_logprobs is not 0 */
     size_t top_logprobs;     /* and of so many likeliest ones, 20 at most */
     /* The answer's form, by one of these at most: JSON that a schema describes, text that a regular expression matches, text of
-     * a grammar in llguidance's form of Lark, or one of some texts. */
+     * a grammar in GBNF or in llguidance's form of Lark, or one of some texts. */
     const char *json_schema;
     const char *regex;
     const char *grammar;

@@ -411,7 +411,7 @@ class Model:
         `top_k`, `top_p`, `min_p`, `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `logit_bias` (a dictionary
         from tokens to what is added to their logits), `banned` (tokens), and `logprobs`: of how many of the likeliest tokens
         the log-probabilities are wanted beside those of the answer's own tokens; 0: of these alone. One of `json_schema` (JSON
-        text, or what json.dumps makes it of), `regex`, `grammar` (in Lark) and `choices` (texts) gives the answer's form.
+        text, or what json.dumps makes it of), `regex`, `grammar` (GBNF or Lark) and `choices` (texts) gives the answer's form.
         `min_tokens` is the least number of the answer's tokens.
         """
         kind = (METHODS[method], drafts, ACCEPTANCES[acceptance], CHOICES[with_ngrams])

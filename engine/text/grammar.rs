@@ -4,12 +4,14 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use llguidance::api::TopLevelGrammar;
-use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::{InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenizerEnv};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 
 use super::constraint::Constraint;
+use super::deep_stack::on_a_deep_stack;
+use super::gbnf::Rules;
+use super::gbnf_lexemes;
 use super::thinking::{ThinkTokens, Thinking};
 use super::tokenizer::{Special, Tokenizer};
 use crate::error::{Error, Result};
@@ -25,7 +27,7 @@ pub enum Grammar {
     JsonSchema(String),
     /// Text that a regular expression, as of the crate `regex`, matches as a whole.
     Regex(String),
-    /// Text of a grammar in llguidance's form of Lark.
+    /// Text of a grammar in llguidance's form of Lark, or in GBNF, llama.cpp's form.
     Lark(String),
     /// One of several texts.
     Choice(Vec<String>),
@@ -50,6 +52,9 @@ impl Grammar {
                 json_schema(schema.map_err(|error| self.fault(&format!("it is not JSON: {error}")))?)
             }
             Grammar::Regex(regex) => TopLevelGrammar::from_regex(regex),
+            Grammar::Lark(text) if Rules::is_gbnf(text) => {
+                TopLevelGrammar::from_lark(gbnf_lexemes::to_lark(text).map_err(|reason| self.fault(&reason))?)
+            }
             Grammar::Lark(lark) => TopLevelGrammar::from_lark(lark.clone()),
             Grammar::Choice(choices) if choices.is_empty() => return Err(self.fault("it is empty")),
             Grammar::Choice(choices) => {
@@ -87,6 +92,20 @@ struct Compiler {
     /// The grammars asked for last, the newest at the end.
     recent: Mutex<VecDeque<(Grammar, Matcher)>>,
 }
+
+/// Sets of tokens that llguidance adds to a mask as a whole where all of a set may come next: white space, and pieces of texts
+/// up to a length. Of a text with a bound, only the tokens that are longer than those of such a set are tried one by one.
+const SLICES: [&str; 5] = [
+    r"[\x20\x0A\x0D\x09]+",
+    r#"[^"\\\x00-\x1F\x7F]{1,5}"#,
+    r#"[^"\\\x00-\x1F\x7F]{1,10}"#,
+    r#"[^"\\\x00-\x1F\x7F]{1,15}"#,
+    r#"[^"\\\x00-\x1F\x7F]+"#,
+];
+
+/// Bytes of a grammar in Lark at most. Rules that refer to each other are followed as deep as they go, on a stack that has room
+/// for so many. (llguidance bounds schemas itself.)
+const LARGEST: usize = 500_000;
 
 /// Compiled grammars that are kept.
 const KEPT: usize = 16;
@@ -132,9 +151,8 @@ impl Compiler {
         let trie = TokTrie::from(&TokRxInfo::new(count as u32, end), &words);
         let vocabulary: TokEnv = Arc::new(Vocabulary { tokenizer: tokenizer.clone(), trie });
         let capabilities = InferenceCapabilities { ff_tokens: true, ..InferenceCapabilities::default() };
-        let slices = SlicedBiasComputer::general_slices();
-        let mut factory =
-            ParserFactory::new(&vocabulary, capabilities, &slices).map_err(|error| fault(error.to_string()))?;
+        let mut factory = ParserFactory::new(&vocabulary, capabilities, &SLICES.map(str::to_owned))
+            .map_err(|error| fault(error.to_string()))?;
         factory.quiet();
         factory.limits_mut().verbose_errors = false;
         let think_tokens = ThinkTokens::of(tokenizer).map(Arc::new);
@@ -150,10 +168,7 @@ impl Compiler {
             Some(matcher) => matcher,
             None => {
                 // Others need not wait meanwhile.
-                let matcher = Matcher::new(self.factory.create_parser(grammar.to_top_level()?));
-                if let Some(reason) = matcher.get_error() {
-                    return Err(grammar.fault(&reason));
-                }
+                let matcher = self.compile(grammar)?;
                 let mut recent = self.recent();
                 recent.push_back((grammar.clone(), matcher.deep_clone()));
                 while recent.len() > KEPT {
@@ -164,6 +179,18 @@ impl Compiler {
         };
         let think_tokens = self.think_tokens.clone().map(|tokens| (thinking, tokens));
         Ok(Constraint::new(matcher, self.stop_tokens.clone(), think_tokens))
+    }
+
+    fn compile(&self, grammar: &Grammar) -> Result<Matcher> {
+        if let Grammar::Lark(text) = grammar
+            && text.len() > LARGEST
+        {
+            return Err(grammar.fault(&format!("it is larger than {} kB", LARGEST / 1000)));
+        }
+        on_a_deep_stack("pard grammar", || {
+            let matcher = Matcher::new(self.factory.create_parser(grammar.to_top_level()?));
+            matcher.get_error().map_or(Ok(matcher), |reason| Err(grammar.fault(&reason)))
+        })
     }
 
     fn recent(&self) -> MutexGuard<'_, VecDeque<(Grammar, Matcher)>> {

@@ -3,6 +3,9 @@
 mod chat_tokenizer;
 pub(crate) mod constraint;
 mod conversation;
+mod deep_stack;
+mod gbnf;
+mod gbnf_lexemes;
 mod grammar;
 mod jinja;
 mod pieces;

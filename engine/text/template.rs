@@ -10,6 +10,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{AutoEscape, Environment, ErrorKind, Output, State};
 
+use super::deep_stack::on_a_deep_stack;
 use super::{jinja, python};
 use crate::error::{Error, Result};
 
@@ -121,11 +122,6 @@ const NAME: &str = "chat";
 /// Steps of a template. A message takes some hundred.
 const FUEL: u64 = 1_000_000;
 
-/// Stack of the thread that renders. A template may nest values as deep as its steps allow, and values within values are
-/// dropped one within the other; what is not used is not taken from memory.
-#[cfg(not(target_arch = "wasm32"))]
-const STACK: usize = 512 << 20;
-
 impl ChatTemplate {
     /// Compiles a template. `special_tokens` are the variables it may write, such as `bos_token`; one the model lacks
     /// is left out.
@@ -196,23 +192,9 @@ impl ChatTemplate {
             let template = self.environment.get_template(NAME).map_err(|error| fault(&error))?;
             template.render(variables).map_err(|error| fault(&error))
         };
-        on_a_deep_stack(render)
+        // It may nest values as deep as its steps allow, and values within values are dropped one within the other.
+        on_a_deep_stack("pard template", render)
     }
-}
-
-#[cfg(not(target_arch = "wasm32"))]
-fn on_a_deep_stack(render: impl FnOnce() -> Result<String> + Send) -> Result<String> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("pard template".to_owned()).stack_size(STACK);
-        let rendering = thread.spawn_scoped(scope, render).map_err(|source| Error::Thread { source })?;
-        rendering.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
-}
-
-/// Browsers have one stack.
-#[cfg(target_arch = "wasm32")]
-fn on_a_deep_stack(render: impl FnOnce() -> Result<String>) -> Result<String> {
-    render()
 }
 
 /// A message as templates know it.

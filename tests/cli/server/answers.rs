@@ -195,6 +195,10 @@ fn all_that_chooses_tokens_is_passed_on_and_probabilities_are_told() {
     for method in ["ar", "pard", "ngram"] {
         let mut more = sampling.clone();
         more["pard"] = json!({ "method": method });
+        if method == "ngram" {
+            // As llama.cpp writes it, too.
+            more["logit_bias"] = json!([[65, 3], ["66", false], [67, false]]);
+        }
         let choice = server.chat("the other", more.clone())["choices"][0].clone();
         assert_eq!(choice["message"]["content"], expected["text"], "{method}");
         let content = choice["logprobs"]["content"].as_array().unwrap_or_else(|| panic!("no list: {choice}"));
@@ -221,4 +225,28 @@ fn all_that_chooses_tokens_is_passed_on_and_probabilities_are_told() {
     }
     // Under greedy decoding, the token taken is the likeliest.
     assert!(number(&logprobs["token_logprobs"][0]) <= 0.0 && logprobs["text_offset"][0] == 0, "{choice}");
+}
+
+/// Clients take the text of a stream up to the chunk that says why it ended: that one has none, even where the text ends within
+/// a character.
+#[test]
+fn a_streams_last_chunk_has_no_text() {
+    let server = Server::with(&[]);
+    let bytes = server.post("/tokenize", &json!({ "content": "é" })).json()["tokens"].clone();
+    let half = bytes[0].to_string();
+    let more = |stream: bool| json!({ "max_tokens": 3, "logit_bias": { &half: 100 }, "stream": stream });
+    let written = "\u{FFFD}".repeat(3);
+    assert_eq!(server.chat("the", more(false))["choices"][0]["message"]["content"], written);
+    for (path, body, part) in [
+        ("/v1/chat/completions", chat("the", more(true)), "/delta/content"),
+        ("/v1/completions", text("the", more(true)), "/text"),
+    ] {
+        let mut told = String::new();
+        for choice in server.post(path, &body).events().iter().map(|event| &event["choices"][0]) {
+            let piece = choice.pointer(part).and_then(Value::as_str).unwrap_or_default();
+            assert!(choice["finish_reason"].is_null() || piece.is_empty(), "{choice}");
+            told.push_str(piece);
+        }
+        assert_eq!(told, written, "{path}");
+    }
 }

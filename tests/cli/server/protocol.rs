@@ -57,7 +57,8 @@ fn parameters_that_cannot_be_had_are_named() {
         ("response_format", json!({})),
         ("guided_choice", json!(7)),
         ("guided_regex", json!({})),
-        ("grammar", json!("root ::= \"a\"")),
+        ("guided_regex", json!("(a")),
+        ("grammar", json!("root ::= \"a")),
         ("top_p", json!(0)),
         ("top_p", json!(1.5)),
         ("top_k", json!(-2)),
@@ -66,6 +67,7 @@ fn parameters_that_cannot_be_had_are_named() {
         ("presence_penalty", json!(1e9)),
         ("frequency_penalty", json!("much")),
         ("logit_bias", json!([1, 2])),
+        ("logit_bias", json!([["the", 2]])),
         ("logit_bias", json!({ "the": 1 })),
         ("logit_bias", json!({ "100000": 1 })),
         ("logit_bias", json!({ "5": 1e9 })),
@@ -320,10 +322,24 @@ fn texts_are_tokenized_and_back_under_the_names_that_clients_use() {
     assert_eq!(tokens["count"], tokens["tokens"].as_array().expect("a list").len());
     assert_eq!(of("/tokenize", json!({ "prompt": "the other thing" }))["tokens"], tokens["tokens"]);
     assert_eq!(of("/detokenize", json!({ "tokens": tokens["tokens"] }))["content"], "the other thing");
+    // Each token with its text, or with its bytes where they are no text, as llama.cpp has them, and vLLM's list.
+    let asked = json!({ "content": "the é", "with_pieces": true, "return_token_strs": true });
+    let told = of("/tokenize", asked);
+    let pieces: Vec<Value> =
+        told["tokens"].as_array().expect("a list").iter().map(|token| token["piece"].clone()).collect();
+    assert_eq!(pieces, [json!("the"), json!(" "), json!([0xC3]), json!([0xA9])], "{told}");
+    assert_eq!(told["token_strs"], json!(["the", " ", "\u{FFFD}", "\u{FFFD}"]));
+    assert!(told["tokens"].as_array().expect("a list").iter().all(|token| token["id"].is_u64()), "{told}");
+    let unparsed = json!({ "content": "the", "parse_special": false });
+    server.post("/tokenize", &unparsed).expect_error(400, &["parse_special"]);
     let messages = json!([{ "role": "user", "content": "the other" }]);
     let chat = of("/tokenize", json!({ "messages": messages }));
     let used = server.chat("the other", json!({ "max_tokens": 1 }));
     assert_eq!(chat["count"], used["usage"]["prompt_tokens"]);
+    // Without the beginning of an answer.
+    let asked = of("/tokenize", json!({ "messages": messages, "add_generation_prompt": false }));
+    let (shorter, whole) = (asked["tokens"].as_array().expect("a list"), chat["tokens"].as_array().expect("a list"));
+    assert!(shorter.len() < whole.len() && whole.starts_with(shorter), "{asked}");
     server.post("/tokenize", &json!({})).expect_error(400, &["content"]);
     server.post("/detokenize", &json!({ "tokens": [999_999] })).expect_error(400, &["999999"]);
     // An answer that ends early goes on where its end is to be ignored, and ends by tokens that are named.

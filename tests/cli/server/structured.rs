@@ -48,6 +48,11 @@ fn every_name_of_a_form_is_understood() {
     for lark in [json!({ "grammar": "start: \"th\" \"is\"" }), json!({ "guided_grammar": "start: \"th\" \"is\"" })] {
         assert_eq!(answer(lark), "this");
     }
+    for gbnf in
+        [json!({ "grammar": "root ::= \"th\" end\nend ::= \"is\"" }), json!({ "guided_grammar": "root ::= \"this\"" })]
+    {
+        assert_eq!(answer(gbnf), "this");
+    }
     assert_eq!(answer(json!({ "response_format": { "type": "text" } })), answer(json!({})));
 
     let stream = json!({ "max_tokens": 60, "stream": true, "guided_json": schema() });
