@@ -1,6 +1,6 @@
 //! Whole forward passes of a model's shape with random weights: T(rows) for 1..=32 rows, and a prompt.
 //!
-//!     cargo bench --bench forward -- [smollm2|qwen3-0.6b|llama3-8b] [--context N]
+//!     cargo bench --bench forward -- [smollm2|qwen3-0.6b|llama3-8b|qwen3-30b-a3b] [--context N]
 //!
 //! Weights are made from a seed, so that nothing is downloaded; times do not depend on their values. All row counts are
 //! interleaved and the median is reported, since machines are noisy.
