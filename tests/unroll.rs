@@ -56,16 +56,6 @@ fn a_nest_past_the_budget_keeps_its_outer_loops() {
 }
 
 #[test]
-fn a_marked_loop_is_written_out_in_any_case() {
-    let twice = "for (var i = 0u; i < N; i++) { a[i] = i; }";
-    let text = unrolled(&format!("{twice}\n// [unroll] Why.\n// More.\n{twice}\n// Other.\n{twice}"), 0);
-    assert_eq!((loops(&text), text.matches("const i = ").count()), (2, 3), "{text}");
-    let nest = "for (var i = 0u; i < N; i++) { for (var j = 0u; j < M; j++) { b[i][j] = j; } }";
-    let text = unrolled(&format!("// [unroll]\n{nest}"), 0);
-    assert_eq!((loops(&text), text.matches("const i = ").count()), (3, 3), "a loop within has no mark: {text}");
-}
-
-#[test]
 fn other_loops_stay_as_they_are() {
     for kept in [
         "let n = out[0]; for (var i = 0u; i < n; i++) { a[i] = i; }",

@@ -282,7 +282,7 @@ fn is_bare_wanted() -> bool {
 }
 
 /// Returns the budget for writing out the loops of kernels on `backend`, if they are written out. Mesa's compilers (AMD,
-/// Intel, NVIDIA, Apple) make the same code either way, but for marked loops; FXC and Metal are known to keep arrays in memory that a loop
+/// Intel, NVIDIA, Apple) make the same code either way; FXC and Metal are known to keep arrays in memory that a loop
 /// indexes. `PARD_UNROLL` overrides it: the budget, or `0` for none.
 fn unroll_budget(backend: wgpu::Backend) -> Option<u32> {
     let usual = matches!(backend, wgpu::Backend::Dx12 | wgpu::Backend::Metal).then_some(UNROLL_BUDGET);

@@ -9,7 +9,7 @@ use super::audit::Audit;
 use super::buffer::Buffer;
 use super::context::GpuContext;
 use super::shaders::Shaders;
-use super::unroll::{unroll, unroll_marked};
+use super::unroll::unroll;
 use crate::error::{Error, Result};
 
 /// A compiled compute shader.
@@ -46,7 +46,7 @@ impl std::fmt::Display for Composition {
 
 /// The constant that has [`compose`] write loops out: the most tokens that a nest of loops may become.
 pub const UNROLL: &str = "UNROLL";
-/// The most tokens that a nest of loops is written out to on DX12 and Metal, and one of marked loops elsewhere.
+/// The most tokens that a nest of loops is written out to on DX12 and Metal.
 pub const UNROLL_BUDGET: u32 = 12_000;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,8 +60,7 @@ pub const BINDINGS: &str = "shared/bindings";
 
 /// The WGSL text of `files` of `shaders` under a prelude of `constants`. Files are named as in [`super::shader_names`].
 /// The `enable` lines that a file may begin with come before everything else, as WGSL wants them.
-/// The constant [`UNROLL`] is the composer's own: loops with constant bounds are written out, to at most as many tokens;
-/// without it, those that are marked.
+/// The constant [`UNROLL`] is the composer's own: loops with constant bounds are written out, to at most as many tokens.
 ///
 /// # Errors
 ///
@@ -85,7 +84,7 @@ pub fn compose(shaders: &Shaders, files: &[&str], constants: &[(&str, u32)]) -> 
     let text = enabled + &text;
     match constants.iter().find(|(name, _)| *name == UNROLL) {
         Some(&(_, budget)) if budget > 0 => Ok(unroll(&text, budget as usize)),
-        _ => Ok(unroll_marked(&text, UNROLL_BUDGET as usize)),
+        _ => Ok(text),
     }
 }
 

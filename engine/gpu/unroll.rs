@@ -6,8 +6,6 @@
 //! constants and of the counters of loops around it that are written out themselves, all of them `u32`; if its counter
 //! indexes an array that a function declares; if nothing in it leaves it early or changes the counter; and if the result
 //! has no more than the budget's tokens. Where a nest is too large, its inner loops are written out alone.
-//!
-//! A loop below a comment that begins with [`MARK`] is one that no compiler unrolls by itself, and is written out everywhere.
 
 use std::collections::HashMap;
 
@@ -16,22 +14,10 @@ use super::wgsl::{self, Kind, Token};
 /// Values of names: `u32` constants and counters.
 type Values = HashMap<String, u32>;
 
-/// Beginning of the comment above a loop that is written out in any case.
-const MARK: &str = "// [unroll]";
-
 /// `source` with its loops written out, each nest to `budget` tokens at most.
 pub(super) fn unroll(source: &str, budget: usize) -> String {
-    written_out(source, budget, false)
-}
-
-/// `source` with its marked loops written out, each nest to `budget` tokens at most.
-pub(super) fn unroll_marked(source: &str, budget: usize) -> String {
-    if source.contains(MARK) { written_out(source, budget, true) } else { source.to_owned() }
-}
-
-fn written_out(source: &str, budget: usize, only_marked: bool) -> String {
     let tokens = wgsl::tokens(source);
-    let composer = Composer { arrays: local_arrays(&tokens), budget, only_marked };
+    let composer = Composer { arrays: local_arrays(&tokens), budget };
     composer.expand(&tokens, &constants(&tokens)).text
 }
 
@@ -66,7 +52,6 @@ struct Composer {
     /// Arrays that functions declare, held in registers if every index is known.
     arrays: Vec<String>,
     budget: usize,
-    only_marked: bool,
 }
 
 impl Composer {
@@ -76,7 +61,6 @@ impl Composer {
         while let Some(token) = tokens.get(at) {
             if token.kind == Kind::Word
                 && token.text == "for"
-                && (!self.only_marked || is_marked(&tokens[..at]))
                 && let Some(found) = self.constant_loop(tokens, at, values)
                 && let Some(copies) = self.write_out(tokens, &found, values)
             {
@@ -164,11 +148,6 @@ impl Composer {
             false
         })
     }
-}
-
-/// Returns `true` if the last comment of `before`, with nothing but space after it, is a mark.
-fn is_marked(before: &[Token]) -> bool {
-    before.iter().rev().take_while(|token| token.kind == Kind::Space).any(|token| token.text.starts_with(MARK))
 }
 
 /// The names of the arrays that functions declare.

@@ -398,7 +398,8 @@ pub(super) fn row_constants(
 fn held(format: WeightFormat, run: u32, variant: Variant) -> u32 {
     let sums = variant.rows * variant.blocks;
     let loads = HELD_LOADS.into_iter().find(|(most, _)| sums <= *most).map_or(0, |(_, loads)| loads);
-    let most = if format.is_quantised() { 0 } else { loads / variant.blocks };
+    let loads_of_piece = (format.row_bytes(PIECE) as u32).div_ceil(16);
+    let most = if format.is_quantised() { 0 } else { loads / (variant.blocks * loads_of_piece) };
     (1..=most.min(run)).rev().find(|&held| run.is_multiple_of(held)).unwrap_or(0)
 }
 

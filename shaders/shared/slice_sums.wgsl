@@ -21,13 +21,12 @@ fn finish_sums(of_lane: array<array<f32, BLOCKS>, ROWS>, turn: Turn, block: u32,
         }
         return;
     }
-    // [unroll] TAIL at a time, each by the lanes of one slice. A loop would index the sums, and memory is where they can be
-    // indexed.
+    // TAIL at a time, each by the lanes of one slice.
     for (var begin = 0u; begin < SUMS; begin += TAIL) {
         workgroupBarrier();
         for (var i = 0u; i < TAIL; i++) {
             if begin + i < SUMS {
-                // At a place that exists in every turn: it is a literal, and naga refuses others unreached.
+                // At a place that exists in every turn: written out it is a literal, and naga refuses others unreached.
                 gathered[(i * SLICES + slice) * LANES + lane] =
                     sums[min(begin + i, SUMS - 1u) / BLOCKS][min(begin + i, SUMS - 1u) % BLOCKS];
             }
