@@ -16,9 +16,8 @@ use crate::gpu::{Buffer, Device, Dispatch, Kernel, KernelPlan, Pass, Work};
 
 /// Most experts of a layer: their counts lie in workgroup memory.
 pub const MAX_EXPERTS: usize = 512;
-/// Lanes that choose experts and group pairs on a GPU: few that share a row's choice, and many for one table of all experts.
-const ROUTE_LANES: u32 = 64;
-const GROUP_LANES: u32 = 128;
+/// Lanes that choose experts and group pairs on a GPU, each for some of the experts.
+const LANES: u32 = 128;
 
 /// A mixture: its experts, and how many of them each row takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,9 +140,9 @@ impl ExpertRoute {
     ) -> Result<ExpertRoute> {
         scores.expect("expert_route", "scores", routing.rows, routing.mixture.count)?;
         // A CPU's barriers cost more than the work they would share out.
-        let [route_lanes, lanes] = if device.is_software() { [8, 8] } else { [ROUTE_LANES, GROUP_LANES] };
+        let lanes = if device.is_software() { 8 } else { LANES };
         let constants = routing.constants();
-        let own = [("LANES", route_lanes), ("NORMALISED", normalised.into())];
+        let own = [("LANES", lanes), ("NORMALISED", normalised.into())];
         let kernel = device.kernel(&["expert_route", "shared/reduce"], &[&constants[..], &own].concat())?;
         let route = kernel.dispatch(device, &[&scores.buffer, &routing.chosen, &routing.shares], [1, 1, 1])?;
         let kernel = groups_kernel(device, &constants, lanes, 1)?;
