@@ -20,7 +20,7 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let name = arguments.first().map_or("smollm2", String::as_str);
     let Some(config) = shapes::shape(name) else {
-        eprintln!("no shape {name:?}; there are {}", shapes::NAMES.join(", "));
+        eprintln!("no shape {name:?}; there are {}, {}", shapes::NAMES.join(", "), shapes::MIXTURE);
         std::process::exit(2);
     };
     let device = Device::open(&AdapterQuery::default())?;

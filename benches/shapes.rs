@@ -10,7 +10,9 @@ use pard::checkpoint::{Checkpoint, TensorInfo};
 use pard::low_level::forward::expected_matrices;
 
 /// Models to choose from; the first is the default.
-pub const NAMES: [&str; 4] = ["smollm2", "qwen3-0.6b", "llama3-8b", "qwen3-30b-a3b"];
+pub const NAMES: [&str; 3] = ["smollm2", "qwen3-0.6b", "llama3-8b"];
+/// A mixture of experts, for whole passes.
+pub const MIXTURE: &str = "qwen3-30b-a3b";
 
 /// The hyper-parameters of the model called `name`.
 pub fn shape(name: &str) -> Option<Config> {
@@ -63,7 +65,7 @@ pub fn shape(name: &str) -> Option<Config> {
             ..smollm2
         }),
         // Two layers and few tokens: 2.5 GB of its 61.
-        "qwen3-30b-a3b" => Some(Config {
+        MIXTURE => Some(Config {
             family: Family::Qwen3Moe,
             hidden_size: 2048,
             layers: 2,
