@@ -17,7 +17,8 @@ var<workgroup> top: array<f32, TOP>;
 fn expert_route(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let first = group.x * EXPERTS;
     for (var v = lane; v < VECTORS; v += LANES) {
-        keys[v] = vec4(key_at(first, 4u * v), key_at(first, 4u * v + 1u), key_at(first, 4u * v + 2u), key_at(first, 4u * v + 3u));
+        let i = 4u * v;
+        keys[v] = vec4(key_at(first, i), key_at(first, i + 1u), key_at(first, i + 2u), key_at(first, i + 3u));
     }
     workgroupBarrier();
     for (var i = lane; i < EXPERTS; i += LANES) {

@@ -39,9 +39,9 @@ fn matmul_experts(
         starts[m] = order[pairs.first + min(m, pairs.count - 1u)] / READERS * params.pieces;
     }
     inputs = starts;
-    multiply(Turn(pairs.first, pairs.count, expert * params.blocks), block, local.x, slice);
+    multiply(RowTurn(pairs.first, pairs.count, expert * params.blocks), block, local.x, slice);
 }
 
-fn input_start(turn: Turn, m: u32) -> u32 { return inputs[m]; }
+fn input_start(turn: RowTurn, m: u32) -> u32 { return inputs[m]; }
 
-fn output_row(turn: Turn, m: u32) -> u32 { return order[turn.first + m]; }
+fn output_row(turn: RowTurn, m: u32) -> u32 { return order[turn.first + m]; }

@@ -17,4 +17,4 @@ fn matmul_rows(
     multiply(turn_of(group.x), block, local.x, slice);
 }
 
-fn input_start(turn: Turn, m: u32) -> u32 { return (turn.first + m) * params.pieces; }
+fn input_start(turn: RowTurn, m: u32) -> u32 { return (turn.first + m) * params.pieces; }

@@ -24,7 +24,7 @@ fn piece_after(piece: u32) -> u32 {
 
 // The products of a turn's rows by the weight rows from `block` on. The kernel has input_start, the piece of x at which row
 // `m` of the turn begins.
-fn multiply(turn: Turn, block: u32, lane: u32, slice: u32) {
+fn multiply(turn: RowTurn, block: u32, lane: u32, slice: u32) {
     let begin = turn.start + block;
     var starts: array<u32, BLOCKS>;
     for (var b = 0u; b < BLOCKS; b++) { starts[b] = row_start(begin + b, params.pieces); }

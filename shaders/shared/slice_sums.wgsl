@@ -5,13 +5,13 @@
 
 // Rows that a workgroup takes: those from `first` on, as far as `count` goes, by the weights from block `start` on. The
 // kernel has output_row, the row of y that belongs to row `m` of them.
-struct Turn { first: u32, count: u32, start: u32 }
+struct RowTurn { first: u32, count: u32, start: u32 }
 
 const SUMS: u32 = ROWS * BLOCKS;
 var<workgroup> gathered: array<f32, TAIL * SLICES * LANES>;
 
 // Stores a lane's sums, by row and block, of the weight rows from `block` on.
-fn finish_sums(of_lane: array<array<f32, BLOCKS>, ROWS>, turn: Turn, block: u32, lane: u32, slice: u32) {
+fn finish_sums(of_lane: array<array<f32, BLOCKS>, ROWS>, turn: RowTurn, block: u32, lane: u32, slice: u32) {
     var sums: array<array<f32, BLOCKS>, ROWS> = of_lane;
     if SLICES == 1u {
         for (var m = 0u; m < ROWS; m++) {
@@ -41,7 +41,7 @@ fn finish_sums(of_lane: array<array<f32, BLOCKS>, ROWS>, turn: Turn, block: u32,
     }
 }
 
-fn finish_at(turn: Turn, m: u32, row: u32, sum: f32, partner: f32) {
+fn finish_at(turn: RowTurn, m: u32, row: u32, sum: f32, partner: f32) {
     if m < turn.count && row < params.rows_out {
         let out = params.first_out + row;
         finish(output_row(turn, m) * params.stride + out, out, sum, partner);
