@@ -69,7 +69,7 @@ fn dot(row: &[bf16], x: &[f32]) -> f32 {
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let name = arguments.first().map_or(shapes::NAMES[0], String::as_str);
-    let Some(config) = shapes::shape(name) else {
+    let Some(config) = shapes::shape(name).filter(|config| config.experts.is_none()) else {
         eprintln!("no shape {name:?}; there are {}", shapes::NAMES.join(", "));
         std::process::exit(2);
     };

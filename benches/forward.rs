@@ -1,6 +1,6 @@
 //! Whole forward passes of a model's shape with random weights: T(rows) for 1..=32 rows, and a prompt.
 //!
-//!     cargo bench --bench forward -- [smollm2|qwen3-0.6b|llama3-8b] [--context N]
+//!     cargo bench --bench forward -- [smollm2|qwen3-0.6b|llama3-8b|qwen3-30b-a3b] [--context N]
 //!
 //! Weights are made from a seed, so that nothing is downloaded; times do not depend on their values. All row counts are
 //! interleaved and the median is reported, since machines are noisy.
@@ -20,7 +20,7 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let name = arguments.first().map_or("smollm2", String::as_str);
     let Some(config) = shapes::shape(name) else {
-        eprintln!("no shape {name:?}; there are {}", shapes::NAMES.join(", "));
+        eprintln!("no shape {name:?}; there are {}, {}", shapes::NAMES.join(", "), shapes::MIXTURE);
         std::process::exit(2);
     };
     let device = Device::open(&AdapterQuery::default())?;

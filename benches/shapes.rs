@@ -5,12 +5,14 @@ use std::path::Path;
 
 use pard::Result;
 use pard::WeightFormat;
-use pard::checkpoint::config::{Config, Family, RopeScaling};
+use pard::checkpoint::config::{Config, Experts, Family, RopeScaling};
 use pard::checkpoint::{Checkpoint, TensorInfo};
 use pard::low_level::forward::expected_matrices;
 
 /// Models to choose from; the first is the default.
 pub const NAMES: [&str; 3] = ["smollm2", "qwen3-0.6b", "llama3-8b"];
+/// A mixture of experts, for whole passes.
+pub const MIXTURE: &str = "qwen3-30b-a3b";
 
 /// The hyper-parameters of the model called `name`.
 pub fn shape(name: &str) -> Option<Config> {
@@ -60,6 +62,25 @@ pub fn shape(name: &str) -> Option<Config> {
             feed_forward_size: 14336,
             vocab_size: 128256,
             tied_head: false,
+            ..smollm2
+        }),
+        // Two layers and few tokens: 2.5 GB of its 61.
+        MIXTURE => Some(Config {
+            family: Family::Qwen3Moe,
+            hidden_size: 2048,
+            layers: 2,
+            heads: 32,
+            kv_heads: 4,
+            head_dim: 128,
+            experts: Some(Experts {
+                count: 128,
+                used: 8,
+                feed_forward_size: 768,
+                normalised: true,
+                layers: vec![true; 2],
+            }),
+            vocab_size: 8192,
+            head_norm: true,
             ..smollm2
         }),
         _ => None,

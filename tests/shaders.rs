@@ -42,8 +42,8 @@ fn all_compositions() -> Vec<Composition> {
         ("matmul_tile", &[("ROWS", 8), ("TILES", 4)]),
         ("matmul_cooperative", &[("THREADS", 128), ("PARTS", 2)]),
         ("matmul_experts", &[("BLOCKS", 2)]),
-        ("expert_route", &[("LANES", 64)]),
-        ("expert_groups", &[("LANES", 64)]),
+        ("expert_route", &[("LANES", 128)]),
+        ("expert_groups", &[("LANES", 128)]),
         ("input_gradient", &[("THREADS", 32), ("ROWS", 8)]),
         ("column_sum", &[("SLICES", 8)]),
     ];

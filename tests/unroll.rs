@@ -81,7 +81,12 @@ fn dynamic_indices(composition: &Composition, budget: u32) -> usize {
     Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32)
         .validate(&module)
         .unwrap_or_else(|error| panic!("{composition}\n{error:?}"));
-    let function = &module.entry_points[0].function;
+    let entry = module.entry_points.iter().map(|entry| &entry.function);
+    let others = module.functions.iter().map(|(_, function)| function);
+    entry.chain(others).map(dynamic_indices_of).sum()
+}
+
+fn dynamic_indices_of(function: &naga::Function) -> usize {
     let is_local = |mut expression: naga::Handle<naga::Expression>| loop {
         match function.expressions[expression] {
             naga::Expression::LocalVariable(_) => return true,
@@ -98,7 +103,7 @@ fn products_and_attention_index_no_registers_once_written_out() {
     let device = noop();
     // Uses a GPU's plan: with a CPU's, a lane holds more sums than any GPU has registers.
     build_and_record(&device, &gpu_plan(CacheFormat::F16));
-    let kernels = ["matmul_rows", "matmul_tile", "attention"];
+    let kernels = ["matmul_rows", "matmul_experts", "matmul_integer", "matmul_tile", "attention"];
     let compositions = device.compositions();
     let compositions = compositions.iter().filter(|composition| kernels.contains(&composition.files[0]));
     let mut dynamic = 0;

@@ -205,7 +205,25 @@ class Use:
         return self.kernels[self.own[0]]
 
     def workgroups(self):
-        return sum(math.prod(self.line["dispatches"][at]["grid"]) for at in self.own)
+        grids = [self.line["dispatches"][at]["grid"] for at in self.own]
+        if "experts" in self.line:
+            # Room for as many groups as there can be, most of them empty where experts have several rows.
+            return self.groups() * sum(math.prod(grid[1:]) for grid in grids)
+        return sum(map(math.prod, grids))
+
+    def groups(self):
+        """Groups that rows make by their experts, on average, if they take any with the same chance."""
+        (count, used), rows, most = self.line["experts"], self.line["rows"], self.kernel().attributes["ROWS"]
+        chance = used / count
+        of_rows = lambda some: math.comb(rows, some) * chance**some * (1 - chance)**(rows - some)
+        return count * sum(of_rows(some) * math.ceil(some / most) for some in range(1, rows + 1))
+
+    def passes(self):
+        """How often each weight that is read at all is multiplied by the rows that share registers."""
+        if "experts" in self.line:
+            (count, used), rows = self.line["experts"], self.line["rows"]
+            return self.groups() / (count * (1 - (1 - used / count)**rows))
+        return math.ceil(self.line["rows"] / self.kernel().attributes["ROWS"])
 
 
 def matches(where, attributes):

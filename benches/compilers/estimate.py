@@ -11,7 +11,8 @@ ratios are what to look at.
 
     rounds              turns of the busiest unit: workgroups / units, in whole turns where a unit gets few of them
     weights of a group  weights * passes over them / workgroups; the engine's own dispatch says how many there are, and
-                        its kernel's ROWS how many passes the rows take
+                        its kernel's ROWS how many passes the rows take. Of experts: those that rows take, and the groups
+                        that they make, on average, if a row takes any with the same chance
     instructions        vector instructions of the hottest loop
     loaded bytes        of the hottest loop
     bytes on their way  loads of weights in flight * their size
@@ -96,9 +97,8 @@ def seconds(gpu, use, own, counted):
     loads_weights = turn(kernel, loads["loop"], bytes_of(loads)) or weights
     groups = use.workgroups()
     lanes = kernel.attributes["LANES"] * kernel.attributes["SLICES"]
-    passes = math.ceil(line["rows"] / kernel.attributes["ROWS"])
     total = line["weight_rows"] * line["columns"]
-    of_group = total * passes / groups
+    of_group = total * use.passes() / groups
     rounds = math.ceil(groups / gpu.units) if groups < 4 * gpu.units else groups / gpu.units
     loaded = loads["loop"]["load_bytes"] + (loads["loop"]["scalar_bytes"] if loads is not own else 0)
     at_once = min(groups * lanes, gpu.units * resident(gpu, own))

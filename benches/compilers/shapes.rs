@@ -5,12 +5,13 @@ use std::error::Error;
 
 use pard::low_level::gpu::{Buffer, Device, KernelPlan, Pass};
 use pard::low_level::ops::{
-    Accept, Argmax, Attention, AttentionScratch, AttentionShape, BuildInputs, Draw, Embedding, Epilogue, KvCache,
-    LogProbabilities, MAX_ROWS, Matmul, Matrix, ModelRole, NormRows, PassRow, Penalties, PenaltyTerms, Phase,
-    Probabilities, Rejection, RejectionTerms, RmsNorm, Rope, RopeGains, RoundBuffers, RowRange, Rows, Step, Tensor,
-    Truncation, Turn, TurnSampling, Variant, WeightFormat,
+    Accept, Argmax, Attention, AttentionScratch, AttentionShape, BuildInputs, Draw, Embedding, Epilogue, ExpertMatmul,
+    ExpertMatrix, ExpertRoute, ExpertSizes, ExpertSum, KvCache, LogProbabilities, MAX_ROWS, Matmul, Matrix, Mixture,
+    ModelRole, NormRows, PassRow, Penalties, PenaltyTerms, Phase, Probabilities, Rejection, RejectionTerms, RmsNorm,
+    Rope, RopeGains, RoundBuffers, Routing, RowRange, Rows, Step, Tensor, Truncation, Turn, TurnSampling, Variant,
+    WeightFormat,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::recorder::Recorder;
 
@@ -20,7 +21,9 @@ struct Model {
     layers: usize,
     hidden: usize,
     heads: AttentionShape,
+    /// Of each expert, if it is a mixture.
     feed_forward: usize,
+    experts: Option<Mixture>,
     vocabulary: usize,
     /// `true` if queries and keys are normalised by head.
     head_norm: bool,
@@ -31,13 +34,14 @@ const fn heads(heads: usize, kv_heads: usize, head_dim: usize) -> AttentionShape
 }
 
 /// Their configurations as published.
-const MODELS: [Model; 4] = [
+const MODELS: [Model; 5] = [
     Model {
         name: "SmolLM2-135M",
         layers: 30,
         hidden: 576,
         heads: heads(9, 3, 64),
         feed_forward: 1536,
+        experts: None,
         vocabulary: 49152,
         head_norm: false,
     },
@@ -47,6 +51,7 @@ const MODELS: [Model; 4] = [
         hidden: 1024,
         heads: heads(16, 8, 128),
         feed_forward: 3072,
+        experts: None,
         vocabulary: 151936,
         head_norm: true,
     },
@@ -56,6 +61,7 @@ const MODELS: [Model; 4] = [
         hidden: 4096,
         heads: heads(32, 8, 128),
         feed_forward: 12288,
+        experts: None,
         vocabulary: 151936,
         head_norm: true,
     },
@@ -65,14 +71,27 @@ const MODELS: [Model; 4] = [
         hidden: 4096,
         heads: heads(32, 8, 128),
         feed_forward: 14336,
+        experts: None,
         vocabulary: 128256,
         head_norm: false,
+    },
+    Model {
+        name: "Qwen3-30B-A3B",
+        layers: 48,
+        hidden: 2048,
+        heads: heads(32, 4, 128),
+        feed_forward: 768,
+        experts: Some(Mixture { count: 128, used: 8 }),
+        vocabulary: 151936,
+        head_norm: true,
     },
 ];
 const FORMATS: [WeightFormat; 4] = [WeightFormat::Bf16, WeightFormat::Q8_0, WeightFormat::Q4K, WeightFormat::Q6K];
 /// Rows of a round: alone, with the drafts of PARD (8, 12), and of as many streams.
 const ROWS: [usize; 7] = [1, 2, 4, 8, 13, 16, 32];
 const PROMPT_ROWS: usize = 64;
+/// Rows of a prompt of which each expert takes some.
+const MIXED_PROMPT_ROWS: usize = 512;
 const POSITIONS: usize = 4096;
 
 /// A matrix of a model and its place in it.
@@ -86,10 +105,12 @@ struct Place {
     row_set: RowRange,
     /// Number of such matrices in the model.
     count: usize,
+    /// Formats of its weights.
+    formats: &'static [WeightFormat],
 }
 
 impl Model {
-    fn places(&self) -> [Place; 5] {
+    fn places(&self) -> Vec<Place> {
         let attended = self.heads.heads * self.heads.head_dim;
         let place = |name, [outputs, columns]: [usize; 2]| Place {
             name,
@@ -99,14 +120,24 @@ impl Model {
             adds: false,
             row_set: RowRange::All,
             count: self.layers,
+            formats: &FORMATS,
         };
-        [
+        let feed_forward = match self.experts {
+            None => vec![
+                Place { pair: 2, ..place("gate_up", [self.feed_forward, self.hidden]) },
+                Place { adds: true, ..place("down", [self.hidden, self.feed_forward]) },
+            ],
+            Some(mixture) => {
+                vec![Place { formats: &[WeightFormat::F32], ..place("router", [mixture.count, self.hidden]) }]
+            }
+        };
+        let mut places = vec![
             place("qkv", [self.heads.qkv_width(), self.hidden]),
             Place { adds: true, ..place("output", [self.hidden, attended]) },
-            Place { pair: 2, ..place("gate_up", [self.feed_forward, self.hidden]) },
-            Place { adds: true, ..place("down", [self.hidden, self.feed_forward]) },
             Place { row_set: RowRange::Outputs, count: 1, ..place("head", [self.vocabulary, self.hidden]) },
-        ]
+        ];
+        places.extend(feed_forward);
+        places
     }
 }
 
@@ -118,6 +149,9 @@ pub fn models(recorder: &mut Recorder, device: &Device, plan: &KernelPlan) -> Do
     for model in &MODELS {
         attention(recorder, device, plan, model)?;
         between(recorder, device, plan, model)?;
+        if let Some(mixture) = model.experts {
+            experts(recorder, device, plan, model, mixture)?;
+        }
         choices(recorder, device, model)?;
     }
     Ok(())
@@ -158,8 +192,8 @@ fn each_product(
     record: impl Fn(&mut Recorder, &Matmul, &Place, &Describe) -> Done,
 ) -> Done {
     let step = Buffer::shared::<Step>(device, "step")?;
-    for (model, format) in MODELS.iter().flat_map(|model| FORMATS.map(|format| (model, format))) {
-        for place in model.places() {
+    for (model, place) in MODELS.iter().flat_map(|model| model.places().into_iter().map(move |place| (model, place))) {
+        for &format in place.formats {
             let Place { outputs, columns, pair, .. } = place;
             if !columns.is_multiple_of(format.block_len().max(8)) {
                 continue;
@@ -233,6 +267,55 @@ fn attention(recorder: &mut Recorder, device: &Device, plan: &KernelPlan, model:
     let op = Attention::new(device, plan, one, &shape, None, &cache, &scratch, [&query, &out])?;
     let what = describe("attention", Phase::Prefill, PROMPT_ROWS, POSITIONS);
     recorder.op(device, what, |pass| op.encode(pass, Phase::Prefill, PROMPT_ROWS, POSITIONS))?;
+    Ok(device.wait()?)
+}
+
+/// The choice of experts, the products by their weights, and their sum.
+fn experts(recorder: &mut Recorder, device: &Device, plan: &KernelPlan, model: &Model, mixture: Mixture) -> Done {
+    let (hidden, inner, most) = (model.hidden, model.feed_forward, MIXED_PROMPT_ROWS);
+    let step = Buffer::shared::<Step>(device, "step")?;
+    let tensor = |rows, width| Tensor::new(device, "rows", rows, width);
+    let (x, scores) = (tensor(most, hidden)?, tensor(most, mixture.count)?);
+    let (gated, outputs) = (tensor(most * mixture.used, inner)?, tensor(most * mixture.used, hidden)?);
+    let routing = Routing::new(device, mixture, most)?;
+    let route = ExpertRoute::new(device, &step, &scores, &routing, true)?;
+    let sum = ExpertSum::new(device, &routing, [&outputs, &x])?;
+    let rounds = ROWS.map(|rows| (Phase::Decode, rows));
+    let passes = || rounds.into_iter().chain([(Phase::Prefill, most)]);
+    let what = |op: &str, role, rows| {
+        json!({
+            "op": op, "model": model.name, "count": model.layers, "role": role_name(role), "rows": rows,
+            "experts": [mixture.count, mixture.used],
+        })
+    };
+    for (role, rows) in passes() {
+        recorder.op(device, what("expert_route", role, rows), |pass| route.encode(pass, rows))?;
+        recorder.op(device, what("expert_sum", role, rows), |pass| {
+            sum.encode(pass, rows);
+            Ok(())
+        })?;
+    }
+    let places = [("gate_up", [inner, hidden], 2, [&x, &gated]), ("down", [hidden, inner], 1, [&gated, &outputs])];
+    for (name, [outputs, columns], pair, operands) in places {
+        for format in FORMATS {
+            let sizes = ExpertSizes { count: mixture.count, outputs, columns, pair };
+            let weights = ExpertMatrix::zeros(device, plan, name, format, sizes)?;
+            let op = ExpertMatmul::new(device, plan, &weights, &routing, operands, pair == 1)?;
+            for (role, rows) in passes() {
+                let Value::Object(mut line) = what("product", role, rows) else { continue };
+                let read = mixture.distinct(rows) * sizes.rows() as f64;
+                line.extend([
+                    ("matrix".to_owned(), json!(name)),
+                    ("format".to_owned(), json!(format.name())),
+                    ("weight_rows".to_owned(), json!(read.round())),
+                    ("columns".to_owned(), json!(columns)),
+                    ("pair".to_owned(), json!(pair)),
+                    ("weight_bytes".to_owned(), json!((read * format.stored_bytes(columns) as f64).round())),
+                ]);
+                recorder.op(device, line.into(), |pass| op.encode(pass, rows))?;
+            }
+        }
+    }
     Ok(device.wait()?)
 }
 

@@ -120,5 +120,24 @@ class Budgets(unittest.TestCase):
             self.assertEqual(compilers.unneeded(budgets, needed, [item], []), expected)
 
 
+class Experts(unittest.TestCase):
+    def use(self, rows, most):
+        line = {"module": "m", "files": ["matmul_experts"], "constants": {"ROWS": most, "LANES": 32}, "choices": ["default"]}
+        use = {
+            "op": "product", "experts": [4, 1], "rows": rows, "weight_rows": 128, "pair": 1, "choice": "default",
+            "dispatches": [{"module": "m", "grid": [9, 5, 1]}],
+        }
+        return compilers.Use("amd:navi31", use, {"m": compilers.Kernel("amd:navi31", line, [use], {})})
+
+    def test_groups(self):
+        # Two rows take the same of four experts in a quarter of all cases.
+        for most, groups in ((1, 2), (2, 1.75)):
+            use = self.use(2, most)
+            self.assertAlmostEqual(use.groups(), groups)
+            self.assertAlmostEqual(use.workgroups(), 5 * groups)
+            self.assertAlmostEqual(use.passes(), groups / 1.75)
+        self.assertAlmostEqual(self.use(512, 512).passes(), 1)
+
+
 if __name__ == "__main__":
     unittest.main()

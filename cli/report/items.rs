@@ -51,7 +51,7 @@ pub fn measure(device: &Device, arguments: &ReportArguments, record: &mut Record
     })?;
 
     let shapes = Shape::all().map(|shape| shape.for_device(device));
-    let [smollm2, small, qwen3, llama] = &shapes;
+    let [smollm2, small, qwen3, llama, mixture] = &shapes;
     let [bf16, q4_k, q8_0] = FORMATS;
     let plain = &plans[0];
     let all = [
@@ -60,6 +60,7 @@ pub fn measure(device: &Device, arguments: &ReportArguments, record: &mut Record
         (llama, bf16),
         (small, bf16),
         (qwen3, q4_k),
+        (mixture, q4_k),
         (small, q4_k),
         (llama, q8_0),
         (qwen3, bf16),

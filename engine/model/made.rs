@@ -10,7 +10,7 @@ use super::memory_plan::MemoryPlan;
 use super::tensor_map::{LayerMap, expected_matrices};
 use super::weight_dtype::WeightDtype;
 use super::weights::Weights;
-use crate::checkpoint::config::{Config, Family, RopeScaling};
+use crate::checkpoint::config::{Config, Experts, Family, RopeScaling};
 use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::error::{Error, Result};
 use crate::gpu::{Device, KernelPlan};
@@ -35,8 +35,8 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// SmolLM2-135M, Qwen3-0.6B, Qwen3-8B and Llama-3.1-8B.
-    pub fn all() -> [Shape; 4] {
+    /// SmolLM2-135M, Qwen3-0.6B, Qwen3-8B, Llama-3.1-8B and Qwen3-30B-A3B.
+    pub fn all() -> [Shape; 5] {
         let smollm2 = Config {
             family: Family::Llama,
             hidden_size: 576,
@@ -92,8 +92,24 @@ impl Shape {
             context: 131072,
             ..smollm2.clone()
         };
-        [("SmolLM2-135M", smollm2), ("Qwen3-0.6B", qwen3), ("Qwen3-8B", qwen3_8b), ("Llama-3.1-8B", llama)]
-            .map(|(name, config)| Shape { name, config })
+        let experts = Experts { count: 128, used: 8, feed_forward_size: 768, normalised: true, layers: vec![true; 48] };
+        let mixture = Config {
+            family: Family::Qwen3Moe,
+            hidden_size: 2048,
+            layers: 48,
+            heads: 32,
+            kv_heads: 4,
+            experts: Some(experts),
+            ..qwen3.clone()
+        };
+        [
+            ("SmolLM2-135M", smollm2),
+            ("Qwen3-0.6B", qwen3),
+            ("Qwen3-8B", qwen3_8b),
+            ("Llama-3.1-8B", llama),
+            ("Qwen3-30B-A3B", mixture),
+        ]
+        .map(|(name, config)| Shape { name, config })
     }
 
     /// The same, of few layers and a small vocabulary where `device` computes on the CPU.

@@ -24,17 +24,11 @@ pub struct ExpertSizes {
 
 /// The matrices of a layer's experts. Where they are larger than one binding, some experts each are a part.
 pub struct ExpertMatrix {
-    pub(super) parts: Vec<ExpertPart>,
+    /// Their `first` and `outputs` count weight rows, padding included.
+    pub(super) parts: Vec<Part>,
     pub(super) sizes: ExpertSizes,
     pub(super) format: WeightFormat,
     pub(super) lanes: u32,
-}
-
-/// Some of the experts.
-pub(super) struct ExpertPart {
-    pub buffer: Buffer,
-    pub first: usize,
-    pub count: usize,
 }
 
 impl ExpertSizes {
@@ -65,6 +59,33 @@ impl ExpertMatrix {
         sizes: ExpertSizes,
         source: Source,
     ) -> Result<ExpertMatrix> {
+        let matrix = ExpertMatrix::zeros(device, plan, label, format, sizes)?;
+        let layout = matrix.layout();
+        for part in &matrix.parts {
+            let fill = |source: Source| part.fill(device, layout, part.outputs, part.first, source);
+            match source {
+                Source::Values(read) => fill(Source::Values(&padded_rows(layout, sizes, sizes.columns, read)))?,
+                Source::Stored(read) => {
+                    let width = format.stored_bytes(sizes.columns);
+                    fill(Source::Stored(&padded_rows(layout, sizes, width, read)))?;
+                }
+            }
+        }
+        Ok(matrix)
+    }
+
+    /// Matrices of zeros, as [`super::Matrix::zeros`] makes one.
+    ///
+    /// # Errors
+    ///
+    /// As [`ExpertMatrix::upload`].
+    pub fn zeros(
+        device: &Device,
+        plan: &KernelPlan,
+        label: &str,
+        format: WeightFormat,
+        sizes: ExpertSizes,
+    ) -> Result<ExpertMatrix> {
         let ExpertSizes { count, columns, .. } = sizes;
         let together = format.block_len().max(PIECE);
         if count == 0 || sizes.rows() == 0 || columns == 0 || !columns.is_multiple_of(together) {
@@ -87,16 +108,7 @@ impl ExpertMatrix {
         let part = |first: usize| {
             let count = most.min(count - first);
             let buffer = Buffer::storage(device, label, count as u64 * expert_bytes)?;
-            let part = Part { buffer, scales: None, format, first: first * padded, outputs: count * padded };
-            let fill = |source: Source| part.fill(device, layout, part.outputs, part.first, source);
-            match source {
-                Source::Values(read) => fill(Source::Values(&padded_rows(layout, sizes, columns, read)))?,
-                Source::Stored(read) => {
-                    let width = format.stored_bytes(columns);
-                    fill(Source::Stored(&padded_rows(layout, sizes, width, read)))?;
-                }
-            }
-            Ok(ExpertPart { buffer: part.buffer, first, count })
+            Ok(Part { buffer, scales: None, format, first: first * padded, outputs: count * padded })
         };
         let parts = (0..count).step_by(most).map(part).collect::<Result<_>>()?;
         Ok(ExpertMatrix { parts, sizes, format, lanes: plan.lanes })
@@ -110,8 +122,11 @@ impl ExpertMatrix {
 
     /// Blocks of `lanes` weight rows that an expert takes.
     pub(super) fn blocks(&self) -> u32 {
-        let layout = Layout { lanes: self.lanes as usize, columns: self.sizes.columns, format: self.format };
-        self.sizes.padded_rows(layout) as u32 / self.lanes
+        self.sizes.padded_rows(self.layout()) as u32 / self.lanes
+    }
+
+    fn layout(&self) -> Layout {
+        Layout { lanes: self.lanes as usize, columns: self.sizes.columns, format: self.format }
     }
 
     /// The sizes.

@@ -2,22 +2,22 @@
 //! matmul_experts.wgsl, expert_sum.wgsl. All numbers of rows take the same kernels, and a row's bits do not depend on the rows
 //! beside it. Products are plain and in floats, whatever the plan has for other matrices.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Tensor;
-use super::expert_matrix::{ExpertMatrix, ExpertPart};
-use super::matmul::{fold, run_of};
-use super::weight_layout::max_blocks;
+use super::expert_matrix::ExpertMatrix;
+use super::matmul::{fold, row_constants, run_of};
+use super::matrix::Part;
+use super::variant::Variant;
 use crate::error::{Error, Result};
 use crate::formats::{PIECE, WeightFormat};
 use crate::gpu::{Buffer, Device, Dispatch, Kernel, KernelPlan, Pass, Work};
 
 /// Most experts of a layer: their counts lie in workgroup memory.
 pub const MAX_EXPERTS: usize = 512;
-/// Most pairs of a group: what a lane holds sums of.
-const MAX_GROUP: usize = 8;
-/// Sums in workgroup memory while slices are added up: 8 KiB.
-const TAIL_SUMS: u32 = 2048;
+/// Lanes that choose experts and group pairs on a GPU, each for some of the experts.
+const LANES: u32 = 128;
 
 /// A mixture: its experts, and how many of them each row takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,16 +36,18 @@ impl Mixture {
         count as f64 * (1.0 - (1.0 - used as f64 / count as f64).powi(rows as i32))
     }
 
-    /// Pairs of an expert that are multiplied at a time, for a pass of `rows` rows: a power of two.
-    fn group(&self, rows: usize) -> usize {
+    /// Pairs of an expert that are multiplied at a time, for a pass of `rows` rows: a power of two. A GPU, which waits for
+    /// weights, has room for half as many again as the mean, as rows do not take all experts with the same chance.
+    fn group(&self, device: &Device, rows: usize) -> usize {
         let mean = (rows * self.used) as f64 / self.distinct(rows);
-        (mean.round() as usize).next_power_of_two().clamp(1, MAX_GROUP)
+        let (most, pairs) = if device.is_software() { (8, mean.round()) } else { (16, 1.5 * mean) };
+        (pairs as usize).next_power_of_two().min(most)
     }
 
-    /// Groups that `rows` rows make at most.
-    fn groups(&self, rows: usize) -> usize {
+    /// Groups of `group` pairs that `rows` rows make at most.
+    fn groups(&self, rows: usize, group: usize) -> usize {
         let pairs = rows * self.used;
-        pairs.min(self.count + pairs / self.group(rows))
+        pairs.min(self.count + pairs / group)
     }
 }
 
@@ -138,11 +140,10 @@ impl ExpertRoute {
     ) -> Result<ExpertRoute> {
         scores.expect("expert_route", "scores", routing.rows, routing.mixture.count)?;
         // A CPU's barriers cost more than the work they would share out.
-        let lanes = if device.is_software() { 8 } else { 64 };
+        let lanes = if device.is_software() { 8 } else { LANES };
         let constants = routing.constants();
-        let files = ["expert_route", "shared/reduce", "shared/lowest"];
-        let kernel = device
-            .kernel(&files, &[&constants[..], &[("LANES", lanes), ("NORMALISED", normalised.into())]].concat())?;
+        let own = [("LANES", lanes), ("NORMALISED", normalised.into())];
+        let kernel = device.kernel(&["expert_route", "shared/reduce"], &[&constants[..], &own].concat())?;
         let route = kernel.dispatch(device, &[&scores.buffer, &routing.chosen, &routing.shares], [1, 1, 1])?;
         let kernel = groups_kernel(device, &constants, lanes, 1)?;
         let operands = [step, &routing.chosen, &routing.order, &routing.groups];
@@ -159,7 +160,7 @@ impl ExpertRoute {
         let Mixture { count, used } = self.mixture;
         let work = Work::of(rows, [1, count], 4 * rows * (count + 2 * used), rows * used * count);
         self.route.encode_over(pass, [rows as u32, 1, 1], work);
-        let kernel = groups_kernel(&self.device, &self.constants, self.lanes, self.mixture.group(rows))?;
+        let kernel = groups_kernel(&self.device, &self.constants, self.lanes, self.mixture.group(&self.device, rows))?;
         let pairs = rows * used;
         let work = Work::of(rows, [1, count], 4 * (2 + GROUP_WORDS) * pairs, 2 * pairs * count);
         self.groups.encode_with(pass, &kernel, [1, 1, 1], work);
@@ -184,8 +185,8 @@ pub struct ExpertMatmul {
     lanes: u32,
     slices: u32,
     readers: u32,
-    /// By pairs of a group, compiled on first use.
-    kernels: Mutex<Vec<(usize, Arc<Kernel>)>>,
+    /// Compiled on first use.
+    kernels: Mutex<HashMap<Variant, Arc<Kernel>>>,
 }
 
 #[repr(C)]
@@ -193,6 +194,7 @@ pub struct ExpertMatmul {
 struct ExpertParams {
     pieces: u32,
     rows_out: u32,
+    first_out: u32,
     stride: u32,
     blocks: u32,
     first: u32,
@@ -234,19 +236,21 @@ impl ExpertMatmul {
             pair: sizes.pair as u32,
             format: weights.format,
             lanes,
-            slices: plan.slices,
+            slices: plan.slices_of(device, mixture.used * sizes.rows()),
             readers: if of_pairs { 1 } else { mixture.used as u32 },
             kernels: Mutex::default(),
         };
-        let kernel = op.kernel(1)?;
-        let bind = |part: &ExpertPart| {
+        let kernel = op.kernel(op.variant(1))?;
+        let expert_rows = weights.blocks() * lanes;
+        let bind = |part: &Part| {
             let params = ExpertParams {
                 pieces: (sizes.columns / PIECE) as u32,
                 rows_out: op.rows_out,
+                first_out: 0,
                 stride: op.rows_out,
                 blocks: weights.blocks(),
-                first: part.first as u32,
-                experts: part.count as u32,
+                first: part.first as u32 / expert_rows,
+                experts: part.outputs as u32 / expert_rows,
             };
             let params = Buffer::uniform(device, "matmul_experts params", &params)?;
             let operands = [&params, &routing.groups, &part.buffer, &x.buffer, &y.buffer, &routing.order];
@@ -262,19 +266,21 @@ impl ExpertMatmul {
     ///
     /// [`Error::Compile`] if a kernel does not compile.
     pub fn encode(&self, pass: &mut Pass, rows: usize) -> Result<()> {
-        let group = self.mixture.group(rows);
-        let kernel = self.kernel(group)?;
-        let [y, z] = fold(self.rows_out.div_ceil(self.lanes).div_ceil(self.blocks() / self.pair));
+        let variant = self.variant(rows);
+        let kernel = self.kernel(variant)?;
+        let groups = self.mixture.groups(rows, variant.rows as usize) as u32;
+        let [y, z] = fold(self.rows_out.div_ceil(self.lanes).div_ceil(variant.blocks / self.pair));
         for part in &self.parts {
-            part.encode_with(pass, &kernel, [self.mixture.groups(rows) as u32, y, z], self.work(rows));
+            part.encode_with(pass, &kernel, [groups, y, z], self.work(rows));
         }
         Ok(())
     }
 
-    /// Weight rows per lane: many on a CPU, which pays for reading x; on a GPU so few that there are registers for the sums of
-    /// a whole group, and workgroups for all cores.
-    fn blocks(&self) -> u32 {
-        if self.device.is_software() { max_blocks(self.lanes as usize) as u32 } else { 2 }
+    /// The variant for a pass of `rows` rows.
+    fn variant(&self, rows: usize) -> Variant {
+        let weight_rows = self.mixture.distinct(rows) * f64::from(self.rows_out * self.pair);
+        let group = self.mixture.group(&self.device, rows) as u32;
+        Variant::of_group(&self.device, [self.lanes, self.slices], group, weight_rows as usize, self.pair)
     }
 
     /// Work of multiplying `rows` rows by the experts of one part, if they take all experts evenly.
@@ -287,33 +293,22 @@ impl ExpertMatmul {
         Work::of(rows, [weight_rows, self.columns], bytes / parts, flops / parts).stored()
     }
 
-    /// The kernel for groups of `group` pairs.
-    fn kernel(&self, group: usize) -> Result<Arc<Kernel>> {
+    fn kernel(&self, variant: Variant) -> Result<Arc<Kernel>> {
         let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, kernel)) = kernels.iter().find(|(of, _)| *of == group) {
+        if let Some(kernel) = kernels.get(&variant) {
             return Ok(kernel.clone());
         }
-        let (rows, blocks) = (group as u32, self.blocks());
         let slice = if self.device.has_uniform_slices(self.lanes) { "slice/subgroup" } else { "slice/invocation" };
         let finish = if self.pair == 2 { "epilogue/swiglu" } else { "epilogue/store" };
-        let own = ["matmul_experts", slice, "input/storage", "shared/expert_group", "shared/ahead", "shared/eight"];
-        let files = [&own[..], self.format.shaders(), &[finish]].concat();
+        let own = ["matmul_experts", slice, "input/storage", "shared/row_products", "shared/slice_sums"];
+        let shared = ["shared/expert_group", "shared/ahead", "shared/eight"];
+        let files = [&own[..], &shared, self.format.shaders(), &[finish]].concat();
+        let run = run_of(self.format, self.columns, self.slices);
+        let constants = row_constants(self.format, run, [self.lanes, self.slices, self.pair], variant);
         let [chunk_pieces, chunk_words] = self.format.chunk_pieces().map(|count| count as u32);
-        let constants = [
-            ("ROWS", rows),
-            ("BLOCKS", blocks),
-            ("LANES", self.lanes),
-            ("SLICES", self.slices),
-            ("RUN", run_of(self.format, self.columns, self.slices)),
-            ("PAIR", self.pair),
-            ("AHEAD", u32::from(self.slices == 1)),
-            ("TAIL", (TAIL_SUMS / (self.lanes * self.slices)).clamp(self.pair, rows * blocks)),
-            ("READERS", self.readers),
-            ("CHUNK_PIECES", chunk_pieces),
-            ("CHUNK_WORDS", chunk_words),
-        ];
-        let kernel = self.device.kernel(&files, &constants)?;
-        kernels.push((group, kernel.clone()));
+        let own = [("READERS", self.readers), ("CHUNK_PIECES", chunk_pieces), ("CHUNK_WORDS", chunk_words)];
+        let kernel = self.device.kernel(&files, &[&constants[..], &own].concat())?;
+        kernels.insert(variant, kernel.clone());
         Ok(kernel)
     }
 }

@@ -50,7 +50,8 @@ impl Integer {
         }
         let planes = if self.planes == 2 { "planes/two" } else { "planes/one" };
         let slice = if self.device.has_uniform_slices(self.lanes) { "slice/subgroup" } else { "slice/invocation" };
-        let shared = ["matmul_integer", planes, slice, "shared/matmul", "shared/eight", "shared/step"];
+        let own = ["matmul_integer", planes, slice, "shared/row_turn", "shared/slice_sums"];
+        let shared = [&own[..], &["shared/matmul", "shared/eight", "shared/step"]].concat();
         let files =
             [&shared[..], self.format.shaders(), &["weights/integer"], self.format.integer_shaders(), &[self.finish]]
                 .concat();

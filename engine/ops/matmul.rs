@@ -39,11 +39,9 @@ const TILE_BLOCKS: u32 = 4;
 /// Sums in workgroup memory while the slices of the row kernel are added up: 8 KiB, so that a core keeps several
 /// workgroups.
 const TAIL_SUMS: u32 = 2048;
-/// Loads of 16 bytes that a lane of the row kernel has in flight beside few sums and beside many: what GPU compilers keep in
+/// Loads of 16 bytes that a lane of the row kernel has in flight beside so many sums at most: what GPU compilers keep in
 /// registers.
-const HELD_LOADS: [u32; 2] = [8, 4];
-/// Sums that are few.
-const FEW_SUMS: u32 = 13;
+const HELD_LOADS: [(u32, u32); 3] = [(13, 8), (26, 4), (u32::MAX, 2)];
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -313,25 +311,15 @@ impl Matmul {
             return Ok(kernel.clone());
         }
         let run = run_of(kernels.format, self.columns, self.slices);
-        let [touches, holds] = [self.slices == 1, self.slices > 1].map(|it| it && variant.ahead);
-        let mut constants = vec![
-            ("ROWS", variant.rows),
-            ("BLOCKS", variant.blocks),
-            ("LANES", self.lanes),
-            ("SLICES", self.slices),
-            ("RUN", run),
-            ("PAIR", self.pair),
-            ("AHEAD", touches.into()),
-            ("HELD", if holds { held(kernels.format, run, variant) } else { 0 }),
-            ("TAIL", (TAIL_SUMS / (self.lanes * self.slices)).clamp(self.pair, variant.rows * variant.blocks)),
-            self.row_set.constant(),
-        ];
+        let mut constants = row_constants(kernels.format, run, [self.lanes, self.slices, self.pair], variant).to_vec();
+        constants.push(self.row_set.constant());
         let input = if variant.uniform { "input/uniform" } else { "input/storage" };
         if variant.uniform {
             constants.push(("X_PIECES", (self.device.largest_uniform() / 16) as u32));
         }
         let slice = if self.device.has_uniform_slices(self.lanes) { "slice/subgroup" } else { "slice/invocation" };
-        let files = [&["matmul_rows", slice, input][..], &self.files(kernels.format)].concat();
+        let own = ["matmul_rows", slice, input, "shared/row_products", "shared/row_turn", "shared/slice_sums"];
+        let files = [&own[..], &self.files(kernels.format)].concat();
         let kernel = self.compiled(&files, kernels.format, &constants)?;
         compiled.insert(variant, kernel.clone());
         Ok(kernel)
@@ -383,11 +371,35 @@ pub(super) fn run_of(format: WeightFormat, columns: usize, slices: u32) -> u32 {
     [8, 6, 4, 3, 2, 1].into_iter().filter(is_run).min_by_key(cost).unwrap_or(share)
 }
 
+/// The constants of shared/row_products.wgsl for runs of `run` pieces.
+pub(super) fn row_constants(
+    format: WeightFormat,
+    run: u32,
+    [lanes, slices, pair]: [u32; 3],
+    variant: Variant,
+) -> [(&'static str, u32); 9] {
+    let Variant { rows, blocks, ahead, .. } = variant;
+    let [touches, holds] = [slices == 1, slices > 1].map(|it| it && ahead);
+    [
+        ("ROWS", rows),
+        ("BLOCKS", blocks),
+        ("LANES", lanes),
+        ("SLICES", slices),
+        ("RUN", run),
+        ("PAIR", pair),
+        ("AHEAD", touches.into()),
+        ("HELD", if holds { held(format, run, variant) } else { 0 }),
+        ("TAIL", (TAIL_SUMS / (lanes * slices)).clamp(pair, rows * blocks)),
+    ]
+}
+
 /// Pieces of each weight row that a lane holds in registers ahead of their use, of runs of `run` pieces. Quantised ones are
 /// few words, and are loaded when they are needed.
 fn held(format: WeightFormat, run: u32, variant: Variant) -> u32 {
-    let loads = HELD_LOADS[usize::from(variant.rows * variant.blocks > FEW_SUMS)];
-    let most = if format.is_quantised() { 0 } else { loads / variant.blocks };
+    let sums = variant.rows * variant.blocks;
+    let loads = HELD_LOADS.into_iter().find(|(most, _)| sums <= *most).map_or(0, |(_, loads)| loads);
+    let loads_of_piece = (format.row_bytes(PIECE) as u32).div_ceil(16);
+    let most = if format.is_quantised() { 0 } else { loads / (variant.blocks * loads_of_piece) };
     (1..=most.min(run)).rev().find(|&held| run.is_multiple_of(held)).unwrap_or(0)
 }
 

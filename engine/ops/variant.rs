@@ -52,14 +52,35 @@ impl Variant {
                 turns += 1;
             }
             let rows = rows.div_ceil(turns);
-            // Weight rows of a lane share the loads of x, of which one row has few. They may cost no core its work.
-            let enough = |blocks: &u32| {
-                rows * blocks <= REGISTER_SUMS && weight_rows as u32 / (lanes * blocks) >= device.busy_workgroups()
-            };
-            let blocks = Variant::block_counts(lanes, pair).into_iter().rev().find(enough).unwrap_or(pair);
-            let blocks = if index == 0 { pair } else { blocks };
+            let blocks = if index == 0 { pair } else { Variant::gpu_blocks(device, lanes, rows, weight_rows, pair) };
             Variant { rows, blocks, uniform: false, ahead: true }
         })
+    }
+
+    /// The weight rows of a lane of a GPU beside `rows` rows, of `weight_rows` that are multiplied. They share the loads of x,
+    /// of which one row has few, and may cost no core its work.
+    fn gpu_blocks(device: &Device, lanes: u32, rows: u32, weight_rows: usize, pair: u32) -> u32 {
+        let enough = |blocks: &u32| {
+            rows * blocks <= REGISTER_SUMS && weight_rows as u32 / (lanes * blocks) >= device.busy_workgroups()
+        };
+        Variant::block_counts(lanes, pair).into_iter().rev().find(enough).unwrap_or(pair)
+    }
+
+    /// The variant for groups of `rows` rows, each by the weights of an expert, which take `weight_rows` rows of weights
+    /// together.
+    pub(super) fn of_group(
+        device: &Device,
+        [lanes, slices]: [u32; 2],
+        rows: u32,
+        weight_rows: usize,
+        pair: u32,
+    ) -> Variant {
+        let blocks = match (is_for_cpu(slices), rows) {
+            (true, _) => max_blocks(lanes as usize) as u32,
+            (false, 1) => pair,
+            (false, _) => Variant::gpu_blocks(device, lanes, rows, weight_rows, pair),
+        };
+        Variant { rows, blocks, uniform: false, ahead: true }
     }
 
     /// The numbers of weight rows per lane that there are kernels for.

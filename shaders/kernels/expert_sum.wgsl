@@ -13,8 +13,9 @@ struct ExpertSumParams { pieces: u32 }     // width / 4
 fn expert_sum(@builtin(workgroup_id) group: vec3<u32>, @builtin(global_invocation_id) id: vec3<u32>) {
     if id.x >= params.pieces { return; }
     var sum = vec4(0.0);
-    for (var choice = group.y * TOP; choice < (group.y + 1u) * TOP; choice++) {
-        sum = fma(vec4(shares[choice]), y[choice * params.pieces + id.x], sum);
+    for (var choice = 0u; choice < TOP; choice++) {
+        let pair = group.y * TOP + choice;
+        sum = fma(vec4(shares[pair]), y[pair * params.pieces + id.x], sum);
     }
     hidden[group.y * params.pieces + id.x] += sum;
 }

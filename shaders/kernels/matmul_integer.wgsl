@@ -9,12 +9,9 @@
 //
 // Constants: ROWS rows of x, a bound; BLOCKS weight rows per lane, a multiple of PAIR; LANES; SLICES; PAIR; OUTPUT_ROWS 1 if
 // rows are `outputs`; AHEAD 1 if the next run is asked for before this one is multiplied; X_ROWS rows that x has room for;
-// TAIL sums that are gathered at a time, a multiple of PAIR.
+// TAIL (shared/slice_sums.wgsl).
 // Dispatch: x over turns of ROWS rows of x; y and z over groups of BLOCKS * LANES weight rows.
 @group(0) @binding(3) var<storage, read> x: array<vec4<u32>>;    // [blocks, X_ROWS, X_VECTORS]
-
-const SUMS: u32 = ROWS * BLOCKS;
-var<workgroup> gathered: array<f32, TAIL * SLICES * LANES>;
 
 @compute @workgroup_size(LANES, SLICES)
 fn matmul_integer(
@@ -26,9 +23,7 @@ fn matmul_integer(
     let slice = slice_of(local.y);
     let block = (group.y + group.z * groups.y) * BLOCKS;
     if block / PAIR * LANES >= params.rows_out { return; }
-    var rows = step.rows;
-    if OUTPUT_ROWS != 0u { rows = step.outputs; }
-    let first = group.x * ROWS;
+    let turn = turn_of(group.x);
     let runs = (params.pieces / 4u + RUN - 1u) / RUN;
 
     var starts: array<u32, BLOCKS>;
@@ -52,7 +47,7 @@ fn matmul_integer(
         for (var i = 0u; i < RUN; i++) {
             var w: array<Operands, BLOCKS>;
             for (var b = 0u; b < BLOCKS; b++) { w[b] = operands(now[b], i); }
-            let at = ((run * RUN + i) * X_ROWS + first) * X_VECTORS;
+            let at = ((run * RUN + i) * X_ROWS + turn.first) * X_VECTORS;
             for (var m = 0u; m < ROWS; m++) {
                 let v = rounded(at + m * X_VECTORS);
                 for (var b = 0u; b < BLOCKS; b++) { sums[m][b] = add_block(w[b], v, scales[b], i, sums[m][b]); }
@@ -60,34 +55,5 @@ fn matmul_integer(
         }
     }
 
-    // The slices' sums are added up TAIL at a time, each by the lanes of one slice, in the order of the slices.
-    for (var begin = 0u; begin < SUMS; begin += TAIL) {
-        workgroupBarrier();
-        for (var i = 0u; i < TAIL; i++) {
-            if begin + i < SUMS {
-                // At a place that exists in every turn: written out it is a literal, and naga refuses others unreached.
-                gathered[(i * SLICES + slice) * LANES + lane] =
-                    sums[min(begin + i, SUMS - 1u) / BLOCKS][min(begin + i, SUMS - 1u) % BLOCKS];
-            }
-        }
-        workgroupBarrier();
-        for (var i = slice * PAIR; i < min(TAIL, SUMS - begin); i += SLICES * PAIR) {
-            let row = (block + (begin + i) % BLOCKS) / PAIR * LANES + lane;
-            let m = first + (begin + i) / BLOCKS;
-            if m < rows && row < params.rows_out {
-                let out = params.first_out + row;
-                let sum = added_up(i, lane);
-                var partner = sum;
-                if PAIR == 2u { partner = added_up(i + 1u, lane); }
-                finish(m * params.stride + out, out, sum, partner);
-            }
-        }
-    }
-}
-
-// Sum `i` of those gathered.
-fn added_up(i: u32, lane: u32) -> f32 {
-    var sum = gathered[i * SLICES * LANES + lane];
-    for (var s = 1u; s < SLICES; s++) { sum += gathered[(i * SLICES + s) * LANES + lane]; }
-    return sum;
+    finish_sums(sums, turn, block, lane, slice);
 }
