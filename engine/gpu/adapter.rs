@@ -234,14 +234,22 @@ impl Found {
 
     fn none(&self, wanted: String) -> Error {
         let found: Vec<String> = (0..self.adapters.len()).map(|at| format!("{at}: {}", self.name(at))).collect();
-        let found = if found.is_empty() {
-            "none. Install the graphics driver; on Debian or Ubuntu without a GPU: apt-get install \
-             mesa-vulkan-drivers libvulkan1"
-                .to_owned()
-        } else {
-            found.join("; ")
-        };
+        let found = if found.is_empty() { format!("none. {}", driver_advice()) } else { found.join("; ") };
         Error::Adapter { wanted, found }
+    }
+}
+
+/// Advice for a system without adapters.
+fn driver_advice() -> &'static str {
+    match std::env::consts::OS {
+        "linux" => {
+            "Install the graphics driver; on Debian or Ubuntu without a GPU: apt-get install mesa-vulkan-drivers libvulkan1"
+        }
+        "windows" => {
+            "Install the newest driver from the card's maker (AMD, Intel, NVIDIA); without a card, DX12 runs on the software \
+             adapter (WARP) that Windows 10 and newer have"
+        }
+        _ => "Install the newest system, which the graphics driver is a part of",
     }
 }
 
