@@ -173,6 +173,8 @@ impl Found {
         let enumerate = |compiler: &wgpu::Dx12Compiler| {
             let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
             descriptor.backends = backends;
+            // Nothing is dispatched indirectly; wgpu would compile shaders that check it whenever a device is opened.
+            descriptor.flags.remove(wgpu::InstanceFlags::VALIDATION_INDIRECT_CALL);
             descriptor.backend_options.dx12.shader_compiler = compiler.clone();
             if labels_wanted() {
                 // Without it wgpu tells drivers no names.
