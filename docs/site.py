@@ -17,7 +17,7 @@ DOCS = pathlib.Path(__file__).resolve().parent
 ROOT = DOCS.parent
 SUMMARY = DOCS / "SUMMARY.md"
 LINK = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
-# What is shown as it was written: blocks, and `code`.
+# Text that is shown as it was written: blocks, and `code`.
 CODE = re.compile(r"^```.*?^```$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 
 

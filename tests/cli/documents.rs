@@ -94,7 +94,7 @@ fn the_table_of_cards_is_made_of_their_reports() {
     let send = |report: &str| {
         std::fs::copy(known.join("row.md"), sent.path().join("row.md")).expect("a copy");
         std::fs::write(sent.path().join("report.json"), report).expect("a report");
-        // What `./run gpu` writes besides is left behind.
+        // The rest of a folder of `./run gpu` is left behind.
         std::fs::write(sent.path().join("trace.json"), "[]").expect("a trace");
         run(&["add", name(sent.path()), "other-card"])
     };
