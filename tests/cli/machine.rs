@@ -125,6 +125,16 @@ fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
     assert_eq!((state(&blind, "model").as_str(), state(&blind, "answer").as_str()), ("ok", "skipped"));
 }
 
+#[cfg(any(target_os = "linux", windows))]
+#[test]
+fn where_there_is_no_driver_the_advice_is_for_this_system() {
+    let nothing = folder("no-driver").join("nothing.json");
+    let mut devices = command(&["devices", "--backend", "vulkan"]);
+    devices.env("VK_DRIVER_FILES", &nothing).env("VK_ICD_FILENAMES", &nothing);
+    let advice = if cfg!(windows) { "WARP" } else { "mesa-vulkan-drivers" };
+    run(devices).expect_error(1, &["no GPU adapter", advice]);
+}
+
 #[test]
 fn shells_and_manuals_know_every_command() {
     let help = pard(&["--help"]).stdout;
