@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::answer::{Begin, answer, tokens_per_second};
 use crate::args::DeviceArguments;
+use crate::hint::FETCH_DEFAULT_MODEL;
 use crate::output::{self, Verbosity};
 use crate::{interrupt, load};
 
@@ -318,9 +319,7 @@ fn open(name: &str, device: &DeviceArguments) -> (Option<ModelFiles>, Finding) {
         }
         Err(error) => {
             let advice = match name {
-                DEFAULT_MODEL => {
-                    "fetch it with `./run model` in the folder of pard's source (90 MB), or name another with -m"
-                }
+                DEFAULT_MODEL => FETCH_DEFAULT_MODEL,
                 _ => "`pard models` lists what is here, `pard pull OWNER/NAME` fetches a repository of the hub",
             };
             (None, failed(error.to_string(), advice))
@@ -353,7 +352,7 @@ fn question(device: &Device, files: ModelFiles, arguments: &DoctorArguments) -> 
         Err(error) => failed(output::one_line(&error), advice),
         Ok((text, _)) if arguments.model == DEFAULT_MODEL && !text.contains(ANSWER) => failed(
             format!("asked {QUESTION:?}, it says {text:?}"),
-            "the driver or the model's file is wrong: update the driver, and fetch the model again with `./run model`",
+            "the driver or the model's file is wrong: update the driver, and let another model answer (-m)",
         ),
         Ok((text, speed)) => Ok(format!("{text:?}, {speed:.1} tokens/s")),
     }

@@ -7,6 +7,10 @@ use pard::error::OptionName;
 
 use crate::load;
 
+/// Ways to the default model: for whoever installed a release, and for whoever has the sources.
+pub const FETCH_DEFAULT_MODEL: &str = "`pard pull HuggingFaceTB/SmolLM2-135M-Instruct` fetches the same model from the hub, \
+                                       under a name that -m takes; with pard's sources, `./run model` fetches this file";
+
 /// Returns the flag or command that helps with `error`, if there is one.
 pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
     let hint = match error.downcast_ref::<Error>()? {
@@ -30,7 +34,7 @@ pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
         Error::Option { option: OptionName::Acceptance, .. } => "--acceptance noise goes with every draft",
         Error::OtherRun { .. } => "--out names the folder",
         Error::NoModel { name, .. } if name == load::AUTO => "`pard pull` fetches one, and -d names any model",
-        Error::NoModel { name, .. } if name == DEFAULT_MODEL => "`./run demo` and `./run model` fetch it",
+        Error::NoModel { name, .. } if name == DEFAULT_MODEL => FETCH_DEFAULT_MODEL,
         _ => return None,
     };
     Some(hint)

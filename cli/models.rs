@@ -8,8 +8,8 @@ use pard::checkpoint::name::Repository;
 use pard::checkpoint::options::SourceOptions;
 use serde_json::{Value, json};
 
-use crate::load;
 use crate::output::{self, Verbosity};
+use crate::{load, welcome};
 
 #[derive(Args)]
 pub struct ModelsArguments {
@@ -41,8 +41,9 @@ pub fn run(arguments: &ModelsArguments) -> anyhow::Result<ExitCode> {
             return Err(anyhow::anyhow!(reason));
         }
         output::note(&format!(
-            "no models in {}; `./run model` fetches the default model, `pard pull OWNER/NAME` one of the hub's",
-            places.join(" and ")
+            "no models in {}; `pard pull OWNER/NAME` fetches one of the hub's, such as {}",
+            places.join(" and "),
+            welcome::EXAMPLE
         ));
     } else {
         output::print(&as_text(&models))?;

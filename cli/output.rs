@@ -92,12 +92,15 @@ pub fn print(text: &str) -> io::Result<()> {
     out.flush()
 }
 
+/// Windows' error of a pipe without a reader that the standard library has no kind for.
+const PIPE_NOT_CONNECTED: i32 = 233;
+
 /// Returns `true` if `error` means that the reader of standard output has closed it.
 pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+    error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|cause| {
+        let not_connected = cfg!(windows) && cause.raw_os_error() == Some(PIPE_NOT_CONNECTED);
+        not_connected || cause.kind() == io::ErrorKind::BrokenPipe
+    })
 }
 
 /// The error and its causes on one line. Some messages hold their cause already; it is not said twice.

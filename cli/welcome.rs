@@ -13,7 +13,7 @@ use crate::output;
 const LISTED: usize = 3;
 
 /// A model that answers in a conversation and is fetched by its name, for a machine without models.
-const EXAMPLE: &str = "Qwen/Qwen3-0.6B";
+pub const EXAMPLE: &str = "Qwen/Qwen3-0.6B";
 
 /// Shows it.
 pub fn run() -> anyhow::Result<ExitCode> {

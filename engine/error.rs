@@ -126,7 +126,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A model was named that is nowhere to be found.
-    #[error("no model {name:?}: {reason}")]
+    #[error("no model {}: {reason}", quoted(name))]
     NoModel {
         /// The name as given.
         name: String,
@@ -410,6 +410,11 @@ impl std::fmt::Display for OptionName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// `name` in quotes and without control characters; the backslashes of a path on Windows stay as they are.
+fn quoted(name: &str) -> String {
+    format!("{name:?}").replace(r"\\", r"\")
 }
 
 pub(crate) fn megabytes(bytes: &u64) -> String {

@@ -173,6 +173,8 @@ impl Found {
         let enumerate = |compiler: &wgpu::Dx12Compiler| {
             let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
             descriptor.backends = backends;
+            // Nothing is dispatched indirectly; wgpu would compile shaders that check it whenever a device is opened.
+            descriptor.flags.remove(wgpu::InstanceFlags::VALIDATION_INDIRECT_CALL);
             descriptor.backend_options.dx12.shader_compiler = compiler.clone();
             if labels_wanted() {
                 // Without it wgpu tells drivers no names.
@@ -234,14 +236,22 @@ impl Found {
 
     fn none(&self, wanted: String) -> Error {
         let found: Vec<String> = (0..self.adapters.len()).map(|at| format!("{at}: {}", self.name(at))).collect();
-        let found = if found.is_empty() {
-            "none. Install the graphics driver; on Debian or Ubuntu without a GPU: apt-get install \
-             mesa-vulkan-drivers libvulkan1"
-                .to_owned()
-        } else {
-            found.join("; ")
-        };
+        let found = if found.is_empty() { format!("none. {}", driver_advice()) } else { found.join("; ") };
         Error::Adapter { wanted, found }
+    }
+}
+
+/// Advice for a system without adapters.
+fn driver_advice() -> &'static str {
+    match std::env::consts::OS {
+        "linux" => {
+            "Install the graphics driver; on Debian or Ubuntu without a GPU: apt-get install mesa-vulkan-drivers libvulkan1"
+        }
+        "windows" => {
+            "Install the newest driver from the card's maker (AMD, Intel, NVIDIA); without a card, DX12 runs on the software \
+             adapter (WARP) that Windows 10 and newer have"
+        }
+        _ => "Install the newest system, which the graphics driver is a part of",
     }
 }
 

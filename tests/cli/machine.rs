@@ -86,7 +86,7 @@ fn models_in_the_caches_are_listed_with_their_sizes() {
     let default = run(with_caches(&["pull", "smollm2"], &caches));
     assert_eq!(default.code, Some(0), "{}", default.stderr);
     assert!(default.stdout.trim_end().ends_with("smollm2-135m-instruct-q4_1.gguf"), "{}", default.stdout);
-    pard(&["pull", "smollm2"]).expect_error(1, &["./run demo"]);
+    pard(&["pull", "smollm2"]).expect_error(1, &["pard pull HuggingFaceTB/SmolLM2-135M-Instruct", "./run model"]);
 }
 
 #[test]
@@ -114,7 +114,11 @@ fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
     assert_eq!(ended.code, Some(1), "{}", ended.stdout);
     let line = |begin: &str| ended.stdout.lines().position(|line| line.starts_with(begin));
     let at = line("failed   default model").unwrap_or_else(|| panic!("{}", ended.stdout));
-    assert!(ended.stdout.lines().nth(at + 1).is_some_and(|advice| advice.contains("./run model")), "{}", ended.stdout);
+    assert!(
+        ended.stdout.lines().nth(at + 1).is_some_and(|advice| advice.contains("pard pull HuggingFaceTB/")),
+        "{}",
+        ended.stdout
+    );
     assert!(line("skipped  answer").is_some() && line("1 check failed").is_some(), "{}", ended.stdout);
 
     let blind = pard(&["doctor", "--json", "-m", name(&MODELS.target), "--device", "no such card"]);
@@ -122,6 +126,16 @@ fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
     let blind: Value = serde_json::from_str(&blind.stdout).expect("JSON");
     assert_eq!((state(&blind, "adapter").as_str(), state(&blind, "kernels").as_str()), ("failed", "skipped"));
     assert_eq!((state(&blind, "model").as_str(), state(&blind, "answer").as_str()), ("ok", "skipped"));
+}
+
+#[cfg(any(target_os = "linux", windows))]
+#[test]
+fn where_there_is_no_driver_the_advice_is_for_this_system() {
+    let nothing = folder("no-driver").join("nothing.json");
+    let mut devices = command(&["devices", "--backend", "vulkan"]);
+    devices.env("VK_DRIVER_FILES", &nothing).env("VK_ICD_FILENAMES", &nothing);
+    let advice = if cfg!(windows) { "WARP" } else { "mesa-vulkan-drivers" };
+    run(devices).expect_error(1, &["no GPU adapter", advice]);
 }
 
 #[test]

@@ -258,7 +258,8 @@ fn models_and_prompts_that_cannot_be_read_are_named() {
     let target = name(&MODELS.target);
     let of = |model: &str| pard(&["generate", "-m", model, "-p", "the"]);
     of("no-such-folder").expect_error(1, &["no-such-folder", "no such folder or file"]);
-    of("smollm2").expect_error(1, &["smollm2", "nowhere", "./run demo"]);
+    of("smollm2").expect_error(1, &["smollm2", "nowhere", "pard pull HuggingFaceTB/"]);
+    of(r"C:\models\none").expect_error(1, &[r#""C:\models\none": there is no such folder"#]);
     of("owner/repository").expect_error(1, &["owner/repository", "HF_HUB_OFFLINE"]);
     of(name(&MODELS.truncated)).expect_error(1, &["model.safetensors"]);
     pard(&["inspect", name(&MODELS.truncated)]).expect_error(1, &["model.safetensors"]);
