@@ -80,7 +80,7 @@ fn pythons_methods_and_words_are_there() {
 #[test]
 fn templates_render_as_by_jinja2() {
     let pairs: Vec<(String, String)> = serde_json::from_str(include_str!("data/jinja.json")).expect("pairs of texts");
-    assert!(pairs.len() > 180);
+    assert!(pairs.len() > 220);
     for (source, expected) in pairs {
         let text = render(&source, &[("user", " Hi \n"), ("assistant", "Yes<b>&'\"é🦀\n\tx")]);
         assert_eq!(text.unwrap_or_else(|error| panic!("{source}: {error}")), expected, "{source}");
@@ -139,6 +139,33 @@ fn a_template_that_refuses_or_fails_says_why() {
     ] {
         assert!(!refusal(source).is_empty());
     }
+    // Python's errors, which minijinja answers with some value.
+    for (source, word) in [
+        ("{{ none < 1 }}", "none with number"),
+        ("{{ 1 >= none }}", "number with none"),
+        ("{{ 'a' < 1 }}", "string with number"),
+        ("{{ {} < {} }}", "map with map"),
+        ("{{ [1, none] < [1, 2] }}", "none with number"),
+        ("{{ 1 < undefined_name < 3 }}", "undefined"),
+        ("{{ 1 in 'abc' }}", "looked for in a string"),
+        ("{{ 1 in 2 }}", "not iterable"),
+        ("{{ '%s' % (1, 2) }}", "2 values for 1 formats"),
+        ("{{ '%s %s' % 'a' }}", "format"),
+        ("{{ none % 2 }}", "none by number"),
+        ("{{ 5 % 0 }}", "zero"),
+        ("{% for a in none %}{% endfor %}", "not iterable"),
+        ("{{ none | list }}", "not iterable"),
+        ("{{ none[1:] }}", "no slices"),
+        ("{{ messages[0].nothing[:2] }}", "no slices"),
+        ("{{ undefined_name | int }}", "undefined"),
+        ("{{ '\\ud83d' }}", "stands for no letter"),
+        ("{{ '\\N{BULLET}' }}", "by its name"),
+        ("{{ messages | pprint }}", "pprint"),
+    ] {
+        assert!(refusal(source).contains(word), "{source}: {}", refusal(source));
+    }
+    let deep = format!("{{{{ {}1{} }}}}", "(".repeat(100_000), ")".repeat(100_000));
+    assert!(refusal(&deep).contains("deep"));
     // Neither time nor memory without bound.
     refusal("{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}");
     refusal("{% set ns = namespace(x='aaaa') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}");

@@ -5,6 +5,8 @@ pub(crate) mod constraint;
 mod conversation;
 mod grammar;
 mod jinja;
+mod jinja_operators;
+mod jinja_source;
 mod pieces;
 mod prompt;
 mod python;

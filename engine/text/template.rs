@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde, Value};
-use minijinja::{AutoEscape, Environment, ErrorKind, Output, State};
+use minijinja::value::{Serde, Value};
+use minijinja::{AutoEscape, Environment, ErrorKind};
 
-use super::{jinja, python};
+use super::{jinja, jinja_operators, jinja_source, python};
 use crate::error::{Error, Result};
 
 /// One turn of a conversation.
@@ -140,12 +140,11 @@ impl ChatTemplate {
             SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(|error| fault(&error))?;
         environment.set_syntax(syntax);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
-        environment.set_formatter(write_as_python);
+        environment.set_formatter(python::write);
         environment.set_fuel(Some(FUEL));
         jinja::install(&mut environment);
-        environment.add_filter("tojson", |value: &Value, ascii: Option<bool>, arguments: Kwargs| {
-            python::tojson(value, ascii, arguments)
-        });
+        jinja_operators::install(&mut environment);
+        environment.add_filter("tojson", python::tojson);
         environment.add_function("strftime_now", |format: &str| python::strftime(SystemTime::now(), format));
         environment.add_function(
             "raise_exception",
@@ -154,7 +153,7 @@ impl ChatTemplate {
             },
         );
         environment
-            .add_template_owned(NAME, without_generation_tags(&jinja::line_ends(source)))
+            .add_template_owned(NAME, jinja_source::translate(source)?)
             .map_err(|error| Error::Template { reason: format!("does not compile: {error}") })?;
         Ok(ChatTemplate { environment: Arc::new(environment), special_tokens })
     }
@@ -241,39 +240,4 @@ fn fault(error: &minijinja::Error) -> Error {
         _ => error.to_string(),
     };
     Error::Template { reason }
-}
-
-/// Writes a value as Python's `str` would.
-fn write_as_python(out: &mut Output, state: &mut State, value: &Value) -> std::result::Result<(), minijinja::Error> {
-    if value.is_none() {
-        return out.write_str("None").map_err(minijinja::Error::from);
-    }
-    if value.kind() == minijinja::value::ValueKind::Bool {
-        return out.write_str(if value.is_true() { "True" } else { "False" }).map_err(minijinja::Error::from);
-    }
-    if value.kind() == minijinja::value::ValueKind::Number {
-        return out.write_str(&python::number(value)).map_err(minijinja::Error::from);
-    }
-    minijinja::escape_formatter(out, state, value)
-}
-
-/// `{% generation %}` marks the assistant's words for training and renders to its body. minijinja has no such block,
-/// and `{% if true %}` treats the white space around it alike.
-fn without_generation_tags(source: &str) -> String {
-    let mut text = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let (before, tag) = rest.split_at(start + 2);
-        let Some(end) = tag.find("%}") else { break };
-        let (inside, after) = tag.split_at(end);
-        text.push_str(before);
-        match inside.trim_matches(|character: char| character.is_whitespace() || matches!(character, '-' | '+')) {
-            "generation" => text.push_str(&inside.replace("generation", "if true")),
-            "endgeneration" => text.push_str(&inside.replace("endgeneration", "endif")),
-            _ => text.push_str(inside),
-        }
-        rest = after;
-    }
-    text.push_str(rest);
-    text
 }
