@@ -144,6 +144,33 @@ fn tokens_that_other_files_list_are_single_tokens() {
     assert!(refusal(&path).contains("added_tokens_decoder.276"));
 }
 
+/// As `transformers` has it: what tokenizer_config.json lists counts, but not what it says of a role.
+#[test]
+fn blanks_around_a_token_are_those_of_the_list() {
+    let text = "a <|im_start|>  b";
+    let ids = |config: Value| {
+        let (_, files) = tokens(|path| write_json(&path.join("tokenizer_config.json"), &config));
+        files.text.tokenizer.encode(text, Special::Keep).expect("encoding")
+    };
+    let plain = ids(json!({}));
+    let listed = |changes: Value| {
+        let mut token = json!({ "content": "<|im_start|>", "special": true, "normalized": false });
+        token.as_object_mut().expect("an object").extend(changes.as_object().expect("an object").clone());
+        token
+    };
+    let list = |changes: Value| json!({ "added_tokens_decoder": { special_id(1).to_string(): listed(changes) } });
+    assert_eq!(ids(list(json!({}))), plain);
+    assert_eq!(ids(json!({ "bos_token": listed(json!({ "rstrip": true })) })), plain);
+    assert_eq!(ids(list(json!({ "rstrip": true }))).len(), plain.len() - 2);
+    assert_eq!(ids(list(json!({ "lstrip": true, "rstrip": true }))).len(), plain.len() - 3);
+    assert_eq!(
+        ids(json!({ "bos_token": "<|im_start|>", "added_tokens_decoder": list(json!({ "rstrip": true }))
+        ["added_tokens_decoder"] }))
+        .len(),
+        plain.len() - 2
+    );
+}
+
 #[test]
 fn the_end_of_a_turn_that_a_template_writes_ends_answers() {
     let ends = |template: &str| {

@@ -160,8 +160,8 @@ fn open_gguf(path: &Path, name: String, gguf: Gguf) -> Result<DraftFiles> {
     let text = ChatTokenizer {
         model_name: gguf.model_name().map_or(name, str::to_owned),
         tokenizer,
-        template: gguf.chat_template().filter(|source| !source.is_empty()).map(str::to_owned),
-        tool_template: gguf.named_chat_templates().find(|(name, _)| *name == TOOL_USE).map(|(_, text)| text.to_owned()),
+        template: gguf.chat_template()?.filter(|source| !source.is_empty()).map(str::to_owned),
+        tool_template: gguf.named_chat_template(TOOL_USE)?.map(str::to_owned),
         special_tokens,
         stop_tokens: ids.stop,
         grammars: Grammars::default(),
@@ -214,9 +214,10 @@ fn text_of(storage: &dyn Storage, model_name: String, config: &Config, config_js
     let tokenizer_config = json::read_if_present(storage, "tokenizer_config.json")?;
     let tokenizer_config =
         tokenizer_config.as_ref().map(|json| Object::of(&tokenizer_config_path, json)).transpose()?;
-    let SpecialTokens { names: special_tokens, added } = special_tokens::read(storage, tokenizer_config.as_ref())?;
+    let SpecialTokens { names: special_tokens, listed, added } =
+        special_tokens::read(storage, tokenizer_config.as_ref())?;
     let (tokenizer_path, bytes) = (storage.path("tokenizer.json"), open("tokenizer.json")?);
-    let tokenizer = Tokenizer::with_added(&tokenizer_path, contents::without_mark(&bytes), added)
+    let tokenizer = Tokenizer::with_added(&tokenizer_path, contents::without_mark(&bytes), listed, added)
         .map_err(|error| contents::explained(&tokenizer_path, &bytes, error))?
         .for_vocab(config.vocab_size)?;
     let template = template(storage, tokenizer_config.as_ref())?;

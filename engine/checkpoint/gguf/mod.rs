@@ -128,17 +128,21 @@ impl Gguf {
     }
 
     /// The chat template (Jinja), if the file holds one.
-    pub fn chat_template(&self) -> Option<&str> {
-        self.metadata().text("tokenizer.chat_template").ok().flatten()
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if it is no text.
+    pub fn chat_template(&self) -> Result<Option<&str>> {
+        self.metadata().text("tokenizer.chat_template")
     }
 
-    /// The further chat templates, by name (`tool_use`, `rag`).
-    pub fn named_chat_templates(&self) -> impl Iterator<Item = (&str, &str)> {
-        const PREFIX: &str = "tokenizer.chat_template.";
-        self.metadata()
-            .entries
-            .keys()
-            .filter_map(|key| Some((key.strip_prefix(PREFIX)?, self.metadata().text(key).ok().flatten()?)))
+    /// The further chat template of this name (`tool_use`, `rag`), if the file holds one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gguf::chat_template`].
+    pub fn named_chat_template(&self, name: &str) -> Result<Option<&str>> {
+        self.metadata().text(&format!("tokenizer.chat_template.{name}"))
     }
 
     /// The name the publisher gave the model, if the file says.
