@@ -496,6 +496,21 @@ fn stop_tokens_come_from_generation_config_then_config_and_the_tokenizer() {
 }
 
 #[test]
+fn settings_that_generation_config_suggests_are_told() {
+    let suggested = |generation: Value| {
+        let (_parent, path) = written(&Recipe::llama(9), "settings");
+        write_json(&path.join("generation_config.json"), &generation);
+        ModelFiles::open(&path).expect("opening").text.suggested
+    };
+    let drawn = json!({"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 1.0, "min_p": null});
+    assert_eq!(suggested(drawn), ["temperature 0.6", "top_k 20"]);
+    let all = json!({"do_sample": false, "temperature": 0.6, "repetition_penalty": 1.1, "suppress_tokens": [3],
+        "bad_words_ids": [], "num_beams": 1, "forced_eos_token_id": null, "stop_strings": ["a"]});
+    assert_eq!(suggested(all), ["repetition_penalty 1.1", "suppress_tokens [3]", "stop_strings [\"a\"]"]);
+    assert!(suggested(json!({"eos_token_id": 1, "max_length": 40, "num_beams": 1.0})).is_empty());
+}
+
+#[test]
 fn the_template_is_found_wherever_it_is_kept() {
     let (_parent, folder) = written(&Recipe::llama(1), "tiny");
     let config = folder.join("tokenizer_config.json");

@@ -258,6 +258,27 @@ fn refuse_what_is_missing(kind: Kind, fields: &Fields) -> Result<(), Fault> {
         ("t_max_predict_ms", json!([0, -1]), "no answer has a limit of time"),
         ("n_indent", json!([0]), "it is not supported"),
         ("min_new_tokens", json!([0]), "min_tokens is the name here"),
+        ("max_new_tokens", json!([]), "max_tokens is the name here"),
+        ("max_length", json!([]), "max_tokens is the name here, and counts the answer alone"),
+        ("num_predict", json!([]), "max_tokens is the name here"),
+        ("num_ctx", json!([]), "the server's option --context says it"),
+        ("stop_sequences", json!([[]]), "stop is the name here"),
+        ("system", json!([]), "a message of the role system says it"),
+        ("samplers", json!([[]]), "the order of samplers is fixed"),
+        ("min_keep", json!([0]), NO_SAMPLER),
+        ("adaptive_target", json!([-1]), NO_SAMPLER),
+        ("no_repeat_ngram_size", json!([0]), NO_SAMPLER),
+        ("do_sample", json!([]), "temperature says it: 0 takes the likeliest token"),
+        ("verbosity", json!(["medium"]), "it is not supported; the prompt can say how long the answer is to be"),
+        ("web_search_options", json!([]), "nothing is searched for"),
+        ("post_sampling_probs", json!([false]), "probabilities are those before sampling"),
+        ("return_token_ids", json!([false]), "pard, an empty object, reports the tokens"),
+        ("return_tokens", json!([false]), "pard, an empty object, reports the tokens"),
+        ("return_tokens_as_token_ids", json!([false]), "pard, an empty object, reports the tokens"),
+        ("include_reasoning", json!([true]), "thoughts are told from the text, and not left out"),
+        ("thinking_token_budget", json!([]), "thoughts have no limit of their own"),
+        ("reasoning_budget", json!([-1]), "thoughts have no limit of their own"),
+        ("echo", json!([kind == Kind::Text, false]), "a conversation is not repeated"),
         ("add_special_tokens", json!([kind == Kind::Text]), "the kind of the request says so"),
         ("chat_template", json!([]), "the model's own is used"),
         ("add_generation_prompt", json!([true]), "an answer always follows"),
@@ -298,17 +319,21 @@ fn messages(fields: &Fields, tools: Option<&ToolUse>) -> Result<Prompt, Fault> {
                 let parts: Option<Vec<String>> = parts.iter().map(part).collect();
                 parts.ok_or_else(|| wrong("a part of its content is no text"))?.join("\n")
             }
-            None | Some(Value::Null) if !calls.is_empty() => String::new(),
+            None | Some(Value::Null) if role == "assistant" => String::new(),
             _ => return Err(wrong("its content is neither a text nor a list of texts")),
         };
-        let text = |name: &str| object.get(name).and_then(Value::as_str).map(str::to_owned);
+        let text = |name: &str| match object.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(_) => Err(wrong(&format!("its {name} is no text"))),
+        };
         let mut message = Message::new(role, content);
         message.tool_calls = calls
             .iter()
             .map(tool_call)
             .collect::<Option<_>>()
             .ok_or_else(|| wrong("a tool call of it has no function with name and arguments"))?;
-        (message.tool_call_id, message.name) = (text("tool_call_id"), text("name"));
+        (message.tool_call_id, message.name) = (text("tool_call_id")?, text("name")?);
         message.reasoning_content = match object.get("reasoning_content") {
             None | Some(Value::Null) => None,
             Some(Value::String(text)) if role == "assistant" => Some(text.clone()),
@@ -351,8 +376,11 @@ fn rendering(fields: &Fields) -> Result<Rendering, Fault> {
     Ok(rendering)
 }
 
-/// Reads llama.cpp's name for what becomes of thoughts.
+/// Reads SGLang's name and llama.cpp's for what becomes of thoughts.
 fn splits_thoughts(fields: &Fields) -> Result<bool, Fault> {
+    if fields.boolean("separate_reasoning")? == Some(false) {
+        return Ok(false);
+    }
     match fields.text("reasoning_format")? {
         None | Some("auto" | "deepseek") => Ok(true),
         Some("none") => Ok(false),

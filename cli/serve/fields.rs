@@ -81,23 +81,42 @@ impl<'a> Fields<'a> {
 
     /// Any whole number; a negative one is taken for the bits that stand for it, but -1 is none, as in llama.cpp.
     pub fn seed(&self, name: &str) -> Result<Option<u64>, Fault> {
-        let Some(value) = self.get(name).filter(|value| value.as_i64() != Some(-1)) else { return Ok(None) };
-        let seed = value.as_u64().or_else(|| value.as_i64().map(|seed| seed as u64));
+        let Some(value) = self.get(name).filter(|value| value.as_f64() != Some(-1.0)) else { return Ok(None) };
+        // Some clients write whole numbers with a point.
+        let float = value.as_f64().filter(|seed| seed.fract() == 0.0 && seed.abs() < 9e15).map(|seed| seed as i64);
+        let seed = value.as_u64().or_else(|| value.as_i64().or(float).map(|seed| seed as u64));
         seed.map(Some).ok_or_else(|| self.wrong(name, "it is no whole number of 64 bits"))
     }
 
-    /// Tokens and what is added to their logits; none for one that is banned, as llama.cpp writes it.
+    /// Tokens and what is added to their logits; none for one that is banned, as llama.cpp writes it. It also writes a list
+    /// of pairs in place of an object.
     pub fn biases(&self, name: &str) -> Result<Option<Vec<Bias>>, Fault> {
-        let Some(fields) = self.object(name, "")? else { return Ok(None) };
-        let bias = |(key, bias): (&String, &Value)| {
+        let bias = |key: &str, id: Option<u32>, bias: &Value| {
             let wrong = |what: &str| self.wrong(name, format!("{key}: {what}"));
-            let id = key.parse().map_err(|_| wrong("it is no token's number"))?;
+            let id = id.ok_or_else(|| wrong("it is no token's number"))?;
             match bias {
                 Value::Bool(false) => Ok((id, None)),
                 bias => Ok((id, Some(bias.as_f64().ok_or_else(|| wrong("its bias is no number"))? as f32))),
             }
         };
-        fields.object.iter().map(bias).collect::<Result<Vec<_>, Fault>>().map(Some)
+        let biases: Result<Vec<Bias>, Fault> = match self.get(name) {
+            None => return Ok(None),
+            Some(Value::Object(object)) => {
+                object.iter().map(|(key, value)| bias(key, key.parse().ok(), value)).collect()
+            }
+            Some(Value::Array(pairs)) => {
+                let pair = |pair: &Value| match pair.as_array().map(Vec::as_slice) {
+                    Some([token, value]) => {
+                        let id = token.as_u64().and_then(|id| u32::try_from(id).ok());
+                        bias(&token.to_string(), id, value)
+                    }
+                    _ => Err(self.wrong(name, "an item is no pair of a token and a bias")),
+                };
+                pairs.iter().map(pair).collect()
+            }
+            Some(_) => return Err(self.wrong(name, "it is neither an object nor a list of pairs")),
+        };
+        biases.map(Some)
     }
 
     /// One text, or a list of at most `most`.

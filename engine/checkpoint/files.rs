@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::config::{Config, StateForm};
+use super::generation::Generation;
 use super::gguf::split::PartName;
 use super::gguf::{END_TEXTS, Gguf};
 use super::hugging_face::{self, PROJECTION_FILE};
@@ -164,6 +165,7 @@ fn open_gguf(path: &Path, name: String, gguf: Gguf) -> Result<DraftFiles> {
         tool_template: gguf.named_chat_template(TOOL_USE)?.map(str::to_owned),
         special_tokens,
         stop_tokens: ids.stop,
+        suggested: gguf.suggested()?,
         grammars: Grammars::default(),
     };
     Ok(DraftFiles {
@@ -224,10 +226,9 @@ fn text_of(storage: &dyn Storage, model_name: String, config: &Config, config_js
     let tool_template = tool_template(storage, tokenizer_config.as_ref())?;
 
     let generation_path = storage.path("generation_config.json");
-    let mut stop_tokens = match json::read_if_present(storage, "generation_config.json")? {
-        Some(json) => Object::of(&generation_path, &json)?.tokens("eos_token_id")?,
-        None => Vec::new(),
-    };
+    let generation = json::read_if_present(storage, "generation_config.json")?;
+    let generation = generation.map(|json| Generation::read(&generation_path, &json)).transpose()?;
+    let Generation { mut stop_tokens, suggested } = generation.unwrap_or_default();
     if stop_tokens.is_empty() {
         stop_tokens = config_json.tokens("eos_token_id")?;
     }
@@ -238,8 +239,16 @@ fn text_of(storage: &dyn Storage, model_name: String, config: &Config, config_js
     stop_tokens.sort_unstable();
     stop_tokens.dedup();
 
-    let grammars = Grammars::default();
-    Ok(ChatTokenizer { model_name, tokenizer, template, tool_template, special_tokens, stop_tokens, grammars })
+    Ok(ChatTokenizer {
+        model_name,
+        tokenizer,
+        template,
+        tool_template,
+        special_tokens,
+        stop_tokens,
+        suggested,
+        grammars: Grammars::default(),
+    })
 }
 
 /// Returns `true` if a model whose head is said to be its embedding has a head that is not: `transformers` uses that one.

@@ -8,6 +8,7 @@ pub mod export;
 mod families;
 pub mod files;
 mod folder;
+mod generation;
 pub mod gguf;
 mod gguf_files;
 #[cfg(feature = "hub")]

@@ -145,6 +145,23 @@ impl Gguf {
         self.metadata().text(&format!("tokenizer.chat_template.{name}"))
     }
 
+    /// As in [`crate::text::ChatTokenizer::suggested`], by llama.cpp's keys.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for one that is no number.
+    pub fn suggested(&self) -> Result<Vec<String>> {
+        const PREFIX: &str = "general.sampling.";
+        let metadata = self.metadata();
+        let names =
+            metadata.entries.keys().filter_map(|key| key.strip_prefix(PREFIX)).filter(|name| *name != "sequence");
+        let setting = |name: &str| {
+            let value = metadata.float(&format!("{PREFIX}{name}"))?;
+            Ok(value.map(|value| format!("{name} {value}")))
+        };
+        names.map(setting).filter_map(Result::transpose).collect()
+    }
+
     /// The name the publisher gave the model, if the file says.
     pub fn model_name(&self) -> Option<&str> {
         self.metadata().text("general.name").ok().flatten()
