@@ -22,6 +22,9 @@ pub(super) fn install(environment: &mut Environment) {
     environment.add_filter("int", int);
     environment.add_filter("float", float);
     environment.add_filter("string", python::text);
+    environment.add_filter("e", |value: &Value| escape(value, value.is_safe()));
+    environment.add_filter("escape", |value: &Value| escape(value, value.is_safe()));
+    environment.add_filter("forceescape", |value: &Value| escape(value, false));
     environment.add_filter("list", |state: &State, value: Value| {
         check_iterable(&value).and_then(|()| minijinja::filters::list(state, value))
     });
@@ -119,6 +122,15 @@ fn float(value: &Value, default: Option<f64>, arguments: Kwargs) -> Result<f64, 
         _ => value.as_str().and_then(|text| text.trim_matches(is_space).replace('_', "").parse().ok()),
     };
     Ok(number.unwrap_or(default))
+}
+
+/// `value` for HTML, in Jinja2's names of letters.
+fn escape(value: &Value, is_safe: bool) -> Value {
+    if is_safe {
+        return value.clone();
+    }
+    let text = python::text(value).to_string().replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    Value::from_safe_string(text.replace('\'', "&#39;").replace('"', "&#34;"))
 }
 
 fn check_defined(value: &Value) -> Result<(), Error> {

@@ -117,9 +117,15 @@ fn percent(state: &mut State, left: Value, right: Value) -> Result<Value, Error>
     Ok(Value::from(if is_opposite { remainder + other } else { remainder }))
 }
 
-/// Values to go through: those of one that has some, or several that are written one after the other.
-fn iterable(values: Rest<Value>) -> Result<Value, Error> {
+/// Values to go through: those of one that has some, or several that are written one after the other. Of a text, which
+/// minijinja goes through without knowing how much is left, they are its letters.
+fn iterable(state: &State, values: Rest<Value>) -> Result<Value, Error> {
     match &values[..] {
+        [value] if value.as_str().is_some_and(|text| !text.is_empty()) => {
+            let letters: Vec<Value> = value.try_iter()?.collect();
+            state.consume_fuel(letters.len() as u64)?;
+            Ok(letters.into())
+        }
         [value] => check_iterable(value).map(|()| value.clone()),
         values => Ok(Tuple::from(values.to_vec()).into()),
     }
