@@ -177,6 +177,9 @@ impl LoadedFiles {
     /// [`Files::open`] and [`Files::check`].
     pub fn open(arguments: &DecodingArguments, talk: Verbosity) -> anyhow::Result<LoadedFiles> {
         let (models, method) = (&arguments.models, arguments.method);
+        if let Some(most) = arguments.max_tokens.filter(|&most| most < arguments.min_tokens) {
+            return Err(usage("--min-tokens", format!("{} are more than the {most} at most", arguments.min_tokens)));
+        }
         if method == Some(Method::Ngram) {
             let files = Files::open(models, false, talk)?;
             return LoadedFiles::new(files, Method::Ngram, arguments, talk);

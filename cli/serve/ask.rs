@@ -182,6 +182,15 @@ impl Ask {
     /// As [`Ask::read`].
     pub fn prompt_to_tokenize(body: &Value) -> Result<(Prompt, bool), Fault> {
         let fields = Fields::of(body)?;
+        for (name, allowed, reason) in [
+            ("with_pieces", false, "tokens are told by their numbers; detokenize has their text"),
+            ("return_token_strs", false, "tokens are told by their numbers; detokenize has their text"),
+            ("parse_special", true, "special tokens are read wherever they stand"),
+            ("add_generation_prompt", true, "the beginning of an answer always follows"),
+            ("continue_final_message", false, "the last message is not continued"),
+        ] {
+            fields.refuse_unless(name, &[json!(allowed)], reason)?;
+        }
         if fields.get("messages").is_some() {
             let tools = ToolUse::read(&fields)?;
             return Ok((messages(&fields, tools.as_ref())?, true));
@@ -309,6 +318,9 @@ fn messages(fields: &Fields, tools: Option<&ToolUse>) -> Result<Prompt, Fault> {
             Some(Value::Array(calls)) if role == "assistant" || calls.is_empty() => calls.as_slice(),
             _ => return Err(wrong("its tool_calls are no list of calls by the assistant")),
         };
+        if object.get("function_call").is_some_and(|call| !call.is_null()) {
+            return Err(wrong("its function_call is of a kind whose place was taken by tool_calls"));
+        }
         let content = match object.get("content") {
             Some(Value::String(text)) => text.clone(),
             Some(Value::Array(parts)) => {
@@ -328,11 +340,9 @@ fn messages(fields: &Fields, tools: Option<&ToolUse>) -> Result<Prompt, Fault> {
             Some(_) => Err(wrong(&format!("its {name} is no text"))),
         };
         let mut message = Message::new(role, content);
-        message.tool_calls = calls
-            .iter()
-            .map(tool_call)
-            .collect::<Option<_>>()
-            .ok_or_else(|| wrong("a tool call of it has no function with name and arguments"))?;
+        message.tool_calls = calls.iter().map(tool_call).collect::<Option<_>>().ok_or_else(|| {
+            wrong("a tool call of it is no function's, or lacks its name, its arguments or a text as its id")
+        })?;
         (message.tool_call_id, message.name) = (text("tool_call_id")?, text("name")?);
         message.reasoning_content = match object.get("reasoning_content") {
             None | Some(Value::Null) => None,
@@ -393,13 +403,16 @@ fn splits_thoughts(fields: &Fields) -> Result<bool, Fault> {
 
 /// A call that an earlier answer made.
 fn tool_call(call: &Value) -> Option<ToolCall> {
+    if call.get("type").is_some_and(|kind| !kind.is_null() && kind != "function") {
+        return None;
+    }
     let function = call.get("function")?;
     let arguments = match function.get("arguments") {
         Some(Value::String(text)) => text.clone(),
         Some(arguments) => arguments.to_string(),
         None => return None,
     };
-    let id = call.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let id = call.get("id").filter(|id| !id.is_null()).map_or(Some(""), Value::as_str)?.to_owned();
     Some(ToolCall { id, name: function.get("name")?.as_str()?.to_owned(), arguments })
 }
 

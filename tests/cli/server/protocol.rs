@@ -116,9 +116,17 @@ fn parameters_that_cannot_be_had_are_named() {
         json!({ "role": "user", "content": null }),
         json!({ "role": "user", "content": "the", "name": 7 }),
         json!({ "role": "tool", "content": "the", "tool_call_id": 7 }),
+        json!({ "role": "assistant", "content": "", "function_call": { "name": "f", "arguments": "{}" } }),
+        json!({ "role": "assistant", "tool_calls": [{ "type": "custom", "function": { "name": "f", "arguments": "" } }] }),
+        json!({ "role": "assistant", "tool_calls": [{ "id": 5, "function": { "name": "f", "arguments": "" } }] }),
     ] {
         refused("/v1/chat/completions", &json!({ "messages": [message] }), "messages[0]");
     }
+    for (parameter, value) in [("with_pieces", true), ("return_token_strs", true), ("parse_special", false)] {
+        refused("/tokenize", &json!({ "content": "the", parameter: value }), parameter);
+    }
+    let unanswered = json!({ "messages": [{ "role": "user", "content": "the" }], "add_generation_prompt": false });
+    refused("/tokenize", &unanswered, "add_generation_prompt");
     for prompt in
         [json!(null), json!([]), json!(""), json!([[]]), json!([1, "the"]), json!([-1]), json!([100000]), json!({})]
     {
