@@ -8,9 +8,11 @@ use pard::checkpoint::{DraftFiles, ModelFiles};
 use pard::low_level::ops::WeightFormat;
 use pard::model::{MemoryPlan, WeightDtype};
 use pard::text::{Message, Rendering, Special, Tool};
+use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use crate::gguf::writer::small_llama;
+use crate::safetensors::serialised;
 use crate::support::tiny_model::{Recipe, Stored, write_json, write_safetensors};
 use crate::support::tiny_tokenizer::{TOKENS, special_id};
 
@@ -56,6 +58,17 @@ fn a_tensor_that_nothing_uses_is_named() {
             Ok(_) => assert!(is_used, "{name}"),
             Err(Error::Config { field, .. }) => assert!(!is_used && field == name, "{name}: {field}"),
             Err(error) => panic!("{name}: {error}"),
+        }
+    }
+    // Of types that no weight has, too.
+    for (name, is_used) in [("model.layers.1.self_attn.o_proj.bias", false), ("d2t", true)] {
+        let (_parent, path) = folder(&recipe);
+        let other = serialised(&[(name, Dtype::F64, vec![2], vec![0; 16])]);
+        std::fs::rename(path.join("model.safetensors"), path.join("a.safetensors")).expect("renaming");
+        std::fs::write(path.join("b.safetensors"), other).expect("writing");
+        match planned(&path) {
+            Ok(_) => assert!(is_used, "{name}"),
+            Err(error) => assert!(!is_used && error.to_string().contains(name), "{error}"),
         }
     }
     let file = tempfile::NamedTempFile::with_suffix(".gguf").expect("a file");

@@ -6,7 +6,7 @@ use crate::error::Result;
 
 /// Tokens that end an answer in the models that have them, whatever the file says of them: many files name only one of
 /// theirs. As in llama.cpp; `</s>` is an ordinary word to some vocabularies, so it counts only where marked as control.
-pub(in crate::checkpoint) const END_TEXTS: [&str; 9] = [
+pub(in crate::checkpoint) const END_TEXTS: [&str; 12] = [
     "<|eot_id|>",
     "<|im_end|>",
     "<|end|>",
@@ -14,6 +14,9 @@ pub(in crate::checkpoint) const END_TEXTS: [&str; 9] = [
     "<|endoftext|>",
     "<|eom_id|>",
     "<|end_of_text|>",
+    "<EOT>",
+    "[EOT]",
+    "<end_of_utterance>",
     "<｜end▁of▁sentence｜>",
     "</s>",
 ];
