@@ -173,6 +173,22 @@ fn a_template_that_refuses_or_fails_says_why() {
 }
 
 #[test]
+fn a_template_that_wants_a_text_in_parts_gets_it_so() {
+    let parts =
+        "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{ line['text'] }}{% endif %}{% endfor %}";
+    let turn =
+        |content: &str| format!("{{% for message in messages %}}{{{{ message.role }}}}: {content}\n{{% endfor %}}");
+    let either =
+        format!("{{% if message.content is string %}}{{{{ message.content }}}}{{% else %}}{parts}{{% endif %}}");
+    let refuses = "{% if message.content is string %}{{ raise_exception('no text') }}{% endif %}".to_owned() + parts;
+    for content in [parts, "{{ message.content[0].text }}", &either, &refuses, "{{ message.content }}{{ 'text'[:0] }}"]
+    {
+        let text = render(&turn(content), &[("user", "a b"), ("assistant", "")]);
+        assert_eq!(text.expect("rendering"), "user: a b\nassistant: \n", "{content}");
+    }
+}
+
+#[test]
 fn thinking_is_passed_on_only_when_asked_for() {
     let source = "{% if enable_thinking is defined %}{{ enable_thinking }}{% else %}unsaid{% endif %}";
     let template = ChatTemplate::new(source, BTreeMap::new()).expect("a template");

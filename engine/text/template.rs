@@ -114,6 +114,8 @@ pub struct ChatTemplate {
     environment: Arc<Environment<'static>>,
     /// The variables `bos_token`, `eos_token` and the like.
     special_tokens: BTreeMap<String, String>,
+    /// `true` if the template finds a message's text only in a list of parts, as models have it that see pictures, too.
+    wants_parts: bool,
 }
 
 const NAME: &str = "chat";
@@ -155,7 +157,18 @@ impl ChatTemplate {
         environment
             .add_template_owned(NAME, jinja_source::translate(source)?)
             .map_err(|error| Error::Template { reason: format!("does not compile: {error}") })?;
-        Ok(ChatTemplate { environment: Arc::new(environment), special_tokens })
+        let mut template = ChatTemplate { environment: Arc::new(environment), special_tokens, wants_parts: false };
+        template.wants_parts = source.contains("text") && !template.finds_text() && {
+            template.wants_parts = true;
+            template.finds_text()
+        };
+        Ok(template)
+    }
+
+    /// Returns `true` if what a user says is in the prompt.
+    fn finds_text(&self) -> bool {
+        const SAID: &str = "something that is said";
+        self.render(&[Message::user(SAID)], Rendering::default()).is_ok_and(|prompt| prompt.contains(SAID))
     }
 
     /// The prompt for `messages`. It holds its special tokens as text: encode it with
@@ -182,7 +195,7 @@ impl ChatTemplate {
         let mut variables: BTreeMap<&str, Value> =
             self.special_tokens.iter().map(|(name, token)| (name.as_str(), Value::from(token.as_str()))).collect();
         variables.extend(rendering.variables.iter().map(|(name, value)| (name.as_str(), Value::from(Serde(value)))));
-        variables.insert("messages", messages.iter().map(variables_of).collect());
+        variables.insert("messages", messages.iter().map(|message| variables_of(message, self.wants_parts)).collect());
         variables.insert("add_generation_prompt", Value::from(rendering.add_generation_prompt));
         // transformers passes these even when there are none, and templates ask `tools is none`.
         variables.insert("tools", if tools.is_empty() { Value::from(()) } else { Value::from(Serde(tools)) });
@@ -214,10 +227,14 @@ fn on_a_deep_stack(render: impl FnOnce() -> Result<String>) -> Result<String> {
     render()
 }
 
-/// A message as templates know it.
-fn variables_of(message: &Message) -> Value {
+/// A message as templates know it, its text in a list of parts or as it is.
+fn variables_of(message: &Message, in_parts: bool) -> Value {
     let Message { role, content, tool_calls, tool_call_id, name, reasoning_content } = message;
-    let mut pairs = vec![("role", Value::from(role.as_str())), ("content", Value::from(content.as_str()))];
+    let content = match in_parts {
+        true => Value::from(Serde(serde_json::json!([{ "type": "text", "text": content }]))),
+        false => Value::from(content.as_str()),
+    };
+    let mut pairs = vec![("role", Value::from(role.as_str())), ("content", content)];
     if !tool_calls.is_empty() {
         let call = |call: &ToolCall| {
             let function = serde_json::json!({ "name": call.name, "arguments": call.arguments_value() });
