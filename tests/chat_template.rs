@@ -177,14 +177,14 @@ fn a_template_that_wants_a_text_in_parts_gets_it_so() {
     let parts =
         "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{ line['text'] }}{% endif %}{% endfor %}";
     let turn =
-        |content: &str| format!("{{% for message in messages %}}{{{{ message.role }}}}: {content}\n{{% endfor %}}");
+        |content: &str| format!("{{% for message in messages %}}{{{{ message.role }}}}: {content};{{% endfor %}}");
     let either =
         format!("{{% if message.content is string %}}{{{{ message.content }}}}{{% else %}}{parts}{{% endif %}}");
     let refuses = "{% if message.content is string %}{{ raise_exception('no text') }}{% endif %}".to_owned() + parts;
     for content in [parts, "{{ message.content[0].text }}", &either, &refuses, "{{ message.content }}{{ 'text'[:0] }}"]
     {
         let text = render(&turn(content), &[("user", "a b"), ("assistant", "")]);
-        assert_eq!(text.expect("rendering"), "user: a b\nassistant: \n", "{content}");
+        assert_eq!(text.expect("rendering"), "user: a b;assistant: ;", "{content}");
     }
 }
 
