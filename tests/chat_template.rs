@@ -166,6 +166,11 @@ fn a_template_that_refuses_or_fails_says_why() {
     }
     let deep = format!("{{{{ {}1{} }}}}", "(".repeat(100_000), ")".repeat(100_000));
     assert!(refusal(&deep).contains("deep"));
+    for part in ["[0]", ".a", " | upper", " and a", " if a", "[:]", " % a", " < a"] {
+        assert!(!refusal(&format!("{{{{ a{} }}}}", part.repeat(100_000))).is_empty());
+    }
+    let chain = format!("{{{{ messages{}.role }}}}", "[:9]".repeat(100) + "[0]");
+    assert_eq!(render(&chain, &[("user", "a")]).expect("rendering"), "user");
     // Neither time nor memory without bound.
     refusal("{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}");
     refusal("{% set ns = namespace(x='aaaa') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}");

@@ -19,6 +19,8 @@ pub(super) const SURPLUS: [&str; 2] = ["varargs", "kwargs"];
 
 /// Brackets within brackets that are read; minijinja's parser goes as deep.
 const DEEPEST: usize = 150;
+/// Words and signs of a tag at most: for some, minijinja takes time that grows with their square, and as much stack.
+const LONGEST: usize = 5_000;
 
 /// `source` in minijinja's syntax. What neither reads is left to minijinja to refuse.
 ///
@@ -92,19 +94,23 @@ impl Translation {
             open.named = [open.named[0] || names[0], open.named[1] || names[1]];
         }
         match words[..] {
-            ["raw"] if open == "{%" => return Ok(self.raw(source, len)),
-            ["generation"] if open == "{%" => self.write(&[head, " if true", tail]),
-            ["endgeneration"] if open == "{%" => self.write(&[head, " endif", tail]),
-            ["for", ..] if open == "{%" => self.write(&[head, &for_loop(&tokens)?, tail]),
-            ["macro", name, "(", ref parameters @ .., ")"] if open == "{%" => {
+            _ if open == "{{" => self.write(&[head, &expression(&tokens, 0)?, tail]),
+            ["raw"] => return Ok(self.raw(source, len)),
+            ["generation"] => self.write(&[head, " if true", tail]),
+            ["endgeneration"] => self.write(&[head, " endif", tail]),
+            ["for", ..] => self.write(&[head, &for_loop(&tokens)?, tail]),
+            ["macro", name, "(", ref parameters @ .., ")"] => {
                 self.write(&[head, &expression(&tokens, 0)?]);
-                let (parameters_end, has_parameters) =
-                    (self.text.len() - 1, !matches!(parameters.last(), None | Some(&",")));
-                let name = name.to_owned();
-                self.macros.push(Macro { name, parameters_end, has_parameters, declared: names, named: [false; 2] });
+                self.macros.push(Macro {
+                    name: name.to_owned(),
+                    parameters_end: self.text.len() - 1,
+                    has_parameters: !matches!(parameters.last(), None | Some(&",")),
+                    declared: names,
+                    named: [false; 2],
+                });
                 self.text.push_str(tail);
             }
-            ["endmacro", ..] if open == "{%" => self.end_macro(head, &expression(&tokens, 0)?, tail),
+            ["endmacro", ..] => self.end_macro(head, &expression(&tokens, 0)?, tail),
             _ => self.write(&[head, &expression(&tokens, 0)?, tail]),
         }
         Ok(Some(len))
@@ -228,6 +234,9 @@ fn tokens(source: &str, close: &str) -> Result<Option<(Vec<Token>, usize, usize)
                 (text.to_owned(), text.len(), Kind::Operator)
             }
         };
+        if tokens.len() == LONGEST {
+            return Err(fault(format!("a tag is longer than {LONGEST} words and signs")));
+        }
         tokens.push(Token { text, blank: source[at..start].to_owned(), kind });
         at = start + len;
     }
@@ -383,6 +392,8 @@ fn expression(tokens: &[Token], depth: usize) -> Result<String> {
     let mut pieces: Vec<Piece> = Vec::new();
     // The place in the last piece where the value begins that a slice would be of.
     let mut value = 0;
+    // Calls that are put around values, one within the other.
+    let mut calls = 0;
     let mut at = 0;
     while let Some(token) = tokens.get(at) {
         let role = match &*token.text {
@@ -394,29 +405,37 @@ fn expression(tokens: &[Token], depth: usize) -> Result<String> {
             pieces.push(Piece { text: String::new(), role });
             value = 0;
         }
-        let text = &mut pieces.last_mut().expect("one was pushed").text;
+        let Some(Piece { text, .. }) = pieces.last_mut() else { break };
         let continues = at.checked_sub(1).is_some_and(|before| is_continued(&tokens[before], token));
         if !continues {
             value = text.len();
         }
+        calls += usize::from(role == Role::Percent);
+        // A bracket ends with the one that closes it, and `not` with `in`.
+        let mut last = at;
         if token.is_open() {
-            let end = group_end(tokens, at);
-            let inside = &tokens[at + 1..end];
+            last = group_end(tokens, at);
+            let inside = &tokens[at + 1..last];
             if continues && token.text == "[" && is_slice(inside) {
                 text.insert_str(value, &format!(" {SLICEABLE}("));
                 text.push(')');
+                calls += 1;
             }
             token.write(text);
             text.push_str(&expression(inside, depth + 1)?);
-            at = end;
         } else {
             token.write(text);
-            at += usize::from(role == Role::Order && token.text == "not");
+            last += usize::from(role == Role::Order && token.text == "not");
         }
-        if let Some(last) = tokens.get(at).filter(|last| !std::ptr::eq(*last, token)) {
+        if last > at
+            && let Some(last) = tokens.get(last)
+        {
             last.write(text);
         }
-        at += 1;
+        if calls > DEEPEST {
+            return Err(fault(format!("more than {DEEPEST} slices and formats are in one expression")));
+        }
+        at = last + 1;
     }
     let segments = pieces.split_inclusive(|piece| piece.role == Role::Separator);
     Ok(segments.map(comparison).collect())

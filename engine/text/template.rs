@@ -123,8 +123,8 @@ const NAME: &str = "chat";
 /// Steps of a template. A message takes some hundred.
 const FUEL: u64 = 1_000_000;
 
-/// Stack of the thread that renders. A template may nest values as deep as its steps allow, and values within values are
-/// dropped one within the other; what is not used is not taken from memory.
+/// Stack of the thread that compiles and renders. A template may nest values as deep as its steps allow, and values within
+/// values are dropped one within the other, as expressions are; what is not used is not taken from memory.
 #[cfg(not(target_arch = "wasm32"))]
 const STACK: usize = 512 << 20;
 
@@ -154,9 +154,12 @@ impl ChatTemplate {
                 Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("{REFUSAL}{message}")))
             },
         );
-        environment
-            .add_template_owned(NAME, jinja_source::translate(source)?)
-            .map_err(|error| Error::Template { reason: format!("does not compile: {error}") })?;
+        let translated = jinja_source::translate(source)?;
+        let environment = on_a_deep_stack(|| {
+            let compiled = environment.add_template_owned(NAME, translated);
+            compiled.map_err(|error| Error::Template { reason: format!("does not compile: {error}") })?;
+            Ok(environment)
+        })?;
         let mut template = ChatTemplate { environment: Arc::new(environment), special_tokens, wants_parts: false };
         template.wants_parts = source.contains("text") && !template.finds_text() && {
             template.wants_parts = true;
@@ -213,18 +216,18 @@ impl ChatTemplate {
 }
 
 #[cfg(not(target_arch = "wasm32"))]
-fn on_a_deep_stack(render: impl FnOnce() -> Result<String> + Send) -> Result<String> {
+fn on_a_deep_stack<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("pard template".to_owned()).stack_size(STACK);
-        let rendering = thread.spawn_scoped(scope, render).map_err(|source| Error::Thread { source })?;
-        rendering.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let working = thread.spawn_scoped(scope, work).map_err(|source| Error::Thread { source })?;
+        working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
 /// Browsers have one stack.
 #[cfg(target_arch = "wasm32")]
-fn on_a_deep_stack(render: impl FnOnce() -> Result<String>) -> Result<String> {
-    render()
+fn on_a_deep_stack<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    work()
 }
 
 /// A message as templates know it, its text in a list of parts or as it is.
