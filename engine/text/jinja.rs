@@ -22,19 +22,21 @@ pub(super) fn install(environment: &mut Environment) {
     environment.add_filter("int", int);
     environment.add_filter("float", float);
     environment.add_filter("string", python::text);
-    environment.add_filter("e", |value: &Value| escape(value, value.is_safe()));
-    environment.add_filter("escape", |value: &Value| escape(value, value.is_safe()));
-    environment.add_filter("forceescape", |value: &Value| escape(value, false));
+    environment.add_filter("e", |state: &State, value: &Value| escape(state, value, value.is_safe()));
+    environment.add_filter("escape", |state: &State, value: &Value| escape(state, value, value.is_safe()));
+    environment.add_filter("forceescape", |state: &State, value: &Value| escape(state, value, false));
     environment.add_filter("list", |state: &State, value: Value| {
         check_iterable(&value).and_then(|()| minijinja::filters::list(state, value))
     });
     environment.add_filter("truncate", truncate);
-    environment.add_filter("center", |value: &Value, width: Option<usize>| {
-        filled(&value.to_string(), "center", &[Value::from(width.unwrap_or(80))])
+    environment.add_filter("center", |state: &State, value: &Value, width: Option<usize>| {
+        let text = python::text(state, value)?.to_string();
+        filled(&text, "center", &[Value::from(width.unwrap_or(80))])
     });
-    environment.add_filter("wordcount", |value: &Value| {
+    environment.add_filter("wordcount", |state: &State, value: &Value| {
         let is_part = |letter: char| letter.is_alphanumeric() || letter == '_';
-        value.to_string().split(|letter| !is_part(letter)).filter(|word| !word.is_empty()).count()
+        let text = python::text(state, value)?.to_string();
+        Ok::<_, Error>(text.split(|letter| !is_part(letter)).filter(|word| !word.is_empty()).count())
     });
     // It cuts what it writes into lines of another length.
     environment.remove_filter("pprint");
@@ -125,12 +127,13 @@ fn float(value: &Value, default: Option<f64>, arguments: Kwargs) -> Result<f64, 
 }
 
 /// `value` for HTML, in Jinja2's names of letters.
-fn escape(value: &Value, is_safe: bool) -> Value {
+fn escape(state: &State, value: &Value, is_safe: bool) -> Result<Value, Error> {
     if is_safe {
-        return value.clone();
+        return Ok(value.clone());
     }
-    let text = python::text(value).to_string().replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    Value::from_safe_string(text.replace('\'', "&#39;").replace('"', "&#34;"))
+    let text = python::text(state, value)?.to_string();
+    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    Ok(Value::from_safe_string(text.replace('\'', "&#39;").replace('"', "&#34;")))
 }
 
 fn check_defined(value: &Value) -> Result<(), Error> {

@@ -82,41 +82,60 @@ pub(super) fn write(out: &mut Output, state: &mut State, value: &Value) -> Resul
         ValueKind::None => out.write_str("None"),
         ValueKind::Bool => out.write_str(if value.is_true() { "True" } else { "False" }),
         ValueKind::Number => out.write_str(&number(value)),
-        ValueKind::Map | ValueKind::Seq | ValueKind::Iterable => write!(Printable(out), "{value}"),
+        ValueKind::Map | ValueKind::Seq | ValueKind::Iterable => return Printable::write(out, state, value),
         _ => return minijinja::escape_formatter(out, state, value),
     };
     written.map_err(Error::from)
 }
 
 /// A value as Python's `str` has it.
-pub(super) fn text(value: &Value) -> Value {
+pub(super) fn text(state: &State, value: &Value) -> Result<Value, Error> {
     match value.kind() {
-        ValueKind::String => value.clone(),
+        ValueKind::String => Ok(value.clone()),
         ValueKind::Map | ValueKind::Seq | ValueKind::Iterable => {
             let mut text = String::new();
-            let _ = write!(Printable(&mut text), "{value}");
-            text.into()
+            Printable::write(&mut text, state, value)?;
+            Ok(text.into())
         }
-        _ => value.to_string().into(),
+        _ => Ok(value.to_string().into()),
     }
 }
 
-/// Texts within lists and maps, where Python escapes letters that are not printed.
-struct Printable<'a, W>(&'a mut W);
+/// Texts within lists and maps, where Python escapes letters that are not printed. Values that hold others many times over
+/// take steps of the template.
+struct Printable<'a, W> {
+    out: &'a mut W,
+    state: &'a State<'a, 'a>,
+    pieces: u64,
+}
+
+impl<'a, W: Write> Printable<'a, W> {
+    fn write(out: &'a mut W, state: &'a State<'a, 'a>, value: &Value) -> Result<(), Error> {
+        let written = write!(Printable { out, state, pieces: 0 }, "{value}");
+        // Of the two, that there are no steps left says more.
+        written.map_err(|error| state.consume_fuel(1).err().unwrap_or_else(|| error.into()))
+    }
+}
 
 impl<W: Write> Write for Printable<'_, W> {
     fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        /// Pieces for a step.
+        const STEP: u64 = 32;
+        self.pieces += 1;
+        if self.pieces.is_multiple_of(STEP) {
+            self.state.consume_fuel(1).map_err(|_| std::fmt::Error)?;
+        }
         let mut printed = 0;
         for (at, letter) in text.char_indices().filter(|(_, letter)| !is_printable(*letter)) {
-            self.0.write_str(&text[printed..at])?;
+            self.out.write_str(&text[printed..at])?;
             printed = at + letter.len_utf8();
             match letter as u32 {
-                code @ 0..=0xff => write!(self.0, "\\x{code:02x}")?,
-                code @ 0x100..=0xffff => write!(self.0, "\\u{code:04x}")?,
-                code => write!(self.0, "\\U{code:08x}")?,
+                code @ 0..=0xff => write!(self.out, "\\x{code:02x}")?,
+                code @ 0x100..=0xffff => write!(self.out, "\\u{code:04x}")?,
+                code => write!(self.out, "\\U{code:08x}")?,
             }
         }
-        self.0.write_str(&text[printed..])
+        self.out.write_str(&text[printed..])
     }
 }
 
