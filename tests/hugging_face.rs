@@ -62,7 +62,7 @@ fn absent_keys_take_the_defaults_of_transformers() {
 fn keys_of_other_families_are_no_fault_where_they_are_without_effect() {
     let without_effect = json!({
         "is_causal": true, "final_logit_softcapping": null, "attn_logit_softcapping": 0, "logit_scale": 1.0,
-        "embedding_multiplier": 1, "no_rope_layers": [], "use_bidirectional_attention": false, "dtype": "bfloat16",
+        "embedding_multiplier": 1, "no_rope_layers": [1, 1], "use_bidirectional_attention": false, "dtype": "bfloat16",
     });
     assert_eq!(parsed(without_effect), parsed(json!({})));
 }
@@ -371,7 +371,7 @@ fn what_is_wrong_or_not_supported_is_named() {
         (json!({"final_logit_softcapping": 30.0}), "final_logit_softcapping"),
         (json!({"attention_multiplier": 0.0625}), "attention_multiplier"),
         (json!({"logit_scale": 0.5}), "logit_scale"),
-        (json!({"no_rope_layers": [1, 1]}), "no_rope_layers"),
+        (json!({"no_rope_layers": [1, 0]}), "no_rope_layers"),
         (json!({"pard_token": 300}), "pard_token"),
         (json!({"pard_token": "<mask>"}), "pard_token"),
         (json!({"pard_token": 1u64 << 33}), "pard_token"),

@@ -103,7 +103,7 @@ fn refuse_unsupported(keys: &Object, family: Family) -> Result<()> {
         let is_none = match keys.get(key) {
             None | Some(Value::Bool(false)) => true,
             Some(Value::Number(number)) => matches!(number.as_f64(), Some(0.0 | 1.0)),
-            Some(Value::Array(layers)) => layers.is_empty(),
+            Some(Value::Array(layers)) => layers.iter().all(|layer| layer == 1),
             Some(_) => false,
         };
         if !is_none {
