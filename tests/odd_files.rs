@@ -60,7 +60,7 @@ fn a_tensor_that_nothing_uses_is_named() {
             Err(error) => panic!("{name}: {error}"),
         }
     }
-    // Of types that no weight has, too.
+    // Types that no weight has make no difference.
     for (name, is_used) in [("model.layers.1.self_attn.o_proj.bias", false), ("d2t", true)] {
         let (_parent, path) = folder(&recipe);
         let other = serialised(&[(name, Dtype::F64, vec![2], vec![0; 16])]);

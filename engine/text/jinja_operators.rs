@@ -166,7 +166,7 @@ struct Variadic {
     inner: Value,
     /// The names of those that it lists.
     parameters: Vec<String>,
-    /// Which of [`SURPLUS`] it has.
+    /// `true` for each of [`SURPLUS`] that it has.
     takes: [bool; 2],
 }
 

@@ -380,7 +380,7 @@ enum Role {
     Equality,
     /// `<`, `<=`, `>`, `>=`, `in` and `not in`.
     Order,
-    /// What binds less than comparisons do.
+    /// Operators that bind less than comparisons, and marks.
     Separator,
 }
 

@@ -112,7 +112,7 @@ struct Printable<'a, W> {
 impl<'a, W: Write> Printable<'a, W> {
     fn write(out: &'a mut W, state: &'a State<'a, 'a>, value: &Value) -> Result<(), Error> {
         let written = write!(Printable { out, state, pieces: 0 }, "{value}");
-        // Of the two, that there are no steps left says more.
+        // A lack of steps, if there is one, says more.
         written.map_err(|error| state.consume_fuel(1).err().unwrap_or_else(|| error.into()))
     }
 }
