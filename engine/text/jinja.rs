@@ -174,7 +174,7 @@ fn truncate(value: &Value, listed: Rest<Value>, arguments: Kwargs) -> Result<Str
         return Ok(text.to_owned());
     }
     let kept = length.checked_sub(end.chars().count());
-    let kept = kept.ok_or_else(|| wrong(format!("truncate to {length}, which is shorter than {end:?}")))?;
+    let kept = kept.ok_or_else(|| wrong(format!("truncate to {length} letters has no room for its end")))?;
     let kept: String = text.chars().take(kept).collect();
     let whole = kept.rfind(' ').filter(|_| !cuts_words).unwrap_or(kept.len());
     Ok(format!("{}{end}", &kept[..whole]))
