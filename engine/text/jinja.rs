@@ -209,6 +209,7 @@ fn string_method(state: &mut State, text: &str, name: &str, arguments: &[Value])
         ("find" | "rfind" | "index" | "rindex" | "count" | "startswith" | "endswith", [sought, _, ..]) => {
             within(state, text, name, sought, &arguments[1..])
         }
+        ("format", _) => return check_format(text, arguments).err().map(Err),
         ("index", [_]) => found(unknown_method_callback(state, &Value::from(text), "find", arguments)),
         ("rindex", [_]) => found(unknown_method_callback(state, &Value::from(text), "rfind", arguments)),
         ("strip" | "lstrip" | "rstrip", _) => {
@@ -236,6 +237,19 @@ fn string_method(state: &mut State, text: &str, name: &str, arguments: &[Value])
         }
         _ => return None,
     })
+}
+
+/// Refuses what minijinja's `format` fails at or counts by bytes: fields that are not ASCII, and widths of such texts.
+fn check_format(text: &str, arguments: &[Value]) -> Result<(), Error> {
+    let is_ascii = arguments.iter().all(|value| value.as_str().is_none_or(str::is_ascii));
+    for field in text.replace("{{", "").split('{').skip(1).map(|rest| rest.split('}').next().unwrap_or_default()) {
+        let spec = field.split_once(':').map_or("", |(_, spec)| spec);
+        let is_of_a_number = spec.ends_with(['b', 'd', 'e', 'E', 'f', 'F', 'g', 'G', 'n', 'o', 'x', 'X', '%']);
+        if !field.is_ascii() || !is_ascii && !is_of_a_number && spec.contains(|letter: char| letter.is_ascii_digit()) {
+            return Err(wrong(format!("format with {{{field}}} is supported for ASCII alone")));
+        }
+    }
+    Ok(())
 }
 
 /// A method that looks for `sought` between two positions, which are counted from the end where they are negative.

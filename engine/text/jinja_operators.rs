@@ -6,11 +6,23 @@ use minijinja::value::{Enumerator, Kwargs, Object, Rest, Tuple, Value, ValueKind
 use minijinja::{Environment, Error, ErrorKind, State};
 
 use super::jinja_source::{COMPARE, ITERABLE, PERCENT, SLICEABLE, SURPLUS, VARIADIC};
+use super::printf::{Values, printf};
+use super::python;
 
 /// Adds the functions that translated templates call.
 pub(super) fn install(environment: &mut Environment) {
     environment.add_function(COMPARE, compare);
     environment.add_function(PERCENT, percent);
+    environment.add_filter("format", |state: &State, text: &Value, listed: Rest<Value>, named: Kwargs| {
+        let text = python::text(state, text)?.to_string();
+        let named: Vec<(&str, Value)> =
+            named.args().map(|name| Ok((name, named.get(name)?))).collect::<Result<_, Error>>()?;
+        match (&listed[..], &named[..]) {
+            (listed, []) => printf(state, &text, &Values::Listed(listed)),
+            ([], named) => printf(state, &text, &Values::Named(&Value::from_pairs(named.to_vec()))),
+            _ => Err(wrong("format takes values in order or by name".to_owned())),
+        }
+    });
     environment.add_function(ITERABLE, iterable);
     environment.add_function(SLICEABLE, sliceable);
     environment.add_function(VARIADIC, variadic);
@@ -73,26 +85,19 @@ fn check_order(state: &State, operator: &str, left: &Value, right: &Value) -> Re
 }
 
 /// The remainder, whose sign is the divisor's; of a text, what its formats make of the value, a tuple or a map.
-fn percent(state: &mut State, left: Value, right: Value) -> Result<Value, Error> {
+fn percent(state: &State, left: Value, right: Value) -> Result<Value, Error> {
     if let Some(text) = left.as_str() {
-        let mut arguments = vec![left.clone()];
-        let formats = text.replace("%%", "").matches(['%', '*']).count();
-        if right.downcast_object_ref::<Tuple>().is_some() {
-            arguments.extend(right.try_iter()?);
-        } else if right.kind() == ValueKind::Map && text.contains("%(") {
-            let mut named = Vec::new();
-            for key in right.try_iter()? {
-                named.push((key.to_string(), right.get_item(&key)?));
+        let values: Vec<Value>;
+        let values = match right.kind() {
+            _ if right.downcast_object_ref::<Tuple>().is_some() => {
+                values = right.try_iter()?.collect();
+                Values::Listed(&values)
             }
-            arguments.push(named.into_iter().collect::<Kwargs>().into());
-            return state.apply_filter("format", &arguments);
-        } else if formats > 0 || !matches!(right.kind(), ValueKind::Map | ValueKind::Seq) {
-            arguments.push(right);
-        }
-        if arguments.len() > formats + 1 {
-            return Err(wrong(format!("% has {} values for {formats} formats", arguments.len() - 1)));
-        }
-        return state.apply_filter("format", &arguments);
+            ValueKind::Map if text.contains("%(") => Values::Named(&right),
+            ValueKind::Map | ValueKind::Seq => Values::Optional(&right),
+            _ => Values::Listed(std::slice::from_ref(&right)),
+        };
+        return printf(state, text, &values).map(Value::from);
     }
     let unsupported = || wrong(format!("% does not divide {} by {}", left.kind(), right.kind()));
     let number = |value: &Value| match value.kind() {

@@ -8,6 +8,7 @@ mod jinja;
 mod jinja_operators;
 mod jinja_source;
 mod pieces;
+mod printf;
 mod prompt;
 mod python;
 pub mod stop;
