@@ -291,7 +291,7 @@ pub(super) fn strftime(time: SystemTime, format: &str) -> Result<String, Error> 
             ),
             Some('f') => write!(text, "{microsecond:06}"),
             Some('s') => write!(text, "{seconds}"),
-            Some('n') => write!(text, "\n"),
+            Some('n') => writeln!(text),
             Some('t') => write!(text, "\t"),
             // Python's time of day without a time zone has no name and no offset.
             Some('Z' | 'z') => Ok(()),

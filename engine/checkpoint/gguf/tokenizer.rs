@@ -66,7 +66,7 @@ fn texts_with(metadata: Metadata, vocabulary: &Vocabulary, around: [Option<u32>;
     const NAMES: [&str; 2] = ["begin", "end"];
     let name = |index: usize| around[index].map(|_| NAMES[index]);
     let template =
-        |texts: &[&'static str]| name(0).into_iter().chain(texts.to_vec()).chain(name(1)).collect::<Vec<_>>();
+        |texts: &[&'static str]| name(0).into_iter().chain(texts.iter().copied()).chain(name(1)).collect::<Vec<_>>();
     let mut tokens = Vec::new();
     for (name, id) in NAMES.into_iter().zip(around) {
         if let Some(id) = id {
