@@ -84,6 +84,7 @@ fn open(path: &Path) -> Result<ChatTokenizer> {
         template: None,
         tool_template: None,
         special_tokens: Default::default(),
+        suggested: Vec::new(),
         grammars: Default::default(),
     })
 }

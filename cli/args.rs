@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{Args, value_parser};
 use pard::Result;
 use pard::checkpoint::resolve::DEFAULT_MODEL;
@@ -56,7 +56,7 @@ pub struct DecodingArguments {
     #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub logprobs: Option<usize>,
     /// End the answer before this text; may be given several times
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     pub stop: Vec<String>,
 }
 

@@ -44,6 +44,13 @@ impl Files {
         let find = |name: &str| find(name, &arguments.device, arguments.memory_limit, talk);
         let target_path = find(&arguments.model)?;
         let target = ModelFiles::open(&target_path)?;
+        let suggested = target.text.suggested.join(", ");
+        if !suggested.is_empty() {
+            talk.announce(&output::wrapped(&format!(
+                "{}: its files suggest {suggested}; options say what is done",
+                target.name()
+            )));
+        }
         let mut files = Files { target, draft: None, mask_token: None };
         if let Some(name) = arguments.draft.as_deref().filter(|_| wants_draft) {
             let path = find(draft_name(name, &files.target, talk)?)?;
@@ -170,6 +177,9 @@ impl LoadedFiles {
     /// [`Files::open`] and [`Files::check`].
     pub fn open(arguments: &DecodingArguments, talk: Verbosity) -> anyhow::Result<LoadedFiles> {
         let (models, method) = (&arguments.models, arguments.method);
+        if let Some(most) = arguments.max_tokens.filter(|&most| most < arguments.min_tokens) {
+            return Err(usage("--min-tokens", format!("{} are more than the {most} at most", arguments.min_tokens)));
+        }
         if method == Some(Method::Ngram) {
             let files = Files::open(models, false, talk)?;
             return LoadedFiles::new(files, Method::Ngram, arguments, talk);

@@ -96,22 +96,31 @@ pub fn read(text: Option<&str>, file: Option<&Path>) -> anyhow::Result<Prompt> {
 /// The prompts of a JSON-lines file.
 pub fn read_lines(path: &Path) -> anyhow::Result<Vec<Prompt>> {
     let text = text_file::read(path)?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let prompts: Vec<Prompt> = lines
-        .map(|(index, line)| {
-            of_line(line).map_err(|reason| anyhow::anyhow!("{}:{}: {reason}", path.display(), index + 1))
-        })
+    let prompts: Vec<Prompt> = in_lines(&text)
+        .into_iter()
+        .map(|(number, prompt)| prompt.map_err(|reason| anyhow::anyhow!("{}:{number}: {reason}", path.display())))
         .collect::<anyhow::Result<_>>()?;
     anyhow::ensure!(!prompts.is_empty(), "{}: it holds no prompts", path.display());
     Ok(prompts)
 }
 
-/// The prompt of one line of a JSON-lines file; or what is wrong with it.
-pub fn of_line(line: &str) -> Result<Prompt, String> {
-    let json: Value = serde_json::from_str(line).map_err(|error| format!("not JSON: {error}"))?;
-    let missing = "it has no `prompt` (text), `messages` (list), `conversations` (list), `turns` (list), `data` (text or \
-                   list), `question` (text) or `instruction` (text)";
-    of_json(&json).ok_or_else(|| missing.to_owned())
+/// The prompts of a JSON-lines file, or of one JSON list, with the numbers of their lines or places; or what is wrong with one.
+pub fn in_lines(text: &str) -> Vec<(usize, Result<Prompt, String>)> {
+    let missing = || {
+        "it has no `prompt` (text), `messages` (list), `conversations` (list), `turns` (list), `data` (text or list), \
+         `question` (text) or `instruction` (text)"
+            .to_owned()
+    };
+    let prompt = |json: &Value| of_json(json).ok_or_else(missing);
+    if let Ok(Value::Array(items)) = serde_json::from_str(text) {
+        return (1..).zip(&items).map(|(number, item)| (number, prompt(item))).collect();
+    }
+    let of_line = |line: &str| {
+        let json: Value = serde_json::from_str(line).map_err(|error| format!("not JSON: {error}"))?;
+        prompt(&json)
+    };
+    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+    lines.map(|(number, line)| (number, of_line(line))).collect()
 }
 
 /// The prompt of one line. Of several turns the first is taken: the later ones answer what the model said. An instruction

@@ -146,13 +146,13 @@ fn read_prompts(
     let (mut jobs, mut lines, mut bad) = (Vec::new(), 0, 0);
     for path in &arguments.prompts {
         let file = text_file::read(path)?;
-        for (number, line) in file.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        for (number, prompt) in prompt::in_lines(&file) {
             // Bad lines count too, so that mending one moves no other.
-            match job(lines, line, arguments, text, context) {
+            match prompt.and_then(|prompt| job(lines, prompt, arguments, text, context)) {
                 Ok(job) => jobs.push(job),
                 Err(reason) => {
                     bad += 1;
-                    talk.note(&format!("{}:{}: {reason}; skipped", path.display(), number + 1));
+                    talk.note(&format!("{}:{number}: {reason}; skipped", path.display()));
                 }
             }
             lines += 1;
@@ -168,12 +168,12 @@ fn read_prompts(
 
 fn job(
     index: usize,
-    line: &str,
+    prompt: Prompt,
     arguments: &RespondArguments,
     text: &ChatTokenizer,
     context: usize,
 ) -> Result<Job, String> {
-    let messages = match prompt::of_line(line)? {
+    let messages = match prompt {
         Prompt::Text(text) => vec![Message::new("user", text)],
         Prompt::Chat(messages) => messages,
     };

@@ -80,7 +80,7 @@ fn pythons_methods_and_words_are_there() {
 #[test]
 fn templates_render_as_by_jinja2() {
     let pairs: Vec<(String, String)> = serde_json::from_str(include_str!("data/jinja.json")).expect("pairs of texts");
-    assert!(pairs.len() > 180);
+    assert!(pairs.len() > 220);
     for (source, expected) in pairs {
         let text = render(&source, &[("user", " Hi \n"), ("assistant", "Yes<b>&'\"é🦀\n\tx")]);
         assert_eq!(text.unwrap_or_else(|error| panic!("{source}: {error}")), expected, "{source}");
@@ -139,10 +139,64 @@ fn a_template_that_refuses_or_fails_says_why() {
     ] {
         assert!(!refusal(source).is_empty());
     }
+    // Python's errors, which minijinja answers with some value.
+    for (source, word) in [
+        ("{{ none < 1 }}", "none with number"),
+        ("{{ 1 >= none }}", "number with none"),
+        ("{{ 'a' < 1 }}", "string with number"),
+        ("{{ {} < {} }}", "map with map"),
+        ("{{ [1, none] < [1, 2] }}", "none with number"),
+        ("{{ 1 < undefined_name < 3 }}", "undefined"),
+        ("{{ 1 in 'abc' }}", "looked for in a string"),
+        ("{{ 1 in 2 }}", "not iterable"),
+        ("{{ '%s' % (1, 2) }}", "fewer values than the 2"),
+        ("{{ '%s %s' % 'a' }}", "fewer values than it needs"),
+        ("{{ '%s' | format('a', 'b') }}", "fewer values than the 2"),
+        ("{{ '%(a)s' % {'b': 1} }}", "has no \"a\""),
+        ("{{ '%é' % 1 }}", "%é is not known"),
+        ("{{ '%2000d' % 1 }}", "wider than 1000"),
+        ("{{ '{0[é]}'.format({'é': 1}) }}", "for ASCII alone"),
+        ("{{ '{:>4}'.format('é') }}", "for ASCII alone"),
+        ("{{ none % 2 }}", "none by number"),
+        ("{{ 5 % 0 }}", "zero"),
+        ("{% for a in none %}{% endfor %}", "not iterable"),
+        ("{{ none | list }}", "not iterable"),
+        ("{{ none[1:] }}", "no slices"),
+        ("{{ messages[0].nothing[:2] }}", "no slices"),
+        ("{{ undefined_name | int }}", "undefined"),
+        ("{{ '\\ud83d' }}", "stands for no letter"),
+        ("{{ '\\N{BULLET}' }}", "by its name"),
+        ("{{ messages | pprint }}", "pprint"),
+    ] {
+        assert!(refusal(source).contains(word), "{source}: {}", refusal(source));
+    }
+    let deep = format!("{{{{ {}1{} }}}}", "(".repeat(1000), ")".repeat(1000));
+    assert!(refusal(&deep).contains("deep"));
+    for part in ["[0]", ".a", " | upper", " and a", " if a", "[:]", " % a", " < a"] {
+        assert!(!refusal(&format!("{{{{ a{} }}}}", part.repeat(100_000))).is_empty());
+    }
+    let chain = format!("{{{{ messages{}.role }}}}", "[:9]".repeat(100) + "[0]");
+    assert_eq!(render(&chain, &[("user", "a")]).expect("rendering"), "user");
     // Neither time nor memory without bound.
     refusal("{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}");
     refusal("{% set ns = namespace(x='aaaa') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}");
     refusal("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}");
+}
+
+#[test]
+fn a_template_that_wants_a_text_in_parts_gets_it_so() {
+    let parts =
+        "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{ line['text'] }}{% endif %}{% endfor %}";
+    let turn =
+        |content: &str| format!("{{% for message in messages %}}{{{{ message.role }}}}: {content};{{% endfor %}}");
+    let either =
+        format!("{{% if message.content is string %}}{{{{ message.content }}}}{{% else %}}{parts}{{% endif %}}");
+    let refuses = "{% if message.content is string %}{{ raise_exception('no text') }}{% endif %}".to_owned() + parts;
+    for content in [parts, "{{ message.content[0].text }}", &either, &refuses, "{{ message.content }}{{ 'text'[:0] }}"]
+    {
+        let text = render(&turn(content), &[("user", "a b"), ("assistant", "")]);
+        assert_eq!(text.expect("rendering"), "user: a b;assistant: ;", "{content}");
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ fn tokenizer() -> ChatTokenizer {
         template: None,
         tool_template: None,
         special_tokens: Default::default(),
+        suggested: Vec::new(),
         grammars: Default::default(),
     }
 }

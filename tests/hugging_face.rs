@@ -59,6 +59,23 @@ fn absent_keys_take_the_defaults_of_transformers() {
 }
 
 #[test]
+fn keys_of_other_families_are_no_fault_where_they_are_without_effect() {
+    let without_effect = json!({
+        "is_causal": true, "final_logit_softcapping": null, "attn_logit_softcapping": 0, "logit_scale": 1.0,
+        "embedding_multiplier": 1, "no_rope_layers": [1, 1], "use_bidirectional_attention": false, "dtype": "bfloat16",
+    });
+    assert_eq!(parsed(without_effect), parsed(json!({})));
+}
+
+#[test]
+fn experts_are_counted_by_their_old_name_and_their_new_one() {
+    let count = |changes: Value| parsed(changes).experts.expect("experts").count;
+    assert_eq!(count(json!({"model_type": "qwen3_moe", "num_experts": 16})), 16);
+    assert_eq!(count(json!({"model_type": "qwen3_moe", "num_local_experts": 32})), 32);
+    assert_eq!(count(json!({"model_type": "qwen3_moe"})), 128);
+}
+
+#[test]
 fn each_family_has_its_terms() {
     for (model_type, family, head_dim, qkv_bias, head_norm) in [
         ("llama", Family::Llama, 32, false, false),
@@ -348,6 +365,13 @@ fn what_is_wrong_or_not_supported_is_named() {
         (json!({"hidden_act": "gelu"}), "hidden_act"),
         (json!({"tie_word_embeddings": 1}), "tie_word_embeddings"),
         (json!({"quantization_config": {"quant_method": "awq"}}), "quantization_config"),
+        (json!({"quantization": {"group_size": 64, "bits": 4}}), "quantization"),
+        (json!({"is_causal": false}), "is_causal"),
+        (json!({"use_bidirectional_attention": true}), "use_bidirectional_attention"),
+        (json!({"final_logit_softcapping": 30.0}), "final_logit_softcapping"),
+        (json!({"attention_multiplier": 0.0625}), "attention_multiplier"),
+        (json!({"logit_scale": 0.5}), "logit_scale"),
+        (json!({"no_rope_layers": [1, 0]}), "no_rope_layers"),
         (json!({"pard_token": 300}), "pard_token"),
         (json!({"pard_token": "<mask>"}), "pard_token"),
         (json!({"pard_token": 1u64 << 33}), "pard_token"),
@@ -469,6 +493,21 @@ fn stop_tokens_come_from_generation_config_then_config_and_the_tokenizer() {
         matches!(&error, Error::Config { field, path, .. } if field == "eos_token_id" && *path == generation),
         "{error}"
     );
+}
+
+#[test]
+fn settings_that_generation_config_suggests_are_told() {
+    let suggested = |generation: Value| {
+        let (_parent, path) = written(&Recipe::llama(9), "settings");
+        write_json(&path.join("generation_config.json"), &generation);
+        ModelFiles::open(&path).expect("opening").text.suggested
+    };
+    let drawn = json!({"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 1.0, "min_p": null});
+    assert_eq!(suggested(drawn), ["temperature 0.6", "top_k 20"]);
+    let all = json!({"do_sample": false, "temperature": 0.6, "repetition_penalty": 1.1, "suppress_tokens": [3],
+        "bad_words_ids": [], "num_beams": 1, "forced_eos_token_id": null, "stop_strings": ["a"]});
+    assert_eq!(suggested(all), ["repetition_penalty 1.1", "suppress_tokens [3]", "stop_strings [\"a\"]"]);
+    assert!(suggested(json!({"eos_token_id": 1, "max_length": 40, "num_beams": 1.0})).is_empty());
 }
 
 #[test]

@@ -8,9 +8,11 @@ use pard::checkpoint::{DraftFiles, ModelFiles};
 use pard::low_level::ops::WeightFormat;
 use pard::model::{MemoryPlan, WeightDtype};
 use pard::text::{Message, Rendering, Special, Tool};
+use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use crate::gguf::writer::small_llama;
+use crate::safetensors::serialised;
 use crate::support::tiny_model::{Recipe, Stored, write_json, write_safetensors};
 use crate::support::tiny_tokenizer::{TOKENS, special_id};
 
@@ -56,6 +58,17 @@ fn a_tensor_that_nothing_uses_is_named() {
             Ok(_) => assert!(is_used, "{name}"),
             Err(Error::Config { field, .. }) => assert!(!is_used && field == name, "{name}: {field}"),
             Err(error) => panic!("{name}: {error}"),
+        }
+    }
+    // Types that no weight has make no difference.
+    for (name, is_used) in [("model.layers.1.self_attn.o_proj.bias", false), ("d2t", true)] {
+        let (_parent, path) = folder(&recipe);
+        let other = serialised(&[(name, Dtype::F64, vec![2], vec![0; 16])]);
+        std::fs::rename(path.join("model.safetensors"), path.join("a.safetensors")).expect("renaming");
+        std::fs::write(path.join("b.safetensors"), other).expect("writing");
+        match planned(&path) {
+            Ok(_) => assert!(is_used, "{name}"),
+            Err(error) => assert!(!is_used && error.to_string().contains(name), "{error}"),
         }
     }
     let file = tempfile::NamedTempFile::with_suffix(".gguf").expect("a file");
@@ -142,6 +155,30 @@ fn tokens_that_other_files_list_are_single_tokens() {
     let (_parent, path) = folder(&Recipe::llama(5));
     write_json(&path.join("tokenizer_config.json"), &json!({"added_tokens_decoder": {"276": {"text": "<one>"}}}));
     assert!(refusal(&path).contains("added_tokens_decoder.276"));
+}
+
+/// As `transformers` has it: what tokenizer_config.json lists counts, but not what it says of a role.
+#[test]
+fn blanks_around_a_token_are_those_of_the_list() {
+    let text = "a <|im_start|>  b";
+    let ids = |config: Value| {
+        let (_, files) = tokens(|path| write_json(&path.join("tokenizer_config.json"), &config));
+        files.text.tokenizer.encode(text, Special::Keep).expect("encoding")
+    };
+    let plain = ids(json!({}));
+    let listed = |changes: Value| {
+        let mut token = json!({ "content": "<|im_start|>", "special": true, "normalized": false });
+        token.as_object_mut().expect("an object").extend(changes.as_object().expect("an object").clone());
+        token
+    };
+    let list = |changes: Value| json!({ "added_tokens_decoder": { special_id(1).to_string(): listed(changes) } });
+    assert_eq!(ids(list(json!({}))), plain);
+    assert_eq!(ids(json!({ "bos_token": listed(json!({ "rstrip": true })) })), plain);
+    assert_eq!(ids(list(json!({ "rstrip": true }))).len(), plain.len() - 2);
+    assert_eq!(ids(list(json!({ "lstrip": true, "rstrip": true }))).len(), plain.len() - 3);
+    let mut with_role = list(json!({ "rstrip": true }));
+    with_role["bos_token"] = json!("<|im_start|>");
+    assert_eq!(ids(with_role).len(), plain.len() - 2);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::support::tiny_model::Recipe;
 /// A tensor for a test file: its name, type, shape and bytes.
 type Raw<'a> = (&'a str, Dtype, Vec<usize>, Vec<u8>);
 
-fn serialised(tensors: &[Raw]) -> Vec<u8> {
+pub fn serialised(tensors: &[Raw]) -> Vec<u8> {
     let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
         (*name, TensorView::new(*dtype, shape.clone(), bytes).expect("a shape of this length"))
     });

@@ -409,6 +409,7 @@ pub fn chat_tokenizer() -> ChatTokenizer {
         tool_template: None,
         special_tokens: Default::default(),
         stop_tokens: vec![special_id(2)],
+        suggested: Vec::new(),
         grammars: Default::default(),
     }
 }

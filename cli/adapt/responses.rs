@@ -58,5 +58,5 @@ fn holds_prompts(path: &Path) -> anyhow::Result<bool> {
     let has_answer = json.get("response").is_some()
         || json.get("text").is_some()
         || turns.into_iter().map(Message::from).any(|message| message.role == "assistant");
-    Ok(!has_answer && prompt::of_line(line).is_ok())
+    Ok(!has_answer && json.is_object() && prompt::in_lines(line).iter().all(|(_, prompt)| prompt.is_ok()))
 }

@@ -288,6 +288,27 @@ fn refuse_what_is_missing(kind: Kind, fields: &Fields) -> Result<(), Fault> {
         ("t_max_predict_ms", json!([0, -1]), "no answer has a limit of time"),
         ("n_indent", json!([0]), "it is not supported"),
         ("min_new_tokens", json!([0]), "min_tokens is the name here"),
+        ("max_new_tokens", json!([]), "max_tokens is the name here"),
+        ("max_length", json!([]), "max_tokens is the name here, and counts the answer alone"),
+        ("num_predict", json!([]), "max_tokens is the name here"),
+        ("num_ctx", json!([]), "the server's option --context says it"),
+        ("stop_sequences", json!([[]]), "stop is the name here"),
+        ("system", json!([]), "a message of the role system says it"),
+        ("samplers", json!([[]]), "the order of samplers is fixed"),
+        ("min_keep", json!([0]), NO_SAMPLER),
+        ("adaptive_target", json!([-1]), NO_SAMPLER),
+        ("no_repeat_ngram_size", json!([0]), NO_SAMPLER),
+        ("do_sample", json!([]), "temperature says it: 0 takes the likeliest token"),
+        ("verbosity", json!(["medium"]), "it is not supported; the prompt can say how long the answer is to be"),
+        ("web_search_options", json!([]), "nothing is searched for"),
+        ("post_sampling_probs", json!([false]), "probabilities are those before sampling"),
+        ("return_token_ids", json!([false]), "pard, an empty object, reports the tokens"),
+        ("return_tokens", json!([false]), "pard, an empty object, reports the tokens"),
+        ("return_tokens_as_token_ids", json!([false]), "pard, an empty object, reports the tokens"),
+        ("include_reasoning", json!([true]), "thoughts are told from the text, and not left out"),
+        ("thinking_token_budget", json!([]), "thoughts have no limit of their own"),
+        ("reasoning_budget", json!([-1]), "thoughts have no limit of their own"),
+        ("echo", json!([kind == Kind::Text, false]), "a conversation is not repeated"),
         ("add_special_tokens", json!([kind == Kind::Text]), "the kind of the request says so"),
         ("chat_template", json!([]), "the model's own is used"),
         ("add_generation_prompt", json!([true]), "an answer always follows"),
@@ -318,6 +339,9 @@ fn messages(fields: &Fields, tools: Option<&ToolUse>) -> Result<Prompt, Fault> {
             Some(Value::Array(calls)) if role == "assistant" || calls.is_empty() => calls.as_slice(),
             _ => return Err(wrong("its tool_calls are no list of calls by the assistant")),
         };
+        if object.get("function_call").is_some_and(|call| !call.is_null()) {
+            return Err(wrong("its function_call is of a kind whose place was taken by tool_calls"));
+        }
         let content = match object.get("content") {
             Some(Value::String(text)) => text.clone(),
             Some(Value::Array(parts)) => {
@@ -328,17 +352,19 @@ fn messages(fields: &Fields, tools: Option<&ToolUse>) -> Result<Prompt, Fault> {
                 let parts: Option<Vec<String>> = parts.iter().map(part).collect();
                 parts.ok_or_else(|| wrong("a part of its content is no text"))?.join("\n")
             }
-            None | Some(Value::Null) if !calls.is_empty() => String::new(),
+            None | Some(Value::Null) if role == "assistant" => String::new(),
             _ => return Err(wrong("its content is neither a text nor a list of texts")),
         };
-        let text = |name: &str| object.get(name).and_then(Value::as_str).map(str::to_owned);
+        let text = |name: &str| match object.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(_) => Err(wrong(&format!("its {name} is no text"))),
+        };
         let mut message = Message::new(role, content);
-        message.tool_calls = calls
-            .iter()
-            .map(tool_call)
-            .collect::<Option<_>>()
-            .ok_or_else(|| wrong("a tool call of it has no function with name and arguments"))?;
-        (message.tool_call_id, message.name) = (text("tool_call_id"), text("name"));
+        message.tool_calls = calls.iter().map(tool_call).collect::<Option<_>>().ok_or_else(|| {
+            wrong("a tool call of it is no function's, or lacks its name, its arguments or a text as its id")
+        })?;
+        (message.tool_call_id, message.name) = (text("tool_call_id")?, text("name")?);
         message.reasoning_content = match object.get("reasoning_content") {
             None | Some(Value::Null) => None,
             Some(Value::String(text)) if role == "assistant" => Some(text.clone()),
@@ -381,8 +407,11 @@ fn rendering(fields: &Fields) -> Result<Rendering, Fault> {
     Ok(rendering)
 }
 
-/// Reads llama.cpp's name for what becomes of thoughts.
+/// Reads SGLang's name and llama.cpp's for what becomes of thoughts.
 fn splits_thoughts(fields: &Fields) -> Result<bool, Fault> {
+    if fields.boolean("separate_reasoning")? == Some(false) {
+        return Ok(false);
+    }
     match fields.text("reasoning_format")? {
         None | Some("auto" | "deepseek") => Ok(true),
         Some("none") => Ok(false),
@@ -395,13 +424,16 @@ fn splits_thoughts(fields: &Fields) -> Result<bool, Fault> {
 
 /// A call that an earlier answer made.
 fn tool_call(call: &Value) -> Option<ToolCall> {
+    if call.get("type").is_some_and(|kind| !kind.is_null() && kind != "function") {
+        return None;
+    }
     let function = call.get("function")?;
     let arguments = match function.get("arguments") {
         Some(Value::String(text)) => text.clone(),
         Some(arguments) => arguments.to_string(),
         None => return None,
     };
-    let id = call.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let id = call.get("id").filter(|id| !id.is_null()).map_or(Some(""), Value::as_str)?.to_owned();
     Some(ToolCall { id, name: function.get("name")?.as_str()?.to_owned(), arguments })
 }
 

@@ -81,8 +81,10 @@ impl<'a> Fields<'a> {
 
     /// Any whole number; a negative one is taken for the bits that stand for it, but -1 is none, as in llama.cpp.
     pub fn seed(&self, name: &str) -> Result<Option<u64>, Fault> {
-        let Some(value) = self.get(name).filter(|value| value.as_i64() != Some(-1)) else { return Ok(None) };
-        let seed = value.as_u64().or_else(|| value.as_i64().map(|seed| seed as u64));
+        let Some(value) = self.get(name).filter(|value| value.as_f64() != Some(-1.0)) else { return Ok(None) };
+        // Some clients write whole numbers with a point.
+        let float = value.as_f64().filter(|seed| seed.fract() == 0.0 && seed.abs() < 9e15).map(|seed| seed as i64);
+        let seed = value.as_u64().or_else(|| value.as_i64().or(float).map(|seed| seed as u64));
         seed.map(Some).ok_or_else(|| self.wrong(name, "it is no whole number of 64 bits"))
     }
 

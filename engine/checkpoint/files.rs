@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::config::{Config, StateForm};
+use super::generation::Generation;
 use super::gguf::split::PartName;
 use super::gguf::{END_TEXTS, Gguf};
 use super::hugging_face::{self, PROJECTION_FILE};
@@ -160,10 +161,11 @@ fn open_gguf(path: &Path, name: String, gguf: Gguf) -> Result<DraftFiles> {
     let text = ChatTokenizer {
         model_name: gguf.model_name().map_or(name, str::to_owned),
         tokenizer,
-        template: gguf.chat_template().filter(|source| !source.is_empty()).map(str::to_owned),
-        tool_template: gguf.named_chat_templates().find(|(name, _)| *name == TOOL_USE).map(|(_, text)| text.to_owned()),
+        template: gguf.chat_template()?.filter(|source| !source.is_empty()).map(str::to_owned),
+        tool_template: gguf.named_chat_template(TOOL_USE)?.map(str::to_owned),
         special_tokens,
         stop_tokens: ids.stop,
+        suggested: gguf.suggested()?,
         grammars: Grammars::default(),
     };
     Ok(DraftFiles {
@@ -214,19 +216,19 @@ fn text_of(storage: &dyn Storage, model_name: String, config: &Config, config_js
     let tokenizer_config = json::read_if_present(storage, "tokenizer_config.json")?;
     let tokenizer_config =
         tokenizer_config.as_ref().map(|json| Object::of(&tokenizer_config_path, json)).transpose()?;
-    let SpecialTokens { names: special_tokens, added } = special_tokens::read(storage, tokenizer_config.as_ref())?;
+    let SpecialTokens { names: special_tokens, listed, added } =
+        special_tokens::read(storage, tokenizer_config.as_ref())?;
     let (tokenizer_path, bytes) = (storage.path("tokenizer.json"), open("tokenizer.json")?);
-    let tokenizer = Tokenizer::with_added(&tokenizer_path, contents::without_mark(&bytes), added)
+    let tokenizer = Tokenizer::with_added(&tokenizer_path, contents::without_mark(&bytes), listed, added)
         .map_err(|error| contents::explained(&tokenizer_path, &bytes, error))?
         .for_vocab(config.vocab_size)?;
     let template = template(storage, tokenizer_config.as_ref())?;
     let tool_template = tool_template(storage, tokenizer_config.as_ref())?;
 
     let generation_path = storage.path("generation_config.json");
-    let mut stop_tokens = match json::read_if_present(storage, "generation_config.json")? {
-        Some(json) => Object::of(&generation_path, &json)?.tokens("eos_token_id")?,
-        None => Vec::new(),
-    };
+    let generation = json::read_if_present(storage, "generation_config.json")?;
+    let generation = generation.map(|json| Generation::read(&generation_path, &json)).transpose()?;
+    let Generation { mut stop_tokens, suggested } = generation.unwrap_or_default();
     if stop_tokens.is_empty() {
         stop_tokens = config_json.tokens("eos_token_id")?;
     }
@@ -237,8 +239,16 @@ fn text_of(storage: &dyn Storage, model_name: String, config: &Config, config_js
     stop_tokens.sort_unstable();
     stop_tokens.dedup();
 
-    let grammars = Grammars::default();
-    Ok(ChatTokenizer { model_name, tokenizer, template, tool_template, special_tokens, stop_tokens, grammars })
+    Ok(ChatTokenizer {
+        model_name,
+        tokenizer,
+        template,
+        tool_template,
+        special_tokens,
+        stop_tokens,
+        suggested,
+        grammars: Grammars::default(),
+    })
 }
 
 /// Returns `true` if a model whose head is said to be its embedding has a head that is not: `transformers` uses that one.

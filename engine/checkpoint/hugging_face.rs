@@ -78,12 +78,40 @@ pub fn parse_config(path: &Path, json: &Value) -> Result<Config> {
     Ok(config)
 }
 
+/// Keys of other families, by which models scale, bound or leave out something. Absent, false, 0 and 1 are without effect.
+const OTHER_ARITHMETIC: [&str; 11] = [
+    "attention_multiplier",
+    "attn_logit_softcapping",
+    "clip_qkv",
+    "embedding_multiplier",
+    "final_logit_softcapping",
+    "logit_scale",
+    "logits_scaling",
+    "no_rope_layers",
+    "query_pre_attn_scalar",
+    "residual_multiplier",
+    "use_bidirectional_attention",
+];
+
 fn refuse_unsupported(keys: &Object, family: Family) -> Result<()> {
-    if keys.get("quantization_config").is_some() {
-        return Err(keys.fault(
-            "quantization_config",
-            "quantised safetensors are not supported; use the BF16, F16 or F32 model, or a GGUF file",
-        ));
+    // The last two are MLX's and an older one of compressed-tensors.
+    if let Some(key) = ["quantization_config", "quantization", "compression_config"].iter().find(|key| keys.has(key)) {
+        let reason = "quantised safetensors are not supported; use the BF16, F16 or F32 model, or a GGUF file";
+        return Err(keys.fault(key, reason));
+    }
+    for key in OTHER_ARITHMETIC {
+        let is_none = match keys.get(key) {
+            None | Some(Value::Bool(false)) => true,
+            Some(Value::Number(number)) => matches!(number.as_f64(), Some(0.0 | 1.0)),
+            Some(Value::Array(layers)) => layers.iter().all(|layer| layer == 1),
+            Some(_) => false,
+        };
+        if !is_none {
+            return Err(keys.fault(key, "it changes what the model computes, and is not supported"));
+        }
+    }
+    if keys.get("is_causal") == Some(&false.into()) {
+        return Err(keys.fault("is_causal", "attention to later tokens is not supported"));
     }
     let activation = keys.text("hidden_act")?.unwrap_or("silu");
     if !matches!(activation, "silu" | "swish") {
@@ -109,7 +137,9 @@ fn experts(keys: &Object, family: Family, layers: usize) -> Result<Option<Expert
         return Ok(None);
     }
     let size = |key: &str, default: usize| Ok(keys.size(key)?.unwrap_or(default));
-    let (count, step) = (size("num_experts", 128)?, size("decoder_sparse_step", 1)?);
+    // The first is what older files call the second.
+    let count = keys.size("num_experts")?.or(keys.size("num_local_experts")?).unwrap_or(128);
+    let step = size("decoder_sparse_step", 1)?;
     if step == 0 {
         return Err(keys.fault("decoder_sparse_step", "0 is not supported; 1 makes all layers mixtures of experts"));
     }

@@ -39,6 +39,10 @@ impl Checkpoint for Joined {
         &self.tensors
     }
 
+    fn other_tensors(&self) -> Vec<&str> {
+        self.first.other_tensors()
+    }
+
     fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
         self.holder(name).read_rows(name, rows, out)
     }

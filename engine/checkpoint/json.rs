@@ -98,6 +98,11 @@ impl<'a> Object<'a> {
         self.values.get(key).filter(|value| !value.is_null())
     }
 
+    /// Returns `true` if there is a value under `key`.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
     /// The whole number under `key`.
     pub(crate) fn size(&self, key: &str) -> Result<Option<usize>> {
         self.typed(key, "a whole number", |value| whole(value).and_then(|number| usize::try_from(number).ok()))

@@ -8,6 +8,7 @@ pub mod export;
 mod families;
 pub mod files;
 mod folder;
+mod generation;
 pub mod gguf;
 mod gguf_files;
 #[cfg(feature = "hub")]
@@ -54,6 +55,11 @@ pub trait Checkpoint: Send + Sync {
 
     /// All tensors, sorted by name.
     fn tensors(&self) -> &[TensorInfo];
+
+    /// Names of tensors of types that no weight has, which [`Checkpoint::tensors`] leaves out.
+    fn other_tensors(&self) -> Vec<&str> {
+        Vec::new()
+    }
 
     /// Writes rows `rows` of the matrix `name` to `out`, widened to f32. A vector is a matrix of one row; several matrices in
     /// one tensor lie one below the other.

@@ -137,6 +137,10 @@ impl Checkpoint for Safetensors {
         &self.tensors
     }
 
+    fn other_tensors(&self) -> Vec<&str> {
+        self.others.keys().map(String::as_str).collect()
+    }
+
     fn expect(&self, name: &str, expected: &[usize]) -> Result<&TensorInfo> {
         let info = &self.tensors[self.locate(name)?];
         if info.shape == expected {

@@ -18,7 +18,10 @@ const ROLES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "p
 pub(super) struct SpecialTokens {
     /// The variables of templates: `bos_token` and the like.
     pub names: BTreeMap<String, String>,
-    /// Tokens that are single ones wherever a text has them, in the order of their ids.
+    /// Tokens that are single ones wherever a text has them, as they are listed with the blanks that they take along, in the
+    /// order of their ids. What `tokenizer.json` says of them does not count.
+    pub listed: Vec<AddedToken>,
+    /// More of them, if `tokenizer.json` has them not.
     pub added: Vec<AddedToken>,
 }
 
@@ -28,7 +31,7 @@ pub(super) fn read(storage: &dyn Storage, tokenizer_config: Option<&Object>) -> 
     let listed = tokenizer_config.map(|config| config.object("added_tokens_decoder", "added_tokens_decoder."));
     let (mut special, mut later) = (Vec::new(), Vec::new());
     if let Some(listed) = listed.transpose()?.flatten() {
-        tokens.added = by_id(listed.keys().map(|id| {
+        tokens.listed = by_id(listed.keys().map(|id| {
             let token = listed.get(id).and_then(|token| added(token, false));
             Ok((id.parse::<u32>().ok(), token.ok_or_else(|| listed.fault(id, "is no token with a `content`"))?))
         }))?;
@@ -46,12 +49,11 @@ pub(super) fn read(storage: &dyn Storage, tokenizer_config: Option<&Object>) -> 
         tokens.read_roles(config, &mut special, &mut later)?;
     }
     for token in special.into_iter().chain(later) {
-        match tokens.added.iter_mut().find(|known| known.content == token.content) {
+        match tokens.listed.iter_mut().chain(&mut tokens.added).find(|known| known.content == token.content) {
             Some(known) => known.special = true,
             None => tokens.added.push(token),
         }
     }
-    tokens.added.retain(|token| !token.content.is_empty());
     Ok(tokens)
 }
 

@@ -64,11 +64,12 @@ pub(crate) fn check_unused(config: &Config, checkpoint: &dyn Checkpoint) -> Resu
             && !UNUSED.iter().any(|end| name.ends_with(end))
             && !used.contains(name)
     };
-    match checkpoint.tensors().iter().find(|tensor| is_left_out(&tensor.name)) {
+    let names = checkpoint.tensors().iter().map(|tensor| &*tensor.name).chain(checkpoint.other_tensors());
+    match names.into_iter().find(|name| is_left_out(name)) {
         None => Ok(()),
-        Some(TensorInfo { name, .. }) => {
+        Some(name) => {
             let reason = "the file holds this tensor, and what it would do in the model is not supported".to_owned();
-            Err(Error::Config { path: checkpoint.path().to_owned(), field: name.clone(), reason })
+            Err(Error::Config { path: checkpoint.path().to_owned(), field: name.to_owned(), reason })
         }
     }
 }

@@ -27,6 +27,9 @@ pub struct ChatTokenizer {
     pub special_tokens: BTreeMap<String, String>,
     /// The tokens that end an answer, ascending.
     pub stop_tokens: Vec<u32>,
+    /// Settings for the choice of tokens that the model's files suggest (`temperature 0.6`). They are for whoever asks to
+    /// follow, by [`SamplingParams`](crate::decoding::SamplingParams) and [`Limits`](crate::decoding::Limits).
+    pub suggested: Vec<String>,
     /// The grammars that answers keep to.
     pub grammars: Grammars,
 }

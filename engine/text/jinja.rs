@@ -1,8 +1,12 @@
 //! Jinja2's tests and filters, and the methods of Python's strings, where minijinja has others or lacks them.
 
-use minijinja::value::{Kwargs, Tuple, Value, ValueKind, from_args};
+use minijinja::value::{Kwargs, Rest, Tuple, Value, ValueKind, from_args};
 use minijinja::{Environment, Error, ErrorKind, State};
+use minijinja_contrib::globals::joiner;
 use minijinja_contrib::pycompat::unknown_method_callback;
+
+use super::jinja_operators::check_iterable;
+use super::python;
 
 /// Puts Jinja2's and Python's behaviour in place of minijinja's.
 pub(super) fn install(environment: &mut Environment) {
@@ -16,11 +20,28 @@ pub(super) fn install(environment: &mut Environment) {
     environment.add_filter("d", default);
     environment.add_filter("indent", indent);
     environment.add_filter("int", int);
-}
-
-/// A template's source with line ends as Jinja2 has them: each is a line feed, inside of texts as well.
-pub(super) fn line_ends(source: &str) -> String {
-    source.replace("\r\n", "\n").replace('\r', "\n")
+    environment.add_filter("float", float);
+    environment.add_filter("string", python::text);
+    environment.add_filter("e", |state: &State, value: &Value| escape(state, value, value.is_safe()));
+    environment.add_filter("escape", |state: &State, value: &Value| escape(state, value, value.is_safe()));
+    environment.add_filter("forceescape", |state: &State, value: &Value| escape(state, value, false));
+    environment.add_filter("list", |state: &State, value: Value| {
+        check_iterable(&value).and_then(|()| minijinja::filters::list(state, value))
+    });
+    environment.add_filter("truncate", truncate);
+    environment.add_filter("center", |state: &State, value: &Value, width: Option<usize>| {
+        let text = python::text(state, value)?.to_string();
+        filled(&text, "center", &[Value::from(width.unwrap_or(80))])
+    });
+    environment.add_filter("wordcount", |state: &State, value: &Value| {
+        let is_part = |letter: char| letter.is_alphanumeric() || letter == '_';
+        let text = python::text(state, value)?.to_string();
+        Ok::<_, Error>(text.split(|letter| !is_part(letter)).filter(|word| !word.is_empty()).count())
+    });
+    // It cuts what it writes into lines of another length.
+    environment.remove_filter("pprint");
+    environment.add_function("dict", dict);
+    environment.add_function("joiner", joiner);
 }
 
 fn default(value: &Value, other: Option<Value>, boolean: Option<bool>, arguments: Kwargs) -> Result<Value, Error> {
@@ -68,6 +89,7 @@ pub(super) fn margin(width: &Value) -> Result<String, Error> {
 }
 
 fn int(value: &Value, default: Option<Value>, base: Option<u32>, arguments: Kwargs) -> Result<Value, Error> {
+    check_defined(value)?;
     let default = default.or(arguments.get("default")?).unwrap_or_else(|| Value::from(0));
     let base = base.or(arguments.get("base")?).unwrap_or(10);
     arguments.assert_all_used()?;
@@ -77,7 +99,7 @@ fn int(value: &Value, default: Option<Value>, base: Option<u32>, arguments: Kwar
         ValueKind::Number => f64::try_from(value.clone()).ok().and_then(whole),
         ValueKind::Bool => Some(i64::from(value.is_true())),
         ValueKind::String if (2..=36).contains(&base) => {
-            let text = value.as_str().unwrap_or_default().trim_matches(is_space).to_lowercase();
+            let text = value.as_str().unwrap_or_default().trim_matches(is_space).to_lowercase().replace('_', "");
             let prefix = match base {
                 2 => "0b",
                 8 => "0o",
@@ -90,6 +112,72 @@ fn int(value: &Value, default: Option<Value>, base: Option<u32>, arguments: Kwar
         _ => None,
     };
     Ok(number.map_or(default, Value::from))
+}
+
+fn float(value: &Value, default: Option<f64>, arguments: Kwargs) -> Result<f64, Error> {
+    check_defined(value)?;
+    let default = default.or(arguments.get("default")?).unwrap_or(0.0);
+    arguments.assert_all_used()?;
+    let number = match value.kind() {
+        ValueKind::Number => f64::try_from(value.clone()).ok(),
+        ValueKind::Bool => Some(f64::from(u8::from(value.is_true()))),
+        _ => value.as_str().and_then(|text| text.trim_matches(is_space).replace('_', "").parse().ok()),
+    };
+    Ok(number.unwrap_or(default))
+}
+
+/// `value` for HTML, in Jinja2's names of letters.
+fn escape(state: &State, value: &Value, is_safe: bool) -> Result<Value, Error> {
+    if is_safe {
+        return Ok(value.clone());
+    }
+    let text = python::text(state, value)?.to_string();
+    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    Ok(Value::from_safe_string(text.replace('\'', "&#39;").replace('"', "&#34;")))
+}
+
+fn check_defined(value: &Value) -> Result<(), Error> {
+    if value.is_undefined() { Err(Error::from(ErrorKind::UndefinedError)) } else { Ok(()) }
+}
+
+/// A map of pairs or of another map, with named values put into it.
+fn dict(pairs: Option<Value>, named: Kwargs) -> Result<Value, Error> {
+    let mut entries = Vec::new();
+    if let Some(pairs) = pairs.filter(|pairs| !pairs.is_undefined()) {
+        for item in pairs.try_iter()? {
+            let entry = match pairs.kind() {
+                ValueKind::Map => (item.clone(), pairs.get_item(&item)?),
+                _ => (item.get_item_by_index(0)?, item.get_item_by_index(1)?),
+            };
+            entries.push(entry);
+        }
+    }
+    for name in named.args() {
+        entries.push((Value::from(name), named.get(name)?));
+    }
+    Ok(Value::from_pairs(entries))
+}
+
+/// The beginning of a text, up to its last whole word unless words may be cut.
+fn truncate(value: &Value, listed: Rest<Value>, arguments: Kwargs) -> Result<String, Error> {
+    let given = |index: usize, name: &str| match listed.get(index) {
+        Some(value) => Ok::<_, Error>(Some(value.clone())),
+        None => arguments.get::<Option<Value>>(name),
+    };
+    let length = given(0, "length")?.map_or(Ok(255), usize::try_from)?;
+    let cuts_words = given(1, "killwords")?.is_some_and(|cuts| cuts.is_true());
+    let end = given(2, "end")?.map_or_else(|| "...".to_owned(), |end| end.to_string());
+    let leeway = given(3, "leeway")?.map_or(Ok(5), usize::try_from)?;
+    arguments.assert_all_used()?;
+    let text = value.as_str().ok_or_else(|| wrong(format!("truncate cuts texts, and this is a {}", value.kind())))?;
+    if text.chars().count() <= length.saturating_add(leeway) {
+        return Ok(text.to_owned());
+    }
+    let kept = length.checked_sub(end.chars().count());
+    let kept = kept.ok_or_else(|| wrong(format!("truncate to {length} letters has no room for its end")))?;
+    let kept: String = text.chars().take(kept).collect();
+    let whole = kept.rfind(' ').filter(|_| !cuts_words).unwrap_or(kept.len());
+    Ok(format!("{}{end}", &kept[..whole]))
 }
 
 /// Calls a method that minijinja does not know.
@@ -121,6 +209,7 @@ fn string_method(state: &mut State, text: &str, name: &str, arguments: &[Value])
         ("find" | "rfind" | "index" | "rindex" | "count" | "startswith" | "endswith", [sought, _, ..]) => {
             within(state, text, name, sought, &arguments[1..])
         }
+        ("format", _) => return check_format(text, arguments).err().map(Err),
         ("index", [_]) => found(unknown_method_callback(state, &Value::from(text), "find", arguments)),
         ("rindex", [_]) => found(unknown_method_callback(state, &Value::from(text), "rfind", arguments)),
         ("strip" | "lstrip" | "rstrip", _) => {
@@ -148,6 +237,19 @@ fn string_method(state: &mut State, text: &str, name: &str, arguments: &[Value])
         }
         _ => return None,
     })
+}
+
+/// Refuses what minijinja's `format` fails at or counts by bytes: fields that are not ASCII, and widths of such texts.
+fn check_format(text: &str, arguments: &[Value]) -> Result<(), Error> {
+    let is_ascii = arguments.iter().all(|value| value.as_str().is_none_or(str::is_ascii));
+    for field in text.replace("{{", "").split('{').skip(1).map(|rest| rest.split('}').next().unwrap_or_default()) {
+        let spec = field.split_once(':').map_or("", |(_, spec)| spec);
+        let is_of_a_number = spec.ends_with(['b', 'd', 'e', 'E', 'f', 'F', 'g', 'G', 'n', 'o', 'x', 'X', '%']);
+        if !field.is_ascii() || !is_ascii && !is_of_a_number && spec.contains(|letter: char| letter.is_ascii_digit()) {
+            return Err(wrong(format!("format with {{{field}}} is supported for ASCII alone")));
+        }
+    }
+    Ok(())
 }
 
 /// A method that looks for `sought` between two positions, which are counted from the end where they are negative.
@@ -247,8 +349,8 @@ fn partition(text: &str, from_end: bool, arguments: &[Value]) -> Result<Value, E
 
 /// `text` filled up to a width with blanks, the letter that is given, or zeros.
 fn filled(text: &str, name: &str, arguments: &[Value]) -> Result<Value, Error> {
-    // As many bytes as a step of a template may make.
-    const WIDEST: usize = 64;
+    // Not many more bytes than a step of a template may make.
+    const WIDEST: usize = 80;
     let (width, letter): (usize, Option<char>) = from_args(arguments)?;
     if width > WIDEST {
         return Err(wrong(format!("{name} to more than {WIDEST} is not supported")));

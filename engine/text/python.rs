@@ -4,14 +4,19 @@ use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::value::{Kwargs, Value, ValueKind};
-use minijinja::{Error, ErrorKind};
+use minijinja::{Error, ErrorKind, Output, State};
 
 use super::jinja::margin;
 
 /// `json.dumps(value, ensure_ascii, indent=…, separators=…, sort_keys=…)`, which Hugging Face puts in place of Jinja's
 /// `tojson`: nothing is escaped for HTML.
-pub(super) fn tojson(value: &Value, ascii: Option<bool>, arguments: Kwargs) -> Result<String, Error> {
-    let indent = arguments.get::<Option<Value>>("indent")?.filter(|indent| !indent.is_none());
+pub(super) fn tojson(
+    value: &Value,
+    ascii: Option<Value>,
+    indent: Option<Value>,
+    arguments: Kwargs,
+) -> Result<String, Error> {
+    let indent = indent.or(arguments.get("indent")?).filter(|indent| !indent.is_none());
     let indent = indent.as_ref().map(margin).transpose()?;
     let separators = match arguments.get::<Option<Vec<String>>>("separators")?.as_deref() {
         None => [if indent.is_some() { "," } else { ", " }, ": "].map(str::to_owned),
@@ -21,8 +26,8 @@ pub(super) fn tojson(value: &Value, ascii: Option<bool>, arguments: Kwargs) -> R
     let style = Style {
         indent,
         separators,
-        ascii: ascii.or(arguments.get("ensure_ascii")?).unwrap_or(false),
-        sorted: arguments.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
+        ascii: ascii.or(arguments.get("ensure_ascii")?).is_some_and(|ascii| ascii.is_true()),
+        sorted: arguments.get::<Option<Value>>("sort_keys")?.is_some_and(|sorted| sorted.is_true()),
     };
     arguments.assert_all_used()?;
     let mut json = String::new();
@@ -69,6 +74,78 @@ fn write_json(out: &mut String, value: &Value, style: &Style, depth: usize) -> R
         kind => return Err(unsupported(&format!("tojson of {kind}"))),
     }
     Ok(())
+}
+
+/// Writes a value as Python's `str` does.
+pub(super) fn write(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
+    let written = match value.kind() {
+        ValueKind::None => out.write_str("None"),
+        ValueKind::Bool => out.write_str(if value.is_true() { "True" } else { "False" }),
+        ValueKind::Number => out.write_str(&number(value)),
+        ValueKind::Map | ValueKind::Seq | ValueKind::Iterable => return Printable::write(out, state, value),
+        _ => return minijinja::escape_formatter(out, state, value),
+    };
+    written.map_err(Error::from)
+}
+
+/// A value as Python's `str` has it.
+pub(super) fn text(state: &State, value: &Value) -> Result<Value, Error> {
+    match value.kind() {
+        ValueKind::String => Ok(value.clone()),
+        ValueKind::Map | ValueKind::Seq | ValueKind::Iterable => {
+            let mut text = String::new();
+            Printable::write(&mut text, state, value)?;
+            Ok(text.into())
+        }
+        _ => Ok(value.to_string().into()),
+    }
+}
+
+/// Texts within lists and maps, where Python escapes letters that are not printed. Values that hold others many times over
+/// take steps of the template.
+struct Printable<'a, W> {
+    out: &'a mut W,
+    state: &'a State<'a, 'a>,
+    pieces: u64,
+}
+
+impl<'a, W: Write> Printable<'a, W> {
+    fn write(out: &'a mut W, state: &'a State<'a, 'a>, value: &Value) -> Result<(), Error> {
+        let written = write!(Printable { out, state, pieces: 0 }, "{value}");
+        // A lack of steps, if there is one, says more.
+        written.map_err(|error| state.consume_fuel(1).err().unwrap_or_else(|| error.into()))
+    }
+}
+
+impl<W: Write> Write for Printable<'_, W> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        /// Pieces for a step.
+        const STEP: u64 = 32;
+        self.pieces += 1;
+        if self.pieces.is_multiple_of(STEP) {
+            self.state.consume_fuel(1).map_err(|_| std::fmt::Error)?;
+        }
+        let mut printed = 0;
+        for (at, letter) in text.char_indices().filter(|(_, letter)| !is_printable(*letter)) {
+            self.out.write_str(&text[printed..at])?;
+            printed = at + letter.len_utf8();
+            match letter as u32 {
+                code @ 0..=0xff => write!(self.out, "\\x{code:02x}")?,
+                code @ 0x100..=0xffff => write!(self.out, "\\u{code:04x}")?,
+                code => write!(self.out, "\\U{code:08x}")?,
+            }
+        }
+        self.out.write_str(&text[printed..])
+    }
+}
+
+/// Returns `true` for a letter that `repr` writes as it is. The standard library escapes the same ones, after another letter
+/// not those that combine with it.
+fn is_printable(letter: char) -> bool {
+    match letter {
+        ' '..='~' => true,
+        _ => String::from_iter(['a', letter]).escape_debug().count() == 2,
+    }
 }
 
 /// A number as Python writes it: large and small floats with an exponent of two digits at least.
@@ -156,7 +233,8 @@ pub(super) fn strftime(time: SystemTime, format: &str) -> Result<String, Error> 
         "December",
     ];
     const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
-    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+    let elapsed = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (seconds, microsecond) = (elapsed.as_secs(), elapsed.subsec_micros());
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil_date(days);
     let (hour, minute) = (second / 3600, second / 60 % 60);
@@ -191,8 +269,32 @@ pub(super) fn strftime(time: SystemTime, format: &str) -> Result<String, Error> 
             Some('a') => write!(text, "{}", &day_name[..3]),
             Some('p') => write!(text, "{}", if hour < 12 { "AM" } else { "PM" }),
             Some('F') => write!(text, "{year}-{month:02}-{day:02}"),
-            Some('T') => write!(text, "{hour:02}:{minute:02}:{:02}", second % 60),
-            Some('Z') => write!(text, "UTC"),
+            Some('T' | 'X') => write!(text, "{hour:02}:{minute:02}:{:02}", second % 60),
+            Some('j') => {
+                let earlier = (1..=days.min(365)).take_while(|&before| civil_date(days - before).0 == year);
+                write!(text, "{:03}", earlier.count() + 1)
+            }
+            Some('u') => write!(text, "{}", (days + 3) % 7 + 1),
+            Some('w') => write!(text, "{}", (days + 4) % 7),
+            Some('k') => write!(text, "{hour:2}"),
+            Some('l') => write!(text, "{hour_of_twelve:2}"),
+            Some('P') => write!(text, "{}", if hour < 12 { "am" } else { "pm" }),
+            Some('C') => write!(text, "{:02}", year / 100),
+            Some('R') => write!(text, "{hour:02}:{minute:02}"),
+            Some('D' | 'x') => write!(text, "{month:02}/{day:02}/{:02}", year % 100),
+            Some('c') => write!(
+                text,
+                "{} {} {day:2} {hour:02}:{minute:02}:{:02} {year}",
+                &day_name[..3],
+                &month_name[..3],
+                second % 60
+            ),
+            Some('f') => write!(text, "{microsecond:06}"),
+            Some('s') => write!(text, "{seconds}"),
+            Some('n') => writeln!(text),
+            Some('t') => write!(text, "\t"),
+            // Python's time of day without a time zone has no name and no offset.
+            Some('Z' | 'z') => Ok(()),
             Some('%') => write!(text, "%"),
             _ => return Err(unsupported(&format!("strftime_now with the format {format:?}"))),
         };

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde, Value};
-use minijinja::{AutoEscape, Environment, ErrorKind, Output, State};
+use minijinja::value::{Serde, Value};
+use minijinja::{AutoEscape, Environment, ErrorKind};
 
 use super::deep_stack::on_a_deep_stack;
-use super::{jinja, python};
+use super::{jinja, jinja_operators, jinja_source, python};
 use crate::error::{Error, Result};
 
 /// One turn of a conversation.
@@ -115,6 +115,8 @@ pub struct ChatTemplate {
     environment: Arc<Environment<'static>>,
     /// The variables `bos_token`, `eos_token` and the like.
     special_tokens: BTreeMap<String, String>,
+    /// `true` if the template finds a message's text only in a list of parts, as models have it that see pictures, too.
+    wants_parts: bool,
 }
 
 const NAME: &str = "chat";
@@ -136,12 +138,11 @@ impl ChatTemplate {
             SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(|error| fault(&error))?;
         environment.set_syntax(syntax);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
-        environment.set_formatter(write_as_python);
+        environment.set_formatter(python::write);
         environment.set_fuel(Some(FUEL));
         jinja::install(&mut environment);
-        environment.add_filter("tojson", |value: &Value, ascii: Option<bool>, arguments: Kwargs| {
-            python::tojson(value, ascii, arguments)
-        });
+        jinja_operators::install(&mut environment);
+        environment.add_filter("tojson", python::tojson);
         environment.add_function("strftime_now", |format: &str| python::strftime(SystemTime::now(), format));
         environment.add_function(
             "raise_exception",
@@ -149,10 +150,24 @@ impl ChatTemplate {
                 Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("{REFUSAL}{message}")))
             },
         );
-        environment
-            .add_template_owned(NAME, without_generation_tags(&jinja::line_ends(source)))
-            .map_err(|error| Error::Template { reason: format!("does not compile: {error}") })?;
-        Ok(ChatTemplate { environment: Arc::new(environment), special_tokens })
+        let translated = jinja_source::translate(source)?;
+        let environment = on_a_deep_stack("pard template", || {
+            let compiled = environment.add_template_owned(NAME, translated);
+            compiled.map_err(|error| Error::Template { reason: format!("does not compile: {error}") })?;
+            Ok(environment)
+        })?;
+        let mut template = ChatTemplate { environment: Arc::new(environment), special_tokens, wants_parts: false };
+        template.wants_parts = source.contains("text") && !template.finds_text() && {
+            template.wants_parts = true;
+            template.finds_text()
+        };
+        Ok(template)
+    }
+
+    /// Returns `true` if what a user says is in the prompt.
+    fn finds_text(&self) -> bool {
+        const SAID: &str = "something that is said";
+        self.render(&[Message::user(SAID)], Rendering::default()).is_ok_and(|prompt| prompt.contains(SAID))
     }
 
     /// The prompt for `messages`. It holds its special tokens as text: encode it with
@@ -179,7 +194,7 @@ impl ChatTemplate {
         let mut variables: BTreeMap<&str, Value> =
             self.special_tokens.iter().map(|(name, token)| (name.as_str(), Value::from(token.as_str()))).collect();
         variables.extend(rendering.variables.iter().map(|(name, value)| (name.as_str(), Value::from(Serde(value)))));
-        variables.insert("messages", messages.iter().map(variables_of).collect());
+        variables.insert("messages", messages.iter().map(|message| variables_of(message, self.wants_parts)).collect());
         variables.insert("add_generation_prompt", Value::from(rendering.add_generation_prompt));
         // transformers passes these even when there are none, and templates ask `tools is none`.
         variables.insert("tools", if tools.is_empty() { Value::from(()) } else { Value::from(Serde(tools)) });
@@ -197,10 +212,14 @@ impl ChatTemplate {
     }
 }
 
-/// A message as templates know it.
-fn variables_of(message: &Message) -> Value {
+/// A message as templates know it, its text in a list of parts or as it is.
+fn variables_of(message: &Message, in_parts: bool) -> Value {
     let Message { role, content, tool_calls, tool_call_id, name, reasoning_content } = message;
-    let mut pairs = vec![("role", Value::from(role.as_str())), ("content", Value::from(content.as_str()))];
+    let content = match in_parts {
+        true => Value::from(Serde(serde_json::json!([{ "type": "text", "text": content }]))),
+        false => Value::from(content.as_str()),
+    };
+    let mut pairs = vec![("role", Value::from(role.as_str())), ("content", content)];
     if !tool_calls.is_empty() {
         let call = |call: &ToolCall| {
             let function = serde_json::json!({ "name": call.name, "arguments": call.arguments_value() });
@@ -223,39 +242,4 @@ fn fault(error: &minijinja::Error) -> Error {
         _ => error.to_string(),
     };
     Error::Template { reason }
-}
-
-/// Writes a value as Python's `str` would.
-fn write_as_python(out: &mut Output, state: &mut State, value: &Value) -> std::result::Result<(), minijinja::Error> {
-    if value.is_none() {
-        return out.write_str("None").map_err(minijinja::Error::from);
-    }
-    if value.kind() == minijinja::value::ValueKind::Bool {
-        return out.write_str(if value.is_true() { "True" } else { "False" }).map_err(minijinja::Error::from);
-    }
-    if value.kind() == minijinja::value::ValueKind::Number {
-        return out.write_str(&python::number(value)).map_err(minijinja::Error::from);
-    }
-    minijinja::escape_formatter(out, state, value)
-}
-
-/// `{% generation %}` marks the assistant's words for training and renders to its body. minijinja has no such block,
-/// and `{% if true %}` treats the white space around it alike.
-fn without_generation_tags(source: &str) -> String {
-    let mut text = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let (before, tag) = rest.split_at(start + 2);
-        let Some(end) = tag.find("%}") else { break };
-        let (inside, after) = tag.split_at(end);
-        text.push_str(before);
-        match inside.trim_matches(|character: char| character.is_whitespace() || matches!(character, '-' | '+')) {
-            "generation" => text.push_str(&inside.replace("generation", "if true")),
-            "endgeneration" => text.push_str(&inside.replace("endgeneration", "endif")),
-            _ => text.push_str(inside),
-        }
-        rest = after;
-    }
-    text.push_str(rest);
-    text
 }

@@ -54,10 +54,17 @@ impl Tokenizer {
         Tokenizer::new(path, tokenizer)
     }
 
-    /// As [`Tokenizer::from_bytes`], with `added` tokens that the file does not know, whose ids follow the file's.
-    pub(crate) fn with_added(path: &Path, bytes: &[u8], added: Vec<AddedToken>) -> Result<Tokenizer> {
+    /// As [`Tokenizer::from_bytes`], with tokens of other files: `listed` ones, which take the place of the file's, and `added`
+    /// ones, where the file does not know them; ids of new ones follow the file's.
+    pub(crate) fn with_added(
+        path: &Path,
+        bytes: &[u8],
+        listed: Vec<AddedToken>,
+        added: Vec<AddedToken>,
+    ) -> Result<Tokenizer> {
         let library = |error: tokenizers::Error| fault(path, error.to_string());
         let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(library)?;
+        tokenizer.add_tokens(listed).map_err(library)?;
         let known = tokenizer.get_added_tokens_decoder();
         let is_new = |token: &AddedToken| !known.values().any(|known| known.content == token.content);
         tokenizer.add_tokens(added.into_iter().filter(is_new)).map_err(library)?;

@@ -18,8 +18,8 @@ fuzz_target!(|data: &[u8]| {
     });
     let _ = gguf.config();
     let _ = gguf.special_tokens();
-    let _ = gguf.model_name();
-    let _ = gguf.named_chat_templates().count();
+    let _ = (gguf.model_name(), gguf.suggested());
+    let _ = (gguf.chat_template(), gguf.named_chat_template("tool_use"));
     if let Ok(tokenizer) = gguf.tokenizer() {
         let _ = tokenizer.encode("What is 12 x 34?\n", false);
     }

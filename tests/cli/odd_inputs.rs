@@ -63,6 +63,20 @@ fn variables_that_are_empty_or_name_what_is_not_here() {
 }
 
 #[test]
+fn what_a_folder_suggests_is_told() {
+    let folder = folder("suggestions");
+    Recipe::llama(7).write(&folder);
+    std::fs::write(folder.join("generation_config.json"), "{\"do_sample\": true, \"temperature\": 0.6}")
+        .expect("a file");
+    let generate = ["generate", "-m", name(&folder), "--raw", "-p", "the", "-n", "1"];
+    let told = pard(&generate);
+    assert_eq!(told.code, Some(0));
+    assert!(told.stderr.contains("suggest temperature 0.6"), "{}", told.stderr);
+    let quiet = pard(&[&generate[..], &["-q"]].concat());
+    assert_eq!((&*quiet.stderr, quiet.stdout), ("", told.stdout));
+}
+
+#[test]
 #[cfg(unix)]
 fn an_argument_that_is_no_text_is_shown() {
     use std::os::unix::ffi::OsStrExt;

@@ -118,6 +118,10 @@ fn drawn_responses_follow_the_seed() {
     let greedy = folder.join("greedy");
     assert_eq!(respond(&[&prompts], &greedy, &[]).code, Some(0));
     assert_eq!(likeliest, written(&greedy));
+    let (list, listed) = (folder.join("prompts.json"), folder.join("listed"));
+    std::fs::write(&list, format!("{:#}", json!([{"prompt": "the thing"}, {"prompt": "the thing"}]))).expect("prompts");
+    assert_eq!(respond(&[&list], &listed, &[]).code, Some(0));
+    assert_eq!(written(&listed), written(&greedy)[..2]);
     assert_ne!(draw("penalised", &["--top-k", "1", "--repetition-penalty", "2"]), likeliest);
     let ended = respond(&[&prompts], &folder.join("banned"), &["--ban", "99999999"]);
     ended.expect_error(2, &["--ban", "99999999"]);

@@ -152,6 +152,8 @@ fn options_out_of_range_are_wrong_usage() {
     refused(&["--ban", "3,9999"], &["--ban", "9999", "307"]);
     refused(&["--logit-bias", "9999=1"], &["--logit-bias", "9999"]);
     refused(&["--logprobs", "21"], &["--logprobs", "20"]);
+    refused(&["--stop", ""], &["--stop"]);
+    refused(&["--min-tokens", "5", "-n", "3"], &["--min-tokens: ", "5", "3"]);
     refused(&["--method", "ngram", "--ngram", "1,2"], &["--ngram: "]);
     refused(&["--with-ngrams"], &["--with-ngrams", "draft"]);
     refused(&["--method", "ngram", "--acceptance", "rejection"], &["acceptance", "noise"]);

@@ -70,6 +70,19 @@ fn values_of_other_types_than_usual_are_read() {
 }
 
 #[test]
+fn arithmetic_of_other_architectures_is_refused_unless_it_is_without_effect() {
+    for name in ["logit_scale", "residual_scale", "attn_logit_softcapping", "attention.clamp_kqv", "attention.scale"] {
+        let key = format!("llama.{name}");
+        assert_fault(&small_llama().key(&key, 0.25), &key, "not supported");
+        config(&small_llama().key(&key, 0.0)).expect("a configuration");
+    }
+    config(&small_llama().key("llama.attention.scale", 0.176_776_7)).expect("as heads of 32 have it");
+    config(&small_llama().key("llama.logit_scale", 1.0)).expect("a configuration");
+    config(&small_llama().key("llama.use_parallel_residual", false)).expect("a configuration");
+    assert_fault(&small_llama().key("llama.use_parallel_residual", true), "llama.use_parallel_residual", "supported");
+}
+
+#[test]
 fn what_a_family_has_shows_in_its_tensors() {
     let qwen2 = as_architecture(small_llama(), "qwen2")
         .counting("blk.0.attn_q.bias", &[64])

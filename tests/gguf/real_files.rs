@@ -85,7 +85,7 @@ fn the_tokenizer_is_the_folders() {
     let Some((gguf, folder)) = files() else { return };
     assert_same(&gguf, &Tokenizer::from_file(folder.join("tokenizer.json")).expect("a tokenizer"));
     let settings = json(&folder, "tokenizer_config.json");
-    assert_eq!(settings["chat_template"].as_str(), gguf.chat_template());
+    assert_eq!(settings["chat_template"].as_str(), gguf.chat_template().expect("a text"));
     let special = gguf.special_tokens().expect("tokens");
     assert_eq!(settings["add_bos_token"], special.add_begin);
     let end = gguf.tokenizer().expect("a tokenizer").id_to_token(special.end.expect("an end token"));

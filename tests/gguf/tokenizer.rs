@@ -88,11 +88,25 @@ fn the_begin_token_comes_first_where_it_is_wanted() {
 }
 
 #[test]
+fn the_end_token_comes_last_where_it_is_wanted() {
+    let ended = small_llama().key("tokenizer.ggml.add_eos_token", true);
+    assert_eq!(ids(&good_tokenizer(&ended), "hell", true), [258, 263]);
+    assert_eq!(ids(&good_tokenizer(&ended), "hell", false), [258]);
+    let both = small_llama().key("tokenizer.ggml.add_eos_token", true).key("tokenizer.ggml.add_bos_token", true);
+    assert_eq!(ids(&good_tokenizer(&both), "hell", true), [262, 258, 263]);
+    assert_fault(&ended.without("tokenizer.ggml.eos_token_id"), &["add_eos_token", "eos_token_id is missing"]);
+}
+
+#[test]
 fn chat_templates_are_found() {
     let writer = small_llama().key("tokenizer.chat_template.tool_use", "{{ tools }}");
     let (_file, gguf) = open_good(&writer.bytes());
-    assert_eq!(gguf.chat_template(), Some("{{ messages }}"));
-    assert_eq!(gguf.named_chat_templates().collect::<Vec<_>>(), [("tool_use", "{{ tools }}")]);
+    assert_eq!(gguf.chat_template().expect("a text"), Some("{{ messages }}"));
+    assert_eq!(gguf.named_chat_template("tool_use").expect("a text"), Some("{{ tools }}"));
+    assert_eq!(gguf.named_chat_template("rag").expect("none"), None);
+    let (_file, wrong) = open_good(&writer.key("tokenizer.chat_template", 7).bytes());
+    let error = wrong.chat_template().expect_err("no text").to_string();
+    assert!(error.contains("tokenizer.chat_template") && error.contains("a string belongs"), "{error}");
 }
 
 #[test]

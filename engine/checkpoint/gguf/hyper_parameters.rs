@@ -36,6 +36,7 @@ pub(super) fn read_config(file: &Gguf) -> Result<Config> {
     let family = Family::from_architecture(metadata.path, architecture)?;
     let key = |name: &str| format!("{architecture}.{name}");
     refuse_unsupported(metadata, architecture)?;
+    refuse_other_arithmetic(metadata, architecture)?;
 
     let hidden_size = required(metadata, &key("embedding_length"))?;
     let heads = heads(metadata, architecture)?;
@@ -49,6 +50,13 @@ pub(super) fn read_config(file: &Gguf) -> Result<Config> {
             ));
         }
     };
+    let scale_key = key("attention.scale");
+    if let Some(scale) = metadata.float(&scale_key)?.filter(|&scale| scale != 0.0)
+        && (scale * (head_dim as f64).sqrt() - 1.0).abs() > 1e-4
+    {
+        let reason = format!("{scale} is not supported; supported: 1 / √{head_dim}, by the width of heads");
+        return Err(metadata.fault(&scale_key, reason));
+    }
     for name in ["attention.value_length", "rope.dimension_count"] {
         if let Some(value) = optional(metadata, &key(name))?
             && value != head_dim
@@ -116,6 +124,33 @@ fn refuse_unsupported(metadata: Metadata, architecture: &str) -> Result<()> {
         return Err(metadata.fault(&causal, "attention to later tokens is not supported".to_owned()));
     }
     Ok(())
+}
+
+/// Refuses what other architectures scale, bound or leave out, which is without effect where it is 0 or 1.
+fn refuse_other_arithmetic(metadata: Metadata, architecture: &str) -> Result<()> {
+    for name in [
+        "attention.clamp_kqv",
+        "attention.max_alibi_bias",
+        "attention.output_scale",
+        "attention.shared_kv_layers",
+        "attention.temperature_scale",
+        "attn_logit_softcapping",
+        "embedding_scale",
+        "final_logit_softcapping",
+        "logit_scale",
+        "no_rope_layer_step",
+        "residual_scale",
+    ] {
+        let key = format!("{architecture}.{name}");
+        if let Some(value) = metadata.float(&key)?.filter(|value| !matches!(value, 0.0 | 1.0)) {
+            return Err(metadata.fault(&key, format!("{value} changes what the model computes, and is not supported")));
+        }
+    }
+    let parallel = format!("{architecture}.use_parallel_residual");
+    match metadata.boolean(&parallel)? {
+        Some(true) => Err(metadata.fault(&parallel, "it is not supported".to_owned())),
+        _ => Ok(()),
+    }
 }
 
 /// Mixtures of experts, in the layers that have a router. Refuses those that would be computed otherwise than here.

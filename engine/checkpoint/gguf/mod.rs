@@ -128,17 +128,38 @@ impl Gguf {
     }
 
     /// The chat template (Jinja), if the file holds one.
-    pub fn chat_template(&self) -> Option<&str> {
-        self.metadata().text("tokenizer.chat_template").ok().flatten()
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if it is no text.
+    pub fn chat_template(&self) -> Result<Option<&str>> {
+        self.metadata().text("tokenizer.chat_template")
     }
 
-    /// The further chat templates, by name (`tool_use`, `rag`).
-    pub fn named_chat_templates(&self) -> impl Iterator<Item = (&str, &str)> {
-        const PREFIX: &str = "tokenizer.chat_template.";
-        self.metadata()
-            .entries
-            .keys()
-            .filter_map(|key| Some((key.strip_prefix(PREFIX)?, self.metadata().text(key).ok().flatten()?)))
+    /// The further chat template of this name (`tool_use`, `rag`), if the file holds one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gguf::chat_template`].
+    pub fn named_chat_template(&self, name: &str) -> Result<Option<&str>> {
+        self.metadata().text(&format!("tokenizer.chat_template.{name}"))
+    }
+
+    /// As in [`crate::text::ChatTokenizer::suggested`], by llama.cpp's keys.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for one that is no number.
+    pub fn suggested(&self) -> Result<Vec<String>> {
+        const PREFIX: &str = "general.sampling.";
+        let metadata = self.metadata();
+        let names =
+            metadata.entries.keys().filter_map(|key| key.strip_prefix(PREFIX)).filter(|name| *name != "sequence");
+        let setting = |name: &str| {
+            let value = metadata.float(&format!("{PREFIX}{name}"))?;
+            Ok(value.map(|value| format!("{name} {value}")))
+        };
+        names.map(setting).filter_map(Result::transpose).collect()
     }
 
     /// The name the publisher gave the model, if the file says.

@@ -53,20 +53,35 @@ pub(super) fn build(metadata: Metadata) -> Result<Tokenizer> {
     tokenizer.add_tokens(added).map_err(library)?;
 
     let special = vocabulary.special_tokens(metadata)?;
-    if let (true, Some(begin)) = (special.add_begin, special.begin) {
-        // Its name within the template; its text might mean something to the template.
-        const NAME: &str = "begin";
-        let text = vocabulary.tokens[begin as usize].to_owned();
-        let template = TemplateProcessing::builder()
-            .try_single(vec![NAME, "$A"])
-            .and_then(|builder| builder.try_pair(vec![NAME, "$A", "$B"]))
-            .map_err(|reason| fault(metadata, reason.to_string()))?
-            .special_tokens(vec![SpecialToken::new(NAME.to_owned(), vec![begin], vec![text]).map_err(library)?])
-            .build()
-            .map_err(|error| fault(metadata, error.to_string()))?;
-        tokenizer.with_post_processor(Some(template));
+    let around = [special.begin.filter(|_| special.add_begin), special.end.filter(|_| special.add_end)];
+    if around != [None; 2] {
+        tokenizer.with_post_processor(Some(texts_with(metadata, &vocabulary, around)?));
     }
     Ok(tokenizer)
+}
+
+/// Puts the tokens that begin and end a text around it.
+fn texts_with(metadata: Metadata, vocabulary: &Vocabulary, around: [Option<u32>; 2]) -> Result<TemplateProcessing> {
+    // Their names within the template; their texts might mean something to it.
+    const NAMES: [&str; 2] = ["begin", "end"];
+    let name = |index: usize| around[index].map(|_| NAMES[index]);
+    let template =
+        |texts: &[&'static str]| name(0).into_iter().chain(texts.iter().copied()).chain(name(1)).collect::<Vec<_>>();
+    let mut tokens = Vec::new();
+    for (name, id) in NAMES.into_iter().zip(around) {
+        if let Some(id) = id {
+            let text = vocabulary.tokens[id as usize].to_owned();
+            let token = SpecialToken::new(name.to_owned(), vec![id], vec![text]);
+            tokens.push(token.map_err(|error| fault(metadata, error.to_string()))?);
+        }
+    }
+    TemplateProcessing::builder()
+        .try_single(template(&["$A"]))
+        .and_then(|builder| builder.try_pair(template(&["$A", "$B"])))
+        .map_err(|reason| fault(metadata, reason.to_string()))?
+        .special_tokens(tokens)
+        .build()
+        .map_err(|error| fault(metadata, error.to_string()))
 }
 
 /// Ids by text, without padding and empty texts: no text is ever encoded to those.

@@ -6,7 +6,7 @@ use crate::error::Result;
 
 /// Tokens that end an answer in the models that have them, whatever the file says of them: many files name only one of
 /// theirs. As in llama.cpp; `</s>` is an ordinary word to some vocabularies, so it counts only where marked as control.
-pub(in crate::checkpoint) const END_TEXTS: [&str; 9] = [
+pub(in crate::checkpoint) const END_TEXTS: [&str; 12] = [
     "<|eot_id|>",
     "<|im_end|>",
     "<|end|>",
@@ -14,6 +14,9 @@ pub(in crate::checkpoint) const END_TEXTS: [&str; 9] = [
     "<|endoftext|>",
     "<|eom_id|>",
     "<|end_of_text|>",
+    "<EOT>",
+    "[EOT]",
+    "<end_of_utterance>",
     "<｜end▁of▁sentence｜>",
     "</s>",
 ];
@@ -63,6 +66,8 @@ pub struct SpecialTokens {
     pub add_begin: bool,
     /// Ends a text.
     pub end: Option<u32>,
+    /// `true` if every text ends with it.
+    pub add_end: bool,
     /// All tokens that end an answer, [`SpecialTokens::end`] among them, ascending.
     pub stop: Vec<u32>,
 }
@@ -127,6 +132,13 @@ impl<'a> Vocabulary<'a> {
                 "tokenizer.ggml.add_bos_token is set, but tokenizer.ggml.bos_token_id is missing".to_owned(),
             ));
         }
+        let add_end = metadata.boolean("tokenizer.ggml.add_eos_token")?.unwrap_or(false);
+        if add_end && end.is_none() {
+            return Err(fault(
+                metadata,
+                "tokenizer.ggml.add_eos_token is set, but tokenizer.ggml.eos_token_id is missing".to_owned(),
+            ));
+        }
         let named = [end, self.token(metadata, "eot")?, self.token(metadata, "eom")?];
         let mut stop: Vec<u32> = named.into_iter().flatten().collect();
         for (id, (kind, token)) in (0u32..).zip(self.kinds.iter().zip(&self.tokens)) {
@@ -136,7 +148,7 @@ impl<'a> Vocabulary<'a> {
         }
         stop.sort_unstable();
         stop.dedup();
-        Ok(SpecialTokens { begin, add_begin, end, stop })
+        Ok(SpecialTokens { begin, add_begin, end, add_end, stop })
     }
 
     /// The id under `tokenizer.ggml.{name}_token_id`.

@@ -68,6 +68,18 @@ fn parameters_that_cannot_be_had_are_named() {
         ("frequency_penalty", json!("much")),
         ("logit_bias", json!([1, 2])),
         ("logit_bias", json!([["the", 2]])),
+        ("logit_bias", json!([[5, "much"]])),
+        ("logit_bias", json!("5=1")),
+        ("max_new_tokens", json!(3)),
+        ("stop_sequences", json!(["a"])),
+        ("system", json!("Be terse.")),
+        ("samplers", json!(["top_k"])),
+        ("do_sample", json!(false)),
+        ("verbosity", json!("low")),
+        ("echo", json!(true)),
+        ("include_reasoning", json!(false)),
+        ("return_token_ids", json!(true)),
+        ("seed", json!(1.5)),
         ("logit_bias", json!({ "the": 1 })),
         ("logit_bias", json!({ "100000": 1 })),
         ("logit_bias", json!({ "5": 1e9 })),
@@ -102,9 +114,20 @@ fn parameters_that_cannot_be_had_are_named() {
         json!({ "role": "user", "content": "the", "tool_calls": [{}] }),
         json!({ "role": "assistant", "content": "the", "tool_calls": "none" }),
         json!({ "role": "user", "content": [{ "type": "image_url" }] }),
+        json!({ "role": "user", "content": null }),
+        json!({ "role": "user", "content": "the", "name": 7 }),
+        json!({ "role": "tool", "content": "the", "tool_call_id": 7 }),
+        json!({ "role": "assistant", "content": "", "function_call": { "name": "f", "arguments": "{}" } }),
+        json!({ "role": "assistant", "tool_calls": [{ "type": "custom", "function": { "name": "f", "arguments": "" } }] }),
+        json!({ "role": "assistant", "tool_calls": [{ "id": 5, "function": { "name": "f", "arguments": "" } }] }),
     ] {
         refused("/v1/chat/completions", &json!({ "messages": [message] }), "messages[0]");
     }
+    for (parameter, value) in [("with_pieces", true), ("return_token_strs", true), ("parse_special", false)] {
+        refused("/tokenize", &json!({ "content": "the", parameter: value }), parameter);
+    }
+    let unanswered = json!({ "messages": [{ "role": "user", "content": "the" }], "add_generation_prompt": false });
+    refused("/tokenize", &unanswered, "add_generation_prompt");
     for prompt in
         [json!(null), json!([]), json!(""), json!([[]]), json!([1, "the"]), json!([-1]), json!([100000]), json!({})]
     {
@@ -126,6 +149,14 @@ fn parameters_that_cannot_be_had_are_named() {
     refused("/v1/chat/completions", &chat("the", last), "repeat_last_n");
     // Other servers' ways to ask for no limit, all tokens, and a seed that nobody names.
     server.chat("the", json!({ "max_tokens": 2, "top_k": -1, "seed": -1 }));
+    // llama.cpp's list of biases, and whole numbers with a point.
+    let with = |more: Value| server.chat("the", more)["choices"][0]["message"]["content"].clone();
+    let of_object = with(json!({ "logit_bias": { "5": 100, "7": false }, "max_tokens": 2, "seed": 3 }));
+    assert_eq!(with(json!({ "logit_bias": [[5, 100], [7, false]], "max_tokens": 2.0, "seed": 3.0 })), of_object);
+    assert_ne!(with(json!({ "max_tokens": 2 })), of_object);
+    let answers = json!([{ "role": "user", "content": "a" }, { "role": "assistant", "content": null },
+        { "role": "user", "content": "b" }]);
+    assert_eq!(server.post("/v1/chat/completions", &json!({ "messages": answers, "max_tokens": 1 })).status, 200);
     let parts = json!([{ "type": "text", "text": "the " }, { "type": "text", "text": "thing" }]);
     let body = json!({ "messages": [{ "role": "developer", "content": parts }], "max_tokens": 1 });
     assert_eq!(server.post("/v1/chat/completions", &body).status, 200);
