@@ -6,7 +6,7 @@ use minijinja_contrib::globals::joiner;
 use minijinja_contrib::pycompat::unknown_method_callback;
 
 use super::jinja_operators::check_iterable;
-use super::python;
+use super::python::{self, wrong};
 
 /// Puts Jinja2's and Python's behaviour in place of minijinja's.
 pub(super) fn install(environment: &mut Environment) {
@@ -62,7 +62,7 @@ fn indent(
     let first = first.or(arguments.get("first")?).unwrap_or(false);
     let blank = blank.or(arguments.get("blank")?).unwrap_or(false);
     arguments.assert_all_used()?;
-    let margin = margin(&width)?;
+    let margin = python::margin(&width)?;
     let text = format!("{value}\n");
     let mut indented = if first { margin.clone() } else { String::new() };
     for (index, line) in split_lines(&text, false).into_iter().enumerate() {
@@ -73,19 +73,6 @@ fn indent(
         indented.push_str(line);
     }
     Ok(indented)
-}
-
-/// A line's beginning, given as it is or as a number of blanks.
-pub(super) fn margin(width: &Value) -> Result<String, Error> {
-    const WIDEST: usize = 16;
-    let margin = match width.as_str() {
-        Some(text) => text.to_owned(),
-        None => " ".repeat(usize::try_from(width.clone())?.min(WIDEST + 1)),
-    };
-    if margin.len() > WIDEST {
-        return Err(wrong(format!("an indentation above {WIDEST} is not supported")));
-    }
-    Ok(margin)
 }
 
 fn int(value: &Value, default: Option<Value>, base: Option<u32>, arguments: Kwargs) -> Result<Value, Error> {
@@ -413,8 +400,4 @@ fn is_space(letter: char) -> bool {
 /// Returns `true` for a full-width digit, the one kind beside ASCII's that texts have as numbers.
 fn is_wide_digit(letter: char) -> bool {
     matches!(letter, '０'..='９')
-}
-
-fn wrong(reason: String) -> Error {
-    Error::new(ErrorKind::InvalidOperation, reason)
 }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use minijinja::value::{Enumerator, Kwargs, Object, Rest, Tuple, Value, ValueKind, from_args};
-use minijinja::{Environment, Error, ErrorKind, State};
+use minijinja::{Environment, Error, State};
 
 use super::jinja_source::{COMPARE, ITERABLE, PERCENT, SLICEABLE, SURPLUS, VARIADIC};
 use super::printf::{Values, printf};
-use super::python;
+use super::python::{self, wrong};
 
 /// Adds the functions that translated templates call.
 pub(super) fn install(environment: &mut Environment) {
@@ -211,8 +211,4 @@ impl Object for Variadic {
         arguments.push(passed.into_iter().collect::<Kwargs>().into());
         self.inner.call(state, &arguments)
     }
-}
-
-fn wrong(reason: String) -> Error {
-    Error::new(ErrorKind::InvalidOperation, reason)
 }

@@ -2,9 +2,9 @@
 
 use minijinja::formatting::{FormatStyle, format};
 use minijinja::value::{Value, ValueKind};
-use minijinja::{Error, ErrorKind, State};
+use minijinja::{Error, State};
 
-use super::python;
+use super::python::{self, wrong};
 
 /// The widest that a value is filled up to, and its most digits.
 const WIDEST: usize = 1000;
@@ -147,8 +147,4 @@ fn numeric(value: Value, kind: char) -> Value {
         },
         _ => value,
     }
-}
-
-fn wrong(reason: String) -> Error {
-    Error::new(ErrorKind::InvalidOperation, reason)
 }

@@ -6,8 +6,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Error, ErrorKind, Output, State};
 
-use super::jinja::margin;
-
 /// `json.dumps(value, ensure_ascii, indent=…, separators=…, sort_keys=…)`, which Hugging Face puts in place of Jinja's
 /// `tojson`: nothing is escaped for HTML.
 pub(super) fn tojson(
@@ -146,6 +144,19 @@ fn is_printable(letter: char) -> bool {
         ' '..='~' => true,
         _ => String::from_iter(['a', letter]).escape_debug().count() == 2,
     }
+}
+
+/// A line's beginning, given as it is or as a number of blanks.
+pub(super) fn margin(width: &Value) -> Result<String, Error> {
+    const WIDEST: usize = 16;
+    let margin = match width.as_str() {
+        Some(text) => text.to_owned(),
+        None => " ".repeat(usize::try_from(width.clone())?.min(WIDEST + 1)),
+    };
+    if margin.len() > WIDEST {
+        return Err(unsupported(&format!("an indentation above {WIDEST}")));
+    }
+    Ok(margin)
 }
 
 /// A number as Python writes it: large and small floats with an exponent of two digits at least.
@@ -319,5 +330,10 @@ fn civil_date(days: u64) -> (u64, u64, u64) {
 }
 
 fn unsupported(what: &str) -> Error {
-    Error::new(ErrorKind::InvalidOperation, format!("{what} is not supported"))
+    wrong(format!("{what} is not supported"))
+}
+
+/// The error of an operation that its values do not go with.
+pub(super) fn wrong(reason: String) -> Error {
+    Error::new(ErrorKind::InvalidOperation, reason)
 }
