@@ -236,7 +236,7 @@ fn find_adapter(arguments: &DoctorArguments) -> (Option<AdapterReport>, Finding)
             };
             let slow =
                 "this computes on the CPU, which is slow. Is there a GPU in this machine? Then install its driver";
-            warning(named, &format!("{slow}{newer}"))
+            warning(named, format!("{slow}{newer}"))
         }
         _ => Ok(named),
     };
