@@ -38,16 +38,16 @@ fn the_costs_of_passes_are_measured_once() {
         Ended::of(command(arguments).env("PARD_CACHE", cache.path()).output().expect("running pard"))
     };
     let (target, draft) = (name(&MODELS.target), name(&MODELS.draft));
-    let generate = ["generate", "-m", target, "-d", draft, "-p", "the", "-n", "4"];
+    let generate = ["generate", "-m", target, "-d", draft, "-p", "the", "-n", "12"];
     let [first, second] = [run(&generate), run(&generate)];
-    assert!(first.stderr.contains("measuring"), "{}", first.stderr);
-    assert!(second.code == Some(0) && !second.stderr.contains("measuring"), "{}", second.stderr);
+    assert!(first.stderr.contains("measures"), "{}", first.stderr);
+    assert!(second.code == Some(0) && !second.stderr.contains("measures"), "{}", second.stderr);
     assert_eq!(first.stdout, second.stdout);
     // The draft's matrices are the target's in size, so that one table serves both.
     let forgotten = run(&["tune", "--forget", "-m", target]);
     assert!(forgotten.stderr.contains(": forgotten"), "{}", forgotten.stderr);
     let third = run(&generate);
-    assert!(third.stderr.contains("measuring"), "{}", third.stderr);
+    assert!(third.stderr.contains("measures"), "{}", third.stderr);
 }
 
 #[test]

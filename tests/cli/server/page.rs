@@ -93,7 +93,9 @@ impl Browser {
 impl Drop for Browser {
     fn drop(&mut self) {
         if !self.session.is_empty() {
-            let end = format!("DELETE /session/{} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", self.session);
+            // The driver refuses hosts of other names, and the browser would outlive it.
+            let [session, host] = [&self.session, &self.address.to_string()];
+            let end = format!("DELETE /session/{session} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
             if let Ok(mut stream) = TcpStream::connect(self.address) {
                 let _ = stream.write_all(end.as_bytes());
                 Reply::read(stream);

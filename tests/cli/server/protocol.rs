@@ -123,11 +123,7 @@ fn parameters_that_cannot_be_had_are_named() {
     ] {
         refused("/v1/chat/completions", &json!({ "messages": [message] }), "messages[0]");
     }
-    for (parameter, value) in [("with_pieces", true), ("return_token_strs", true), ("parse_special", false)] {
-        refused("/tokenize", &json!({ "content": "the", parameter: value }), parameter);
-    }
-    let unanswered = json!({ "messages": [{ "role": "user", "content": "the" }], "add_generation_prompt": false });
-    refused("/tokenize", &unanswered, "add_generation_prompt");
+    refused("/tokenize", &json!({ "content": "the", "parse_special": false }), "parse_special");
     for prompt in
         [json!(null), json!([]), json!(""), json!([[]]), json!([1, "the"]), json!([-1]), json!([100000]), json!({})]
     {
