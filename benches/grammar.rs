@@ -3,8 +3,8 @@
 //!
 //!     cargo bench --bench grammar -- MODEL [ROWS]
 //!
-//! MODEL is a tokenizer.json, or a model's folder or .gguf file, of which the tokenizer alone is used. Answers with a schema are walked from their
-//! beginning to their end, ROWS - 1 proposals at a time (12 by default), as rounds do.
+//! MODEL is a tokenizer.json, or a model's folder or .gguf file, of which the tokenizer alone is used. Answers with a schema
+//! are walked from their beginning to their end, ROWS - 1 proposals at a time (12 by default), as rounds do.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
