@@ -2,8 +2,9 @@
 
 use pard::Error;
 use pard::low_level::gpu::{CacheFormat, Device, KernelPlan, MatmulPath, QuantisedProducts};
-use pard::low_level::ops::{Epilogue, Matmul, Matrix, Phase, RowRange, Source, Step, WeightFormat};
+use pard::low_level::ops::{Epilogue, MAX_ROWS, Matmul, Matrix, Phase, RowRange, Source, Step, WeightFormat};
 
+use super::integer::INTEGER_PLANS;
 use super::{OUTPUTS, ROW_COUNTS, WIDTHS, compare, input, output, read, row_counts, same_bits, step, submit, vector};
 use crate::oracle::Expected;
 use crate::oracle::matmul::matmul;
@@ -306,6 +307,24 @@ fn output_rows(plan: KernelPlan) {
     for (rows, ending) in [(1, Ending::Store), (5, Ending::Add), (13, Ending::Store), (32, Ending::Bias)] {
         let product = Product::new(device(), plan, WeightFormat::Bf16, [307, 72], ending, &mut random);
         Product { row_set: RowRange::Outputs, ..product }.agrees(Phase::Decode, rows, 1.0, &mut random);
+    }
+}
+
+/// The host may dispatch for more rows than the device finds that there are.
+#[test]
+fn turns_past_the_last_row_write_nothing() {
+    let mut random = Random::new(58);
+    let plans = [device().default_plan(), GPU_PLANS[0], INTEGER_PLANS[0], INTEGER_PLANS[3]];
+    for (plan, format) in
+        plans.into_iter().zip([WeightFormat::Bf16, WeightFormat::Bf16, WeightFormat::Q8_0, WeightFormat::Q8_0])
+    {
+        let product = Product::new(device(), plan, format, [70, 256], Ending::Store, &mut random);
+        let step = step(device(), Step { rows: 3, ..Step::default() });
+        let (x, y) = (input(device(), 256, &random.normals(MAX_ROWS * 256, 1.0)), output(device(), MAX_ROWS, 70));
+        let op = Matmul::new(device(), &plan, &step, &product.matrix, [&x, &y], Epilogue::Store, RowRange::All);
+        let op = op.expect("shapes that fit");
+        submit(device(), |pass| op.encode(pass, Phase::Decode, MAX_ROWS).expect("a kernel that compiles"));
+        read(device(), "matmul", &y, 3);
     }
 }
 
