@@ -289,11 +289,7 @@ impl Models {
             None => {
                 talk.note("measuring what passes cost here, to choose K, once; `pard tune` measures it better");
                 let measured = sequence.measure_costs()?;
-                // N-grams say nothing of what a draft's passes cost, if there is one.
-                if sequence.options().method != Method::Ngram || self.draft.is_none() {
-                    self.measured.get_or_init(|| measured.clone());
-                    self.keep(&measured);
-                }
+                self.keep_measured(sequence);
                 measured
             }
         };
@@ -309,7 +305,7 @@ impl Models {
         }
     }
 
-    /// Keeps what a sequence measured while it wrote for the next start.
+    /// Keeps what a sequence measured for the next start, if it was all that its engine has to know.
     pub fn keep_measured(&self, sequence: &Sequence) {
         let is_known =
             self.target.pass_cost().is_some() && self.draft.as_ref().is_none_or(|draft| draft.cost.is_some());

@@ -151,13 +151,15 @@ impl Ask {
         }
         let extras = fields.object("pard", "pard.")?;
         let echo = kind == Kind::Text && fields.boolean("echo")?.unwrap_or(false);
+        let limits = limits(kind, &fields, defaults)?;
+        let (sampling, form) = sampling(kind, &fields, defaults)?;
         Ok(Ask {
             kind,
             prompts,
             n,
-            limits: limits(kind, &fields, defaults)?,
-            sampling: sampling(kind, &fields, defaults)?,
-            form: grammar(&fields)?.map_or("response_format", |(name, _)| name),
+            limits,
+            sampling,
+            form,
             tools,
             proposer: extras.as_ref().map_or(Ok(defaults.proposer), |extras| proposer(extras, defaults))?,
             reuse: match fields.boolean("cache_prompt")? {
@@ -498,7 +500,8 @@ fn limits(kind: Kind, fields: &Fields, defaults: &Defaults) -> Result<Limits, Fa
     Ok(limits.ignore_stop_tokens(fields.boolean("ignore_eos")?.unwrap_or(false)))
 }
 
-fn sampling(kind: Kind, fields: &Fields, defaults: &Defaults) -> Result<SamplingParams, Fault> {
+/// How tokens are chosen, and the parameter that names the answer's form.
+fn sampling(kind: Kind, fields: &Fields, defaults: &Defaults) -> Result<(SamplingParams, &'static str), Fault> {
     let mut sampling = defaults.sampling.clone();
     // Two requests are two draws, unless somebody says otherwise.
     let named = Some(defaults.sampling.seed).filter(|&seed| seed != 0);
@@ -530,8 +533,9 @@ fn sampling(kind: Kind, fields: &Fields, defaults: &Defaults) -> Result<Sampling
             }
         }
     }
-    if let Some((_, grammar)) = grammar(fields)? {
-        sampling.grammar = Some(grammar);
+    let mut form = "response_format";
+    if let Some((name, grammar)) = grammar(fields)? {
+        (form, sampling.grammar) = (name, Some(grammar));
     }
     sampling.top_logprobs = match kind {
         Kind::Chat if fields.boolean("logprobs")?.unwrap_or(false) => {
@@ -544,7 +548,7 @@ fn sampling(kind: Kind, fields: &Fields, defaults: &Defaults) -> Result<Sampling
         Kind::Text => fields.count("logprobs", 0..=MAX_LOGPROBS)?,
     };
     sampling.check().and_then(|()| sampling.check_tokens(defaults.vocab)).map_err(|error| Fault::of(&error))?;
-    Ok(sampling)
+    Ok((sampling, form))
 }
 
 /// The grammar that an answer is to keep to, and its name: OpenAI's, llama.cpp's or vLLM's.

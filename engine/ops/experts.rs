@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::formats::{PIECE, WeightFormat};
 use crate::gpu::{Buffer, Device, Dispatch, Kernel, KernelPlan, Pass, Work};
 
-/// Most experts of a layer: their counts lie in workgroup memory.
+/// Most experts of a layer: a row's scores lie in workgroup memory.
 pub const MAX_EXPERTS: usize = 512;
 /// Lanes that choose experts and group pairs on a GPU, each for some of the experts.
 const LANES: u32 = 128;

@@ -341,14 +341,8 @@ fn hexadecimal(value: &mut String, rest: &str, digits: usize) -> Result<usize> {
 /// A `for` tag.
 fn for_loop(tokens: &[Token]) -> Result<String> {
     let find = |from: usize, names: &[&str]| {
-        let mut at = from;
-        while let Some(token) = tokens.get(at) {
-            if token.kind == Kind::Name && names.contains(&&*token.text) {
-                return Some(at);
-            }
-            at = if token.is_open() { group_end(tokens, at) } else { at } + 1;
-        }
-        None
+        let is_one = |token: &Token| token.kind == Kind::Name && names.contains(&&*token.text);
+        outermost(tokens).find(|(at, token)| *at >= from && is_one(token)).map(|(at, _)| at)
     };
     let Some(start) = find(0, &["in"]) else { return expression(tokens, 0) };
     let end = find(start + 1, &["if", "recursive"]).unwrap_or(tokens.len());
@@ -452,14 +446,17 @@ fn is_continued(before: &Token, token: &Token) -> bool {
 
 /// Returns `true` if the inside of brackets is a slice.
 fn is_slice(inside: &[Token]) -> bool {
-    let mut at = 0;
-    while let Some(token) = inside.get(at) {
-        if token.kind == Kind::Operator && token.text == ":" {
-            return true;
-        }
-        at = if token.is_open() { group_end(inside, at) } else { at } + 1;
-    }
-    false
+    outermost(inside).any(|(_, token)| token.kind == Kind::Operator && token.text == ":")
+}
+
+/// The tokens that are within no brackets of `tokens`, with their places.
+fn outermost(tokens: &[Token]) -> impl Iterator<Item = (usize, &Token)> {
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        let (at, token) = (next, tokens.get(next)?);
+        next = if token.is_open() { group_end(tokens, at) } else { at } + 1;
+        Some((at, token))
+    })
 }
 
 /// The index of the bracket that closes the one at `start`, or the number of tokens.
