@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -305,6 +305,9 @@ impl Tuning {
     }
 }
 
+/// How long durations that were measured between rounds count. The machine may have had other work then.
+const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// Durations of passes that were measured when they were first needed.
 #[derive(Serialize, Deserialize)]
 struct Kept {
@@ -313,12 +316,18 @@ struct Kept {
     pass_seconds: Vec<f64>,
 }
 
-/// The durations of passes of `model` that [`keep`] has written to `folder`, for this very model, adapter, driver and version.
+/// The durations of passes of `model` that [`keep`] has written to `folder` in the last [`KEPT_FOR`], for this very model,
+/// adapter, driver and version.
 pub(super) fn kept(folder: &Path, model: &Weights) -> Option<PassCost> {
-    let kept: Kept = serde_json::from_str(&std::fs::read_to_string(kept_path(folder, model)).ok()?).ok()?;
+    let path = kept_path(folder, model);
+    // A file of the future is one that was written before the clock was put right.
+    let age = path.metadata().and_then(|file| file.modified()).ok()?.elapsed().unwrap_or_default();
+    let kept: Kept = serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
     let timed = |seconds: &f64| seconds.is_finite() && *seconds > 0.0;
-    let whole =
-        kept.key == Key::of(model) && kept.pass_seconds.len() == MAX_ROWS && kept.pass_seconds.iter().all(timed);
+    let whole = age < KEPT_FOR
+        && kept.key == Key::of(model)
+        && kept.pass_seconds.len() == MAX_ROWS
+        && kept.pass_seconds.iter().all(timed);
     let points: Vec<(usize, f64)> = (1..).zip(kept.pass_seconds).collect();
     whole.then(|| PassCost::from_points(&points))
 }

@@ -1,5 +1,7 @@
 //! The start: what `pard` shows without a command, and what it keeps from one start to the next.
 
+use std::time::{Duration, SystemTime};
+
 use super::{Ended, MODELS, command, name};
 
 /// On a terminal it says what is here and what to try; elsewhere it is a mistake, as any command without arguments is.
@@ -48,6 +50,15 @@ fn the_costs_of_passes_are_measured_once() {
     assert!(forgotten.stderr.contains(": forgotten"), "{}", forgotten.stderr);
     let third = run(&generate);
     assert!(third.stderr.contains("measures"), "{}", third.stderr);
+    // What was measured on a busy day does not count for ever.
+    let days_ago = SystemTime::now() - Duration::from_secs(8 * 24 * 60 * 60);
+    for entry in std::fs::read_dir(cache.path().join("tuning")).expect("the folder of measurements") {
+        let file = std::fs::File::options().write(true).open(entry.expect("a file").path()).expect("a file");
+        file.set_modified(days_ago).expect("a file's time");
+    }
+    let [fourth, fifth] = [run(&generate), run(&generate)];
+    assert!(fourth.stderr.contains("measures"), "{}", fourth.stderr);
+    assert!(fifth.code == Some(0) && !fifth.stderr.contains("measures"), "{}", fifth.stderr);
 }
 
 #[test]
