@@ -25,8 +25,6 @@ const MIN_WORKGROUP: u32 = 256;
 const MIN_MEMORY: u32 = 16 << 10;
 /// Minimum read bandwidth of a discrete card, in bytes per second; a lower one means that something holds it back.
 const SLOW_CARD: f64 = 50e9;
-/// The newest Mesa whose software driver was measured to be several times slower than Mesa 26's (benches/RESULTS.md).
-const LAST_SLOW_MESA: u32 = 22;
 /// A question that the default model knows the answer to, whatever the rounding.
 const QUESTION: &str = "What is the capital of France?";
 const ANSWER: &str = "Paris";
@@ -229,8 +227,8 @@ fn find_adapter(arguments: &DoctorArguments) -> (Option<AdapterReport>, Finding)
             warning(named, "this computes on the CPU; `pard devices` lists the others, --device takes one")
         }
         "software" => {
-            let newer = if is_slow_mesa(&adapter.driver) {
-                "; without one, the software driver of Mesa 26 is two to six times as fast (Debian's backports have it)"
+            let newer = if adapter.loops_over_lanes {
+                "; without one, the software driver of Mesa 26 is two to three times as fast (Debian's backports have it)"
             } else {
                 ""
             };
@@ -241,12 +239,6 @@ fn find_adapter(arguments: &DoctorArguments) -> (Option<AdapterReport>, Finding)
         _ => Ok(named),
     };
     (Some(adapter), finding)
-}
-
-/// Returns `true` if `driver` is of a Mesa that is known to be slow on CPUs.
-fn is_slow_mesa(driver: &str) -> bool {
-    let release = driver.split_once("Mesa ").and_then(|(_, release)| release.split('.').next()?.parse::<u32>().ok());
-    release.is_some_and(|release| release <= LAST_SLOW_MESA)
 }
 
 fn limits(adapter: &AdapterReport) -> Finding {

@@ -22,6 +22,9 @@ crate::builder::setters! {
     }
 }
 
+/// The newest Mesa whose software driver was seen to loop over the lanes of a load (benches/RESULTS.md).
+const LAST_LOOPING_MESA: u32 = 22;
+
 /// Properties and capabilities of an adapter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdapterReport {
@@ -35,6 +38,9 @@ pub struct AdapterReport {
     pub kind: &'static str,
     /// The driver and its version.
     pub driver: String,
+    /// `true` if the driver turns a load from storage into a loop over the lanes, which makes it several times as slow as
+    /// later ones.
+    pub loops_over_lanes: bool,
     /// The largest storage binding, in bytes.
     pub largest_binding: u64,
     /// The largest buffer, in bytes.
@@ -265,6 +271,12 @@ fn kind(info: &wgpu::AdapterInfo) -> &'static str {
     }
 }
 
+/// Returns `true` for Mesa's software driver of a release that turns a load from storage into a loop over the lanes.
+pub(super) fn loops_over_lanes(info: &wgpu::AdapterInfo) -> bool {
+    let release = info.driver_info.strip_prefix("Mesa ").and_then(|release| release.split('.').next()?.parse().ok());
+    info.device_type == wgpu::DeviceType::Cpu && release.is_some_and(|release: u32| release <= LAST_LOOPING_MESA)
+}
+
 fn report(
     index: usize,
     adapter: &wgpu::Adapter,
@@ -283,6 +295,7 @@ fn report(
         backend: info.backend.to_str().to_owned(),
         kind: kind(&info),
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+        loops_over_lanes: loops_over_lanes(&info),
         largest_binding: limits.max_storage_buffer_binding_size,
         largest_buffer: limits.max_buffer_size,
         workgroup_memory: limits.max_compute_workgroup_storage_size,

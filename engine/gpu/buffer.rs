@@ -7,7 +7,8 @@ use super::context::GpuContext;
 use super::readback::Readback;
 use crate::error::{Error, Result};
 
-/// A block of device memory. Fresh buffers hold zeros.
+/// A block of device memory. Fresh buffers hold zeros. A clone is the same memory.
+#[derive(Clone)]
 pub struct Buffer {
     raw: wgpu::Buffer,
     label: String,
@@ -45,7 +46,7 @@ impl Buffer {
     }
 
     /// A storage buffer whose first [`Device::largest_uniform`](crate::gpu::GpuContext::largest_uniform) bytes some
-    /// kernels read as a uniform.
+    /// kernels read as a uniform, and later ones where a device [`loops`](crate::gpu::GpuContext::loops_over_lanes).
     ///
     /// # Errors
     ///
@@ -58,7 +59,9 @@ impl Buffer {
 
     /// Returns the size that [`Buffer::rows`] gives to `bytes`.
     pub fn rows_bytes(device: &GpuContext, bytes: u64) -> u64 {
-        bytes.max(device.largest_uniform())
+        let uniform = device.largest_uniform();
+        // A uniform may begin at any of the rows there.
+        if device.loops_over_lanes() { bytes + uniform } else { bytes.max(uniform) }
     }
 
     /// Checks that a kernel can bind `bytes` bytes.

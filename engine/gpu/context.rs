@@ -105,6 +105,12 @@ impl GpuContext {
         self.info.device_type == wgpu::DeviceType::Cpu
     }
 
+    /// Returns `true` if the driver turns a load from storage into a loop over the lanes, even where all of them read the same
+    /// value, as Mesa's software driver does up to release 22. A uniform is read without one.
+    pub fn loops_over_lanes(&self) -> bool {
+        adapter::loops_over_lanes(&self.info)
+    }
+
     /// The largest buffer that can be bound to a kernel, in bytes.
     pub fn largest_binding(&self) -> u64 {
         self.limits.max_storage_buffer_binding_size.min(self.limits.max_buffer_size)
@@ -114,6 +120,11 @@ impl GpuContext {
     pub fn largest_uniform(&self) -> u64 {
         const ENOUGH: u64 = 64 << 10;
         self.limits.max_uniform_buffer_binding_size.min(ENOUGH).min(self.largest_binding()) / 16 * 16
+    }
+
+    /// What the place in a buffer that a uniform begins at must be a multiple of, in bytes.
+    pub(crate) fn uniform_alignment(&self) -> u64 {
+        self.limits.min_uniform_buffer_offset_alignment.into()
     }
 
     /// Bytes of all buffers there are on it; what the driver adds, and what is on its way to it, is not counted.

@@ -176,6 +176,16 @@ impl Kernel {
     ///
     /// [`Error::Gpu`] if their number or kind is not the shader's.
     pub fn bind(&self, device: &GpuContext, buffers: &[&Buffer]) -> Result<wgpu::BindGroup> {
+        let whole: Vec<_> = buffers.iter().map(|&buffer| (buffer, 0)).collect();
+        self.bind_from(device, &whole)
+    }
+
+    /// Binds each buffer from a byte on, as [`Kernel::bind`] does from their beginnings.
+    ///
+    /// # Errors
+    ///
+    /// As [`Kernel::bind`].
+    pub(super) fn bind_from(&self, device: &GpuContext, buffers: &[(&Buffer, u64)]) -> Result<wgpu::BindGroup> {
         let refused = |reason: String| Error::Gpu { what: format!("binding {}", self.name), reason };
         if buffers.len() != self.bindings.len() {
             return Err(refused(format!("{} buffers for {} bindings", buffers.len(), self.bindings.len())));
@@ -184,15 +194,15 @@ impl Kernel {
             .bindings
             .iter()
             .zip(buffers)
-            .map(|(binding, buffer)| wgpu::BindGroupEntry {
+            .map(|(binding, &(buffer, first))| wgpu::BindGroupEntry {
                 binding: binding.index,
                 resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                     buffer: buffer.raw(),
-                    offset: 0,
+                    offset: first,
                     // The shader reads the beginning of a buffer that is larger than a uniform can be.
                     size: match binding.kind {
                         wgpu::BufferBindingType::Uniform => {
-                            NonZeroU64::new(buffer.bytes().min(device.largest_uniform()))
+                            NonZeroU64::new((buffer.bytes() - first).min(device.largest_uniform()))
                         }
                         wgpu::BufferBindingType::Storage { .. } => None,
                     },

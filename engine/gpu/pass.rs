@@ -55,8 +55,23 @@ impl Kernel {
     ///
     /// As [`Kernel::bind`].
     pub fn dispatch(self: &Arc<Self>, device: &Device, buffers: &[&Buffer], grid: Grid) -> Result<Dispatch> {
-        let shares = buffers.iter().map(|buffer| buffer.share().clone()).collect();
-        Ok(Dispatch::new(self.clone(), self.bind(device, buffers)?, shares, grid))
+        let whole: Vec<_> = buffers.iter().map(|&buffer| (buffer, 0)).collect();
+        self.dispatch_from(device, &whole, grid)
+    }
+
+    /// A dispatch of this kernel with each buffer from a byte on, over `grid` workgroups.
+    ///
+    /// # Errors
+    ///
+    /// As [`Kernel::bind`].
+    pub(crate) fn dispatch_from(
+        self: &Arc<Self>,
+        device: &Device,
+        buffers: &[(&Buffer, u64)],
+        grid: Grid,
+    ) -> Result<Dispatch> {
+        let shares = buffers.iter().map(|(buffer, _)| buffer.share().clone()).collect();
+        Ok(Dispatch::new(self.clone(), self.bind_from(device, buffers)?, shares, grid))
     }
 }
 

@@ -2,7 +2,8 @@
 //! A plan of cooperative products has one kernel for both, in engine/ops/cooperative.rs; one of integer products has another
 //! for few rows by quantised weights, in engine/ops/integer.rs.
 //! Which of the two a row meets depends on its role, never on how many rows there are; the row kernels' variants differ
-//! in how many rows and weights they hold in registers, and not in a single rounding.
+//! in how many rows and weights they hold in registers, and not in a single rounding. Drivers that loop over lanes to read
+//! storage multiply prompts by the row kernel as well, in windows of as many rows as a uniform holds.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -34,6 +35,8 @@ pub enum Epilogue<'a> {
     Swiglu,
 }
 
+/// Rows whose variant of the row kernel takes prompts, where the tile kernel does not.
+const PROMPT_ROWS: usize = 16;
 /// Weight rows per lane of the tile kernel.
 const TILE_BLOCKS: u32 = 4;
 /// Sums in workgroup memory while the slices of the row kernel are added up: 8 KiB, so that a core keeps several
@@ -50,6 +53,7 @@ struct MatmulParams {
     rows_out: u32,
     first_out: u32,
     stride: u32,
+    first_row: u32,
 }
 
 /// A matrix with its input and output bound.
@@ -73,12 +77,25 @@ pub struct Matmul {
 /// A part of the matrix, bound with the rows as storage, and as a uniform if any variant wants that.
 struct Part {
     storage: Dispatch,
-    uniform: Option<Dispatch>,
+    uniform: Option<UniformRows>,
     /// Bound with the rows as integers, if those are what it is multiplied by.
     integer: Option<(Dispatch, Integer)>,
     kernels: Kernels,
     outputs: u32,
 }
+
+/// A part of the matrix, bound with a window of the rows as a uniform.
+struct UniformRows {
+    kernel: Arc<Kernel>,
+    params: MatmulParams,
+    /// All that is bound after the parameters; the rows are at [`ROWS_OPERAND`].
+    operands: Vec<Buffer>,
+    /// By the window's first row, bound on first use.
+    windows: Mutex<HashMap<u32, Arc<Dispatch>>>,
+}
+
+/// The place of the multiplied rows among what is bound after the parameters.
+const ROWS_OPERAND: usize = 2;
 
 /// Kernels for weights of one format.
 struct Kernels {
@@ -155,22 +172,26 @@ impl Matmul {
                 (Some(cooperative), _) => cooperative.kernel(Phase::Decode, 1)?,
             };
             let reads_uniforms = kernels.cooperative.is_none() && integer.is_none() && op.uniform_rows > 0;
-            let uniform = match reads_uniforms && op.variants.iter().any(|variant| variant.uniform) {
-                true => Some(op.row_kernel(&kernels, variant(true))?),
-                false => None,
-            };
             let params = MatmulParams {
                 pieces: (weights.columns() / PIECE) as u32,
                 rows_out: part.outputs as u32,
                 first_out: part.first as u32,
                 stride: weights.outputs() as u32,
+                first_row: 0,
             };
-            let params = Buffer::uniform(device, "matmul params", &params)?;
-            let mut operands = vec![&params, step, &part.buffer, &x.buffer, &y.buffer];
+            let bound = Buffer::uniform(device, "matmul params", &params)?;
+            let mut operands = vec![&bound, step, &part.buffer, &x.buffer, &y.buffer];
             operands.extend(bias);
             operands.extend(&part.scales);
-            let bind = |kernel: &Arc<Kernel>| kernel.dispatch(device, &operands, [1, 1, 1]);
-            let (storage, uniform) = (bind(&storage)?, uniform.as_ref().map(bind).transpose()?);
+            let storage = storage.dispatch(device, &operands, [1, 1, 1])?;
+            let uniform = match reads_uniforms && op.variants.iter().any(|variant| variant.uniform) {
+                true => {
+                    let kernel = op.row_kernel(&kernels, variant(true))?;
+                    let operands = operands[1..].iter().map(|&buffer| buffer.clone()).collect();
+                    Some(UniformRows { kernel, params, operands, windows: Mutex::default() })
+                }
+                false => None,
+            };
             let integer = match integer {
                 None => None,
                 Some(integer) => {
@@ -203,7 +224,10 @@ impl Matmul {
         }
         self.parts.iter().try_for_each(|part| match &part.kernels.cooperative {
             Some(cooperative) => self.encode_cooperative(pass, part, cooperative, role, rows),
-            None => self.encode_tile(pass, part, rows),
+            None => match part.uniform.as_ref().and_then(|_| self.prompt_variant()) {
+                Some(variant) => self.encode_rows(pass, part, variant, rows),
+                None => self.encode_tile(pass, part, rows),
+            },
         })
     }
 
@@ -274,14 +298,51 @@ impl Matmul {
     }
 
     fn encode_rows(&self, pass: &mut Pass, part: &Part, variant: Variant, rows: usize) -> Result<()> {
-        let turns = (rows as u32).div_ceil(variant.rows);
-        let uniform = variant.uniform && turns * variant.rows <= self.uniform_rows;
-        let variant = Variant { uniform, ..variant };
         let [y, z] = self.grid(part, variant.blocks);
-        let dispatch = part.uniform.as_ref().filter(|_| uniform).unwrap_or(&part.storage);
+        let windows = part.uniform.as_ref().and_then(|uniform| Some((uniform, self.windows(variant, rows)?)));
+        let Some((uniform, (variant, window))) = windows else {
+            let variant = Variant { uniform: false, ..variant };
+            let kernel = self.row_kernel(&part.kernels, variant)?;
+            let turns = (rows as u32).div_ceil(variant.rows);
+            part.storage.encode_with(pass, &kernel, [turns, y, z], self.work(rows, part));
+            return Ok(());
+        };
         let kernel = self.row_kernel(&part.kernels, variant)?;
-        dispatch.encode_with(pass, &kernel, [turns, y, z], self.work(rows, part));
+        for first in (0..rows).step_by(window) {
+            let some = window.min(rows - first);
+            let turns = (some as u32).div_ceil(variant.rows);
+            let dispatch = uniform.from(&self.device, first as u32)?;
+            dispatch.encode_with(pass, &kernel, [turns, y, z], self.work(some, part));
+        }
         Ok(())
+    }
+
+    /// How `variant` reads `rows` rows as a uniform, and how many rows it binds at a time; `None` if it does not. More rows
+    /// than a uniform holds are worth several dispatches only where reading them from storage costs most of the time.
+    fn windows(&self, variant: Variant, rows: usize) -> Option<(Variant, usize)> {
+        if !variant.uniform {
+            return None;
+        }
+        if (rows as u32).next_multiple_of(variant.rows) <= self.uniform_rows {
+            return Some((variant, rows));
+        }
+        if !self.device.loops_over_lanes() {
+            return None;
+        }
+        let mut held = variant.rows;
+        while held > self.uniform_rows {
+            held = held.div_ceil(2);
+        }
+        let alignment = self.device.uniform_alignment();
+        let is_aligned = |window: &u32| (u64::from(*window) * 4 * self.columns as u64).is_multiple_of(alignment);
+        let window = (1..=self.uniform_rows / held).rev().map(|turns| turns * held).find(is_aligned)?;
+        Some((Variant { rows: held, ..variant }, window as usize))
+    }
+
+    /// The variant for prompts, where the row kernel takes them.
+    fn prompt_variant(&self) -> Option<Variant> {
+        let variant = self.variants[PROMPT_ROWS - 1];
+        (self.device.loops_over_lanes() && variant.uniform).then_some(variant)
     }
 
     /// Workgroups over a part's weight rows.
@@ -358,6 +419,24 @@ impl Matmul {
     ) -> Result<Arc<Kernel>> {
         let [pieces, words] = format.chunk_pieces().map(|count| count as u32);
         self.device.kernel(files, &[constants, &[("CHUNK_PIECES", pieces), ("CHUNK_WORDS", words)]].concat())
+    }
+}
+
+impl UniformRows {
+    /// The part with the rows from `first` on, as many as a uniform holds.
+    fn from(&self, device: &Device, first: u32) -> Result<Arc<Dispatch>> {
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(dispatch) = windows.get(&first) {
+            return Ok(dispatch.clone());
+        }
+        let params = Buffer::uniform(device, "matmul params", &MatmulParams { first_row: first, ..self.params })?;
+        let row_bytes = 8 * 4 * u64::from(self.params.pieces);
+        let mut operands: Vec<_> = self.operands.iter().map(|buffer| (buffer, 0)).collect();
+        operands[ROWS_OPERAND].1 = u64::from(first) * row_bytes;
+        operands.insert(0, (&params, 0));
+        let dispatch = Arc::new(self.kernel.dispatch_from(device, &operands, [1, 1, 1])?);
+        windows.insert(first, dispatch.clone());
+        Ok(dispatch)
     }
 }
 

@@ -14,7 +14,7 @@ fn matmul_rows(
     let slice = slice_of(local.y);
     let block = (group.y + group.z * groups.y) * BLOCKS;
     if block / PAIR * LANES >= params.rows_out { return; }
-    multiply(turn_of(group.x), block, local.x, slice);
+    multiply(turn_of(first_bound() / ROWS + group.x), block, local.x, slice);
 }
 
-fn input_start(turn: RowTurn, m: u32) -> u32 { return (turn.first + m) * params.pieces; }
+fn input_start(turn: RowTurn, m: u32) -> u32 { return (turn.first - first_bound() + m) * params.pieces; }

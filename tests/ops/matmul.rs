@@ -297,6 +297,19 @@ fn prompts_over_odd_shapes(plan: KernelPlan) {
     });
 }
 
+/// Where rows are read as a uniform, these take several windows of it, the last one not full; or it holds none of them.
+#[test]
+fn more_rows_than_a_uniform_holds_agree_with_f64() {
+    let mut random = Random::new(59);
+    for (index, depth) in [2048, 4104, 16_392].into_iter().enumerate() {
+        let plan = device().default_plan();
+        let product = Product::new(device(), plan, FORMATS[index], [41, depth], ENDINGS[index], &mut random);
+        for (role, rows) in [(Phase::Decode, 13), (Phase::Decode, MAX_ROWS), (Phase::Prefill, 37)] {
+            product.agrees(role, rows, 1.0, &mut random);
+        }
+    }
+}
+
 #[test]
 fn output_rows_are_counted_by_the_steps_outputs() {
     output_rows(device().default_plan());
