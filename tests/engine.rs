@@ -359,6 +359,26 @@ fn sequences_of_an_engine_may_work_on_several_threads() {
     });
 }
 
+/// A padding id, which no text means, but which a prompt may hold and a target may write.
+#[test]
+fn a_draft_reads_tokens_that_only_its_target_has() {
+    let target = upload(&Recipe::qwen3(23), &plan(CacheFormat::F16));
+    let smaller = upload(&Recipe::llama(24), &plan(CacheFormat::F16));
+    let mut prompt = Random::new(10).indices(21, 300);
+    prompt[3..6].copy_from_slice(&[310, 307, 308]);
+    for method in [Method::Pard, Method::Vsd] {
+        let options = options(method, DraftLength::Fixed(3), SamplingParams::default());
+        let task = Task { prompt: prompt.clone(), tokens: 16, begins: 0, options: options.clone() };
+        let (expected, _) = alone(&target, &smaller, &task);
+        let mut sequence = Sequence::new(&target, Some(&draft(&smaller)), options).expect("a sequence");
+        sequence.start(&prompt).expect("a start");
+        while sequence.tokens().len() < prompt.len() + expected.len() {
+            sequence.round().expect("a round");
+        }
+        assert_eq!(&sequence.tokens()[prompt.len()..][..expected.len()], expected);
+    }
+}
+
 #[test]
 fn costs_may_be_measured_while_the_first_tokens_are_written() {
     let recipe = Recipe::qwen3(23);

@@ -472,13 +472,12 @@ impl Sequence {
         };
         let draft_end = match self.draft() {
             Some(draft) if keep_going() => {
-                let recall = draft.recall();
-                if let Hook::Recall(_) = recall {
+                if let Hook::Recall(_) = draft.recall() {
                     // Says how far the target has been.
                     let session = Session { target_rows: target_end as u32, ..self.session };
                     self.shared().rounds().book.write_session(slot, session);
                 }
-                draft_rows + draft.runner.prefill_slot(slot, &known[draft_rows..], draft_rows, &recall, keep_going)?
+                draft_rows + draft.read(slot, &known[draft_rows..], draft_rows, keep_going)?
             }
             Some(_) => draft_rows,
             None => known.len(),

@@ -215,7 +215,7 @@ impl Sequence {
     fn catch_up(&mut self) -> Result<()> {
         let Some(draft) = self.draft() else { return Ok(()) };
         let (first, known) = (self.session.draft_rows as usize, self.tokens.len() - 1);
-        draft.runner.prefill_slot(self.slot.index, &self.tokens[first..known], first, &draft.recall(), &|| true)?;
+        draft.read(self.slot.index, &self.tokens[first..known], first, &|| true)?;
         self.session.draft_rows = known as u32;
         self.shared().rounds().book.write_session(self.slot.index, self.session);
         Ok(())

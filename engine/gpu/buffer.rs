@@ -60,8 +60,9 @@ impl Buffer {
     /// Returns the size that [`Buffer::rows`] gives to `bytes`.
     pub fn rows_bytes(device: &GpuContext, bytes: u64) -> u64 {
         let uniform = device.largest_uniform();
-        // A uniform may begin at any of the rows there.
-        if device.loops_over_lanes() { bytes + uniform } else { bytes.max(uniform) }
+        // A uniform may begin at any of the rows there, if a kernel can still bind all of them.
+        let whole = bytes + uniform;
+        if device.loops_over_lanes() && whole <= device.largest_binding() { whole } else { bytes.max(uniform) }
     }
 
     /// Checks that a kernel can bind `bytes` bytes.

@@ -299,7 +299,7 @@ impl Matmul {
 
     fn encode_rows(&self, pass: &mut Pass, part: &Part, variant: Variant, rows: usize) -> Result<()> {
         let [y, z] = self.grid(part, variant.blocks);
-        let windows = part.uniform.as_ref().and_then(|uniform| Some((uniform, self.windows(variant, rows)?)));
+        let windows = part.uniform.as_ref().and_then(|uniform| Some((uniform, self.windows(uniform, variant, rows)?)));
         let Some((uniform, (variant, window))) = windows else {
             let variant = Variant { uniform: false, ..variant };
             let kernel = self.row_kernel(&part.kernels, variant)?;
@@ -311,7 +311,7 @@ impl Matmul {
         for first in (0..rows).step_by(window) {
             let some = window.min(rows - first);
             let turns = (some as u32).div_ceil(variant.rows);
-            let dispatch = uniform.from(&self.device, first as u32)?;
+            let dispatch = uniform.window(&self.device, first as u32)?;
             dispatch.encode_with(pass, &kernel, [turns, y, z], self.work(some, part));
         }
         Ok(())
@@ -319,12 +319,12 @@ impl Matmul {
 
     /// How `variant` reads `rows` rows as a uniform, and how many rows it binds at a time; `None` if it does not. More rows
     /// than a uniform holds are worth several dispatches only where reading them from storage costs most of the time.
-    fn windows(&self, variant: Variant, rows: usize) -> Option<(Variant, usize)> {
+    fn windows(&self, uniform: &UniformRows, variant: Variant, rows: usize) -> Option<(Variant, usize)> {
         if !variant.uniform {
             return None;
         }
         if (rows as u32).next_multiple_of(variant.rows) <= self.uniform_rows {
-            return Some((variant, rows));
+            return Some((variant, rows.max(1)));
         }
         if !self.device.loops_over_lanes() {
             return None;
@@ -333,10 +333,13 @@ impl Matmul {
         while held > self.uniform_rows {
             held = held.div_ceil(2);
         }
-        let alignment = self.device.uniform_alignment();
-        let is_aligned = |window: &u32| (u64::from(*window) * 4 * self.columns as u64).is_multiple_of(alignment);
+        let begin_of = |row: u32| u64::from(row) * 4 * self.columns as u64;
+        let is_aligned = |window: &u32| begin_of(*window).is_multiple_of(self.device.uniform_alignment());
         let window = (1..=self.uniform_rows / held).rev().map(|turns| turns * held).find(is_aligned)?;
-        Some((Variant { rows: held, ..variant }, window as usize))
+        let last = (rows as u32 - 1) / window * window;
+        let room = uniform.operands[ROWS_OPERAND].bytes();
+        let is_inside = begin_of(last) + self.device.largest_uniform() <= room;
+        is_inside.then_some((Variant { rows: held, ..variant }, window as usize))
     }
 
     /// The variant for prompts, where the row kernel takes them.
@@ -424,7 +427,7 @@ impl Matmul {
 
 impl UniformRows {
     /// The part with the rows from `first` on, as many as a uniform holds.
-    fn from(&self, device: &Device, first: u32) -> Result<Arc<Dispatch>> {
+    fn window(&self, device: &Device, first: u32) -> Result<Arc<Dispatch>> {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(dispatch) = windows.get(&first) {
             return Ok(dispatch.clone());
