@@ -31,8 +31,8 @@ use crate::support::tiny_model::Recipe;
 use crate::support::tiny_tokenizer::add_thoughts;
 use crate::{MODELS, command, name};
 
-/// Timeout of every operation.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout of every operation. The engine's tests may take most of the machine meanwhile.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A server with a small model, on a port of its own.
 pub struct Server {
