@@ -122,7 +122,7 @@ impl GpuContext {
         self.limits.max_uniform_buffer_binding_size.min(ENOUGH).min(self.largest_binding()) / 16 * 16
     }
 
-    /// What the place in a buffer that a uniform begins at must be a multiple of, in bytes.
+    /// Alignment of the place in a buffer that a uniform begins at, in bytes.
     pub(crate) fn uniform_alignment(&self) -> u64 {
         self.limits.min_uniform_buffer_offset_alignment.into()
     }

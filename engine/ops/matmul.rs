@@ -224,10 +224,11 @@ impl Matmul {
         }
         self.parts.iter().try_for_each(|part| match &part.kernels.cooperative {
             Some(cooperative) => self.encode_cooperative(pass, part, cooperative, role, rows),
-            None => match part.uniform.as_ref().and_then(|_| self.prompt_variant()) {
-                Some(variant) => self.encode_rows(pass, part, variant, rows),
-                None => self.encode_tile(pass, part, rows),
-            },
+            None if self.device.loops_over_lanes() && part.uniform.is_some() => {
+                let variant = Variant { uniform: true, ..self.variants[PROMPT_ROWS - 1] };
+                self.encode_rows(pass, part, variant, rows)
+            }
+            None => self.encode_tile(pass, part, rows),
         })
     }
 
@@ -317,13 +318,15 @@ impl Matmul {
         Ok(())
     }
 
-    /// How `variant` reads `rows` rows as a uniform, and how many rows it binds at a time; `None` if it does not. More rows
-    /// than a uniform holds are worth several dispatches only where reading them from storage costs most of the time.
+    /// Returns the variant that reads `rows` rows as a uniform in place of `variant`, and the rows that it binds at a time;
+    /// `None` if they are read from storage. More rows than a uniform holds are worth several dispatches only where reading
+    /// storage takes most of the time.
     fn windows(&self, uniform: &UniformRows, variant: Variant, rows: usize) -> Option<(Variant, usize)> {
         if !variant.uniform {
             return None;
         }
         if (rows as u32).next_multiple_of(variant.rows) <= self.uniform_rows {
+            // One window, even of no rows.
             return Some((variant, rows.max(1)));
         }
         if !self.device.loops_over_lanes() {
@@ -333,19 +336,11 @@ impl Matmul {
         while held > self.uniform_rows {
             held = held.div_ceil(2);
         }
-        let begin_of = |row: u32| u64::from(row) * 4 * self.columns as u64;
-        let is_aligned = |window: &u32| begin_of(*window).is_multiple_of(self.device.uniform_alignment());
+        let is_aligned = |window: &u32| uniform.begin(*window).is_multiple_of(self.device.uniform_alignment());
         let window = (1..=self.uniform_rows / held).rev().map(|turns| turns * held).find(is_aligned)?;
         let last = (rows as u32 - 1) / window * window;
-        let room = uniform.operands[ROWS_OPERAND].bytes();
-        let is_inside = begin_of(last) + self.device.largest_uniform() <= room;
+        let is_inside = uniform.begin(last) + self.device.largest_uniform() <= uniform.operands[ROWS_OPERAND].bytes();
         is_inside.then_some((Variant { rows: held, ..variant }, window as usize))
-    }
-
-    /// The variant for prompts, where the row kernel takes them.
-    fn prompt_variant(&self) -> Option<Variant> {
-        let variant = self.variants[PROMPT_ROWS - 1];
-        (self.device.loops_over_lanes() && variant.uniform).then_some(variant)
     }
 
     /// Workgroups over a part's weight rows.
@@ -426,6 +421,11 @@ impl Matmul {
 }
 
 impl UniformRows {
+    /// The byte that row `row` begins at.
+    fn begin(&self, row: u32) -> u64 {
+        (4 * PIECE) as u64 * u64::from(self.params.pieces) * u64::from(row)
+    }
+
     /// The part with the rows from `first` on, as many as a uniform holds.
     fn window(&self, device: &Device, first: u32) -> Result<Arc<Dispatch>> {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
@@ -433,9 +433,8 @@ impl UniformRows {
             return Ok(dispatch.clone());
         }
         let params = Buffer::uniform(device, "matmul params", &MatmulParams { first_row: first, ..self.params })?;
-        let row_bytes = 8 * 4 * u64::from(self.params.pieces);
         let mut operands: Vec<_> = self.operands.iter().map(|buffer| (buffer, 0)).collect();
-        operands[ROWS_OPERAND].1 = u64::from(first) * row_bytes;
+        operands[ROWS_OPERAND].1 = self.begin(first);
         operands.insert(0, (&params, 0));
         let dispatch = Arc::new(self.kernel.dispatch_from(device, &operands, [1, 1, 1])?);
         windows.insert(first, dispatch.clone());
